@@ -1,0 +1,60 @@
+"""mechsub: one set of tools for subliminal learning (toy MLPs) and token entanglement (language models).
+
+Every public name is importable as `mechsub.<name>`; nothing heavy is imported before it is used, so
+`import mechsub` and `python -m studies.<name> --help` never pay for torch, TransformerLens or plotly.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "attribution",
+    "data",
+    "distillation",
+    "hooked",
+    "lens",
+    "mlp",
+    "noise",
+    "plot",
+    "similarity",
+    "stats",
+    "store",
+    "study",
+    "unembedding",
+)
+
+_NAMES = {
+    "HookedModel": "hooked",
+    "hidden_names": "hooked",
+    "cache_activations": "hooked",
+    "run_patched": "hooked",
+    "MLPConfig": "mlp",
+    "HookedMLP": "mlp",
+    "train": "distillation",
+    "distill": "distillation",
+    "accuracy": "distillation",
+    "mnist": "data",
+    "fashion_mnist": "data",
+    "linear_cka": "similarity",
+    "hidden_alignment": "similarity",
+    "Attribution": "attribution",
+    "direct_logit_attribution": "attribution",
+    "logit_lens": "lens",
+    "unembed": "unembedding",
+    "token_directions": "unembedding",
+    "unembed_projection": "unembedding",
+    "Interval": "stats",
+}
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"mechsub.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"mechsub.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'mechsub' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_MODULES, *_NAMES])

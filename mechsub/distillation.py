@@ -1,0 +1,346 @@
+"""Training a teacher on labels, and distilling a student on some of the teacher's logits.
+
+Members of an ensemble are independent: the loss is the mean over the batch, summed over members, so each can be
+trained by itself. On a CPU that is also the fastest order: one member's weights, Adam state and activations stay in
+the cache, its noise is held once and not per seed, and members run side by side, one thread each. The result does
+not depend on the number of threads, nor on which other members are in the ensemble.
+"""
+
+import math
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax, mse_loss
+from transformer_lens.utilities import derive_generator
+
+from mechsub.mlp import HookedMLP
+from mechsub.noise import Sampler
+
+Precision = Literal["auto", "fp32", "bf16"]
+Snapshots = dict[int, HookedMLP | None]
+Parameters = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
+
+_CHUNK = 4096  # rows drawn, cast or labelled at a time
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    epochs: int
+    lr: float
+    batch_size: int
+    optimizer: str
+    precision: str
+    frozen: tuple[str, ...]
+    seed: int
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be a positive number, not {self.lr}")
+        _one_of("optimizer", self.optimizer, ("adam", "sgd"))
+        _one_of("precision", self.precision, ("fp32", "bf16"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def train(
+    model: HookedMLP,
+    images: Float[Tensor, "sample d_in"],
+    labels: Int[Tensor, "sample"],
+    *,
+    epochs: int = 5,
+    lr: float = 3e-4,
+    batch_size: int = 1024,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    precision: Precision = "auto",
+    frozen: Sequence[str] = (),
+    seed: int = 0,
+    snapshots: Snapshots | None = None,
+) -> HookedMLP:
+    """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal.
+
+    Every member has its own shuffle, keyed by (seed, member's seed, epoch). `frozen` names parameters or modules
+    ("blocks.0", "unembed.W_U") that stay as they are. The keys of `snapshots` are steps; they are filled with
+    the ensemble after that many steps (0: the start). "bf16" is used for matrix products only: master weights,
+    losses and optimiser stay fp32. Set-up: Cloud et al. 2025, section 6.2.
+    """
+    if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
+        raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
+    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed)
+    x = _cast(images, recipe.dtype)
+
+    def problem(member: int) -> tuple[Tensor, Loss]:
+        return x, lambda logits, rows: cross_entropy(logits, labels[rows])
+
+    return _fit(model, problem, model.cfg.digits, recipe, snapshots)
+
+
+def distill(
+    student: HookedMLP,
+    teacher: HookedMLP,
+    inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
+    *,
+    outputs: slice,
+    n_samples: int = 60_000,
+    noise: Literal["per_member", "shared"] = "per_member",
+    loss: Literal["kl", "mse"] = "kl",
+    temperature: float = 1.0,
+    epochs: int = 5,
+    lr: float = 3e-4,
+    batch_size: int = 1024,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    precision: Precision = "auto",
+    frozen: Sequence[str] = (),
+    seed: int = 0,
+    snapshots: Snapshots | None = None,
+) -> HookedMLP:
+    """A copy of the student whose logits `outputs` were fitted to its teacher's; other rows of W_U stay bit-equal.
+
+    Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator);
+    a sampler is drawn once (`n_samples` images) and reused every epoch: for each member, keyed by the teacher's
+    seed ("per_member", as published), or once for all ("shared").
+
+    loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T));
+    "mse" the squared difference of logits, mean over `outputs`. Other arguments as in `train`.
+    Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
+    """
+    _check_pair(student, teacher, outputs)
+    _one_of("loss", loss, ("kl", "mse"))
+    _one_of("noise", noise, ("per_member", "shared"))
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive number, not {temperature}")
+    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed)
+    draw = _inputs(inputs, teacher, n_samples, noise, recipe)
+    learned = _member_parameters(teacher)
+
+    def problem(member: int) -> tuple[Tensor, Loss]:
+        x = draw(member)
+        parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
+        target = torch.cat([_logits(parameters, rows, outputs) for rows in x.split(_CHUNK)])
+        return x, _kl(target, temperature) if loss == "kl" else _mse(target)
+
+    return _fit(student, problem, outputs, recipe, snapshots)
+
+
+@torch.no_grad()
+def accuracy(
+    model: HookedMLP, images: Float[Tensor, "sample d_in"], labels: Int[Tensor, "sample"]
+) -> Float[Tensor, "seed"]:
+    """Share of images whose largest digit logit (the first n_classes) is the label, for every member, in fp32."""
+    right = [
+        (model(x)[..., model.cfg.digits].argmax(-1) == y).double().sum(-1)
+        for x, y in zip(images.split(1000), labels.split(1000), strict=True)
+    ]
+    return (torch.stack(right).sum(0) / len(labels)).float()
+
+
+def resolve_precision(precision: Precision = "auto") -> str:
+    """"auto" is bf16 where the processor multiplies bf16 matrices in hardware (AMX or AVX512-BF16), else fp32."""
+    _one_of("precision", precision, ("auto", "fp32", "bf16"))
+    if precision != "auto":
+        return precision
+    return "bf16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "fp32"
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    info = Path("/proc/cpuinfo")
+    if platform.system() != "Linux" or not info.is_file():
+        return frozenset()
+    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
+    return frozenset(next(lines, "").split())
+
+
+def _fit(
+    model: HookedMLP,
+    problem: Callable[[int], tuple[Tensor, Loss]],
+    columns: slice,
+    recipe: _Recipe,
+    snapshots: Snapshots | None,
+) -> HookedMLP:
+    keep = set(snapshots or ())
+    starts = _member_parameters(model)
+    trainable = _trainable(list(starts[0]), recipe.frozen)
+
+    def fit(member: int) -> dict[int, Parameters]:
+        torch.set_num_threads(1)
+        x, loss = problem(member)
+        _check_steps(keep, recipe.epochs * math.ceil(len(x) / recipe.batch_size))
+        return _fit_member(starts[member], trainable, x, loss, columns, recipe, model.seeds[member], keep)
+
+    with _member_threads(len(starts)) as pool:
+        fitted = list(pool.map(fit, range(len(starts))))
+    for step in keep:
+        snapshots[step] = _stack(model, [f[step] for f in fitted])
+    return _stack(model, [f[-1] for f in fitted])
+
+
+def _fit_member(
+    start: Parameters,
+    trainable: list[str],
+    x: Tensor,
+    loss: Loss,
+    columns: slice,
+    recipe: _Recipe,
+    seed: int,
+    keep: set[int],
+) -> dict[int, Parameters]:
+    """One member: its trainable parameters live in one flat fp32 vector, so that the optimiser is one fused pass."""
+    flat = torch.cat([start[name].flatten() for name in trainable])
+    flat.grad = torch.zeros_like(flat)
+    low = flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
+    leaves = {name: leaf.requires_grad_() for name, leaf in _views(low, start, trainable).items()}
+    gradients = _views(flat.grad, start, trainable)
+    parameters = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
+    optimizer = _optimizer(flat, recipe)
+    kept = {0: start} if 0 in keep else {}
+    for step, rows in enumerate(_batches(len(x), recipe, seed), start=1):
+        if low is not flat:
+            low.copy_(flat)
+        value = loss(_logits(parameters, x.index_select(0, rows), columns), rows)
+        for name, gradient in zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True):
+            gradients[name].copy_(gradient)
+        optimizer.step()
+        if step in keep:
+            kept[step] = start | _views(flat.clone(), start, trainable)
+    if not torch.isfinite(flat).all():
+        raise ValueError(f"training of seed {seed} diverged (NaN weights); lower lr={recipe.lr}")
+    return kept | {-1: start | _views(flat, start, trainable)}
+
+
+def _logits(parameters: Parameters, x: Tensor, columns: slice) -> Tensor:
+    """Logits of one member without hooks, only the columns that a loss reads, as fp32."""
+    h, depth = x, len(parameters) // 2 - 1
+    for layer in range(depth):
+        h = torch.relu(torch.addmm(parameters[f"blocks.{layer}.b"], h, parameters[f"blocks.{layer}.W"]))
+    return torch.addmm(parameters["unembed.b_U"][columns], h, parameters["unembed.W_U"][:, columns]).float()
+
+
+def _kl(target: Tensor, temperature: float) -> Loss:
+    p = (target / temperature).softmax(-1)
+    entropy = -(p * (target / temperature).log_softmax(-1)).sum(-1)
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:
+        crossed = -(p[rows] * log_softmax(logits / temperature, -1)).sum(-1)
+        return temperature**2 * (crossed - entropy[rows]).mean()
+
+    return loss
+
+
+def _mse(target: Tensor) -> Loss:
+    return lambda logits, rows: mse_loss(logits, target[rows])
+
+
+def _inputs(
+    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, recipe: _Recipe
+) -> Callable[[int], Tensor]:
+    """member -> its images in the dtype of the products; what is common to members is made once."""
+    if isinstance(inputs, Tensor):
+        if inputs.ndim == 3 and len(inputs) not in (1, len(teacher.seeds)):
+            raise ValueError(f"inputs hold {len(inputs)} members, the teacher {len(teacher.seeds)}")
+        common = _cast(inputs, recipe.dtype) if inputs.ndim == 2 else None
+        return lambda i: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
+    if n_samples < 1:
+        raise ValueError(f"n_samples must be at least 1, not {n_samples}")
+    if noise == "shared":
+        common = _draw(inputs, n_samples, recipe, "shared")
+        return lambda i: common
+    return lambda i: _draw(inputs, n_samples, recipe, teacher.seeds[i])
+
+
+def _draw(sampler: Sampler, n: int, recipe: _Recipe, label: int | str) -> Tensor:
+    # In chunks, so that fp32 draws never stand beside the whole bf16 set.
+    generator = derive_generator(recipe.seed, "noise", label)
+    sizes = [min(_CHUNK, n - start) for start in range(0, n, _CHUNK)]
+    return torch.cat([_cast(sampler(size, generator), recipe.dtype) for size in sizes])
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    if not torch.isfinite(x).all():
+        raise ValueError("inputs hold NaN or infinite values")
+    return x.to(dtype)
+
+
+def _batches(n: int, recipe: _Recipe, seed: int) -> Iterator[Tensor]:
+    for epoch in range(recipe.epochs):
+        generator = derive_generator(recipe.seed, "order", seed, epoch)
+        yield from torch.randperm(n, generator=generator).split(recipe.batch_size)
+
+
+def _optimizer(flat: Tensor, recipe: _Recipe) -> torch.optim.Optimizer:
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.SGD
+    return kind([flat], lr=recipe.lr, fused=True)
+
+
+def _member_parameters(model: HookedMLP) -> list[Parameters]:
+    named = {name: value.detach() for name, value in model.named_parameters()}
+    return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
+
+
+def _views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
+    pieces = flat.detach().split([like[name].numel() for name in names])
+    return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
+
+
+def _stack(model: HookedMLP, members: list[Parameters]) -> HookedMLP:
+    return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
+
+
+def _trainable(names: list[str], frozen: tuple[str, ...]) -> list[str]:
+    def held(name: str, by: str) -> bool:
+        return name == by or name.startswith(f"{by}.")
+
+    for by in frozen:
+        if not any(held(name, by) for name in names):
+            raise ValueError(f"nothing is named {by!r} to be frozen; parameters are {', '.join(names)}")
+    left = [name for name in names if not any(held(name, by) for by in frozen)]
+    if not left:
+        raise ValueError("every parameter is frozen; leave one to train")
+    return left
+
+
+@contextmanager
+def _member_threads(n_members: int) -> Iterator[ThreadPoolExecutor]:
+    # set_num_threads acts on the calling thread and on the products of all; main gets its own number back.
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(max_workers=min(threads, n_members)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice) -> None:
+    if len(student.seeds) != len(teacher.seeds):
+        raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
+    for name in ("d_in", "d_vocab"):
+        a, b = getattr(student.cfg, name), getattr(teacher.cfg, name)
+        if a != b:
+            raise ValueError(f"student and teacher differ in {name}: {a} and {b}")
+    if not range(student.cfg.d_vocab)[outputs]:
+        raise ValueError(f"outputs {outputs.start}:{outputs.stop} select none of the {student.cfg.d_vocab} logits")
+
+
+def _check_steps(keep: set[int], total: int) -> None:
+    beyond = sorted(step for step in keep if not 0 <= step <= total)
+    if beyond:
+        raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}")

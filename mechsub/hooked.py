@@ -1,0 +1,119 @@
+"""Activations of hooked models: the same two functions for the toy MLP and a TransformerBridge."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class HookedModel(Protocol):
+    """What the analyses need: HookedMLP, TransformerBridge and any HookedRootModule with these names have it."""
+
+    cfg: Any  # n_layers, d_model, d_vocab
+    hook_dict: dict[str, Any]
+    training: bool
+    W_U: Tensor
+    b_U: Tensor
+    ln_final: Callable[[Tensor], Tensor]
+
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+    def run_with_hooks(self, *args: Any, fwd_hooks: list, **kwargs: Any) -> Tensor: ...
+
+
+def hidden_names(model: HookedModel) -> list[str]:
+    """Hook names of the hidden states after every block: `blocks.{l}.hook_out`."""
+    return [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
+
+
+@torch.no_grad()
+def cache_activations(
+    model: HookedModel,
+    inputs: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    pos: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Float[Tensor, "..."]]:
+    """Activations at `names` (default: `hidden_names`), and at nothing else, over all inputs.
+
+    inputs: images [*seed, batch, d_in] for the toy, tokens [batch, pos] for a language model. Returns
+    [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
+    Inputs run in batches of `batch_size`; only the asked position is kept, so memory is that of the result.
+    Raises for an unknown hook name, a model in train mode, and NaN or infinite activations.
+    """
+    names = list(hidden_names(model) if names is None else names)
+    _check(model, inputs, names, pos)
+    axis = -3 if _is_tokens(inputs) and pos is None else -2
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(activation, hook):
+        parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
+
+    for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
+        model.run_with_hooks(batch, fwd_hooks=[(name, keep) for name in names])
+    return {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+
+
+@torch.no_grad()
+def run_patched(
+    model: HookedModel, inputs: Tensor, activations: dict[str, Tensor], *, pos: int | None = None
+) -> Float[Tensor, "..."]:
+    """Logits of a run in which the activations at the given hooks are replaced.
+
+    Without `pos` the whole activation is replaced and all logits return ([*seed, batch, d_vocab], or
+    [batch, pos, d_vocab] for a language model); with `pos` only that position is replaced by [batch, d] and the
+    logits of the last position return. Patching the toy's layer l with another model's activation is stitching.
+    Raises for an unknown hook, a shape that does not fit, and a hook that never fires.
+    """
+    _check(model, inputs, list(activations), pos)
+    fired = set()
+
+    def patch(activation, hook):
+        fired.add(hook.name)
+        new, old = activations[hook.name], activation if pos is None else activation[:, pos]
+        if new.shape != old.shape:
+            raise ValueError(f"{hook.name} has shape {tuple(old.shape)}; the patch has {tuple(new.shape)}")
+        return _patched(activation, new.to(activation), pos)
+
+    logits = model.run_with_hooks(inputs, fwd_hooks=[(name, patch) for name in activations])
+    for name in activations:
+        _fired(name, fired & {name})
+    return logits if pos is None else logits[:, -1]
+
+
+def _patched(activation: Tensor, new: Tensor, pos: int | None) -> Tensor:
+    if pos is None:
+        return new
+    out = activation.clone()
+    out[:, pos] = new
+    return out
+
+
+def _is_tokens(inputs: Tensor) -> bool:
+    return not inputs.is_floating_point()
+
+
+def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None) -> None:
+    if model.training:
+        raise ValueError("the model is in train mode; call model.eval() first")
+    unknown = [name for name in names if name not in model.hook_dict]
+    if unknown:
+        near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
+        raise ValueError(f"unknown hook {unknown[0]!r}; this model has for example {', '.join(near[:4])}")
+    if pos is not None and not _is_tokens(inputs):
+        raise ValueError("pos is for language models: this input has no position axis")
+
+
+def _fired(name: str, evidence):
+    if not evidence:
+        raise ValueError(f"hook {name!r} exists but never fired in this run; choose another hook")
+    return evidence
+
+
+def _finite(name: str, parts: list[Tensor], axis: int) -> Tensor:
+    out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
+    if not torch.isfinite(out).all():
+        raise ValueError(f"activations at {name!r} hold NaN or infinite values")
+    return out
