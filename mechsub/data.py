@@ -36,9 +36,7 @@ _KIND = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
 _SIZE = {"train": 60_000, "test": 10_000}
 
 
-def mnist(
-    split: Split, root: str | Path | None = None
-) -> tuple[Float[Tensor, "sample 784"], Int[Tensor, "sample"]]:
+def mnist(split: Split, root: str | Path | None = None) -> tuple[Float[Tensor, "sample 784"], Int[Tensor, "sample"]]:
     """MNIST images in [-1, 1] (pixel / 127.5 - 1, background -1) and labels 0..9, in file order.
 
     `root` is a folder with other copies of the idx files (gzipped or not); by default the embedded ones are read.

@@ -149,7 +149,7 @@ def accuracy(
 
 
 def resolve_precision(precision: Precision = "auto") -> str:
-    """"auto" is bf16 where the processor multiplies bf16 matrices in hardware (AMX or AVX512-BF16), else fp32."""
+    """The precision of products; "auto" is bf16 where the processor has AMX or AVX512-BF16, else fp32."""
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
     if precision != "auto":
         return precision

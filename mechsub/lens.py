@@ -32,9 +32,7 @@ def token_rank(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Int[Tensor
     return (logits > logits[..., token, None]).sum(-1)
 
 
-def kl_to_final(
-    lens: dict[str, Tensor], final: Float[Tensor, "*lead d_vocab"]
-) -> dict[str, Float[Tensor, "..."]]:
+def kl_to_final(lens: dict[str, Tensor], final: Float[Tensor, "*lead d_vocab"]) -> dict[str, Float[Tensor, "..."]]:
     """KL(final || lens_l) in nats per hidden state, for every entry of a lens."""
     log_p = final.log_softmax(-1)
     return {name: (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1) for name, logits in lens.items()}

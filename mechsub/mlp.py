@@ -117,7 +117,11 @@ class HookedMLP(HookedRootModule):
 
     def forward(self, x: Float[Tensor, "*#seed batch d_in"]) -> Float[Tensor, "seed batch d_vocab"]:
         """Logits of every member; x is one batch for all members or one per member."""
-        if x.shape[-1] != self.cfg.d_in or x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, len(self.seeds))):
+        if (
+            x.shape[-1] != self.cfg.d_in
+            or x.ndim not in (2, 3)
+            or (x.ndim == 3 and x.shape[0] not in (1, len(self.seeds)))
+        ):
             raise ValueError(
                 f"input of shape {tuple(x.shape)} does not fit: expected [batch, {self.cfg.d_in}] "
                 f"or [{len(self.seeds)}, batch, {self.cfg.d_in}]"
@@ -173,5 +177,7 @@ def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor
 def rotation(n: int, by: int = 1) -> list[int]:
     """Members shifted cyclically by `by`: no fixed points, unlike a random permutation (63% have one)."""
     if n < 2 or by % n == 0:
-        raise ValueError(f"a rotation of {n} members by {by} has fixed points; a cross-init control needs two or more seeds")
+        raise ValueError(
+            f"a rotation of {n} members by {by} has fixed points; a cross-init control needs two or more seeds"
+        )
     return [(i + by) % n for i in range(n)]

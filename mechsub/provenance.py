@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-FIGURE_MODULES = {"mechsub.study", "mechsub.store", "mechsub.provenance", "mechsub.plot", "mechsub.stats"}
+FIGURE_MODULES = {f"mechsub.{name}" for name in ("study", "flags", "store", "provenance", "plot", "stats")}
 PACKAGES = ("mechsub", "torch", "transformer-lens", "numpy")
 CPU_FEATURES = {"avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "sve"}
 
@@ -36,7 +36,7 @@ def source_fingerprint(study: Path, run: str = "run") -> str:
         found[name] = _without_texts(ast.parse(path.read_text(encoding="utf-8")))
         waiting |= _imports(found[name], name.rpartition(".")[0])
     # The study is hashed without its name, so that moving a file keeps its cells.
-    parts = [_dump(tree), *(f"{name}\n{_dump(found[name])}" for name in sorted(found)[:] if found[name] is not tree)]
+    parts = [_dump(tree), *(f"{name}\n{_dump(found[name])}" for name in sorted(found) if found[name] is not tree)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -93,7 +93,8 @@ def _called(call: ast.Call) -> str | None:
 
 
 def _is_display(call: ast.Call) -> bool:
-    return _called(call) == "option" and any(keyword.arg == "display" for keyword in call.keywords)
+    shown = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+    return _called(call) == "option" and shown.get("display") is True
 
 
 def _is_main_block(node: ast.stmt) -> bool:
@@ -101,7 +102,7 @@ def _is_main_block(node: ast.stmt) -> bool:
 
 
 def _imports(tree: ast.AST, package: str) -> set[str]:
-    """Dotted names of everything that the code imports; a bare `import mechsub` counts as the whole package."""
+    """Dotted names of everything that the code imports."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -110,8 +111,16 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
             module = ".".join(filter(None, [package if node.level else None, node.module]))
             names |= {module} - {"mechsub"} | {_home(module, alias.name) for alias in node.names}
     if "mechsub" in names:
-        names |= {f"mechsub.{path.stem}" for path in PACKAGE.glob("*.py")}
+        names |= _attributes_used(tree)
     return names
+
+
+def _attributes_used(tree: ast.AST) -> set[str]:
+    """What code takes from a bare `import mechsub as ms`: the homes of all `ms.<name>`."""
+    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    aliases = {alias.asname or "mechsub" for alias in imported if alias.name == "mechsub"}
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return {_home("mechsub", node.attr) for node in attributes if getattr(node.value, "id", None) in aliases}
 
 
 def _home(module: str, name: str) -> str:

@@ -74,14 +74,13 @@ def cell_name(config: Mapping, defaults: Mapping) -> str:
     return name({key: [value] for key, value in config.items() if value != defaults[key]})
 
 
-def record_row(config: Mapping, record: Mapping) -> dict:
+def record_row(config: Mapping, record) -> dict:
     """The configuration merged into a record, as plain JSON values; NaN and double keys are refused."""
     if not isinstance(record, Mapping):
         raise TypeError(f"a record must be a dict, not {type(record).__name__}")
     if both := sorted(set(config) & set(record)):
         raise ValueError(f"record key {both[0]!r} is also a field of Config; rename one of them")
-    row = {**config, **{key: _plain(value, key) for key, value in record.items()}}
-    return row
+    return {**config, **{key: _plain(value, key) for key, value in record.items()}}
 
 
 def _plain(value, key: str):
@@ -142,7 +141,7 @@ def read_provenance(cell: Path) -> dict | None:
         return None
     try:
         provenance = json.loads(path.read_bytes())
-        provenance["records"]["sha256"], provenance["fingerprint"], provenance["config"]  # noqa: B018
+        provenance["records"]["sha256"], provenance["fingerprint"], provenance["config"]
     except (ValueError, KeyError, TypeError):
         raise DamagedCell(f"{path} is not a provenance file; --rerun recomputes the cell") from None
     return provenance
@@ -155,17 +154,18 @@ def read_records(cell: Path) -> list[dict]:
     if provenance is None or not path.is_file():
         raise DamagedCell(f"{path} is missing or incomplete; --rerun recomputes the cell")
     data = path.read_bytes()
-    wanted, found = provenance["records"]["sha256"], sha256(data)
-    if found != wanted:
-        raise DamagedCell(
-            f"{path} was changed after it was written (sha256 {found[:12]}, recorded {str(wanted)[:12]}); "
-            "--rerun recomputes the cell"
-        )
+    _check(path, data, provenance["records"]["sha256"], "; --rerun recomputes the cell")
     return [json.loads(line) for line in data.splitlines()]
 
 
+def _check(path: Path, data: bytes, wanted: str, remedy: str = "") -> None:
+    if (found := sha256(data)) != wanted:
+        was = f"sha256 {found[:12]}, recorded {str(wanted)[:12]}"
+        raise DamagedCell(f"{path} was changed after it was written ({was}){remedy}")
+
+
 def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
-    """"missing", "stored" (complete, by this code), "stale" (by other code or other defaults) or "damaged"."""
+    """ "missing", "stored" (complete, by this code), "stale" (by other code or other defaults) or "damaged"."""
     try:
         provenance = read_provenance(cell)
         if provenance is None:
@@ -195,8 +195,7 @@ def load_tensors(path: Path) -> dict:
     if not path.is_file() or not _sidecar(path).is_file():
         raise DamagedCell(f"{path} or its .sha256 is missing")
     data, wanted = path.read_bytes(), _sidecar(path).read_text(encoding="utf-8").split(" ")[0]
-    if sha256(data) != wanted:
-        raise DamagedCell(f"{path} was changed after it was written (sha256 {sha256(data)[:12]}, recorded {wanted[:12]})")
+    _check(path, data, wanted)
     return load(data)
 
 

@@ -1,0 +1,190 @@
+"""Speed and memory of the six-condition replication, as ratios against a plain reference in the same run.
+
+    python benchmarks/toy_training.py [--n-seeds 25] [--epochs 1] [--precision auto fp32]
+
+The reference is written from the description of the published set-up (Cloud et al. 2025, section 6.2): all models
+stacked, einsum over stacked weights, fp32, every model with its own copy of each batch by its own shuffle, its own
+stored noise, and the teacher's targets recomputed at every step. Both sides train one teacher and four students
+(auxiliary and all logits, from the same and from another initialisation); the untrained reference needs no training.
+Timings are medians over steps for the reference and whole phases for mechsub; nothing is asserted.
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+BATCH, CLASSES, AUX, D_IN, D_MODEL = 1024, 10, 3, 784, 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n-seeds", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of mechsub's phases")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each phase of the reference")
+    parser.add_argument("--precision", nargs="+", default=["auto", "fp32"], choices=["auto", "bf16", "fp32"])
+    parser.add_argument("--memory", type=int, metavar="N_SEEDS", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory:
+        return print_peak_memory(args.memory, args.precision[0])
+    import torch
+
+    print(f"machine: {_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    images, labels = _mnist()
+    reference = reference_seconds(images, labels, args.n_seeds, args.steps)
+    steps = 5 * -(-len(images) // BATCH)
+    whole = steps * (reference["teacher"] + 4 * reference["student"])
+    print("reference: " + ", ".join(f"{1e3 * s:.0f} ms a {phase} step" for phase, s in reference.items()) + ";")
+    print(f"           six conditions, {args.n_seeds} models, 5 epochs: {whole:.0f} s")
+    for precision in args.precision:
+        report(images, labels, args.n_seeds, args.epochs, precision, whole)
+    for n in (args.n_seeds, 4 * args.n_seeds):
+        subprocess.run([sys.executable, __file__, "--memory", str(n), "--precision", args.precision[0]], check=True)
+
+
+def report(images, labels, n_seeds: int, epochs: int, precision: str, whole: float) -> None:
+    from mechsub import distillation
+
+    used = distillation.resolve_precision(precision)
+    rate = product_rate(used)
+    seconds, products = replicate(images, labels, n_seeds, epochs, used)
+    scaled = seconds * 5 / epochs
+    print(f"mechsub {used}: {scaled:.0f} s, {whole / scaled:.2f}x the reference's speed;")
+    print(
+        f"           {products / seconds / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s of plain {used} products "
+        f"({100 * products / seconds / rate:.0f}%)"
+    )
+
+
+def replicate(images, labels, n_seeds: int, epochs: int, precision: str) -> tuple[float, float]:
+    """Seconds of the six conditions, and the floating-point operations in their products."""
+    import mechsub as ms
+    from mechsub.mlp import rotation
+
+    init = ms.HookedMLP(seeds=range(n_seeds))
+    other = init.select(rotation(n_seeds))
+    fit = {"epochs": epochs, "precision": precision}
+    began = time.perf_counter()
+    teacher = ms.train(init, images, labels, **fit)
+    for start in (init, other):
+        for outputs in (init.cfg.aux, slice(0, init.cfg.d_vocab)):
+            ms.distill(start, teacher, ms.noise.uniform, outputs=outputs, n_samples=len(images), **fit)
+    seconds = time.perf_counter() - began
+    forward, hidden = D_IN * D_MODEL + D_MODEL**2, D_MODEL**2
+    step = 2 * (2 * forward + hidden)  # forward, weight gradients, and the one input gradient anybody needs
+    return seconds, n_seeds * len(images) * (5 * epochs * step + 4 * 2 * forward)
+
+
+def product_rate(precision: str) -> float:
+    """Floating-point operations a second of the toy's largest product, all threads, the best of 20."""
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x, w = torch.rand(BATCH, D_IN).to(dtype), torch.rand(D_IN, 25 * D_MODEL).to(dtype)
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        x @ w
+        seconds.append(time.perf_counter() - began)
+    return 2 * BATCH * D_IN * 25 * D_MODEL / min(seconds)
+
+
+def reference_seconds(images, labels, n: int, steps: int) -> dict[str, float]:
+    """Median seconds a step of the reference's two kinds of training."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(n, len(images), D_IN, generator=generator) * 2 - 1
+    out = {}
+    for phase in ("teacher", "student"):
+        student, teacher = _stacked(n, generator), _stacked(n, generator)
+        adam = torch.optim.Adam(student, lr=3e-4)
+        order = torch.stack([torch.randperm(len(images), generator=generator) for _ in range(n)])
+        times = []
+        for step in range(steps):
+            began = time.perf_counter()
+            rows = order[:, step * BATCH : (step + 1) * BATCH]
+            if phase == "teacher":
+                loss = _teacher_loss(student, images, labels, rows)
+            else:
+                loss = _student_loss(student, teacher, noise, rows)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            times.append(time.perf_counter() - began)
+        out[phase] = statistics.median(times)
+    return out
+
+
+def _stacked(n: int, generator):
+    import torch
+
+    shapes = [(D_MODEL, D_IN), (D_MODEL, D_MODEL), (CLASSES + AUX, D_MODEL)]
+    weights = [(torch.randn(n, *s, generator=generator) / s[1] ** 0.5).requires_grad_() for s in shapes]
+    biases = [torch.zeros(n, s[0]).requires_grad_() for s in shapes]
+    return [p for pair in zip(weights, biases, strict=True) for p in pair]
+
+
+def _forward(p, x):
+    import torch
+
+    for layer in range(3):
+        x = torch.einsum("moi,mbi->mbo", p[2 * layer], x) + p[2 * layer + 1][:, None]
+        x = torch.relu(x) if layer < 2 else x
+    return x
+
+
+def _teacher_loss(student, images, labels, rows):
+    from torch.nn.functional import cross_entropy
+
+    logits = _forward(student, images[rows])[..., :CLASSES]
+    return cross_entropy(logits.flatten(0, 1), labels[rows].flatten())
+
+
+def _student_loss(student, teacher, noise, rows):
+    import torch
+    from torch.nn.functional import kl_div
+
+    x = noise[torch.arange(len(noise))[:, None], rows]
+    with torch.no_grad():
+        target = _forward(teacher, x)[..., CLASSES:].softmax(-1)
+    return kl_div(_forward(student, x)[..., CLASSES:].log_softmax(-1), target, reduction="none").sum(-1).mean(-1).sum()
+
+
+def print_peak_memory(n_seeds: int, precision: str) -> None:
+    """Peak memory above the import of torch, of a teacher and a student of `n_seeds` seeds (one epoch)."""
+    import resource
+
+    import torch  # noqa: F401
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    import mechsub as ms
+
+    images, labels = _mnist()
+    init = ms.HookedMLP(seeds=range(n_seeds))
+    teacher = ms.train(init, images, labels, epochs=1, precision=precision)
+    ms.distill(init, teacher, ms.noise.uniform, outputs=init.cfg.aux, epochs=1, precision=precision)
+    above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"peak memory above the import of torch, {n_seeds} seeds: {above / 2**20:.2f} GiB")
+
+
+def _mnist():
+    import mechsub as ms
+
+    return ms.mnist("train")
+
+
+def _processor() -> str:
+    try:
+        lines = open("/proc/cpuinfo").read().splitlines()
+    except OSError:
+        return platform.processor()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return f"{name} ({', '.join(f for f in ('amx_bf16', 'avx512_bf16', 'avx512f', 'avx2') if f in flags.split())})"
+
+
+if __name__ == "__main__":
+    main()

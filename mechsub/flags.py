@@ -1,0 +1,156 @@
+"""Flags from a frozen dataclass: every field of a study's Config is a flag that takes one or more values.
+
+Stricter than argparse alone: ranges are part of the types (`Count`, `Positive`, ...), nan and infinity are refused, and
+bad input is one line.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+Count = Annotated[int, ("an integer >= 1", lambda value: value >= 1)]
+Index = Annotated[int, ("an integer >= 0", lambda value: value >= 0)]
+Positive = Annotated[float, ("a finite number > 0", lambda value: value > 0)]
+NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0)]
+
+_WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_RESERVED = {"out", "executor", "rerun", "dry_run", "debug", "quiet", "help"}
+
+
+def option(default, help: str, *, display: bool = False) -> Any:
+    """A field of a Config. A display option (which metric to draw) is no part of the cells: its values reach `plot`
+    and `table` as a keyword argument, a tuple; its default may be a tuple too."""
+    return dataclasses.field(default=default, metadata={"help": help, "display": display})
+
+
+def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[argparse.Namespace, dict, dict]:
+    """Options of the run, values of each field of the grid, values of each display field.
+
+    Bad input goes to `refuse(message)`, which does not return.
+    """
+    hints, fields = get_type_hints(Config, include_extras=True), dataclasses.fields(Config)
+    parser = _parser(fields, hints, module, refuse)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        refuse(_unknown(unknown, parser))
+    if options.executor == "slurm":
+        refuse("--executor slurm is not available in this version; use local")
+    values, display = {}, {}
+    for field in fields:
+        target = display if field.metadata.get("display") else values
+        try:
+            target[field.name] = _values(field, hints[field.name], getattr(options, field.name))
+        except ValueError as error:
+            refuse(f"{_flag(field.name)}: {error}")
+    return options, values, display
+
+
+def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.ArgumentParser:
+    spec = getattr(module, "__spec__", None)
+    program = f"python -m {spec.name}" if spec else f"python {Path(module.__file__).name}"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage="%(prog)s [--field VALUE ...] [--out DIR] [--dry-run] [--rerun] [--debug] [--quiet]",
+        description=module.__doc__,
+        epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = refuse
+    for field in fields:
+        _add_field(parser, field, hints[field.name])
+    parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where cells run")
+    parser.add_argument("--rerun", action="store_true", help="recompute cells that are stored")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and their status; run nothing")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failed run")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _add_field(parser: argparse.ArgumentParser, field, hint) -> None:
+    if field.default is dataclasses.MISSING or field.name in _RESERVED:
+        raise TypeError(f"Config.{field.name} needs a default and a name that is not a reserved flag")
+    default = " ".join(_text(value) for value in default_values(field))
+    text = f"{field.metadata.get('help', '')} (default: {default})".strip()
+    kind = "|".join(map(str, get_args(hint))) if get_origin(hint) is Literal else _base(hint).__name__.upper()
+    flag = _flag(field.name)
+    parser.add_argument(flag, nargs="+", action="append", metavar=kind, dest=field.name, help=text.replace("%", "%%"))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _text(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def default_values(field) -> tuple:
+    return field.default if isinstance(field.default, tuple) else (field.default,)
+
+
+def _unknown(words: list[str], parser: argparse.ArgumentParser) -> str:
+    word = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
+    if not word.startswith("-"):
+        return f"unexpected argument {word[:80]!r}"
+    near = difflib.get_close_matches(word.replace("_", "-"), parser._option_string_actions, 1, 0.5)
+    return f"unknown flag {word[:80]}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+
+
+def _values(field, hint, given: list[list[str]] | None) -> tuple:
+    """The values of one flag; a value or a flag given twice is refused, since one of them must be a mistake."""
+    if given is None:
+        return default_values(field)
+    if len(given) > 1:
+        raise ValueError("given twice; put all values after one flag")
+    values = tuple(_read(hint, text) for text in given[0])
+    if len(set(values)) < len(values):
+        raise ValueError("a value is given twice")
+    return values
+
+
+def _base(hint) -> type:
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if base not in _WANTED:
+        raise TypeError(f"a field of Config cannot be {hint}: use int, float, str, bool, Literal, Count, ...")
+    return base
+
+
+def _read(hint, text: str):
+    """One value of a field from its text; ValueError says what is wanted."""
+    if get_origin(hint) is Literal:
+        return _choice(get_args(hint), text)
+    base = _base(hint)
+    wanted, accepts = get_args(hint)[1] if get_origin(hint) is Annotated else (_WANTED[base], lambda value: True)
+    value = _scalar(base, text)
+    if value is None or not accepts(value):
+        raise ValueError(f"{text[:80]!r} is not {wanted}")
+    return value
+
+
+def _scalar(base: type, text: str):
+    """The value, or None. Stricter than Python's own reading: no nan, inf, `1_000`, spaces or 19-digit integers."""
+    if base is bool:
+        return {"true": True, "false": False}.get(text)
+    if base is str:
+        return text if text.strip() and text.isprintable() else None
+    if base is int:
+        return int(text) if re.fullmatch("[+-]?[0-9]{1,18}", text) else None
+    value = float(text) + 0.0 if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _choice(choices: tuple, text: str):
+    by_text = {_text(choice): choice for choice in choices}
+    if text in by_text:
+        return by_text[text]
+    near = difflib.get_close_matches(text, by_text, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{text[:80]!r} is not one of {', '.join(by_text)}{hint}")

@@ -1,0 +1,308 @@
+"""Figures: the plotly template "mechsub" and the few figure kinds that studies use; each returns a Figure.
+
+All kinds take plain records, one dict per seed (or pair) and never averages: the mean, the interval and n are derived
+here, so that the caption's n is the n that was drawn. Text from records is escaped.
+"""
+
+import hashlib
+import html
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import plotly.graph_objects as go
+import plotly.io
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from mechsub import store
+
+# Okabe and Ito: told apart with all common kinds of colour blindness.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
+ARM_COLORS = {
+    "reference": "#7F7F7F",
+    "teacher": "#000000",
+    "student_aux": "#0072B2",
+    "student_all": "#56B4E9",
+    "cross_aux": "#D55E00",
+    "cross_all": "#E69F00",
+    "teacher_body_initial_head": "#009E73",
+    "student_body_teacher_head": "#CC79A7",
+    "hidden_shared_only": "#8C7A00",
+    "output_shared_only": "#6A3D9A",
+}
+GREY = "#9A9A9A"
+COLUMNS = 3  # panels side by side; more go below
+CAPTION_WIDTH = 110  # characters a line, at slide size
+
+plotly.io.templates["mechsub"] = go.layout.Template(
+    layout={
+        "font": {"family": "Helvetica, Arial, sans-serif", "size": 16, "color": "#222222"},
+        "title": {"font": {"size": 22}, "x": 0.02, "xanchor": "left"},
+        "colorway": OKABE_ITO,
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": {"gridcolor": "#E6E6E6", "zerolinecolor": "#BBBBBB", "linecolor": "#444444", "automargin": True},
+        "yaxis": {"gridcolor": "#E6E6E6", "zerolinecolor": "#BBBBBB", "linecolor": "#444444", "automargin": True},
+        "colorscale": {"sequential": "Cividis", "diverging": "RdBu"},
+    }
+)
+
+
+def arm_color(arm: str) -> str:
+    """The fixed colour of an arm; other names get one that depends on the name alone."""
+    digest = hashlib.sha256(str(arm).encode()).digest()
+    return ARM_COLORS.get(arm, OKABE_ITO[digest[0] % len(OKABE_ITO)])
+
+
+def interval_bars(
+    records: Iterable[Mapping],
+    *,
+    value: str,
+    title: str,
+    axis: str,
+    caption: str,
+    label: str = "arm",
+    color: str | None = "arm",
+    facet: str | None = None,
+    unit: str = "seeds",
+    null: float | int | tuple | None = None,
+    horizontal: bool = True,
+    interval: Callable | None = None,
+) -> go.Figure:
+    """Every record as a point, with mean and interval: a row (or column) for each `label`, a panel for each `facet`.
+
+    `null` draws a line or a band (what is expected without an effect). `color` names the key that holds the arm.
+    """
+    records = list(records)
+    labels, facets = _distinct(records, label), _distinct(records, facet)
+    figure = _panels(facets, horizontal)
+    for panel, (name, place, chosen) in _placed(records, labels, facets, label, facet):
+        shade = arm_color(chosen[0].get(color, name) if color else name)
+        for trace in _points_and_interval([row[value] for row in chosen], place, shade, horizontal, interval):
+            figure.add_trace(trace.update(name=_safe(name)), **_cell(panel))
+    _label_rows(figure, labels, axis, horizontal)
+    _draw_null(figure, null, vertical=horizontal)
+    height = 150 + 45 * len(labels) if horizontal else 480
+    counts = _counts(records, (label, facet))
+    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=False)
+
+
+def interval_lines(
+    records: Iterable[Mapping],
+    *,
+    x: str,
+    value: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    caption: str,
+    arm: str = "arm",
+    facet: str | None = None,
+    unit: str = "seeds",
+    null: float | int | tuple | None = None,
+    log_x: bool = False,
+    interval: Callable | None = None,
+) -> go.Figure:
+    """The mean over x with its interval as a band, one line for each arm, one panel (side by side) for each `facet`."""
+    records = list(records)
+    arms, facets = _distinct(records, arm), _distinct(records, facet)
+    figure, listed = _panels(facets, shared_y=True), set()
+    for panel, (name, _, chosen) in _placed(records, arms, facets, arm, facet):
+        xs = sorted(set(row[x] for row in chosen)) if _numeric(chosen, x) else _distinct(chosen, x)
+        bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
+        mean, low, high = zip(*bounds, strict=True)
+        shown = [_safe(spot) for spot in xs]
+        style = {"legendgroup": str(name), "name": _safe(name)}
+        band = {"fill": "toself", "fillcolor": _faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
+        area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
+        figure.add_trace(go.Scatter(**area, **band, **style, showlegend=False), **_cell(panel))
+        line = {"x": shown, "y": mean, "mode": "lines+markers", "line": {"color": arm_color(name), "width": 3}}
+        figure.add_trace(go.Scatter(**line, **style, showlegend=name not in listed), **_cell(panel))
+        listed.add(name)
+    figure.update_xaxes(title_text=_safe(x_title), type="log" if log_x else None)
+    figure.update_yaxes(title_text=_safe(y_title), col=1)
+    _draw_null(figure, null, vertical=False)
+    height = 150 + 370 * -(-len(facets) // COLUMNS)
+    counts = _counts(records, (arm, facet, x))
+    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=True)
+
+
+def heatmap(
+    records: Iterable[Mapping],
+    *,
+    x: str,
+    y: str,
+    value: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    color_title: str,
+    caption: str,
+    unit: str = "seeds",
+    center: float | int | None = None,
+) -> go.Figure:
+    """The mean of the records of every (x, y); `center` chooses a diverging scale around that value."""
+    records = list(records)
+    columns, rows = _distinct(records, x), _distinct(records, y)
+    cells: dict[tuple, list[float]] = {}
+    for row in records:
+        cells.setdefault((row[y], row[x]), []).append(row[value])
+    means = [[_mean(cells.get((down, across), [])) for across in columns] for down in rows]
+    diverging = {"colorscale": "RdBu", "reversescale": True, "zmid": center}
+    scale = {"colorscale": "Cividis"} if center is None else diverging
+    names = {"x": [_safe(str(name)) for name in columns], "y": [_safe(str(name)) for name in rows]}
+    figure = go.Figure(go.Heatmap(z=means, **names, **scale, colorbar={"title": {"text": _safe(color_title)}}))
+    figure.update_xaxes(title_text=_safe(x_title), type="category")
+    figure.update_yaxes(title_text=_safe(y_title), type="category", autorange="reversed")
+    note = f"Mean of n = {_range(_counts(records, (x, y)))} {unit} in every field."
+    return _finish(figure, title, f"{caption} {note}", 200 + 32 * max(len(rows), 8), legend=False)
+
+
+def add_caption(figure: go.Figure, text: str) -> go.Figure:
+    """Add a sentence to the caption below the figure (in place)."""
+    earlier = next((note for note in figure.layout.annotations if note.name == "caption"), None)
+    lines = ([] if earlier is None else earlier.text.split("<br>")) + _wrapped(text)
+    note = {"name": "caption", "text": "<br>".join(lines), "showarrow": False, "align": "left", "font": {"size": 14}}
+    below = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "yshift": -75}
+    kept = [other for other in figure.layout.annotations if other.name != "caption"]
+    figure.update_layout(annotations=[*kept, {**note, **below}], margin_b=100 + 20 * len(lines))
+    return figure
+
+
+def write_figure(figure: go.Figure, path: Path) -> None:
+    """Write `<root>/<study>/<name>.html`, readable with no network: it refers to one plotly.min.js in the root."""
+    _share_plotlyjs(path.parent.parent / "plotly.min.js")
+    page = figure.to_html(
+        include_plotlyjs="../plotly.min.js",
+        include_mathjax=False,
+        div_id="figure",  # plotly's random one would make every file different
+        config={"displaylogo": False, "responsive": True},
+    )
+    title = html.escape(f"{path.parent.name}: {path.stem}")
+    store.write_text(path, page.replace("<head>", f"<head>\n    <title>{title}</title>", 1))
+
+
+def _share_plotlyjs(path: Path) -> None:
+    script = get_plotlyjs().encode()
+    if not path.is_file() or path.read_bytes() != script:
+        store.write_bytes(path, script)
+
+
+def _finish(figure: go.Figure, title: str, caption: str, height: int, *, legend: bool) -> go.Figure:
+    layout = {"template": "mechsub", "title_text": _safe(title), "showlegend": legend, "margin": {"t": 100}}
+    add_caption(figure, caption)
+    return figure.update_layout(**layout, height=height + figure.layout.margin.b)
+
+
+def _panels(facets: list, shared_y: bool) -> go.Figure:
+    titles = [_safe(str(name)) for name in facets] if facets != [None] else None
+    columns = min(len(facets), COLUMNS)
+    rows = -(-len(facets) // COLUMNS)
+    gap = {"vertical_spacing": 0.25 / rows} if rows > 1 else {}
+    return make_subplots(rows=rows, cols=columns, subplot_titles=titles, shared_yaxes=shared_y and "all", **gap)
+
+
+def _cell(panel: int) -> dict[str, int]:
+    """Row and column of the n-th panel, counted from 1."""
+    return {"row": 1 + (panel - 1) // COLUMNS, "col": 1 + (panel - 1) % COLUMNS}
+
+
+def _placed(records: list, names: list, facets: list, key: str, facet: str | None):
+    """(panel, (name, place of the name, its records)) for every name that a panel has."""
+    for panel, group in enumerate(facets, 1):
+        for place, name in enumerate(names):
+            chosen = [row for row in records if row[key] == name and (facet is None or row[facet] == group)]
+            if chosen:
+                yield panel, (name, place, chosen)
+
+
+def _distinct(records: list, key: str | None) -> list:
+    return [None] if key is None else list(dict.fromkeys(row[key] for row in records))
+
+
+def _numeric(records: list, key: str) -> bool:
+    return all(isinstance(row[key], int | float) for row in records)
+
+
+def _oriented(along: list, across: list, horizontal: bool) -> dict:
+    return {"x": along, "y": across} if horizontal else {"x": across, "y": along}
+
+
+def _points_and_interval(values: list[float], place: int, color: str, horizontal: bool, interval: Callable | None):
+    """One trace with all values, spread a little across, and one with their mean and interval."""
+    spots = [place + 0.25 * (2 * k / max(len(values) - 1, 1) - 1) for k in range(len(values))]
+    points = {"mode": "markers", "marker": {"color": color, "size": 6, "opacity": 0.45}}
+    mean, low, high = _summary(values, interval)
+    bar = {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low], "color": color}
+    center = {"mode": "markers", "marker": {"color": color, "size": 13, "line": {"color": "white", "width": 2}}}
+    center["error_x" if horizontal else "error_y"] = bar | {"thickness": 3, "width": 9}
+    yield go.Scatter(**_oriented(values, spots, horizontal), **points)
+    yield go.Scatter(**_oriented([mean], [place], horizontal), **center)
+
+
+def _label_rows(figure: go.Figure, labels: list, axis: str, horizontal: bool) -> None:
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": [_safe(str(name)) for name in labels], "zeroline": False}
+    ends = [-0.5, len(labels) - 0.5]
+    if horizontal:
+        figure.update_xaxes(title_text=_safe(axis)).update_yaxes(**ticks, range=ends[::-1])
+    else:
+        figure.update_xaxes(**ticks, range=ends).update_yaxes(title_text=_safe(axis), col=1)
+
+
+def _draw_null(figure: go.Figure, null, *, vertical: bool) -> None:
+    if isinstance(null, tuple):
+        add = figure.add_vrect if vertical else figure.add_hrect
+        ends = dict(zip(("x0", "x1") if vertical else ("y0", "y1"), null, strict=True))
+        add(**ends, fillcolor=GREY, opacity=0.25, line_width=0, layer="below")
+    elif null is not None:
+        add = figure.add_vline if vertical else figure.add_hline
+        add(null, line={"color": GREY, "dash": "dash", "width": 2})
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _summary(values: list[float], interval: Callable | None) -> tuple[float, float, float]:
+    """Mean, low, high; one value has no interval."""
+    mean = _mean(values)
+    if len(values) < 2:
+        return mean, mean, mean
+    if interval is None:
+        from mechsub.stats import student_t as interval
+    found = interval(values)
+    low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
+    return mean, low, high
+
+
+def _interval_note(interval: Callable | None, unit: str, counts: list[int]) -> str:
+    kind = "95% Student-t interval" if interval is None else f"interval ({interval.__name__.replace('_', ' ')})"
+    return f"Mean and {kind} over n = {_range(counts)} {unit}."
+
+
+def _counts(records: list, keys: tuple) -> list[int]:
+    groups: dict[tuple, int] = {}
+    for row in records:
+        group = tuple(row[key] for key in keys if key is not None)
+        groups[group] = groups.get(group, 0) + 1
+    return sorted(groups.values())
+
+
+def _range(counts: list[int]) -> str:
+    return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def _safe(text):
+    """Text without markup: plotly shows some HTML tags in labels, and records are not to be trusted with them."""
+    return html.escape(text) if isinstance(text, str) else text
+
+
+def _wrapped(text: str) -> list[str]:
+    import textwrap
+
+    return [html.escape(line) for line in textwrap.wrap(text, CAPTION_WIDTH)]

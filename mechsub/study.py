@@ -1,0 +1,272 @@
+"""A study: a frozen dataclass of options, a `run` that yields records and a `plot` of them; `main` does the rest.
+
+    @dataclass(frozen=True)
+    class Config:
+        n_seeds: study.Count = study.option(25, "independent initialisations")
+        lr: study.Positive = study.option(3e-4, "step size of Adam")
+
+    if __name__ == "__main__":
+        study.main(Config, run, plot, table)
+
+Every field is a flag that takes one or more different values; the product of the values is a grid of cells, each stored
+once in `<out>/<study>/<cell>/`. The figure and the table are made from the stored records of the whole grid.
+
+Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one line, exit code 1. Ctrl-C: 130.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mechsub import store
+from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option
+
+__all__ = ["Count", "Index", "NonNegative", "Positive", "cells", "format_table", "main", "option", "progress"]
+
+_OWN_PROVENANCE = {"study", "config", "fingerprint", "records", "git", "command", "versions", "created"}
+
+
+def main(Config, run, plot, table=None, argv=None) -> None:
+    """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
+
+    run(cfg) yields records (dicts) and, for what a reader must know about their making, {"provenance": {...}}.
+    plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
+    """
+    module = sys.modules[run.__module__]
+    source = Path(module.__file__).resolve()
+    argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
+    options, values, display = command_line(Config, module, argv, lambda message: _stop(message, 2))
+    try:
+        folder = _checked_folder(options.out, source.stem)
+        grid = _grid(Config, values, folder)
+        job = {"run": run, "argv": argv, "source": source, "options": options, "fingerprint": _fingerprint(source, run)}
+        if options.dry_run:
+            return _print_status(grid, job)
+        stale = _run_missing(grid, job)
+        with _part("the figure"):
+            records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
+            path = folder / f"{_grid_name(Config, {**values, **display})}.html"
+            _draw(plot(records, **display), path, stale)
+        with _part("the table"):
+            print(format_table(table(records, **display) if table else []), end="")
+        print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
+    except KeyboardInterrupt:
+        _stop("interrupted; complete cells are kept and the same command resumes", 130)
+    except Exception as error:
+        if options.debug:
+            import traceback
+
+            traceback.print_exc()
+        _stop(_explanation(error, options.debug), 1)
+
+
+def _stop(message: str, code: int):
+    """Leave with exactly one line on stderr, whatever the message holds."""
+    _clear_bar()
+    line = "".join(char if char.isprintable() else " " for char in " ".join(message.split()))
+    print(f"error: {line[:800]}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def _part(name: str):
+    """Name the part of the work in which an exception arose."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(name)
+        raise
+
+
+def _explanation(error: Exception, debug: bool) -> str:
+    if isinstance(error, store.DamagedCell):
+        return str(error)
+    where = getattr(error, "__notes__", ["the study"])[-1]
+    hint = "" if debug else " (--debug shows the traceback)"
+    return f"{where} failed: {type(error).__name__}: {str(error)[:600]}{hint}"
+
+
+def cells(records: Iterable[Mapping], Config) -> list[tuple[str, list[Mapping]]]:
+    """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one)."""
+    records = list(records)
+    fields = [f.name for f in dataclasses.fields(Config) if not f.metadata.get("display")]
+    differing = [name for name in fields if len({record[name] for record in records}) > 1]
+    groups: dict[str, list[Mapping]] = {}
+    for record in records:
+        label = ", ".join(f"{name}={record[name]}" for name in differing) or "all"
+        groups.setdefault(label, []).append(record)
+    return list(groups.items())
+
+
+# The grid.
+
+
+def _grid(Config, values: Mapping[str, tuple], folder: Path) -> dict[Path, Any]:
+    """Folder and Config of every cell of the grid."""
+    cells = {}
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    for combination in itertools.product(*values.values()):
+        try:
+            cfg = Config(**dict(zip(values, combination, strict=True)))
+        except ValueError as error:
+            _stop(str(error), 2)
+        cells[folder / store.cell_name(_config(cfg), defaults)] = cfg
+    return cells
+
+
+def _config(cfg) -> dict:
+    """The fields that make the cell."""
+    fields = (field for field in dataclasses.fields(cfg) if not field.metadata.get("display"))
+    return {field.name: getattr(cfg, field.name) for field in fields}
+
+
+def _grid_name(Config, values: Mapping[str, tuple]) -> str:
+    defaults = {field.name: default_values(field) for field in dataclasses.fields(Config)}
+    return store.name({key: chosen for key, chosen in values.items() if chosen != defaults[key]})
+
+
+def _checked_folder(out: str, name: str) -> Path:
+    """The study's folder of results, refused where it cannot be written; creates nothing."""
+    try:
+        folder = Path(out) / name
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        problem = "" if nearest.is_dir() else f"{nearest} is not a folder"
+        problem = problem or ("" if os.access(nearest, os.W_OK | os.X_OK) else f"no permission to write in {nearest}")
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem or not out:
+        _stop(f"--out {out!r} cannot be written: {problem or 'it is empty'}", 2)
+    return folder
+
+
+# The run.
+
+
+def _fingerprint(source: Path, run) -> str:
+    from mechsub.provenance import source_fingerprint
+
+    return source_fingerprint(source, run.__name__)
+
+
+def _print_status(cells: Mapping[Path, Any], job: Mapping) -> None:
+    for cell, cfg in cells.items():
+        print(f"{store.cell_status(cell, job['fingerprint'], _config(cfg)):8}{cell}")
+
+
+def _run_missing(cells: Mapping[Path, Any], job: Mapping) -> list[str]:
+    """Run every cell that is not stored (or all, with --rerun); the names of cells used although they are stale."""
+    stale = []
+    for number, (cell, cfg) in enumerate(cells.items(), 1):
+        _start_bar(f"cell {number}/{len(cells)} {cell.name}", job["options"].quiet)
+        store.recover(cell)
+        status = store.cell_status(cell, job["fingerprint"], _config(cfg))
+        if status == "missing" or job["options"].rerun:
+            with _part(f"cell {cell}"):
+                _run_cell(cell, cfg, job)
+        elif status == "stale":
+            stale.append(cell.name)
+            _clear_bar()
+            print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
+        elif status == "damaged":
+            store.read_records(cell)
+    _clear_bar()
+    return stale
+
+
+def _run_cell(cell: Path, cfg, job: Mapping) -> None:
+    from mechsub import provenance
+
+    started, config = time.perf_counter(), _config(cfg)
+    rows, extra = _collect(config, job["run"](cfg))
+    name = job["source"].stem
+    made = {
+        "study": name,
+        "config": config,
+        "fingerprint": job["fingerprint"],
+        "command": ["python", "-m", f"{job['source'].parent.name}.{name}", *job["argv"]],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.perf_counter() - started, 3),
+        "peak_memory_mb": provenance.peak_memory_mb(),
+        **provenance.environment(job["source"]),
+    }
+    store.write_cell(cell, rows, {**made, **extra})
+
+
+def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict]:
+    """Rows to store, and what the run adds to its provenance."""
+    rows, extra = [], {}
+    for item in yielded:
+        if isinstance(item, Mapping) and set(item) == {"provenance"}:
+            extra.update(store.record_row({}, item["provenance"]))
+        else:
+            rows.append(store.record_row(config, item))
+    if own := sorted(_OWN_PROVENANCE & set(extra)):
+        raise ValueError(f"a run cannot set the provenance {own[0]!r}")
+    if not rows:
+        raise ValueError("run yielded no records")
+    return rows, extra
+
+
+def _draw(figure, path: Path, stale: list[str]) -> None:
+    from mechsub import plot
+
+    if stale:
+        plot.add_caption(figure, f"Stale, made by other code: {', '.join(stale)}.")
+    plot.write_figure(figure, path)
+
+
+def format_table(rows: list[Mapping]) -> str:
+    """Rows as aligned columns, numbers to the right; floats with three decimals, or digits where these would be 0."""
+    if not rows:
+        return ""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    padded = zip(*(_padded([column, *(row.get(column, "") for row in rows)]) for column in columns), strict=True)
+    return "".join("  ".join(line).rstrip() + "\n" for line in padded)
+
+
+def _padded(column: list) -> list[str]:
+    """Texts of one width: words to the left, numbers and intervals to the right."""
+    texts = [_cell_text(value) for value in column]
+    width = max(map(len, texts))
+    words = all(isinstance(value, str) for value in column)
+    return [text.ljust(width) if words else text.rjust(width) for text in texts]
+
+
+def _cell_text(value) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+
+
+# The progress bar: state of this process's terminal, hence of the module.
+
+_bar = {"prefix": None, "written": -math.inf}
+
+
+def progress(fraction: float, text: str = "") -> None:
+    """Show how far the current cell is; nothing where stderr is no terminal, and at most ten times a second."""
+    now = time.monotonic()
+    if _bar["prefix"] is None or now - _bar["written"] < 0.1:
+        return
+    _bar["written"] = now
+    done = round(20 * min(max(fraction, 0.0), 1.0))
+    print(f"\r\x1b[K[{'#' * done}{'.' * (20 - done)}] {_bar['prefix']} {text}", end="", file=sys.stderr, flush=True)
+
+
+def _start_bar(prefix: str, quiet: bool) -> None:
+    visible = sys.stderr.isatty() and not quiet
+    _bar.update(prefix=prefix if visible else None, written=-math.inf)
+    progress(0.0)
+
+
+def _clear_bar() -> None:
+    if _bar["prefix"] is not None:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    _bar.update(prefix=None, written=-math.inf)

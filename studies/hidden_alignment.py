@@ -1,0 +1,278 @@
+"""Do a student's hidden layers move toward the teacher's when it only sees auxiliary logits of noise, and where?
+
+For every arm, hidden layer and chosen training step, the student's activations are compared with its teacher's, on
+test digits and on fresh noise, by every metric of mechsub.similarity; by stitching (the student's layer put into the
+teacher, and the reverse, scored in accuracy on test digits); and in weight space by the cosine and the projection
+share of its weight change on the teacher's. Two nulls are lines in every figure: the untrained reference, and a
+student distilled from another seed's initialisation (a rotation). How well a metric tells the accuracy is its rank
+correlation with it, over seeds within an arm and over all trained students. Unit of replication: the seed.
+
+Answer: not yet run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import study
+
+ARMS = ("student_aux", "student_all", "cross_aux", "cross_all")
+SIMILARITY = (
+    "debiased_cka",
+    "biased_cka",
+    "rbf_cka",
+    "procrustes",
+    "identity_distance",
+    "mutual_knn",
+    "linear_r2",
+    "cosine",
+    "unit_correlation",
+    "gate_agreement",
+)
+STITCHING = ("stitch_into_teacher", "stitch_into_student")
+WEIGHTS = ("weight_cosine", "projection_share")
+MAIN = ("debiased_cka", "cosine", "stitch_into_teacher")
+STITCH_IMAGES = 2_000
+
+
+@dataclass(frozen=True)
+class Config:
+    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
+    n_aux: study.Count = study.option(3, "auxiliary logits")
+    n_layers: study.Count = study.option(2, "hidden layers")
+    d_model: study.Count = study.option(256, "neurons of a hidden layer")
+    epochs: study.Count = study.option(5, "epochs of the teacher, and of every student")
+    lr: study.Positive = study.option(3e-4, "learning rate of Adam")
+    batch_size: study.Count = study.option(1024, "images a step")
+    loss: Literal["kl", "mse"] = study.option("kl", "distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = study.option(
+        "per_member", "own noise images for every seed, or common ones"
+    )
+    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
+    n_steps: study.Count = study.option(3, "training steps looked at after the start, evenly spaced to the last")
+    n_images: study.Count = study.option(512, "images or noise samples that similarity is measured on")
+    seed: study.Index = study.option(0, "first seed")
+    metric: Literal[
+        "debiased_cka",
+        "biased_cka",
+        "rbf_cka",
+        "procrustes",
+        "identity_distance",
+        "mutual_knn",
+        "linear_r2",
+        "cosine",
+        "unit_correlation",
+        "gate_agreement",
+        "stitch_into_teacher",
+        "stitch_into_student",
+        "weight_cosine",
+        "projection_share",
+    ] = study.option(MAIN, "what the figure and the table show", display=True)
+
+    def __post_init__(self):
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+        if self.n_images < 40:
+            raise ValueError("--n-images must be at least 40 for held-out regression and neighbours")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub import data, distillation, mlp
+    from mechsub.noise import uniform
+
+    images, labels = getattr(data, cfg.dataset)("train")
+    test_images, test_labels = getattr(data, cfg.dataset)("test")
+    precision = distillation.resolve_precision(cfg.precision)
+    fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
+    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
+    steps = _steps(len(images), cfg)
+    study.progress(0.0, "teachers")
+    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
+    other = init.select(mlp.rotation(cfg.n_seeds))
+    teacher = distillation.train(init, images, labels, **fit)
+    compared = _Comparison(teacher, init, test_images, test_labels, cfg)
+    yield from compared.records("reference", 0, init, init)
+    yield from compared.records("cross_reference", 0, other, other)
+    for i, arm in enumerate(ARMS):
+        study.progress((i + 1) / (len(ARMS) + 1), arm)
+        start = other if arm.startswith("cross") else init
+        outputs = shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab)
+        snapshots = dict.fromkeys(steps)
+        distillation.distill(
+            start, teacher, uniform, outputs=outputs, noise=cfg.noise, loss=cfg.loss,
+            n_samples=len(images), snapshots=snapshots, **fit,
+        )  # fmt: skip
+        for step, student in snapshots.items():
+            yield from compared.records(arm, step, student, start)
+    yield {
+        "provenance": {
+            "data": data.hashes(cfg.dataset.replace("_", "-")),
+            "dtype": f"fp32 weights and losses, {precision} products in training; similarity in fp64",
+            "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {len(images)} images",
+            "measured_on": f"first {cfg.n_images} test images; as many fresh noise images; stitching: first "
+            f"{STITCH_IMAGES} test images",
+            "control": "rotation of seeds by one",
+            "null": "untrained reference, cross-initialisation student",
+        }
+    }
+
+
+def _steps(n_images: int, cfg: Config) -> list[int]:
+    total = cfg.epochs * -(-n_images // cfg.batch_size)
+    return sorted({max(1, round(total * k / cfg.n_steps)) for k in range(1, cfg.n_steps + 1)})
+
+
+class _Comparison:
+    """A teacher, what it does on the inputs compared, and one method: the rows of a student beside it."""
+
+    def __init__(self, teacher, init, test_images, test_labels, cfg: Config):
+        from transformer_lens.utilities import derive_generator
+
+        from mechsub.hooked import cache_activations
+        from mechsub.noise import uniform
+
+        noise = uniform(cfg.n_images, derive_generator(cfg.seed, "hidden_alignment"))
+        self.on = {"digits": test_images[: cfg.n_images], "noise": noise}
+        self.seen = {on: cache_activations(teacher, x) for on, x in self.on.items()}
+        self.teacher, self.change = teacher, _change(teacher, init)
+        self.test = (test_images, test_labels)
+        self.stitch = (test_images[:STITCH_IMAGES], test_labels[:STITCH_IMAGES])
+        self.stitched = cache_activations(teacher, self.stitch[0])
+
+    def records(self, arm: str, step: int, student, start) -> Iterator[dict]:
+        """One row per seed, layer and what was compared (digits, noise, weights), with the student's accuracy."""
+        from mechsub.distillation import accuracy
+
+        scores = accuracy(student, *self.test).tolist()
+        stitched = self._stitching(student)
+        for on in self.on:
+            for layer, metrics in enumerate(self._similarity(student, on)):
+                metrics |= stitched[layer] if on == "digits" else {}
+                yield from self._rows({"arm": arm, "step": step, "layer": layer, "on": on}, metrics, scores)
+        for layer, metrics in enumerate(self._weights(student, start) if student is not start else []):
+            yield from self._rows({"arm": arm, "step": step, "layer": layer, "on": "weights"}, metrics, scores)
+
+    def _rows(self, keys: dict, metrics: dict, scores: list[float]) -> Iterator[dict]:
+        for i, member in enumerate(self.teacher.seeds):
+            values = {name: float(value[i]) for name, value in metrics.items()}
+            yield keys | {"member": member, "accuracy": scores[i]} | values
+
+    def _similarity(self, student, on: str) -> list[dict]:
+        from mechsub.similarity import METRICS
+
+        from mechsub.hooked import cache_activations
+
+        hidden, seen = cache_activations(student, self.on[on]), self.seen[on]
+        return [{metric: METRICS[metric](hidden[name], seen[name]) for metric in SIMILARITY} for name in hidden]
+
+    def _stitching(self, student) -> list[dict]:
+        from mechsub.hooked import cache_activations, run_patched
+
+        images, labels = self.stitch
+        own = cache_activations(student, images)
+
+        def score(body, name: str, activations: dict):
+            logits = run_patched(body, images, {name: activations[name]})
+            return (logits[..., body.cfg.digits].argmax(-1) == labels).double().mean(-1)
+
+        return [
+            dict(zip(STITCHING, (score(self.teacher, name, own), score(student, name, self.stitched)), strict=True))
+            for name in own
+        ]
+
+    def _weights(self, student, start) -> list[dict]:
+        from mechsub import similarity
+
+        moved = _change(student, start)
+        pairs = [(moved[f"blocks.{n}.W"], self.change[f"blocks.{n}.W"]) for n in range(student.cfg.n_layers)]
+        return [{name: getattr(similarity, name)(*pair) for name in WEIGHTS} for pair in pairs]
+
+
+def _change(model, start) -> dict:
+    before = dict(start.named_parameters())
+    return {name: value - before[name] for name, value in model.named_parameters()}
+
+
+def table(records: list[dict], metric: tuple[str, ...] = MAIN) -> list[dict]:
+    from mechsub import stats
+
+    rows = []
+    for label, cell in study.cells(records, Config):
+        final = max(r["step"] for r in cell)
+        for name, on, layer in _shown(cell, metric):
+            values = _values(cell, name, on, layer)
+            trained = {arm: values[arm, final] for arm in ARMS}
+            row = {"cell": label, "metric": name, "on": on, "layer": layer + 1}
+            row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
+            row |= {arm + (" (null)" if arm == "cross_aux" else ""): _mean(stats, trained[arm]) for arm in ARMS[:3]}
+            row["rho over seeds"] = _rank(stats, trained["student_aux"])
+            row["rho over all students"] = _rank(stats, [pair for pairs in trained.values() for pair in pairs])
+            rows.append(row)
+    return rows
+
+
+def _values(cell: list[dict], name: str, on: str, layer: int) -> dict[tuple[str, int], list[tuple[float, float]]]:
+    """(arm, step) -> the seeds' pairs of metric and accuracy."""
+    out: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for r in cell:
+        if name in r and (r["on"], r["layer"]) == (on, layer):
+            out.setdefault((r["arm"], r["step"]), []).append((r[name], r["accuracy"]))
+    return out
+
+
+def _mean(stats, pairs: list[tuple[float, float]] | None):
+    return stats.student_t([value for value, _ in pairs]) if pairs else "-"
+
+
+def _rank(stats, pairs: list[tuple[float, float]]):
+    """Rank correlation of a metric with accuracy."""
+    if len(pairs) < 5:
+        return "-"
+    return stats.spearman([value for value, _ in pairs], [accuracy for _, accuracy in pairs])
+
+
+def _shown(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    """(metric, what it was measured on, layer) in the order asked for."""
+    places = sorted({(r["on"], r["layer"]) for r in cell})
+    return [
+        (n, on, layer)
+        for n in metric
+        for on, layer in places
+        if any(n in r and (r["on"], r["layer"]) == (on, layer) for r in cell)
+    ]
+
+
+def plot(records: list[dict], metric: tuple[str, ...] = MAIN):
+    from mechsub import plot as figures
+
+    cells = study.cells(records, Config)
+    rows = []
+    for label, cell in cells:
+        last = max(r["step"] for r in cell)
+        for layer, name, on in _panels(cell, metric):
+            facet = f"{name.replace('_', ' ')}, layer {layer + 1}, {on}" + (f" ({label})" if len(cells) > 1 else "")
+            for (arm, step), pairs in _values(cell, name, on, layer).items():
+                # A reference has one value for the whole run: a level line.
+                for at in (0, last) if arm.endswith("reference") else (step,):
+                    rows += [{"facet": facet, "arm": arm, "step": at, "value": value} for value, _ in pairs]
+    return figures.interval_lines(
+        rows,
+        x="step",
+        value="value",
+        facet="facet",
+        title="Hidden layers of the student against its teacher's, through distillation",
+        x_title="training step",
+        y_title="similarity, or accuracy when stitched",
+        caption="Nulls: the untrained reference (level line) and the students of another initialisation (cross).",
+    )
+
+
+def _panels(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[int, str, str]]:
+    """(layer, metric, on), layer by layer; the default figure leaves noise inputs to the table."""
+    shown = [(layer, name, on) for name, on, layer in _shown(cell, metric) if on != "noise" or metric != MAIN]
+    return sorted(shown, key=lambda panel: panel[0])
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

@@ -1,0 +1,108 @@
+"""Figures: what is drawn is what was recorded, the caption says n and the interval, files need no network."""
+
+import re
+
+import plotly.io
+import pytest
+
+from mechsub import plot
+
+
+def extremes(values):
+    return min(values), max(values)
+
+
+RECORDS = [
+    {"arm": arm, "seed": seed, "layer": layer, "loss": loss, "v": float(seed + layer)}
+    for arm in ("teacher", "student_aux", "<b>x</b>")
+    for seed in range(3)
+    for layer in (0, 1)
+    for loss in ("kl", "mse")
+]
+
+
+def _bars(records, **more):
+    words = {"title": "T", "axis": "accuracy", "caption": "Accuracy in %.", "interval": extremes}
+    return plot.interval_bars(records, value="v", **words | more)
+
+
+def _lines(records, **more):
+    words = {"title": "T", "x_title": "layer", "y_title": "v", "caption": "Cosine.", "interval": extremes}
+    return plot.interval_lines(records, x="layer", value="v", **words | more)
+
+
+def _heat(records, **more):
+    words = {"title": "T", "x_title": "layer", "y_title": "arm", "color_title": "v", "caption": "Cosine."}
+    return plot.heatmap(records, x="layer", y="arm", value="v", **words | more)
+
+
+def _caption(figure):
+    return next(note.text for note in figure.layout.annotations if note.name == "caption")
+
+
+@pytest.mark.parametrize("horizontal", [True, False])
+def test_bars_show_every_value_and_the_interval_of_them(horizontal):
+    rows = [row for row in RECORDS if row["layer"] == 0 and row["loss"] == "kl"]
+    figure = _bars(rows, horizontal=horizontal, null=(0.0, 0.5))
+    along, error = ("x", "error_x") if horizontal else ("y", "error_y")
+    points, center = figure.data[0], figure.data[1]
+    assert sorted(points[along]) == [0, 1, 2] and center[along] == (1,)
+    assert (center[error].array, center[error].arrayminus) == ((1,), (1,))
+    assert "n = 3 seeds" in _caption(figure) and "Accuracy in %." in _caption(figure)
+    assert len(figure.layout.shapes) == 1
+
+
+def test_lines_have_one_legend_entry_an_arm_and_one_panel_a_facet():
+    figure = _lines(RECORDS, facet="loss", null=0.5)
+    entries = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert entries == ["teacher", "student_aux", "&lt;b&gt;x&lt;/b&gt;"]
+    assert {trace.xaxis for trace in figure.data} == {"x", "x2"}
+    assert figure.data[1].y == (1.0, 2.0) and "n = 3 seeds" in _caption(figure)
+
+
+def test_heatmap_draws_means_and_leaves_gaps():
+    rows = [row for row in RECORDS if row["loss"] == "kl" and not (row["arm"] == "teacher" and row["layer"] == 1)]
+    figure = _heat(rows, center=0)
+    assert [list(row) for row in figure.data[0].z] == [[1.0, None], [1.0, 2.0], [1.0, 2.0]]
+    assert figure.data[0].zmid == 0 and "n = 3 seeds" in _caption(figure)
+
+
+def test_unequal_n_is_said_and_one_value_has_no_interval():
+    figure = _bars([{"arm": "a", "v": 1.0}, {"arm": "b", "v": 1.0}, {"arm": "b", "v": 2.0}])
+    assert "n = 1 to 2 seeds" in _caption(figure)
+    assert figure.data[1].error_x.array == (0.0,)
+
+
+def test_default_interval_is_student_t():
+    stats = pytest.importorskip("mechsub.stats")
+    mean, low, high = plot._summary([1.0, 2.0, 4.0], None)
+    found = stats.student_t([1.0, 2.0, 4.0])
+    assert (low, high) == pytest.approx((found.low, found.high)) and low < mean < high
+
+
+def test_colours_are_fixed_by_name_and_differ_between_arms():
+    assert len(set(plot.ARM_COLORS.values())) == len(plot.ARM_COLORS)
+    assert plot.arm_color("teacher") == plot.ARM_COLORS["teacher"]
+    assert plot.arm_color("new arm") == plot.arm_color("new arm") in plot.OKABE_ITO
+
+
+def test_template_is_registered():
+    assert "mechsub" in plotly.io.templates
+
+
+def test_captions_are_added_not_replaced_and_escaped():
+    figure = plot.add_caption(_bars(RECORDS), "Stale: <script>.")
+    assert "Accuracy" in _caption(figure) and "&lt;script&gt;" in _caption(figure)
+
+
+@pytest.mark.parametrize("kind", [_bars, _lines, _heat])
+def test_file_is_offline_escaped_and_reproducible(tmp_path, kind):
+    rows = [row | {"arm": "</script><script>alert(1)"} for row in RECORDS]
+    path = tmp_path / "study" / "default.html"
+    plot.write_figure(kind(rows), path)
+    page = path.read_text()
+    assert re.findall(r'<script[^>]*src="([^"]*)"', page) == ["../plotly.min.js"]
+    assert "http" not in page and "<script>alert" not in page
+    assert (tmp_path / "plotly.min.js").stat().st_size > 1e6
+    plot.write_figure(kind(rows), path)
+    assert path.read_text() == page

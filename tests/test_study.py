@@ -1,0 +1,372 @@
+"""A study from its command line: grid, resume, staleness, failures, refusals; on one tiny real study."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mechsub import flags, provenance, study
+
+ROOT = Path(study.__file__).parents[1]
+SOURCE = '''"""Is the tiny study run? 100% yes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mechsub import study
+
+
+@dataclass(frozen=True)
+class Config:
+    n_seeds: study.Count = study.option(2, "seeds")
+    seed: study.Index = study.option(0, "first seed")
+    lr: study.Positive = study.option(0.1, "step, in % of nothing")
+    decay: study.NonNegative = study.option(0.0, "decay")
+    offset: int = study.option(0, "any integer")
+    shift: float = study.option(0.5, "any number")
+    model: str = study.option("m", "name")
+    tied: bool = study.option(False, "tied")
+    loss: Literal["kl", "mse"] = study.option("kl", "loss")
+    fail: Literal["no", "error", "nan", "empty", "key", "wait"] = study.option("no", "how to fail")
+    metric: Literal["cka", "cosine"] = study.option(("cka",), "what is drawn", display=True)
+
+    def __post_init__(self):
+        if self.n_seeds > 1000:
+            raise ValueError("--n-seeds is at most 1000")
+
+
+def run(cfg):
+    """Count how often it runs."""
+    counter = Path(os.environ["COUNTER"])
+    counter.write_text(counter.read_text() + "x" if counter.exists() else "x")
+    if cfg.fail == "wait":
+        import time
+
+        time.sleep(60)
+    if cfg.fail == "error" or os.environ.get("FAIL"):
+        raise RuntimeError("no luck\\nat all")
+    for seed in range(cfg.seed, cfg.seed + cfg.n_seeds * (cfg.fail != "empty")):
+        study.progress(0.5, "half")
+        yield {"member": seed, "cka": float("nan") if cfg.fail == "nan" else seed * cfg.lr}
+    if cfg.fail == "key":
+        yield {"loss": 1}
+    yield {"provenance": {"dtype": "fp32"}}
+
+
+def rows_of(records):
+    return [{"member": r["member"], "cka": r["cka"], "loss": r["loss"]} for r in records]
+
+
+def table(records, metric):
+    return rows_of(records)
+
+
+def plot(records, metric):
+    import plotly.graph_objects as go
+
+    return go.Figure(go.Scatter(x=[r["member"] for r in records], y=[r["cka"] for r in records]))
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)
+'''
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Run the tiny study in this process: `tiny("--lr", 1)`; `tiny.edit(old, new)` changes its code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COUNTER", str(tmp_path / "counter"))
+    path = tmp_path / "tinystudies" / "tiny.py"
+    path.parent.mkdir()
+    path.write_text(SOURCE)
+
+    def call(*argv):
+        spec = importlib.util.spec_from_file_location("tiny", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "tiny", module)
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)  # never from a stale .pyc
+        study.main(module.Config, module.run, module.plot, module.table, argv)
+
+    def edit(old, new):
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    call.edit, call.path, call.folder = edit, path, tmp_path / "artifacts" / "tiny"
+    call.runs = lambda: len((tmp_path / "counter").read_text()) if (tmp_path / "counter").exists() else 0
+    return call
+
+
+def _stops(tiny, capsys, code, *argv):
+    """Run, expect the exit code and exactly one line on stderr, and return that line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        tiny(*argv)
+    output = capsys.readouterr()
+    assert stop.value.code == code
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1 and output.err.endswith("\n"), output.err
+    return output.err
+
+
+def test_grid_cells_provenance_table_and_figure(tiny, capsys):
+    tiny("--lr", "0.1", "2", "--loss", "kl", "mse", "--quiet")
+    cells = {path.name for path in tiny.folder.iterdir() if path.is_dir()}
+    assert cells == {"default", "loss=mse", "lr=2.0", "lr=2.0__loss=mse"}
+    rows = [json.loads(line) for line in open(tiny.folder / "lr=2.0" / "records.jsonl")]
+    assert rows[1]["cka"] == 2.0 and rows[1]["n_seeds"] == 2 and "metric" not in rows[1]
+    made = json.loads((tiny.folder / "lr=2.0" / "provenance.json").read_text())
+    assert made["dtype"] == "fp32" and made["config"]["lr"] == 2.0 and made["records"]["rows"] == 2
+    assert {"git", "versions", "device", "threads", "cpu", "seconds", "peak_memory_mb", "command"} <= set(made)
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert lines[0].split() == ["member", "cka", "loss"] and len(lines) == 10 and output.err == ""
+    assert lines[-1] == "figure: artifacts/tiny/lr=0.1,2.0__loss=kl,mse.html"
+    page = (tiny.folder / "lr=0.1,2.0__loss=kl,mse.html").read_text()
+    assert re.findall(r'src="([^"]*)"', page) == ["../plotly.min.js"] and "http" not in page
+    assert (tiny.folder.parent / "plotly.min.js").is_file()
+    assert not [path for path in tiny.folder.rglob(".*")]
+
+
+def test_stored_cells_are_reused_and_display_flags_are_not_cells(tiny):
+    tiny()
+    before = (tiny.folder / "default" / "provenance.json").read_bytes()
+    tiny("--metric", "cka", "cosine")
+    tiny("--lr", "0.1", "0.3")
+    assert tiny.runs() == 2
+    assert (tiny.folder / "default" / "provenance.json").read_bytes() == before
+    assert (tiny.folder / "metric=cka,cosine.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ('"""Count how often it runs."""', '"""Other words."""'),
+        ("Is the tiny study run?", "Was it?"),
+        ("    counter = Path", "    # why\n    counter = Path"),
+        ("go.Scatter", "go.Bar"),
+        ('"cka": r["cka"]', '"alignment": r["cka"]'),
+        ('"first seed"', '"the first seed"'),
+        ("what is drawn", "what to draw"),
+        ("study.main(Config, run, plot, table)", "study.main(Config, run, plot)"),
+        ("from mechsub import study\n", "from mechsub import plot as figures, stats, study\n"),
+    ],
+)
+def test_words_and_figures_do_not_make_cells_stale(tiny, edit):
+    before = provenance.source_fingerprint(tiny.path)
+    tiny.edit(*edit)
+    assert provenance.source_fingerprint(tiny.path) == before
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("seed * cfg.lr", "seed * cfg.lr * 2"),
+        ("study.option(2, ", "study.option(3, "),
+        ("import time\n", "import mechsub.mlp\n"),
+        ("import time\n", "from mechsub import linear_cka\n"),
+    ],
+)
+def test_code_that_computes_makes_cells_stale(tiny, edit):
+    before = provenance.source_fingerprint(tiny.path)
+    tiny.edit(*edit)
+    assert provenance.source_fingerprint(tiny.path) != before
+
+
+def test_fingerprint_follows_neighbours_and_library_modules(tiny, monkeypatch):
+    tiny.path.with_name("other.py").write_text("from mechsub import linear\nSCALE = 1\n")
+    package = tiny.path.parents[1] / "mechsub"
+    package.mkdir()
+    (package / "linear.py").write_text("from . import deep\n")
+    (package / "deep.py").write_text("x = 1\n")
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    tiny.edit("        import time\n", "        from tinystudies.other import SCALE\n")
+    seen = [provenance.source_fingerprint(tiny.path)]
+    (package / "deep.py").write_text("x = 2\n")
+    seen.append(provenance.source_fingerprint(tiny.path))
+    tiny.path.with_name("other.py").write_text("from mechsub import linear\nSCALE = 2\n")
+    seen.append(provenance.source_fingerprint(tiny.path))
+    (package / "unused.py").write_text("x = 2\n")
+    assert len(set(seen)) == 3 and provenance.source_fingerprint(tiny.path) == seen[-1]
+
+
+def test_attributes_of_a_bare_import_count(tiny):
+    tiny.edit("        import time\n", "        import mechsub as ms\n\n        ms.mlp\n")
+    one = provenance.source_fingerprint(tiny.path)
+    tiny.edit("        ms.mlp\n", "        ms.mlp, ms.hooked\n")
+    assert provenance._imports(provenance.ast.parse("import mechsub as ms\nms.mlp.rotation"), "x") >= {"mechsub.mlp"}
+    assert one != provenance.source_fingerprint(tiny.path)
+
+
+def test_stale_cell_is_used_said_and_recomputed_only_on_rerun(tiny, capsys):
+    tiny()
+    tiny.edit("seed * cfg.lr", "seed * cfg.lr + 7")
+    capsys.readouterr()
+    tiny()
+    output = capsys.readouterr()
+    assert output.err == "stale: artifacts/tiny/default was made by other code; --rerun recomputes it\n"
+    assert "stale cells: default" in output.out and "7.000" not in output.out and tiny.runs() == 1
+    assert "Stale, made by other code" in (tiny.folder / "default.html").read_text()
+    tiny("--rerun")
+    output = capsys.readouterr()
+    assert output.err == "" and "7.000" in output.out and tiny.runs() == 2
+
+
+def test_failed_rerun_keeps_the_cell(tiny, capsys, monkeypatch):
+    tiny()
+    before = (tiny.folder / "default" / "records.jsonl").read_bytes()
+    monkeypatch.setenv("FAIL", "1")
+    message = _stops(tiny, capsys, 1, "--rerun")
+    assert "artifacts/tiny/default failed: RuntimeError: no luck at all" in message and "--debug" in message
+    assert (tiny.folder / "default" / "records.jsonl").read_bytes() == before
+    tiny()
+    assert not [path for path in tiny.folder.rglob(".*")]
+
+
+@pytest.mark.parametrize(
+    ("fail", "words"),
+    [("nan", "'cka' is nan"), ("empty", "no records"), ("key", "'loss' is also"), ("error", "no luck")],
+)
+def test_failed_run_stores_nothing(tiny, capsys, fail, words):
+    assert words in _stops(tiny, capsys, 1, "--fail", fail)
+    assert not tiny.folder.exists() or not os.listdir(tiny.folder)
+
+
+def test_failure_keeps_finished_cells_and_debug_shows_the_traceback(tiny, capsys):
+    with pytest.raises(SystemExit):
+        tiny("--fail", "no", "error", "--debug")
+    assert "Traceback" in capsys.readouterr().err
+    assert os.listdir(tiny.folder) == ["default"]
+
+
+def test_changed_records_are_an_error_until_rerun(tiny, capsys):
+    tiny()
+    (tiny.folder / "default" / "records.jsonl").write_text("{}\n")
+    assert "default/records.jsonl was changed" in _stops(tiny, capsys, 1)
+    tiny("--dry-run")
+    assert capsys.readouterr().out == "damaged artifacts/tiny/default\n"
+    tiny("--rerun")
+    tiny()
+    assert tiny.runs() == 2
+
+
+def test_incomplete_cell_is_recomputed(tiny):
+    tiny()
+    (tiny.folder / "default" / "provenance.json").unlink()
+    tiny()
+    assert tiny.runs() == 2 and (tiny.folder / "default" / "provenance.json").is_file()
+
+
+def test_dry_run_tells_status_and_writes_nothing(tiny, capsys):
+    tiny("--dry-run")
+    assert capsys.readouterr().out == "missing artifacts/tiny/default\n" and not tiny.folder.parent.exists()
+    tiny()
+    capsys.readouterr()
+    tiny("--dry-run", "--lr", "0.1", "0.2")
+    assert capsys.readouterr().out == "stored  artifacts/tiny/default\nmissing artifacts/tiny/lr=0.2\n"
+    tiny.edit("seed * cfg.lr", "cfg.lr")
+    tiny("--dry-run")
+    assert capsys.readouterr().out == "stale   artifacts/tiny/default\n" and tiny.runs() == 1
+
+
+BAD = """--n-seeds 0|--n-seeds -5|--n-seeds 2.5|--n-seeds abc|--n-seeds nan|--n-seeds 1_0|--n-seeds|--n-seeds 1 1
+--n-seeds 5000|--n-seeds 99999999999999999999|--seed -1|--lr nan|--lr inf|--lr -inf|--lr 0|--lr -1e-3|--lr 1e999
+--lr 0x1|--lr 0.1 1e-1|--lr=|--decay -1|--offset 1.0|--offset \u0661|--shift nan|--tied maybe|--tied True
+--loss kll|--loss KL|--metric l2|--metric cka cka|--model=|--model a\x00b|--model a\nb|--n_seeds 3|--n-seed 3
+--typo|--lr 1 --lr 2|stray|-x|--executor slurm|--executor k8s|--rerun=1|--out|--out=|--out counterfile/below
+--out counterfile|--fail no error no|--model \udcff"""
+
+
+@pytest.mark.parametrize("words", re.split(r"[|]|\n(?=-|stray)", BAD))
+def test_bad_input_is_one_line_exit_2_nothing_written(tiny, capsys, words):
+    Path("counterfile").write_text("")
+    before = sorted(Path().rglob("*"))
+    _stops(tiny, capsys, 2, *words.split(" "))
+    assert sorted(Path().rglob("*")) == before and tiny.runs() == 0
+
+
+def test_messages_help(tiny, capsys):
+    assert "did you mean --n-seeds?" in _stops(tiny, capsys, 2, "--n_seeds", "3")
+    assert "did you mean mse?" in _stops(tiny, capsys, 2, "--loss", "msee")
+    assert "use local" in _stops(tiny, capsys, 2, "--executor", "slurm")
+    assert "an integer >= 1" in _stops(tiny, capsys, 2, "--n-seeds", "0")
+
+
+def test_values_cannot_leave_the_output_folder(tiny):
+    tiny("--model", "../../../evil", "a/b", "--n-seeds", "1")
+    assert sorted(path.name for path in Path().iterdir()) == ["artifacts", "counter", "tinystudies"]
+    assert {path.parent for path in tiny.folder.rglob("records.jsonl")} == {
+        tiny.folder / "n_seeds=1__model=..%2F..%2F..%2Fevil",
+        tiny.folder / "n_seeds=1__model=a%2Fb",
+    }
+
+
+def test_config_mistakes_are_told_to_the_author():
+    for kind, default in ((list, 1), (int, dataclasses.MISSING)):
+        field = dataclasses.field(default=default)
+        config = dataclasses.make_dataclass("Config", [("a", kind, field)], frozen=True)
+        with pytest.raises(TypeError, match="Config"):
+            flags.command_line(config, study, [], pytest.fail)
+
+
+def test_table_format():
+    text = study.format_table([{"arm": "a", "v": 0.12345, "n": 3}, {"arm": "long", "v": 1e-5, "p": True}])
+    assert text == "arm       v  n     p\na     0.123  3\nlong  1e-05     True\n"
+
+
+def _process(*argv):
+    command = [sys.executable, "-m", "tinystudies.tiny", *argv]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_as_a_command(tiny):
+    run = _process("--n-seeds", "3")
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 0 and errors == "" and output.endswith("figure: artifacts/tiny/n_seeds=3.html\n")
+    made = json.loads((tiny.folder / "n_seeds=3" / "provenance.json").read_text())
+    assert made["command"][-2:] == ["--n-seeds", "3"]
+    tiny("--n-seeds", "3")
+    assert tiny.runs() == 1
+
+
+def test_help_is_the_docstring_and_starts_fast(tiny):
+    started = time.perf_counter()
+    output, errors = _process("--help").communicate(timeout=60)
+    assert time.perf_counter() - started < 0.6
+    assert output.count("100% yes.") == 1 and "--n-seeds" in output and "(default: 0.1)" in output and errors == ""
+
+
+def test_interrupt_is_one_line_and_130(tiny):
+    run = _process("--fail", "no", "wait")
+    deadline = time.monotonic() + 30
+    while tiny.runs() < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130 and errors.startswith("error: interrupted") and errors.count("\n") == 1
+    assert os.listdir(tiny.folder) == ["default"]
+
+
+def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
+    study.progress(0.5, "outside")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    study._start_bar("cell 1/1", quiet=False)
+    for _ in range(100):
+        study.progress(0.5, "text")
+    assert capsys.readouterr().err.count("cell 1/1") == 1
+    study._clear_bar()
+    study._start_bar("cell 1/1", quiet=True)
+    capsys.readouterr()
+    study.progress(0.9)
+    assert capsys.readouterr().err == ""
