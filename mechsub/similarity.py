@@ -1,0 +1,272 @@
+"""How alike two representations of the same inputs are, and two changes of the same weights.
+
+Sample-wise metrics map [*lead, sample, feature] to [*lead] in float64. They compare on the inputs given, and none is
+evidence without a null: untrained or cross-initialised networks can be very similar (Davari et al. 2210.16156).
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+
+
+def linear_cka(
+    x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, debiased: bool = True
+) -> Float[Tensor, "*lead"]:
+    """Linear centred kernel alignment, HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)).
+
+    Biased: ||Y'X||^2 / (||X'X|| ||Y'Y||) of centred features; about p / (p + n) for independent data of width p.
+    Debiased: the unbiased HSIC_1 of Song et al. 2012, may be slightly negative, needs n >= 4.
+    Source: Kornblith et al. 1905.00414; Murphy et al. 2405.01012.
+    """
+    return cka_from_terms(cka_terms(x, y, debiased=debiased))
+
+
+def cka_terms(
+    x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, debiased: bool = True
+) -> Float[Tensor, "3 *lead"]:
+    """HSIC of (x, y), (x, x), (y, y) on one minibatch. Sum the terms over batches, then `cka_from_terms`.
+
+    The mean of per-batch ratios is another, biased quantity. Source: Nguyen, Raghu, Kornblith 2010.15327.
+    """
+    x, y = _centred(*_checked(x, y, 4 if debiased else 2))
+    hsic = _hsic_unbiased if debiased else _hsic_biased
+    return torch.stack([hsic(x, y), hsic(x, x), hsic(y, y)])
+
+
+def cka_from_terms(terms: Float[Tensor, "3 *lead"]) -> Float[Tensor, "*lead"]:
+    """The ratio of summed HSIC terms. Raises where a representation does not vary."""
+    xy, xx, yy = terms
+    if not ((xx > 1e-20).all() and (yy > 1e-20).all()):
+        raise ValueError("CKA is not defined: a representation is constant over the samples")
+    return xy / (xx * yy).sqrt()
+
+
+def rbf_cka(
+    x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, bandwidth: float = 0.5
+) -> Float[Tensor, "*lead"]:
+    """Biased CKA with kernels exp(-d^2 / (2 s^2)), s = bandwidth * median distance (Kornblith et al. 1905.00414)."""
+    x, y = _checked(x, y, 2)
+    k, m = (_double_centred(_rbf(v, bandwidth)) for v in (x, y))
+    terms = torch.stack([(a * b).sum((-2, -1)) for a, b in ((k, m), (k, k), (m, m))])
+    return cka_from_terms(terms)
+
+
+def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"]) -> Float[Tensor, "*lead"]:
+    """Similarity after the best rotation, ||X'Y||_* of centred features of unit Frobenius norm: 1 is a rotation.
+
+    The squared distance is 2 - 2 similarity (Williams et al. 2110.14739; Ding et al. 2108.01661).
+    """
+    x, y = _unit(*_centred(*_checked(x, y, 2)))
+    return torch.linalg.svdvals(x.mT @ y).sum(-1)
+
+
+def identity_distance(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
+    """Frobenius distance without rotation, same normalisation: its excess over sqrt(2 - 2 procrustes) is the part
+    that is alike up to a rotation only."""
+    x, y = _unit(*_centred(*_checked(x, y, 2)))
+    return torch.linalg.matrix_norm(x - y)
+
+
+def mutual_knn(
+    x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, k: int = 10
+) -> Float[Tensor, "*lead"]:
+    """Mean share of the k nearest neighbours (Euclidean) in common; chance is k / (n - 1). Ties: lower index first.
+
+    Source: Huh et al. 2405.07987.
+    """
+    x, y = _checked(x, y, k + 2)
+    near = [_neighbours(v, k) for v in (x, y)]
+    return (near[0] * near[1]).sum((-2, -1)) / (k * x.shape[-2])
+
+
+def linear_r2(
+    x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, seed: int = 0
+) -> Float[Tensor, "*lead"]:
+    """Held-out R^2 of y from x by ridge regression, pooled over features: 1 - sum of squares left / in all.
+
+    Half the samples train, half test; the strength is chosen on a quarter of all samples, cut from the training half.
+    Asymmetric; 0 or below for unrelated data.
+    """
+    x, y = _checked(x, y, 16)
+    order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed))
+    train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
+    fit, choose = train.split([len(train) // 2, len(train) - len(train) // 2])
+    chosen = _ridge_r2(x, y, fit, choose).argmax(0, keepdim=True)
+    return _ridge_r2(x, y, train, test).gather(0, chosen)[0]
+
+
+def mean_cosine(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
+    """Mean over samples of cos(x_i, y_i), not centred, not invariant to rotation; an all-zero sample counts 0."""
+    x, y = _checked(x, y, 1)
+    return torch.nn.functional.cosine_similarity(x, y, dim=-1, eps=1e-30).mean(-1)
+
+
+def unit_correlation(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
+    """Mean Pearson correlation of unit i with unit i, over units that vary on both sides."""
+    x, y = _centred(*_checked(x, y, 3))
+    norms = x.norm(dim=-2) * y.norm(dim=-2)
+    alive = norms > 1e-12 * norms.amax(-1, keepdim=True)
+    if not (norms.amax(-1) > 0).all():
+        raise ValueError("no unit varies on both sides")
+    r = (x * y).sum(-2) / norms.where(alive, torch.ones_like(norms))
+    return (r * alive).sum(-1) / alive.sum(-1)
+
+
+def gate_agreement(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
+    """Share of (sample, unit) whose ReLU gates agree, P(1[x > 0] = 1[y > 0])."""
+    x, y = _checked(x, y, 1)
+    return ((x > 0) == (y > 0)).double().mean((-2, -1))
+
+
+METRICS: dict[str, Callable[..., Tensor]] = {
+    "debiased_cka": linear_cka,
+    "biased_cka": lambda x, y: linear_cka(x, y, debiased=False),
+    "rbf_cka": rbf_cka,
+    "procrustes": procrustes,
+    "identity_distance": identity_distance,
+    "mutual_knn": mutual_knn,
+    "linear_r2": linear_r2,
+    "cosine": mean_cosine,
+    "unit_correlation": unit_correlation,
+    "gate_agreement": gate_agreement,
+}
+
+
+def hidden_alignment(
+    cache_a: dict[str, Tensor], cache_b: dict[str, Tensor], metric: Callable[..., Tensor] = linear_cka
+) -> dict[str, Float[Tensor, "*lead"]]:
+    """A metric between two models' activations (`cache_activations`), hook by hook. Raises if the hooks differ."""
+    if list(cache_a) != list(cache_b):
+        raise ValueError(f"the caches hold different hooks: {list(cache_a)} and {list(cache_b)}")
+    return {name: metric(cache_a[name], cache_b[name]) for name in cache_a}
+
+
+def weight_cosine(student_change: Tensor, teacher_change: Tensor, n_lead: int = 1) -> Float[Tensor, "*lead"]:
+    """cos(dW_student, dW_teacher), each change from the model's own start. Null: a cross-initialised student."""
+    s, t = _flat(student_change, teacher_change, n_lead)
+    return (s * t).sum(-1) / (s.norm(dim=-1) * t.norm(dim=-1))
+
+
+def projection_share(student_change: Tensor, teacher_change: Tensor, n_lead: int = 1) -> Float[Tensor, "*lead"]:
+    """<dW_student, dW_teacher> / ||dW_teacher||^2: the part of the teacher's way that the student has gone."""
+    s, t = _flat(student_change, teacher_change, n_lead)
+    return (s * t).sum(-1) / t.square().sum(-1)
+
+
+def permutation_null(
+    x: Float[Tensor, "sample d_x"],
+    y: Float[Tensor, "sample d_y"],
+    metric: Callable[..., Tensor] = linear_cka,
+    *,
+    n_permutations: int = 100,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The metric, the 95% quantile of its null (samples of y permuted) and p = (k + 1) / (B + 1)."""
+    from mechsub.stats import permutation_p
+
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
+    null = torch.stack([metric(x, y[order]) for order in orders])
+    value = float(metric(x, y))
+    return {"value": value, "quantile95": float(null.quantile(0.95)), "p": permutation_p(value, null.tolist())}
+
+
+def _checked(x: Tensor, y: Tensor, at_least: int) -> Pair:
+    if x.shape[:-1] != y.shape[:-1]:
+        raise ValueError(f"samples do not match: {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.shape[-2] < at_least:
+        raise ValueError(f"needs at least {at_least} samples, not {x.shape[-2]}")
+    x, y = x.double(), y.double()
+    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        raise ValueError("activations hold NaN or infinite values")
+    return x, y
+
+
+def _centred(x: Tensor, y: Tensor) -> Pair:
+    # Before any product: an offset of the features would otherwise swamp the Gram matrix.
+    return x - x.mean(-2, keepdim=True), y - y.mean(-2, keepdim=True)
+
+
+def _unit(x: Tensor, y: Tensor) -> Pair:
+    norms = [torch.linalg.matrix_norm(v)[..., None, None] for v in (x, y)]
+    if not all((norm > 1e-10).all() for norm in norms):
+        raise ValueError("a representation is constant over the samples")
+    return x / norms[0], y / norms[1]
+
+
+def _cross(x: Tensor, y: Tensor) -> Tensor:
+    """tr(K L) of linear kernels, in whichever of feature or sample space is smaller."""
+    if x.shape[-1] * y.shape[-1] <= x.shape[-2] ** 2:
+        return (x.mT @ y).square().sum((-2, -1))
+    return ((x @ x.mT) * (y @ y.mT)).sum((-2, -1))
+
+
+def _hsic_biased(x: Tensor, y: Tensor) -> Tensor:
+    return _cross(x, y) / (x.shape[-2] - 1) ** 2
+
+
+def _hsic_unbiased(x: Tensor, y: Tensor) -> Tensor:
+    """Song et al. 2012 (JMLR 13), eq. 5, for linear kernels K, L with zeroed diagonals, without forming them.
+
+    Features are centred, so a row of the full K sums to 0 and of the zeroed one to -k_ii.
+    """
+    n = x.shape[-2]
+    k, m = x.square().sum(-1), y.square().sum(-1)
+    trace, rows = _cross(x, y) - (k * m).sum(-1), (k * m).sum(-1)
+    total = k.sum(-1) * m.sum(-1)
+    return (trace + total / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3))
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    x = x - x.mean(-2, keepdim=True)
+    norms = x.square().sum(-1)
+    return (norms[..., None] + norms[..., None, :] - 2 * x @ x.mT).clamp_min(0)
+
+
+def _rbf(x: Tensor, bandwidth: float) -> Tensor:
+    squared = _squared_distances(x)
+    median = squared.flatten(-2).median(-1).values
+    return torch.exp(-squared / (2 * bandwidth**2 * median[..., None, None]))
+
+
+def _double_centred(k: Tensor) -> Tensor:
+    k = k - k.mean(-1, keepdim=True)
+    return k - k.mean(-2, keepdim=True)
+
+
+def _neighbours(x: Tensor, k: int) -> Tensor:
+    """1 where j is among the k nearest of i, as float."""
+    squared = _squared_distances(x)
+    squared.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
+    nearest = squared.sort(dim=-1, stable=True).indices[..., :k]
+    return torch.zeros_like(squared).scatter_(-1, nearest, 1.0)
+
+
+def _ridge_r2(x: Tensor, y: Tensor, train: Tensor, test: Tensor) -> Tensor:
+    """R^2 on `test` for every strength of a grid, [strength, *lead]; one eigendecomposition serves them all."""
+    a, b = x[..., train, :], y[..., train, :]
+    a_mean, b_mean = a.mean(-2, keepdim=True), b.mean(-2, keepdim=True)
+    a, target = a - a_mean, y[..., test, :]
+    values, basis = torch.linalg.eigh(a.mT @ a)
+    rotated = basis.mT @ (a.mT @ (b - b_mean))
+    seen = (x[..., test, :] - a_mean) @ basis
+    whole = (target - target.mean(-2, keepdim=True)).square().sum((-2, -1))
+    scale = values.mean(-1, keepdim=True) + 1e-30
+    left = [
+        (target - b_mean - seen @ (rotated / (values + 10.0**e * scale)[..., None])).square().sum((-2, -1))
+        for e in range(-4, 3)
+    ]
+    return 1 - torch.stack(left) / whole
+
+
+def _flat(a: Tensor, b: Tensor, n_lead: int) -> Pair:
+    if a.shape != b.shape:
+        raise ValueError(f"weight changes differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+    a, b = a.double().flatten(n_lead), b.double().flatten(n_lead)
+    if not ((a.norm(dim=-1) > 0).all() and (b.norm(dim=-1) > 0).all()):
+        raise ValueError("a weight has not changed: its direction is not defined")
+    return a, b
