@@ -10,7 +10,6 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +29,7 @@ Snapshots = dict[int, HookedMLP | None]
 Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
 
-_CHUNK = 4096  # rows drawn, cast or labelled at a time
+_CHUNK = 1024  # rows drawn, cast or labelled at a time
 
 
 @dataclass(frozen=True)
@@ -177,13 +176,11 @@ def _fit(
     trainable = _trainable(list(starts[0]), recipe.frozen)
 
     def fit(member: int) -> dict[int, Parameters]:
-        torch.set_num_threads(1)
         x, loss = problem(member)
         _check_steps(keep, recipe.epochs * math.ceil(len(x) / recipe.batch_size))
         return _fit_member(starts[member], trainable, x, loss, columns, recipe, model.seeds[member], keep)
 
-    with _member_threads(len(starts)) as pool:
-        fitted = list(pool.map(fit, range(len(starts))))
+    fitted = _in_threads(fit, len(starts))
     for step in keep:
         snapshots[step] = _stack(model, [f[step] for f in fitted])
     return _stack(model, [f[-1] for f in fitted])
@@ -263,22 +260,34 @@ def _inputs(
 
 
 def _draw(sampler: Sampler, n: int, recipe: _Recipe, label: int | str) -> Tensor:
-    # In chunks, so that fp32 draws never stand beside the whole bf16 set.
+    """n images in the dtype of the products, drawn in chunks: fp32 draws never stand beside the whole bf16 set."""
     generator = derive_generator(recipe.seed, "noise", label)
-    sizes = [min(_CHUNK, n - start) for start in range(0, n, _CHUNK)]
-    return torch.cat([_cast(sampler(size, generator), recipe.dtype) for size in sizes])
+    first = sampler(min(_CHUNK, n), generator)
+    out = torch.empty(n, first.shape[-1], dtype=recipe.dtype)
+    for start in range(0, n, _CHUNK):
+        chunk = first if start == 0 else sampler(min(_CHUNK, n - start), generator)
+        _check_finite(chunk)
+        out[start : start + _CHUNK] = chunk
+    return out
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    if not torch.isfinite(x).all():
-        raise ValueError("inputs hold NaN or infinite values")
+    _check_finite(x)
     return x.to(dtype)
+
+
+def _check_finite(x: Tensor) -> None:
+    # Extremes are NaN or infinite where any value is, and need no mask of all values.
+    low, high = torch.aminmax(x)
+    if not torch.isfinite(high - low):
+        raise ValueError("inputs hold NaN or infinite values")
 
 
 def _batches(n: int, recipe: _Recipe, seed: int) -> Iterator[Tensor]:
     for epoch in range(recipe.epochs):
         generator = derive_generator(recipe.seed, "order", seed, epoch)
-        yield from torch.randperm(n, generator=generator).split(recipe.batch_size)
+        for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
+            yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
 
 
 def _optimizer(flat: Tensor, recipe: _Recipe) -> torch.optim.Optimizer:
@@ -313,13 +322,22 @@ def _trainable(names: list[str], frozen: tuple[str, ...]) -> list[str]:
     return left
 
 
-@contextmanager
-def _member_threads(n_members: int) -> Iterator[ThreadPoolExecutor]:
-    # set_num_threads acts on the calling thread and on the products of all; main gets its own number back.
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    # Kept for the process: a new thread's first products take a second longer.
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
+
+
+def _in_threads(fit: Callable[[int], dict[int, Parameters]], n_members: int) -> list[dict[int, Parameters]]:
+    """fit(member) for every member, side by side, one thread of products each."""
     threads = torch.get_num_threads()
+
+    def alone(member: int) -> dict[int, Parameters]:
+        torch.set_num_threads(1)
+        return fit(member)
+
     try:
-        with ThreadPoolExecutor(max_workers=min(threads, n_members)) as pool:
-            yield pool
+        return list(_pool(threads).map(alone, range(n_members)))
     finally:
         torch.set_num_threads(threads)
 

@@ -96,7 +96,8 @@ def run(cfg: Config) -> Iterator[dict]:
     for arm, model in models.items():
         scores = distillation.accuracy(model, test_images, test_labels).tolist()
         yield from (
-            {"arm": arm, "member": seed, "accuracy": value} for seed, value in zip(init.seeds, scores, strict=True)
+            {"arm": arm, "member": seed, "accuracy": value, "products": precision}
+            for seed, value in zip(init.seeds, scores, strict=True)
         )
     yield {
         "provenance": {
