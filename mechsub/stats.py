@@ -1,10 +1,11 @@
 """Intervals, paired differences, permutation p-values and corrections for families of tests."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Paired:
     p: float
 
 
-def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
+def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2 or NaN."""
     from scipy.stats import t
 
@@ -38,7 +39,7 @@ def student_t(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Paired:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     """Mean of a_i - b_i with its Student-t interval and p-value; a and b are in the same order of replicates."""
     from scipy.stats import t
 
@@ -50,14 +51,14 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
     return Paired(student_t(d, level), p)
 
 
-def sign_flip_p(differences: Sequence[float], *, n_flips: int = 9_999, seed: int = 0) -> float:
+def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) -> float:
     """Two-sided p of a zero-centred symmetric null by random sign flips of the differences, (k + 1) / (B + 1)."""
     d = _finite(differences, 2)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, len(d)))
     return permutation_p(abs(float(d.mean())), np.abs((signs * d).mean(1)))
 
 
-def permutation_p(observed: float, null: Sequence[float]) -> float:
+def permutation_p(observed: float, null: ArrayLike) -> float:
     """One-sided p-value of `observed` against draws from the null: (k + 1) / (B + 1), never 0."""
     draws = _finite(null, 1)
     # Equal values computed in another order differ by rounding: they count as at least as large.
@@ -65,7 +66,7 @@ def permutation_p(observed: float, null: Sequence[float]) -> float:
 
 
 def bootstrap(
-    values: Sequence[float],
+    values: ArrayLike,
     statistic: Callable = np.mean,
     *,
     n_resamples: int = 2_000,
@@ -91,7 +92,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     return Interval(k / n, low, high, n, level)
 
 
-def spearman(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:
+def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """Spearman's rank correlation with its Fisher-z interval, variance (1 + r^2 / 2) / (n - 3) (Bonett, Wright 2000).
 
     The pairs are taken as independent. Raises for n < 5, unequal lengths and a constant side.
@@ -109,7 +110,7 @@ def spearman(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Int
     return Interval(r, math.tanh(z - half), math.tanh(z + half), len(a), level)
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: ArrayLike) -> list[float]:
     """Holm's adjusted p-values: family-wise error under any dependence (Holm 1979)."""
     values = _probabilities(p)
     order, m = np.argsort(values), len(values)
@@ -117,17 +118,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return _back(stepped, order)
 
 
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+def benjamini_hochberg(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under independence (Benjamini, Hochberg 1995)."""
     return _step_up(p, 1.0)
 
 
-def benjamini_yekutieli(p: Sequence[float]) -> list[float]:
+def benjamini_yekutieli(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under any dependence (Benjamini, Yekutieli 2001)."""
     return _step_up(p, sum(1 / k for k in range(1, len(p) + 1)))
 
 
-def _step_up(p: Sequence[float], factor: float) -> list[float]:
+def _step_up(p: ArrayLike, factor: float) -> list[float]:
     values = _probabilities(p)
     order, m = np.argsort(values), len(values)
     scaled = values[order] * m * factor / np.arange(1, m + 1)
@@ -140,7 +141,7 @@ def _back(adjusted: np.ndarray, order: np.ndarray) -> list[float]:
     return out.tolist()
 
 
-def _probabilities(p: Sequence[float]) -> np.ndarray:
+def _probabilities(p: ArrayLike) -> np.ndarray:
     values = _finite(p, 1)
     if values.min() < 0 or values.max() > 1:
         raise ValueError("p-values must be within 0..1")

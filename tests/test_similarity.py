@@ -1,0 +1,180 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from ckatorch.core import cka_base
+from jaxtyping import TypeCheckError
+
+from mechsub import similarity as s
+
+
+def gaussians(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The data of the CKA authors' notebook, and the values that it prints."""
+    rng = np.random.RandomState(1337)
+    x = rng.randn(100, 10)
+    return torch.tensor(x), torch.tensor(rng.randn(100, 10) + x)
+
+
+def test_reference_values(reference):
+    assert s.linear_cka(*reference, debiased=False).item() == pytest.approx(0.55761, abs=1e-5)
+    assert s.linear_cka(*reference).item() == pytest.approx(0.51346, abs=1e-5)
+    assert s.rbf_cka(*reference).item() == pytest.approx(0.65483, abs=1e-4)
+
+
+@pytest.mark.parametrize("debiased", [True, False])
+@pytest.mark.parametrize("shape", [(60, 10), (30, 200)])
+def test_parity_with_an_independent_implementation(debiased, shape):
+    x, y = gaussians(*shape), gaussians(*shape, seed=1)
+    y = y + x
+    theirs = cka_base(x, y, kernel="linear", unbiased=debiased)
+    assert s.linear_cka(x, y, debiased=debiased).item() == pytest.approx(float(theirs), abs=1e-10)
+
+
+def test_unbiased_hsic_is_the_mean_over_all_4_tuples():
+    x, y = gaussians(6, 3), gaussians(6, 2, seed=1)
+    k, m = x @ x.T, y @ y.T
+    total, count = 0.0, 0
+    for i, j, q, r in itertools.permutations(range(6), 4):
+        total += float(k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q]))
+        count += 1
+    assert s.cka_terms(x, y)[0].item() == pytest.approx(total / count, rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [32, 128, 512])
+def test_null_of_independent_data(n):
+    pairs = [(gaussians(n, 256, seed=2 * i), gaussians(n, 256, seed=2 * i + 1)) for i in range(5)]
+    biased = np.mean([s.linear_cka(*pair, debiased=False).item() for pair in pairs])
+    debiased = np.mean([s.linear_cka(*pair).item() for pair in pairs])
+    assert biased == pytest.approx(256 / (256 + n), abs=0.01)
+    assert abs(debiased) < 0.03
+
+
+def test_debiased_cka_is_unbiased_when_wider_than_long():
+    values = [s.linear_cka(gaussians(64, 256, seed=2 * i), gaussians(64, 256, seed=2 * i + 1)) for i in range(200)]
+    assert abs(torch.stack(values).mean().item()) < 0.01
+
+
+@pytest.mark.parametrize("debiased", [True, False])
+def test_invariances(debiased):
+    x, y = gaussians(50, 8), gaussians(50, 8, seed=1) + gaussians(50, 8)
+    q = torch.linalg.qr(gaussians(8, 8, seed=2)).Q
+    value = s.linear_cka(x, y, debiased=debiased)
+    assert torch.allclose(s.linear_cka(x @ q, 7 * y, debiased=debiased), value, atol=1e-12)
+    assert torch.allclose(s.linear_cka(y, x, debiased=debiased), value, atol=1e-12)
+    assert s.linear_cka(x, x @ q, debiased=debiased).item() == pytest.approx(1, abs=1e-12)
+
+
+def test_an_offset_of_all_features_changes_nothing_in_float32():
+    x, y = gaussians(64, 8), gaussians(64, 8, seed=1) + gaussians(64, 8)
+    moved = s.linear_cka((x + 1e4).float(), (y + 1e4).float())
+    assert moved.item() == pytest.approx(s.linear_cka(x, y).item(), abs=1e-3)  # float32 holds 1e4 to 1e-3
+
+
+def test_minibatches_sum_terms_before_the_ratio():
+    x = gaussians(1024, 32)
+    y = torch.relu(x @ gaussians(32, 32, seed=1))
+    terms = sum(s.cka_terms(a, b) for a, b in zip(x.split(64), y.split(64), strict=True))
+    assert s.cka_from_terms(terms).item() == pytest.approx(s.linear_cka(x, y).item(), abs=0.01)
+
+
+NOT_ROTATION_INVARIANT = ("identity_distance", "cosine", "unit_correlation", "gate_agreement")
+PERFECT = dict.fromkeys(s.METRICS, 1.0) | {"identity_distance": 0.0}
+
+
+@pytest.mark.parametrize("name", s.METRICS)
+def test_planted_positive_and_null(name):
+    x = gaussians(400, 12)
+    same = s.METRICS[name](x, x.clone()).item()
+    unrelated = s.METRICS[name](x, gaussians(400, 12, seed=9)).item()
+    # Biased RBF CKA is far from 0 for unrelated data: one more reason for debiased linear CKA as the default.
+    chance = {
+        "rbf_cka": 0.17,
+        "identity_distance": 2**0.5,
+        "gate_agreement": 0.5,
+        "procrustes": 0.14,
+        "mutual_knn": 10 / 399,
+    }
+    assert same == pytest.approx(PERFECT[name], abs=1e-3)
+    assert unrelated == pytest.approx(chance.get(name, 0.0), abs=0.08)
+
+
+@pytest.mark.parametrize("name", s.METRICS)
+def test_rotation(name):
+    x = gaussians(400, 12)
+    rotated = x @ torch.linalg.qr(gaussians(12, 12, seed=3)).Q
+    value = s.METRICS[name](x, rotated).item()
+    if name in NOT_ROTATION_INVARIANT:
+        assert abs(value - PERFECT[name]) > 0.3
+    else:
+        assert value == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", s.METRICS)
+def test_leading_axes_are_independent(name):
+    x, y = gaussians(3, 60, 5), gaussians(3, 60, 5, seed=1) + gaussians(3, 60, 5)
+    one_by_one = torch.stack([s.METRICS[name](a, b) for a, b in zip(x, y, strict=True)])
+    assert torch.allclose(s.METRICS[name](x, y), one_by_one, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", s.METRICS)
+def test_bad_activations_are_refused(name):
+    x, holed = gaussians(60, 5), gaussians(60, 5)
+    holed[3, 2] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        s.METRICS[name](x, holed)
+    with pytest.raises((ValueError, TypeCheckError)):
+        s.METRICS[name](x, x[:-1])
+
+
+def test_unequal_samples_are_named_without_the_type_checker():
+    with pytest.raises(ValueError, match=r"samples do not match: \(60, 5\) and \(59, 5\)"):
+        s._checked(gaussians(60, 5), gaussians(59, 5), 4)
+
+
+def test_cka_refuses_what_has_no_value():
+    with pytest.raises(ValueError, match="at least 4 samples"):
+        s.linear_cka(gaussians(3, 5), gaussians(3, 5))
+    with pytest.raises(ValueError, match="constant"):
+        s.linear_cka(torch.ones(10, 3), gaussians(10, 3).float())
+
+
+def test_mutual_knn_by_hand():
+    x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    y = torch.tensor([[0.0], [1.0], [2.5], [20.0]])
+    # Nearest neighbours 1 0 3 2 and 1 0 1 2: three of four agree.
+    assert s.mutual_knn(x, y, k=1).item() == pytest.approx(0.75)
+
+
+def test_linear_r2_is_asymmetric():
+    x = gaussians(400, 6)
+    assert s.linear_r2(x, x[:, :2]).item() == pytest.approx(1, abs=1e-3)
+    assert s.linear_r2(x[:, :2], x).item() < 0.5
+
+
+def test_weight_changes():
+    a = gaussians(2, 4, 3)
+    assert torch.allclose(s.weight_cosine(a, 2 * a), torch.ones(2, dtype=torch.float64))
+    assert torch.allclose(s.projection_share(0.25 * a, a), torch.full((2,), 0.25, dtype=torch.float64))
+    assert s.weight_cosine(gaussians(1, 400, 400), gaussians(1, 400, 400, seed=1)).abs().item() < 0.02
+    with pytest.raises(ValueError, match="has not changed"):
+        s.weight_cosine(torch.zeros(1, 3), torch.ones(1, 3))
+
+
+def test_hidden_alignment_needs_the_same_hooks():
+    cache = {"blocks.0.hook_out": gaussians(2, 30, 4)}
+    assert torch.allclose(s.hidden_alignment(cache, cache)["blocks.0.hook_out"], torch.ones(2).double())
+    with pytest.raises(ValueError, match="different hooks"):
+        s.hidden_alignment(cache, {"blocks.1.hook_out": gaussians(2, 30, 4)})
+
+
+def test_permutation_null_tells_related_from_unrelated():
+    x = gaussians(60, 5)
+    assert s.permutation_null(x, x + gaussians(60, 5, seed=1))["p"] == pytest.approx(1 / 101)
+    unrelated = [s.permutation_null(x, gaussians(60, 5, seed=i), n_permutations=19)["p"] for i in range(2, 42)]
+    assert 0.3 < np.mean(unrelated) < 0.75

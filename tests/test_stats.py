@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from mechsub import stats
+
+
+def test_student_t_against_scipy():
+    x = [0.1, 0.4, 0.35, 0.8]
+    found = stats.student_t(x)
+    low, high = scipy_stats.t.interval(0.95, 3, loc=np.mean(x), scale=scipy_stats.sem(x))
+    assert (found.low, found.high, found.n) == (pytest.approx(low), pytest.approx(high), 4)
+    assert str(stats.Interval(0.551, 0.5131, 0.589, 25)) == "0.551 [0.513, 0.589]"
+
+
+def test_student_t_covers_at_five_seeds():
+    draws = np.random.default_rng(0).normal(size=(3000, 5))
+    covered = np.mean([i.low <= 0 <= i.high for i in map(stats.student_t, draws)])
+    assert 0.93 < covered < 0.97
+
+
+def test_paired_difference_against_scipy():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=20), rng.normal(size=20)
+    found, theirs = stats.paired_difference(a, b), scipy_stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(theirs.pvalue)
+    assert found.interval.low == pytest.approx(theirs.confidence_interval().low)
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, float("nan")]])
+def test_too_little_is_refused(values):
+    with pytest.raises(ValueError, match=r"at least 2 values|NaN"):
+        stats.student_t(values)
+
+
+def test_p_values_of_a_true_null_are_uniform():
+    rng = np.random.default_rng(2)
+    t = [stats.paired_difference(*rng.normal(size=(2, 8))).p for _ in range(500)]
+    flips = [stats.sign_flip_p(rng.normal(size=12), n_flips=199, seed=i) for i in range(500)]
+    assert scipy_stats.kstest(t, "uniform").pvalue > 0.01
+    assert scipy_stats.kstest(flips, "uniform").pvalue > 0.005
+
+
+def test_planted_difference_is_found():
+    d = np.random.default_rng(3).normal(1.0, 0.2, size=12)
+    assert stats.sign_flip_p(d) < 0.01
+    assert stats.paired_difference(d, np.zeros(12)).p < 1e-6
+
+
+def test_permutation_p_is_never_zero():
+    assert stats.permutation_p(5.0, [0.0] * 99) == 0.01
+    assert stats.permutation_p(0.0, [0.0] * 99) == 1.0
+
+
+def test_holm_by_hand():
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+@pytest.mark.parametrize(("mine", "method"), [(stats.benjamini_hochberg, "bh"), (stats.benjamini_yekutieli, "by")])
+def test_false_discovery_against_scipy(mine, method):
+    p = np.random.default_rng(4).uniform(size=30) ** 2
+    assert mine(p) == pytest.approx(scipy_stats.false_discovery_control(p, method=method).tolist())
+
+
+def test_clopper_pearson_against_scipy():
+    exact = scipy_stats.binomtest(28, 49).proportion_ci(method="exact")
+    found = stats.clopper_pearson(28, 49)
+    assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert stats.clopper_pearson(0, 10).low == 0.0
+
+
+def test_spearman_covers_and_matches_scipy():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=40)
+    y = x + rng.normal(size=40)
+    assert stats.spearman(x, y).mean == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
+    null = [stats.spearman(*rng.normal(size=(2, 25))) for _ in range(800)]
+    assert 0.93 < np.mean([i.low <= 0 <= i.high for i in null]) < 0.97
+    with pytest.raises(ValueError, match="constant"):
+        stats.spearman(x, np.ones(40))
+
+
+def test_bootstrap_needs_25_and_covers():
+    with pytest.raises(ValueError, match="at least 25"):
+        stats.bootstrap(np.arange(10.0))
+    rng = np.random.default_rng(6)
+    drawn = [stats.bootstrap(rng.normal(size=40), n_resamples=300, seed=i) for i in range(300)]
+    assert 0.89 < np.mean([i.low <= 0 <= i.high for i in drawn]) < 0.98
