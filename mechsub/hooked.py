@@ -1,13 +1,14 @@
 """Activations of hooked models: the same two functions for the toy MLP and a TransformerBridge."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class HookedModel(Protocol):
     """What the analyses need: HookedMLP, TransformerBridge and any HookedRootModule with these names have it."""
 

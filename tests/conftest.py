@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+import mechsub as ms
+
+
+@pytest.fixture(scope="session")
+def clusters():
+    """Ten separable clusters in 64 dimensions: images, labels."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(10, 64, generator=generator)
+    labels = torch.arange(600) % 10
+    return centres[labels] + 0.5 * torch.randn(600, 64, generator=generator), labels
+
+
+@pytest.fixture(scope="session")
+def small():
+    return ms.MLPConfig(d_in=64, d_model=32)
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Three members, as a hooked model."""
+    return ms.HookedMLP(ms.MLPConfig(d_in=20, d_model=16, n_layers=3), seeds=(0, 1, 2))
+
+
+def boot_bridge():
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    cfg = TransformerBridgeConfig(
+        d_model=16, d_head=8, n_heads=2, n_layers=3, n_ctx=12, d_vocab=13, d_mlp=32, act_fn="silu",
+        normalization_type="RMS", gated_mlp=True, positional_embedding_type="rotary", seed=0,
+        architecture="TransformerLensNative",
+    )  # fmt: skip
+    return TransformerBridge.boot_native(cfg).eval()
+
+
+@pytest.fixture(scope="session")
+def bridge():
+    """A random Llama-shaped language model."""
+    return boot_bridge()
