@@ -38,28 +38,41 @@ def main() -> None:
     whole = steps * (reference["teacher"] + 4 * reference["student"])
     print("reference: " + ", ".join(f"{1e3 * s:.0f} ms a {phase} step" for phase, s in reference.items()) + ";")
     print(f"           six conditions, {args.n_seeds} models, 5 epochs: {whole:.0f} s")
-    for precision in args.precision:
-        report(images, labels, args.n_seeds, args.epochs, precision, whole)
+    scores = [report(images, labels, args.n_seeds, args.epochs, precision, whole) for precision in args.precision]
+    for other in scores[1:]:
+        report_accuracies(scores[0], other)
     for n in (args.n_seeds, 4 * args.n_seeds):
         subprocess.run([sys.executable, __file__, "--memory", str(n), "--precision", args.precision[0]], check=True)
 
 
-def report(images, labels, n_seeds: int, epochs: int, precision: str, whole: float) -> None:
+def report(images, labels, n_seeds: int, epochs: int, precision: str, whole: float) -> dict:
+    """Time the six conditions; returns their accuracies, a list of seeds each."""
     from mechsub import distillation
 
     used = distillation.resolve_precision(precision)
     rate = product_rate(used)
-    seconds, products = replicate(images, labels, n_seeds, epochs, used)
+    seconds, products, scores = replicate(images, labels, n_seeds, epochs, used)
     scaled = seconds * 5 / epochs
     print(f"mechsub {used}: {scaled:.0f} s, {whole / scaled:.2f}x the reference's speed;")
     print(
         f"           {products / seconds / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s of plain {used} products "
         f"({100 * products / seconds / rate:.0f}%)"
     )
+    return scores
 
 
-def replicate(images, labels, n_seeds: int, epochs: int, precision: str) -> tuple[float, float]:
-    """Seconds of the six conditions, and the floating-point operations in their products."""
+def report_accuracies(scores: dict, other: dict) -> None:
+    from mechsub import stats
+
+    print("accuracy: mean of the first precision, and it less the next, paired by seed (95% t interval):")
+    for arm in scores:
+        interval = stats.paired_difference(scores[arm], other[arm]).interval
+        mean = sum(scores[arm]) / interval.n
+        print(f"           {arm:12} {mean:.4f}  {interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]")
+
+
+def replicate(images, labels, n_seeds: int, epochs: int, precision: str) -> tuple[float, float, dict]:
+    """Seconds of the six conditions, the floating-point operations in their products, and accuracies by seed."""
     import mechsub as ms
     from mechsub.mlp import rotation
 
@@ -67,14 +80,17 @@ def replicate(images, labels, n_seeds: int, epochs: int, precision: str) -> tupl
     other = init.select(rotation(n_seeds))
     fit = {"epochs": epochs, "precision": precision}
     began = time.perf_counter()
-    teacher = ms.train(init, images, labels, **fit)
-    for start in (init, other):
-        for outputs in (init.cfg.aux, slice(0, init.cfg.d_vocab)):
-            ms.distill(start, teacher, ms.noise.uniform, outputs=outputs, n_samples=len(images), **fit)
+    models = {"teacher": ms.train(init, images, labels, **fit)}
+    for start, kind in ((init, "student"), (other, "cross")):
+        for outputs, seen in ((init.cfg.aux, "aux"), (slice(0, init.cfg.d_vocab), "all")):
+            models[f"{kind}_{seen}"] = ms.distill(
+                start, models["teacher"], ms.noise.uniform, outputs=outputs, n_samples=len(images), **fit
+            )
     seconds = time.perf_counter() - began
+    scores = {arm: ms.accuracy(model, *ms.mnist("test")).tolist() for arm, model in models.items()}
     forward, hidden = D_IN * D_MODEL + D_MODEL**2, D_MODEL**2
     step = 2 * (2 * forward + hidden)  # forward, weight gradients, and the one input gradient anybody needs
-    return seconds, n_seeds * len(images) * (5 * epochs * step + 4 * 2 * forward)
+    return seconds, n_seeds * len(images) * (5 * epochs * step + 4 * 2 * forward), scores
 
 
 def product_rate(precision: str) -> float:

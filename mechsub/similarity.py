@@ -49,10 +49,7 @@ def rbf_cka(
     x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, bandwidth: float = 0.5
 ) -> Float[Tensor, "*lead"]:
     """Biased CKA with kernels exp(-d^2 / (2 s^2)), s = bandwidth * median distance (Kornblith et al. 1905.00414)."""
-    x, y = _checked(x, y, 2)
-    k, m = (_double_centred(_rbf(v, bandwidth)) for v in (x, y))
-    terms = torch.stack([(a * b).sum((-2, -1)) for a, b in ((k, m), (k, k), (m, m))])
-    return cka_from_terms(terms)
+    return _each(lambda a, b: _rbf_cka(a, b, bandwidth), *_checked(x, y, 2))
 
 
 def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"]) -> Float[Tensor, "*lead"]:
@@ -79,8 +76,7 @@ def mutual_knn(
     Source: Huh et al. 2405.07987.
     """
     x, y = _checked(x, y, k + 2)
-    near = [_neighbours(v, k) for v in (x, y)]
-    return (near[0] * near[1]).sum((-2, -1)) / (k * x.shape[-2])
+    return _each(lambda a, b: (_neighbours(a, k) & _neighbours(b, k)).double().mean() * len(a) / k, x, y)
 
 
 def linear_r2(
@@ -95,8 +91,9 @@ def linear_r2(
     order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed))
     train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
     fit, choose = train.split([len(train) // 2, len(train) - len(train) // 2])
-    chosen = _ridge_r2(x, y, fit, choose).argmax(0, keepdim=True)
-    return _ridge_r2(x, y, train, test).gather(0, chosen)[0]
+    grid = torch.tensor([1e-3, 1e-2, 1e-1, 1.0], dtype=x.dtype)
+    chosen = grid[_ridge_r2(x, y, fit, choose, list(grid)).argmax(0)]
+    return _ridge_r2(x, y, train, test, [chosen[..., None]])[0]
 
 
 def mean_cosine(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
@@ -227,27 +224,38 @@ def _squared_distances(x: Tensor) -> Tensor:
     return (norms[..., None] + norms[..., None, :] - 2 * x @ x.mT).clamp_min(0)
 
 
+def _each(metric: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    # One n x n matrix at a time stays in the cache; all seeds' at once are several times slower.
+    lead = x.shape[:-2]
+    pairs = zip(x.reshape(-1, *x.shape[-2:]), y.reshape(-1, *y.shape[-2:]), strict=True)
+    return torch.stack([metric(a, b) for a, b in pairs]).reshape(lead)
+
+
+def _rbf_cka(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
+    k, m = (_double_centred(_rbf(v, bandwidth)) for v in (x, y))
+    return cka_from_terms(torch.stack([(k * m).sum(), k.square().sum(), m.square().sum()]))
+
+
 def _rbf(x: Tensor, bandwidth: float) -> Tensor:
     squared = _squared_distances(x)
-    median = squared.flatten(-2).median(-1).values
-    return torch.exp(-squared / (2 * bandwidth**2 * median[..., None, None]))
+    return torch.exp(-squared / (2 * bandwidth**2 * squared.median()))
 
 
 def _double_centred(k: Tensor) -> Tensor:
-    k = k - k.mean(-1, keepdim=True)
-    return k - k.mean(-2, keepdim=True)
+    return k - k.mean(-1, keepdim=True) - k.mean(-2, keepdim=True) + k.mean()
 
 
 def _neighbours(x: Tensor, k: int) -> Tensor:
-    """1 where j is among the k nearest of i, as float."""
+    """[n, n], true where j is among the k nearest of i; of equally far ones those of lower index."""
     squared = _squared_distances(x)
-    squared.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
-    nearest = squared.sort(dim=-1, stable=True).indices[..., :k]
-    return torch.zeros_like(squared).scatter_(-1, nearest, 1.0)
+    squared.fill_diagonal_(torch.inf)
+    farthest = squared.topk(k, largest=False).values[:, -1:]
+    nearer, tied = squared < farthest, squared == farthest
+    return nearer | (tied & (tied.cumsum(-1) <= k - nearer.sum(-1, keepdim=True)))
 
 
-def _ridge_r2(x: Tensor, y: Tensor, train: Tensor, test: Tensor) -> Tensor:
-    """R^2 on `test` for every strength of a grid, [strength, *lead]; one eigendecomposition serves them all."""
+def _ridge_r2(x: Tensor, y: Tensor, train: Tensor, test: Tensor, strengths: list[Tensor]) -> Tensor:
+    """R^2 on `test` for every strength, [strength, *lead]; one eigendecomposition serves them all."""
     a, b = x[..., train, :], y[..., train, :]
     a_mean, b_mean = a.mean(-2, keepdim=True), b.mean(-2, keepdim=True)
     a, target = a - a_mean, y[..., test, :]
@@ -257,8 +265,8 @@ def _ridge_r2(x: Tensor, y: Tensor, train: Tensor, test: Tensor) -> Tensor:
     whole = (target - target.mean(-2, keepdim=True)).square().sum((-2, -1))
     scale = values.mean(-1, keepdim=True) + 1e-30
     left = [
-        (target - b_mean - seen @ (rotated / (values + 10.0**e * scale)[..., None])).square().sum((-2, -1))
-        for e in range(-4, 3)
+        (target - b_mean - seen @ (rotated / (values + strength * scale)[..., None])).square().sum((-2, -1))
+        for strength in strengths
     ]
     return 1 - torch.stack(left) / whole
 

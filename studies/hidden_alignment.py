@@ -16,7 +16,7 @@ from typing import Literal
 
 from mechsub import study
 
-ARMS = ("student_aux", "student_all", "cross_aux", "cross_all")
+ARMS = ("student_aux", "student_all", "cross_aux")
 SIMILARITY = (
     "debiased_cka",
     "biased_cka",
@@ -50,8 +50,9 @@ class Config:
     )
     dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
-    n_steps: study.Count = study.option(3, "training steps looked at after the start, evenly spaced to the last")
+    n_steps: study.Count = study.option(2, "training steps looked at after the start, evenly spaced to the last")
     n_images: study.Count = study.option(512, "images or noise samples that similarity is measured on")
+    cross_all: bool = study.option(False, "also the cross-initialisation student that sees all logits")
     seed: study.Index = study.option(0, "first seed")
     metric: Literal[
         "debiased_cka",
@@ -94,8 +95,9 @@ def run(cfg: Config) -> Iterator[dict]:
     compared = _Comparison(teacher, init, test_images, test_labels, cfg)
     yield from compared.records("reference", 0, init, init)
     yield from compared.records("cross_reference", 0, other, other)
-    for i, arm in enumerate(ARMS):
-        study.progress((i + 1) / (len(ARMS) + 1), arm)
+    arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
+    for i, arm in enumerate(arms):
+        study.progress((i + 1) / (len(arms) + 1), arm)
         start = other if arm.startswith("cross") else init
         outputs = shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab)
         snapshots = dict.fromkeys(steps)
@@ -159,9 +161,8 @@ class _Comparison:
             yield keys | {"member": member, "accuracy": scores[i]} | values
 
     def _similarity(self, student, on: str) -> list[dict]:
-        from mechsub.similarity import METRICS
-
         from mechsub.hooked import cache_activations
+        from mechsub.similarity import METRICS
 
         hidden, seen = cache_activations(student, self.on[on]), self.seen[on]
         return [{metric: METRICS[metric](hidden[name], seen[name]) for metric in SIMILARITY} for name in hidden]
@@ -202,10 +203,10 @@ def table(records: list[dict], metric: tuple[str, ...] = MAIN) -> list[dict]:
         final = max(r["step"] for r in cell)
         for name, on, layer in _shown(cell, metric):
             values = _values(cell, name, on, layer)
-            trained = {arm: values[arm, final] for arm in ARMS}
+            trained = {arm: pairs for (arm, step), pairs in values.items() if step == final}
             row = {"cell": label, "metric": name, "on": on, "layer": layer + 1}
             row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
-            row |= {arm + (" (null)" if arm == "cross_aux" else ""): _mean(stats, trained[arm]) for arm in ARMS[:3]}
+            row |= {arm + (" (null)" if arm == "cross_aux" else ""): _mean(stats, trained[arm]) for arm in ARMS}
             row["rho over seeds"] = _rank(stats, trained["student_aux"])
             row["rho over all students"] = _rank(stats, [pair for pairs in trained.values() for pair in pairs])
             rows.append(row)
