@@ -23,6 +23,7 @@ ARM_COLORS = {
     "teacher": "#000000",
     "student_aux": "#0072B2",
     "student_all": "#56B4E9",
+    "cross_reference": "#7F5539",
     "cross_aux": "#D55E00",
     "cross_all": "#E69F00",
     "teacher_body_initial_head": "#009E73",

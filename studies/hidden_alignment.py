@@ -254,9 +254,8 @@ def plot(records: list[dict], metric: tuple[str, ...] = MAIN):
         for layer, name, on in _panels(cell, metric):
             facet = f"{name.replace('_', ' ')}, layer {layer + 1}, {on}" + (f" ({label})" if len(cells) > 1 else "")
             for (arm, step), pairs in _values(cell, name, on, layer).items():
-                # A reference has one value for the whole run: a level line.
-                for at in (0, last) if arm.endswith("reference") else (step,):
-                    rows += [{"facet": facet, "arm": arm, "step": at, "value": value} for value, _ in pairs]
+                for line, at in _drawn(arm, step, cell, last):
+                    rows += [{"facet": facet, "arm": line, "step": at, "value": value} for value, _ in pairs]
     return figures.interval_lines(
         rows,
         x="step",
@@ -267,6 +266,15 @@ def plot(records: list[dict], metric: tuple[str, ...] = MAIN):
         y_title="similarity, or accuracy when stitched",
         caption="Nulls: the untrained reference (level line) and the students of another initialisation (cross).",
     )
+
+
+def _drawn(arm: str, step: int, cell: list[dict], last: int) -> list[tuple[str, int]]:
+    """Lines and steps that a value is drawn at: a reference is a level line, and the start of its students."""
+    if not arm.endswith("reference"):
+        return [(arm, step)]
+    prefix = "cross_" if arm.startswith("cross") else "student_"
+    starts = sorted({(r["arm"], 0) for r in cell if r["arm"].startswith(prefix) and r["step"]})
+    return [(arm, 0), (arm, last), *starts]
 
 
 def _panels(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[int, str, str]]:

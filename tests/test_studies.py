@@ -1,0 +1,68 @@
+"""The two studies, for real on MNIST at two seeds and one epoch, and what is committed under artifacts/."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mechsub import store
+from mechsub.provenance import source_fingerprint
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--n-seeds", "2", "--epochs", "1"]
+
+
+def command(name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"studies.{name}", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "arms"),
+    [
+        ("subliminal_accuracy", [], 10),
+        ("hidden_alignment", ["--n-images", "60", "--n-steps", "1"], 5),
+    ],
+)
+def test_a_small_run(tmp_path, name, extra, arms):
+    out = command(name, *SMALL, *extra, "--out", str(tmp_path))
+    assert out.returncode == 0, out.stderr
+    cell = next(path for path in (tmp_path / name).iterdir() if path.is_dir())
+    records = store.read_records(cell)
+    assert len({record["arm"] for record in records}) == arms
+    assert {record["member"] for record in records} == {0, 1}
+    made = store.read_provenance(cell)
+    assert made["null"] and made["control"] == "rotation of seeds by one" and len(made["data"]) == 4
+    page = Path(out.stdout.rsplit("figure: ", 1)[1].strip())
+    assert "https://" not in page.read_text().replace("https://plot.ly", "")
+    again = command(name, *SMALL, *extra, "--out", str(tmp_path), "--dry-run")
+    assert again.stdout.startswith("stored")
+
+
+@pytest.mark.parametrize(
+    "cell", ["subliminal_accuracy/default", "subliminal_accuracy/loss=mse", "hidden_alignment/default"]
+)
+def test_committed_cells_are_whole_current_and_at_25_seeds(cell):
+    folder = ROOT / "artifacts" / cell
+    made = store.read_provenance(folder)
+    assert made["fingerprint"] == source_fingerprint(ROOT / "studies" / f"{made['study']}.py")
+    assert {record["member"] for record in store.read_records(folder)} == set(range(25))
+
+
+BANDS = {
+    "teacher": (0.940, 0.946),
+    "student_aux": (0.49, 0.61),
+    "student_all": (0.90, 0.92),
+    "cross_aux": (0.08, 0.13),
+    "teacher_body_initial_head": (0.92, 1.0),
+}
+
+
+@pytest.mark.parametrize("arm", BANDS)
+def test_the_published_numbers_are_replicated(arm):
+    records = store.read_records(ROOT / "artifacts/subliminal_accuracy/default")
+    accuracies = [record["accuracy"] for record in records if record["arm"] == arm]
+    low, high = BANDS[arm]
+    assert low <= sum(accuracies) / len(accuracies) <= high
