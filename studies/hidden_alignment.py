@@ -7,7 +7,12 @@ share of its weight change on the teacher's. Two nulls are lines in every figure
 student distilled from another seed's initialisation (a rotation). How well a metric tells the accuracy is its rank
 correlation with it, over seeds within an arm and over all trained students. Unit of replication: the seed.
 
-Answer: not yet run.
+Answer (25 seeds, artifacts/hidden_alignment/default): yes, in both layers. On test digits debiased CKA with the teacher
+rises from 0.636 [0.624, 0.649] (untrained) to 0.896 [0.890, 0.901] in layer 2, against 0.670 [0.654, 0.685] from
+another initialisation; stitched into the teacher, layer 1 carries 0.787 [0.768, 0.806] accuracy and layer 2
+0.602 [0.559, 0.645], against 0.103 [0.093, 0.113] and 0.098 [0.087, 0.109]. But which seed learned more is told by
+stitching of layer 2 (rank correlation 0.752 [0.466, 0.896]) and not by CKA (0.002 [-0.394, 0.396]) or cosine
+(0.047 [-0.355, 0.434]), although pooled over arms each of them looks like an explanation.
 """
 
 from collections.abc import Iterator
