@@ -66,3 +66,13 @@ def test_the_published_numbers_are_replicated(arm):
     accuracies = [record["accuracy"] for record in records if record["arm"] == arm]
     low, high = BANDS[arm]
     assert low <= sum(accuracies) / len(accuracies) <= high
+
+
+@pytest.mark.parametrize("arm", ["teacher", "student_aux", "student_all"])
+def test_bf16_products_leave_accuracies_where_fp32_has_them(arm):
+    """Paired by seed: the stored default cell was made with bf16 products, the other with fp32."""
+    cells = [ROOT / "artifacts/subliminal_accuracy" / name for name in ("default", "n_seeds=8__precision=fp32")]
+    assert "bf16 products" in store.read_provenance(cells[0])["dtype"]
+    low, full = ({r["member"]: r["accuracy"] for r in store.read_records(c) if r["arm"] == arm} for c in cells)
+    differences = [low[member] - full[member] for member in full]
+    assert abs(sum(differences) / len(differences)) < 0.005
