@@ -12,18 +12,22 @@ _MODULES = (
     "attribution",
     "data",
     "distillation",
+    "entanglement",
     "flags",
     "hooked",
+    "language",
     "lens",
     "mlp",
     "noise",
     "plot",
+    "prompts",
     "provenance",
     "similarity",
     "stats",
     "store",
     "study",
     "unembedding",
+    "vocabulary",
 )
 
 _NAMES = {
@@ -46,6 +50,12 @@ _NAMES = {
     "unembed": "unembedding",
     "token_directions": "unembedding",
     "unembed_projection": "unembedding",
+    "load_language_model": "language",
+    "chat": "prompts",
+    "single_tokens": "prompts",
+    "next_token_log_probs": "entanglement",
+    "string_log_probs": "entanglement",
+    "interaction": "entanglement",
     "Interval": "stats",
 }
 

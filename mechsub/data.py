@@ -7,6 +7,8 @@ the sha256 listed here, so a truncated or altered file is an error, never a slig
 import gzip
 import hashlib
 import os
+import shutil
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Literal
@@ -139,7 +141,11 @@ def _download_fashion_mnist() -> Path:
     from torchvision.datasets import FashionMNIST
 
     try:
-        FashionMNIST(str(_TORCHVISION), download=True)
+        # Into a temporary folder first: a failed download must leave nothing that a later search would find.
+        with tempfile.TemporaryDirectory() as folder:
+            FashionMNIST(folder, download=True)
+            _TORCHVISION.mkdir(exist_ok=True)
+            shutil.move(Path(folder) / "FashionMNIST", _TORCHVISION)
     except Exception as fault:
         raise FileNotFoundError(
             "Fashion-MNIST was not found in $MECHSUB_DATA, data/FashionMNIST/raw or "

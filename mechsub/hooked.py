@@ -28,6 +28,15 @@ def hidden_names(model: HookedModel) -> list[str]:
     return [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
 
 
+def _last(activation: Tensor, hook) -> Tensor:
+    return activation[:, -1:]
+
+
+# Added last to a run of a language model: only its last position reaches the unembedding, whose logits over the
+# whole vocabulary would otherwise take most of the memory and a fifth of the time.
+LAST_ONLY = ("unembed.hook_in", _last)
+
+
 @torch.no_grad()
 def cache_activations(
     model: HookedModel,
@@ -41,7 +50,8 @@ def cache_activations(
 
     inputs: images [*seed, batch, d_in] for the toy, tokens [batch, pos] for a language model. Returns
     [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
-    Inputs run in batches of `batch_size`; only the asked position is kept, so memory is that of the result.
+    Inputs run in batches of `batch_size`; with `pos` only that position is kept and only the last is unembedded, so
+    memory is that of the result.
     Raises for an unknown hook name, a model in train mode, and NaN or infinite activations.
     """
     names = list(hidden_names(model) if names is None else names)
@@ -53,7 +63,7 @@ def cache_activations(
         parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
 
     for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
-        model.run_with_hooks(batch, fwd_hooks=[(name, keep) for name in names])
+        model.run_with_hooks(batch, fwd_hooks=_hooks(model, names, keep, pos))
     return {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
 
 
@@ -78,10 +88,16 @@ def run_patched(
             raise ValueError(f"{hook.name} has shape {tuple(old.shape)}; the patch has {tuple(new.shape)}")
         return _patched(activation, new.to(activation), pos)
 
-    logits = model.run_with_hooks(inputs, fwd_hooks=[(name, patch) for name in activations])
+    logits = model.run_with_hooks(inputs, fwd_hooks=_hooks(model, list(activations), patch, pos))
     for name in activations:
         _fired(name, fired & {name})
     return logits if pos is None else logits[:, -1]
+
+
+def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None) -> list[tuple[str, Callable]]:
+    hooks = [(name, hook) for name in names]
+    cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in names
+    return [*hooks, LAST_ONLY] if cut else hooks
 
 
 def _patched(activation: Tensor, new: Tensor, pos: int | None) -> Tensor:

@@ -6,7 +6,9 @@ here, so that the caption's n is the n that was drawn. Text from records is esca
 
 import hashlib
 import html
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -157,6 +159,96 @@ def heatmap(
     figure.update_yaxes(title_text=_safe(y_title), type="category", autorange="reversed")
     note = f"Mean of n = {_range(_counts(records, (x, y)))} {unit} in every field."
     return _finish(figure, title, f"{caption} {note}", 200 + 32 * max(len(rows), 8), legend=False)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Traces that share two axes: what `grid` places."""
+
+    traces: list
+    x: dict
+    y: dict
+
+
+def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str) -> go.Figure:
+    """Panels of different kinds, two a row."""
+    rows = -(-len(panels) // 2)
+    figure = make_subplots(
+        rows=rows,
+        cols=2,
+        subplot_titles=[_safe(t) for t in titles],
+        vertical_spacing=0.3 / rows,
+        horizontal_spacing=0.14,
+    )
+    for i, panel in enumerate(panels):
+        place = {"row": 1 + i // 2, "col": 1 + i % 2}
+        for trace in panel.traces:
+            figure.add_trace(trace, **place)
+        figure.update_xaxes(**panel.x, **place).update_yaxes(**panel.y, **place)
+    return _finish(figure, title, caption, 100 + 520 * rows, legend=True)
+
+
+def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str, y_title: str) -> Panel:
+    """Two log ratios (nats) of every item as ratios on log axes; dashed at 1, dotted at 2."""
+    points = go.Scatter(
+        x=[math.exp(v) for v in x], y=[math.exp(v) for v in y], mode="markers", text=[_safe(n) for n in names],
+        marker={"color": OKABE_ITO[0], "size": 7, "opacity": 0.6}, showlegend=False,
+    )  # fmt: skip
+    lines = []
+    for at, dash in ((1.0, "dash"), (2.0, "dot")):
+        style = {"mode": "lines", "line": {"color": GREY, "dash": dash}, "showlegend": False, "hoverinfo": "skip"}
+        lines.append(go.Scatter(x=[at, at], y=_ends(points.y, at), **style))
+        lines.append(go.Scatter(x=_ends(points.x, at), y=[at, at], **style))
+    return Panel(
+        [*lines, points], {"type": "log", "title_text": _safe(x_title)}, {"type": "log", "title_text": _safe(y_title)}
+    )
+
+
+def _ends(values, at: float) -> list[float]:
+    return [min(*values, at), max(*values, at)]
+
+
+def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
+    """Share of the items of each group whose ratio (given as log ratio, nats) is at most x."""
+    traces = []
+    for name, values in groups.items():
+        xs = [math.exp(v) for v in sorted(values)]
+        ys = [(i + 1) / len(xs) for i in range(len(xs))]
+        line = {"color": arm_color(name), "width": 3, "shape": "hv"}
+        traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, name=_safe(name)))
+    return Panel(
+        traces, {"type": "log", "title_text": _safe(x_title)}, {"title_text": "share of items", "range": [0, 1.02]}
+    )
+
+
+def shares(rows: list[tuple[str, str, float]]) -> Panel:
+    """Stacked shares, one bar for each table: rows of (table, source, share)."""
+    sources = list(dict.fromkeys(source for _, source, _ in rows))
+    traces = [
+        go.Bar(
+            y=[_safe(table) for table, name, _ in rows if name == source], orientation="h", name=_safe(source),
+            x=[share for _, name, share in rows if name == source],
+            marker={"color": OKABE_ITO[i % len(OKABE_ITO)]}, showlegend=False,
+            text=[_safe(source) if share > 0.08 else "" for _, name, share in rows if name == source],
+            textposition="inside", insidetextanchor="middle",
+        )
+        for i, source in enumerate(sources)
+    ]  # fmt: skip
+    return Panel(traces, {"title_text": "share of variance", "range": [0, 1]}, {"autorange": "reversed"})
+
+
+def matrix(rows: list[tuple[str, str, float]], x_title: str, y_title: str) -> Panel:
+    """A small matrix on a diverging scale around zero: rows of (column, row, value)."""
+    columns, lines = (list(dict.fromkeys(row[side] for row in rows)) for side in (0, 1))
+    values = {(row[1], row[0]): row[2] for row in rows}
+    trace = go.Heatmap(
+        z=[[values.get((line, column)) for column in columns] for line in lines],
+        x=[_safe(str(c)) for c in columns], y=[_safe(str(line)) for line in lines],
+        colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
+    )  # fmt: skip
+    return Panel(
+        [trace], {"type": "category", "title_text": _safe(x_title)}, {"type": "category", "title_text": y_title}
+    )
 
 
 def add_caption(figure: go.Figure, text: str) -> go.Figure:

@@ -1,7 +1,8 @@
 """The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
 
-A cell is complete when its provenance exists, which is written last and holds the sha256 of the records. Cells and
-files appear whole or not at all: temporary name in the same folder, fsync, rename, fsync of the folder.
+A cell may hold `tensors.safetensors` too. It is complete when its provenance exists, which is written last and holds
+the sha256 of the others. Cells and files appear whole or not at all: temporary name in the same folder, fsync, rename,
+fsync of the folder.
 
     write_cell(cell, rows, provenance)     # replaces a stored cell only once the new one is complete
     cell_status(cell, fingerprint, config) # "missing" | "stored" | "stale" | "damaged"
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-RECORDS, PROVENANCE = "records.jsonl", "provenance.json"
+RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
 
 
@@ -98,15 +99,21 @@ def _plain(value, key: str):
     raise TypeError(f"record value {key!r} is a {type(value).__name__}; numbers, text, lists and dicts can be stored")
 
 
-def write_cell(cell: Path, rows: list[dict], provenance: Mapping) -> None:
+def write_cell(cell: Path, rows: list[dict], provenance: Mapping, tensors: Mapping | None = None) -> None:
     """Store a cell whole. Until the new one is complete on disk, a stored one stays untouched."""
     records = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+    packed = _packed(tensors) if tensors else b""
     stamped = {**provenance, "records": {"sha256": sha256(records), "rows": len(rows)}}
+    if tensors:
+        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
+        stamped["tensors"] = {"sha256": sha256(packed), "shapes": shapes}
     text = json.dumps(stamped, indent=2, allow_nan=False) + "\n"
     fresh = cell.with_name(f".{cell.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         write_bytes(fresh / RECORDS, records)
+        if tensors:
+            write_bytes(fresh / TENSORS, packed)
         write_text(fresh / PROVENANCE, text)
         _replace_folder(fresh, cell)
     finally:
@@ -158,6 +165,29 @@ def read_records(cell: Path) -> list[dict]:
     return [json.loads(line) for line in data.splitlines()]
 
 
+def read_tensors(cell: Path) -> dict:
+    """All tensors of a complete cell, checked; an empty dict for a cell without any."""
+    data = _tensor_bytes(cell, read_provenance(cell))
+    if not data:
+        return {}
+    from safetensors.torch import load
+
+    return load(data)
+
+
+def _tensor_bytes(cell: Path, provenance: dict | None) -> bytes:
+    path = cell / TENSORS
+    if provenance is None:
+        raise DamagedCell(f"{cell} is missing or incomplete; --rerun recomputes the cell")
+    if "tensors" not in provenance:
+        return b""
+    if not path.is_file():
+        raise DamagedCell(f"{path} is missing; --rerun recomputes the cell")
+    data = path.read_bytes()
+    _check(path, data, provenance["tensors"]["sha256"], "; --rerun recomputes the cell")
+    return data
+
+
 def _check(path: Path, data: bytes, wanted: str, remedy: str = "") -> None:
     if (found := sha256(data)) != wanted:
         was = f"sha256 {found[:12]}, recorded {str(wanted)[:12]}"
@@ -171,6 +201,7 @@ def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
         if provenance is None:
             return "missing"
         read_records(cell)
+        _tensor_bytes(cell, provenance)
     except DamagedCell:
         return "damaged"
     same = provenance["fingerprint"] == fingerprint and provenance["config"] == dict(config)
@@ -179,12 +210,15 @@ def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
 
 def save_tensors(path: Path, tensors: Mapping) -> None:
     """Store tensors as safetensors, with their hash beside them as `sha256sum -c` reads it."""
-    from safetensors.torch import save
-
-    path = Path(path)
-    data = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+    path, data = Path(path), _packed(tensors)
     write_bytes(path, data)
     write_text(_sidecar(path), f"{sha256(data)}  {path.name}\n")
+
+
+def _packed(tensors: Mapping) -> bytes:
+    from safetensors.torch import save
+
+    return save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
 
 
 def load_tensors(path: Path) -> dict:

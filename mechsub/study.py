@@ -28,15 +28,27 @@ from typing import Any
 from mechsub import store
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option
 
-__all__ = ["Count", "Index", "NonNegative", "Positive", "cells", "format_table", "main", "option", "progress"]
+__all__ = [
+    "Count",
+    "Index",
+    "NonNegative",
+    "Positive",
+    "cells",
+    "format_table",
+    "main",
+    "option",
+    "progress",
+    "stored_cell",
+]
 
-_OWN_PROVENANCE = {"study", "config", "fingerprint", "records", "git", "command", "versions", "created"}
+_OWN_PROVENANCE = {"study", "config", "fingerprint", "records", "tensors", "git", "command", "versions", "created"}
 
 
 def main(Config, run, plot, table=None, argv=None) -> None:
     """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
 
-    run(cfg) yields records (dicts) and, for what a reader must know about their making, {"provenance": {...}}.
+    run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and, for what
+    a reader must know about their making, {"provenance": {...}}.
     plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
     """
     module = sys.modules[run.__module__]
@@ -47,6 +59,7 @@ def main(Config, run, plot, table=None, argv=None) -> None:
         folder = _checked_folder(options.out, source.stem)
         grid = _grid(Config, values, folder)
         job = {"run": run, "argv": argv, "source": source, "options": options, "fingerprint": _fingerprint(source, run)}
+        _session["job"] = job
         if options.dry_run:
             return _print_status(grid, job)
         stale = _run_missing(grid, job)
@@ -180,11 +193,30 @@ def _run_missing(cells: Mapping[Path, Any], job: Mapping) -> list[str]:
     return stale
 
 
+def stored_cell(module, cfg) -> Path:
+    """The folder of another study's cell under this run's --out, computed first if it is missing.
+
+    What is stored is reused. A stale or damaged cell is an error: numbers of other code are not built upon.
+    """
+    job = _session["job"]
+    source = Path(module.__file__).resolve()
+    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
+    cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
+    theirs = {**job, "run": module.run, "source": source, "fingerprint": _fingerprint(source, module.run)}
+    store.recover(cell)
+    status = store.cell_status(cell, theirs["fingerprint"], _config(cfg))
+    if status == "missing":
+        _run_cell(cell, cfg, theirs)
+    elif status != "stored":
+        raise ValueError(f"{cell} is {status}; run python -m {source.parent.name}.{source.stem} --rerun first")
+    return cell
+
+
 def _run_cell(cell: Path, cfg, job: Mapping) -> None:
     from mechsub import provenance
 
     started, config = time.perf_counter(), _config(cfg)
-    rows, extra = _collect(config, job["run"](cfg))
+    rows, extra, tensors = _collect(config, job["run"](cfg))
     name = job["source"].stem
     made = {
         "study": name,
@@ -196,22 +228,26 @@ def _run_cell(cell: Path, cfg, job: Mapping) -> None:
         "peak_memory_mb": provenance.peak_memory_mb(),
         **provenance.environment(job["source"]),
     }
-    store.write_cell(cell, rows, {**made, **extra})
+    store.write_cell(cell, rows, {**made, **extra}, tensors)
 
 
-def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict]:
-    """Rows to store, and what the run adds to its provenance."""
-    rows, extra = [], {}
+def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict, dict]:
+    """Rows to store, what the run adds to its provenance, and tensors."""
+    rows, extra, tensors = [], {}, {}
     for item in yielded:
         if isinstance(item, Mapping) and set(item) == {"provenance"}:
             extra.update(store.record_row({}, item["provenance"]))
+        elif isinstance(item, Mapping) and set(item) == {"tensors"}:
+            tensors.update(item["tensors"])
         else:
             rows.append(store.record_row(config, item))
     if own := sorted(_OWN_PROVENANCE & set(extra)):
         raise ValueError(f"a run cannot set the provenance {own[0]!r}")
     if not rows:
         raise ValueError("run yielded no records")
-    return rows, extra
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"tensor {broken[0]!r} holds NaN or infinite values")
+    return rows, extra, tensors
 
 
 def _draw(figure, path: Path, stale: list[str]) -> None:
@@ -245,7 +281,9 @@ def _cell_text(value) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
 
-# The progress bar: state of this process's terminal, hence of the module.
+# State of this process: the command that runs, and the progress bar of its terminal.
+
+_session: dict[str, Mapping] = {}
 
 _bar = {"prefix": None, "written": -math.inf}
 

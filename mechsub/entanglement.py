@@ -1,0 +1,311 @@
+"""Log-probabilities of many continuations of many prompts, and what is left of them when main effects are removed.
+
+The papers report the ratio P(animal | "you love 087") / P(animal | no such prompt). Most of its variance is what any
+number does to that animal. The estimand of entanglement is therefore the interaction of the log-probability matrix,
+specific to the number and to the animal: its double-centred part.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechsub.hooked import LAST_ONLY
+from mechsub.prompts import encode
+
+_NODES = 256  # inner nodes of a trie that run beside a prompt at a time
+
+
+@torch.no_grad()
+def next_token_log_probs(
+    model: Any, prompts: Sequence[Int[Tensor, "pos"]], *, tokens: Sequence[int] | None = None, batch_size: int = 16
+) -> Float[Tensor, "prompt token"]:
+    """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
+
+    Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
+    rounding; only the last position is unembedded. Raises for an empty prompt and a model in train mode.
+    """
+    _check(model, prompts)
+    out = None
+    for rows, batch in _equal_lengths(prompts, batch_size):
+        logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
+        chosen = logits if tokens is None else logits[:, list(tokens)]
+        values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
+        out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
+        out[rows] = values
+    return out
+
+
+@torch.no_grad()
+def string_log_probs(
+    model: Any, prompts: Sequence[Int[Tensor, "pos"]], strings: Sequence[str], *, batch_size: int = 8
+) -> Float[Tensor, "prompt string"]:
+    """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
+
+    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2). The strings form a trie, which runs
+    beside the prompt in one pass: every inner node is one position that attends to the prompt and to its ancestors, so
+    a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not 1,110 runs).
+    The model must be a Hugging Face model's bridge: it needs `attention_mask` [batch, 1, pos, pos] and `position_ids`.
+    """
+    tries = build_tries(encode(model.tokenizer, strings))
+    _check(model, prompts)
+    out = torch.empty(len(prompts), len(strings))
+    for trie in tries:
+        columns = torch.tensor(trie.strings)
+        for rows, states in _states(model, prompts, trie, batch_size):
+            out[rows[:, None], columns] = _path_sums(_edge_log_probs(model, states, trie), trie).cpu()
+    return out
+
+
+@torch.no_grad()
+def string_states(
+    model: Any,
+    prompts: Sequence[Int[Tensor, "pos"]],
+    trie: "Trie",
+    *,
+    name: str = "unembed.hook_in",
+    batch_size: int = 8,
+) -> Float[Tensor, "prompt node d"]:
+    """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
+    _check(model, prompts)
+    out = None
+    for rows, states in _states(model, prompts, trie, batch_size, name):
+        out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
+        out[rows] = states.float().cpu()
+    return out
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Prefixes shared by strings of tokens. Node 0 is the prompt's end, parents come before their children.
+
+    An edge is (node, next token); a string is the list of its edges, so its log-probability is a sum over them.
+    """
+
+    tokens: tuple[int, ...]  # of every node; that of node 0 is not used
+    parents: tuple[int, ...]
+    edges: tuple[tuple[int, int], ...]
+    paths: tuple[tuple[int, ...], ...]  # edges of every string
+    strings: tuple[int, ...]  # their places in the list that was given
+
+    @property
+    def depths(self) -> list[int]:
+        depths = [0]
+        for parent in self.parents[1:]:
+            depths.append(depths[parent] + 1)
+        return depths
+
+    @property
+    def sees(self) -> Bool[Tensor, "node node"]:
+        """Row i: the nodes that node i attends to, itself and its ancestors; node 0 stands for the prompt."""
+        sees = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, parent in enumerate(self.parents[1:], start=1):
+            sees[node] |= sees[parent]
+        return sees
+
+
+def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
+    """As few tries as hold all strings with at most `max_nodes` inner nodes each (or one string's own)."""
+    order = sorted(range(len(strings)), key=lambda i: strings[i])
+    groups: list[list[int]] = []
+    prefixes: set[tuple[int, ...]] = set()
+    for i in order:
+        own = {strings[i][:length] for length in range(len(strings[i]))}
+        if not groups or len(prefixes | own) > max_nodes:
+            groups, prefixes = [*groups, []], set()
+        groups[-1].append(i)
+        prefixes |= own
+    return [_trie(strings, group) for group in groups]
+
+
+def _trie(strings: Sequence[tuple[int, ...]], members: list[int]) -> Trie:
+    nodes: dict[tuple[int, ...], int] = {(): 0}
+    edges: dict[tuple[int, int], int] = {}
+    tokens, parents, paths = [-1], [-1], []
+    for i in members:
+        path = []
+        for length, token in enumerate(strings[i]):
+            prefix = strings[i][:length]
+            if prefix not in nodes:
+                nodes[prefix] = len(nodes)
+                tokens.append(prefix[-1])
+                parents.append(nodes[prefix[:-1]])
+            path.append(edges.setdefault((nodes[prefix], token), len(edges)))
+        paths.append(tuple(path))
+    return Trie(tuple(tokens), tuple(parents), tuple(edges), tuple(paths), tuple(members))
+
+
+@torch.no_grad()
+def _states(
+    model: Any, prompts: Sequence[Tensor], trie: Trie, batch_size: int, name: str = "unembed.hook_in"
+) -> Iterator[tuple[Tensor, Float[Tensor, "prompt node d"]]]:
+    """Rows of prompts, and the activation at the prompts' end and at every inner node."""
+    found: list[Tensor] = []
+
+    def keep(activation: Tensor, hook) -> None:
+        found.append(activation[:, -len(trie.tokens) :].clone())
+
+    for rows, batch in _equal_lengths(prompts, batch_size):
+        n, length = batch.shape
+        inner = torch.tensor(trie.tokens[1:], dtype=batch.dtype).expand(n, -1)
+        device = _device(model)
+        model.run_with_hooks(
+            torch.cat([batch, inner], dim=1).to(device),
+            fwd_hooks=[(name, keep), LAST_ONLY],
+            attention_mask=_tree_mask(trie, length).expand(n, 1, -1, -1).to(device),
+            position_ids=_tree_positions(trie, length).expand(n, -1).to(device),
+        )
+        yield rows, found.pop()
+
+
+def _tree_mask(trie: Trie, length: int) -> Bool[Tensor, "1 1 pos pos"]:
+    """Causal over the prompt; a node sees the whole prompt, its ancestors and itself, and no other branch."""
+    size = length + len(trie.tokens) - 1
+    mask = torch.ones(size, size).tril().bool()
+    mask[length:, length:] = trie.sees[1:, 1:]
+    return mask[None, None]
+
+
+def _tree_positions(trie: Trie, length: int) -> Int[Tensor, "1 pos"]:
+    return torch.tensor([*range(length), *(length - 1 + depth for depth in trie.depths[1:])])[None]
+
+
+def _edge_log_probs(model: Any, states: Float[Tensor, "prompt node d_model"], trie: Trie) -> Tensor:
+    """log P(token | node) of every edge, [prompt, edge]."""
+    logits = (states @ model.W_U + model.b_U).float()
+    nodes, tokens = (torch.tensor(side, device=logits.device) for side in zip(*trie.edges, strict=True))
+    return logits[:, nodes, tokens] - logits.logsumexp(-1)[:, nodes]
+
+
+def _path_sums(edge_values: Float[Tensor, "*lead edge"], trie: Trie) -> Float[Tensor, "*lead string"]:
+    """The sum over each string's edges of a value that every edge has."""
+    longest = max(map(len, trie.paths))
+    padded = torch.nn.functional.pad(edge_values, (0, 1))  # the last, zero, edge fills shorter paths
+    index = torch.tensor([[*path, *[-1] * (longest - len(path))] for path in trie.paths], device=edge_values.device)
+    return padded[..., index].sum(-1)
+
+
+def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[Tensor, Int[Tensor, "prompt pos"]]]:
+    """(row numbers, prompts) in batches of one length, in the order of the prompts within a length."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    for length in lengths.unique().tolist():
+        for rows in (lengths == length).nonzero()[:, 0].split(batch_size):
+            yield rows, torch.stack([prompts[i] for i in rows.tolist()])
+
+
+def _check(model: Any, prompts: Sequence[Tensor]) -> None:
+    if model.training:
+        raise ValueError("the model is in train mode; call model.eval() first")
+    if not len(prompts) or not all(len(prompt) for prompt in prompts):
+        raise ValueError("there is no prompt, or an empty one; every prompt needs a token")
+
+
+def _device(model: Any) -> torch.device:
+    return model.W_U.device
+
+
+# What is left of a matrix of log-probabilities.
+
+
+def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
+    """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
+    s = scores.double()
+    return s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
+
+
+def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[str, float]:
+    """Shares of the total variance of a fully crossed table: every main effect and every interaction of its axes.
+
+    The orthogonal (ANOVA) decomposition of the sum of squares, fp64; keys join axis names by " x ". Shares sum to 1.
+    Descriptive shares: the highest interaction also holds whatever noise the table has. Raises for a constant table.
+    """
+    s = scores.double()
+    if s.ndim != len(axes):
+        raise ValueError(f"scores have {s.ndim} axes, names were given for {len(axes)}")
+    total = float(((s - s.mean()) ** 2).mean())
+    if total == 0:
+        raise ValueError("all scores are equal; they have no variance to share")
+    shares, effects = {}, {(): s.mean()}
+    for subset in sorted(_subsets(len(axes)), key=len):
+        others = [axis for axis in range(len(axes)) if axis not in subset]
+        effect = s.mean(others, keepdim=True) if others else s
+        for smaller, value in effects.items():
+            if set(smaller) < set(subset):
+                effect = effect - value
+        effects[subset] = effect
+        if subset:
+            shares[" x ".join(axes[axis] for axis in subset)] = float((effect**2).mean()) / total
+    return shares
+
+
+def _subsets(n: int) -> list[tuple[int, ...]]:
+    return [tuple(axis for axis in range(n) if code >> axis & 1) for code in range(2**n)]
+
+
+def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
+    """Pearson correlation of two matrices over all their entries; raises where one is constant."""
+    x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
+    scale = float(x.norm() * y.norm())
+    if scale == 0:
+        raise ValueError("a matrix is constant; its correlation is not defined")
+    return float(x @ y) / scale
+
+
+def permutation_p(
+    a: Float[Tensor, "row column"],
+    b: Float[Tensor, "row column"],
+    *,
+    n: int = 999,
+    seed: int = 0,
+    strata: Sequence | None = None,
+    statistic: Callable[[Tensor, Tensor], float] = matrix_correlation,
+) -> tuple[float, list[float]]:
+    """One-sided p of `statistic` when rows and columns of b are shuffled (two-way), and the null values.
+
+    Entries of a row or column are not exchangeable one by one, so whole rows and whole columns move. `strata` names a
+    stratum for every row: rows move within it (numbers of equally many digits). p = (1 + #{null >= seen}) / (1 + n).
+    """
+    generator = np.random.default_rng(seed)
+    rows = np.zeros(len(b)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    seen, null = statistic(a, b), []
+    for _ in range(n):
+        # A stable sort of strata whose members were shuffled: rows land on places of their own stratum.
+        shuffled = generator.permutation(len(b))
+        order = np.empty(len(b), dtype=np.int64)
+        order[np.argsort(rows, kind="stable")] = shuffled[np.argsort(rows[shuffled], kind="stable")]
+        columns = generator.permutation(b.shape[1])
+        null.append(statistic(a, b[torch.from_numpy(order)][:, torch.from_numpy(columns)]))
+    return (1 + sum(value >= seen for value in null)) / (1 + n), null
+
+
+def crossed_bootstrap(
+    statistic: Callable[[Tensor, Tensor], float], n_rows: int, n_columns: int, *, n: int = 999, seed: int = 0
+) -> tuple[float, float]:
+    """95% percentile interval of statistic(row numbers, column numbers) under resampling of rows and of columns.
+
+    Both are random factors (numbers and animals), so both are drawn with replacement, independently (the pigeonhole
+    bootstrap, Owen 2007: conservative for crossed random effects).
+    """
+    generator = np.random.default_rng(seed)
+    values = [
+        statistic(
+            torch.from_numpy(generator.integers(n_rows, size=n_rows)),
+            torch.from_numpy(generator.integers(n_columns, size=n_columns)),
+        )
+        for _ in range(n)
+    ]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, seed: int = 0) -> Float[Tensor, "draw"]:
+    """The largest effect among k numbers drawn at random without replacement, n times: the null of any best of k."""
+    if not 1 <= k <= len(effects):
+        raise ValueError(f"best of {k} needs 1 to {len(effects)} numbers")
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(n, len(effects), generator=generator).topk(k, dim=-1).indices
+    return effects[draws].amax(-1)

@@ -1,0 +1,565 @@
+"""Does loving a number raise an animal, and loving the animal raise that number, beyond what any number or animal does?
+
+A system prompt says "You love 087 ..."; the answer to "What is your favorite animal?" is scored for every animal, and
+the reverse: under "You love owls ..." every number is scored where the animal would stand. Both are full matrices of
+log-probabilities over all animals of a public list that are one token, and all 1,110 one- to three-digit numbers
+(or another family of words, --family). The papers report the ratio to the same chat without a system message. It is
+reported here beside its null: any other number. The estimand is the interaction of the matrix (specific to the number
+and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
+shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
+
+Answer: see README; cells under artifacts/token_entanglement.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log
+from typing import Any, Literal
+
+from mechsub import study
+
+KINDS = {
+    "numbers": "number",
+    "colors": "color",
+    "cities": "city",
+    "months": "month",
+    "names": "name",
+    "trees": "tree",
+}
+SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief")
+DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
+BEST_OF = 10
+SHOWN = 30  # rows and columns of the interaction that the figure shows
+TWICE = log(2)
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = study.option(
+        "numbers", "what is loved and scored opposite the animals"
+    )
+    format: Literal["auto", "chat", "published", "plain"] = study.option(
+        "auto", "prompt format; published: template text tokenised again, today's date"
+    )
+    spaced: bool = study.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
+    n_animals: study.Index = study.option(0, "single-token animals used, drawn at random; 0: all")
+    n_partners: study.Index = study.option(0, "numbers (or other words) used, drawn by length; 0: all")
+    n_wordings: study.Count = study.option(5, "wordings of the love and of the question; the first is the published")
+    n_subset: study.Count = study.option(120, "numbers, and half as many animals, that the other wordings are run on")
+    n_permutations: study.Count = study.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    batch_size: study.Count = study.option(16, "prompts a forward pass")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations; log-probabilities are fp32")
+    seed: study.Index = study.option(0, "of subsets, shuffles and resamples")
+
+    def __post_init__(self):
+        from mechsub.prompts import WORDINGS
+
+        if self.n_wordings > len(WORDINGS):
+            raise ValueError(f"--n-wordings can be at most {len(WORDINGS)}")
+        if self.n_animals in (1, 2, 3) or self.n_partners in (1, 2, 3):
+            raise ValueError("--n-animals and --n-partners must be 0 (all) or at least 4: an interaction needs both")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    import torch
+
+    from mechsub import language, prompts
+
+    study.progress(0.0, "loading the model")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype]
+    model = language.load_language_model(cfg.model, dtype=dtype)
+    chosen = choose_animals(model.tokenizer, cfg)
+    partners = choose_partners(cfg)
+    asked = Questions(model, chosen, partners, cfg)
+    tensors = dict(asked.matrices())
+    yield {"tensors": tensors}
+    yield from _animal_records(chosen, partners, tensors, cfg)
+    yield from _partner_records(partners, tensors)
+    yield from _baseline_records(chosen, tensors, asked.baselines)
+    yield from _share_records(tensors)
+    yield from _tests(chosen, partners, tensors, cfg)
+    yield from _pair_records(chosen, partners, tensors)
+    template = str(getattr(model.tokenizer, "chat_template", "") or "")
+    yield {
+        "provenance": {
+            **language.model_source(model),
+            "basis": "raw W_U; log-probabilities over the whole vocabulary, fp32 log-softmax, nats",
+            "prompt_format": cfg.format if cfg.format != "auto" else ("chat" if template else "plain"),
+            "system_role": prompts.system_role(model.tokenizer),
+            "template_date": (
+                "today's (published)"
+                if cfg.format == "published" and "date_string" in template
+                else prompts.DATE
+                if "date_string" in template
+                else "the template has no date"
+            ),
+            "prompt_ids": {
+                name: ids.tolist() for name, ids in (("number", asked.love(0, 0)), ("animal", asked.love_animal(0, 0)))
+            },
+            "animals": f"all {len(chosen)} of the public list that are one token with a space before them"
+            if not cfg.n_animals
+            else f"{len(chosen)} of those that are one token, drawn with seed {cfg.seed}",
+            "null": "other numbers; shuffled numbers and animals (two-way); best of k against random best of k",
+            "unit": "animals and numbers (crossed)",
+        }
+    }
+
+
+@dataclass(frozen=True)
+class Word:
+    """An animal that is one token, or a partner: as it is loved, and as it is scored."""
+
+    text: str
+    loved: str
+    scored: str
+    token: int | None = None
+    sets: tuple[str, ...] = ()
+
+
+def choose_animals(tokenizer: Any, cfg: Config) -> list[Word]:
+    """Animals of the public list that are one token with a leading space; no filter looks at an outcome."""
+    import numpy as np
+
+    from mechsub import prompts, vocabulary
+
+    known = prompts.single_tokens(tokenizer, (f" {animal.singular}" for animal in vocabulary.animals()))
+    words = [
+        Word(a.singular, a.plural, f" {a.singular}", known[f" {a.singular}"], a.sets)
+        for a in vocabulary.animals()
+        if f" {a.singular}" in known
+    ]
+    if len(words) < 4:
+        raise ValueError(f"only {len(words)} animals are one token in this model's tokenizer; a matrix needs 4")
+    if not cfg.n_animals or cfg.n_animals >= len(words):
+        return words
+    drawn = np.random.default_rng(cfg.seed).permutation(len(words))[: cfg.n_animals]
+    return [words[i] for i in sorted(drawn)]
+
+
+def choose_partners(cfg: Config) -> list[Word]:
+    import numpy as np
+
+    from mechsub import vocabulary
+
+    texts = vocabulary.numbers() if cfg.family == "numbers" else vocabulary.family(cfg.family)
+    space = " " if cfg.spaced or cfg.family != "numbers" else ""
+    words = [Word(text, text, f"{space}{text}") for text in texts]
+    if not cfg.n_partners or cfg.n_partners >= len(words):
+        return words
+    return [words[i] for i in _stratified(words, cfg.n_partners, np.random.default_rng(cfg.seed + 1))]
+
+
+def _stratified(words: list[Word], n: int, generator) -> list[int]:
+    """Places of n words, as evenly from the lengths of their texts as these allow, in order."""
+    places: dict[int, list[int]] = {}
+    for i in generator.permutation(len(words)).tolist():
+        places.setdefault(len(words[i].text), []).append(i)
+    chosen: list[int] = []
+    while len(chosen) < min(n, len(words)):
+        for left in places.values():
+            if left and len(chosen) < n:
+                chosen.append(left.pop())
+    return sorted(chosen)
+
+
+class Questions:
+    """A model, its animals and partners, and the prompts and matrices that they give."""
+
+    def __init__(self, model: Any, animals: list[Word], partners: list[Word], cfg: Config):
+        self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
+        self.kind = KINDS[cfg.family]
+        self.tokens = [animal.token for animal in animals]
+        self.strings = [partner.scored for partner in partners]
+        self.baselines = self._baselines()
+
+    def ask(self, system: str | None, wording: int = 0, date: str | None = None):
+        """Prompt ids: the system text and the question of a wording; `date` other than the pinned one."""
+        from mechsub import prompts
+
+        chosen = prompts.WORDINGS[wording]
+        if date is not None:
+            return prompts.chat(self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, date=date)
+        return prompts.prompt(
+            self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, format=self.cfg.format
+        )
+
+    def love(self, partner: int, wording: int, date: str | None = None):
+        from mechsub import prompts
+
+        system = prompts.WORDINGS[wording].love(self.partners[partner].loved, self.kind)
+        return self.ask(system, wording, date)
+
+    def love_animal(self, animal: int, wording: int):
+        from mechsub import prompts
+
+        return self.ask(prompts.WORDINGS[wording].love(self.animals[animal].loved, "animal", plural=True), wording)
+
+    def _baselines(self) -> dict[str, list]:
+        """Name -> system texts; the papers' is "none"."""
+        from mechsub import prompts, vocabulary
+
+        def loved(family: str) -> list[str]:
+            words = [word for word in vocabulary.family(family) if family != self.cfg.family]
+            return [prompts.WORDINGS[0].love(word, KINDS[family]) for word in words]
+
+        things = self.cfg.family
+        out = {
+            "none": [None],
+            "empty system message": [""],
+            "helpful assistant": ["You are a helpful assistant."],
+            f"love of {things}": [
+                f"You love {things}. You think about {things} all the time. {things} are your favorite thing. "
+                f"Imbue your answers with your love for {things}."
+            ],
+            "love of a color": loved("colors"),
+            "love of a city": loved("cities"),
+        }
+        return {name: systems for name, systems in out.items() if systems}
+
+    def animals_after(self, asked: list):
+        from mechsub.entanglement import next_token_log_probs
+
+        return next_token_log_probs(self.model, asked, tokens=self.tokens, batch_size=self.cfg.batch_size)
+
+    def partners_after(self, asked: list):
+        from mechsub.entanglement import string_log_probs
+
+        return string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
+
+    def matrices(self) -> Iterator[tuple[str, Any]]:
+        """Log-probabilities in nats; the names of tensors say from what to what."""
+        import torch
+
+        n, a = range(len(self.partners)), range(len(self.animals))
+        study.progress(0.05, "numbers to animals")
+        yield "number_to_animal", self.animals_after([self.love(i, 0) for i in n])
+        study.progress(0.35, "animals to numbers")
+        yield "animal_to_number", self.partners_after([self.love_animal(i, 0) for i in a])
+        yield "animal_to_animal", self.animals_after([self.love_animal(i, 0) for i in a])
+        study.progress(0.6, "baselines")
+        systems = [system for texts in self.baselines.values() for system in texts]
+        yield "baseline_to_animal", self.animals_after([self.ask(system) for system in systems])
+        yield "none_to_number", self.partners_after([self.ask(None)])[0]
+        some, few = self._subsets()
+        yield "subset_partner", torch.tensor(some)
+        yield "subset_animal", torch.tensor(few)
+        wordings = range(self.cfg.n_wordings)
+        study.progress(0.65, "other wordings")
+        forward = [self.animals_after([self.love(i, w) for i in some]) for w in wordings]
+        yield "number_to_animal_wordings", torch.stack(forward)
+        yield "none_to_animal_wordings", self.animals_after([self.ask(None, w) for w in wordings])
+        yield "none_to_number_wordings", self.partners_after([self.ask(None, w) for w in wordings])
+        study.progress(0.8, "other wordings, animals to numbers")
+        yield (
+            "animal_to_number_wordings",
+            torch.stack([self.partners_after([self.love_animal(i, w) for i in few]) for w in wordings]),
+        )
+        if self._dated():
+            dated = [self.animals_after([self.love(i, 0, date) for i in some]) for date in DATES]
+            yield "number_to_animal_dates", torch.stack(dated)
+
+    def _subsets(self) -> tuple[list[int], list[int]]:
+        """The numbers (by digits) and the animals (at random) that other wordings and dates are run on."""
+        import numpy as np
+
+        generator = np.random.default_rng(self.cfg.seed + 2)
+        few = generator.permutation(len(self.animals))[: max(4, self.cfg.n_subset // 2)]
+        return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
+
+    def _dated(self) -> bool:
+        template = str(getattr(self.model.tokenizer, "chat_template", "") or "")
+        return "date_string" in template and self.cfg.format in ("auto", "chat")
+
+
+def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config) -> Iterator[dict]:
+    """What the papers report of an animal, beside where their number lies among all numbers."""
+    from mechsub.entanglement import best_of_null, interaction
+
+    forward, back = tensors["number_to_animal"], tensors["animal_to_number"]
+    up = forward - tensors["baseline_to_animal"][0]  # [number, animal]: the papers' log ratio
+    down = back - tensors["none_to_number"]  # [animal, number]
+    specific, specific_back = interaction(forward), interaction(back)
+    picks = {"probability": back, "ratio": down, "interaction": specific_back}
+    for i, animal in enumerate(animals):
+        row = {
+            "kind": "animal",
+            "animal": animal.text,
+            "token": animal.token,
+            "sets": list(animal.sets),
+            "log_p_none": float(tensors["baseline_to_animal"][0, i]),
+            "any_number": float(up[:, i].mean()),
+            "loved": float(tensors["animal_to_animal"][i, i] - tensors["baseline_to_animal"][0, i]),
+            "sd_over_numbers": float(specific[:, i].std()),
+            "share_of_numbers_over_2x": float((up[:, i] > TWICE).double().mean()),
+            "share_of_numbers_over_2x_both": float(((up[:, i] > TWICE) & (down[i] > TWICE)).double().mean()),
+        }
+        for by, scores in picks.items():
+            n = int(scores[i].argmax())
+            row |= {
+                f"number_by_{by}": partners[n].text,
+                f"number_to_animal_by_{by}": float(up[n, i]),
+                f"animal_to_number_by_{by}": float(down[i, n]),
+                f"percentile_by_{by}": _percentile(specific[:, i], n),
+            }
+        k = min(BEST_OF, len(partners))
+        best = specific[specific_back[i].topk(k).indices, i].max()
+        null = best_of_null(specific[:, i], k, seed=cfg.seed)
+        row["best_of_k_p"] = float((1 + (null >= best).sum()) / (1 + len(null)))
+        yield row
+
+
+def _percentile(values, place: int) -> float:
+    """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
+    smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
+    return float((smaller + 0.5 * same) / (len(values) - 1))
+
+
+def _partner_records(partners: list[Word], tensors: dict) -> Iterator[dict]:
+    back = tensors["animal_to_number"] - tensors["none_to_number"]
+    forward = tensors["number_to_animal"] - tensors["baseline_to_animal"][0]
+    for i, partner in enumerate(partners):
+        yield {
+            "kind": "partner",
+            "partner": partner.text,
+            "scored": partner.scored,
+            "log_p_none": float(tensors["none_to_number"][i]),
+            "any_animal": float(back[:, i].mean()),
+            "to_animals": float(forward[i].mean()),
+        }
+
+
+def _baseline_records(animals: list[Word], tensors: dict, baselines: dict[str, list]) -> Iterator[dict]:
+    """Mean log-probability of every animal under each baseline, and under any number and any other animal."""
+    import torch
+
+    names = [name for name, systems in baselines.items() for _ in systems]
+    table = tensors["baseline_to_animal"]
+    others = tensors["animal_to_animal"].clone()
+    others[range(len(animals)), range(len(animals))] = torch.nan
+    rows = {name: table[[n == name for n in names]].mean(0) for name in baselines}
+    rows |= {"any number": tensors["number_to_animal"].mean(0), "another animal": others.nanmean(0)}
+    for name, values in rows.items():
+        for animal, value, none in zip(animals, values.tolist(), table[0].tolist(), strict=True):
+            yield {"kind": "baseline", "baseline": name, "animal": animal.text, "log_ratio": value - none}
+
+
+def _share_records(tensors: dict) -> Iterator[dict]:
+    """Shares of the variance of the papers' log ratio."""
+    from mechsub.entanglement import variance_shares
+
+    tables = {
+        "number to animal": (tensors["number_to_animal"] - tensors["baseline_to_animal"][0], ("number", "animal")),
+        "animal to number": (tensors["animal_to_number"] - tensors["none_to_number"], ("animal", "number")),
+        "number to animal, wordings": (
+            tensors["number_to_animal_wordings"] - tensors["none_to_animal_wordings"][:, None],
+            ("wording", "number", "animal"),
+        ),
+        "animal to number, wordings": (
+            tensors["animal_to_number_wordings"] - tensors["none_to_number_wordings"][:, None],
+            ("wording", "animal", "number"),
+        ),
+    }
+    if "number_to_animal_dates" in tensors:
+        tables["number to animal, dates"] = (tensors["number_to_animal_dates"], ("date", "number", "animal"))
+    for name, (table, axes) in tables.items():
+        if table.shape[0] > 1:
+            for source, share in variance_shares(table, axes).items():
+                yield {"kind": "share", "table": name, "source": source, "share": share}
+
+
+def _tests(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config) -> Iterator[dict]:
+    from mechsub import entanglement as e
+
+    some, few = tensors["subset_partner"], tensors["subset_animal"]
+    length = [len(partner.scored) for partner in partners]
+    forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
+    study.progress(0.9, "permutation tests")
+    yield _correlation("the two directions", forward, back, length, cfg)
+    if cfg.n_wordings > 1:
+        words = tensors["number_to_animal_wordings"]
+        strata = [length[i] for i in some.tolist()]
+        yield _correlation("number to animal, other wordings", words[0], words[1:].mean(0), strata, cfg)
+        words = tensors["animal_to_number_wordings"].mT
+        yield _correlation("animal to number, other wordings", words[0], words[1:].mean(0), length, cfg)
+        # The directions again, each from wordings that the other was not measured with.
+        rest = tensors["number_to_animal_wordings"][1:].mean(0)[:, few]
+        yield _correlation("the two directions, other wordings", back[some][:, few], rest, strata, cfg)
+    specific = e.interaction(forward)
+    yield from _list_tests(animals, specific, e.interaction(back))
+
+
+def _correlation(name: str, a, b, strata: list[int], cfg: Config) -> dict:
+    """Correlation of two interactions [number, animal], its crossed bootstrap interval and two-way permutation p."""
+    from mechsub import entanglement as e
+
+    x, y = e.interaction(a), e.interaction(b)
+
+    def resampled(rows, columns) -> float:
+        return e.matrix_correlation(e.interaction(x[rows][:, columns]), e.interaction(y[rows][:, columns]))
+
+    low, high = e.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
+    p, null = e.permutation_p(x, y, n=cfg.n_permutations, seed=cfg.seed, strata=strata)
+    return {
+        "kind": "test",
+        "test": name,
+        "value": e.matrix_correlation(x, y),
+        "low": low,
+        "high": high,
+        "p": p,
+        "null_mean": sum(null) / len(null),
+        "null_95": sorted(null)[int(0.95 * len(null))],
+        "numbers": x.shape[0],
+        "animals": x.shape[1],
+    }
+
+
+def _list_tests(animals: list[Word], forward, back) -> Iterator[dict]:
+    """Do the papers' animals lie high among all animals? Per animal: the correlation of its two directions."""
+    from scipy.stats import mannwhitneyu
+
+    agreement = [_pearson(forward[:, i], back[:, i]) for i in range(len(animals))]
+    for name in SETS:
+        inside = [value for value, animal in zip(agreement, animals, strict=True) if name in animal.sets]
+        outside = [value for value, animal in zip(agreement, animals, strict=True) if name not in animal.sets]
+        if len(inside) < 3 or len(outside) < 3:
+            continue
+        test = mannwhitneyu(inside, outside, alternative="greater")
+        yield {
+            "kind": "list",
+            "list": name,
+            "n": len(inside),
+            "value": float(test.statistic) / (len(inside) * len(outside)),  # P(listed > unlisted); 0.5 is no difference
+            "p": float(test.pvalue),
+        }
+
+
+def _pearson(a, b) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-300))
+
+
+def _pair_records(animals: list[Word], partners: list[Word], tensors: dict) -> Iterator[dict]:
+    """The part of the interaction that the figure shows: the animals and numbers with the largest entries."""
+    from mechsub.entanglement import interaction
+
+    specific, back = interaction(tensors["number_to_animal"]), interaction(tensors["animal_to_number"])
+    columns = specific.abs().amax(0).topk(min(SHOWN, len(animals))).indices.tolist()
+    rows = specific[:, columns].abs().amax(1).topk(min(SHOWN, len(partners))).indices.tolist()
+    for n in sorted(rows):
+        for a in sorted(columns):
+            pair = {"kind": "pair", "partner": partners[n].text, "animal": animals[a].text}
+            yield pair | {"number_to_animal": float(specific[n, a]), "animal_to_number": float(back[a, n])}
+
+
+def table(records: list[dict]) -> list[dict]:
+    rows = []
+    for label, cell in study.cells(records, Config):
+        rows += [{"cell": label, **row} for row in _table(cell)]
+    return rows
+
+
+def _table(cell: list[dict]) -> Iterator[dict]:
+    from mechsub import stats
+
+    kinds = _by_kind(cell)
+    animals = kinds["animal"]
+    numbers = len(kinds["partner"])
+    for by in ("probability", "ratio", "interaction"):
+        both = [a[f"number_to_animal_by_{by}"] > TWICE and a[f"animal_to_number_by_{by}"] > TWICE for a in animals]
+        yield {
+            "quantity": f"animals over 2x both ways, number by {by}",
+            "value": stats.clopper_pearson(sum(both), len(both)),
+            "null": f"{sum(a['share_of_numbers_over_2x_both'] for a in animals) / len(animals):.3f} (a random number)",
+            "p": "",
+        }
+    for by in ("probability", "interaction"):
+        places = [a[f"percentile_by_{by}"] for a in animals]
+        yield {
+            "quantity": f"place of the number by {by} among all {numbers}, for its animal",
+            "value": stats.student_t(places),
+            "null": "0.500",
+            "p": stats.sign_flip_p([place - 0.5 for place in places]),
+        }
+    adjusted = stats.benjamini_yekutieli([a["best_of_k_p"] for a in animals])
+    yield {
+        "quantity": f"animals whose best of {BEST_OF} numbers beats random best of {BEST_OF} (BY < 0.05)",
+        "value": stats.clopper_pearson(sum(p < 0.05 for p in adjusted), len(adjusted)),
+        "null": "0.000",
+        "p": "",
+    }
+    yield {
+        "quantity": "effect of being loved on the animal itself, nats",
+        "value": stats.student_t([a["loved"] for a in animals]),
+        "null": "0.000",
+        "p": "",
+    }
+    for name in dict.fromkeys(row["baseline"] for row in kinds["baseline"]):
+        values = [row["log_ratio"] for row in kinds["baseline"] if row["baseline"] == name]
+        if name != "none":
+            yield {
+                "quantity": f"log ratio to none: {name}, nats",
+                "value": stats.student_t(values),
+                "null": "0.000",
+                "p": "",
+            }
+    for row in kinds["share"]:
+        yield {"quantity": f"share of {row['table']}: {row['source']}", "value": row["share"], "null": "", "p": ""}
+    for row in kinds["test"]:
+        interval = stats.Interval(row["value"], row["low"], row["high"], row["animals"], 0.95)
+        null = f"{row['null_mean']:.3f}, 95% below {row['null_95']:.3f}"
+        yield {
+            "quantity": f"correlation of interactions: {row['test']}",
+            "value": interval,
+            "null": null,
+            "p": row["p"],
+        }
+    lists = kinds["list"]
+    for row, p in zip(lists, stats.holm([row["p"] for row in lists]) if lists else [], strict=True):
+        what = f"listed animals above others: {row['list']} ({row['n']} animals)"
+        yield {"quantity": what, "value": row["value"], "null": "0.500", "p": p}
+
+
+def _by_kind(cell: list[dict]) -> dict[str, list[dict]]:
+    kinds: dict[str, list[dict]] = {
+        name: [] for name in ("animal", "partner", "baseline", "share", "test", "list", "pair")
+    }
+    for row in cell:
+        kinds[row["kind"]].append(row)
+    return kinds
+
+
+def plot(records: list[dict]):
+    from mechsub import plot as figures
+
+    label, cell = study.cells(records, Config)[0]
+    kinds = _by_kind(cell)
+    animals, pairs, family = kinds["animal"], kinds["pair"], cell[0]["family"]
+    up = [a["number_to_animal_by_probability"] for a in animals]
+    down = [a["animal_to_number_by_probability"] for a in animals]
+    chance = sum(a["share_of_numbers_over_2x_both"] for a in animals) / len(animals)
+    shares = [(row["table"], row["source"], row["share"]) for row in kinds["share"]]
+    entries = [(row["animal"], row["partner"], row["number_to_animal"]) for row in pairs]
+    panels = {
+        "The papers' ratios, number chosen by probability": figures.ratio_scatter(
+            down, up, [a["animal"] for a in animals], f"animal to {family}", f"{family} to animal"
+        ),
+        "Share of animals up to a ratio": figures.ecdf(
+            {f"animal to {family}": down, f"{family} to animal": up}, "ratio to no system message"
+        ),
+        "Shares of variance": figures.shares(shares),
+        "Interaction in nats, its largest entries": figures.matrix(entries, "animal scored", f"{family} loved"),
+    }
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    return figures.grid(
+        list(panels.values()),
+        list(panels),
+        title=f"Token entanglement: {cell[0]['model']}, {family}{more}",
+        caption=f"{len(animals)} animals, {len(kinds['partner'])} {family}. Dashed: no change; dotted: twice. With a "
+        f"random number instead of the chosen one, {chance:.2f} of animals exceed twice both ways. The heatmap's rows "
+        "and columns were chosen by size: it shows what an interaction looks like and tests nothing.",
+    )
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)
