@@ -22,7 +22,7 @@ _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
 @torch.no_grad()
 def next_token_log_probs(
-    model: Any, prompts: Sequence[Int[Tensor, "pos"]], *, tokens: Sequence[int] | None = None, batch_size: int = 16
+    model: Any, prompts: Sequence[Int[Tensor, "_"]], *, tokens: Sequence[int] | None = None, batch_size: int = 16
 ) -> Float[Tensor, "prompt token"]:
     """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
 
@@ -42,7 +42,7 @@ def next_token_log_probs(
 
 @torch.no_grad()
 def string_log_probs(
-    model: Any, prompts: Sequence[Int[Tensor, "pos"]], strings: Sequence[str], *, batch_size: int = 8
+    model: Any, prompts: Sequence[Int[Tensor, "_"]], strings: Sequence[str], *, batch_size: int = 8
 ) -> Float[Tensor, "prompt string"]:
     """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
 
@@ -64,7 +64,7 @@ def string_log_probs(
 @torch.no_grad()
 def string_states(
     model: Any,
-    prompts: Sequence[Int[Tensor, "pos"]],
+    prompts: Sequence[Int[Tensor, "_"]],
     trie: "Trie",
     *,
     name: str = "unembed.hook_in",
