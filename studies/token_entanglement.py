@@ -28,6 +28,7 @@ KINDS = {
 }
 SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief")
 DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
+N_WORDINGS = 5  # of mechsub.prompts.WORDINGS, whose import would cost every --help seconds
 BEST_OF = 10
 SHOWN = 30  # rows and columns of the interaction that the figure shows
 TWICE = log(2)
@@ -53,10 +54,8 @@ class Config:
     seed: study.Index = study.option(0, "of subsets, shuffles and resamples")
 
     def __post_init__(self):
-        from mechsub.prompts import WORDINGS
-
-        if self.n_wordings > len(WORDINGS):
-            raise ValueError(f"--n-wordings can be at most {len(WORDINGS)}")
+        if self.n_wordings > N_WORDINGS:
+            raise ValueError(f"--n-wordings can be at most {N_WORDINGS}")
         if self.n_animals in (1, 2, 3) or self.n_partners in (1, 2, 3):
             raise ValueError("--n-animals and --n-partners must be 0 (all) or at least 4: an interaction needs both")
 
