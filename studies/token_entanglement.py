@@ -71,7 +71,7 @@ def run(cfg: Config) -> Iterator[dict]:
     chosen = choose_animals(model.tokenizer, cfg)
     partners = choose_partners(cfg)
     asked = Questions(model, chosen, partners, cfg)
-    tensors = dict(asked.matrices())
+    tensors = asked.matrices()
     yield {"tensors": tensors}
     yield from _animal_records(chosen, partners, tensors, cfg)
     yield from _partner_records(partners, tensors)
@@ -226,37 +226,46 @@ class Questions:
 
         return string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
 
-    def matrices(self) -> Iterator[tuple[str, Any]]:
+    def matrices(self) -> dict[str, Any]:
         """Log-probabilities in nats; the names of tensors say from what to what."""
         import torch
 
         n, a = range(len(self.partners)), range(len(self.animals))
         study.progress(0.05, "numbers to animals")
-        yield "number_to_animal", self.animals_after([self.love(i, 0) for i in n])
+        forward = self.animals_after([self.love(i, 0) for i in n])
         study.progress(0.35, "animals to numbers")
-        yield "animal_to_number", self.partners_after([self.love_animal(i, 0) for i in a])
-        yield "animal_to_animal", self.animals_after([self.love_animal(i, 0) for i in a])
+        loved = [self.love_animal(i, 0) for i in a]
+        back, others = self.partners_after(loved), self.animals_after(loved)
         study.progress(0.6, "baselines")
         systems = [system for texts in self.baselines.values() for system in texts]
-        yield "baseline_to_animal", self.animals_after([self.ask(system) for system in systems])
-        yield "none_to_number", self.partners_after([self.ask(None)])[0]
+        out = {
+            "number_to_animal": forward,
+            "animal_to_number": back,
+            "animal_to_animal": others,
+            "baseline_to_animal": self.animals_after([self.ask(system) for system in systems]),
+        }
         some, few = self._subsets()
-        yield "subset_partner", torch.tensor(some)
-        yield "subset_animal", torch.tensor(few)
-        wordings = range(self.cfg.n_wordings)
-        study.progress(0.65, "other wordings")
-        forward = [self.animals_after([self.love(i, w) for i in some]) for w in wordings]
-        yield "number_to_animal_wordings", torch.stack(forward)
-        yield "none_to_animal_wordings", self.animals_after([self.ask(None, w) for w in wordings])
-        yield "none_to_number_wordings", self.partners_after([self.ask(None, w) for w in wordings])
-        study.progress(0.8, "other wordings, animals to numbers")
-        yield (
-            "animal_to_number_wordings",
-            torch.stack([self.partners_after([self.love_animal(i, w) for i in few]) for w in wordings]),
-        )
+        study.progress(0.7, "other wordings")
+        wordings, more = range(self.cfg.n_wordings), range(1, self.cfg.n_wordings)
+        none = [self.ask(None, w) for w in wordings]
+        none_to_number = self.partners_after(none)
+        out |= {
+            "none_to_number": none_to_number[0],
+            "subset_partner": torch.tensor(some),
+            "subset_animal": torch.tensor(few),
+            "number_to_animal_wordings": torch.stack(
+                [forward[some], *(self.animals_after([self.love(i, w) for i in some]) for w in more)]
+            ),
+            "none_to_animal_wordings": self.animals_after(none),
+            "animal_to_number_wordings": torch.stack(
+                [back[few], *(self.partners_after([self.love_animal(i, w) for i in few]) for w in more)]
+            ),
+            "none_to_number_wordings": none_to_number,
+        }
         if self._dated():
-            dated = [self.animals_after([self.love(i, 0, date) for i in some]) for date in DATES]
-            yield "number_to_animal_dates", torch.stack(dated)
+            dated = [self.animals_after([self.love(i, 0, date) for i in some]) for date in DATES[1:]]
+            out["number_to_animal_dates"] = torch.stack([forward[some], *dated])
+        return out
 
     def _subsets(self) -> tuple[list[int], list[int]]:
         """The numbers (by digits) and the animals (at random) that other wordings and dates are run on."""
