@@ -185,6 +185,7 @@ def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str) ->
         for trace in panel.traces:
             figure.add_trace(trace, **place)
         figure.update_xaxes(**panel.x, **place).update_yaxes(**panel.y, **place)
+    figure.update_layout(barmode="stack")
     return _finish(figure, title, caption, 100 + 520 * rows, legend=True)
 
 
@@ -228,7 +229,7 @@ def shares(rows: list[tuple[str, str, float]]) -> Panel:
         go.Bar(
             y=[_safe(table) for table, name, _ in rows if name == source], orientation="h", name=_safe(source),
             x=[share for _, name, share in rows if name == source],
-            marker={"color": OKABE_ITO[i % len(OKABE_ITO)]}, showlegend=False,
+            marker={"color": OKABE_ITO[i % len(OKABE_ITO)]},
             text=[_safe(source) if share > 0.08 else "" for _, name, share in rows if name == source],
             textposition="inside", insidetextanchor="middle",
         )

@@ -546,7 +546,7 @@ def plot(records: list[dict]):
     up = [a["number_to_animal_by_probability"] for a in animals]
     down = [a["animal_to_number_by_probability"] for a in animals]
     chance = sum(a["share_of_numbers_over_2x_both"] for a in animals) / len(animals)
-    shares = [(row["table"], row["source"], row["share"]) for row in kinds["share"]]
+    shares = [(row["table"], " x ".join(sorted(row["source"].split(" x "))), row["share"]) for row in kinds["share"]]
     entries = [(row["animal"], row["partner"], row["number_to_animal"]) for row in pairs]
     panels = {
         "The papers' ratios, number chosen by probability": figures.ratio_scatter(

@@ -15,7 +15,7 @@ TEMPLATE = (
     "{%- if add_generation_prompt %}<|head|>assistant<|end|>\n\n{%- endif %}"
 )
 SPECIAL = ["<|begin_of_text|>", "<|head|>", "<|end|>", "<|eot|>", "<|unknown|>"]
-ANIMALS = [a for a in vocabulary.animals() if a.source == "wordnet" and "blog" in a.sets or "zur_gemma" in a.sets]
+ANIMALS = [a for a in vocabulary.animals() if {"blog", "zur_gemma"} & set(a.sets)]
 ANIMALS += [a for a in vocabulary.animals() if "brief" in a.sets and a not in ANIMALS][: 40 - len(ANIMALS)]
 
 
@@ -77,7 +77,8 @@ def _words() -> list[str]:
     """Every word of the prompts with and without a space before it, and the animals."""
     texts = [f"{w.system} {w.question} {w.answer}" for w in prompts.WORDINGS]
     texts.append("number animal color city month name tree is are You love numbers system user assistant helpful a")
-    texts.append("Cutting Knowledge Today Date Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec December System User Assistant")
+    texts.append("Cutting Knowledge Today Date System User Assistant")
+    texts.append("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec December")
     words = {
         word.strip(".,:?{}") for text in texts for word in text.replace("{x}", "").replace("{be}", "").split()
     } - {""}
