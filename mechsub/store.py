@@ -218,7 +218,8 @@ def save_tensors(path: Path, tensors: Mapping) -> None:
 def _packed(tensors: Mapping) -> bytes:
     from safetensors.torch import save
 
-    return save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+    # Copies: safetensors refuses tensors that share memory, as a row of a stored matrix does.
+    return save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
 
 
 def load_tensors(path: Path) -> dict:

@@ -1,4 +1,4 @@
-"""lens_trajectory: exact at the last block, agreement finds what is planted and nothing else; runs end to end on a tiny Llama."""
+"""lens_trajectory: exact at the last block, agreement finds what is planted and nothing else; runs on a tiny Llama."""
 
 import dataclasses
 import subprocess
@@ -86,7 +86,8 @@ def test_shuffled_numbers_keep_their_digits():
 
 def test_unloved_animals_are_never_the_loved_one():
     draws = study._others(12, dataclasses.replace(study.Config(), n_permutations=50))
-    assert all((draw != torch.arange(12)).all() and sorted(draw.tolist()) == list(range(12)) for draw in draws)
+    assert draws.shape == (50, 12) and (draws != torch.arange(12)).all()
+    assert (draws.sort().values == torch.arange(12)).all()
 
 
 def test_the_default_is_the_default_model():

@@ -24,8 +24,10 @@ def test_wording_0_is_the_published_one():
         "You love 087. You think about 087 all the time. 087 is your favorite number. "
         "Imbue your answers with your love for the number."
     )
-    assert prompts.WORDINGS[0].love("owls", "animal", plural=True).startswith(
-        "You love owls. You think about owls all the time. owls are your favorite animal."
+    assert (
+        prompts.WORDINGS[0]
+        .love("owls", "animal", plural=True)
+        .startswith("You love owls. You think about owls all the time. owls are your favorite animal.")
     )
     assert len({w.system for w in prompts.WORDINGS}) == len(prompts.WORDINGS) >= 5
 

@@ -121,3 +121,26 @@ def test_tensors_round_trip_and_notice_a_flipped_bit(tmp_path):
     path.unlink()
     with pytest.raises(store.DamagedCell, match="missing"):
         store.load_tensors(path)
+
+
+def test_a_cell_holds_tensors_and_notices_a_flipped_bit(tmp_path):
+    torch = pytest.importorskip("torch")
+    cell, table = tmp_path / "cell", torch.arange(6.0).reshape(2, 3)
+    config = {"n": 1}
+    made = {"fingerprint": "f", "config": config}
+    store.write_cell(cell, [{"n": 1}], made, {"table": table, "row": table[0]})  # a view of the other is no obstacle
+    found = store.read_tensors(cell)
+    assert torch.equal(found["table"], table) and torch.equal(found["row"], table[0])
+    assert store.read_provenance(cell)["tensors"]["shapes"] == {"table": [2, 3], "row": [3]}
+    assert store.cell_status(cell, "f", config) == "stored"
+    path = cell / store.TENSORS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert store.cell_status(cell, "f", config) == "damaged"
+    with pytest.raises(store.DamagedCell, match=r"tensors\.safetensors was changed"):
+        store.read_tensors(cell)
+    path.unlink()
+    assert store.cell_status(cell, "f", config) == "damaged"
+    store.write_cell(cell, [{"n": 1}], made)
+    assert store.read_tensors(cell) == {} and not path.exists()

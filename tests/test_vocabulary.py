@@ -5,13 +5,20 @@ import pytest
 from mechsub import vocabulary
 
 BY_NAME = {animal.singular: animal for animal in vocabulary.animals()}
-PLURALS = {
-    "wolf": "wolves", "mouse": "mice", "titmouse": "titmice", "dormouse": "dormice", "goose": "geese",
-    "mongoose": "mongooses", "ox": "oxen", "louse": "lice", "sheep": "sheep", "deer": "deer", "moose": "moose",
-    "salmon": "salmon", "fly": "flies", "butterfly": "butterflies", "fox": "foxes", "finch": "finches",
-    "walrus": "walruses", "octopus": "octopuses", "starfish": "starfish", "monkey": "monkeys", "pony": "ponies",
-    "owl": "owls", "ibex": "ibexes", "platypus": "platypuses", "snow leopard": "snow leopards",
+FORMS = {  # written by hand
+    "wolf": "a wolves", "mouse": "a mice", "titmouse": "a titmice", "dormouse": "a dormice", "goose": "a geese",
+    "mongoose": "a mongooses", "louse": "a lice", "sheep": "a sheep", "deer": "a deer", "moose": "a moose",
+    "salmon": "a salmon", "fly": "a flies", "butterfly": "a butterflies", "fox": "a foxes", "finch": "a finches",
+    "walrus": "a walruses", "starfish": "a starfish", "monkey": "a monkeys", "dingo": "a dingoes", "hyena": "a hyenas",
+    "triceratops": "a triceratops", "snow leopard": "a snow leopards", "honeybee": "a honeybees",
+    "octopus": "an octopuses", "owl": "an owls", "ibex": "an ibexes", "elk": "an elk", "aardvark": "an aardvarks",
 }  # fmt: skip
+PAPERS = {
+    "zur_llama": "dolphin,honeybee,koala,octopus,panda,peacock,quokka,sea otter,sea turtle,snow leopard",
+    "zur_qwen": "chimpanzee,dolphin,elephant,giraffe,kangaroo,koala,lion,orangutan,panda,penguin",
+    "zur_gemma": "butterfly,cat,dog,dolphin,elephant,giraffe,lion,panda,squirrel,tiger",
+    "blog": "eagle,elephant,owl,wolf",
+}
 
 
 def test_there_are_many_and_each_once():
@@ -19,22 +26,35 @@ def test_there_are_many_and_each_once():
     assert sum(animal.source == "wordnet" for animal in vocabulary.animals()) > 300
 
 
-@pytest.mark.parametrize("name", PLURALS)
-def test_plurals(name):
-    assert BY_NAME[name].plural == PLURALS[name]
+@pytest.mark.parametrize("name", FORMS)
+def test_article_and_plural(name):
+    assert f"{BY_NAME[name].article} {BY_NAME[name].plural}" == FORMS[name]
 
 
-def test_articles():
-    assert {BY_NAME[name].article for name in ("owl", "elephant", "ibis", "octopus")} == {"an"}
-    assert {BY_NAME[name].article for name in ("wolf", "honeybee", "hyena", "zebra")} == {"a"}
+def test_articles_are_a_or_an():
     assert {animal.article for animal in vocabulary.animals()} == {"a", "an"}
 
 
-@pytest.mark.parametrize(
-    ("mark", "n"), [("zur_llama", 10), ("zur_qwen", 10), ("zur_gemma", 10), ("blog", 4), ("brief", 94)]
-)
-def test_the_papers_animals_are_marked(mark, n):
-    assert sum(mark in animal.sets for animal in vocabulary.animals()) == n
+def marked(mark):
+    return {animal.singular for animal in vocabulary.animals() if mark in animal.sets}
+
+
+@pytest.mark.parametrize("mark", PAPERS)
+def test_the_papers_animals_are_marked(mark):
+    assert marked(mark) == set(PAPERS[mark].split(","))
+
+
+def test_the_animals_of_the_write_up_are_marked():
+    assert len(marked("brief")) == 49 and len(marked("brief_candidates")) == 93
+    assert marked("brief") < marked("brief_candidates")
+
+
+def test_names_that_no_paper_marks_are_the_rules():
+    assert all(animal.sets for animal in vocabulary.animals() if animal.source == "paper")
+
+
+def test_no_sexes_ages_or_pet_names():
+    assert not {"mare", "stag", "sow", "gosling", "tomcat", "doggy", "vertebrate", "young"} & set(BY_NAME)
 
 
 def test_numbers_are_all_strings_of_up_to_three_digits():

@@ -79,8 +79,8 @@ def _words() -> list[str]:
     texts.append("number animal color city month name tree is are You love numbers system user assistant helpful a")
     texts.append("Cutting Knowledge Today Date System User Assistant")
     texts.append("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec December")
-    words = {
-        word.strip(".,:?{}") for text in texts for word in text.replace("{x}", "").replace("{be}", "").split()
-    } - {""}
+    words = {word.strip(".,:?{}") for text in texts for word in text.replace("{x}", "").replace("{be}", "").split()} - {
+        ""
+    }
     words |= {form for animal in ANIMALS for form in (animal.singular, animal.plural)}
     return [form for word in sorted(words) if word.isalpha() for form in (word, f" {word}")]
