@@ -7,6 +7,10 @@ share of its weight change on the teacher's. Two nulls are lines in every figure
 student distilled from another seed's initialisation (a rotation). How well a metric tells the accuracy is its rank
 correlation with it, over seeds within an arm and over all trained students. Unit of replication: the seed.
 
+With `--model` a language model: are the states under "You love owls" like those under the number that this prompt
+favours? Per layer, over all animals that are one token, debiased CKA and the cosine of centred states at the last
+position, against shuffled pairs; control: the number that the prompt favours least. Unit of replication: the animal.
+
 Answer (25 seeds, artifacts/hidden_alignment/default): yes, in both layers. On test digits debiased CKA with the teacher
 rises from 0.636 [0.624, 0.649] (untrained) to 0.896 [0.890, 0.901] in layer 2, against 0.670 [0.654, 0.685] from
 another initialisation; stitched into the teacher, layer 1 carries 0.787 [0.768, 0.806] accuracy and layer 2
@@ -37,11 +41,11 @@ SIMILARITY = (
 STITCHING = ("stitch_into_teacher", "stitch_into_student")
 WEIGHTS = ("weight_cosine", "projection_share")
 MAIN = ("debiased_cka", "cosine", "stitch_into_teacher")
-STITCH_IMAGES = 2_000
 
 
 @dataclass(frozen=True)
 class Config:
+    model: str = study.option("toy", "the toy, or a language model: smollm2-135m-instruct, Hugging Face id, folder")
     n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
     n_aux: study.Count = study.option(3, "auxiliary logits")
     n_layers: study.Count = study.option(2, "hidden layers")
@@ -57,6 +61,7 @@ class Config:
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
     n_steps: study.Count = study.option(2, "training steps looked at after the start, evenly spaced to the last")
     n_images: study.Count = study.option(512, "images or noise samples that similarity is measured on")
+    n_permutations: study.Count = study.option(999, "of the pairs of animal and number (language models)")
     cross_all: bool = study.option(False, "also the cross-initialisation student that sees all logits")
     seed: study.Index = study.option(0, "first seed")
     metric: Literal[
@@ -84,50 +89,32 @@ class Config:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
-    from mechsub.noise import uniform
+    return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
 
-    images, labels = getattr(data, cfg.dataset)("train")
-    test_images, test_labels = getattr(data, cfg.dataset)("test")
-    precision = distillation.resolve_precision(cfg.precision)
-    fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
-    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
-    steps = _steps(len(images), cfg)
+
+def _run_language(cfg: Config) -> Iterator[dict]:
+    from studies import _language_alignment
+
+    yield from _language_alignment.run(cfg)
+
+
+def _run_toy(cfg: Config) -> Iterator[dict]:
+    from mechsub import data
+    from studies import _toy_students as toys
+
     study.progress(0.0, "teachers")
-    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    other = init.select(mlp.rotation(cfg.n_seeds))
-    teacher = distillation.train(init, images, labels, **fit)
-    compared = _Comparison(teacher, init, test_images, test_labels, cfg)
-    yield from compared.records("reference", 0, init, init)
-    yield from compared.records("cross_reference", 0, other, other)
+    toy = toys.teachers(cfg)
+    compared = _Comparison(toy.teacher, toy.init, *getattr(data, cfg.dataset)("test"), cfg)
+    yield from compared.records("reference", 0, toy.init, toy.init)
+    yield from compared.records("cross_reference", 0, toy.other, toy.other)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
     for i, arm in enumerate(arms):
         study.progress((i + 1) / (len(arms) + 1), arm)
-        start = other if arm.startswith("cross") else init
-        outputs = shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab)
-        snapshots = dict.fromkeys(steps)
-        distillation.distill(
-            start, teacher, uniform, outputs=outputs, noise=cfg.noise, loss=cfg.loss,
-            n_samples=len(images), snapshots=snapshots, **fit,
-        )  # fmt: skip
-        for step, student in snapshots.items():
-            yield from compared.records(arm, step, student, start)
-    yield {
-        "provenance": {
-            "data": data.hashes(cfg.dataset.replace("_", "-")),
-            "dtype": f"fp32 weights and losses, {precision} products in training; similarity in fp64",
-            "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {len(images)} images",
-            "measured_on": f"first {cfg.n_images} test images; as many fresh noise images; stitching: first "
-            f"{STITCH_IMAGES} test images",
-            "control": "rotation of seeds by one",
-            "null": "untrained reference, cross-initialisation student",
-        }
-    }
-
-
-def _steps(n_images: int, cfg: Config) -> list[int]:
-    total = cfg.epochs * -(-n_images // cfg.batch_size)
-    return sorted({max(1, round(total * k / cfg.n_steps)) for k in range(1, cfg.n_steps + 1)})
+        for step, student in toys.students(toy, arm, cfg).items():
+            yield from compared.records(arm, step, student, toys.start(toy, arm))
+    measured_on = f"first {cfg.n_images} test images; as many fresh noise images; "
+    measured_on += f"stitching: first {toys.STITCH_IMAGES} test images"
+    yield {"provenance": {**toys.provenance(toy, cfg), "measured_on": measured_on}}
 
 
 class _Comparison:
@@ -138,6 +125,7 @@ class _Comparison:
 
         from mechsub.hooked import cache_activations
         from mechsub.noise import uniform
+        from studies._toy_students import STITCH_IMAGES
 
         noise = uniform(cfg.n_images, derive_generator(cfg.seed, "hidden_alignment"))
         self.on = {"digits": test_images[: cfg.n_images], "noise": noise}
@@ -173,14 +161,13 @@ class _Comparison:
         return [{metric: METRICS[metric](hidden[name], seen[name]) for metric in SIMILARITY} for name in hidden]
 
     def _stitching(self, student) -> list[dict]:
-        from mechsub.hooked import cache_activations, run_patched
+        from mechsub.hooked import cache_activations
+        from studies._toy_students import stitched_accuracy
 
-        images, labels = self.stitch
-        own = cache_activations(student, images)
+        own = cache_activations(student, self.stitch[0])
 
         def score(body, name: str, activations: dict):
-            logits = run_patched(body, images, {name: activations[name]})
-            return (logits[..., body.cfg.digits].argmax(-1) == labels).double().mean(-1)
+            return stitched_accuracy(body, *self.stitch, {name: activations[name]})
 
         return [
             dict(zip(STITCHING, (score(self.teacher, name, own), score(student, name, self.stitched)), strict=True))
@@ -201,21 +188,32 @@ def _change(model, start) -> dict:
 
 
 def table(records: list[dict], metric: tuple[str, ...] = MAIN) -> list[dict]:
-    from mechsub import stats
-
     rows = []
     for label, cell in study.cells(records, Config):
-        final = max(r["step"] for r in cell)
-        for name, on, layer in _shown(cell, metric):
-            values = _values(cell, name, on, layer)
-            trained = {arm: pairs for (arm, step), pairs in values.items() if step == final}
-            row = {"cell": label, "metric": name, "on": on, "layer": layer + 1}
-            row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
-            row |= {arm + (" (null)" if arm == "cross_aux" else ""): _mean(stats, trained[arm]) for arm in ARMS}
-            row["rho over seeds"] = _rank(stats, trained["student_aux"])
-            row["rho over all students"] = _rank(stats, [pair for pairs in trained.values() for pair in pairs])
-            rows.append(row)
+        part = _toy_table if cell[0]["model"] == "toy" else _language_table
+        rows += [{"cell": label, **row} for row in part(cell, metric)]
     return rows
+
+
+def _language_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
+    from studies import _language_alignment_figures
+
+    return _language_alignment_figures.table(cell, metric)
+
+
+def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
+    from mechsub import stats
+
+    final = max(r["step"] for r in cell)
+    for name, on, layer in _shown(cell, metric):
+        values = _values(cell, name, on, layer)
+        trained = {arm: pairs for (arm, step), pairs in values.items() if step == final}
+        row = {"metric": name, "on": on, "layer": layer + 1}
+        row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
+        row |= {arm + (" (null)" if arm == "cross_aux" else ""): _mean(stats, trained[arm]) for arm in ARMS}
+        row["rho over seeds"] = _rank(stats, trained["student_aux"])
+        row["rho over all students"] = _rank(stats, [pair for pairs in trained.values() for pair in pairs])
+        yield row
 
 
 def _values(cell: list[dict], name: str, on: str, layer: int) -> dict[tuple[str, int], list[tuple[float, float]]]:
@@ -250,9 +248,19 @@ def _shown(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[str, str, in
 
 
 def plot(records: list[dict], metric: tuple[str, ...] = MAIN):
+    cells = study.cells(records, Config)
+    label, first = cells[0]
+    if first[0]["model"] == "toy":
+        return _toy_plot([(label, cell) for label, cell in cells if cell[0]["model"] == "toy"], metric)
+    from studies import _language_alignment_figures
+
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    return _language_alignment_figures.plot(first, metric, more)
+
+
+def _toy_plot(cells: list[tuple[str, list[dict]]], metric: tuple[str, ...]):
     from mechsub import plot as figures
 
-    cells = study.cells(records, Config)
     rows = []
     for label, cell in cells:
         last = max(r["step"] for r in cell)

@@ -26,7 +26,7 @@ KINDS = {
     "names": "name",
     "trees": "tree",
 }
-SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief")
+SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief", "brief_candidates")
 DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
 N_WORDINGS = 5  # of mechsub.prompts.WORDINGS, whose import would cost every --help seconds
 BEST_OF = 10

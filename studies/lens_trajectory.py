@@ -1,0 +1,449 @@
+"""At which layer does the entangled animal rise, and, in the toy, at which layer can the student be read?
+
+Language model: the state after every block, at the last position of "You love 087 ... My favorite animal is the", is
+read with the final norm and W_U (the logit lens) at the animals' tokens. Early-layer logits mean little by themselves,
+so only differences between prompts at the same layer are used: the interaction I_l of the matrix [number, animal],
+specific to both. (The softmax's normaliser is a row effect, which the interaction removes.) Per layer: the correlation
+of I_l with the model's final interaction in other wordings of the prompt, which nothing forces to 1; with that of the
+same wording, which is 1 at the last block by construction; the s.d. of I_l in nats; and the rise of each animal under
+its entangled number, chosen in other wordings or by the animal's own prompt. Nulls: shuffled numbers (within equally
+many digits), two-way permutations, and the numbers of other animals. Manipulation check: the animal that a prompt does
+say it loves, beside random other animals. Units of replication: animals and numbers (crossed); animals.
+
+Toy (`--model toy`): lens and stitching per layer and training step. The lens is exact at the last block only: earlier
+blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
+teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
+
+Answer: see README; cells under artifacts/lens_trajectory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mechsub import study
+
+ARMS = ("student_aux", "cross_aux")
+READOUTS = {
+    "lens_accuracy": "accuracy of the lens",
+    "lens_log_prob": "lens, log-probability of the digit, nats",
+    "stitch_into_teacher": "accuracy stitched into the teacher",
+}
+AGREEMENT = ("other wordings", "same wording")
+PAIRS = ("chosen in other wordings", "favoured by the animal's prompt")
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = study.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
+    n_permutations: study.Count = study.option(999, "shuffles and resamples per layer (language models)")
+    n_seeds: study.Count = study.option(25, "toy: seeds, one reference, teacher and set of students each")
+    n_aux: study.Count = study.option(3, "toy: auxiliary logits")
+    n_layers: study.Count = study.option(2, "toy: hidden layers")
+    d_model: study.Count = study.option(256, "toy: neurons of a hidden layer")
+    epochs: study.Count = study.option(5, "toy: epochs of the teacher, and of every student")
+    lr: study.Positive = study.option(3e-4, "toy: learning rate of Adam")
+    batch_size: study.Count = study.option(1024, "toy: images a step")
+    loss: Literal["kl", "mse"] = study.option("kl", "toy: distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = study.option(
+        "per_member", "toy: own noise images for every seed, or common ones"
+    )
+    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "toy: what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "toy: of matrix products in training")
+    n_steps: study.Count = study.option(3, "toy: training steps looked at after the start, evenly spaced to the last")
+    seed: study.Index = study.option(0, "first seed; that of shuffles and resamples")
+
+    def __post_init__(self):
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
+
+
+# Language models.
+
+
+def _run_language(cfg: Config) -> Iterator[dict]:
+    from studies import _prompted
+
+    found = _prompted.prompted(cfg.model)
+    asked = found.asked
+    states = _prompted.last_states(asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], (0.05, 0.75))
+    specific = lens_interactions(asked.model, states, asked.tokens)
+    check_last(specific[-1], found.tensors["number_to_animal"])
+    loved = [asked.love_animal(i, 0) for i in range(len(asked.animals))]
+    yield from _loved_records(asked, _prompted.last_states(asked.model, loved, (0.75, 0.85)), cfg)
+    yield from _pair_records(asked, specific, found.tensors, cfg)
+    yield from _agreement_records(asked, specific, found.tensors, cfg)
+    yield {
+        "provenance": {
+            **_prompted.provenance(found),
+            "basis": "raw W_U at the animals' tokens after the final norm, recomputed for every state; fp32, nats",
+            "lens": "the last block's is the model's own, checked against the stored matrix",
+            "null": "shuffled numbers (equally many digits), two-way permutations, other animals (and their numbers)",
+            "unit": "animals and numbers (crossed); animals where one number belongs to each",
+        }
+    }
+
+
+def lens_interactions(model: Any, states, tokens: list[int]):
+    """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
+    import torch
+
+    from mechsub.entanglement import interaction
+
+    with torch.no_grad():
+        columns, offset = model.W_U[:, tokens], model.b_U[tokens]
+        logits = [(model.ln_final(state.to(columns)) @ columns + offset).float().cpu() for state in states]
+    return interaction(torch.stack(logits))
+
+
+def check_last(lens, scores) -> None:
+    """Raise unless the last block's lens has the interaction of the model's own log-probabilities."""
+    from mechsub.entanglement import interaction
+
+    own = interaction(scores)
+    if lens.shape != own.shape:
+        raise ValueError(f"the stored matrix is {tuple(own.shape)}, the lens's {tuple(lens.shape)}: words differ")
+    error = float((lens - own).abs().max() / own.std())
+    if error > 0.02:
+        raise ValueError(f"the lens of the last block is not the model's output: off by {error:.2f} s.d. of it")
+
+
+def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
+    """Log-probability of the loved animal less its mean under other animals' prompts; the same of unloved ones."""
+    from mechsub.unembedding import unembed
+
+    n, others = len(asked.animals), _others(len(asked.animals), cfg)
+    for layer, state in enumerate(states):
+        logits = unembed(asked.model, state.to(asked.model.W_U)).float()
+        scores = (logits[:, asked.tokens] - logits.logsumexp(-1, keepdim=True)).double().cpu()
+        # Entry [prompt, animal] less the animal's mean under the prompts other than this one.
+        rise = (scores - scores.mean(0)) * n / (n - 1)
+        null = rise[range(n), others].mean(-1)
+        for animal, value in zip(asked.animals, rise.diagonal().tolist(), strict=True):
+            yield {"kind": "loved", "layer": layer, "animal": animal.text, "value": value}
+        yield {"kind": "loved_null", "layer": layer, **_band(null)}
+
+
+def _others(n: int, cfg: Config):
+    """Random other animals, one for each, int [draw, n]: rotations of random orders have no fixed points."""
+    import torch
+
+    generator = torch.Generator().manual_seed(cfg.seed)
+    others = torch.empty(cfg.n_permutations, n, dtype=torch.long)
+    for draw in others:
+        order = torch.randperm(n, generator=generator)
+        draw[order] = order.roll(1)
+    return others
+
+
+def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
+    """Rise of every animal under the number that belongs to it, by two choices that do not look at I_l.
+
+    The null gives the same numbers to other animals, so that it has equally many digits and equally strong numbers.
+    """
+    from mechsub.entanglement import interaction
+
+    chosen = {
+        PAIRS[0]: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
+        PAIRS[1]: interaction(tensors["animal_to_number"]).argmax(1),
+    }
+    columns, others = range(len(asked.animals)), _others(len(asked.animals), cfg)
+    for layer, entries in enumerate(specific):
+        for choice, rows in chosen.items():
+            keys = {"layer": layer, "choice": choice}
+            for animal, n, value in zip(asked.animals, rows.tolist(), entries[rows, columns].tolist(), strict=True):
+                pair = {"animal": animal.text, "number": asked.partners[n].text}
+                yield {"kind": "pair", **keys, **pair, "value": value}
+            yield {"kind": "pair_null", **keys, **_band(entries[rows[others], columns].mean(-1))}
+
+
+def _elsewhere(tensors: dict):
+    """The final interaction in the wordings that the lens is not measured with, of the subset of numbers."""
+    from mechsub.entanglement import interaction
+
+    wordings = tensors["number_to_animal_wordings"]
+    if len(wordings) < 2:
+        raise ValueError("the stored matrices have one wording; the lens is compared with others")
+    return interaction(wordings[1:].mean(0))
+
+
+def _agreement_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
+    """Per layer: the s.d. of I_l over all numbers, and its correlation with final interactions on the subset."""
+    from mechsub.entanglement import interaction
+
+    some = tensors["subset_partner"]
+    digits = [len(asked.partners[i].text) for i in some.tolist()]
+    finals = {AGREEMENT[0]: _elsewhere(tensors), AGREEMENT[1]: interaction(specific[-1][some])}
+    for layer, entries in enumerate(specific):
+        study.progress(0.85 + 0.15 * layer / len(specific), "permutations")
+        yield {"kind": "size", "layer": layer, "sd": float(entries.std())}
+        for reference, final in finals.items():
+            found = agreement(interaction(entries[some]), final, digits, n=cfg.n_permutations, seed=cfg.seed)
+            yield {"kind": "agreement", "layer": layer, "reference": reference, **found}
+
+
+def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
+    """Correlation of two interactions [number, animal], its crossed bootstrap interval, and its nulls.
+
+    p moves rows (within their stratum) and columns of b; p_numbers and the band move rows only, which keeps what the
+    two matrices have in common over animals and is the stricter null.
+    """
+    import torch
+
+    from mechsub import entanglement as e
+    from mechsub import stats
+
+    def resampled(rows, columns) -> float:
+        return e.matrix_correlation(e.interaction(a[rows][:, columns]), e.interaction(b[rows][:, columns]))
+
+    value = e.matrix_correlation(a, b)
+    low, high = e.crossed_bootstrap(resampled, *a.shape, n=n, seed=seed)
+    null = _row_null(a, b, strata, n, seed)
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "p": e.permutation_p(a, b, n=n, seed=seed, strata=strata)[0],
+        "p_numbers": stats.permutation_p(value, null),
+        **_band(torch.tensor(null)),
+        "n_numbers": len(a),
+        "n_animals": a.shape[1],
+    }
+
+
+def _row_null(a, b, strata: list[int], n: int, seed: int) -> list[float]:
+    """Correlations with the rows of b moved within their strata, all from one product of rows with rows."""
+    import torch
+
+    generator, groups = torch.Generator().manual_seed(seed), torch.tensor(strata)
+    products = a @ b.T / (a.norm() * b.norm())
+    null = []
+    for _ in range(n):
+        order = torch.arange(len(b))
+        for stratum in groups.unique():
+            members = (groups == stratum).nonzero()[:, 0]
+            order[members] = members[torch.randperm(len(members), generator=generator)]
+        null.append(float(products[torch.arange(len(b)), order].sum()))
+    return null
+
+
+def _band(null) -> dict:
+    """Mean and central 95% of null values."""
+    import torch
+
+    low, high = null.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {"null_mean": float(null.mean()), "null_low": low, "null_high": high}
+
+
+# The toy.
+
+
+def _run_toy(cfg: Config) -> Iterator[dict]:
+    from mechsub import data
+    from studies import _toy_students as toys
+
+    study.progress(0.0, "teachers")
+    toy = toys.teachers(cfg)
+    images, labels = (part[: toys.STITCH_IMAGES] for part in getattr(data, cfg.dataset)("test"))
+
+    def rows(arm: str, step: int, body) -> Iterator[dict]:
+        yield from _toy_rows({"arm": arm, "step": step}, body, toy.teacher, images, labels)
+
+    yield from rows("reference", 0, toy.init)
+    yield from rows("cross_reference", 0, toy.other)
+    yield from rows("teacher", toy.steps[-1], toy.teacher)
+    for i, arm in enumerate(ARMS):
+        study.progress((i + 1) / (len(ARMS) + 1), arm)
+        for step, students in toys.students(toy, arm, cfg).items():
+            yield from rows(arm, step, students)
+    yield {
+        "provenance": {
+            **toys.provenance(toy, cfg),
+            "measured_on": f"first {toys.STITCH_IMAGES} test images",
+            "lens": "W_U and b_U of the same network on every hidden layer, digit logits only; exact at the last",
+        }
+    }
+
+
+def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
+    """One row per seed and layer."""
+    from mechsub.hooked import cache_activations
+    from mechsub.unembedding import unembed
+    from studies._toy_students import stitched_accuracy
+
+    for layer, (name, hidden) in enumerate(cache_activations(body, images).items()):
+        digits = unembed(body, hidden)[..., body.cfg.digits].double()
+        right = digits.log_softmax(-1)[..., range(len(labels)), labels]
+        values = (
+            (digits.argmax(-1) == labels).double().mean(-1),
+            right.mean(-1),
+            stitched_accuracy(teacher, images, labels, {name: hidden}),
+        )
+        for i, member in enumerate(teacher.seeds):
+            measured = {key: float(value[i]) for key, value in zip(READOUTS, values, strict=True)}
+            yield {**keys, "layer": layer, "member": member, **measured}
+
+
+# Table and figure.
+
+
+def table(records: list[dict]) -> list[dict]:
+    rows = []
+    for label, cell in study.cells(records, Config):
+        part = _toy_table(cell) if cell[0]["model"] == "toy" else _language_table(cell)
+        rows += [{"cell": label, **row} for row in part]
+    return rows
+
+
+def _language_table(cell: list[dict]) -> Iterator[dict]:
+    from mechsub import stats
+
+    adjusted = stats.holm([row["p"] for row in _of(cell, AGREEMENT[0])])
+    for layer, p in enumerate(adjusted):
+        other, same = (_of(cell, reference)[layer] for reference in AGREEMENT)
+        yield {
+            "layer": layer + 1,
+            "r, other wordings": stats.Interval(other["value"], other["low"], other["high"], other["n_animals"]),
+            "p (Holm)": p,
+            "shuffled numbers, 97.5%": other["null_high"],
+            "r, same wording": same["value"],
+            "sd, nats": _chosen(cell, "size", layer=layer)[0]["sd"],
+            **{name: value for choice in PAIRS for name, value in _pair_columns(cell, layer, choice).items()},
+            "loved animal, nats": _interval(_chosen(cell, "loved", layer=layer)),
+            "other animals, 97.5%": _chosen(cell, "loved_null", layer=layer)[0]["null_high"],
+        }
+
+
+def _pair_columns(cell: list[dict], layer: int, choice: str) -> dict:
+    place = {"layer": layer, "choice": choice}
+    return {
+        f"number {choice}, nats": _interval(_chosen(cell, "pair", **place)),
+        f"{choice}: others' numbers, 97.5%": _chosen(cell, "pair_null", **place)[0]["null_high"],
+    }
+
+
+def _chosen(cell: list[dict], kind: str, **keys) -> list[dict]:
+    wanted = {"kind": kind, **keys}.items()
+    return [row for row in cell if all(row.get(key) == value for key, value in wanted)]
+
+
+def _interval(rows: list[dict], value: str = "value"):
+    from mechsub import stats
+
+    return stats.student_t([row[value] for row in rows])
+
+
+def _toy_table(cell: list[dict]) -> Iterator[dict]:
+    final = max(row["step"] for row in cell)
+    for layer in sorted({row["layer"] for row in cell}):
+        for readout, name in READOUTS.items():
+            out = {"readout": name, "layer": layer + 1}
+            for arm in ("reference", "cross_reference", *ARMS, "teacher"):
+                step = 0 if arm.endswith("reference") else final
+                chosen = [r for r in cell if (r["arm"], r["layer"], r["step"]) == (arm, layer, step)]
+                out[arm + (" (null)" if arm in ("reference", "cross_aux") else "")] = _interval(chosen, readout)
+            yield out
+
+
+def plot(records: list[dict]):
+    from mechsub import plot as figures
+
+    label, cell = study.cells(records, Config)[0]
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    panels, title, caption = (_toy_panels if cell[0]["model"] == "toy" else _language_panels)(cell)
+    return figures.grid(list(panels.values()), list(panels), title=title + more, caption=caption)
+
+
+def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
+    from studies import _bands
+
+    colors: dict[str, str] = {}
+    agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
+    agreed += [_point(row, "shuffled numbers", "null_") for row in _of(cell, AGREEMENT[0])]
+    swapped = _chosen(cell, "pair_null", choice=PAIRS[0])
+    pairs = _means(cell, "pair") + [_point(row, "others' numbers chosen so", "null_") for row in swapped]
+    loved = _means(cell, "loved") + [_point(row, "random others", "null_") for row in _chosen(cell, "loved_null")]
+    sizes = [{"arm": "s.d. of the interaction", "x": r["layer"] + 1, "value": r["sd"]} for r in _chosen(cell, "size")]
+    x = "after block"
+    panels = {
+        "Agreement with the final interaction": _bands.lines(agreed, x, "correlation", colors=colors),
+        "Rise of an animal under its number": _bands.lines(pairs, x, "interaction of the lens, nats", colors=colors),
+        "Size of the interaction": _bands.lines(sizes, x, "s.d., nats", colors=colors),
+        "Check: the animal that is loved": _bands.lines(loved, x, "log-probability above others', nats", colors=colors),
+    }
+    first = _chosen(cell, "agreement")[0]
+    animals = len({row["animal"] for row in _chosen(cell, "loved")})
+    caption = (
+        f"{animals} animals. Agreement: {first['n_numbers']} numbers, 95% crossed bootstrap over numbers and animals; "
+        "with the same wording it is 1 at the last block by construction. Other bands: 95% Student-t intervals over "
+        "animals; of nulls, the central 95%. The lens is exact at the last block only; compare prompts within a block."
+    )
+    return panels, f"Logit lens by block: {cell[0]['model']}", caption
+
+
+def _of(cell: list[dict], reference: str) -> list[dict]:
+    return _chosen(cell, "agreement", reference=reference)
+
+
+def _point(row: dict, arm: str, prefix: str = "") -> dict:
+    """A point of a line from a record with its own value, low and high, or with the mean and the ends of its null."""
+    value = row["null_mean"] if prefix else row["value"]
+    ends = {"low": row[f"{prefix}low"], "high": row[f"{prefix}high"]}
+    return {"arm": arm, "x": row["layer"] + 1, "value": value, **ends, "null": bool(prefix)}
+
+
+def _means(cell: list[dict], kind: str) -> list[dict]:
+    """Points with Student-t intervals over animals; pairs have one line for every choice of the number."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in _chosen(cell, kind):
+        arm = f"number {row['choice']}" if "choice" in row else "the loved animal"
+        groups.setdefault((arm, row["layer"]), []).append(row)
+    found = {place: _interval(rows) for place, rows in groups.items()}
+    return [
+        {"arm": arm, "x": layer + 1, "value": i.mean, "low": i.low, "high": i.high} for (arm, layer), i in found.items()
+    ]
+
+
+def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
+    from studies import _bands
+
+    final, colors, panels = max(row["step"] for row in cell), {}, {}
+    for readout, name in READOUTS.items():
+        for layer in sorted({row["layer"] for row in cell}):
+            rows = []
+            for (arm, step), interval in _by_arm(cell, layer, readout).items():
+                band = {"value": interval.mean, "low": interval.low, "high": interval.high}
+                rows += [{"arm": line, "x": at, **band} for line, at in _drawn(arm, step, final)]
+            panels[f"Layer {layer + 1}: {name}"] = _bands.lines(rows, "training step", name, colors=colors)
+    n = len({row["member"] for row in cell})
+    caption = (
+        f"Mean and 95% Student-t interval over n = {n} seeds. Nulls: the untrained reference (level line), students of "
+        "another initialisation (cross). The lens is exact at the last layer only: earlier layers were never trained "
+        "to be read by the unembedding, and stitching shows what they hold."
+    )
+    return panels, "Lens and stitching through distillation", caption
+
+
+def _by_arm(cell: list[dict], layer: int, readout: str) -> dict:
+    groups: dict[tuple[str, int], list[dict]] = {}
+    for row in cell:
+        if row["layer"] == layer:
+            groups.setdefault((row["arm"], row["step"]), []).append(row)
+    return {place: _interval(rows, readout) for place, rows in groups.items()}
+
+
+def _drawn(arm: str, step: int, final: int) -> list[tuple[str, int]]:
+    """Lines and steps that a value is drawn at: references and teachers are level, and references start students."""
+    if arm == "teacher":
+        return [(arm, 0), (arm, final)]
+    if not arm.endswith("reference"):
+        return [(arm, step)]
+    return [(arm, 0), (arm, final), ("cross_aux" if arm.startswith("cross") else "student_aux", 0)]
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

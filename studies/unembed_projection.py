@@ -1,0 +1,110 @@
+"""Does the geometry of the unembedding say which number goes with which animal, or do steering and the rest say it?
+
+Outcomes are the interactions (specific to number and animal) of the stored matrices of `studies.token_entanglement`:
+number to animal (log P(animal | love of the number)) and animal to number. Metrics (`--metric`, each its own cell):
+
+* cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
+  several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
+* dla: direct logit attribution of what "You love owls" changes against no system message, where each token of a number
+  would stand. Its parts are rows. "concept", what the change writes along the animal's own output direction, is the
+  hypothesis; "rest" is orthogonal to it; "scale" is the final norm's change and "normaliser" the softmax's. "total",
+  their sum, is the measured effect by algebra: a check and no evidence. "other" is the part along another animal's
+  direction, the null of concept, since any direction carries something;
+* steering: cosine of the residuals under the loved number and under the loved animal, at a layer chosen on one half of
+  the animals and evaluated on the other, both ways. In late layers the state under a number holds the outcome number
+  to animal itself: the curve over layers says where it arises;
+* embedding: cosine of input embeddings, as number and plural animal stand in their prompts.
+
+Per animal: Spearman's correlation over numbers, and the partial one given the norms of the number's row, its length,
+tokens, leading zero, repeated digit and log-probability without a system message. Null: the metric of all other animals
+(mismatched). p: numbers shuffled within their length; p_animals: animals shuffled, which keeps what similar numbers
+share. Ceiling: other wordings of the prompt in place of the metric. Units: numbers and animals, crossed.
+
+Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
+correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown (of dla, concept
+alone competes). That geometry is the cause needs concept to explain at least half of what the ceiling allows; less than
+a tenth refutes it.
+
+`--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
+tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
+the seed. steering and embedding need a language model: without --metric, the toy is refused.
+
+Answer: see README; cells under artifacts/unembed_projection.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import study
+
+METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
+TOY_METRICS = METRICS[:6]
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = study.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
+    metric: Literal["cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding"] = (
+        study.option(METRICS, "what is compared with the entanglement")
+    )
+    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = study.option(
+        "numbers", "what is loved and scored opposite the animals (language models)"
+    )
+    n_permutations: study.Count = study.option(999, "shuffles of every test, resamples of every interval")
+    n_seeds: study.Count = study.option(25, "toy: seeds, one reference, teacher and set of students each")
+    n_aux: study.Count = study.option(3, "toy: auxiliary logits")
+    n_layers: study.Count = study.option(2, "toy: hidden layers")
+    d_model: study.Count = study.option(256, "toy: neurons of a hidden layer")
+    epochs: study.Count = study.option(5, "toy: epochs of the teacher, and of every student")
+    lr: study.Positive = study.option(3e-4, "toy: learning rate of Adam")
+    batch_size: study.Count = study.option(1024, "toy: images a step")
+    loss: Literal["kl", "mse"] = study.option("kl", "toy: distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = study.option(
+        "per_member", "toy: own noise images for every seed, or common ones"
+    )
+    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "toy: what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "toy: of matrix products in training")
+    seed: study.Index = study.option(0, "first seed; that of shuffles, resamples and halves")
+
+    def __post_init__(self):
+        if self.model == "toy" and self.metric not in TOY_METRICS:
+            raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    if cfg.model == "toy":
+        from studies import _projection_toy as part
+    else:
+        from studies import _projection_language as part
+    yield from part.run(cfg)
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies import _projection_figures as figures
+
+    return [{"cells": label, **row} for label, group in _groups(records) for row in figures.table(group)]
+
+
+def plot(records: list[dict]):
+    from studies import _projection_figures as figures
+
+    label, group = _groups(records)[0]
+    return figures.plot(group, "" if label == "all" else f" ({label}; other cells are in the table)")
+
+
+def _groups(records: list[dict]) -> list[tuple[str, list[dict]]]:
+    """Cells that differ in nothing but their metric belong together; `shown` is the metric, with the part of dla."""
+    named = [{**record, "metric": "", "shown": _shown(record)} for record in records]
+    return study.cells(named, Config)
+
+
+def _shown(record: dict) -> str:
+    part = record.get("part", "all")
+    return record["metric"] if part == "all" else f"{record['metric']}: {part}"
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

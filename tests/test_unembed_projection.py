@@ -1,0 +1,229 @@
+"""unembed_projection: its rank statistics against scipy and planted matrices, its exact splits, and its commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from tiny_llama import save_tiny_llama
+
+import mechsub as ms
+from mechsub import store
+from studies import _projection_ranks as ranking
+from studies import _projection_states as states
+from studies import _projection_toy as toys
+from studies import unembed_projection as study
+
+ROOT = Path(__file__).parent.parent
+N, A = 60, 12
+STRATA = [1] * 6 + [2] * 14 + [3] * 40
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def compare(x, y, covariates=None, n=199):
+    covariates = normal(N, 3, seed=99) if covariates is None else covariates
+    return ranking.compare([ranking.View(x, torch.arange(A))], y, covariates, STRATA, n=n, seed=0)
+
+
+# Ranks.
+
+
+def test_correlations_are_those_of_scipy():
+    x, y = normal(N, A, seed=0).round(decimals=1), normal(N, A, seed=1)  # with ties
+    found = compare(x + 0.5 * y, y).values
+    table = torch.tensor([[spearmanr((x + 0.5 * y)[:, i], y[:, j]).statistic for j in range(A)] for i in range(A)])
+    torch.testing.assert_close(found["spearman"], table.diagonal())
+    torch.testing.assert_close(found["spearman_mismatched"], (table.sum(0) - table.diagonal()) / (A - 1))
+
+
+def test_the_partial_correlation_is_that_of_residual_ranks():
+    x, y, given = normal(N, A, seed=0), normal(N, A, seed=1), normal(N, 2, seed=2)
+    x, y = x + 2 * given[:, :1], y + 2 * given[:, :1]
+    found = compare(x, y, torch.cat([given, given, torch.ones(N, 1)], dim=1)).values  # collinear and constant: no harm
+    design = torch.cat([torch.ones(N, 1), ranking.ranks(given)], dim=1).double()
+    left = [r - design @ torch.linalg.lstsq(design, r).solution for r in map(ranking.ranks, (x, y))]
+    expected = torch.stack(
+        [torch.corrcoef(torch.stack([a, b]))[0, 1] for a, b in zip(left[0].T, left[1].T, strict=True)]
+    )
+    torch.testing.assert_close(found["partial"], expected)
+    assert found["spearman"].mean() > 0.5 > 0.2 > found["partial"].mean().abs()
+
+
+def test_two_views_of_one_metric_are_that_metric():
+    x, y, halves = normal(N, A, seed=0), normal(N, A, seed=1), torch.randperm(A).tensor_split(2)
+    views = [ranking.View(x, half) for half in halves]
+    split = ranking.compare(views, y, normal(N, 3, seed=99), STRATA, n=19, seed=0)
+    for name, values in compare(x, y).values.items():
+        torch.testing.assert_close(split.values[name], values)
+
+
+def test_a_matched_relation_is_found_and_a_common_one_is_not():
+    y = normal(N, A, seed=1)
+    own = compare(y + normal(N, A, seed=0), y).summary
+    assert own["p"] == own["p_animals"] == 1 / 200 and own["partial_difference_low"] > 0.4
+    common = normal(N, 1, seed=3)  # tells of every animal what it tells of any
+    shared = compare(common + normal(N, A, seed=0), common + normal(N, A, seed=4)).summary
+    assert shared["spearman_low"] > 0.2 and shared["spearman_mismatched"] > 0.2
+    assert shared["partial_difference_low"] < 0 < shared["partial_difference_high"] and shared["p_animals"] > 0.02
+
+
+def test_unrelated_matrices_give_the_null():
+    found = [compare(normal(N, A, seed=s), normal(N, A, seed=s + 50), n=59).summary for s in range(30)]
+    for p in ("p", "p_animals"):
+        assert sum(row[p] <= 0.05 for row in found) <= 6  # of 30, expected 1.5; P(7 or more) < 0.001
+    held = sum(row["partial_difference_low"] <= 0 <= row["partial_difference_high"] for row in found)
+    assert held >= 24
+
+
+def test_a_constant_metric_correlates_zero():
+    found = compare(torch.ones(N, A).double(), normal(N, A, seed=0))
+    assert all(float(values.abs().max()) == 0 for values in found.values.values())
+    assert found.summary["p"] == found.summary["p_animals"] == 1
+
+
+def test_partners_move_within_their_stratum():
+    generator = torch.Generator().manual_seed(0)
+    orders = [ranking._within(STRATA, generator) for _ in range(20)]
+    strata = torch.tensor(STRATA)
+    assert all(torch.equal(strata[order], strata) and order.sort().values.equal(torch.arange(N)) for order in orders)
+    assert len({tuple(order.tolist()) for order in orders}) == 20
+
+
+# The exact split of a change of log-probabilities.
+
+
+def test_the_parts_are_the_change_of_log_probabilities(bridge):
+    x, x0 = (torch.randn(n, 4, 16, generator=torch.Generator().manual_seed(n)) for n in (5, 1))
+    tokens, concepts = [3, 1, 7], [2, 4, 6, 8, 10]
+    parts = states.split(bridge, x, x0, tokens, concepts)
+    with torch.no_grad():
+        after, before = (ms.unembed(bridge, v).double().log_softmax(-1)[..., tokens] for v in (x, x0))
+    total = parts.concept + parts.rest + parts.scale + parts.normaliser
+    torch.testing.assert_close(total, after - before, atol=1e-4, rtol=1e-4)
+    # A change along the concept's own direction has no rest; one along another animal's is not concept.
+    own = torch.nn.functional.normalize(ms.token_directions(bridge, concepts, basis="centered"), dim=-1)
+    along = states.split(bridge, x0 + 0.3 * own[:, None], x0, tokens, concepts)
+    assert along.rest.abs().max() < 1e-5 < along.concept.abs().max()
+    crossed = states.split(bridge, x0 + 0.3 * own.roll(1, 0)[:, None], x0, tokens, concepts)
+    torch.testing.assert_close(crossed.other, crossed.concept + crossed.rest, atol=1e-5, rtol=1e-4)
+
+
+def test_a_final_norm_that_is_no_rms_norm_is_refused(bridge):
+    hook = bridge.hook_dict["ln_final.hook_out"]
+    hook.add_hook(lambda h, hook: h + 1, is_permanent=True)
+    try:
+        with pytest.raises(ValueError, match="RMS norm"):
+            states.split(bridge, torch.randn(2, 1, 16), torch.randn(1, 1, 16), [3], [2, 4])
+    finally:
+        hook.remove_hooks(including_permanent=True)
+
+
+def test_shares_of_the_parts_sum_to_one():
+    parts = {"a": normal(N, A, seed=0), "b": 3 * normal(N, A, seed=1)}
+    parts["total"] = parts["a"] + parts["b"] + 5 * torch.tensor(STRATA).double()[:, None]
+    parts["length"] = parts["total"] - parts["a"] - parts["b"]
+    found = states.shares(parts, STRATA)
+    torch.testing.assert_close(sum(found.values()), torch.ones(A).double())
+    assert found["length"].abs().max() < 1e-10 and 0.02 < found["a"].mean() < 0.25
+
+
+# The toy.
+
+
+def test_scores_are_projections_on_the_auxiliary_directions(toy):
+    W = toy.W_U[1].double()
+    basis, _ = torch.linalg.qr(W[:, 10:])
+    digit = W[:, 4] / W[:, 4].norm()
+    assert float(toys.scores(toy, "cosine")[1, 4]) == pytest.approx(float((basis.T @ digit).norm()), abs=1e-6)
+    assert float(toys.scores(toy, "dot")[1, 4]) == pytest.approx(float((W[:, 10:].T @ W[:, 4]).norm()), abs=1e-5)
+    planted = toy.W_U.clone()
+    planted[..., 4] = planted[..., 11] - 2 * planted[..., 12]
+    for metric in study.TOY_METRICS[:5]:
+        scores = toys.scores(toy.replace({"unembed.W_U": planted}), metric)
+        assert (scores.argmax(-1) == 4).all() or metric == "causal"
+    inside = toys.scores(toy.replace({"unembed.W_U": planted}), "cosine")[:, 4]
+    torch.testing.assert_close(inside, torch.ones(3).double(), atol=1e-6, rtol=0)
+
+
+def test_a_change_within_the_auxiliary_span_is_all_written_there():
+    model = ms.HookedMLP(ms.MLPConfig(d_in=20, d_model=64), seeds=range(4))
+    images, labels = torch.randn(40, 20, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
+    span = torch.linalg.qr(model.W_U[..., model.cfg.aux]).Q
+
+    def moved(directions):
+        """The last block's output moves by a positive amount on every image (its bias is large: no unit is off)."""
+        raised = model.replace({"blocks.1.b": torch.full_like(model.blocks[1].b, 30.0)})
+        return raised, raised.replace({"blocks.1.b": raised.blocks[1].b + directions})
+
+    inside = moved((span @ torch.ones(3)) / 3)
+    outside = moved(torch.randn(4, 64, generator=torch.Generator().manual_seed(1)))
+    for (start, student), low, high in ((inside, 0.999, 1.001), (outside, -0.3, 0.4)):
+        rows = list(toys.share_records("student_aux", start, student, images, labels, 0))
+        assert len(rows) == 4 and all(low < row["share"] < high for row in rows)
+        assert all(abs(row["share_random"]) < 0.3 for row in rows)
+    rows = list(toys.share_records("student_aux", *inside, images, labels, 0))
+    assert all(row["accuracy_span"] == row["accuracy_student"] for row in rows)
+    assert all(row["accuracy_rest"] == row["accuracy_start"] for row in rows)
+
+
+def test_digit_rows_that_move_are_refused(toy):
+    other = toy.replace({"unembed.W_U": toy.W_U + 1})
+    with pytest.raises(ValueError, match="digit rows"):
+        list(toys.share_records("student_aux", toy, other, torch.randn(5, 20), torch.arange(5), 0))
+
+
+# Commands.
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "studies.unembed_projection", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "toy"], "steering needs a language model; for the toy: --metric cosine dot"),
+        (["--model", "toy", "--metric", "embedding"], "embedding needs a language model"),
+        (["--metric", "cosin"], "did you mean cosine?"),
+        (["--model", "toy", "--metric", "dla", "--n-seeds", "1"], "at least 2"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, said):
+    done = command(*arguments, "--out", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert said in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_tiny_llama_gets_all_metrics(tmp_path):
+    folder = save_tiny_llama(tmp_path / "tiny", tied=False)
+    done = command("--model", folder, "--n-permutations", 19, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in (*study.METRICS[:5], "dla: concept", "steering", "embedding", "ceiling: other wordings"):
+        assert name in done.stdout
+    cells = [path for path in (tmp_path / "unembed_projection").iterdir() if path.is_dir()]
+    assert len(cells) == len(study.METRICS)
+    for cell in cells:
+        records = store.read_records(cell)
+        assert {(r["direction"]) for r in records if r["kind"] == "ceiling"} == {"number_to_animal", "animal_to_number"}
+        made = json.loads((cell / "provenance.json").read_text())
+        assert made["tied"] is False and "null" in made
+    assert "1 cells" not in done.stdout
+
+
+@pytest.mark.slow
+def test_the_toy_gets_its_metrics(tmp_path):
+    metrics = ["--metric", "cosine", "causal", "dla"]
+    done = command("--model", "toy", *metrics, "--n-seeds", 2, "--epochs", 1, "--n-permutations", 19, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "causal: rank correlation with recall" in done.stdout
+    assert "dla: accuracy, only the part through the auxiliary span" in done.stdout
