@@ -117,10 +117,12 @@ def _bars(cells: list[dict], direction: str):
         shown = {"name": name, "legendgroup": name, "showlegend": direction == "number_to_animal"}
         marker = {"color": color, "size": 11}
         traces.append(go.Scatter(x=values, y=names, error_x=bars, mode="markers", marker=marker, **shown))
-    return Panel(traces, {"title_text": "partial Spearman correlation"}, {"autorange": "reversed", "type": "category"})
+    order = {"type": "category", "categoryorder": "array", "categoryarray": names, "autorange": "reversed"}
+    return Panel(traces, {"title_text": "partial Spearman correlation"}, order)
 
 
 def _curves(cells: list[dict]):
+    from mechsub.plot import OKABE_ITO
     from studies import _bands
 
     rows = []
@@ -128,7 +130,7 @@ def _curves(cells: list[dict]):
         for row in _of(cells, "layer", direction=direction):
             place = {"x": row["layer"] + 1, "low": row["low"], "high": row["high"]}
             rows.append({"arm": title, "value": row["partial_difference"], **place})
-    return _bands.lines(rows, "after block", "partial Spearman, matched - other", colors={})
+    return _bands.lines(rows, "after block", "partial Spearman, matched - other", colors={"matched": OKABE_ITO[0]})
 
 
 def _share_bars(cells: list[dict]):

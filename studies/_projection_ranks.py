@@ -64,6 +64,7 @@ def correlations(
     A constant column correlates 0. All draws are a few matrix products: u is the sum over animals of x / sd(x).
     """
     w = weights / weights.sum(1, keepdim=True)
+    x, y = x - x.mean(0), y - y.mean(0)  # a draw's mean is then near 0, and no digits are lost in its variance
     mean_x, mean_y, own_y = w @ x, w @ y[:, animals], y[:, animals]
     sd_x = (w @ x**2 - mean_x**2).clamp_min(0).sqrt()
     sd_y = (w @ own_y**2 - mean_y**2).clamp_min(0).sqrt()

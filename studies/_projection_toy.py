@@ -47,6 +47,7 @@ def run(cfg) -> Iterator[dict]:
             "null": "other seeds' W_U, shuffled digits, cross-initialisation students"
             if cfg.metric != "dla"
             else f"{N_SPANS} random spans of as many dimensions per seed, cross-initialisation students",
+            "unit": "seeds",
         }
     }
 
