@@ -19,6 +19,7 @@ lint: $(READY)
 
 bench: $(READY)  ## speed and memory as ratios against a reference, measured in the same run
 	$(VENV)/bin/python benchmarks/toy_training.py $(ARGS)
+	$(VENV)/bin/python benchmarks/language_scoring.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "animal to number"}
-NOT_RANKED = ("total", "rest", "scale", "normaliser", "other")  # parts of dla that are no prediction
+NOT_RANKED = ("total", "rest", "scale", "normaliser", "other", "first half")  # checks, nulls, a second look
 ARMS = {"student_aux": "student", "cross_aux": "cross-initialisation student (null)"}
 
 

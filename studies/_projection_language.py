@@ -81,7 +81,8 @@ def records(asked: Asked, cfg) -> Iterator[dict]:
         layers = states.steering(asked.questions)
         for direction, outcome in outcomes.items():
             views, best = held_out(layers, outcome, table, cfg.seed)
-            predictors[direction] = {"all": views}
+            early, _ = held_out(layers[: max(1, len(layers) // 2)], outcome, table, cfg.seed)
+            predictors[direction] = {"all": views, "first half": early}
             yield from _layer_records(direction, layers, outcome, table, best)
     else:
         parts = {"all": metric(asked, cfg.metric)} if cfg.metric != "dla" else attributed(asked)

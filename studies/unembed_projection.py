@@ -12,7 +12,7 @@ number to animal (log P(animal | love of the number)) and animal to number. Metr
   direction, the null of concept, since any direction carries something;
 * steering: cosine of the residuals under the loved number and under the loved animal, at a layer chosen on one half of
   the animals and evaluated on the other, both ways. In late layers the state under a number holds the outcome number
-  to animal itself: the curve over layers says where it arises;
+  to animal itself: hence the row "first half", whose layers are those of the first half, and the curve over layers;
 * embedding: cosine of input embeddings, as number and plural animal stand in their prompts.
 
 Per animal: Spearman's correlation over numbers, and the partial one given the norms of the number's row, its length,
@@ -29,7 +29,11 @@ a tenth refutes it.
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
 the seed. steering and embedding need a language model: without --metric, the toy is refused.
 
-Answer: see README; cells under artifacts/unembed_projection.
+Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): a little, and not as supposed. Matched minus mismatched
+partial correlations are 0.076 [0.053, 0.099] for Eq 1's cosine, 0.126 [0.091, 0.160] for the causal inner product and
+0.545 [0.498, 0.589] for steering, of a ceiling of 0.668 [0.628, 0.703], number to animal; in the other direction 0.086
+[0.059, 0.112], 0.169 [0.130, 0.204] and 0.043 [0.008, 0.077] of 0.846 [0.822, 0.870]. Writing the animal's own output
+direction carries 0.058 [0.003, 0.113] of the interaction animal to number, below the tenth that refutes the theory.
 """
 
 from collections.abc import Iterator
