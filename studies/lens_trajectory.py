@@ -14,7 +14,11 @@ Toy (`--model toy`): lens and stitching per layer and training step. The lens is
 blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
 teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
 
-Answer: see README; cells under artifacts/lens_trajectory.
+Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): late. The lens's interaction has correlation -0.024
+[-0.116, 0.070] with the final one of other wordings after block 16 of 30, 0.217 [0.142, 0.287] after block 24, where a
+loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an entangled
+number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt favours, by
+0.036 [0.009, 0.063].
 """
 
 from collections.abc import Iterator
@@ -302,13 +306,14 @@ def table(records: list[dict]) -> list[dict]:
 def _language_table(cell: list[dict]) -> Iterator[dict]:
     from mechsub import stats
 
-    adjusted = stats.holm([row["p"] for row in _of(cell, AGREEMENT[0])])
-    for layer, p in enumerate(adjusted):
+    columns = {"p, two-way (Holm)": "p", "p, numbers shuffled (Holm)": "p_numbers"}
+    adjusted = {name: stats.holm([row[key] for row in _of(cell, AGREEMENT[0])]) for name, key in columns.items()}
+    for layer in range(len(_of(cell, AGREEMENT[0]))):
         other, same = (_of(cell, reference)[layer] for reference in AGREEMENT)
         yield {
             "layer": layer + 1,
             "r, other wordings": stats.Interval(other["value"], other["low"], other["high"], other["n_animals"]),
-            "p (Holm)": p,
+            **{name: p[layer] for name, p in adjusted.items()},
             "shuffled numbers, 97.5%": other["null_high"],
             "r, same wording": same["value"],
             "sd, nats": _chosen(cell, "size", layer=layer)[0]["sd"],
@@ -379,8 +384,9 @@ def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
     animals = len({row["animal"] for row in _chosen(cell, "loved")})
     caption = (
         f"{animals} animals. Agreement: {first['n_numbers']} numbers, 95% crossed bootstrap over numbers and animals; "
-        "with the same wording it is 1 at the last block by construction. Other bands: 95% Student-t intervals over "
-        "animals; of nulls, the central 95%. The lens is exact at the last block only; compare prompts within a block."
+        "with the same wording it is 1 at the last block by construction. Shuffled numbers keep their length, and "
+        "so what depends on it. Other bands: 95% Student-t intervals over animals; of nulls, the central 95%. The lens "
+        "is exact at the last block only; compare prompts within a block."
     )
     return panels, f"Logit lens by block: {cell[0]['model']}", caption
 

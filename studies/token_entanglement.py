@@ -8,7 +8,7 @@ reported here beside its null: any other number. The estimand is the interaction
 and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
 shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
 
-Answer (SmolLM2-135M-Instruct, 105 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio says
+Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio says
 nothing of pairs. With the number that an animal's prompt makes likeliest, 0.346 [0.256, 0.446] of animals exceed twice
 both ways, and with a random number 0.354: 0.985 of the variance of the log ratio is the animal's, which any number
 moves. What is specific to both is 0.009 of the variance, and it is real: in other wordings it comes back with
