@@ -60,7 +60,7 @@ class Config:
     dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
     n_steps: study.Count = study.option(2, "training steps looked at after the start, evenly spaced to the last")
-    n_images: study.Count = study.option(512, "images or noise samples that similarity is measured on")
+    n_images: study.Count = study.option(256, "images or noise samples that similarity is measured on")
     n_permutations: study.Count = study.option(999, "of the pairs of animal and number (language models)")
     cross_all: bool = study.option(False, "also the cross-initialisation student that sees all logits")
     seed: study.Index = study.option(0, "first seed")
