@@ -186,7 +186,11 @@ def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str) ->
             figure.add_trace(trace, **place)
         figure.update_xaxes(**panel.x, **place).update_yaxes(**panel.y, **place)
     figure.update_layout(barmode="stack")
-    return _finish(figure, title, caption, 100 + 520 * rows, legend=True)
+    figure = _finish(figure, title, caption, 130 + 520 * rows, legend=True)
+    # Names below a panel reach further down than numbers.
+    return figure.update_annotations(selector={"name": "caption"}, yshift=-105).update_layout(
+        margin_b=figure.layout.margin.b + 30
+    )
 
 
 def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str, y_title: str) -> Panel:

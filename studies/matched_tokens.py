@@ -1,0 +1,200 @@
+"""Are numbers special? The same matrices with words that match the numbers' norm and frequency in their place.
+
+Every number of a subset is given a word that is one token, no animal and no number, and nearest to it in two respects:
+the norm of its direction (mean over the tokens of a string) and its log-probability where the answer stands, with no
+system message. Both are then loved ("... is your favorite word") and scored opposite the same animals. If entangled
+numbers were special, their interaction would be larger, more stable over wordings, or more alike in both directions
+than that of the words. Null: shuffled rows and columns. Units: partners and animals, crossed.
+
+Answer: see README; cells under artifacts/matched_tokens.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mechsub import study
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    n_permutations: study.Count = study.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    seed: study.Index = study.option(0, "of shuffles and resamples")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    import torch
+
+    from mechsub import language, store
+    from studies import token_entanglement as te
+
+    source = te.Config(model=cfg.model)
+    tensors = store.read_tensors(study.stored_cell(te, source))
+    study.progress(0.0, "loading the model")
+    model = language.load_language_model(cfg.model)
+    animals = te.choose_animals(model.tokenizer, source)
+    numbers = te.Questions(model, animals, te.choose_partners(source), source)
+    subset = tensors["subset_partner"].tolist()
+    words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
+    asked = te.Questions(model, animals, words, source)
+    asked.kind = "word"
+    places = range(len(words))
+    study.progress(0.2, "words to animals")
+    wordings = [asked.animals_after([asked.love(i, w) for i in places]) for w in range(2)]
+    study.progress(0.6, "animals to words")
+    back = asked.partners_after([asked.love_animal(i, 0) for i in range(len(animals))]).T
+    measured = {
+        "numbers": (tensors["number_to_animal_wordings"], tensors["animal_to_number"].T[subset]),
+        "matched words": (torch.stack(wordings), back),
+    }
+    yield {"tensors": {"word_to_animal_wordings": torch.stack(wordings), "animal_to_word": back}}
+    for row in pairs:
+        yield {"kind": "pair", **row}
+    for partners, (forward, backward) in measured.items():
+        yield from _records(partners, forward, backward, cfg)
+    yield {
+        "provenance": {
+            **language.model_source(model),
+            "basis": "raw W_U norms; log-probabilities over the whole vocabulary, nats",
+            "numbers": f"the {len(subset)} numbers of token_entanglement's subset, scored after a space",
+            "words": "lower-case single tokens with a space before them, nearest in standardised norm and "
+            "log-probability, each used once",
+            "null": "rows and columns shuffled",
+            "unit": "partners and animals (crossed)",
+        }
+    }
+
+
+def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dict]]:
+    """A word for every number of the subset, and how near it is; the hardest to match choose first."""
+    import torch
+
+    from mechsub.entanglement import next_token_log_probs
+    from mechsub.prompts import encode
+    from mechsub.unembedding import token_directions
+    from studies.token_entanglement import Word
+
+    model = numbers.model
+    candidates = _candidates(model.tokenizer)
+    if len(candidates) < len(subset):
+        raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
+    strings = encode(model.tokenizer, [numbers.strings[i] for i in subset])
+    logp = next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
+    sides = [
+        torch.stack([token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()
+        for tokens, values in ((strings, base[subset]), (list(candidates.values()), logp))
+    ]
+    scale = sides[0].std(0)
+    distance = torch.cdist(sides[0] / scale, sides[1] / scale)
+    chosen, rows, texts = {}, [], list(candidates)
+    for i in distance.amin(1).argsort(descending=True).tolist():
+        j = int(distance[i].argmin())
+        distance[:, j] = torch.inf
+        chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
+    for i, place in enumerate(subset):
+        own, other = sides[0][i].tolist(), sides[1][texts.index(chosen[i].text)].tolist()
+        rows.append(
+            {
+                "number": numbers.partners[place].text,
+                "word": chosen[i].text,
+                "number_norm": own[0],
+                "word_norm": other[0],
+                "number_log_p": own[1],
+                "word_log_p": other[1],
+            }
+        )
+    return [chosen[i] for i in range(len(subset))], rows
+
+
+def _candidates(tokenizer: Any) -> dict[str, int]:
+    """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
+    from mechsub import prompts, vocabulary
+
+    names = {form for animal in vocabulary.animals() for form in (animal.singular, animal.plural)}
+    texts = (tokenizer.decode([token]) for token in range(len(tokenizer)))
+    words = [text for text in texts if re.fullmatch(" [a-z]{3,}", text) and text[1:] not in names]
+    return {text[1:]: token for text, token in prompts.single_tokens(tokenizer, words).items()}
+
+
+def _records(partners: str, forward, backward, cfg: Config) -> Iterator[dict]:
+    """Size, stability and two-way agreement of an interaction."""
+    from mechsub import entanglement as e
+
+    first, other = (e.interaction(table) for table in (forward[0], forward[1]))
+    keys = {"kind": "summary", "partners": partners, "n": first.shape[0], "animals": first.shape[1]}
+
+    def size(rows, columns) -> float:
+        return float(e.interaction(first[rows][:, columns]).square().mean().sqrt())
+
+    everything = size(slice(None), slice(None))
+    low, high = e.crossed_bootstrap(size, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
+    yield {
+        **keys,
+        "quantity": "s.d. of the interaction, nats",
+        "value": everything,
+        "low": low,
+        "high": high,
+        "p": None,
+    }
+    for quantity, y in (("agreement of two wordings", other), ("agreement of the directions", e.interaction(backward))):
+
+        def agreement(rows, columns, y=y) -> float:
+            return e.matrix_correlation(e.interaction(first[rows][:, columns]), e.interaction(y[rows][:, columns]))
+
+        low, high = e.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
+        p, null = e.permutation_p(first, y, n=cfg.n_permutations, seed=cfg.seed)
+        value = e.matrix_correlation(first, y)
+        yield {**keys, "quantity": quantity, "value": value, "low": low, "high": high, "p": p, "null_95": _top(null)}
+
+
+def _top(null: list[float]) -> float:
+    return sorted(null)[int(0.95 * len(null))]
+
+
+def table(records: list[dict]) -> list[dict]:
+    from mechsub import stats
+
+    rows = []
+    for label, cell in study.cells(records, Config):
+        for row in cell:
+            if row["kind"] == "summary":
+                interval = stats.Interval(row["value"], row["low"], row["high"], row["n"], 0.95)
+                null = f"95% below {row['null_95']:.3f}" if "null_95" in row else "-"
+                p = row["p"] if row["p"] is not None else "-"
+                rows.append(
+                    {"cell": label, "quantity": row["quantity"], "partners": row["partners"], "value": interval}
+                    | {"shuffled": null, "p": p}
+                )
+        pairs = [row for row in cell if row["kind"] == "pair"]
+        for name in ("norm", "log_p"):
+            gap = stats.student_t([row[f"number_{name}"] - row[f"word_{name}"] for row in pairs])
+            rows.append({"cell": label, "quantity": f"left unmatched: {name}", "partners": "both", "value": gap})
+    return rows
+
+
+def plot(records: list[dict]):
+    from mechsub import plot as figures
+
+    rows = [row for row in records if row["kind"] == "pair"]
+    points = [
+        {"label": f"{side}: {name.replace('_', ' ')}", "facet": name.replace("_", " "), "value": row[f"{side}_{name}"]}
+        for row in rows
+        for side in ("number", "word")
+        for name in ("norm", "log_p")
+    ]
+    lines = [
+        f"{row['partners']}: {row['quantity']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]."
+        for row in records
+        if row["kind"] == "summary"
+    ]
+    return figures.interval_bars(
+        points, value="value", label="label", color=None, unit="partners",
+        title=f"Numbers and matched words: {records[0]['model']}", axis="norm, or log-probability in nats",
+        caption="How well the words match. " + " ".join(lines),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)
