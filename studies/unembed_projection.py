@@ -35,7 +35,10 @@ inner product, and 0.545 [0.498, 0.589] for steering, of a ceiling of 0.668 [0.6
 block, whose state already holds the outcome; within the first half of the blocks it has 0.154 [0.116, 0.193]. Animal to
 number: 0.086 [0.059, 0.112], 0.169 [0.130, 0.204] and 0.043 [0.008, 0.077] of 0.846 [0.822, 0.870]. Writing the
 animal's own output direction carries 0.058 [0.003, 0.113] of the interaction animal to number: below the tenth that
-refutes the theory, though the interval reaches it.
+refutes the theory, though the interval reaches it. Toy (25 seeds): no metric tells which digits are learned (cosine:
+-0.023 [-0.167, 0.122]), and 0.057 [0.039, 0.075] of the change of the digit logits passes through the span of the
+auxiliary directions; without that part the student has 0.518 [0.472, 0.565] accuracy, with it alone
+0.110 [0.099, 0.122].
 """
 
 from collections.abc import Iterator
