@@ -6,13 +6,27 @@ from pathlib import Path
 import pytest
 
 from mechsub import store
-from studies import hidden_alignment, lens_trajectory, subliminal_accuracy, token_entanglement, unembed_projection
+from studies import (
+    hidden_alignment,
+    lens_trajectory,
+    matched_tokens,
+    subliminal_accuracy,
+    token_entanglement,
+    unembed_projection,
+)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-STUDIES = (subliminal_accuracy, hidden_alignment, token_entanglement, unembed_projection, lens_trajectory)
+STUDIES = (
+    subliminal_accuracy,
+    hidden_alignment,
+    token_entanglement,
+    unembed_projection,
+    lens_trajectory,
+    matched_tokens,
+)
 
 
 def stored_cells(study):
