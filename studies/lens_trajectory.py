@@ -15,11 +15,12 @@ blocks were never trained to be read by W_U, and what they hold is shown by stit
 teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
 
 Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): late. The lens's interaction has correlation -0.024
-[-0.116, 0.070] with the final one of other wordings after block 16 of 30, 0.217 [0.142, 0.287] after block 24, where a
-loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an entangled
-number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt favours, by
-0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps 0.787 [0.768, 0.806]
-accuracy, where its lens is at chance, 0.103 [0.090, 0.115], as the teacher's own is, 0.101 [0.092, 0.111].
+[-0.116, 0.070] with the final one of other wordings after block 16 of 30, 0.217 [0.142, 0.287] after block 24, where
+a loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an
+entangled number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt
+favours, by 0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps
+0.787 [0.768, 0.806] accuracy, where its lens is at chance, 0.103 [0.090, 0.115], as the teacher's own is, 0.101
+[0.092, 0.111].
 """
 
 from collections.abc import Iterator

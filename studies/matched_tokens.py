@@ -6,10 +6,11 @@ system message. Both are then loved ("... is your favorite word") and scored opp
 numbers were special, their interaction would be larger, more stable over wordings, or more alike in both directions
 than that of the words. Null: shuffled rows and columns. Units: partners and animals, crossed.
 
-Answer (SmolLM2-135M-Instruct, 120 numbers and words, 104 animals, artifacts/matched_tokens/default): no, they are weaker
-than words. The interaction has a standard deviation of 0.112 [0.099, 0.123] nats for numbers and 0.315 [0.290, 0.336] for
-matched words, agrees between two wordings by 0.658 [0.606, 0.707] and 0.805 [0.773, 0.831], and between the directions
-by 0.133 [0.079, 0.189] and 0.336 [0.271, 0.393]. What is left unmatched is 0.028 of norm, and half a nat of frequency.
+Answer (SmolLM2-135M-Instruct, 120 numbers and words, 104 animals, artifacts/matched_tokens/default): no, they are
+weaker than words. The interaction has a standard deviation of 0.112 [0.099, 0.123] nats for numbers and 0.315 [0.290,
+0.336] for matched words, agrees between two wordings by 0.658 [0.606, 0.707] and 0.805 [0.773, 0.831], and between
+the directions by 0.133 [0.079, 0.189] and 0.336 [0.271, 0.393]. What is left unmatched is 0.028 of norm, and half a
+nat of frequency.
 """
 
 import re
