@@ -8,12 +8,13 @@ reported here beside its null: any other number. The estimand is the interaction
 and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
 shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
 
-Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio says
-nothing of pairs. With the number that an animal's prompt makes likeliest, 0.346 [0.256, 0.446] of animals exceed twice
-both ways, and with a random number 0.354: 0.985 of the variance of the log ratio is the animal's, which any number
-moves. What is specific to both is 0.009 of the variance, and it is real: in other wordings it comes back with
-correlation 0.673 [0.624, 0.718], and the two directions agree by 0.151 [0.108, 0.194] (both p = 0.001). No published
-list of animals lies above the others.
+Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio
+says little of pairs. The number that an animal's prompt makes likeliest is "1" for all of them; with it,
+0.346 [0.256, 0.446] of animals exceed twice both ways, and with a random number 0.354. Number to animal, 0.985 of the
+variance of the log ratio is the animal's, which any number moves, and 0.009 is specific to both; animal to number the
+latter is 0.267. Other wordings bring it back with correlation 0.673 [0.624, 0.718] and 0.868 [0.845, 0.889]; the two
+directions agree by 0.151 [0.108, 0.194] (p = 0.001, numbers and animals shuffled). No published list of animals lies
+detectably higher. "No system message" is the template's own for SmolLM2.
 """
 
 from collections.abc import Iterator
