@@ -39,6 +39,7 @@ _NAMES = {
     "HookedMLP": "mlp",
     "train": "distillation",
     "distill": "distillation",
+    "distill_each": "distillation",
     "accuracy": "distillation",
     "mnist": "data",
     "fashion_mnist": "data",

@@ -8,12 +8,12 @@ not depend on the number of threads, nor on which other members are in the ensem
 
 import math
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> 
 _CHUNK = 1024  # rows drawn, cast or labelled at a time
 
 
+class _Job(NamedTuple):
+    """An ensemble to be fitted: its start, the logits that its loss reads, and where its snapshots go."""
+
+    start: HookedMLP
+    columns: slice
+    snapshots: Snapshots | None
+
+
 @dataclass(frozen=True)
 class _Recipe:
     epochs: int
@@ -41,6 +49,7 @@ class _Recipe:
     precision: str
     frozen: tuple[str, ...]
     seed: int
+    phase: Literal["train", "distill"]
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
@@ -72,20 +81,20 @@ def train(
 ) -> HookedMLP:
     """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal.
 
-    Every member has its own shuffle, keyed by (seed, member's seed, epoch). `frozen` names parameters or modules
-    ("blocks.0", "unembed.W_U") that stay as they are. The keys of `snapshots` are steps; they are filled with
-    the ensemble after that many steps (0: the start). "bf16" is used for matrix products only: master weights,
-    losses and optimiser stay fp32. Set-up: Cloud et al. 2025, section 6.2.
+    Every member has its own shuffle, keyed by (seed, "train", member's seed, epoch); that of distillation differs.
+    `frozen` names parameters or modules ("blocks.0", "unembed.W_U") that stay as they are. The keys of
+    `snapshots` are steps; they are filled with the ensemble after that many steps (0: the start). "bf16" is used for
+    matrix products only: master weights, losses and optimiser stay fp32. Set-up: Cloud et al. 2025, section 6.2.
     """
     if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
         raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
-    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed)
+    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed, "train")
     x = _cast(images, recipe.dtype)
 
-    def problem(member: int) -> tuple[Tensor, Loss]:
-        return x, lambda logits, rows: cross_entropy(logits, labels[rows])
+    def problem(member: int) -> tuple[Tensor, dict[str, Loss]]:
+        return x, {"teacher": lambda logits, rows: cross_entropy(logits, labels[rows])}
 
-    return _fit(model, problem, model.cfg.digits, recipe, snapshots)
+    return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, recipe)["teacher"]
 
 
 def distill(
@@ -117,33 +126,73 @@ def distill(
     "mse" the squared difference of logits, mean over `outputs`. Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
-    _check_pair(student, teacher, outputs)
+    given = {"student": snapshots} if snapshots is not None else {}
+    return distill_each(
+        {"student": (student, outputs)}, teacher, inputs,
+        n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, epochs=epochs, lr=lr,
+        batch_size=batch_size, optimizer=optimizer, precision=precision, frozen=frozen, seed=seed, snapshots=given,
+    )["student"]  # fmt: skip
+
+
+def distill_each(
+    students: Mapping[str, tuple[HookedMLP, slice]],
+    teacher: HookedMLP,
+    inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
+    *,
+    n_samples: int = 60_000,
+    noise: Literal["per_member", "shared"] = "per_member",
+    loss: Literal["kl", "mse"] = "kl",
+    temperature: float = 1.0,
+    epochs: int = 5,
+    lr: float = 3e-4,
+    batch_size: int = 1024,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    precision: Precision = "auto",
+    frozen: Sequence[str] = (),
+    seed: int = 0,
+    snapshots: Mapping[str, Snapshots] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, HookedMLP]:
+    """name -> copy of the student that learned the logits `outputs`, for name -> (student, outputs).
+
+    Each is what `distill` alone would give: all see the same inputs and targets, which are made once for all of them
+    and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
+    `progress(fraction)` is called as members finish. Other arguments as in `distill`.
+    """
+    for student, outputs in students.values():
+        _check_pair(student, teacher, outputs)
     _one_of("loss", loss, ("kl", "mse"))
     _one_of("noise", noise, ("per_member", "shared"))
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, not {temperature}")
-    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed)
+    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed, "distill")
     draw = _inputs(inputs, teacher, n_samples, noise, recipe)
     learned = _member_parameters(teacher)
 
-    def problem(member: int) -> tuple[Tensor, Loss]:
+    def problem(member: int) -> tuple[Tensor, dict[str, Loss]]:
         x = draw(member)
         parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        target = torch.cat([_logits(parameters, rows, outputs) for rows in x.split(_CHUNK)])
-        return x, _kl(target, temperature) if loss == "kl" else _mse(target)
+        targets = torch.cat([_logits(parameters, rows, slice(None)) for rows in x.split(_CHUNK)])
+        kind = _mse if loss == "mse" else lambda target: _kl(target, temperature)
+        return x, {name: kind(targets[:, outputs].contiguous()) for name, (_, outputs) in students.items()}
 
-    return _fit(student, problem, outputs, recipe, snapshots)
+    jobs = {name: _Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
+    return _fit(jobs, problem, recipe, progress)
 
 
 @torch.no_grad()
 def accuracy(
     model: HookedMLP, images: Float[Tensor, "sample d_in"], labels: Int[Tensor, "sample"]
 ) -> Float[Tensor, "seed"]:
-    """Share of images whose largest digit logit (the first n_classes) is the label, for every member, in fp32."""
-    right = [
-        (model(x)[..., model.cfg.digits].argmax(-1) == y).double().sum(-1)
-        for x, y in zip(images.split(1000), labels.split(1000), strict=True)
-    ]
+    """Share of images whose largest digit logit (the first n_classes) is the label, for every member, in fp32.
+
+    Raises for NaN or infinite logits, which argmax would read as some class.
+    """
+    right = []
+    for x, y in zip(images.split(1000), labels.split(1000), strict=True):
+        logits = model(x)[..., model.cfg.digits]
+        _check_finite(logits, "logits")
+        right.append((logits.argmax(-1) == y).double().sum(-1))
     return (torch.stack(right).sum(0) / len(labels)).float()
 
 
@@ -165,25 +214,33 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _fit(
-    model: HookedMLP,
-    problem: Callable[[int], tuple[Tensor, Loss]],
-    columns: slice,
+    jobs: Mapping[str, _Job],
+    problem: Callable[[int], tuple[Tensor, dict[str, Loss]]],
     recipe: _Recipe,
-    snapshots: Snapshots | None,
-) -> HookedMLP:
-    keep = set(snapshots or ())
-    starts = _member_parameters(model)
-    trainable = _trainable(list(starts[0]), recipe.frozen)
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, HookedMLP]:
+    """Fit all ensembles member by member: problem(member) gives the inputs, and every ensemble's loss on them."""
+    keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
+    starts = {name: _member_parameters(job.start) for name, job in jobs.items()}
+    trainable = {name: _trainable(list(members[0]), recipe.frozen) for name, members in starts.items()}
 
-    def fit(member: int) -> dict[int, Parameters]:
-        x, loss = problem(member)
-        _check_steps(keep, recipe.epochs * math.ceil(len(x) / recipe.batch_size))
-        return _fit_member(starts[member], trainable, x, loss, columns, recipe, model.seeds[member], keep)
+    def fit(member: int) -> dict[str, dict[int, Parameters]]:
+        x, losses = problem(member)
+        for steps in keep.values():
+            _check_steps(steps, recipe.epochs * math.ceil(len(x) / recipe.batch_size))
+        return {
+            name: _fit_member(
+                starts[name][member], trainable[name], x, losses[name], job.columns, recipe, job.start.seeds[member],
+                keep[name],
+            )
+            for name, job in jobs.items()
+        }  # fmt: skip
 
-    fitted = _in_threads(fit, len(starts))
-    for step in keep:
-        snapshots[step] = _stack(model, [f[step] for f in fitted])
-    return _stack(model, [f[-1] for f in fitted])
+    fitted = each_member(fit, len(next(iter(starts.values()))), progress)
+    for name, job in jobs.items():
+        for step in keep[name]:
+            job.snapshots[step] = _stack(job.start, [member[name][step] for member in fitted])
+    return {name: _stack(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 
 def _fit_member(
@@ -276,16 +333,16 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
-def _check_finite(x: Tensor) -> None:
+def _check_finite(x: Tensor, what: str = "inputs") -> None:
     # Extremes are NaN or infinite where any value is, and need no mask of all values.
     low, high = torch.aminmax(x)
     if not torch.isfinite(high - low):
-        raise ValueError("inputs hold NaN or infinite values")
+        raise ValueError(f"{what} hold NaN or infinite values")
 
 
 def _batches(n: int, recipe: _Recipe, seed: int) -> Iterator[Tensor]:
     for epoch in range(recipe.epochs):
-        generator = derive_generator(recipe.seed, "order", seed, epoch)
+        generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
         for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
             yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
 
@@ -328,16 +385,23 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
 
 
-def _in_threads(fit: Callable[[int], dict[int, Parameters]], n_members: int) -> list[dict[int, Parameters]]:
-    """fit(member) for every member, side by side, one thread of products each."""
+def each_member(
+    work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
+) -> list[dict]:
+    """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
     threads = torch.get_num_threads()
 
-    def alone(member: int) -> dict[int, Parameters]:
+    def alone(member: int) -> dict:
         torch.set_num_threads(1)
-        return fit(member)
+        return work(member)
 
+    fitted = []
     try:
-        return list(_pool(threads).map(alone, range(n_members)))
+        for done in _pool(threads).map(alone, range(n_members)):
+            fitted.append(done)
+            if progress is not None:
+                progress(len(fitted) / n_members)
+        return fitted
     finally:
         torch.set_num_threads(threads)
 

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -29,6 +29,14 @@ def option(default, help: str, *, display: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "display": display})
 
 
+def refuse_ignored(cfg, names: Iterable[str], where: str) -> None:
+    """For a Config's __post_init__: raise for a field that `where` does not read and that has another value than its
+    default. It would make a second cell of the same numbers."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
+    if set_ := [name for name in names if getattr(cfg, name) != defaults[name]]:
+        raise ValueError(f"{_flag(set_[0])} is not read {where}; leave it out")
+
+
 def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[argparse.Namespace, dict, dict]:
     """Options of the run, values of each field of the grid, values of each display field.
 
@@ -39,8 +47,6 @@ def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[arg
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         refuse(_unknown(unknown, parser))
-    if options.executor == "slurm":
-        refuse("--executor slurm is not available in this version; use local")
     values, display = {}, {}
     for field in fields:
         target = display if field.metadata.get("display") else values
@@ -66,7 +72,7 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
     for field in fields:
         _add_field(parser, field, hints[field.name])
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
-    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="where cells run")
+    parser.add_argument("--executor", choices=("local",), default="local", help="where cells run")
     parser.add_argument("--rerun", action="store_true", help="recompute cells that are stored")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and their status; run nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failed run")

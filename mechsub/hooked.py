@@ -52,9 +52,11 @@ def cache_activations(
     [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
     Inputs run in batches of `batch_size`; with `pos` only that position is kept and only the last is unembedded, so
     memory is that of the result.
-    Raises for an unknown hook name, a model in train mode, and NaN or infinite activations.
+    Raises for an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite activations.
     """
-    names = list(hidden_names(model) if names is None else names)
+    names = list(dict.fromkeys(hidden_names(model) if names is None else names))
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     _check(model, inputs, names, pos)
     axis = -3 if _is_tokens(inputs) and pos is None else -2
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -76,9 +78,11 @@ def run_patched(
     Without `pos` the whole activation is replaced and all logits return ([*seed, batch, d_vocab], or
     [batch, pos, d_vocab] for a language model); with `pos` only that position is replaced by [batch, d] and the
     logits of the last position return. Patching the toy's layer l with another model's activation is stitching.
-    Raises for an unknown hook, a shape that does not fit, and a hook that never fires.
+    Raises for an unknown hook, a shape that does not fit, NaN or infinite values, and a hook that never fires.
     """
     _check(model, inputs, list(activations), pos)
+    for name, new in activations.items():
+        _finite(name, [new], 0)
     fired = set()
 
     def patch(activation, hook):

@@ -32,16 +32,16 @@ def cka_terms(
 
     The mean of per-batch ratios is another, biased quantity. Source: Nguyen, Raghu, Kornblith 2010.15327.
     """
-    x, y = _centred(*_checked(x, y, 4 if debiased else 2))
+    x, y = _varying(*_checked(x, y, 4 if debiased else 2))
     hsic = _hsic_unbiased if debiased else _hsic_biased
     return torch.stack([hsic(x, y), hsic(x, x), hsic(y, y)])
 
 
 def cka_from_terms(terms: Float[Tensor, "3 *lead"]) -> Float[Tensor, "*lead"]:
-    """The ratio of summed HSIC terms. Raises where a representation does not vary."""
+    """The ratio of summed HSIC terms. Raises where the HSIC of a representation with itself is not positive."""
     xy, xx, yy = terms
-    if not ((xx > 1e-20).all() and (yy > 1e-20).all()):
-        raise ValueError("CKA is not defined: a representation is constant over the samples")
+    if not ((xx > 0).all() and (yy > 0).all()):
+        raise ValueError("CKA is not defined: a representation is constant, or varies too little for its samples")
     return xy / (xx * yy).sqrt()
 
 
@@ -57,14 +57,14 @@ def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sam
 
     The squared distance is 2 - 2 similarity (Williams et al. 2110.14739; Ding et al. 2108.01661).
     """
-    x, y = _unit(*_centred(*_checked(x, y, 2)))
+    x, y = _unit(*_varying(*_checked(x, y, 2)))
     return torch.linalg.svdvals(x.mT @ y).sum(-1)
 
 
 def identity_distance(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Frobenius distance without rotation, same normalisation: its excess over sqrt(2 - 2 procrustes) is the part
     that is alike up to a rotation only."""
-    x, y = _unit(*_centred(*_checked(x, y, 2)))
+    x, y = _unit(*_varying(*_checked(x, y, 2)))
     return torch.linalg.matrix_norm(x - y)
 
 
@@ -75,7 +75,7 @@ def mutual_knn(
 
     Source: Huh et al. 2405.07987.
     """
-    x, y = _checked(x, y, k + 2)
+    x, y = _varying(*_checked(x, y, k + 2))
     return _each(lambda a, b: (_neighbours(a, k) & _neighbours(b, k)).double().mean() * len(a) / k, x, y)
 
 
@@ -91,7 +91,8 @@ def linear_r2(
     order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed))
     train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
     fit, choose = train.split([len(train) // 2, len(train) - len(train) // 2])
-    grid = torch.tensor([1e-3, 1e-2, 1e-1, 1.0], dtype=x.dtype)
+    _varying(x[..., fit, :], y[..., test, :])
+    grid = torch.tensor([1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3], dtype=x.dtype)
     chosen = grid[_ridge_r2(x, y, fit, choose, list(grid)).argmax(0)]
     return _ridge_r2(x, y, train, test, [chosen[..., None]])[0]
 
@@ -114,8 +115,10 @@ def unit_correlation(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead
 
 
 def gate_agreement(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
-    """Share of (sample, unit) whose ReLU gates agree, P(1[x > 0] = 1[y > 0])."""
+    """Share of (sample, unit) whose ReLU gates agree, P(1[x > 0] = 1[y > 0]). Raises where no unit is ever active."""
     x, y = _checked(x, y, 1)
+    if not all((v > 0).any(-1).any(-1).all() for v in (x, y)):
+        raise ValueError("no unit of a layer is ever active: its gates say nothing")
     return ((x > 0) == (y > 0)).double().mean((-2, -1))
 
 
@@ -127,6 +130,7 @@ METRICS: dict[str, Callable[..., Tensor]] = {
     "identity_distance": identity_distance,
     "mutual_knn": mutual_knn,
     "linear_r2": linear_r2,
+    "linear_r2_reverse": lambda x, y: linear_r2(y, x),
     "cosine": mean_cosine,
     "unit_correlation": unit_correlation,
     "gate_agreement": gate_agreement,
@@ -188,10 +192,18 @@ def _centred(x: Tensor, y: Tensor) -> Pair:
     return x - x.mean(-2, keepdim=True), y - y.mean(-2, keepdim=True)
 
 
+def _varying(x: Tensor, y: Tensor) -> Pair:
+    """Centred; raises where nothing but the rounding of a common offset is left."""
+    centred = _centred(x, y)
+    for whole, rest in zip((x, y), centred, strict=True):
+        size, left = torch.linalg.matrix_norm(whole), torch.linalg.matrix_norm(rest)
+        if not (left > 1e-10 * size).all():
+            raise ValueError("a representation is constant over the samples")
+    return centred
+
+
 def _unit(x: Tensor, y: Tensor) -> Pair:
     norms = [torch.linalg.matrix_norm(v)[..., None, None] for v in (x, y)]
-    if not all((norm > 1e-10).all() for norm in norms):
-        raise ValueError("a representation is constant over the samples")
     return x / norms[0], y / norms[1]
 
 
@@ -238,7 +250,9 @@ def _rbf_cka(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
 
 def _rbf(x: Tensor, bandwidth: float) -> Tensor:
     squared = _squared_distances(x)
-    return torch.exp(-squared / (2 * bandwidth**2 * squared.median()))
+    if not (middle := squared.median()) > 0:
+        raise ValueError("the median distance is 0: half of the samples coincide, and the kernel has no width")
+    return torch.exp(-squared / (2 * bandwidth**2 * middle))
 
 
 def _double_centred(k: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
         raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")
     d = _finite(np.subtract(a, b), 2)
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
-    p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1)) if error else float(d.mean() == 0)
+    if not error:  # all differences are equal: what is left is the test of signs
+        return Paired(student_t(d, level), 1.0 if d[0] == 0 else 2.0 ** (1 - len(d)))
+    p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1))
     return Paired(student_t(d, level), p)
 
 
@@ -95,19 +97,55 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
 def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """Spearman's rank correlation with its Fisher-z interval, variance (1 + r^2 / 2) / (n - 3) (Bonett, Wright 2000).
 
-    The pairs are taken as independent. Raises for n < 5, unequal lengths and a constant side.
+    The pairs are taken as independent. A perfect correlation has the interval of the next lower one that n allows (half
+    a swap of neighbours), since its own would have no width. Raises for n < 10, unequal lengths and a constant side.
     """
     from scipy.stats import norm, spearmanr
 
-    a, b = _finite(x, 5), _finite(y, 5)
+    a, b = _finite(x, 10), _finite(y, 10)
     if len(a) != len(b):
         raise ValueError(f"a correlation needs equal lengths, not {len(a)} and {len(b)}")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise ValueError("a correlation with a constant is not defined")
-    r = float(spearmanr(a, b).statistic)
-    z = math.atanh(min(max(r, -1 + 1e-12), 1 - 1e-12))
-    half = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + r * r / 2) / (len(a) - 3))
-    return Interval(r, math.tanh(z - half), math.tanh(z + half), len(a), level)
+    r, n = float(spearmanr(a, b).statistic), len(a)
+    most = 1 - 6 / (n * (n * n - 1))
+    z = math.atanh(min(max(r, -most), most))
+    half = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + r * r / 2) / (n - 3))
+    return Interval(r, min(math.tanh(z - half), r), max(math.tanh(z + half), r), n, level)
+
+
+def spearman_p(x: ArrayLike, y: ArrayLike) -> float:
+    """Two-sided p of no rank correlation, by Student's t of r sqrt((n - 2) / (1 - r^2)); pairs independent, n >= 10."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(_finite(x, 10), _finite(y, 10)).pvalue)
+
+
+def clustered_spearman(
+    x: ArrayLike, y: ArrayLike, clusters: ArrayLike, *, n_resamples: int = 2_000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Spearman's correlation over all pairs, its percentile interval by drawing whole clusters with replacement.
+
+    For pairs that are not independent, as the arms of one seed are not. Interval.n is the number of clusters. Raises
+    for fewer than 10 clusters, unequal lengths and a constant side.
+    """
+    from scipy.stats import spearmanr
+
+    a, b, labels = _finite(x, 10), _finite(y, 10), np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if not len(a) == len(b) == len(labels):
+        raise ValueError(f"lengths differ: {len(a)}, {len(b)} and {len(labels)}")
+    rows = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    if len(rows) < 10:
+        raise ValueError(f"needs at least 10 clusters, not {len(rows)}")
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise ValueError("a correlation with a constant is not defined")
+    generator = np.random.default_rng(seed)
+    drawn = (
+        np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))]) for _ in range(n_resamples)
+    )
+    values = [spearmanr(a[some], b[some]).statistic for some in drawn]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(spearmanr(a, b).statistic), float(low), float(high), len(rows), level)
 
 
 def holm(p: ArrayLike) -> list[float]:

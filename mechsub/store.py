@@ -138,7 +138,11 @@ def _aside(cell: Path) -> Path:
 def recover(cell: Path) -> None:
     """Bring back a complete cell that stepped aside for one that never came."""
     if not cell.exists() and (_aside(cell) / PROVENANCE).is_file():
-        os.rename(_aside(cell), cell)
+        try:
+            os.rename(_aside(cell), cell)
+        except OSError:
+            if not cell.exists():  # else another process was faster
+                raise
 
 
 def read_provenance(cell: Path) -> dict | None:
@@ -205,14 +209,22 @@ def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
     except DamagedCell:
         return "damaged"
     same = provenance["fingerprint"] == fingerprint and provenance["config"] == dict(config)
-    return "stored" if same else "stale"
+    return "stored" if same and not _moved_on(cell, provenance) else "stale"
 
 
-def save_tensors(path: Path, tensors: Mapping) -> None:
-    """Store tensors as safetensors, with their hash beside them as `sha256sum -c` reads it."""
-    path, data = Path(path), _packed(tensors)
-    write_bytes(path, data)
-    write_text(_sidecar(path), f"{sha256(data)}  {path.name}\n")
+def sums(cell: Path) -> dict[str, str]:
+    """sha256 of a complete cell's records, and of its tensors if it has any, as recorded."""
+    made = read_provenance(cell)
+    return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}
+
+
+def _moved_on(cell: Path, provenance: Mapping) -> bool:
+    """Whether a cell that this one was made from has been made anew since with other content; absent ones count not."""
+    for name, recorded in provenance.get("made_from", {}).items():
+        source = cell.parent.parent.joinpath(*name.split("/"))
+        if (source / PROVENANCE).is_file() and sums(source) != recorded:
+            return True
+    return False
 
 
 def _packed(tensors: Mapping) -> bytes:
@@ -220,19 +232,3 @@ def _packed(tensors: Mapping) -> bytes:
 
     # Copies: safetensors refuses tensors that share memory, as a row of a stored matrix does.
     return save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
-
-
-def load_tensors(path: Path) -> dict:
-    """The tensors of `save_tensors`, checked: safetensors itself does not notice a flipped bit."""
-    from safetensors.torch import load
-
-    path = Path(path)
-    if not path.is_file() or not _sidecar(path).is_file():
-        raise DamagedCell(f"{path} or its .sha256 is missing")
-    data, wanted = path.read_bytes(), _sidecar(path).read_text(encoding="utf-8").split(" ")[0]
-    _check(path, data, wanted)
-    return load(data)
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")

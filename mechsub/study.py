@@ -16,17 +16,20 @@ Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one 
 
 import contextlib
 import dataclasses
+import inspect
 import itertools
 import math
 import os
 import sys
+import tempfile
 import time
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mechsub import store
-from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option
+from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
 
 __all__ = [
     "Count",
@@ -34,21 +37,28 @@ __all__ = [
     "NonNegative",
     "Positive",
     "cells",
+    "fingerprint",
     "format_table",
     "main",
     "option",
+    "part",
     "progress",
+    "refuse_ignored",
     "stored_cell",
 ]
 
-_OWN_PROVENANCE = {"study", "config", "fingerprint", "records", "tensors", "git", "command", "versions", "created"}
+_OWN_PROVENANCE = {
+    *("study", "config", "fingerprint", "records", "tensors", "made_from", "git", "command", "versions", "created")
+}
 
 
 def main(Config, run, plot, table=None, argv=None) -> None:
     """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
 
     run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and, for what
-    a reader must know about their making, {"provenance": {...}}.
+    a reader must know about their making, {"provenance": {...}}. It may also choose by cfg and return one of several
+    generators of its module, so that a cell does not depend on the code of the others. A Config may have a method
+    check(**display), which raises ValueError for display options that do not fit.
     plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
     """
     module = sys.modules[run.__module__]
@@ -57,17 +67,17 @@ def main(Config, run, plot, table=None, argv=None) -> None:
     options, values, display = command_line(Config, module, argv, lambda message: _stop(message, 2))
     try:
         folder = _checked_folder(options.out, source.stem)
-        grid = _grid(Config, values, folder)
-        job = {"run": run, "argv": argv, "source": source, "options": options, "fingerprint": _fingerprint(source, run)}
+        grid = _grid(Config, values, folder, display)
+        job = {"run": run, "argv": argv, "source": source, "options": options}
         _session["job"] = job
         if options.dry_run:
             return _print_status(grid, job)
         stale = _run_missing(grid, job)
-        with _part("the figure"):
+        with part("the figure"):
             records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
             path = folder / f"{_grid_name(Config, {**values, **display})}.html"
             _draw(plot(records, **display), path, stale)
-        with _part("the table"):
+        with part("the table"):
             print(format_table(table(records, **display) if table else []), end="")
         print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
     except KeyboardInterrupt:
@@ -89,8 +99,8 @@ def _stop(message: str, code: int):
 
 
 @contextlib.contextmanager
-def _part(name: str):
-    """Name the part of the work in which an exception arose."""
+def part(name: str):
+    """Name the part of the work in which an exception arose; parts within parts are all named."""
     try:
         yield
     except Exception as error:
@@ -101,7 +111,7 @@ def _part(name: str):
 def _explanation(error: Exception, debug: bool) -> str:
     if isinstance(error, store.DamagedCell):
         return str(error)
-    where = getattr(error, "__notes__", ["the study"])[-1]
+    where = ", ".join(reversed(getattr(error, "__notes__", ["the study"])))
     hint = "" if debug else " (--debug shows the traceback)"
     return f"{where} failed: {type(error).__name__}: {str(error)[:600]}{hint}"
 
@@ -121,13 +131,14 @@ def cells(records: Iterable[Mapping], Config) -> list[tuple[str, list[Mapping]]]
 # The grid.
 
 
-def _grid(Config, values: Mapping[str, tuple], folder: Path) -> dict[Path, Any]:
+def _grid(Config, values: Mapping[str, tuple], folder: Path, display: Mapping[str, tuple]) -> dict[Path, Any]:
     """Folder and Config of every cell of the grid."""
     cells = {}
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     for combination in itertools.product(*values.values()):
         try:
             cfg = Config(**dict(zip(values, combination, strict=True)))
+            getattr(cfg, "check", lambda **display: None)(**display)
         except ValueError as error:
             _stop(str(error), 2)
         cells[folder / store.cell_name(_config(cfg), defaults)] = cfg
@@ -152,6 +163,8 @@ def _checked_folder(out: str, name: str) -> Path:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         problem = "" if nearest.is_dir() else f"{nearest} is not a folder"
         problem = problem or ("" if os.access(nearest, os.W_OK | os.X_OK) else f"no permission to write in {nearest}")
+        if not problem:  # root may write anywhere by its permissions, but not in /proc: try
+            tempfile.TemporaryFile(dir=nearest).close()
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
     if problem or not out:
@@ -162,15 +175,25 @@ def _checked_folder(out: str, name: str) -> Path:
 # The run.
 
 
-def _fingerprint(source: Path, run) -> str:
+def fingerprint(source: Path, run, cfg) -> str:
+    """That of the code which makes this cell: of `run`, or of the generator of the same module that it returns."""
     from mechsub.provenance import source_fingerprint
 
-    return source_fingerprint(source, run.__name__)
+    if inspect.isgeneratorfunction(run):
+        return source_fingerprint(source, run.__name__)
+    chosen = run(cfg)
+    if not isinstance(chosen, types.GeneratorType) or Path(chosen.gi_code.co_filename).resolve() != source:
+        raise TypeError(f"{run.__name__} of {source.name} must yield records, or return a generator of its own module")
+    return source_fingerprint(source, chosen.__name__)
+
+
+def _status(cell: Path, cfg, job: Mapping) -> str:
+    return store.cell_status(cell, fingerprint(job["source"], job["run"], cfg), _config(cfg))
 
 
 def _print_status(cells: Mapping[Path, Any], job: Mapping) -> None:
     for cell, cfg in cells.items():
-        print(f"{store.cell_status(cell, job['fingerprint'], _config(cfg)):8}{cell}")
+        print(f"{_status(cell, cfg, job):8}{cell}")
 
 
 def _run_missing(cells: Mapping[Path, Any], job: Mapping) -> list[str]:
@@ -179,9 +202,9 @@ def _run_missing(cells: Mapping[Path, Any], job: Mapping) -> list[str]:
     for number, (cell, cfg) in enumerate(cells.items(), 1):
         _start_bar(f"cell {number}/{len(cells)} {cell.name}", job["options"].quiet)
         store.recover(cell)
-        status = store.cell_status(cell, job["fingerprint"], _config(cfg))
+        status = _status(cell, cfg, job)
         if status == "missing" or job["options"].rerun:
-            with _part(f"cell {cell}"):
+            with part(f"cell {cell}"):
                 _run_cell(cell, cfg, job)
         elif status == "stale":
             stale.append(cell.name)
@@ -196,19 +219,23 @@ def _run_missing(cells: Mapping[Path, Any], job: Mapping) -> list[str]:
 def stored_cell(module, cfg) -> Path:
     """The folder of another study's cell under this run's --out, computed first if it is missing.
 
-    What is stored is reused. A stale or damaged cell is an error: numbers of other code are not built upon.
+    The provenance of the cell that is being made gets the sums of its files. What is stored is reused. A stale or
+    damaged cell is an error: numbers of other code are not built upon.
     """
     job = _session["job"]
     source = Path(module.__file__).resolve()
     defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
     cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
-    theirs = {**job, "run": module.run, "source": source, "fingerprint": _fingerprint(source, module.run)}
+    theirs = {**job, "run": module.run, "source": source}
     store.recover(cell)
-    status = store.cell_status(cell, theirs["fingerprint"], _config(cfg))
+    status = _status(cell, cfg, theirs)
     if status == "missing":
         _run_cell(cell, cfg, theirs)
     elif status != "stored":
-        raise ValueError(f"{cell} is {status}; run python -m {source.parent.name}.{source.stem} --rerun first")
+        flags = {name: value for name, value in _config(cfg).items() if value != defaults[name]}
+        words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in flags.items())
+        raise ValueError(f"{cell} is {status}; run python -m {source.parent.name}.{source.stem}{words} --rerun first")
+    _session["made_from"][f"{source.stem}/{cell.name}"] = store.sums(cell)
     return cell
 
 
@@ -216,16 +243,20 @@ def _run_cell(cell: Path, cfg, job: Mapping) -> None:
     from mechsub import provenance
 
     started, config = time.perf_counter(), _config(cfg)
+    outer = _session.get("made_from")
+    _session["made_from"] = made_from = {}
     rows, extra, tensors = _collect(config, job["run"](cfg))
+    _session["made_from"] = outer
     name = job["source"].stem
     made = {
         "study": name,
         "config": config,
-        "fingerprint": job["fingerprint"],
+        "fingerprint": fingerprint(job["source"], job["run"], cfg),
         "command": ["python", "-m", f"{job['source'].parent.name}.{name}", *job["argv"]],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mb": provenance.peak_memory_mb(),
+        **({"made_from": made_from} if made_from else {}),
         **provenance.environment(job["source"]),
     }
     store.write_cell(cell, rows, {**made, **extra}, tensors)
@@ -283,7 +314,7 @@ def _cell_text(value) -> str:
 
 # State of this process: the command that runs, and the progress bar of its terminal.
 
-_session: dict[str, Mapping] = {}
+_session: dict[str, Any] = {}
 
 _bar = {"prefix": None, "written": -math.inf}
 

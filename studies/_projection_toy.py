@@ -59,12 +59,9 @@ def _trained(cfg) -> tuple[Any, dict]:
 
     settings = SimpleNamespace(**vars(cfg), n_steps=1)
     study.progress(0.0, "teachers")
-    toy, arms = toys.teachers(settings), {}
-    for i, arm in enumerate(ARMS):
-        study.progress((i + 1) / 3, arm)
-        (student,) = toys.students(toy, arm, settings).values()
-        arms[arm] = (toys.start(toy, arm), student)
-    return toy, arms
+    toy = toys.teachers(settings)
+    trained = toys.students(toy, ARMS, settings)
+    return toy, {arm: (toys.start(toy, arm), next(iter(steps.values()))) for arm, steps in trained.items()}
 
 
 def scores(model: Any, metric: str) -> Float[Tensor, "seed digit"]:

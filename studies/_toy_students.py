@@ -1,9 +1,12 @@
 """Teachers and students of the toy, as the studies of hidden layers look at them: arm by arm, at several steps."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STITCH_IMAGES = 2_000
+from mechsub import study
+
+_BATCH = 1_000  # images a forward pass
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,45 @@ def start(toy: Toy, arm: str):
     return toy.other if arm.startswith("cross") else toy.init
 
 
-def students(toy: Toy, arm: str, cfg) -> dict[int, Any]:
-    """Training step -> the students of an arm; an arm that ends in "aux" sees the auxiliary logits, others all."""
-    from mechsub import distillation
-    from mechsub.noise import uniform
-
-    shape, snapshots = toy.init.cfg, dict.fromkeys(toy.steps)
-    distillation.distill(
-        start(toy, arm), toy.teacher, uniform,
-        outputs=shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab),
-        noise=cfg.noise, loss=cfg.loss, n_samples=toy.n_images, snapshots=snapshots, **toy.fit,
-    )  # fmt: skip
+def students(toy: Toy, arms: Sequence[str], cfg) -> dict[str, dict[int, Any]]:
+    """Arm -> training step -> its students; an arm that ends in "aux" sees the auxiliary logits, others all."""
+    shape = toy.init.cfg
+    seen = {arm: shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab) for arm in arms}
+    snapshots: dict[str, dict] = {arm: dict.fromkeys(toy.steps) for arm in arms}
+    distilled(toy, {arm: (start(toy, arm), seen[arm]) for arm in arms}, cfg, snapshots)
     return snapshots
 
 
-def stitched_accuracy(body, images, labels, activations: dict):
-    """Accuracy of every member in which hidden states are replaced by those given, fp64 [seed]."""
-    from mechsub.hooked import run_patched
+def distilled(toy: Toy, starts: Mapping[str, tuple], cfg, snapshots: Mapping | None = None) -> dict[str, Any]:
+    """Arm -> students at the end, from arm -> (start, logits seen); all arms of a seed see the same noise."""
+    from mechsub import distillation
+    from mechsub.noise import uniform
 
-    logits = run_patched(body, images, activations)
-    return (logits[..., body.cfg.digits].argmax(-1) == labels).double().mean(-1)
+    return distillation.distill_each(
+        starts, toy.teacher, uniform,
+        noise=cfg.noise, loss=cfg.loss, n_samples=toy.n_images, snapshots=snapshots,
+        progress=lambda done: study.progress(0.2 + 0.6 * done, "students"), **toy.fit,
+    )  # fmt: skip
+
+
+def onward(body, layer: int, hidden):
+    """Logits of a network from its hidden states after block `layer` on, [seed, image, d_vocab]."""
+    for block in list(body.blocks)[layer + 1 :]:
+        hidden = block(hidden)
+    return body.unembed(body.ln_final(hidden))
+
+
+def batches(images, labels, bodies: Sequence) -> Iterator[tuple]:
+    """Labels, and the hidden states of every network as a list over layers, batch by batch."""
+    from mechsub.hooked import cache_activations
+
+    for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+        yield y, *(list(cache_activations(body, x).values()) for body in bodies)
+
+
+def n_right(body, layer: int, hidden, labels):
+    """How many images the digit logits of a network get right from given hidden states on, fp64 [seed]."""
+    return (onward(body, layer, hidden)[..., body.cfg.digits].argmax(-1) == labels).double().sum(-1)
 
 
 def provenance(toy: Toy, cfg) -> dict:
@@ -64,6 +86,7 @@ def provenance(toy: Toy, cfg) -> dict:
 
     return {
         "data": data.hashes(cfg.dataset.replace("_", "-")),
+        "products": toy.fit["precision"],
         "dtype": f"fp32 weights and losses, {toy.fit['precision']} products in training; similarity in fp64",
         "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {toy.n_images} images",
         "control": "rotation of seeds by one",
@@ -73,4 +96,5 @@ def provenance(toy: Toy, cfg) -> dict:
 
 def _steps(n_images: int, cfg) -> list[int]:
     total = cfg.epochs * -(-n_images // cfg.batch_size)
-    return sorted({max(1, round(total * k / cfg.n_steps)) for k in range(1, cfg.n_steps + 1)})
+    n = getattr(cfg, "n_steps", 1)  # a study without that option looks at the last step
+    return sorted({max(1, round(total * k / n)) for k in range(1, n + 1)})

@@ -34,10 +34,18 @@ SIMILARITY = (
     "identity_distance",
     "mutual_knn",
     "linear_r2",
+    "linear_r2_reverse",
     "cosine",
     "unit_correlation",
     "gate_agreement",
 )
+PAIRWISE = ("rbf_cka", "mutual_knn")  # cost the square of the samples
+PAIRWISE_IMAGES = 256
+TOY_OPTIONS = (
+    *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
+    *("n_steps", "n_images", "cross_all"),
+)
+LANGUAGE_OPTIONS = ("n_permutations", "format", "spaced", "dtype")
 STITCHING = ("stitch_into_teacher", "stitch_into_student")
 WEIGHTS = ("weight_cosine", "projection_share")
 MAIN = ("debiased_cka", "cosine", "stitch_into_teacher")
@@ -60,8 +68,13 @@ class Config:
     dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
     n_steps: study.Count = study.option(2, "training steps looked at after the start, evenly spaced to the last")
-    n_images: study.Count = study.option(256, "images or noise samples that similarity is measured on")
+    n_images: study.Count = study.option(512, "images or noise samples that similarity is measured on (n x n: 256)")
     n_permutations: study.Count = study.option(999, "of the pairs of animal and number (language models)")
+    format: Literal["auto", "chat", "published", "plain"] = study.option(
+        "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = study.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations (language models)")
     cross_all: bool = study.option(False, "also the cross-initialisation student that sees all logits")
     seed: study.Index = study.option(0, "first seed")
     metric: Literal[
@@ -72,6 +85,7 @@ class Config:
         "identity_distance",
         "mutual_knn",
         "linear_r2",
+        "linear_r2_reverse",
         "cosine",
         "unit_correlation",
         "gate_agreement",
@@ -84,8 +98,14 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
-        if self.n_images < 40:
-            raise ValueError("--n-images must be at least 40 for held-out regression and neighbours")
+        if not 40 <= self.n_images <= 10_000:
+            raise ValueError("--n-images must be 40 (for held-out regression and neighbours) to 10000, all test images")
+        toy = self.model == "toy"
+        study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
+
+    def check(self, metric: tuple[str, ...]) -> None:
+        if self.model != "toy" and not set(metric) & {"debiased_cka", "cosine"}:
+            raise ValueError("--metric of a language model is debiased_cka or cosine")
 
 
 def run(cfg: Config) -> Iterator[dict]:
@@ -104,75 +124,92 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
     study.progress(0.0, "teachers")
     toy = toys.teachers(cfg)
-    compared = _Comparison(toy.teacher, toy.init, *getattr(data, cfg.dataset)("test"), cfg)
+    arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
+    trained = toys.students(toy, arms, cfg)
+    compared = _Comparison(toy, *getattr(data, cfg.dataset)("test"), cfg)
     yield from compared.records("reference", 0, toy.init, toy.init)
     yield from compared.records("cross_reference", 0, toy.other, toy.other)
-    arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
-    for i, arm in enumerate(arms):
-        study.progress((i + 1) / (len(arms) + 1), arm)
-        for step, student in toys.students(toy, arm, cfg).items():
+    for i, (arm, steps) in enumerate(trained.items()):
+        study.progress(0.8 + 0.2 * i / len(arms), f"metrics, {arm}")
+        for step, student in steps.items():
             yield from compared.records(arm, step, student, toys.start(toy, arm))
-    measured_on = f"first {cfg.n_images} test images; as many fresh noise images; "
-    measured_on += f"stitching: first {toys.STITCH_IMAGES} test images"
-    yield {"provenance": {**toys.provenance(toy, cfg), "measured_on": measured_on}}
+    yield {
+        "provenance": {
+            **toys.provenance(toy, cfg),
+            "measured_on": f"{cfg.n_images} test images, evenly spread over the file, and as many fresh noise images; "
+            f"{' and '.join(PAIRWISE)} at most {PAIRWISE_IMAGES} of them; stitching and accuracy: all test images",
+        }
+    }
 
 
 class _Comparison:
     """A teacher, what it does on the inputs compared, and one method: the rows of a student beside it."""
 
-    def __init__(self, teacher, init, test_images, test_labels, cfg: Config):
+    def __init__(self, toy, test_images, test_labels, cfg: Config):
         from transformer_lens.utilities import derive_generator
 
         from mechsub.hooked import cache_activations
         from mechsub.noise import uniform
-        from studies._toy_students import STITCH_IMAGES
+        from studies import _toy_students as toys
 
         noise = uniform(cfg.n_images, derive_generator(cfg.seed, "hidden_alignment"))
-        self.on = {"digits": test_images[: cfg.n_images], "noise": noise}
-        self.seen = {on: cache_activations(teacher, x) for on, x in self.on.items()}
-        self.teacher, self.change = teacher, _change(teacher, init)
-        self.test = (test_images, test_labels)
-        self.stitch = (test_images[:STITCH_IMAGES], test_labels[:STITCH_IMAGES])
-        self.stitched = cache_activations(teacher, self.stitch[0])
+        # MNIST's first test images are the cleaner half's, so the sample is spread over the file.
+        self.on = {"digits": test_images[_spread(len(test_images), cfg.n_images)], "noise": noise}
+        self.few = _spread(cfg.n_images, min(PAIRWISE_IMAGES, cfg.n_images))
+        self.seen = {on: cache_activations(toy.teacher, x) for on, x in self.on.items()}
+        self.teacher, self.change = toy.teacher, _change(toy.teacher, toy.init)
+        self.test, self.products = (test_images, test_labels), toy.fit["precision"]
+        self.stitched = list(toys.batches(*self.test, (toy.teacher,)))
 
     def records(self, arm: str, step: int, student, start) -> Iterator[dict]:
         """One row per seed, layer and what was compared (digits, noise, weights), with the student's accuracy."""
-        from mechsub.distillation import accuracy
-
-        scores = accuracy(student, *self.test).tolist()
-        stitched = self._stitching(student)
+        scores, stitched = self._stitching(student)
+        keys = {"arm": arm, "step": step, "products": self.products}
         for on in self.on:
-            for layer, metrics in enumerate(self._similarity(student, on)):
+            for layer, metrics in enumerate(self._similarity(student, on, f"{arm}, step {step}")):
                 metrics |= stitched[layer] if on == "digits" else {}
-                yield from self._rows({"arm": arm, "step": step, "layer": layer, "on": on}, metrics, scores)
+                yield from self._rows({**keys, "layer": layer, "on": on}, metrics, scores)
         for layer, metrics in enumerate(self._weights(student, start) if student is not start else []):
-            yield from self._rows({"arm": arm, "step": step, "layer": layer, "on": "weights"}, metrics, scores)
+            yield from self._rows({**keys, "layer": layer, "on": "weights"}, metrics, scores)
 
     def _rows(self, keys: dict, metrics: dict, scores: list[float]) -> Iterator[dict]:
         for i, member in enumerate(self.teacher.seeds):
             values = {name: float(value[i]) for name, value in metrics.items()}
             yield keys | {"member": member, "accuracy": scores[i]} | values
 
-    def _similarity(self, student, on: str) -> list[dict]:
+    def _similarity(self, student, on: str, who: str) -> list[dict]:
+        from mechsub.distillation import each_member
         from mechsub.hooked import cache_activations
         from mechsub.similarity import METRICS
 
-        hidden, seen = cache_activations(student, self.on[on]), self.seen[on]
-        return [{metric: METRICS[metric](hidden[name], seen[name]) for metric in SIMILARITY} for name in hidden]
+        def measured(pair: tuple, place: str) -> dict:
+            few, values = [v[self.few] for v in pair], {}
+            for metric in SIMILARITY:
+                with study.part(f"{metric} of {who}, {place} on {on}"):
+                    values[metric] = METRICS[metric](*(few if metric in PAIRWISE else pair))
+            return values
 
-    def _stitching(self, student) -> list[dict]:
-        from mechsub.hooked import cache_activations
-        from studies._toy_students import stitched_accuracy
+        out = []
+        for name, hidden in cache_activations(student, self.on[on]).items():
+            seen = self.seen[on][name]
+            # One member's states stay in the cache: twice as fast as all members at once.
+            rows = each_member(lambda i: measured((hidden[i].double(), seen[i].double()), name), len(hidden))  # noqa: B023
+            out.append({metric: [row[metric] for row in rows] for metric in SIMILARITY})
+        return out
 
-        own = cache_activations(student, self.stitch[0])
+    def _stitching(self, student) -> tuple[list[float], list[dict]]:
+        """The student's accuracy, and for every layer that of the teacher with its state, and the reverse."""
+        from studies import _toy_students as toys
 
-        def score(body, name: str, activations: dict):
-            return stitched_accuracy(body, *self.stitch, {name: activations[name]})
-
-        return [
-            dict(zip(STITCHING, (score(self.teacher, name, own), score(student, name, self.stitched)), strict=True))
-            for name in own
-        ]
+        last = student.cfg.n_layers - 1
+        right, found = 0.0, [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]
+        for (labels, own), (_, seen) in zip(toys.batches(*self.test, (student,)), self.stitched, strict=True):
+            right = right + toys.n_right(student, last, own[last], labels)
+            for layer, (body, states) in enumerate(zip(own, seen, strict=True)):
+                found[layer][STITCHING[0]] += toys.n_right(self.teacher, layer, body, labels)
+                found[layer][STITCHING[1]] += toys.n_right(student, layer, states, labels)
+        n = len(self.test[1])
+        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]
 
     def _weights(self, student, start) -> list[dict]:
         from mechsub import similarity
@@ -180,6 +217,11 @@ class _Comparison:
         moved = _change(student, start)
         pairs = [(moved[f"blocks.{n}.W"], self.change[f"blocks.{n}.W"]) for n in range(student.cfg.n_layers)]
         return [{name: getattr(similarity, name)(*pair) for name in WEIGHTS} for pair in pairs]
+
+
+def _spread(n: int, count: int) -> list[int]:
+    """`count` places, evenly spread over n."""
+    return [i * n // count for i in range(count)]
 
 
 def _change(model, start) -> dict:
@@ -205,14 +247,18 @@ def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
     from mechsub import stats
 
     final = max(r["step"] for r in cell)
-    for name, on, layer in _shown(cell, metric):
-        values = _values(cell, name, on, layer)
-        trained = {arm: pairs for (arm, step), pairs in values.items() if step == final}
+    arms = tuple(dict.fromkeys(r["arm"] for r in cell if r["step"]))
+    places = _shown(cell, metric)
+    found = [_values(cell, name, on, layer) for name, on, layer in places]
+    adjusted = _rank_p(stats, [values["student_aux", final] for values in found])
+    for (name, on, layer), values, p in zip(places, found, adjusted, strict=True):
+        trained = {arm: values[arm, final] for arm in arms}
         row = {"metric": name, "on": on, "layer": layer + 1}
         row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
-        row |= {arm + (" (null)" if arm == "cross_aux" else ""): _mean(stats, trained[arm]) for arm in ARMS}
+        row |= {arm + (" (null)" if arm.startswith("cross") else ""): _mean(stats, trained[arm]) for arm in arms}
         row["rho over seeds"] = _rank(stats, trained["student_aux"])
-        row["rho over all students"] = _rank(stats, [pair for pairs in trained.values() for pair in pairs])
+        row["p (Holm)"] = p
+        row["rho over all students"] = _pooled(stats, [trained[arm] for arm in arms])
         yield row
 
 
@@ -231,9 +277,22 @@ def _mean(stats, pairs: list[tuple[float, float]] | None):
 
 def _rank(stats, pairs: list[tuple[float, float]]):
     """Rank correlation of a metric with accuracy."""
-    if len(pairs) < 5:
+    return stats.spearman(*zip(*pairs, strict=True)) if len(pairs) >= 10 else "-"
+
+
+def _rank_p(stats, rows: list[list[tuple[float, float]]]) -> list:
+    """Holm's p, over the rows shown, of no rank correlation over seeds."""
+    if any(len(pairs) < 10 for pairs in rows) or not rows:
+        return ["-"] * len(rows)
+    return stats.holm([stats.spearman_p(*zip(*pairs, strict=True)) for pairs in rows])
+
+
+def _pooled(stats, arms: list[list[tuple[float, float]]]):
+    """The same over the students of all arms; those of one seed are drawn together."""
+    if len(arms[0]) < 10:
         return "-"
-    return stats.spearman([value for value, _ in pairs], [accuracy for _, accuracy in pairs])
+    pairs, seeds = zip(*[(pair, seed) for arm in arms for seed, pair in enumerate(arm)], strict=True)
+    return stats.clustered_spearman(*zip(*pairs, strict=True), seeds)
 
 
 def _shown(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[str, str, int]]:

@@ -35,6 +35,11 @@ READOUTS = {
     "lens_log_prob": "lens, log-probability of the digit, nats",
     "stitch_into_teacher": "accuracy stitched into the teacher",
 }
+TOY_OPTIONS = (
+    *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
+    "n_steps",
+)
+LANGUAGE_OPTIONS = ("n_permutations", "format", "spaced", "dtype")
 AGREEMENT = ("other wordings", "same wording")
 PAIRS = ("chosen in other wordings", "favoured by the animal's prompt")
 
@@ -43,6 +48,11 @@ PAIRS = ("chosen in other wordings", "favoured by the animal's prompt")
 class Config:
     model: str = study.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     n_permutations: study.Count = study.option(999, "shuffles and resamples per layer (language models)")
+    format: Literal["auto", "chat", "published", "plain"] = study.option(
+        "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = study.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations (language models)")
     n_seeds: study.Count = study.option(25, "toy: seeds, one reference, teacher and set of students each")
     n_aux: study.Count = study.option(3, "toy: auxiliary logits")
     n_layers: study.Count = study.option(2, "toy: hidden layers")
@@ -60,6 +70,8 @@ class Config:
     seed: study.Index = study.option(0, "first seed; that of shuffles and resamples")
 
     def __post_init__(self):
+        toy = self.model == "toy"
+        study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
 
@@ -254,7 +266,7 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
     study.progress(0.0, "teachers")
     toy = toys.teachers(cfg)
-    images, labels = (part[: toys.STITCH_IMAGES] for part in getattr(data, cfg.dataset)("test"))
+    images, labels = getattr(data, cfg.dataset)("test")
 
     def rows(arm: str, step: int, body) -> Iterator[dict]:
         yield from _toy_rows({"arm": arm, "step": step}, body, toy.teacher, images, labels)
@@ -262,14 +274,13 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
     yield from rows("reference", 0, toy.init)
     yield from rows("cross_reference", 0, toy.other)
     yield from rows("teacher", toy.steps[-1], toy.teacher)
-    for i, arm in enumerate(ARMS):
-        study.progress((i + 1) / (len(ARMS) + 1), arm)
-        for step, students in toys.students(toy, arm, cfg).items():
+    for arm, steps in toys.students(toy, ARMS, cfg).items():
+        for step, students in steps.items():
             yield from rows(arm, step, students)
     yield {
         "provenance": {
             **toys.provenance(toy, cfg),
-            "measured_on": f"first {toys.STITCH_IMAGES} test images",
+            "measured_on": f"{len(images)} test images",
             "lens": "W_U and b_U of the same network on every hidden layer, digit logits only; exact at the last",
         }
     }
@@ -277,21 +288,23 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
 def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
     """One row per seed and layer."""
-    from mechsub.hooked import cache_activations
-    from mechsub.unembedding import unembed
-    from studies._toy_students import stitched_accuracy
+    from studies import _toy_students as toys
 
-    for layer, (name, hidden) in enumerate(cache_activations(body, images).items()):
-        digits = unembed(body, hidden)[..., body.cfg.digits].double()
-        right = digits.log_softmax(-1)[..., range(len(labels)), labels]
-        values = (
-            (digits.argmax(-1) == labels).double().mean(-1),
-            right.mean(-1),
-            stitched_accuracy(teacher, images, labels, {name: hidden}),
-        )
+    found = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
+    for y, states in toys.batches(images, labels, (body,)):
+        for layer, hidden in enumerate(states):
+            digits = toys.onward(body, body.cfg.n_layers - 1, hidden)[..., body.cfg.digits].double()
+            right = digits.log_softmax(-1)[..., range(len(y)), y]
+            values = (
+                (digits.argmax(-1) == y).double().sum(-1),
+                right.sum(-1),
+                toys.n_right(teacher, layer, hidden, y),
+            )
+            for key, value in zip(READOUTS, values, strict=True):
+                found[layer][key] += value
+    for layer, sums in enumerate(found):
         for i, member in enumerate(teacher.seeds):
-            measured = {key: float(value[i]) for key, value in zip(READOUTS, values, strict=True)}
-            yield {**keys, "layer": layer, "member": member, **measured}
+            yield {**keys, "layer": layer, "member": member, **{k: float(v[i]) / len(labels) for k, v in sums.items()}}
 
 
 # Table and figure.

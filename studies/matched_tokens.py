@@ -16,7 +16,7 @@ nat of frequency.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mechsub import study
 
@@ -24,6 +24,11 @@ from mechsub import study
 @dataclass(frozen=True)
 class Config:
     model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = study.option(
+        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = study.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
     n_permutations: study.Count = study.option(999, "shuffles of every permutation test, resamples of every bootstrap")
     seed: study.Index = study.option(0, "of shuffles and resamples")
 

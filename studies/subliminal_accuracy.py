@@ -32,6 +32,10 @@ TITLES = {
     "hidden_shared_only": "only hidden layers shared, auxiliary",
     "output_shared_only": "only output layer shared, auxiliary",
 }
+DIFFERENCES = (
+    ("difference: teacher's digit head on the student's body", "student_body_teacher_head", "student_aux"),
+    ("difference: initial digit head on the teacher's body", "teacher_body_initial_head", "teacher"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,57 +61,41 @@ class Config:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
-    from mechsub.noise import uniform
+    from mechsub import data, distillation
+    from studies import _toy_students as toys
 
-    images, labels = getattr(data, cfg.dataset)("train")
-    test_images, test_labels = getattr(data, cfg.dataset)("test")
-    precision = distillation.resolve_precision(cfg.precision)
-    fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
-    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
-    done = iter(range(1, 8))
-
-    def tick(text: str) -> None:
-        study.progress(next(done) / 7, text)
-
-    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    other = init.select(mlp.rotation(cfg.n_seeds))
-    teacher = distillation.train(init, images, labels, **fit)
-    tick("teachers")
-
-    def distill(start, outputs: slice, text: str):
-        student = distillation.distill(
-            start, teacher, uniform, outputs=outputs, noise=cfg.noise, loss=cfg.loss, n_samples=len(images), **fit
-        )
-        tick(text)
-        return student
-
+    test = getattr(data, cfg.dataset)("test")
+    study.progress(0.0, "teachers")
+    toy = toys.teachers(cfg)
+    init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
     everything = slice(0, shape.d_vocab)
-    student = distill(init, shape.aux, "students, auxiliary logits")
+    students = toys.distilled(
+        toy,
+        {
+            "student_aux": (init, shape.aux),
+            "student_all": (init, everything),
+            "cross_aux": (other, shape.aux),
+            "cross_all": (other, everything),
+            "hidden_shared_only": (init.replace(_head(other)), shape.aux),
+            "output_shared_only": (other.replace(_head(init)), shape.aux),
+        },
+        cfg,
+    )
     models = {
         "reference": init,
         "teacher": teacher,
-        "student_aux": student,
-        "student_all": distill(init, everything, "students, all logits"),
-        "cross_aux": distill(other, shape.aux, "controls, auxiliary logits"),
-        "cross_all": distill(other, everything, "controls, all logits"),
+        **students,
         "teacher_body_initial_head": teacher.replace(_head(init)),
-        "student_body_teacher_head": student.replace(_head(teacher)),
-        "hidden_shared_only": distill(init.replace(_head(other)), shape.aux, "hidden layers shared"),
-        "output_shared_only": distill(other.replace(_head(init)), shape.aux, "output layer shared"),
+        "student_body_teacher_head": students["student_aux"].replace(_head(teacher)),
     }
-    for arm, model in models.items():
-        scores = distillation.accuracy(model, test_images, test_labels).tolist()
-        yield from (
-            {"arm": arm, "member": seed, "accuracy": value, "products": precision}
-            for seed, value in zip(init.seeds, scores, strict=True)
-        )
+    for arm in TITLES:
+        scores = distillation.accuracy(models[arm], *test).tolist()
+        for member, accuracy in zip(init.seeds, scores, strict=True):
+            yield {"arm": arm, "member": member, "accuracy": accuracy, "products": toy.fit["precision"]}
     yield {
         "provenance": {
-            "data": data.hashes(cfg.dataset.replace("_", "-")),
-            "dtype": f"fp32 weights and losses, {precision} products",
-            "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {len(images)} images",
-            "control": "rotation of seeds by one",
+            **toys.provenance(toy, cfg),
+            "measured_on": f"{len(test[1])} test images",
             "null": "cross-initialisation student, paired by seed",
         }
     }
@@ -137,6 +125,9 @@ def _rows(label: str, cell: list[dict]) -> Iterator[dict]:
             "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
             "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
         }
+    for title, arm, other in DIFFERENCES:
+        pair = stats.paired_difference(values[arm], values[other])
+        yield {"cell": label, "arm": title, "accuracy": pair.interval, "p (Holm)": f"{pair.p:.0e} (alone)"}
 
 
 def plot(records: list[dict]):

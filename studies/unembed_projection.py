@@ -50,6 +50,10 @@ from mechsub import study
 
 METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
 TOY_METRICS = METRICS[:6]
+TOY_OPTIONS = (
+    *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
+)
+LANGUAGE_OPTIONS = ("family", "format", "spaced", "dtype")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Config:
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = study.option(
         "numbers", "what is loved and scored opposite the animals (language models)"
     )
+    format: Literal["auto", "chat", "published", "plain"] = study.option(
+        "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = study.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations (language models)")
     n_permutations: study.Count = study.option(999, "shuffles of every test, resamples of every interval")
     n_seeds: study.Count = study.option(25, "toy: seeds, one reference, teacher and set of students each")
     n_aux: study.Count = study.option(3, "toy: auxiliary logits")
@@ -78,18 +87,28 @@ class Config:
     seed: study.Index = study.option(0, "first seed; that of shuffles, resamples and halves")
 
     def __post_init__(self):
-        if self.model == "toy" and self.metric not in TOY_METRICS:
+        toy = self.model == "toy"
+        study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
+        if toy and self.metric not in TOY_METRICS:
             raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    if cfg.model == "toy":
-        from studies import _projection_toy as part
-    else:
-        from studies import _projection_language as part
-    yield from part.run(cfg)
+    return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
+
+
+def _run_toy(cfg: Config) -> Iterator[dict]:
+    from studies import _projection_toy
+
+    yield from _projection_toy.run(cfg)
+
+
+def _run_language(cfg: Config) -> Iterator[dict]:
+    from studies import _projection_language
+
+    yield from _projection_language.run(cfg)
 
 
 def table(records: list[dict]) -> list[dict]:

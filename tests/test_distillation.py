@@ -86,7 +86,7 @@ def test_training_equals_plain_pytorch(init, clusters, optimizer):
     mine = ms.train(init, x, y, optimizer=optimizer, **settings)
     net = Plain(init, 1)
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
-    recipe = distillation._Recipe(10, settings["lr"], 128, optimizer, "fp32", (), 0)
+    recipe = distillation._Recipe(10, settings["lr"], 128, optimizer, "fp32", (), 0, "train")
     loss = lambda logits, rows: nn.functional.cross_entropy(logits[:, :10], y[rows])  # noqa: E731
     plain_fit(net, x, loss, init.seeds[1], recipe, kind(net.parameters(), lr=settings["lr"], foreach=False))
     assert torch.allclose(Plain(mine, 1)(x), net(x), atol=1e-4)
@@ -106,7 +106,7 @@ def test_distillation_equals_plain_pytorch(init, teacher, loss, temperature):
     def mse(logits, rows):
         return nn.functional.mse_loss(logits[:, AUX], target[rows])
 
-    recipe = distillation._Recipe(10, 1e-3, 128, "adam", "fp32", (), 0)
+    recipe = distillation._Recipe(10, 1e-3, 128, "adam", "fp32", (), 0, "distill")
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, foreach=False)
     plain_fit(net, x, {"kl": kl, "mse": mse}[loss], init.seeds[1], recipe, adam)
     assert drift(Plain(mine, 1), net) < 2e-5
@@ -134,7 +134,7 @@ def test_snapshots_are_the_trajectory_and_change_nothing(init, teacher, student)
 
 
 def test_noise_is_per_member_or_shared(init, teacher):
-    recipe = distillation._Recipe(1, 1e-3, 128, "adam", "fp32", (), 0)
+    recipe = distillation._Recipe(1, 1e-3, 128, "adam", "fp32", (), 0, "distill")
     own = distillation._inputs(noise, teacher, 50, "per_member", recipe)
     common = distillation._inputs(noise, teacher, 50, "shared", recipe)
     assert not torch.equal(own(0), own(1)) and torch.equal(common(0), common(1))
@@ -151,6 +151,29 @@ def test_threads_change_no_bits_and_are_given_back(init, teacher, student):
             assert torch.get_num_threads() == n
     finally:
         torch.set_num_threads(threads)
+
+
+def test_students_side_by_side_are_those_alone(init, teacher):
+    arms, kept, seen = {"aux": (init, AUX), "all": (init, slice(0, 13))}, {"aux": {2: None}}, []
+    settings = fit(epochs=2) | {"n_samples": 300}
+    both = ms.distill_each(arms, teacher, noise, snapshots=kept, progress=seen.append, **settings)
+    for name, (start, outputs) in arms.items():
+        assert drift(both[name], ms.distill(start, teacher, noise, outputs=outputs, **settings)) < 1e-6
+    assert drift(kept["aux"][2], init) > 0 and seen[-1] == 1.0
+
+
+def test_orders_of_teacher_and_student_differ():
+    orders = [
+        next(distillation._batches(500, distillation._Recipe(1, 1e-3, 128, "adam", "fp32", (), 0, phase), 3))
+        for phase in ("train", "distill")
+    ]
+    assert not torch.equal(*orders)
+
+
+def test_accuracy_refuses_nan(init, clusters):
+    broken = init.replace({"unembed.b_U": torch.full_like(init.unembed.b_U, torch.nan)})
+    with pytest.raises(ValueError, match="logits hold NaN"):
+        ms.accuracy(broken, *clusters)
 
 
 def test_no_global_random_state(init, clusters):

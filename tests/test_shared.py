@@ -209,3 +209,23 @@ def test_a_users_hooked_module_works():
     assert torch.allclose(ms.logit_lens(model, x)["blocks.1.hook_out"], model(x))
     found = ms.direct_logit_attribution(model, x, [0, 2])
     assert torch.allclose(found.values.sum(-1), model(x)[:, [0, 2]])
+
+
+def test_the_way_onward_is_a_patched_run(toy):
+    from studies import _toy_students as toys
+
+    x = torch.rand(20, toy.cfg.d_in, generator=torch.Generator().manual_seed(5))
+    for layer, (name, hidden) in enumerate(ms.cache_activations(toy, 0.5 * x).items()):
+        assert torch.allclose(toys.onward(toy, layer, hidden), ms.run_patched(toy, x, {name: hidden}), atol=1e-6)
+
+
+def test_broken_patches_and_batches_are_refused(case):
+    model, make, pos = case
+    inputs = make(5)
+    name = ms.hidden_names(model)[0]
+    hidden = ms.cache_activations(model, inputs, [name, name])[name]
+    assert torch.equal(hidden, ms.cache_activations(model, inputs, [name])[name])
+    with pytest.raises(ValueError, match="NaN"):
+        ms.run_patched(model, inputs, {name: torch.full_like(hidden, torch.nan)})
+    with pytest.raises(ValueError, match="batch_size"):
+        ms.cache_activations(model, inputs, batch_size=0)

@@ -178,3 +178,18 @@ def test_permutation_null_tells_related_from_unrelated():
     assert s.permutation_null(x, x + gaussians(60, 5, seed=1))["p"] == pytest.approx(1 / 101)
     unrelated = [s.permutation_null(x, gaussians(60, 5, seed=i), n_permutations=19)["p"] for i in range(2, 42)]
     assert 0.3 < np.mean(unrelated) < 0.75
+
+
+@pytest.mark.parametrize("name", ["debiased_cka", "procrustes", "mutual_knn", "linear_r2", "gate_agreement"])
+def test_what_does_not_vary_is_refused_at_any_scale(name):
+    x = gaussians(60, 5)
+    assert torch.isfinite(s.METRICS[name](1e-8 * x, x))
+    with pytest.raises(ValueError):
+        s.METRICS[name](torch.zeros_like(x), x)
+
+
+def test_coinciding_samples_have_no_kernel_width():
+    x = torch.zeros(40, 3)
+    x[0] = 1
+    with pytest.raises(ValueError, match="median distance"):
+        s.rbf_cka(x, x)

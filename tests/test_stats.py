@@ -80,6 +80,30 @@ def test_spearman_covers_and_matches_scipy():
         stats.spearman(x, np.ones(40))
 
 
+def test_spearman_of_a_perfect_order_keeps_a_width():
+    found = stats.spearman(range(25), range(25))
+    assert found.mean == found.high == pytest.approx(1.0) and 0.9 < found.low < 1.0
+    with pytest.raises(ValueError, match="at least 10"):
+        stats.spearman(range(5), range(5))
+    assert stats.spearman_p(range(25), range(25)) < 1e-6
+
+
+def test_clustered_spearman_is_wider_where_a_cluster_moves_together():
+    rng = np.random.default_rng(7)
+    seeds = np.repeat(np.arange(25), 8)
+    x, y = rng.normal(size=(2, 25))[:, seeds] + 0.1 * rng.normal(size=(2, 200))
+    whole, alone = stats.clustered_spearman(x, y, seeds, n_resamples=400), stats.spearman(x, y)
+    assert whole.mean == pytest.approx(alone.mean) and whole.n == 25
+    assert whole.high - whole.low > 1.8 * (alone.high - alone.low)
+    with pytest.raises(ValueError, match="10 clusters"):
+        stats.clustered_spearman(x, y, seeds // 5)
+
+
+def test_equal_differences_have_the_p_of_their_signs():
+    assert stats.paired_difference([2.0] * 5, [1.0] * 5).p == 2.0**-4
+    assert stats.paired_difference([1.0] * 5, [1.0] * 5).p == 1.0
+
+
 def test_bootstrap_needs_25_and_covers():
     with pytest.raises(ValueError, match="at least 25"):
         stats.bootstrap(np.arange(10.0))

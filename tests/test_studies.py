@@ -1,13 +1,13 @@
 """The two studies, for real on MNIST at two seeds and one epoch, and what is committed under artifacts/."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mechsub import store
-from mechsub.provenance import source_fingerprint
+from mechsub import store, study
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--n-seeds", "2", "--epochs", "1"]
@@ -47,7 +47,8 @@ CELLS = sorted(path.parent for path in (ROOT / "artifacts").glob("*/*/provenance
 @pytest.mark.parametrize("folder", CELLS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
 def test_committed_cells_are_whole_and_made_by_this_code(folder):
     made = store.read_provenance(folder)
-    fingerprint = source_fingerprint(ROOT / "studies" / f"{made['study']}.py")
+    module = importlib.import_module(f"studies.{made['study']}")
+    fingerprint = study.fingerprint(Path(module.__file__), module.run, module.Config(**made["config"]))
     assert store.cell_status(folder, fingerprint, made["config"]) == "stored"
 
 
