@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-FIGURE_MODULES = {f"mechsub.{name}" for name in ("study", "flags", "store", "provenance", "plot")}
+FIGURE_MODULES = {f"mechsub.{name}" for name in ("study", "flags", "store", "lease", "executor", "provenance", "plot")}
 PACKAGES = ("mechsub", "torch", "transformer-lens", "numpy")
 CPU_FEATURES = {"avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "sve"}
 
