@@ -59,8 +59,9 @@ def _study(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _hidden(path: Path) -> tuple[str, str]:
-    if path.name.endswith(".old") and not path.with_name(path.name[1:-4]).exists():
-        return "missing", f"{path.with_name(path.name[1:-4])} stepped aside and was not replaced; its next run restores it"
+    cell = path.with_name(path.name[1:-4])
+    if path.suffix == ".old" and not cell.exists():
+        return "missing", f"{cell} stepped aside and was not replaced; the study's next run brings it back"
     if path.name == lease.FOLDER or path.suffix in (".old", ".tmp", ".job"):
         return "unfinished", f"{path} is in the making, or left by a process that was killed"
     return "foreign", f"{path} is neither a cell nor a figure"

@@ -5,8 +5,9 @@
 `wanted` maps each cell to what `store.made` said of it when the command started: a cell of which it says something else
 by now has been made by another process, and is left alone. That and the leases make everything here idempotent.
 
-A worker, local or on a cluster, is the user's own command with `--cells FILE` behind it: it makes the cells named in the
-lines of the file, or of its input if FILE is `-`, answers each with a line, and draws nothing. Only text is handed over.
+A worker, local or on a cluster, is the user's own command with `--cells FILE` behind it: it makes the cells named in
+the lines of the file, or of its input if FILE is `-`, answers each with a line, and draws nothing. Only text is handed
+over.
 """
 
 import contextlib
@@ -33,8 +34,8 @@ RETRIES = 3  # of a cell whose process was killed
 POLL = 2.0  # seconds between two looks at Slurm's queue
 LONGEST_ARRAY = 1000  # Slurm's own default limit; of more cells, each task gets several
 
-# Slurm requeues by itself where a node fails or is taken away. A time limit, or a signal by hand, only kills the worker:
-# then the script asks for the requeue, unless the job was cancelled. A cell that failed is no reason to try again.
+# Slurm requeues by itself where a node fails or is taken away. A time limit, or a signal by hand, only kills the
+# worker: then the script asks for the requeue, unless the job was cancelled. A cell that failed is not tried again.
 REQUEUE = [
     "code=$?",
     f'if [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {RETRIES} ] &&',
@@ -157,9 +158,14 @@ class _Worker:
 
     def _start(self) -> None:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        pipe = subprocess.PIPE
-        command = [*self.command, "--cells", "-"]
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True, start_new_session=True)
+        self.process = subprocess.Popen(
+            [*self.command, "--cells", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process, which hands it on, once
+        )
         self.processes.append(self.process)
 
     def close(self) -> int:
@@ -186,8 +192,10 @@ def unusable() -> str:
     """Why `--executor slurm` cannot be used here, or nothing."""
     if importlib.util.find_spec("submitit") is None:
         return "--executor slurm needs submitit: pip install 'mechsub[cluster]'"
-    missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
-    return f"--executor slurm needs {missing[0]}, which is not found; is this a machine of the cluster?" * bool(missing)
+    for name in ("sbatch", "squeue", "srun"):
+        if shutil.which(name) is None:
+            return f"--executor slurm needs {name}, which is not found; is this a machine of the cluster?"
+    return ""
 
 
 def _run_slurm(wanted: Wanted, command: list[str], at_most: int | None, show: Callable[[str], None]) -> None:

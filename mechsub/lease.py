@@ -4,10 +4,10 @@
         ...
         check()                       # raises Lost if another process has taken it over
 
-Leases are files `<study>/.leases/<cell>.<n>` with their owner's name. Each is created with `link`, which only one process
-can win, on network file systems too. The highest n holds. The lease of a dead process is never removed by those who want
-it: they try to create n + 1, so exactly one of them takes over, and the old holder, should it still live, sees n + 1 and
-writes nothing. Who lets go removes all of them.
+Leases are files `<study>/.leases/<cell>.<n>` with their owner's name. Each is created with `link`, which only one
+process can win, on network file systems too. The highest n holds. The lease of a dead process is not removed by those
+who want it: they try to create n + 1, so exactly one of them takes over, and the old holder, should it still live, sees
+n + 1 and writes nothing. Who lets go removes all of them.
 
 A process of this machine is dead when no process has its number and its start time. Of another machine it is dead when
 its heartbeat, the file's time, has stood still for STALE seconds of the observer's own clock; clocks are not compared.
@@ -81,7 +81,7 @@ def _started(pid: int) -> str:
 
 @contextlib.contextmanager
 def hold(cell: Path, wait: bool = True) -> Iterator[Callable[[], None]]:
-    """Hold the lease of a cell, whose folder need not exist. Another process that holds it is waited for, or is Lost."""
+    """Hold the lease of a cell, whose folder need not exist. Where another process has it: wait, or raise Lost."""
     while (lease := _acquire(cell)) is None:
         if not wait:
             raise Lost(f"another process makes {cell}")
@@ -106,7 +106,8 @@ def held(cell: Path) -> str | None:
 
 
 def abandoned(folder: Path) -> set[Path]:
-    """Cells of a study with leases that nobody holds any more."""
+    """Cells of a study with leases that nobody holds any more; removes the folder of leases if it is empty."""
+    _tidy(folder)
     leases = [path for path in _list(folder / FOLDER) if not path.name.startswith(".")]
     return {cell for cell in {_cell(path) for path in leases} if not held(cell)}
 
@@ -207,15 +208,19 @@ def _check(path: Path, text: str) -> None:
 
 
 def _release(path: Path, text: str) -> None:
-    """Let go: remove the lease and those that it took over, the oldest first, so that ours is the highest to the end."""
+    """Let go: remove the lease and those that it took over, the oldest first, so that ours is highest to the end."""
     try:
         _check(path, text)
     except (Lost, FileNotFoundError):
         return
     for _, lease in sorted(_generations(_cell(path)).items()):
         _unlink(lease)
-    with contextlib.suppress(OSError):  # other leases in it
-        path.parent.rmdir()
+    _tidy(path.parent.parent)
+
+
+def _tidy(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, or other leases are in it
+        (folder / FOLDER).rmdir()
 
 
 def _unlink(path: Path) -> None:

@@ -60,8 +60,8 @@ def _temporary(path: Path) -> Path:
 
 def clean(folder: Path) -> None:
     """Undo what processes that died left in a study's folder: temporary files, leases, and cells that stepped aside."""
-    for path in (path for place in (folder.parent, folder, folder / lease.FOLDER) for path in place.glob(".*.*-*-*-*.tmp")):
-        if _is_left(path):
+    for place in (folder.parent, folder, folder / lease.FOLDER):
+        for path in filter(_is_left, place.glob(".*.*-*-*-*.tmp")):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     aside = {cell.with_name(cell.name[1:-4]) for cell in folder.glob(".*.old")}
     for cell in aside | lease.abandoned(folder):
