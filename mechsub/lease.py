@@ -128,11 +128,13 @@ def _acquire(cell: Path) -> tuple[Path, str] | None:
     path = cell.parent / FOLDER / f"{cell.name}.{last + 1}"
     text = f"{owner()} process {os.getpid()} on {platform.node()} {uuid.uuid4().hex}"
     if not _create(path, text):
+        _tidy(cell.parent)
         return None
     after = _generations(cell)
     # If the lease seen above was let go meanwhile, there was nothing to take over, and another process may hold 1.
     if max(after, default=0) != last + 1 or (last and (last not in after or _read(after[last]) != seen)):
         _unlink(path)
+        _tidy(cell.parent)
         return None
     return path, text
 
