@@ -168,7 +168,8 @@ def write_cell(
 
 def _sealed(provenance: Mapping) -> bytes:
     """The file: JSON whose last entry is the sha256 of all that precedes its value."""
-    text = json.dumps({**provenance, "format": FORMAT, "seal": ""}, indent=2, allow_nan=False)
+    content = {key: value for key, value in provenance.items() if key not in ("format", "seal")}
+    text = json.dumps({**content, "format": FORMAT, "seal": ""}, indent=2, allow_nan=False)
     head = text.removesuffix('"\n}').encode()
     return head + sha256(head).encode() + b'"\n}\n'
 

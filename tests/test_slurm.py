@@ -1,4 +1,4 @@
-"""The slurm executor on a real Slurm of one node: one array, killed and signalled workers, the same bytes as locally."""
+"""The slurm executor on a real Slurm of one node: one array, killed and signalled workers, the bytes of a local run."""
 
 import os
 import re
