@@ -100,9 +100,13 @@ def hold(cell: Path, wait: bool = True) -> Iterator[Callable[[], None]]:
 def held(cell: Path) -> str | None:
     """Who holds the lease of a cell at the moment, for people; None if nobody does."""
     generations = _generations(cell)
-    if not generations or not _lives(generations[max(generations)]):
+    if not generations:
         return None
-    return _read(generations[max(generations)]).partition(" ")[2].rpartition(" ")[0] or "another process"
+    path = generations[max(generations)]
+    text = _read(path)
+    if not text or not _lives(path, text):
+        return None
+    return text.partition(" ")[2].rpartition(" ")[0] or "another process"
 
 
 def abandoned(folder: Path) -> set[Path]:
@@ -123,7 +127,7 @@ def _acquire(cell: Path) -> tuple[Path, str] | None:
     seen = _read(before[last]) if last else ""
     if seen.partition(" ")[0] == owner():
         raise RuntimeError(f"{cell} is made from itself")
-    if last and (not seen or _lives(before[last])):
+    if last and (not seen or _lives(before[last], seen)):
         return None
     path = cell.parent / FOLDER / f"{cell.name}.{last + 1}"
     text = f"{owner()} process {os.getpid()} on {platform.node()} {uuid.uuid4().hex}"
@@ -175,15 +179,16 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _lives(path: Path) -> bool:
-    text = _read(path)
+def _lives(path: Path, text: str) -> bool:
+    """Whether who wrote that text lives. A lease that was let go since then is no dead one: nothing is to be taken over,
+    and to try would make the next holder believe, for a moment, that it has lost."""
     state = alive(text.partition(" ")[0])
     if state is not None:
         return state
     try:
         sign = (text, path.stat().st_mtime_ns)
     except FileNotFoundError:
-        return False
+        return True
     now = time.monotonic()
     if path not in _watched or _watched[path][0] != sign:
         _watched[path] = (sign, now)

@@ -185,3 +185,23 @@ def test_nothing_stays_open(cell):
         with lease.hold(cell):
             pass
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_many_short_leases_never_disturb_their_holder(cell):
+    """Nobody dies here, so nobody may ever be told that it has lost, and no two may hold at once."""
+    code = """
+import os, sys
+from pathlib import Path
+from mechsub import lease
+cell, log = Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+for _ in range(60):
+    with lease.hold(cell) as check:
+        os.write(log, b"(")
+        check()
+        os.write(log, b")")
+"""
+    processes = [_python(code, cell, cell.parent.with_name("log")) for _ in range(4)]
+    for process in processes:
+        ends(process)
+    assert cell.parent.with_name("log").read_text() == "()" * 240
+    assert os.listdir(cell.parent) == []

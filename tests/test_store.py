@@ -165,7 +165,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next_one(tmp_path):
     (sweep.cells / f".number=1.{owner}.tmp").mkdir()
     (sweep.cells / f".number=1.html.{owner}.tmp").touch()
     (sweep.cells.parent / f".plotly.min.js.{owner}.tmp").touch()
-    sweep.run("--number", "1")
+    sweep.run("--number", "1", "--hang", "4")
     assert sweep.hidden() == [] and sweep.records() == before and len(sweep.starts(0)) == 1
 
 
