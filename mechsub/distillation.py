@@ -94,7 +94,7 @@ def train(
     def problem(member: int) -> tuple[Tensor, dict[str, Loss]]:
         return x, {"teacher": lambda logits, rows: cross_entropy(logits, labels[rows])}
 
-    return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, recipe)["teacher"]
+    return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, model.seeds, recipe)["teacher"]
 
 
 def distill(
@@ -120,7 +120,7 @@ def distill(
 
     Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator);
     a sampler is drawn once (`n_samples` images) and reused every epoch: for each member, keyed by the teacher's
-    seed ("per_member", as published), or once for all ("shared").
+    seed ("per_member", as published), or once for all ("shared"). The order of batches is keyed by the teacher's seed.
 
     loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T));
     "mse" the squared difference of logits, mean over `outputs`. Other arguments as in `train`.
@@ -155,8 +155,8 @@ def distill_each(
 ) -> dict[str, HookedMLP]:
     """name -> copy of the student that learned the logits `outputs`, for name -> (student, outputs).
 
-    Each is what `distill` alone would give: all see the same inputs and targets, which are made once for all of them
-    and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
+    Each is what `distill` alone would give: all see the same inputs, batches and targets, which are made once for all
+    of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
     for student, outputs in students.values():
@@ -177,7 +177,7 @@ def distill_each(
         return x, {name: kind(targets[:, outputs].contiguous()) for name, (_, outputs) in students.items()}
 
     jobs = {name: _Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
-    return _fit(jobs, problem, recipe, progress)
+    return _fit(jobs, problem, teacher.seeds, recipe, progress)
 
 
 @torch.no_grad()
@@ -216,10 +216,14 @@ def _cpu_flags() -> frozenset[str]:
 def _fit(
     jobs: Mapping[str, _Job],
     problem: Callable[[int], tuple[Tensor, dict[str, Loss]]],
+    seeds: Sequence[int],
     recipe: _Recipe,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, HookedMLP]:
-    """Fit all ensembles member by member: problem(member) gives the inputs, and every ensemble's loss on them."""
+    """Fit all ensembles member by member: problem(member) gives the inputs, and every ensemble's loss on them.
+
+    Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
+    """
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
     starts = {name: _member_parameters(job.start) for name, job in jobs.items()}
     trainable = {name: _trainable(list(members[0]), recipe.frozen) for name, members in starts.items()}
@@ -228,52 +232,52 @@ def _fit(
         x, losses = problem(member)
         for steps in keep.values():
             _check_steps(steps, recipe.epochs * math.ceil(len(x) / recipe.batch_size))
-        return {
-            name: _fit_member(
-                starts[name][member], trainable[name], x, losses[name], job.columns, recipe, job.start.seeds[member],
-                keep[name],
-            )
+        fits = {
+            name: _Fit(starts[name][member], trainable[name], losses[name], job.columns, recipe)
             for name, job in jobs.items()
-        }  # fmt: skip
+        }
+        kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
+        for step, rows in enumerate(_batches(len(x), recipe, seeds[member]), start=1):
+            batch = x.index_select(0, rows)
+            for name, one in fits.items():
+                one.step(batch, rows)
+                if step in keep[name]:
+                    kept[name][step] = one.parameters()
+        for one in fits.values():
+            if not torch.isfinite(one.flat).all():
+                raise ValueError(f"training of seed {seeds[member]} diverged (NaN weights); lower lr={recipe.lr}")
+        return {name: kept[name] | {-1: one.parameters()} for name, one in fits.items()}
 
-    fitted = each_member(fit, len(next(iter(starts.values()))), progress)
+    fitted = each_member(fit, len(seeds), progress)
     for name, job in jobs.items():
         for step in keep[name]:
             job.snapshots[step] = _stack(job.start, [member[name][step] for member in fitted])
     return {name: _stack(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 
-def _fit_member(
-    start: Parameters,
-    trainable: list[str],
-    x: Tensor,
-    loss: Loss,
-    columns: slice,
-    recipe: _Recipe,
-    seed: int,
-    keep: set[int],
-) -> dict[int, Parameters]:
-    """One member: its trainable parameters live in one flat fp32 vector, so that the optimiser is one fused pass."""
-    flat = torch.cat([start[name].flatten() for name in trainable])
-    flat.grad = torch.zeros_like(flat)
-    low = flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
-    leaves = {name: leaf.requires_grad_() for name, leaf in _views(low, start, trainable).items()}
-    gradients = _views(flat.grad, start, trainable)
-    parameters = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
-    optimizer = _optimizer(flat, recipe)
-    kept = {0: start} if 0 in keep else {}
-    for step, rows in enumerate(_batches(len(x), recipe, seed), start=1):
-        if low is not flat:
-            low.copy_(flat)
-        value = loss(_logits(parameters, x.index_select(0, rows), columns), rows)
-        for name, gradient in zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True):
-            gradients[name].copy_(gradient)
-        optimizer.step()
-        if step in keep:
-            kept[step] = start | _views(flat.clone(), start, trainable)
-    if not torch.isfinite(flat).all():
-        raise ValueError(f"training of seed {seed} diverged (NaN weights); lower lr={recipe.lr}")
-    return kept | {-1: start | _views(flat, start, trainable)}
+class _Fit:
+    """One member of one ensemble: its trainable parameters are one flat fp32 vector, so the optimiser is one pass."""
+
+    def __init__(self, start: Parameters, trainable: list[str], loss: Loss, columns: slice, recipe: _Recipe):
+        self.start, self.trainable, self.loss, self.columns = start, trainable, loss, columns
+        self.flat = torch.cat([start[name].flatten() for name in trainable])
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
+        leaves = {name: leaf.requires_grad_() for name, leaf in _views(self.low, start, trainable).items()}
+        self.used = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
+        self.leaves, self.gradients = list(leaves.values()), list(_views(self.flat.grad, start, trainable).values())
+        self.optimizer = _optimizer(self.flat, recipe)
+
+    def step(self, x: Tensor, rows: Tensor) -> None:
+        if self.low is not self.flat:
+            self.low.copy_(self.flat)
+        value = self.loss(_logits(self.used, x, self.columns), rows)
+        for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
+            into.copy_(gradient)
+        self.optimizer.step()
+
+    def parameters(self) -> Parameters:
+        return self.start | _views(self.flat.clone(), self.start, self.trainable)
 
 
 def _logits(parameters: Parameters, x: Tensor, columns: slice) -> Tensor:
