@@ -86,7 +86,7 @@ def run(cfg: Config) -> Iterator[dict]:
 def _run_language(cfg: Config) -> Iterator[dict]:
     from studies import _prompted
 
-    found = _prompted.prompted(cfg.model)
+    found = _prompted.prompted(cfg)
     asked = found.asked
     states = _prompted.last_states(asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], (0.05, 0.75))
     specific = lens_interactions(asked.model, states, asked.tokens)
@@ -213,40 +213,22 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     import torch
 
     from mechsub import entanglement as e
-    from mechsub import stats
 
     def resampled(rows, columns) -> float:
         return e.matrix_correlation(e.interaction(a[rows][:, columns]), e.interaction(b[rows][:, columns]))
 
-    value = e.matrix_correlation(a, b)
     low, high = e.crossed_bootstrap(resampled, *a.shape, n=n, seed=seed)
-    null = _row_null(a, b, strata, n, seed)
+    p_numbers, null = e.permutation_p(a, b, n=n, seed=seed, strata=strata, move_columns=False)
     return {
-        "value": value,
+        "value": e.matrix_correlation(a, b),
         "low": low,
         "high": high,
         "p": e.permutation_p(a, b, n=n, seed=seed, strata=strata)[0],
-        "p_numbers": stats.permutation_p(value, null),
+        "p_numbers": p_numbers,
         **_band(torch.tensor(null)),
         "n_numbers": len(a),
         "n_animals": a.shape[1],
     }
-
-
-def _row_null(a, b, strata: list[int], n: int, seed: int) -> list[float]:
-    """Correlations with the rows of b moved within their strata, all from one product of rows with rows."""
-    import torch
-
-    generator, groups = torch.Generator().manual_seed(seed), torch.tensor(strata)
-    products = a @ b.T / (a.norm() * b.norm())
-    null = []
-    for _ in range(n):
-        order = torch.arange(len(b))
-        for stratum in groups.unique():
-            members = (groups == stratum).nonzero()[:, 0]
-            order[members] = members[torch.randperm(len(members), generator=generator)]
-        null.append(float(products[torch.arange(len(b)), order].sum()))
-    return null
 
 
 def _band(null) -> dict:

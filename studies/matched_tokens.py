@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 from mechsub import study
 
+CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbers, that a word may be away
+
 
 @dataclass(frozen=True)
 class Config:
@@ -36,18 +38,16 @@ class Config:
 def run(cfg: Config) -> Iterator[dict]:
     import torch
 
-    from mechsub import language, store
+    from mechsub import language
+    from studies import _prompted
     from studies import token_entanglement as te
 
-    source = te.Config(model=cfg.model)
-    tensors = store.read_tensors(study.stored_cell(te, source))
-    study.progress(0.0, "loading the model")
-    model = language.load_language_model(cfg.model)
-    animals = te.choose_animals(model.tokenizer, source)
-    numbers = te.Questions(model, animals, te.choose_partners(source), source)
+    numbers, tensors = _prompted.prompted(cfg)
+    model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()
-    words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
-    asked = te.Questions(model, animals, words, source)
+    kept, words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
+    chosen = [subset[i] for i in kept]
+    asked = te.Questions(model, animals, words, numbers.cfg)
     asked.kind = "word"
     places = range(len(words))
     study.progress(0.2, "words to animals")
@@ -55,7 +55,7 @@ def run(cfg: Config) -> Iterator[dict]:
     study.progress(0.6, "animals to words")
     back = asked.partners_after([asked.love_animal(i, 0) for i in range(len(animals))]).T
     measured = {
-        "numbers": (tensors["number_to_animal_wordings"], tensors["animal_to_number"].T[subset]),
+        "numbers": (tensors["number_to_animal_wordings"][:, kept], tensors["animal_to_number"].T[chosen]),
         "matched words": (torch.stack(wordings), back),
     }
     yield {"tensors": {"word_to_animal_wordings": torch.stack(wordings), "animal_to_word": back}}
@@ -67,29 +67,32 @@ def run(cfg: Config) -> Iterator[dict]:
         "provenance": {
             **language.model_source(model),
             "basis": "raw W_U norms; log-probabilities over the whole vocabulary, nats",
-            "numbers": f"the {len(subset)} numbers of token_entanglement's subset, scored after a space",
-            "words": "lower-case single tokens with a space before them, nearest in standardised norm and "
-            "log-probability, each used once",
+            "numbers": f"{len(kept)} of the {len(subset)} numbers of token_entanglement's subset, those with a word",
+            "words": f"lower-case single tokens with a space before them, within {CALIPER} s.d. of norm and "
+            "log-probability together, each used once",
             "null": "rows and columns shuffled",
             "unit": "partners and animals (crossed)",
         }
     }
 
 
-def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dict]]:
-    """A word for every number of the subset, and how near it is; the hardest to match choose first."""
+def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], list, list[dict]]:
+    """Numbers of the subset that have a word within the caliper, the words, and how near they are.
+
+    The hardest to match choose first; no word is used twice.
+    """
     import torch
 
     from mechsub.entanglement import next_token_log_probs
-    from mechsub.prompts import encode
     from mechsub.unembedding import token_directions
+    from studies._prompted import own_tokens
     from studies.token_entanglement import Word
 
     model = numbers.model
     candidates = _candidates(model.tokenizer)
     if len(candidates) < len(subset):
         raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
-    strings = encode(model.tokenizer, [numbers.strings[i] for i in subset])
+    strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset])
     logp = next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
     sides = [
         torch.stack([token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()
@@ -100,13 +103,17 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dic
     chosen, rows, texts = {}, [], list(candidates)
     for i in distance.amin(1).argsort(descending=True).tolist():
         j = int(distance[i].argmin())
-        distance[:, j] = torch.inf
-        chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
-    for i, place in enumerate(subset):
+        if distance[i, j] <= CALIPER:
+            distance[:, j] = torch.inf
+            chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
+    if len(chosen) < 4:
+        raise ValueError(f"only {len(chosen)} of {len(subset)} numbers have a word of their norm and frequency")
+    kept = sorted(chosen)
+    for i in kept:
         own, other = sides[0][i].tolist(), sides[1][texts.index(chosen[i].text)].tolist()
         rows.append(
             {
-                "number": numbers.partners[place].text,
+                "number": numbers.partners[subset[i]].text,
                 "word": chosen[i].text,
                 "number_norm": own[0],
                 "word_norm": other[0],
@@ -114,7 +121,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dic
                 "word_log_p": other[1],
             }
         )
-    return [chosen[i] for i in range(len(subset))], rows
+    return kept, [chosen[i] for i in kept], rows
 
 
 def _candidates(tokenizer: Any) -> dict[str, int]:

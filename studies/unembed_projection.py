@@ -6,24 +6,27 @@ number to animal (log P(animal | love of the number)) and animal to number. Metr
 * cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
   several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
 * dla: direct logit attribution of what "You love owls" changes against no system message, where each token of a number
-  would stand. Its parts are rows. "concept", what the change writes along the animal's own output direction, is the
-  hypothesis; "rest" is orthogonal to it; "scale" is the final norm's change and "normaliser" the softmax's. "total",
-  their sum, is the measured effect by algebra: a check and no evidence. "other" is the part along another animal's
-  direction, the null of concept, since any direction carries something;
+  would stand. Its parts are rows. "common" is the change of the residual that all animals share, and no interaction; of
+  what is left, "concept" is written along the animal's own output direction: the hypothesis; "rest" is orthogonal to
+  it; "scale" is the final norm's change and "normaliser" the softmax's. "total", their sum, is the measured effect by
+  algebra: a check and no evidence. "other" is the part along other animals' directions, the null of concept;
 * steering: cosine of the residuals under the loved number and under the loved animal, at a layer chosen on one half of
   the animals and evaluated on the other, both ways. In late layers the state under a number holds the outcome number
-  to animal itself: hence the row "first half", whose layers are those of the first half, and the curve over layers;
+  to animal itself: hence "first half", whose layers are those of the first half, beside "all layers" and the curve;
 * embedding: cosine of input embeddings, as number and plural animal stand in their prompts.
 
 Per animal: Spearman's correlation over numbers, and the partial one given the norms of the number's row, its length,
 tokens, leading zero, repeated digit and log-probability without a system message. Null: the metric of all other animals
-(mismatched). p: numbers shuffled within their length; p_animals: animals shuffled, which keeps what similar numbers
-share. Ceiling: other wordings of the prompt in place of the metric. Units: numbers and animals, crossed.
+(mismatched). p: numbers shuffled within their length; p (animals): animals shuffled, which keeps what similar numbers
+share. Where a tokenizer splits numbers, a mean of rows cannot tell 087 from 780: numbers of the same tokens (multisets)
+are then one unit, for metric and outcome alike, and metrics of states are shown for single strings too. Ceiling: other
+wordings of the prompt in place of the metric; "of the ceiling" compares both on the partners and animals that these
+were run on. Units: numbers (or multisets) and animals, crossed.
 
 Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
-correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown (of dla, concept
-alone competes). That geometry is the cause needs concept to explain at least half of what the ceiling allows; less than
-a tenth refutes it.
+correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown. Of dla, concept
+alone competes; of steering, the first half. That geometry is the cause needs concept to reach at least half of the
+ceiling, animal to number; less than a tenth refutes it.
 
 `--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
