@@ -281,7 +281,9 @@ def permutation_p(
         order = np.empty(len(b), dtype=np.int64)
         order[np.argsort(rows, kind="stable")] = shuffled[np.argsort(rows[shuffled], kind="stable")]
         moved = b[torch.from_numpy(order)]
-        null.append(statistic(a, moved[:, torch.from_numpy(generator.permutation(b.shape[1]))] if move_columns else moved))
+        if move_columns:
+            moved = moved[:, torch.from_numpy(generator.permutation(b.shape[1]))]
+        null.append(statistic(a, moved))
     return (1 + sum(value >= seen for value in null)) / (1 + n), null
 
 

@@ -59,6 +59,7 @@ def load_language_model(
     *,
     revision: str | None = None,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
     """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
@@ -66,7 +67,7 @@ def load_language_model(
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
     Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
-    and ValueError for a revision of anything but a Hugging Face id.
+    and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
     found = _locate(name, revision)
     _check_folder(found, name)
@@ -75,7 +76,7 @@ def load_language_model(
         try:
             _check_memory(found.folder, name, dtype)
             _check_sizes(found.folder, name)
-            model = _boot(found.folder, name, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+            model = _boot(found.folder, name, _placed(device, device_map), dtype)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
     model.mechsub_source = {
@@ -360,13 +361,21 @@ def _free_bytes() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _boot(folder: Path, name: str, device: str | torch.device, dtype: torch.dtype) -> Any:
+def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict[str, Any]:
+    if device_map is None:
+        return {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")}
+    if device is not None:
+        raise ValueError("give device or device_map, not both")
+    return {"device_map": device_map}
+
+
+def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
         with _quietly(), _own_tokenizer(folder) as tokenizer:
             model = TransformerBridge.boot_transformers(
-                str(folder), device=device, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
+                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
             )
     except ModelUnavailable:
         raise

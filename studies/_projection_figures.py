@@ -59,7 +59,8 @@ def _ranked(rows: list[dict]) -> dict[str, dict]:
 def _share_of_ceiling(cells: list[dict], row: dict) -> dict:
     """Matched - mismatched of a metric over that of other wordings, both on the rows that these were run on."""
     same = {key: row[key] for key in ("direction", "unit", "shown")}
-    return {"of the ceiling": _interval(r, "of_ceiling") for r in _of(cells, "summary", rows="ceiling's", **same)[:1]}
+    found = _of(cells, "summary", rows="ceiling's", **same)
+    return {"of the ceiling": _interval(found[0], "of_ceiling")} if found else {}
 
 
 def _verdict(cells: list[dict]) -> Iterator[dict]:
