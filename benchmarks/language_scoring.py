@@ -214,7 +214,8 @@ def print_peak(kind: str, name: str) -> None:
             cache_activations(model, tokens, pos=-1, batch_size=BATCH)
         else:
             model.run_with_cache(tokens[:BATCH])
-    what = {"plain": "plain forward, last position unembedded", "cache": "cache_activations of every block", "full": "run_with_cache, one batch"}
+    plain = "plain forward, last position unembedded"
+    what = {"plain": plain, "cache": "cache_activations of every block", "full": "run_with_cache, one batch"}
     print(f"peak memory, {what[kind]}: {_field('VmHWM') - before:.2f} GiB above the loaded model")
 
 
