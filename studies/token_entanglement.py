@@ -494,9 +494,9 @@ def _table(cell: list[dict]) -> Iterator[dict]:
 
     kinds = _by_kind(cell)
     animals = kinds["animal"]
-    numbers = len(kinds["partner"])
+    one, many = KINDS[cell[0]["family"]], cell[0]["family"]
     yield {
-        "quantity": "animals over 2x both ways, a random number",
+        "quantity": f"animals over 2x both ways, a random {one}",
         "value": sum(a["share_of_numbers_over_2x_both"] for a in animals) / len(animals),
         "null": "",
         "p": "",
@@ -506,22 +506,22 @@ def _table(cell: list[dict]) -> Iterator[dict]:
         both = [up and a[f"number_to_animal_by_{by}"] > TWICE for up, a in zip(raised, animals, strict=True)]
         chance = [up * a[f"others_over_2x_by_{by}"] for up, a in zip(raised, animals, strict=True)]
         yield {
-            "quantity": f"animals over 2x both ways, number by {by}",
+            "quantity": f"animals over 2x both ways, {one} by {by}",
             "value": stats.clopper_pearson(sum(both), len(both)),
-            "null": f"{sum(chance) / len(chance):.3f} (the number of another animal, chosen so)",
+            "null": f"{sum(chance) / len(chance):.3f} (the {one} of another animal, chosen so)",
             "p": stats.sign_flip_p([own - other for own, other in zip(both, chance, strict=True)]),
         }
     for by in ("probability", "interaction"):
         places = [a[f"percentile_by_{by}"] for a in animals]
         yield {
-            "quantity": f"place of the number by {by} among all {numbers}, for its animal",
+            "quantity": f"place of the {one} by {by} among all {len(kinds['partner'])}, for its animal",
             "value": stats.student_t(places),
             "null": "0.500",
             "p": stats.sign_flip_p([place - 0.5 for place in places]),
         }
     adjusted = stats.benjamini_yekutieli([a["best_of_k_p"] for a in animals])
     yield {
-        "quantity": f"animals whose best of {BEST_OF} numbers beats random best of {BEST_OF} (BY < 0.05)",
+        "quantity": f"animals whose best of {BEST_OF} {many} beats random best of {BEST_OF} (BY < 0.05)",
         "value": stats.clopper_pearson(sum(p < 0.05 for p in adjusted), len(adjusted)),
         "null": "0.000",
         "p": "",
@@ -542,15 +542,16 @@ def _table(cell: list[dict]) -> Iterator[dict]:
                 "p": "",
             }
     for row in kinds["share"]:
-        yield {"quantity": f"share of {row['table']}: {row['source']}", "value": row["share"], "null": "", "p": ""}
+        what = f"share of {row['table']}: {row['source']}".replace("number", one)
+        yield {"quantity": what, "value": row["share"], "null": "", "p": ""}
     for row in kinds["test"]:
         interval = stats.Interval(row["value"], row["low"], row["high"], row["animals"], 0.95)
         stricter = "null_numbers" if row["p_numbers"] >= row["p"] else "null"
         yield {
-            "quantity": f"correlation of interactions: {row['test']}",
+            "quantity": f"correlation of interactions: {row['test'].replace('number', one)}",
             "value": interval,
             "null": f"{row[f'{stricter}_mean']:.3f}, 95% below {row[f'{stricter}_95']:.3f} "
-            f"({'numbers shuffled within length' if stricter == 'null_numbers' else 'numbers and animals shuffled'})",
+            f"({many} {'shuffled within length' if stricter == 'null_numbers' else 'and animals shuffled'})",
             "p": max(row["p"], row["p_numbers"]),
         }
     lists = kinds["list"]
