@@ -2,15 +2,15 @@
 
 Every number of a subset is given a word that is one token, no animal and no number, and nearest to it in two respects:
 the norm of its direction (mean over the tokens of a string) and its log-probability where the answer stands, with no
-system message. Both are then loved ("... is your favorite word") and scored opposite the same animals. If entangled
-numbers were special, their interaction would be larger, more stable over wordings, or more alike in both directions
-than that of the words. Null: shuffled rows and columns. Units: partners and animals, crossed.
+system message; numbers without such a word are left out. Both are then loved ("... is your favorite word") and scored
+opposite the same animals. If entangled numbers were special, their interaction would be larger, more stable over
+wordings, or more alike in both directions than that of the words. Null: shuffled rows and columns. Units: partners and animals, crossed.
 
-Answer (SmolLM2-135M-Instruct, 120 numbers and words, 104 animals, artifacts/matched_tokens/default): no, they are
-weaker than words. The interaction has a standard deviation of 0.112 [0.099, 0.123] nats for numbers and 0.315 [0.290,
-0.336] for matched words, agrees between two wordings by 0.658 [0.606, 0.707] and 0.805 [0.773, 0.831], and between
-the directions by 0.133 [0.079, 0.189] and 0.336 [0.271, 0.393]. What is left unmatched is 0.028 of norm, and half a
-nat of frequency.
+Answer (SmolLM2-135M-Instruct, 100 of 120 numbers, 104 animals, artifacts/matched_tokens/default): no, they are weaker
+than words. The interaction has a standard deviation of 0.106 [0.093, 0.119] nats for numbers and 0.330 [0.299, 0.356]
+for matched words, agrees between two wordings by 0.643 [0.583, 0.694] and 0.831 [0.803, 0.857], and between the
+directions by 0.119 [0.062, 0.172] and 0.339 [0.279, 0.394]. Left unmatched are -0.001 [-0.001, 0.000] of norm and
+-0.005 [-0.025, 0.016] nats of frequency; 20 rare numbers have no word within the caliper.
 """
 
 import re
