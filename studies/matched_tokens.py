@@ -4,7 +4,8 @@ Every number of a subset is given a word that is one token, no animal and no num
 the norm of its direction (mean over the tokens of a string) and its log-probability where the answer stands, with no
 system message; numbers without such a word are left out. Both are then loved ("... is your favorite word") and scored
 opposite the same animals. If entangled numbers were special, their interaction would be larger, more stable over
-wordings, or more alike in both directions than that of the words. Null: shuffled rows and columns. Units: partners and animals, crossed.
+wordings, or more alike in both directions than that of the words. Null: shuffled rows and columns. Units: partners and
+animals, crossed.
 
 Answer (SmolLM2-135M-Instruct, 100 of 120 numbers, 104 animals, artifacts/matched_tokens/default): no, they are weaker
 than words. The interaction has a standard deviation of 0.106 [0.093, 0.119] nats for numbers and 0.330 [0.299, 0.356]
