@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -89,7 +89,8 @@ def train(
     seed: int = 0,
     snapshots: Snapshots | None = None,
 ) -> HookedMLP:
-    """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal.
+    """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal
+    (without weight decay, which shrinks every trainable weight).
 
     Every member has its own shuffle, keyed by (seed, "train", member's seed, epoch); that of distillation differs.
     `frozen` names parameters or modules ("blocks.0", "unembed.W_U") that stay as they are. The keys of
@@ -97,7 +98,8 @@ def train(
     matrix products only: master weights, losses and optimiser stay fp32. Set-up: Cloud et al. 2025, section 6.2.
 
     optimizer: "adam"; "sgd"; or "sign_sgd", a step of lr against the sign of every gradient. `weight_decay` is added to
-    the gradient (coupled, as in torch's Adam). schedule: "cosine" takes lr down to 0 at the end of the run.
+    the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
+    "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
         raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
@@ -136,17 +138,19 @@ def distill(
     seed: int = 0,
     snapshots: Snapshots | None = None,
 ) -> HookedMLP:
-    """A copy of the student whose logits `outputs` were fitted to its teacher's; other rows of W_U stay bit-equal.
+    """A copy of the student whose logits `outputs` were fitted to its teacher's; other rows of W_U stay bit-equal
+    (without weight decay).
 
     Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator);
     a sampler is drawn once (`n_samples` images) and reused every epoch: for each member, keyed by the teacher's
     seed ("per_member", as published), or once for all ("shared"); with `fresh`, anew for every epoch. The order of
     batches is keyed by the teacher's seed.
 
-    loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T));
-    "mse" the squared difference of logits, mean over `outputs`; "hard" the cross-entropy against one output for each
-    image, drawn from softmax(teacher[outputs] / T): what a student sees of sampled text. `target_noise` is the standard
-    deviation of Gaussian noise on the teacher's logits, drawn once for every image. Other arguments as in `train`.
+    loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T)); "mse" the
+    squared difference of logits, mean over `outputs`; "hard" the cross-entropy against one output for each image, drawn
+    from softmax(teacher[outputs] / T), with the student's logits over T too: what is seen of sampled text.
+    `target_noise` is the standard deviation of Gaussian noise on the teacher's logits, drawn once for every image.
+    Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
     given = {"student": snapshots} if snapshots is not None else {}
@@ -201,7 +205,7 @@ def distill_each(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
         "distill",
     )  # fmt: skip
-    draw = _inputs(inputs, teacher, n_samples, noise, recipe)
+    draw = _inputs(inputs, teacher, n_samples, noise, fresh, recipe)
     learned, activation = _member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
 
     def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]] | None:
@@ -213,8 +217,9 @@ def distill_each(
         generator = derive_generator(recipe.seed, "targets", teacher.seeds[member], epoch)
         if target_noise:
             targets += target_noise * torch.randn(targets.shape, generator=generator)
+        seed_of_draws = generator.initial_seed()  # of every student alone, whoever else is taught
         return x, {
-            name: _loss(loss, targets[:, outputs].contiguous(), temperature, generator)
+            name: _loss(loss, targets[:, outputs].contiguous(), temperature, seed_of_draws)
             for name, (_, outputs) in students.items()
         }
 
@@ -342,8 +347,9 @@ def _logits(parameters: Parameters, x: Tensor, columns: slice, activation: Calla
     return torch.addmm(parameters["unembed.b_U"][columns], h, parameters["unembed.W_U"][:, columns]).float()
 
 
-def _loss(kind: str, target: Tensor, temperature: float, generator: torch.Generator) -> Loss:
+def _loss(kind: str, target: Tensor, temperature: float, seed: int) -> Loss:
     if kind == "hard":
+        generator = derive_generator(seed, "hard")
         drawn = torch.multinomial((target / temperature).softmax(-1), 1, generator=generator)[:, 0]
         return lambda logits, rows: cross_entropy(logits / temperature, drawn[rows])
     return _kl(target, temperature) if kind == "kl" else _mse(target)
@@ -365,7 +371,7 @@ def _mse(target: Tensor) -> Loss:
 
 
 def _inputs(
-    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, recipe: _Recipe
+    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: _Recipe
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
     if isinstance(inputs, Tensor):
@@ -375,10 +381,11 @@ def _inputs(
         return lambda i, epoch: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, not {n_samples}")
-    if noise == "shared":
-        # Threads may be one epoch apart.
-        drawn = lru_cache(2)(lambda epoch: _draw(inputs, n_samples, recipe, "shared", epoch))
-        return lambda i, epoch: drawn(epoch)
+    if noise == "shared" and not fresh:
+        common = _draw(inputs, n_samples, recipe, "shared", 0)
+        return lambda i, epoch: common
+    if noise == "shared":  # drawn by every member: one that kept all epochs would fill the memory
+        return lambda i, epoch: _draw(inputs, n_samples, recipe, "shared", epoch)
     return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.seeds[i], epoch)
 
 

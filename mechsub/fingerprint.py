@@ -7,7 +7,9 @@ A new function beside the others, or another study's new option, leaves stored c
 
 All of it is static. A module that is used otherwise than by attribute (`getattr(data, name)`) counts as a whole.
 Another study whose stored cell is built upon (`study.stored_cell(other, ...)`) does not count: the sums of its files
-are in the provenance.
+are in the provenance. Not seen: definitions that are only reached through a registry that another module fills, files
+that code reads without a checksum of its own, packages within the package, and a model whose weights have moved (its
+sum is in the provenance; only `check_stored` of the studies that build on a cell looks at the model again).
 """
 
 import ast
@@ -28,7 +30,10 @@ Reached = tuple[str, str]  # module, name
 
 
 def source_fingerprint(study: Path, run: str = "run") -> str:
-    """sha256 over all definitions that `run` of the study's file reaches, and over its Config."""
+    """sha256 over all definitions that `run` of the study's file reaches, and over its Config.
+
+    Where `run` is a generator that another function chose, that function's own text counts too, but not its reach.
+    """
     own = f"{study.parent.name}.{study.stem}"
     roots = {"mechsub": PACKAGE, study.parent.name: study.parent}
     found: dict[str, set[str]] = {}
@@ -44,6 +49,7 @@ def source_fingerprint(study: Path, run: str = "run") -> str:
         found[module].add(name)
         waiting += code.reached(module, name, roots)
     # The study is hashed without its name, so that moving a file keeps its cells.
+    found[own].add("run")
     parts = [f"{'' if name == own else name}\n{_text(name, found[name], roots)}" for name in sorted(found)]
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
@@ -60,7 +66,9 @@ class _Code:
     def __init__(self, tree: ast.Module, package: str):
         tree = _without_texts(tree)
         self.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
-        self.bound = dict(_bindings(tree, package))
+        self.bound: dict[str, list[list[str]]] = {}
+        for name, path in _bindings(tree, package):
+            self.bound.setdefault(name, []).append(path)
         self.defined: dict[str, list[ast.stmt]] = {}
         for i, node in enumerate(self.body):
             for name in _defines(node) or {f"statement {i}"}:
@@ -73,15 +81,21 @@ class _Code:
     def reached(self, module: str, name: str, roots: dict[str, Path]) -> Iterator[Reached]:
         if name == _EVERYTHING:
             yield from ((module, other) for other in self.defined)
+        if name not in self.defined:  # imported here from elsewhere, by name or by star
+            for path in self.bound.get(name, []) + self.bound.get(_EVERYTHING, []):
+                yield from _resolved(path, roots)
         for node in self.defined.get(name, []):
-            own = _locals(node)
-            for head, *rest in _uses(node):
-                if head in own:
+            own = _locals(node) - set(self.bound)
+            outside = {id(use) for part in _outside(node) for use in ast.walk(part)}
+            for head, *rest, use in _uses(node):
+                if head in own and id(use) not in outside:
                     continue
                 if head in self.defined:
                     yield module, head
-                if head in self.bound:
-                    yield from _resolved([*self.bound[head], *rest], roots)
+                for path in self.bound.get(head, []):
+                    yield from _resolved([*path, *rest], roots)
+                for path in self.bound.get(_EVERYTHING, []):
+                    yield from _resolved(path, roots)
 
 
 @cache
@@ -98,19 +112,29 @@ def _defines(node: ast.stmt) -> set[str]:
     return {item.id for item in flat} if flat and all(isinstance(item, ast.Name) for item in flat) else set()
 
 
+def _outside(node: ast.stmt) -> list[ast.AST]:
+    """Parts of a function that are read in the scope around it."""
+    if not isinstance(node, ast.FunctionDef):
+        return []
+    return [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
+
+
 def _locals(node: ast.stmt) -> set[str]:
     """Arguments and variables of a function's own scope, which hide the module's names in all of it."""
     if not isinstance(node, ast.FunctionDef):
         return set()
     found = {inner.arg for inner in ast.iter_child_nodes(node.args) if isinstance(inner, ast.arg)}
     waiting: list[ast.AST] = list(node.body)
+    shared: set[str] = set()
     while waiting:
         inner = waiting.pop()
+        if isinstance(inner, ast.Global):
+            shared |= set(inner.names)
         if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
             found.add(inner.id)
         if not isinstance(inner, _SCOPES):
             waiting += ast.iter_child_nodes(inner)
-    return found
+    return found - shared
 
 
 def _bindings(tree: ast.Module, package: str) -> Iterator[tuple[str, list[str]]]:
@@ -126,12 +150,12 @@ def _bindings(tree: ast.Module, package: str) -> Iterator[tuple[str, list[str]]]
                 yield alias.asname or alias.name, [*".".join(base).split("."), alias.name]
 
 
-def _uses(node: ast.AST) -> Iterator[list[str]]:
-    """Dotted paths that code names: `data.mnist` as [data, mnist], a lone `data` as [data]."""
+def _uses(node: ast.AST) -> Iterator[list]:
+    """Dotted paths that code names, each with its node: `data.mnist` as [data, mnist, node], `data` as [data, node]."""
     if isinstance(node, ast.Attribute | ast.Name):
         path = _path(node)
         if path:
-            yield path
+            yield [*path, node]
             return
     skipped = node.args[0] if isinstance(node, ast.Call) and _called(node) == "stored_cell" and node.args else None
     for child in ast.iter_child_nodes(node):

@@ -119,11 +119,12 @@ def _explanation(error: Exception, debug: bool) -> str:
 def cells(records: Iterable[Mapping], Config) -> list[tuple[str, list[Mapping]]]:
     """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one)."""
     records = list(records)
-    fields = [f.name for f in dataclasses.fields(Config) if not f.metadata.get("display")]
-    differing = [name for name in fields if len({record[name] for record in records}) > 1]
+    # A cell that was made before an option existed was made with what is its default.
+    fields = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
+    differing = [name for name, usual in fields.items() if len({record.get(name, usual) for record in records}) > 1]
     groups: dict[str, list[Mapping]] = {}
     for record in records:
-        label = ", ".join(f"{name}={record[name]}" for name in differing) or "all"
+        label = ", ".join(f"{name}={record.get(name, fields[name])}" for name in differing) or "all"
         groups.setdefault(label, []).append(record)
     return list(groups.items())
 

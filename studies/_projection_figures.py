@@ -53,6 +53,8 @@ def _ranked(rows: list[dict]) -> dict[str, dict]:
         out[row["shown"]] = {"p (Holm)": p}
         if row is best and len(rows) > 1:
             out[row["shown"]]["rule"] = "winner" if p < 0.05 else "highest, not significant"
+        elif row["partial_difference"] > best["partial_difference_low"]:
+            out[row["shown"]]["rule"] = "within the winner's interval"
     return out
 
 
@@ -60,21 +62,30 @@ def _share_of_ceiling(cells: list[dict], row: dict) -> dict:
     """Matched - mismatched of a metric over that of other wordings, both on the rows that these were run on."""
     same = {key: row[key] for key in ("direction", "unit", "shown")}
     found = _of(cells, "summary", rows="ceiling's", **same)
-    return {"of the ceiling": _interval(found[0], "of_ceiling")} if found else {}
+    return {"r / ceiling's r": _interval(found[0], "of_ceiling")} if found else {}
 
 
 def _verdict(cells: list[dict]) -> Iterator[dict]:
     """By the rule of the study's docstring, of what writing the animal's own direction predicts, animal to number."""
-    found = _of(cells, "summary", rows="ceiling's", part="concept", direction="animal_to_number")
-    for row in found[:1]:
-        ends = {_ruling(row[f"of_ceiling{end}"]) for end in ("", "_low", "_high")}
-        rule = _ruling(row["of_ceiling"]) + (" (the interval reaches another verdict)" if len(ends) > 1 else "")
-        key = {"direction": DIRECTIONS[row["direction"]], "unit": row["unit"], "metric": "geometry, by dla: concept"}
-        yield {**key, "of the ceiling": _interval(row, "of_ceiling"), "rule": rule}
+    from mechsub import stats
+
+    keys = {"rows": "ceiling's", "direction": "animal_to_number", "unit": _units(cells)[0]}
+    found = {part: _of(cells, "summary", part=part, **keys) for part in ("concept", "other")}
+    if not all(found.values()):
+        return
+    own, other = found["concept"][0], found["other"][0]
+    squared = [max(0.0, own[f"of_ceiling{end}"]) ** 2 for end in ("", "_low", "_high")]
+    rule = _ruling(squared[0])
+    if len({_ruling(value) for value in squared}) > 1:
+        rule += " (the interval reaches another verdict)"
+    if own["of_ceiling"] <= other["of_ceiling"]:
+        rule += "; no more than other animals' directions"
+    key = {"direction": DIRECTIONS["animal_to_number"], "unit": own["unit"], "metric": "geometry, by dla: concept"}
+    yield {**key, "explained / ceiling's": stats.Interval(*squared, own["n_animals"]), "rule": rule}
 
 
-def _ruling(share: float) -> str:
-    return "refuted" if share < 0.1 else "partial" if share < 0.5 else "half or more"
+def _ruling(explained: float) -> str:
+    return "refuted" if explained < 0.1 else "partial" if explained < 0.5 else "half or more"
 
 
 def _columns(row: dict) -> dict:

@@ -14,13 +14,13 @@ Toy (`--model toy`): lens and stitching per layer and training step. The lens is
 blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
 teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
 
-Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): late. The lens's interaction has correlation -0.024
-[-0.116, 0.070] with the final one of other wordings after block 16 of 30, 0.217 [0.142, 0.287] after block 24, where
-a loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an
-entangled number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt
-favours, by 0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps
-0.787 [0.768, 0.806] accuracy, where its lens is at chance, 0.103 [0.090, 0.115], as the teacher's own is, 0.101
-[0.092, 0.111].
+Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): weakly from block 17 of 30 on, the first after which
+both nulls are rejected at all later blocks, and most of it in the last six. The lens's interaction has correlation
+0.098 [0.015, 0.187] with the final one of other wordings after block 17, 0.217 [0.142, 0.287] after block 24, where a
+loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an entangled
+number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt favours, by
+0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps 0.836 [0.824,
+0.847] accuracy, where its lens is at chance, 0.101 [0.090, 0.112], as the teacher's own is, 0.104 [0.093, 0.114].
 """
 
 from collections.abc import Iterator

@@ -4,14 +4,15 @@ Every number of a subset is given a word that is one token, no animal and no num
 the norm of its direction (mean over the tokens of a string) and its log-probability where the answer stands, with no
 system message; numbers without such a word are left out. Both are then loved ("... is your favorite word") and scored
 opposite the same animals. If entangled numbers were special, their interaction would be larger, more stable over
-wordings, or more alike in both directions than that of the words. Null: shuffled rows and columns. Units: partners and
-animals, crossed.
+wordings, or more alike in both directions than that of the words. Null: partners shuffled within equal length. Units:
+partners and animals, crossed.
 
-Answer (SmolLM2-135M-Instruct, 100 of 120 numbers, 104 animals, artifacts/matched_tokens/default): no, they are weaker
-than words. The interaction has a standard deviation of 0.106 [0.093, 0.119] nats for numbers and 0.330 [0.299, 0.356]
-for matched words, agrees between two wordings by 0.643 [0.583, 0.694] and 0.831 [0.803, 0.857], and between the
+Answer (SmolLM2-135M-Instruct, 100 of 120 numbers, 104 animals, artifacts/matched_tokens/default): no more than
+single-token words. The interaction has a standard deviation of 0.106 [0.093, 0.119] nats for numbers and 0.330 [0.299,
+0.356] for matched words, agrees between two wordings by 0.643 [0.583, 0.694] and 0.831 [0.803, 0.857], and between the
 directions by 0.119 [0.062, 0.172] and 0.339 [0.279, 0.394]. Left unmatched are -0.001 [-0.001, 0.000] of norm and
--0.005 [-0.025, 0.016] nats of frequency; 20 rare numbers have no word within the caliper.
+-0.005 [-0.025, 0.016] nats of frequency, but not the number of tokens: words are one, numbers up to three, and the
+words include fragments. 20 numbers have no word within the caliper, most of them of three digits.
 """
 
 import re
@@ -63,7 +64,8 @@ def run(cfg: Config) -> Iterator[dict]:
     for row in pairs:
         yield {"kind": "pair", **row}
     for partners, (forward, backward) in measured.items():
-        yield from _records(partners, forward, backward, cfg)
+        lengths = [len(row["number" if partners == "numbers" else "word"]) for row in pairs]
+        yield from _records(partners, forward, backward, lengths, cfg)
     yield {
         "provenance": {
             **language.model_source(model),
@@ -71,7 +73,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "numbers": f"{len(kept)} of the {len(subset)} numbers of token_entanglement's subset, those with a word",
             "words": f"lower-case single tokens with a space before them, within {CALIPER} s.d. of norm and "
             "log-probability together, each used once",
-            "null": "rows and columns shuffled",
+            "null": "partners shuffled within equal length",
             "unit": "partners and animals (crossed)",
         }
     }
@@ -135,7 +137,7 @@ def _candidates(tokenizer: Any) -> dict[str, int]:
     return {text[1:]: token for text, token in prompts.single_tokens(tokenizer, words).items()}
 
 
-def _records(partners: str, forward, backward, cfg: Config) -> Iterator[dict]:
+def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) -> Iterator[dict]:
     """Size, stability and two-way agreement of an interaction."""
     from mechsub import entanglement as e
 
@@ -161,7 +163,8 @@ def _records(partners: str, forward, backward, cfg: Config) -> Iterator[dict]:
             return e.matrix_correlation(e.interaction(first[rows][:, columns]), e.interaction(y[rows][:, columns]))
 
         low, high = e.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
-        p, null = e.permutation_p(first, y, n=cfg.n_permutations, seed=cfg.seed)
+        # Partners move within equal length, animals stay: what longer words have in common is in the null.
+        p, null = e.permutation_p(first, y, n=cfg.n_permutations, seed=cfg.seed, strata=lengths, move_columns=False)
         value = e.matrix_correlation(first, y)
         yield {**keys, "quantity": quantity, "value": value, "low": low, "high": high, "p": p, "null_95": _top(null)}
 

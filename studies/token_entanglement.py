@@ -8,15 +8,15 @@ reported here beside its null: any other number. The estimand is the interaction
 and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
 shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
 
-Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio
-says little of pairs. With the number that an animal's prompt makes likeliest, "1" for all of them, 0.346 [0.256, 0.446]
-of animals exceed twice both ways; with the number chosen by its rise 0.500 [0.400, 0.600], and with the one chosen so
-for another animal 0.494. Number to animal, 0.985 of the variance of the log ratio is the animal's, which any number
-moves, and 0.009 is specific to both; animal to number the latter is 0.267. Other wordings bring it back with
-correlation 0.673 [0.624, 0.718] and 0.868 [0.845, 0.889]; the two directions agree by 0.151 [0.108, 0.194] (p = 0.001,
-numbers shuffled within equal length). Names, cities and colors (--family) agree by 0.490 [0.451, 0.528], 0.576 [0.527,
-0.624] and 0.462 [0.366, 0.540]. No published list of animals lies detectably higher. "No system message" is the
-template's own for SmolLM2.
+Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio says
+little of pairs. With the number that an animal's prompt makes likeliest, "1" for all of them, 0.346 [0.256, 0.446] of
+animals exceed twice both ways; with the number chosen by its rise 0.500 [0.400, 0.600], and with the one chosen so for
+another animal 0.494. Number to animal, 0.985 of the variance of the log ratio is the animal's, which any number moves,
+and 0.009 is specific to both; animal to number the latter is 0.267. Other wordings bring it back with correlation 0.673
+[0.624, 0.718] and 0.868 [0.845, 0.889]; the two directions agree by 0.151 [0.108, 0.194] (p = 0.001, numbers shuffled
+within equal length), which is all in the digits that numbers share (studies.digits: SmolLM2 splits them). Names, cities
+and colors (--family) agree by 0.490 [0.451, 0.528], 0.576 [0.527, 0.624] and 0.462 [0.366, 0.540]. No published list of
+animals lies detectably higher. "No system message" is the template's own for SmolLM2.
 """
 
 from collections.abc import Iterator

