@@ -1,6 +1,7 @@
 """What an input distribution is to the toy: its spectrum, the gates that it opens, and the drive of Theorem 1."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
@@ -71,7 +72,7 @@ def gate_spectrum(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]) -> F
 def logit_correlation(
     model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]
 ) -> Float[Tensor, "seed n_aux n_classes"]:
-    """Pearson correlation, over the inputs, of every auxiliary with every digit logit of this model; 0 if one is constant.
+    """Pearson correlation, over the inputs, of every auxiliary with every digit logit; 0 where one is constant.
 
     Of a teacher it speaks of its trained digit head, of a reference of the initial one, which the student keeps.
     """
@@ -110,12 +111,20 @@ def drive(
         raise ValueError(f"direction must have the parameters {', '.join(at)}; it has {', '.join(direction)}")
     total = torch.zeros(len(reference.seeds), dtype=torch.float64)
     for some in x.split(_BATCH, dim=-2):
-        logits, moved = jvp(
-            lambda parameters: functional_call(reference, parameters, (some,))[..., reference.cfg.aux],  # noqa: B023
-            (at,), (dict(direction),),
-        )  # fmt: skip
+        logits, moved = _directional(reference, at, dict(direction), some)
         total += _squared(logits.double(), moved.double(), loss, temperature).sum(-1)
     return (total / x.shape[-2]).float()
+
+
+def _directional(model: HookedMLP, at: dict, direction: dict, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Auxiliary logits, and their derivative along the direction, by forward mode."""
+
+    def aux(parameters: dict) -> Tensor:
+        return functional_call(model, parameters, (x,))[..., model.cfg.aux]
+
+    with warnings.catch_warnings():  # torch's forward mode sets itself up with parts that torch deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        return jvp(aux, (at,), (direction,))
 
 
 def _squared(logits: Tensor, moved: Tensor, loss: str, temperature: float) -> Tensor:
