@@ -128,6 +128,8 @@ def run(cfg: Config) -> Iterator[dict]:
             "measured_on": f"test images of the teacher's classes; inputs described by {_DESCRIBED} of them",
             "control": "rotation of seeds by one",
             "null": "cross-initialisation student, paired by seed",
+            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
+            "teachers": teachers.run.__module__,
         }
     }
 
