@@ -10,6 +10,10 @@ from mechsub import study
 
 NULL = "cross_aux"
 DRAWN = {"aux": "student_aux", "all": "student_all", "digits": "student_digits", "real": "student_real"}
+DESCRIBED = (  # quantities in the rows of aux
+    *("drive", "gate_dimension", "input_dimension", "input_dimension_95", "input_mean_share"),
+    *("aux_digit_correlation", "aux_digit_correlation_initial"),
+)
 Scores = dict[int, float]  # member -> score
 
 
@@ -79,7 +83,7 @@ def table(records: list[dict], Config) -> list[dict]:
     for row in rows:
         if not isinstance(row["to the reference"], str):
             row["to the reference"], row["p (Holm)"] = row["to the reference"].interval, f"{next(adjusted):.0e}"
-    return rows + list(judged(records, Config))
+    return rows + list(judged(records, Config)) + list(laws(records, factors))
 
 
 def _reference(records: list[Mapping], factors: Mapping[str, list], Config) -> list[Mapping]:
@@ -179,6 +183,37 @@ def rank(students: list[Scores]) -> float:
 
 def _mean(scores: Scores) -> float:
     return math.fsum(scores.values()) / len(scores)
+
+
+def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
+    """Where ten or more input distributions are compared: does what they are to the network tell how much is learned?
+
+    Spearman's correlation, over distributions, of the mean of every quantity of mechsub.spectra with mean accuracy, and
+    Holm's p over the quantities. Nothing is fitted, but the best of several must be confirmed on other distributions.
+    """
+    from mechsub import stats
+
+    if set(factors) != {"inputs"} or len(factors["inputs"]) < 10:
+        return
+    cells = ([r for r in records if r["inputs"] == level] for level in factors["inputs"])
+    learned = [_mean(_scores(cell, "aux", "accuracy")) for cell in cells]
+    found = {}
+    for quantity in DESCRIBED:
+        means = _means(records, quantity, factors["inputs"])
+        if means is not None and len(set(means)) > 1:
+            found[quantity] = stats.spearman(means, learned), stats.spearman_p(means, learned)
+    adjusted = stats.holm([p for _, p in found.values()]) if found else []
+    for (quantity, (rho, _)), p in zip(found.items(), adjusted, strict=True):
+        yield {"cell": f"law: {quantity}", "arm": "aux", "p (Holm)": f"{p:.0e}", "rho over inputs": rho}
+
+
+def _means(records: list[Mapping], quantity: str, levels: list) -> list[float] | None:
+    """Of every level, over seeds; None where a level lacks it (gates of another activation than ReLU)."""
+    told = [
+        {r["member"]: r[quantity] for r in records if r["arm"] == "aux" and r["inputs"] == level and quantity in r}
+        for level in levels
+    ]
+    return [_mean(values) for values in told] if all(told) else None
 
 
 # The figure.

@@ -247,6 +247,30 @@ def test_predictions_heed_their_conditions_and_classes_are_compared_by_kappa():
     assert "kappa" in rows[0] and "accuracy" not in rows[0]
 
 
+def test_laws_over_inputs_find_what_was_planted_and_not_noise():
+    names = ["uniform", *(f"blurred:{k}" for k in range(1, 12))]
+    rows = planted(inputs=names)  # accuracy rises from one to the next
+    shuffled = np.random.default_rng(0).permutation(len(names))
+    for row in rows:
+        place = names.index(row["inputs"])
+        row |= {
+            "drive": place + 0.1 * row["member"],
+            "input_dimension": float(shuffled[place]),
+            "input_mean_share": 1.0,
+        }
+    found = {row["cell"]: row for row in factors.table(rows) if row["cell"].startswith("law")}
+    assert set(found) == {"law: drive", "law: input_dimension"}  # a constant is no law
+    assert found["law: drive"]["rho over inputs"].mean == 1 and float(found["law: drive"]["p (Holm)"]) < 1e-3
+    null = found["law: input_dimension"]["rho over inputs"]
+    assert null.low < 0 < null.high and null.n == 12
+    few = [row for row in rows if row["inputs"] in names[:9]]
+    assert not any(row["cell"].startswith("law") for row in factors.table(few))
+
+
+def test_every_quantity_of_the_laws_is_in_the_rows(out):
+    assert all(set(report.DESCRIBED) <= set(row) for row in records(out, arm="aux"))
+
+
 def test_figures_of_none_one_two_and_three_swept_factors():
     kinds = [
         (planted(n_aux=[3]), "scatter"),
