@@ -14,8 +14,8 @@ the table. Where predictions.toml has a prediction for the swept factor, the tab
 
 Options are the student's unless they say otherwise: the teacher keeps the published recipe (Adam, 3e-4, batches of
 1,024), so that a sweep moves one thing. A sweep of `--batch-size` or `--n-samples` at fixed epochs also changes the
-number of steps. Rows of aux also hold what the inputs are to the network (mechsub.spectra, on 2,000 of them); a sweep of
-ten or more `--inputs` is also asked which of these quantities goes with accuracy.
+number of steps. Rows of aux also hold what the inputs are to the network (mechsub.spectra, on 2,000 of them); a sweep
+of ten or more `--inputs` is also asked which of these quantities goes with accuracy.
 
 Answer: none yet. No sweep has been run at 25 seeds.
 """
