@@ -23,6 +23,7 @@ _MODULES = (
     "prompts",
     "provenance",
     "similarity",
+    "spectra",
     "stats",
     "store",
     "study",
