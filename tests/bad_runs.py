@@ -86,9 +86,9 @@ def _exit_code(run: Callable) -> int:
     return 0
 
 
-def process_outcome(case: dict, place: Path) -> Outcome:
+def process_outcome(case: dict, place: Path, *, dry: bool = True) -> Outcome:
     """The same for a command line in a process of its own."""
-    command = [sys.executable, "-m", f"studies.{case['study']}", *arguments(case, place)]
+    command = [sys.executable, "-m", f"studies.{case['study']}", *arguments(case, place, dry=dry)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     before, started = listing(place), time.perf_counter()
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, input=b"y\n" * 9, timeout=120)
@@ -108,11 +108,11 @@ def listing(place: Path) -> dict[str, str]:
     return found
 
 
-def arguments(case: dict, place: Path) -> list[str]:
+def arguments(case: dict, place: Path, *, dry: bool = True) -> list[str]:
     """--dry-run, so that a case that is not refused is told from its exit code 0 and not by hours of training."""
     words = [word.replace("{place}", str(place)) for word in case["argv"]]
     out = [] if any(word.startswith("--out") for word in words) else ["--out", str(place / "out")]
-    return ["--dry-run", *out, *words]
+    return [*["--dry-run"] * dry, *out, *words]
 
 
 @contextlib.contextmanager
