@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -98,13 +99,15 @@ def process_outcome(case: dict, place: Path, *, dry: bool = True) -> Outcome:
 
 
 def listing(place: Path) -> dict[str, str]:
-    """Path -> kind and content; modification times too, so that a rewrite of the same bytes shows."""
+    """Path -> kind, size, modification time and inode, so that a rewrite of the same bytes shows too; of folders only
+    the kind, since a lease may have come and gone."""
     found = {}
     for folder, folders, files in os.walk(place):
         for name in (*folders, *files):
             path = os.path.join(folder, name)
             status = os.lstat(path)
-            found[path] = f"{status.st_mode:o} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+            of_file = "" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+            found[path] = f"{status.st_mode:o} {of_file}"
     return found
 
 
