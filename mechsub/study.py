@@ -177,7 +177,7 @@ def _checked_folder(out: str, name: str) -> Path:
 
 def fingerprint(source: Path, run, cfg) -> str:
     """That of the code which makes this cell: of `run`, or of the generator of the same module that it returns."""
-    from mechsub.provenance import source_fingerprint
+    from mechsub.fingerprint import source_fingerprint
 
     if inspect.isgeneratorfunction(run):
         return source_fingerprint(source, run.__name__)
