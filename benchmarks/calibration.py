@@ -161,7 +161,7 @@ def clopper_pearson_least(n: int) -> tuple[float, float]:
 
 def print_intervals() -> None:
     print("coverage of nominal 95% intervals (Monte-Carlo standard error)")
-    weak, strong, main = crossed(120, 52, 0.5, 1.0, 299), crossed(120, 52, 0.9, 0.5, 299), crossed(120, 52, 0.0, 1.0, 299)
+    none, weak, strong = (crossed(120, 52, r, noise, 299) for r, noise in ((0.0, 1.0), (0.5, 1.0), (0.9, 0.5)))
     exp_half = math.exp(0.5)
     t, paired_t, boot = stats.student_t, "paired_difference", stats.bootstrap
     rows = [
@@ -181,7 +181,7 @@ def print_intervals() -> None:
             for rho in (0.0, 0.7)
         ),
         ("spearman of the 25 clusters of 4, rho 0.7", spearman_of_clusters(0.7, 25, 4), rank_correlation(0.7), 4_000),
-        ("crossed_bootstrap, no correlation, 120 x 52", main[0], main[1], 500),
+        ("crossed_bootstrap, no correlation, 120 x 52", *none, 500),
         (f"crossed_bootstrap, correlation {weak[1]:.3f}, 120 x 52", *weak, 500),
         (f"crossed_bootstrap, correlation {strong[1]:.3f}, 120 x 52", *strong, 500),
         ("crossed_bootstrap, mean of a matrix, 120 x 52", crossed_mean(120, 52, 299), 0.0, 1_000),
