@@ -214,20 +214,26 @@ def null_spearman(n: int) -> Callable:
     return lambda rng, i: stats.spearman_p(rng.normal(size=n), rng.normal(size=n))
 
 
-def null_two_way(shuffles: int, strata: bool) -> Callable:
-    """Two interactions that both have factors of rows and columns, independent of each other."""
+def null_two_way(shuffles: int, *, strata: bool = False, effect: str = "none") -> Callable:
+    """Two interactions that both have factors of rows and columns, independent of each other.
+
+    effect: a row's stratum moves columns in "none" of them, in both by directions of their "own", or by one "shared".
+    """
 
     def experiment(rng: np.random.Generator, i: int) -> float:
+        groups, directions = np.repeat([1.0, -1.0], [10, 20]), rng.normal(size=(2, 20))
+        moved = {"none": 0 * directions, "own": directions, "shared": directions[[0, 0]]}[effect]
         x, y = (
-            torch.from_numpy(np.outer(rng.normal(size=30), rng.normal(size=20)) + rng.normal(size=(30, 20)))
-            for _ in (0, 1)
+            entanglement.interaction(
+                torch.from_numpy(
+                    np.outer(rng.normal(size=30), rng.normal(size=20))
+                    + rng.normal(size=(30, 20))
+                    + np.outer(groups, direction)
+                )
+            )
+            for direction in moved
         )
-        groups = [0] * 10 + [1] * 20 if strata else None
-        if groups:  # strata differ in both matrices, which a shuffle across them would take for correlation
-            both = torch.from_numpy(np.repeat([[1.0], [-1.0]], [10, 20], axis=0)) * torch.linspace(-2, 2, 20).double()
-            x, y = x + both, y + both
-        x, y = entanglement.interaction(x), entanglement.interaction(y)
-        return entanglement.permutation_p(x, y, n=shuffles, seed=i, strata=groups)[0]
+        return entanglement.permutation_p(x, y, n=shuffles, seed=i, strata=groups.tolist() if strata else None)[0]
 
     return experiment
 
@@ -260,8 +266,10 @@ def print_nulls() -> None:
         "stats.paired_difference, normal, n = 5": null_paired(normal, 5),
         "stats.paired_difference, normal, n = 25": null_paired(normal, 25),
         "stats.paired_difference, lognormal, n = 5": null_paired(lognormal, 5),
-        "entanglement.permutation_p, 30 x 20, 199 shuffles": null_two_way(199, strata=False),
-        "entanglement.permutation_p, strata of rows": null_two_way(199, strata=True),
+        "entanglement.permutation_p, 30 x 20, 199 shuffles": null_two_way(199),
+        "the same, strata act on either, and are given": null_two_way(199, strata=True, effect="own"),
+        "the same, strata act on either, and are not given": null_two_way(199, effect="own"),
+        "the same, strata act on both alike, and are given": null_two_way(199, strata=True, effect="shared"),
         "similarity.permutation_null, 32 x 16, 99 shuffles": null_cka,
     }
     for name, experiment in rows.items():

@@ -26,11 +26,11 @@ from pathlib import Path
 from mechsub import store
 
 ROOT = Path(__file__).parents[1]
-TOY = {"n_seeds": 3, "epochs": 1, "d_model": 32, "batch_size": 4096}
+TOY = {"n_seeds": 2, "epochs": 1, "d_model": 32, "batch_size": 4096}
 SMALL = {
     "subliminal_accuracy": TOY,
     "hidden_alignment": {**TOY, "n_images": 60, "n_steps": 1},
-    "token_entanglement": {"n_animals": 10, "n_partners": 40, "n_wordings": 2, "n_subset": 10, "n_permutations": 99},
+    "token_entanglement": {"n_animals": 10, "n_partners": 40, "n_wordings": 2, "n_subset": 20, "n_permutations": 99},
 }
 SETS = [(study, precision) for study in SMALL for precision in ("fp32", "bf16")]
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
