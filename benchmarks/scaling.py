@@ -56,15 +56,14 @@ def alone(work: Callable, *arguments) -> tuple:
 
 
 def cost(run: Callable, repeats: int = 3) -> tuple[float, float]:
-    """Least seconds of some repeats, and the peak of the first run in MiB above what was resident before it."""
+    """Least seconds of some repeats (more, up to 2 s), and the peak of the first in MiB above what was resident."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before, seconds = status_mib("VmRSS"), []
-    for repeat in range(repeats):
+    before, seconds, peak = status_mib("VmRSS"), [], 0.0
+    while len(seconds) < repeats or (repeats > 1 and sum(seconds) < 2 and len(seconds) < 15):
         began = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - began)
-        if repeat == 0:
-            peak = status_mib("VmHWM") - before
+        peak = peak or status_mib("VmHWM") - before
     return min(seconds), peak
 
 
