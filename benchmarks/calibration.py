@@ -12,11 +12,12 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from mechsub import entanglement, similarity, stats
+from mechsub import entanglement, similarity, stats, store
 
 NULLS = 2_000
 
@@ -57,6 +58,17 @@ def normal(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def lognormal(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.lognormal(size=n)
+
+
+def stored_accuracies() -> list[float]:
+    """Of the 25 students on auxiliary logits whose cell the repository holds."""
+    cell = Path(__file__).parents[1] / "artifacts" / "subliminal_accuracy" / "default"
+    return [row["accuracy"] for row in store.read_records(cell) if row["arm"] == "student_aux"]
+
+
+def resampled(values: list[float]) -> Callable:
+    """Draws from what was measured, as if it were the population."""
+    return lambda rng, n: rng.choice(values, n)
 
 
 def paired(n: int) -> Callable:
@@ -164,9 +176,14 @@ def print_intervals() -> None:
     none, weak, strong = (crossed(120, 52, r, noise, 299) for r, noise in ((0.0, 1.0), (0.5, 1.0), (0.9, 0.5)))
     exp_half = math.exp(0.5)
     t, paired_t, boot = stats.student_t, "paired_difference", stats.bootstrap
+    known = stored_accuracies()
     rows = [
         *((f"student_t, normal, n = {n}", mean_of(normal, n, t), 0.0, 20_000) for n in (3, 5, 10, 25)),
         *((f"student_t, lognormal, n = {n}", mean_of(lognormal, n, t), exp_half, 20_000) for n in (5, 25)),
+        *(
+            (f"student_t, stored accuracies, n = {n}", mean_of(resampled(known), n, t), float(np.mean(known)), 20_000)
+            for n in (5, 25)
+        ),
         *((f"{paired_t}, normal, n = {n}", paired(n), 0.3, 20_000) for n in (5, 25)),
         *((f"bootstrap, normal, n = {n}", mean_of(normal, n, boot), 0.0, 2_000) for n in (25, 100)),
         ("bootstrap, lognormal, n = 25", mean_of(lognormal, 25, boot), exp_half, 2_000),
