@@ -160,7 +160,11 @@ def print_cells(work: Path) -> None:
     found = [with_cells(n, work / "artifacts" / "synthetic") for n in sizes]
     for name in found[0]:
         report(name, sizes, [costs[name] for costs in found], "MiB" if name.startswith("memory") else "s")
+    cell = work / "artifacts" / "synthetic" / "seed=0"
+    taken = [path.stat().st_blocks / 2 for path in (cell, *cell.iterdir())]
+    print(f"  a cell takes {sum(taken):.0f} KiB on disk and {len(taken)} inodes")
     shutil.rmtree(work / "artifacts")
+    sweep("plan of a grid in memory, by cells", planned, (100, 316, 1000, 3162, 10_000, 31_623))
     sweep("read one cell, by rows", cell_of_rows, (10, 50, 250, 1250, 6250, 31_250))
     sweep("plan of a sweep (--dry-run of missing cells), by cells", dry_run, (4, 8, 16, 32, 64))
     sweep("figure and table of subliminal_accuracy, by cells", figure, (1, 2, 4, 8, 16, 32))
@@ -240,6 +244,22 @@ def cell_of_rows(n: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), 0, n)
         return cost(lambda: store.read_records(Path(folder) / "seed=0"))
+
+
+def planned(n: int) -> tuple[float, float]:
+    """Folder and Config of every cell."""
+    from mechsub import study
+
+    sys.path.insert(0, str(ROOT))
+    from studies import subliminal_accuracy as s
+
+    defaults = {name: (value,) for name, value in vars(s.Config()).items()}
+    kept = []
+
+    def run() -> None:
+        kept[:] = [study._grid(s.Config, {**defaults, "seed": tuple(range(n))}, Path("artifacts"), {})]
+
+    return cost(run)
 
 
 def dry_run(n: int) -> tuple[float, float]:
