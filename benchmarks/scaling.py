@@ -97,10 +97,16 @@ def sweep(name: str, work: Callable, sizes: Iterable[float], *arguments) -> None
     sizes = list(sizes)
     seconds, mib = zip(*(alone(work, size, *arguments) for size in sizes), strict=True)
     report(name, sizes, seconds, "s")
-    if min(mib) > 0.5:
-        report(name, sizes, mib, "MiB")
+    report_memory(name, sizes, mib)
+
+
+def report_memory(name: str, sizes: Sequence[float], mib: Sequence[float]) -> None:
+    """Less than a MiB is the allocator's business: it is printed and not fitted."""
+    points = [(size, value) for size, value in zip(sizes, mib, strict=True) if value >= 1]
+    if len(points) >= 5:
+        report(name, *zip(*points, strict=True), "MiB")
     else:
-        print(f"  {name}, MiB: at most {max(mib):.1f}")
+        print(f"  {name}, MiB: {'  '.join(f'{n:g}: {v:.1f}' for n, v in zip(sizes, mib, strict=True))}", flush=True)
 
 
 # The toy.
@@ -159,7 +165,8 @@ def print_cells(work: Path) -> None:
     sizes = (100, 316, 1000, 3162, 10_000, 31_623)
     found = [with_cells(n, work / "artifacts" / "synthetic") for n in sizes]
     for name in found[0]:
-        report(name, sizes, [costs[name] for costs in found], "MiB" if name.startswith("memory") else "s")
+        values = [costs[name] for costs in found]
+        report_memory(name, sizes, values) if name.startswith("memory") else report(name, sizes, values, "s")
     cell = work / "artifacts" / "synthetic" / "seed=0"
     taken = [path.stat().st_blocks / 2 for path in (cell, *cell.iterdir())]
     print(f"  a cell takes {sum(taken):.0f} KiB on disk and {len(taken)} inodes")
@@ -384,11 +391,12 @@ def print_language(work: Path) -> None:
     sizes = [alone(save_llama, folders[name], *shape) for name, shape in MODELS.items()]
     for dtype in ("float32", "bfloat16"):
         loaded = [alone(loading, folder, dtype) for folder in folders.values()]
-        for i, (what, unit) in enumerate((("load", "s"), ("load, peak", "MiB"), ("load, resident", "MiB"))):
-            report(f"{what}, {dtype}, by parameters", sizes, [found[i] for found in loaded], unit)
+        report(f"load, {dtype}, by parameters", sizes, [found[0] for found in loaded], "s")
+        report_memory(f"load, {dtype}, peak, by parameters", sizes, [found[1] for found in loaded])
+        report_memory(f"load, {dtype}, resident, by parameters", sizes, [found[2] for found in loaded])
         scored = [alone(scoring, 16, folder, dtype) for folder in folders.values()]
         report(f"score 16 prompts, {dtype}, by parameters", sizes, [found[0] for found in scored], "s")
-        report(f"score 16 prompts, {dtype}, by parameters", sizes, [found[1] for found in scored], "MiB")
+        report_memory(f"score 16 prompts, {dtype}, by parameters", sizes, [found[1] for found in scored])
         rates = [2 * n * 16 * LENGTH / found[0] / 1e9 for n, found in zip(sizes, scored, strict=True)]
         print(f"    GFLOP/s of 2 x parameters x tokens: {' '.join(f'{rate:.0f}' for rate in rates)}")
     sweep("numbers: prompts scored by their next token", scoring, (16, 32, 64, 128, 256), folders[MIDDLE])
