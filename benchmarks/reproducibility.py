@@ -181,11 +181,10 @@ def print_fingerprints(work: Path) -> None:
 
 
 def print_published(work: Path) -> None:
-    print("hidden_alignment with its defaults and 3 seeds, against fp32, 2 threads and all instructions:")
+    print("hidden_alignment with its defaults and 3 seeds, against fp32 and all instructions:")
     flags = ["--n-seeds", "3", "--n-steps", "1", "--precision"]
     plain = run("hidden_alignment", [*flags, "fp32"], work / "published")[0]
     for name, precision, changed in (
-        ("1 thread", "fp32", ELSEWHERE["1 thread"]),
         ("AVX2", "fp32", AVX2),
         ("bf16 products", "bf16", {}),
     ):
