@@ -10,12 +10,15 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attribution",
+    "audit",
     "data",
     "distillation",
     "entanglement",
+    "executor",
     "flags",
     "hooked",
     "language",
+    "lease",
     "lens",
     "mlp",
     "noise",

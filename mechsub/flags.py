@@ -21,7 +21,7 @@ NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0
 
 _WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_RESERVED = {"out", "executor", "rerun", "dry_run", "debug", "quiet", "help"}
+_RESERVED = {"out", "executor", "workers", "cells", "rerun", "dry_run", "debug", "quiet", "help"}
 
 
 def option(default, help: str, *, display: bool = False) -> Any:
@@ -49,6 +49,10 @@ def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[arg
     if unknown:
         refuse(_unknown(unknown, parser))
     values, display = {}, {}
+    try:
+        options.workers = None if options.workers is None else _read(Count, options.workers)
+    except ValueError as error:
+        refuse(f"--workers: {error}")
     for field in fields:
         target = display if field.metadata.get("display") else values
         try:
@@ -63,7 +67,8 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
     program = f"python -m {spec.name}" if spec else f"python {Path(module.__file__).name}"
     parser = argparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [--field VALUE ...] [--out DIR] [--dry-run] [--rerun] [--debug] [--quiet]",
+        usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--dry-run] [--rerun]"
+        " [--debug] [--quiet]",
         description=module.__doc__,
         epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,7 +78,11 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
     for field in fields:
         _add_field(parser, field, hints[field.name])
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
-    parser.add_argument("--executor", choices=("local",), default="local", help="where cells run")
+    where = "where cells run (default: local); slurm submits them as a job array, set up by SBATCH_ variables"
+    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help=where)
+    several = "cells that run at a time, each in a process of its own (default: 1, in this process; slurm: no limit)"
+    parser.add_argument("--workers", metavar="N", help=several)
+    parser.add_argument("--cells", metavar="FILE", help=argparse.SUPPRESS)  # for workers, see mechsub.executor
     parser.add_argument("--rerun", action="store_true", help="recompute cells that are stored")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and their status; run nothing")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failed run")

@@ -1,12 +1,14 @@
 """The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
 
 A cell may hold `tensors.safetensors` too. It is complete when its provenance exists, which is written last and holds
-the sha256 of the others. Cells and files appear whole or not at all: temporary name in the same folder, fsync, rename,
-fsync of the folder.
+the sha256 of the others and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same
+folder, fsync, rename, fsync of the folder.
 
     write_cell(cell, rows, provenance)     # replaces a stored cell only once the new one is complete
     cell_status(cell, fingerprint, config) # "missing" | "stored" | "stale" | "damaged"
     read_records(cell)                     # rows, checked against the hash; raises DamagedCell
+
+Of several processes, the one that holds the cell's lease writes it (mechsub.lease).
 """
 
 import hashlib
@@ -14,12 +16,18 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from mechsub import lease
+
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
+FORMAT = 2  # of provenance.json; 1 had no seal
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
+REMEDY = "; --rerun recomputes the cell"
 
 
 class DamagedCell(ValueError):
@@ -29,7 +37,7 @@ class DamagedCell(ValueError):
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader, at any moment and after any crash, sees the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -43,6 +51,34 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+def _temporary(path: Path) -> Path:
+    """A name that no other process uses, and from which others can tell whether its maker lives."""
+    return path.with_name(f".{path.name}.{lease.owner()}.tmp")
+
+
+def clean(folder: Path) -> None:
+    """Undo what processes that died left in a study's folder: temporary files, leases, and cells that stepped aside."""
+    for place in (folder.parent, folder, folder / lease.FOLDER):
+        for path in filter(_is_left, place.glob(".*.*-*-*-*.tmp")):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    aside = {cell.with_name(cell.name[1:-4]) for cell in folder.glob(".*.old")}
+    for cell in aside | lease.abandoned(folder):
+        try:
+            with lease.hold(cell, wait=False):
+                recover(cell)
+        except lease.Lost:  # another process is at it
+            continue
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a temporary file's maker is dead. One of another machine, of which nothing is known, has a day."""
+    lives = lease.alive(path.name.split(".")[-2])
+    try:
+        return lives is False or (lives is None and time.time() - path.stat().st_mtime > 86400)
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:
@@ -99,25 +135,50 @@ def _plain(value, key: str):
     raise TypeError(f"record value {key!r} is a {type(value).__name__}; numbers, text, lists and dicts can be stored")
 
 
-def write_cell(cell: Path, rows: list[dict], provenance: Mapping, tensors: Mapping | None = None) -> None:
-    """Store a cell whole. Until the new one is complete on disk, a stored one stays untouched."""
+def write_cell(
+    cell: Path,
+    rows: list[dict],
+    provenance: Mapping,
+    tensors: Mapping | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Store a cell whole. Until the new one is complete on disk, a stored one stays untouched.
+
+    `check` raises if the cell is no longer this process's to write; it is asked at last, just before the exchange.
+    """
     records = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
     packed = _packed(tensors) if tensors else b""
     stamped = {**provenance, "records": {"sha256": sha256(records), "rows": len(rows)}}
     if tensors:
         shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
         stamped["tensors"] = {"sha256": sha256(packed), "shapes": shapes}
-    text = json.dumps(stamped, indent=2, allow_nan=False) + "\n"
-    fresh = cell.with_name(f".{cell.name}.{os.getpid()}.tmp")
+    check()
+    fresh = _temporary(cell)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         write_bytes(fresh / RECORDS, records)
         if tensors:
             write_bytes(fresh / TENSORS, packed)
-        write_text(fresh / PROVENANCE, text)
+        write_bytes(fresh / PROVENANCE, _sealed(stamped))
+        check()
         _replace_folder(fresh, cell)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sealed(provenance: Mapping) -> bytes:
+    """The file: JSON whose last entry is the sha256 of all that precedes its value."""
+    content = {key: value for key, value in provenance.items() if key not in ("format", "seal")}
+    text = json.dumps({**content, "format": FORMAT, "seal": ""}, indent=2, allow_nan=False)
+    head = text.removesuffix('"\n}').encode()
+    return head + sha256(head).encode() + b'"\n}\n'
+
+
+def _seal(data: bytes, provenance: Mapping) -> str:
+    """ "whole", "broken", or "none" for a provenance of the format that had no seal."""
+    if "seal" not in provenance and "format" not in provenance:
+        return "none"
+    return "whole" if data[-68:] == sha256(data[:-68]).encode() + b'"\n}\n' else "broken"
 
 
 def _replace_folder(fresh: Path, cell: Path) -> None:
@@ -136,42 +197,71 @@ def _aside(cell: Path) -> Path:
 
 
 def recover(cell: Path) -> None:
-    """Bring back a complete cell that stepped aside for one that never came."""
-    if not cell.exists() and (_aside(cell) / PROVENANCE).is_file():
-        try:
-            os.rename(_aside(cell), cell)
-        except OSError:
-            if not cell.exists():  # else another process was faster
-                raise
+    """Finish an exchange that a crash cut short: the new cell if it is there, else the old one. Needs the lease."""
+    aside = _aside(cell)
+    if (cell / PROVENANCE).is_file() or not (aside / PROVENANCE).is_file():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        shutil.rmtree(cell, ignore_errors=True)
+        os.rename(aside, cell)
+
+
+def _settled(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Read again where another process exchanged the cell between the reading of two of its files."""
+
+    def reading(cell: Path):
+        for _ in range(50):
+            before = made(cell)
+            try:
+                return read(cell)
+            except DamagedCell:
+                if made(cell) == before and not _aside(cell).exists():
+                    raise
+            time.sleep(0.01)
+        return read(cell)
+
+    reading.__name__, reading.__doc__ = read.__name__, read.__doc__
+    return reading
+
+
+def made(cell: Path) -> str | None:
+    """What tells one making of a cell from another, even of the same content; None where it is missing."""
+    try:
+        status = (cell / PROVENANCE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return f"{status.st_mtime_ns}-{status.st_ino}"
 
 
 def read_provenance(cell: Path) -> dict | None:
     """What made the cell; None if it is not complete."""
     path = cell / PROVENANCE
-    if not path.is_file():
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        provenance = json.loads(path.read_bytes())
-        provenance["records"]["sha256"], provenance["fingerprint"], provenance["config"]
-    except (ValueError, KeyError, TypeError):
-        raise DamagedCell(f"{path} is not a provenance file; --rerun recomputes the cell") from None
+        provenance = json.loads(data)
+        provenance["records"]["sha256"], provenance.get("tensors", {"sha256": ""})["sha256"]
+        provenance["fingerprint"], provenance["config"]
+        seal = _seal(data, provenance)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedCell(f"{path} is not a provenance file{REMEDY}") from None
+    if seal == "broken":
+        raise DamagedCell(f"{path} was changed after it was written (its seal is broken){REMEDY}")
     return provenance
 
 
+@_settled
 def read_records(cell: Path) -> list[dict]:
     """All rows of a complete cell, exactly as they were written."""
-    provenance = read_provenance(cell)
-    path = cell / RECORDS
-    if provenance is None or not path.is_file():
-        raise DamagedCell(f"{path} is missing or incomplete; --rerun recomputes the cell")
-    data = path.read_bytes()
-    _check(path, data, provenance["records"]["sha256"], "; --rerun recomputes the cell")
-    return [json.loads(line) for line in data.splitlines()]
+    return [json.loads(line) for line in _bytes(cell, RECORDS, read_provenance(cell)).splitlines()]
 
 
+@_settled
 def read_tensors(cell: Path) -> dict:
     """All tensors of a complete cell, checked; an empty dict for a cell without any."""
-    data = _tensor_bytes(cell, read_provenance(cell))
+    data = _bytes(cell, TENSORS, read_provenance(cell))
     if not data:
         return {}
     from safetensors.torch import load
@@ -179,35 +269,41 @@ def read_tensors(cell: Path) -> dict:
     return load(data)
 
 
-def _tensor_bytes(cell: Path, provenance: dict | None) -> bytes:
-    path = cell / TENSORS
+@_settled
+def checked(cell: Path) -> dict | None:
+    """The provenance of a cell all of whose files are what was written; None if it is not complete."""
+    provenance = read_provenance(cell)
+    if provenance is not None:
+        _bytes(cell, RECORDS, provenance)
+        _bytes(cell, TENSORS, provenance)
+    return provenance
+
+
+def _bytes(cell: Path, file: str, provenance: Mapping | None) -> bytes:
+    """A file of a cell, compared with its recorded sha256; nothing if the cell has no such file."""
+    path, key = cell / file, file.partition(".")[0]
     if provenance is None:
-        raise DamagedCell(f"{cell} is missing or incomplete; --rerun recomputes the cell")
-    if "tensors" not in provenance:
+        raise DamagedCell(f"{cell} is missing or incomplete{REMEDY}")
+    if key not in provenance:
         return b""
-    if not path.is_file():
-        raise DamagedCell(f"{path} is missing; --rerun recomputes the cell")
-    data = path.read_bytes()
-    _check(path, data, provenance["tensors"]["sha256"], "; --rerun recomputes the cell")
-    return data
-
-
-def _check(path: Path, data: bytes, wanted: str, remedy: str = "") -> None:
-    if (found := sha256(data)) != wanted:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedCell(f"{path} is missing{REMEDY}") from None
+    if (found := sha256(data)) != (wanted := provenance[key]["sha256"]):
         was = f"sha256 {found[:12]}, recorded {str(wanted)[:12]}"
-        raise DamagedCell(f"{path} was changed after it was written ({was}){remedy}")
+        raise DamagedCell(f"{path} was changed after it was written ({was}){REMEDY}")
+    return data
 
 
 def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
     """ "missing", "stored" (complete, by this code), "stale" (by other code or other defaults) or "damaged"."""
     try:
-        provenance = read_provenance(cell)
-        if provenance is None:
-            return "missing"
-        read_records(cell)
-        _tensor_bytes(cell, provenance)
+        provenance = checked(cell)
     except DamagedCell:
         return "damaged"
+    if provenance is None:
+        return "missing"
     same = provenance["fingerprint"] == fingerprint and provenance["config"] == dict(config)
     return "stored" if same and not _moved_on(cell, provenance) else "stale"
 

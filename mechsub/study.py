@@ -11,6 +11,8 @@
 Every field is a flag that takes one or more different values; the product of the values is a grid of cells, each stored
 once in `<out>/<study>/<cell>/`. The figure and the table are made from the stored records of the whole grid.
 
+Killed at any moment, the same command goes on where it was; several commands on one store share its cells.
+
 Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one line, exit code 1. Ctrl-C: 130.
 """
 
@@ -24,11 +26,11 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import store
+from mechsub import executor, lease, store
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
 
 __all__ = [
@@ -48,7 +50,8 @@ __all__ = [
 ]
 
 _OWN_PROVENANCE = {
-    *("study", "config", "fingerprint", "records", "tensors", "made_from", "git", "command", "versions", "created")
+    *("study", "config", "fingerprint", "records", "tensors", "made_from", "git", "command", "versions", "created"),
+    *("format", "seal"),
 }
 
 
@@ -68,11 +71,16 @@ def main(Config, run, plot, table=None, argv=None) -> None:
     try:
         folder = _checked_folder(options.out, source.stem)
         grid = _grid(Config, values, folder, display)
-        job = {"run": run, "argv": argv, "source": source, "options": options}
+        job = {"run": run, "argv": argv[:-2] if options.cells else argv, "source": source, "options": options}
         _session["job"] = job
         if options.dry_run:
             return _print_status(grid, job)
-        stale = _run_missing(grid, job)
+        if options.cells:
+            named = {cell.name: (cell, cfg) for cell, cfg in grid.items()}
+            return executor.work(options.cells, lambda name, before: _make(*named[name], job, before))
+        if options.executor == "slurm" and (problem := executor.unusable()):
+            _stop(problem, 2)
+        stale = _make_wanted(grid, job, _command(module, argv))
         with part("the figure"):
             records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
             path = folder / f"{_grid_name(Config, {**values, **display})}.html"
@@ -109,7 +117,7 @@ def part(name: str):
 
 
 def _explanation(error: Exception, debug: bool) -> str:
-    if isinstance(error, store.DamagedCell):
+    if isinstance(error, store.DamagedCell | executor.Failed):
         return str(error)
     where = ", ".join(reversed(getattr(error, "__notes__", ["the study"])))
     hint = "" if debug else " (--debug shows the traceback)"
@@ -197,42 +205,68 @@ def _print_status(cells: Mapping[Path, Any], job: Mapping) -> None:
         print(f"{_status(cell, cfg, job):8}{cell}")
 
 
-def _run_missing(cells: Mapping[Path, Any], job: Mapping) -> list[str]:
-    """Run every cell that is not stored (or all, with --rerun); the names of cells used although they are stale."""
-    stale = []
-    for number, (cell, cfg) in enumerate(cells.items(), 1):
-        _start_bar(f"cell {number}/{len(cells)} {cell.name}", job["options"].quiet)
-        store.recover(cell)
+def _command(module, argv: list[str]) -> list[str]:
+    """This command, as another process can run it."""
+    spec = getattr(module, "__spec__", None)
+    return [sys.executable, *(["-m", spec.name] if spec else [module.__file__]), *argv]
+
+
+def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> list[str]:
+    """Make every cell that is not stored (or all, with --rerun); the names of cells used although they are stale."""
+    options, wanted, stale = job["options"], {}, []
+    folder = next(iter(grid)).parent
+    store.clean(folder)
+    for cell, cfg in grid.items():
         status = _status(cell, cfg, job)
-        if status == "missing" or job["options"].rerun:
-            with part(f"cell {cell}"):
-                _run_cell(cell, cfg, job)
+        if status == "missing" or options.rerun:
+            wanted[cell] = store.made(cell)
+        elif status == "damaged":
+            store.checked(cell)
         elif status == "stale":
             stale.append(cell.name)
-            _clear_bar()
             print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
-        elif status == "damaged":
-            store.read_records(cell)
+    executor.run(
+        wanted,
+        make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
+        command=command,
+        options=options,
+        show=lambda text: _start_bar(text, options.quiet),
+    )
     _clear_bar()
+    store.clean(folder)
     return stale
+
+
+def _make(cell: Path, cfg, job: Mapping, before: str | None) -> None:
+    """Make a cell, unless another process has made it since it was `before`; waits for one that is making it."""
+    while store.made(cell) == before:
+        try:
+            with part(f"cell {cell}"), lease.hold(cell) as check:
+                store.recover(cell)
+                if store.made(cell) == before:
+                    _run_cell(cell, cfg, job, check)
+                return
+        except lease.Lost:  # this process was taken for dead: what the other makes is as good
+            continue
 
 
 def stored_cell(module, cfg) -> Path:
     """The folder of another study's cell under this run's --out, computed first if it is missing.
 
-    The provenance of the cell that is being made gets the sums of its files. What is stored is reused. A stale or
-    damaged cell is an error: numbers of other code are not built upon.
+    The provenance of the cell that is being made gets the sums of its files. What is stored is reused, what another
+    process is making is waited for. A stale or damaged cell is an error: numbers of other code are not built upon.
     """
     job = _session["job"]
     source = Path(module.__file__).resolve()
     defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
     cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
     theirs = {**job, "run": module.run, "source": source}
-    store.recover(cell)
     status = _status(cell, cfg, theirs)
     if status == "missing":
-        _run_cell(cell, cfg, theirs)
-    elif status != "stored":
+        store.clean(cell.parent)
+        _make(cell, cfg, theirs, store.made(cell))
+        status = _status(cell, cfg, theirs)
+    if status != "stored":
         flags = {name: value for name, value in _config(cfg).items() if value != defaults[name]}
         words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in flags.items())
         raise ValueError(f"{cell} is {status}; run python -m {source.parent.name}.{source.stem}{words} --rerun first")
@@ -240,7 +274,7 @@ def stored_cell(module, cfg) -> Path:
     return cell
 
 
-def _run_cell(cell: Path, cfg, job: Mapping) -> None:
+def _run_cell(cell: Path, cfg, job: Mapping, check: Callable[[], None]) -> None:
     from mechsub import provenance
 
     started, config = time.perf_counter(), _config(cfg)
@@ -260,7 +294,7 @@ def _run_cell(cell: Path, cfg, job: Mapping) -> None:
         **({"made_from": made_from} if made_from else {}),
         **provenance.environment(job["source"]),
     }
-    store.write_cell(cell, rows, {**made, **extra}, tensors)
+    store.write_cell(cell, rows, {**made, **extra}, tensors, check)
 
 
 def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict, dict]:

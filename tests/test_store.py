@@ -4,10 +4,15 @@ import itertools
 import json
 import math
 import os
+import resource
+import signal
+import subprocess
+import sys
 
 import pytest
+from sweep import ROOT, Sweep, ends, numbers, wait
 
-from mechsub import store
+from mechsub import audit, lease, store
 
 CONFIG = {"n": 1}
 
@@ -129,3 +134,141 @@ def test_a_cell_holds_tensors_and_notices_a_flipped_bit(tmp_path):
     assert store.cell_status(cell, "f", config) == "damaged"
     store.write_cell(cell, [{"n": 1}], made)
     assert store.read_tensors(cell) == {} and not path.exists()
+
+
+# Kills.
+
+
+def test_kills_at_any_point_and_several_processes_leave_no_fault():
+    """The short form of benchmarks/crash_safety.py: 21 kills, and 9 stores that several processes share."""
+    command = [sys.executable, "benchmarks/crash_safety.py", "--kills", "7", "--shared", "3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("torn files: 0") == 6 and done.stdout.endswith("faults: 0\n")
+
+
+def test_a_killed_run_is_cleaned_up_by_the_next_one(tmp_path):
+    sweep = Sweep(tmp_path)
+    (sweep.folder / "go").touch()
+    sweep.run(*numbers(2), "--hang", "4")
+    (sweep.folder / "go").unlink()
+    before = sweep.records()
+    command = sweep.start(*numbers(4), "--hang", "4")
+    wait(lambda: sweep.starts(2), command)
+    command.kill()
+    ends(command, -signal.SIGKILL)
+    assert [path.name for path in sweep.hidden()] == [".leases"]
+    (left,) = (sweep.cells / ".leases").iterdir()
+    owner = left.read_text().split()[0]
+    os.rename(sweep.cells / "hang=4", sweep.cells / ".hang=4.old")  # as if it had been killed in an exchange
+    (sweep.cells / f".number=1.{owner}.tmp").mkdir()
+    (sweep.cells / f".number=1.html.{owner}.tmp").touch()
+    (sweep.cells.parent / f".plotly.min.js.{owner}.tmp").touch()
+    sweep.run("--number", "1")
+    assert sweep.hidden() == [] and sweep.records() == before and len(sweep.starts(0)) == 1
+
+
+def test_only_what_the_dead_left_is_removed(tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    machine, boot, pid, started = lease.owner().split("-")
+    names = {
+        "living": f".cell.{machine}-{boot}-{pid}-{started}.tmp",
+        "dead": f".cell.{machine}-{boot}-{pid}-1.tmp",
+        "elsewhere": ".cell.0123456789ab-0000-12-34.tmp",
+        "long ago elsewhere": ".cell.0123456789ab-0000-12-35.tmp",
+        "not ours": ".notes.tmp",
+        "not hidden": "cell.tmp",
+    }
+    for name in names.values():
+        (study / name).touch()
+    os.utime(study / names["long ago elsewhere"], (0, 0))
+    store.clean(study)
+    kept = {key for key, name in names.items() if (study / name).exists()}
+    assert kept == {"living", "elsewhere", "not ours", "not hidden"}
+
+
+def test_a_reader_never_meets_half_an_exchange(tmp_path):
+    """Another process makes the cell again and again; each reading finds one making of it, whole."""
+    cell, made = tmp_path / "study" / "cell", {"fingerprint": "f", "config": CONFIG}
+    store.write_cell(cell, [{"v": -1}], made)
+    code = f"""
+import sys
+from pathlib import Path
+from mechsub import store
+for number in range(100):
+    store.write_cell(Path(sys.argv[1]), [{{"v": number}}] * 50, {made})
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code, str(cell)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    seen = set()
+    while writer.poll() is None:
+        rows = store.read_records(cell)
+        assert len({row["v"] for row in rows}) == 1
+        seen.add(rows[0]["v"])
+    assert writer.returncode == 0 and len(seen) > 10
+
+
+# Faults of the file system.
+
+
+def _complains(sweep, code, words, *argv, **options):
+    """One line, the exit code, and a store in which whatever is there is whole."""
+    _, errors = sweep.run(*argv, code=code, **options)
+    error = errors.splitlines()[-1]
+    assert error.startswith("error: ") and words in error and errors.count("error: ") == 1, errors
+    if sweep.cells.parent.exists():
+        assert {kind for kind, _ in audit.findings(sweep.cells.parent)} <= {"cell", "unknown", "unfinished"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A sweep whose store is on a file system of 4 MB."""
+    sweep = Sweep(tmp_path)
+    sweep.cells.parent.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(sweep.cells.parent)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system is not permitted")
+    yield sweep
+    subprocess.run(["umount", "-l", str(sweep.cells.parent)], check=True)
+
+
+def test_a_full_disk_keeps_what_is_stored(small_disk):
+    words = [*numbers(3), "--rows", "30000"]
+    _complains(small_disk, 1, "number=1__rows=30000 failed: OSError: [Errno 28] No space left on device", *words)
+    assert list(small_disk.records()) == ["rows=30000"] and small_disk.hidden() == []
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk.cells.parent)], check=True)
+    small_disk.run(*words)
+    assert len(small_disk.records()) == 3 and len(small_disk.starts(0)) == 1
+
+
+def test_a_file_that_may_not_grow_keeps_what_is_stored(tmp_path):
+    sweep = Sweep(tmp_path)
+    sweep.run("--number", "0")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+    _complains(sweep, 1, "rows=30000 failed: OSError: [Errno 27] File too large", "--rows", "30000", preexec_fn=limit)
+    assert list(sweep.records()) == ["default"] and sweep.hidden() == []
+
+
+def test_a_disk_that_becomes_read_only(small_disk):
+    command = small_disk.start(*numbers(2), "--hang", "2", "--rows", "10")
+    wait(lambda: small_disk.starts(0), command)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk.cells.parent)], check=True)
+    (small_disk.folder / "go").touch()
+    _, errors = ends(command, 1)
+    assert "failed: OSError: [Errno 30] Read-only file system" in errors and errors.count("error: ") == 1
+    _complains(small_disk, 2, "cannot be written", *numbers(2))
+    subprocess.run(["mount", "-o", "remount,rw,size=40m", str(small_disk.cells.parent)], check=True)
+    small_disk.run(*numbers(2), "--hang", "2", "--rows", "10")
+    assert len(small_disk.records()) == 2 and small_disk.hidden() == []
+
+
+@pytest.mark.parametrize("vanishes", ["artifacts/tiny", "artifacts"])
+def test_a_folder_that_vanishes(tmp_path, vanishes):
+    sweep = Sweep(tmp_path)
+    sweep.environment["VANISHES"] = vanishes
+    _complains(sweep, 1, "number=1__one=vanish failed: FileNotFoundError: artifacts/tiny has vanished",
+               *numbers(3), "--one", "vanish")  # fmt: skip
+    assert not sweep.cells.exists()
+    sweep.run(*numbers(3))
+    assert len(sweep.records()) == 3 and sweep.hidden() == []

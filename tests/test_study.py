@@ -351,7 +351,8 @@ BAD = """--n-seeds 0|--n-seeds -5|--n-seeds 2.5|--n-seeds abc|--n-seeds nan|--n-
 --n-seeds 5000|--n-seeds 99999999999999999999|--seed -1|--lr nan|--lr inf|--lr -inf|--lr 0|--lr -1e-3|--lr 1e999
 --lr 0x1|--lr 0.1 1e-1|--lr=|--decay -1|--offset 1.0|--offset \u0661|--shift nan|--tied maybe|--tied True
 --loss kll|--loss KL|--metric l2|--metric cka cka|--model=|--model a\x00b|--model a\nb|--n_seeds 3|--n-seed 3
---typo|--lr 1 --lr 2|stray|-x|--executor slurm|--executor k8s|--rerun=1|--out|--out=|--out counterfile/below
+--typo|--lr 1 --lr 2|stray|-x|--executor Slurm|--executor k8s|--rerun=1|--out|--out=|--out counterfile/below
+--workers 0|--workers two
 --out counterfile|--out /proc/mechsub|--fail no error no|--model \udcff"""
 
 
