@@ -270,7 +270,8 @@ def permutation_p(
     Entries of a row or column are not exchangeable one by one, so whole rows and whole columns move. `strata` names a
     stratum for every row: rows move within it (numbers of equally many digits). With move_columns=False only rows move,
     which keeps what rows of a stratum have in common (how animals take to longer numbers): the stricter null wherever
-    the two matrices share it. p = (1 + #{null >= seen}) / (1 + n).
+    the two matrices share it, and the only valid one there, since shuffled columns break it too. p = (1 + #{null >=
+    seen}) / (1 + n).
     """
     generator = np.random.default_rng(seed)
     rows = np.zeros(len(b)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]

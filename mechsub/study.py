@@ -72,7 +72,7 @@ def main(Config, run, plot, table=None, argv=None) -> None:
         folder = _checked_folder(options.out, source.stem)
         grid = _grid(Config, values, folder, display)
         job = {"run": run, "argv": argv[:-2] if options.cells else argv, "source": source, "options": options}
-        _session["job"] = job
+        _session.update(job=job, fingerprints={})
         if options.dry_run:
             return _print_status(grid, job)
         if options.cells:
@@ -169,6 +169,8 @@ def _checked_folder(out: str, name: str) -> Path:
     """The study's folder of results, refused where it cannot be written; creates nothing."""
     try:
         folder = Path(out) / name
+        if not out.isprintable() or any(path.is_symlink() and not path.exists() for path in (folder, *folder.parents)):
+            raise ValueError("it holds control characters, or a link that leads nowhere")
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         problem = "" if nearest.is_dir() else f"{nearest} is not a folder"
         problem = problem or ("" if os.access(nearest, os.W_OK | os.X_OK) else f"no permission to write in {nearest}")
@@ -196,8 +198,18 @@ def fingerprint(source: Path, run, cfg) -> str:
     return source_fingerprint(source, chosen.__name__)
 
 
+def _fingerprint(cfg, job: Mapping) -> str:
+    """Made once a command, before anything runs: code that is edited meanwhile did not make the cell."""
+    known = _session.setdefault("fingerprints", {})
+    run = job["run"]
+    key = (job["source"], run.__name__ if inspect.isgeneratorfunction(run) else getattr(run(cfg), "__name__", ""))
+    if key not in known:
+        known[key] = fingerprint(job["source"], run, cfg)
+    return known[key]
+
+
 def _status(cell: Path, cfg, job: Mapping) -> str:
-    return store.cell_status(cell, fingerprint(job["source"], job["run"], cfg), _config(cfg))
+    return store.cell_status(cell, _fingerprint(cfg, job), _config(cfg))
 
 
 def _print_status(cells: Mapping[Path, Any], job: Mapping) -> None:
@@ -286,7 +298,7 @@ def _run_cell(cell: Path, cfg, job: Mapping, check: Callable[[], None]) -> None:
     made = {
         "study": name,
         "config": config,
-        "fingerprint": fingerprint(job["source"], job["run"], cfg),
+        "fingerprint": _fingerprint(cfg, job),
         "command": ["python", "-m", f"{job['source'].parent.name}.{name}", *job["argv"]],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.perf_counter() - started, 3),

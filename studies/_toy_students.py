@@ -11,7 +11,10 @@ _BATCH = 1_000  # images a forward pass
 
 @dataclass(frozen=True)
 class Toy:
-    """Untrained references, those of the next seed, trained teachers, and the recipe that they were trained by."""
+    """Untrained references, those of the next seed, trained teachers, and the recipe that they were trained by.
+
+    The next seed's, not a rotation of the ensemble's: so that a seed's control is the same in any ensemble.
+    """
 
     init: Any
     other: Any
@@ -30,7 +33,7 @@ def teachers(cfg) -> Toy:
     fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
     init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    other = init.select(mlp.rotation(cfg.n_seeds))
+    other = mlp.HookedMLP(shape, range(cfg.seed + 1, cfg.seed + cfg.n_seeds + 1))
     teacher = distillation.train(init, images, labels, **fit)
     return Toy(init, other, teacher, len(images), fit, _steps(len(images), cfg))
 
@@ -104,7 +107,7 @@ def provenance(toy: Toy, cfg) -> dict:
         "products": toy.fit["precision"],
         "dtype": f"fp32 weights and losses, {toy.fit['precision']} products in training; similarity in fp64",
         "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {toy.n_images} images",
-        "control": "rotation of seeds by one",
+        "control": "initialisation of the next seed",
         "null": "untrained reference, cross-initialisation student",
     }
 

@@ -4,7 +4,7 @@ Several values of a flag are a sweep, those of two flags a heatmap. For every ce
 `studies.teachers`, trained once for all cells that share it) and five students, which see the same inputs, batches and
 targets:
 
-* aux: the auxiliary logits of `--inputs`; cross_aux, the null: the same from another seed's initialisation (rotation);
+* aux: the auxiliary logits of `--inputs`; cross_aux, the null: the same from the next seed's initialisation;
 * all: all logits; digits: the digit logits alone; real: the auxiliary logits of real training images (the first
   `--n-samples` of them, never fresh nor mixed).
 
@@ -69,7 +69,7 @@ class Config:
 
     def __post_init__(self):
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         teachers.check_classes(self.n_classes)
         name, _ = _inputs.parsed(self.inputs)
         if self.n_aux == 1 and self.loss != "mse":
@@ -127,7 +127,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "data": data.hashes(cfg.dataset.replace("_", "-")),
             "dtype": f"fp32 weights and losses, {products} products in training",
             "measured_on": f"test images of the teacher's classes; inputs described by {_DESCRIBED} of them",
-            "control": "rotation of seeds by one",
+            "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
             # Teachers are not committed: naming their `run` makes these cells stale when it changes.
             "teachers": teachers.run.__module__,
@@ -158,7 +158,8 @@ def _students(cfg: Config, init, teacher, inputs, images, labels) -> dict:
     from mechsub import distillation, mlp
 
     shape, settings = init.cfg, _settings(cfg)
-    start, other = (_perturbed(model, cfg) for model in (init, init.select(mlp.rotation(cfg.n_seeds))))
+    next_seeds = mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
+    start, other = (_perturbed(model, cfg) for model in (init, next_seeds))
     students = {
         "aux": (start, shape.aux),
         NULL: (other, shape.aux),

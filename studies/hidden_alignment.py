@@ -4,7 +4,7 @@ For every arm, hidden layer and chosen training step, the student's activations 
 test digits and on fresh noise, by every metric of mechsub.similarity; by stitching (the student's layer put into the
 teacher, and the reverse, scored in accuracy on test digits); and in weight space by the cosine and the projection
 share of its weight change on the teacher's. Two nulls are lines in every figure: the untrained reference, and a
-student distilled from another seed's initialisation (a rotation). How well a metric tells the accuracy is its rank
+student distilled from the next seed's initialisation. How well a metric tells the accuracy is its rank
 correlation with it, over seeds within an arm and over all trained students. Unit of replication: the seed.
 
 With `--model` a language model: are the states under "You love owls" like those under the number that this prompt
@@ -97,7 +97,7 @@ class Config:
 
     def __post_init__(self):
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if not 40 <= self.n_images <= 10_000:
             raise ValueError("--n-images must be 40 (for held-out regression and neighbours) to 10000, all test images")
         toy = self.model == "toy"

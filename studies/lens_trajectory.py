@@ -73,7 +73,7 @@ class Config:
         toy = self.model == "toy"
         study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
 def run(cfg: Config) -> Iterator[dict]:

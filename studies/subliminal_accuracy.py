@@ -2,7 +2,7 @@
 
 Every seed gives one reference initialisation, a teacher trained from it on MNIST labels, and students distilled on
 the teacher's logits of uniform noise. The student never sees a digit nor a digit logit. Controls: the same
-distillation from another seed's initialisation (a rotation of seeds, so no control shares its teacher's start), and
+distillation from the next seed's initialisation (so no control shares its teacher's start), and
 the 2 x 2 of sharing only the hidden layers or only the output layer. Heads are exchanged to see what limits the
 student. The unit of replication is the seed; intervals are Student-t; differences are paired by seed against the
 cross-initialisation control and Holm-corrected.
@@ -57,7 +57,7 @@ class Config:
 
     def __post_init__(self):
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -101,7 +101,7 @@ class Config:
         if toy and self.metric not in TOY_METRICS:
             raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
 def run(cfg: Config) -> Iterator[dict]:

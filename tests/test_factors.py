@@ -111,7 +111,7 @@ REFUSED = [
     (["--n-aux", "1"], "softmax of one logit"),
     (["--n-classes", "1"], "one class is right by chance"),
     (["--n-classes", "11"], "must be 2 to 10"),
-    (["--n-seeds", "1"], "rotation of seeds"),
+    (["--n-seeds", "1"], "over seeds"),
     (["--inputs", "subspace:785"], "1..784, the size of the input"),
     (["--inputs", "subspace:2.5"], "an integer"),
     (["--inputs", "subspace"], "needs its dimension"),

@@ -45,10 +45,7 @@ def test_fresh_processes_store_the_same_bytes_and_the_toy_on_one_thread_too(work
 def test_another_seed_leaves_the_rows_of_the_others(work, cells):
     (more,) = here("hidden_alignment", r.words("hidden_alignment", work, **{**TOY, "n_seeds": 3}), work / "three")
     few, many = r.rows(cells["hidden_alignment"]), r.rows(more)
-    changed = r.changed_rows(few, many)
-    # The control is a rotation: the last member's other initialisation is the first of fewer seeds, and not of more.
-    assert all(row["arm"].startswith("cross") and row["member"] == 1 for row in changed)
-    assert len(changed) < len(few) / 2
+    assert not r.changed_rows(few, many)  # the controls too: they start from the next seed, whatever others there are
 
 
 def test_more_words_leave_the_log_probabilities_of_the_others(work, cells):
