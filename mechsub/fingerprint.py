@@ -2,7 +2,8 @@
 
 The fingerprint says whether a stored number could differ if it were computed today. It goes by definition, not by file:
 functions, classes and constants of mechsub and of the studies that `run` names, and what these name in turn. It
-ignores what cannot change a number: comments, docstrings, help texts, display options, figures, tables and the store.
+ignores what cannot change a number: comments, docstrings, help texts, messages of errors, display options, figures,
+tables and the store.
 A new function beside the others, or another study's new option, leaves stored cells as they are.
 
 All of it is static. A module that is used otherwise than by attribute (`getattr(data, name)`) counts as a whole.
@@ -193,7 +194,7 @@ def _module_file(name: str, roots: dict[str, Path]) -> Path | None:
 
 
 def _without_texts(tree: ast.Module) -> ast.Module:
-    """Drop docstrings, help texts, display options, the `__main__` block and imports of what only draws."""
+    """Drop docstrings, help texts, messages of errors, display options, the `__main__` block, imports of what draws."""
     tree.body = [node for node in tree.body if not _is_main_block(node)]
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
@@ -201,6 +202,8 @@ def _without_texts(tree: ast.Module) -> ast.Module:
         if isinstance(node, ast.Call) and _called(node) == "option":
             node.args = node.args[:1]
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "help"]
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
     return tree
 
 

@@ -147,6 +147,15 @@ def test_stored_cells_are_reused_and_display_flags_are_not_cells(tiny):
     assert (tiny.folder / "metric=cka,cosine.html").is_file()
 
 
+def test_the_message_of_an_error_does_not_make_cells_stale_but_its_condition_does(tiny):
+    tiny.edit("        import time\n", "        if cfg.lr > 9:\n            raise ValueError(f'too large: {cfg.lr}')\n")
+    before = fingerprint.source_fingerprint(tiny.path)
+    tiny.edit("f'too large: {cfg.lr}'", "'lower it'")
+    assert fingerprint.source_fingerprint(tiny.path) == before
+    tiny.edit("cfg.lr > 9", "cfg.lr > 8")
+    assert fingerprint.source_fingerprint(tiny.path) != before
+
+
 @pytest.mark.parametrize(
     "edit",
     [
