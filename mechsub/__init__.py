@@ -26,6 +26,7 @@ _MODULES = (
     "prompts",
     "provenance",
     "similarity",
+    "spectra",
     "stats",
     "store",
     "study",

@@ -21,10 +21,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
-from mechsub.mlp import HookedMLP
+from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
 
 Precision = Literal["auto", "fp32", "bf16"]
+Optimizer = Literal["adam", "sgd", "sign_sgd"]
+Schedule = Literal["constant", "cosine"]
+DistillationLoss = Literal["kl", "mse", "hard"]
 Snapshots = dict[int, HookedMLP | None]
 Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
@@ -46,6 +49,8 @@ class _Recipe:
     lr: float
     batch_size: int
     optimizer: str
+    weight_decay: float
+    schedule: str
     precision: str
     frozen: tuple[str, ...]
     seed: int
@@ -57,7 +62,10 @@ class _Recipe:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be a positive number, not {self.lr}")
-        _one_of("optimizer", self.optimizer, ("adam", "sgd"))
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay}")
+        _one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
+        _one_of("schedule", self.schedule, ("constant", "cosine"))
         _one_of("precision", self.precision, ("fp32", "bf16"))
 
     @property
@@ -73,28 +81,38 @@ def train(
     epochs: int = 5,
     lr: float = 3e-4,
     batch_size: int = 1024,
-    optimizer: Literal["adam", "sgd"] = "adam",
+    optimizer: Optimizer = "adam",
+    weight_decay: float = 0.0,
+    schedule: Schedule = "constant",
     precision: Precision = "auto",
     frozen: Sequence[str] = (),
     seed: int = 0,
     snapshots: Snapshots | None = None,
 ) -> HookedMLP:
-    """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal.
+    """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal
+    (without weight decay, which shrinks every trainable weight).
 
     Every member has its own shuffle, keyed by (seed, "train", member's seed, epoch); that of distillation differs.
     `frozen` names parameters or modules ("blocks.0", "unembed.W_U") that stay as they are. The keys of
     `snapshots` are steps; they are filled with the ensemble after that many steps (0: the start). "bf16" is used for
     matrix products only: master weights, losses and optimiser stay fp32. Set-up: Cloud et al. 2025, section 6.2.
+
+    optimizer: "adam"; "sgd"; or "sign_sgd", a step of lr against the sign of every gradient. `weight_decay` is added to
+    the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
+    "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
         raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
-    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed, "train")
+    recipe = _Recipe(
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
+        "train",
+    )  # fmt: skip
     x = _cast(images, recipe.dtype)
 
-    def problem(member: int) -> tuple[Tensor, dict[str, Loss]]:
+    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]]:
         return x, {"teacher": lambda logits, rows: cross_entropy(logits, labels[rows])}
 
-    return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, recipe)["teacher"]
+    return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, model.seeds, recipe)["teacher"]
 
 
 def distill(
@@ -105,32 +123,42 @@ def distill(
     outputs: slice,
     n_samples: int = 60_000,
     noise: Literal["per_member", "shared"] = "per_member",
-    loss: Literal["kl", "mse"] = "kl",
+    loss: DistillationLoss = "kl",
     temperature: float = 1.0,
+    target_noise: float = 0.0,
+    fresh: bool = False,
     epochs: int = 5,
     lr: float = 3e-4,
     batch_size: int = 1024,
-    optimizer: Literal["adam", "sgd"] = "adam",
+    optimizer: Optimizer = "adam",
+    weight_decay: float = 0.0,
+    schedule: Schedule = "constant",
     precision: Precision = "auto",
     frozen: Sequence[str] = (),
     seed: int = 0,
     snapshots: Snapshots | None = None,
 ) -> HookedMLP:
-    """A copy of the student whose logits `outputs` were fitted to its teacher's; other rows of W_U stay bit-equal.
+    """A copy of the student whose logits `outputs` were fitted to its teacher's; other rows of W_U stay bit-equal
+    (without weight decay).
 
     Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator);
     a sampler is drawn once (`n_samples` images) and reused every epoch: for each member, keyed by the teacher's
-    seed ("per_member", as published), or once for all ("shared").
+    seed ("per_member", as published), or once for all ("shared"); with `fresh`, anew for every epoch. The order of
+    batches is keyed by the teacher's seed.
 
-    loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T));
-    "mse" the squared difference of logits, mean over `outputs`. Other arguments as in `train`.
+    loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T)); "mse" the
+    squared difference of logits, mean over `outputs`; "hard" the cross-entropy against one output for each image, drawn
+    from softmax(teacher[outputs] / T), with the student's logits over T too: what is seen of sampled text.
+    `target_noise` is the standard deviation of Gaussian noise on the teacher's logits, drawn once for every image.
+    Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
     given = {"student": snapshots} if snapshots is not None else {}
     return distill_each(
         {"student": (student, outputs)}, teacher, inputs,
-        n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, epochs=epochs, lr=lr,
-        batch_size=batch_size, optimizer=optimizer, precision=precision, frozen=frozen, seed=seed, snapshots=given,
+        n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, target_noise=target_noise, fresh=fresh,
+        epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer, weight_decay=weight_decay, schedule=schedule,
+        precision=precision, frozen=frozen, seed=seed, snapshots=given,
     )["student"]  # fmt: skip
 
 
@@ -141,12 +169,16 @@ def distill_each(
     *,
     n_samples: int = 60_000,
     noise: Literal["per_member", "shared"] = "per_member",
-    loss: Literal["kl", "mse"] = "kl",
+    loss: DistillationLoss = "kl",
     temperature: float = 1.0,
+    target_noise: float = 0.0,
+    fresh: bool = False,
     epochs: int = 5,
     lr: float = 3e-4,
     batch_size: int = 1024,
-    optimizer: Literal["adam", "sgd"] = "adam",
+    optimizer: Optimizer = "adam",
+    weight_decay: float = 0.0,
+    schedule: Schedule = "constant",
     precision: Precision = "auto",
     frozen: Sequence[str] = (),
     seed: int = 0,
@@ -155,29 +187,44 @@ def distill_each(
 ) -> dict[str, HookedMLP]:
     """name -> copy of the student that learned the logits `outputs`, for name -> (student, outputs).
 
-    Each is what `distill` alone would give: all see the same inputs and targets, which are made once for all of them
-    and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
+    Each is what `distill` alone would give: all see the same inputs, batches and targets, which are made once for all
+    of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
     for student, outputs in students.values():
         _check_pair(student, teacher, outputs)
-    _one_of("loss", loss, ("kl", "mse"))
+    _one_of("loss", loss, ("kl", "mse", "hard"))
     _one_of("noise", noise, ("per_member", "shared"))
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, not {temperature}")
-    recipe = _Recipe(epochs, lr, batch_size, optimizer, resolve_precision(precision), tuple(frozen), seed, "distill")
-    draw = _inputs(inputs, teacher, n_samples, noise, recipe)
-    learned = _member_parameters(teacher)
+    if not (math.isfinite(target_noise) and target_noise >= 0):
+        raise ValueError(f"target_noise must be a number of at least 0, not {target_noise}")
+    if fresh and isinstance(inputs, Tensor):
+        raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
+    recipe = _Recipe(
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
+        "distill",
+    )  # fmt: skip
+    draw = _inputs(inputs, teacher, n_samples, noise, fresh, recipe)
+    learned, activation = _member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
 
-    def problem(member: int) -> tuple[Tensor, dict[str, Loss]]:
-        x = draw(member)
+    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]] | None:
+        if epoch and not fresh:
+            return None
+        x = draw(member, epoch)
         parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        targets = torch.cat([_logits(parameters, rows, slice(None)) for rows in x.split(_CHUNK)])
-        kind = _mse if loss == "mse" else lambda target: _kl(target, temperature)
-        return x, {name: kind(targets[:, outputs].contiguous()) for name, (_, outputs) in students.items()}
+        targets = torch.cat([_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK)])
+        generator = derive_generator(recipe.seed, "targets", teacher.seeds[member], epoch)
+        if target_noise:
+            targets += target_noise * torch.randn(targets.shape, generator=generator)
+        seed_of_draws = generator.initial_seed()  # of every student alone, whoever else is taught
+        return x, {
+            name: _loss(loss, targets[:, outputs].contiguous(), temperature, seed_of_draws)
+            for name, (_, outputs) in students.items()
+        }
 
     jobs = {name: _Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
-    return _fit(jobs, problem, recipe, progress)
+    return _fit(jobs, problem, teacher.seeds, recipe, progress)
 
 
 @torch.no_grad()
@@ -215,73 +262,97 @@ def _cpu_flags() -> frozenset[str]:
 
 def _fit(
     jobs: Mapping[str, _Job],
-    problem: Callable[[int], tuple[Tensor, dict[str, Loss]]],
+    problem: Callable[[int, int], tuple[Tensor, dict[str, Loss]] | None],
+    seeds: Sequence[int],
     recipe: _Recipe,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, HookedMLP]:
-    """Fit all ensembles member by member: problem(member) gives the inputs, and every ensemble's loss on them."""
+    """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's loss on them,
+    or None where those of the epoch before are kept.
+
+    Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
+    """
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
     starts = {name: _member_parameters(job.start) for name, job in jobs.items()}
     trainable = {name: _trainable(list(members[0]), recipe.frozen) for name, members in starts.items()}
 
     def fit(member: int) -> dict[str, dict[int, Parameters]]:
-        x, losses = problem(member)
+        x, losses = problem(member, 0)
+        total = recipe.epochs * math.ceil(len(x) / recipe.batch_size)
         for steps in keep.values():
-            _check_steps(steps, recipe.epochs * math.ceil(len(x) / recipe.batch_size))
-        return {
-            name: _fit_member(
-                starts[name][member], trainable[name], x, losses[name], job.columns, recipe, job.start.seeds[member],
-                keep[name],
-            )
+            _check_steps(steps, total)
+        fits = {
+            name: _Fit(starts[name][member], trainable[name], job.columns, job.start.cfg.activation, recipe)
             for name, job in jobs.items()
-        }  # fmt: skip
+        }
+        kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
+        step = 0
+        for epoch in range(recipe.epochs):
+            if epoch and (anew := problem(member, epoch)):
+                x, losses = anew
+            for rows in _batches(len(x), recipe, seeds[member], epoch):
+                batch, step = x.index_select(0, rows), step + 1
+                for name, one in fits.items():
+                    one.step(batch, rows, losses[name], _rate(recipe, step, total))
+                    if step in keep[name]:
+                        kept[name][step] = one.parameters()
+        for one in fits.values():
+            if not torch.isfinite(one.flat).all():
+                raise ValueError(f"training of seed {seeds[member]} diverged (NaN weights); lower lr={recipe.lr}")
+        return {name: kept[name] | {-1: one.parameters()} for name, one in fits.items()}
 
-    fitted = each_member(fit, len(next(iter(starts.values()))), progress)
+    fitted = each_member(fit, len(seeds), progress)
     for name, job in jobs.items():
         for step in keep[name]:
             job.snapshots[step] = _stack(job.start, [member[name][step] for member in fitted])
     return {name: _stack(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 
-def _fit_member(
-    start: Parameters,
-    trainable: list[str],
-    x: Tensor,
-    loss: Loss,
-    columns: slice,
-    recipe: _Recipe,
-    seed: int,
-    keep: set[int],
-) -> dict[int, Parameters]:
-    """One member: its trainable parameters live in one flat fp32 vector, so that the optimiser is one fused pass."""
-    flat = torch.cat([start[name].flatten() for name in trainable])
-    flat.grad = torch.zeros_like(flat)
-    low = flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
-    leaves = {name: leaf.requires_grad_() for name, leaf in _views(low, start, trainable).items()}
-    gradients = _views(flat.grad, start, trainable)
-    parameters = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
-    optimizer = _optimizer(flat, recipe)
-    kept = {0: start} if 0 in keep else {}
-    for step, rows in enumerate(_batches(len(x), recipe, seed), start=1):
-        if low is not flat:
-            low.copy_(flat)
-        value = loss(_logits(parameters, x.index_select(0, rows), columns), rows)
-        for name, gradient in zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True):
-            gradients[name].copy_(gradient)
-        optimizer.step()
-        if step in keep:
-            kept[step] = start | _views(flat.clone(), start, trainable)
-    if not torch.isfinite(flat).all():
-        raise ValueError(f"training of seed {seed} diverged (NaN weights); lower lr={recipe.lr}")
-    return kept | {-1: start | _views(flat, start, trainable)}
+class _Fit:
+    """One member of one ensemble: its trainable parameters are one flat fp32 vector, so the optimiser is one pass."""
+
+    def __init__(self, start: Parameters, trainable: list[str], columns: slice, activation: str, recipe: _Recipe):
+        self.start, self.trainable, self.columns, self.activation = start, trainable, columns, ACTIVATIONS[activation]
+        self.flat = torch.cat([start[name].flatten() for name in trainable])
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
+        leaves = {name: leaf.requires_grad_() for name, leaf in _views(self.low, start, trainable).items()}
+        self.used = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
+        self.leaves, self.gradients = list(leaves.values()), list(_views(self.flat.grad, start, trainable).values())
+        self.optimizer = _optimizer(self.flat, recipe)
+
+    def step(self, x: Tensor, rows: Tensor, loss: Loss, lr: float) -> None:
+        if self.low is not self.flat:
+            self.low.copy_(self.flat)
+        value = loss(_logits(self.used, x, self.columns, self.activation), rows)
+        for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
+            into.copy_(gradient)
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+
+    def parameters(self) -> Parameters:
+        return self.start | _views(self.flat.clone(), self.start, self.trainable)
 
 
-def _logits(parameters: Parameters, x: Tensor, columns: slice) -> Tensor:
+def _rate(recipe: _Recipe, step: int, total: int) -> float:
+    """Step size of step 1..total."""
+    return recipe.lr if recipe.schedule == "constant" else recipe.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
+
+
+def _logits(parameters: Parameters, x: Tensor, columns: slice, activation: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits of one member without hooks, only the columns that a loss reads, as fp32."""
     h, depth = x, len(parameters) // 2 - 1
     for layer in range(depth):
-        h = torch.relu(torch.addmm(parameters[f"blocks.{layer}.b"], h, parameters[f"blocks.{layer}.W"]))
+        h = activation(torch.addmm(parameters[f"blocks.{layer}.b"], h, parameters[f"blocks.{layer}.W"]))
     return torch.addmm(parameters["unembed.b_U"][columns], h, parameters["unembed.W_U"][:, columns]).float()
+
+
+def _loss(kind: str, target: Tensor, temperature: float, seed: int) -> Loss:
+    if kind == "hard":
+        generator = derive_generator(seed, "hard")
+        drawn = torch.multinomial((target / temperature).softmax(-1), 1, generator=generator)[:, 0]
+        return lambda logits, rows: cross_entropy(logits / temperature, drawn[rows])
+    return _kl(target, temperature) if kind == "kl" else _mse(target)
 
 
 def _kl(target: Tensor, temperature: float) -> Loss:
@@ -300,25 +371,27 @@ def _mse(target: Tensor) -> Loss:
 
 
 def _inputs(
-    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, recipe: _Recipe
-) -> Callable[[int], Tensor]:
-    """member -> its images in the dtype of the products; what is common to members is made once."""
+    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: _Recipe
+) -> Callable[[int, int], Tensor]:
+    """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
     if isinstance(inputs, Tensor):
         if inputs.ndim == 3 and len(inputs) not in (1, len(teacher.seeds)):
             raise ValueError(f"inputs hold {len(inputs)} members, the teacher {len(teacher.seeds)}")
         common = _cast(inputs, recipe.dtype) if inputs.ndim == 2 else None
-        return lambda i: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
+        return lambda i, epoch: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, not {n_samples}")
-    if noise == "shared":
-        common = _draw(inputs, n_samples, recipe, "shared")
-        return lambda i: common
-    return lambda i: _draw(inputs, n_samples, recipe, teacher.seeds[i])
+    if noise == "shared" and not fresh:
+        common = _draw(inputs, n_samples, recipe, "shared", 0)
+        return lambda i, epoch: common
+    if noise == "shared":  # drawn by every member: one that kept all epochs would fill the memory
+        return lambda i, epoch: _draw(inputs, n_samples, recipe, "shared", epoch)
+    return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.seeds[i], epoch)
 
 
-def _draw(sampler: Sampler, n: int, recipe: _Recipe, label: int | str) -> Tensor:
+def _draw(sampler: Sampler, n: int, recipe: _Recipe, label: int | str, epoch: int) -> Tensor:
     """n images in the dtype of the products, drawn in chunks: fp32 draws never stand beside the whole bf16 set."""
-    generator = derive_generator(recipe.seed, "noise", label)
+    generator = derive_generator(recipe.seed, "noise", label, epoch)
     first = sampler(min(_CHUNK, n), generator)
     out = torch.empty(n, first.shape[-1], dtype=recipe.dtype)
     for start in range(0, n, _CHUNK):
@@ -340,16 +413,27 @@ def _check_finite(x: Tensor, what: str = "inputs") -> None:
         raise ValueError(f"{what} hold NaN or infinite values")
 
 
-def _batches(n: int, recipe: _Recipe, seed: int) -> Iterator[Tensor]:
-    for epoch in range(recipe.epochs):
-        generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
-        for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
-            yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
+def _batches(n: int, recipe: _Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
+    generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
+    for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
+        yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
 
 
 def _optimizer(flat: Tensor, recipe: _Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sign_sgd":
+        return _SignSGD([flat], {"lr": recipe.lr, "weight_decay": recipe.weight_decay})
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.SGD
-    return kind([flat], lr=recipe.lr, fused=True)
+    return kind([flat], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+class _SignSGD(torch.optim.Optimizer):
+    """w <- w - lr sign(gradient + weight_decay w): Adam without its memory (Bernstein et al. 2018)."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for w in group["params"]:
+                w.sub_(group["lr"] * torch.sign(w.grad + group["weight_decay"] * w))
 
 
 def _member_parameters(model: HookedMLP) -> list[Parameters]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-Count = Annotated[int, ("an integer >= 1", lambda value: value >= 1)]
+# A count of millions is a slip of the hand, and would be found out only when the memory is full.
+Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
 Index = Annotated[int, ("an integer >= 0", lambda value: value >= 0)]
 Positive = Annotated[float, ("a finite number > 0", lambda value: value > 0)]
 NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0)]

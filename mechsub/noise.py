@@ -1,5 +1,6 @@
 """Input distributions for distillation, as functions of a number of images and a generator."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,3 +25,177 @@ def uniform(n: int, generator: Generator, d_in: int = 784) -> Float[Tensor, "{n}
 def gaussian(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -> Float[Tensor, "{n} {d_in}"]:
     """Independent normal pixels of mean 0 and standard deviation `std`, not clamped."""
     return torch.randn(n, d_in, generator=generator).mul_(std)
+
+
+STD = 3**-0.5  # that of Uniform[-1, 1], the published inputs
+
+
+def bernoulli(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -> Float[Tensor, "{n} {d_in}"]:
+    """Independent pixels, -std or std with equal probability (Rademacher)."""
+    return torch.randint(0, 2, (n, d_in), generator=generator).mul_(2).sub_(1).float().mul_(std)
+
+
+def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampler:
+    """White Gaussian noise after a Gaussian blur of `sigma` pixels, scaled back to standard deviation `std` a pixel.
+
+    The blur wraps round the border, so that every pixel has the same variance. sigma 0 is white noise.
+    """
+    return _filtered(_blur_gain(sigma, side), std)
+
+
+def power_law_noise(alpha: float | int, std: float = STD, side: int = 28) -> Sampler:
+    """Gaussian noise whose power falls as k^-alpha with radial frequency k; the constant has the power of k = 1."""
+    _require("alpha", alpha, math.isfinite(alpha), "a finite number")
+    return _filtered((_frequencies(side) * side).clamp(min=1) ** (-alpha / 2), std)
+
+
+def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int = 0) -> Sampler:
+    """Gaussian noise in a random subspace: flat spectrum within it, total variance d_in std^2 at every dimension.
+
+    The subspace depends on `seed` and `dimension` alone, so that all members of an ensemble have the same one.
+    """
+    _require("dimension", dimension, 1 <= dimension <= d_in, f"within 1..{d_in}, the number of pixels")
+    _require_std(std)
+    columns = torch.randn(d_in, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    basis = torch.linalg.qr(columns).Q.T.float() * (std * math.sqrt(d_in / dimension))
+    return lambda n, generator: torch.randn(n, dimension, generator=generator) @ basis
+
+
+def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
+    """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
+    side = _side(images)
+    power = sum(_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024)) / len(images)
+    amplitude = power.sqrt().float()
+    return lambda n, generator: _pixels(amplitude * _phases(n, side, generator))
+
+
+def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
+    """Images drawn with replacement, each with its own amplitudes and random phases; its mean brightness is kept."""
+    side = _side(images)
+
+    def sampler(n: int, generator: Generator) -> Tensor:
+        spectrum = _spectrum(_drawn(images, n, generator), side)
+        phases = _phases(n, side, generator)
+        phases[:, 0, 0] = torch.sgn(spectrum[:, 0, 0])
+        return _pixels(spectrum.abs() * phases)
+
+    return sampler
+
+
+def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
+    """Images drawn with replacement, the pixels of each in an order of its own."""
+
+    def sampler(n: int, generator: Generator) -> Tensor:
+        x = _drawn(images, n, generator)
+        return x.gather(-1, torch.rand(x.shape, generator=generator).argsort(-1))
+
+    return sampler
+
+
+def resampled(images: Float[Tensor, "image d_in"]) -> Sampler:
+    """Images drawn with replacement."""
+    return lambda n, generator: _drawn(images, n, generator)
+
+
+def mixed(images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | int) -> Sampler:
+    """alpha image + (1 - alpha) noise. Mean, variance and spectrum all change with alpha: see `mixed_at_moments`."""
+    _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
+    return lambda n, generator: alpha * _drawn(images, n, generator) + (1 - alpha) * noise(n, generator)
+
+
+def mixed_at_moments(
+    images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | int, std: float = STD
+) -> Sampler:
+    """As `mixed`, but of mean image 0 and mean pixel variance std^2 at every alpha.
+
+    The images are centred, both sides scaled to variance 1, and the sum divided by sqrt(alpha^2 + (1 - alpha)^2). The
+    noise must have mean 0; its variance is measured on 4,096 draws.
+    """
+    _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
+    _require_std(std)
+    signal = centred(images)
+    drawn = noise(4096, torch.Generator().manual_seed(0))
+    norm = math.hypot(alpha, 1 - alpha) / std
+    a, b = (weight / (norm * float(x.square().mean().sqrt())) for weight, x in ((alpha, signal), (1 - alpha, drawn)))
+    return lambda n, generator: a * _drawn(signal, n, generator) + b * noise(n, generator)
+
+
+def centred(images: Float[Tensor, "image d_in"]) -> Float[Tensor, "image d_in"]:
+    """The images less their mean image."""
+    return images - images.mean(0)
+
+
+def whitened(
+    images: Float[Tensor, "image d_in"], shrinkage: float = 0.1, std: float = STD
+) -> Float[Tensor, "image d_in"]:
+    """ZCA-whitened images, scaled to mean pixel variance std^2.
+
+    The covariance is first shrunk to (1 - shrinkage) C + shrinkage mean(diag C) I: pixels that never vary have no
+    inverse, and those that hardly vary would be all there is to see.
+    """
+    _require("shrinkage", shrinkage, 0 < shrinkage <= 1, "above 0 and at most 1")
+    _require_std(std)
+    x = centred(images)
+    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
+    gain = ((1 - shrinkage) * values.clamp(min=0) + shrinkage * values.mean()).rsqrt()
+    white = x @ (vectors * gain @ vectors.T).float()
+    return white * (std / white.square().mean().sqrt())
+
+
+def blurred(images: Float[Tensor, "image d_in"], sigma: float | int) -> Float[Tensor, "image d_in"]:
+    """Images after a Gaussian blur of `sigma` pixels that wraps round the border; their variance falls."""
+    gain = _blur_gain(sigma, _side(images))
+    return torch.cat([_pixels(_spectrum(some, len(gain)) * gain) for some in images.split(1024)])
+
+
+def _drawn(images: Tensor, n: int, generator: Generator) -> Tensor:
+    return images[torch.randint(len(images), (n,), generator=generator)]
+
+
+def _filtered(gain: Float[Tensor, "side side"], std: float) -> Sampler:
+    _require_std(std)
+    side, scaled = len(gain), gain * (std / gain.square().mean().sqrt())
+    return lambda n, generator: _pixels(_white_spectrum(n, side, generator) * scaled)
+
+
+def _blur_gain(sigma: float | int, side: int) -> Float[Tensor, "{side} {side}"]:
+    _require("sigma", sigma, math.isfinite(sigma) and sigma >= 0, "a number of at least 0")
+    return torch.exp(-2 * (math.pi * sigma * _frequencies(side)) ** 2)
+
+
+def _frequencies(side: int) -> Float[Tensor, "{side} {side}"]:
+    """Radial frequency of every Fourier mode, cycles a pixel."""
+    one = torch.fft.fftfreq(side)
+    return torch.hypot(one[:, None], one[None])
+
+
+def _spectrum(x: Tensor, side: int) -> Tensor:
+    return torch.fft.fft2(x.reshape(-1, side, side))
+
+
+def _white_spectrum(n: int, side: int, generator: Generator) -> Tensor:
+    return torch.fft.fft2(torch.randn(n, side, side, generator=generator))
+
+
+def _phases(n: int, side: int, generator: Generator) -> Tensor:
+    """Those of white noise: uniform, and Hermitian, so that the image is real."""
+    return torch.sgn(_white_spectrum(n, side, generator))
+
+
+def _pixels(spectrum: Tensor) -> Tensor:
+    return torch.fft.ifft2(spectrum).real.flatten(1)
+
+
+def _side(images: Tensor) -> int:
+    side = math.isqrt(images.shape[-1])
+    _require("the number of pixels", images.shape[-1], side**2 == images.shape[-1], "a square number")
+    return side
+
+
+def _require_std(std: float) -> None:
+    _require("std", std, math.isfinite(std) and std > 0, "a positive number")
+
+
+def _require(name: str, value: float | int, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {wanted}, not {value}")

@@ -115,7 +115,7 @@ def interval_lines(
         bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
         mean, low, high = zip(*bounds, strict=True)
         shown = [_safe(spot) for spot in xs]
-        style = {"legendgroup": str(name), "name": _safe(name)}
+        style = {"legendgroup": _safe(str(name)), "name": _safe(name)}
         band = {"fill": "toself", "fillcolor": _faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
         figure.add_trace(go.Scatter(**area, **band, **style, showlegend=False), **_cell(panel))
@@ -252,7 +252,9 @@ def matrix(rows: list[tuple[str, str, float]], x_title: str, y_title: str) -> Pa
         colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
     )  # fmt: skip
     return Panel(
-        [trace], {"type": "category", "title_text": _safe(x_title)}, {"type": "category", "title_text": y_title}
+        [trace],
+        {"type": "category", "title_text": _safe(x_title)},
+        {"type": "category", "title_text": _safe(y_title)},
     )
 
 

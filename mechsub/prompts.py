@@ -15,6 +15,8 @@ from torch import Tensor
 
 Format = Literal["auto", "chat", "published", "plain"]
 DATE = "26 Jul 2024"  # the fallback date of Llama-3.2's own template
+# Before a template that takes no date and asks the clock: the pinned one answers.
+_CLOCK = "{%- macro strftime_now(format) -%}{{ date_string }}{%- endmacro %}{{ '' }}"
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,14 @@ def chat(
     tokenizer without a chat template, and unless exactly one BOS starts the prompt (none where the model has none).
     """
     _need_template(tokenizer)
+    _check_texts(tokenizer, user=user, system=system, answer=answer)
     ids = _render(tokenizer, _messages(tokenizer, user, system, answer), bool(answer), tokenize=True, date=date)
     return torch.tensor(_one_bos(tokenizer, ids))
 
 
 def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str = "") -> Int[Tensor, "pos"]:
     """Token ids of the text format for base models; the System line is absent without a system text."""
+    _check_texts(tokenizer, user=user, system=system, answer=answer)
     head = f"System: {system}\n" if system is not None else ""
     text = f"{head}User: {user}\nAssistant:" + (f" {answer}" if answer else "")
     return torch.tensor(_one_bos(tokenizer, tokenizer(text, add_special_tokens=True)["input_ids"]))
@@ -111,17 +115,43 @@ def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn"
 
 
 def single_tokens(tokenizer: Any, words: Iterable[str]) -> dict[str, int]:
-    """word -> id for the words that are one token exactly as written (" owl" with its space); others are left out."""
-    encoded = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
+    """word -> id for the words that are one token exactly as written (" owl" with its space); others are left out, and
+    control tokens too."""
+    control = _control_tokens(tokenizer)
+    encoded = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words if word not in control}
     return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1 and tokenizer.decode(ids) == word}
 
 
 def encode(tokenizer: Any, strings: Sequence[str]) -> list[tuple[int, ...]]:
-    """Token ids of continuations, without special tokens; raises for an empty one."""
+    """Token ids of continuations, without special tokens; raises for an empty one, and for one that holds any."""
+    _check_texts(tokenizer, **{f"continuation {number}": text for number, text in enumerate(strings)})
     ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in strings]
     if not all(ids):
         raise ValueError(f"string number {[bool(i) for i in ids].index(False)} is empty; it has no probability")
     return ids
+
+
+def _check_texts(tokenizer: Any, **texts: str | None) -> None:
+    """Raise for what would become another prompt than its reader sees: `<|im_end|>` in a text ends a turn."""
+    control = _control_tokens(tokenizer)
+    for name, text in texts.items():
+        if text is None and name == "system":
+            continue
+        if not isinstance(text, str):
+            raise TypeError(f"the {name} text must be a string, not {type(text).__name__}")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ValueError(f"the {name} text holds a lone surrogate, which no tokenizer can read; decode it again")
+        if found := sorted(token for token in control if token in text):
+            raise ValueError(
+                f"the {name} text holds {found[0]!r}, which this tokenizer reads as a control token and not as text; "
+                "leave it out, or make the token ids yourself"
+            )
+
+
+def _control_tokens(tokenizer: Any) -> set[str]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = {str(token) for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
+    return special - {""}
 
 
 def _need_template(tokenizer: Any) -> None:
@@ -149,6 +179,8 @@ def _takes_system(tokenizer: Any) -> bool:
 
 def _render(tokenizer: Any, messages: list[dict], unfinished: bool, *, tokenize: bool, date: str | None):
     pinned = {} if date is None else {"date_string": date}
+    if date is not None and "strftime_now" in tokenizer.chat_template and "date_string" not in tokenizer.chat_template:
+        pinned["chat_template"] = _CLOCK + tokenizer.chat_template
     out = tokenizer.apply_chat_template(
         messages, tokenize=tokenize, continue_final_message=unfinished, add_generation_prompt=not unfinished, **pinned
     )
@@ -157,17 +189,21 @@ def _render(tokenizer: Any, messages: list[dict], unfinished: bool, *, tokenize:
 
 def _published(tokenizer: Any, user: str, system: str | None, answer: str) -> Tensor:
     _need_template(tokenizer)
+    _check_texts(tokenizer, user=user, system=system, answer=answer)
     messages = _messages(tokenizer, user, system, answer)
     return torch.tensor(tokenizer(_render(tokenizer, messages, bool(answer), tokenize=False, date=None))["input_ids"])
 
 
 def _one_bos(tokenizer: Any, ids: list[int]) -> list[int]:
     """The ids, with the BOS that the tokenizer puts before plain text if the template left it out."""
+    most = getattr(tokenizer, "model_max_length", len(ids))
+    if len(ids) > most:
+        raise ValueError(f"the prompt has {len(ids)} tokens, and this model takes {most}; shorten it")
     bos = tokenizer.bos_token_id
     if bos is None:
         return list(ids)
     if ids[0] != bos and tokenizer("a")["input_ids"][0] == bos:
         ids = [bos, *ids]
-    if ids[:2] == [bos, bos]:
+    if list(ids[:2]) == [bos, bos]:
         raise ValueError("the prompt starts with two BOS tokens; the chat template and the tokenizer both add one")
     return list(ids)

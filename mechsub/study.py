@@ -72,7 +72,7 @@ def main(Config, run, plot, table=None, argv=None) -> None:
         folder = _checked_folder(options.out, source.stem)
         grid = _grid(Config, values, folder, display)
         job = {"run": run, "argv": argv[:-2] if options.cells else argv, "source": source, "options": options}
-        _session["job"] = job
+        _session.update(job=job, fingerprints={})
         if options.dry_run:
             return _print_status(grid, job)
         if options.cells:
@@ -127,11 +127,12 @@ def _explanation(error: Exception, debug: bool) -> str:
 def cells(records: Iterable[Mapping], Config) -> list[tuple[str, list[Mapping]]]:
     """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one)."""
     records = list(records)
-    fields = [f.name for f in dataclasses.fields(Config) if not f.metadata.get("display")]
-    differing = [name for name in fields if len({record[name] for record in records}) > 1]
+    # A cell that was made before an option existed was made with what is its default.
+    fields = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
+    differing = [name for name, usual in fields.items() if len({record.get(name, usual) for record in records}) > 1]
     groups: dict[str, list[Mapping]] = {}
     for record in records:
-        label = ", ".join(f"{name}={record[name]}" for name in differing) or "all"
+        label = ", ".join(f"{name}={record.get(name, fields[name])}" for name in differing) or "all"
         groups.setdefault(label, []).append(record)
     return list(groups.items())
 
@@ -168,6 +169,8 @@ def _checked_folder(out: str, name: str) -> Path:
     """The study's folder of results, refused where it cannot be written; creates nothing."""
     try:
         folder = Path(out) / name
+        if not out.isprintable() or any(path.is_symlink() and not path.exists() for path in (folder, *folder.parents)):
+            raise ValueError("it holds control characters, or a link that leads nowhere")
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         problem = "" if nearest.is_dir() else f"{nearest} is not a folder"
         problem = problem or ("" if os.access(nearest, os.W_OK | os.X_OK) else f"no permission to write in {nearest}")
@@ -185,7 +188,7 @@ def _checked_folder(out: str, name: str) -> Path:
 
 def fingerprint(source: Path, run, cfg) -> str:
     """That of the code which makes this cell: of `run`, or of the generator of the same module that it returns."""
-    from mechsub.provenance import source_fingerprint
+    from mechsub.fingerprint import source_fingerprint
 
     if inspect.isgeneratorfunction(run):
         return source_fingerprint(source, run.__name__)
@@ -195,8 +198,18 @@ def fingerprint(source: Path, run, cfg) -> str:
     return source_fingerprint(source, chosen.__name__)
 
 
+def _fingerprint(cfg, job: Mapping) -> str:
+    """Made once a command, before anything runs: code that is edited meanwhile did not make the cell."""
+    known = _session.setdefault("fingerprints", {})
+    run = job["run"]
+    key = (job["source"], run.__name__ if inspect.isgeneratorfunction(run) else getattr(run(cfg), "__name__", ""))
+    if key not in known:
+        known[key] = fingerprint(job["source"], run, cfg)
+    return known[key]
+
+
 def _status(cell: Path, cfg, job: Mapping) -> str:
-    return store.cell_status(cell, fingerprint(job["source"], job["run"], cfg), _config(cfg))
+    return store.cell_status(cell, _fingerprint(cfg, job), _config(cfg))
 
 
 def _print_status(cells: Mapping[Path, Any], job: Mapping) -> None:
@@ -285,7 +298,7 @@ def _run_cell(cell: Path, cfg, job: Mapping, check: Callable[[], None]) -> None:
     made = {
         "study": name,
         "config": config,
-        "fingerprint": fingerprint(job["source"], job["run"], cfg),
+        "fingerprint": _fingerprint(cfg, job),
         "command": ["python", "-m", f"{job['source'].parent.name}.{name}", *job["argv"]],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.perf_counter() - started, 3),

@@ -17,7 +17,7 @@ def run(cfg) -> Iterator[dict]:
     from mechsub.entanglement import interaction
     from studies import _prompted
 
-    found = _prompted.prompted(cfg.model)
+    found = _prompted.prompted(cfg)
     asked = found.asked
     specific = interaction(found.tensors["animal_to_number"])
     numbers = {"favoured": specific.argmax(-1), "lowest": specific.argmin(-1)}

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "animal to number"}
-NOT_RANKED = ("total", "rest", "scale", "normaliser", "other", "first half")  # checks, nulls, a second look
+# Checks, nulls, and steering where a state under a number already holds the outcome.
+NOT_RANKED = ("total", "common", "rest", "scale", "normaliser", "other", "all layers")
 ARMS = {"student_aux": "student", "cross_aux": "cross-initialisation student (null)"}
 
 
@@ -21,29 +22,70 @@ def _of(cells: list[dict], kind: str, **keys) -> list[dict]:
 
 def _language_table(cells: list[dict]) -> Iterator[dict]:
     for direction, title in DIRECTIONS.items():
-        rows = _of(cells, "summary", direction=direction)
-        ranked = [row for row in rows if row["part"] not in NOT_RANKED]
-        verdicts = _verdicts(ranked)
-        for row in rows:
-            yield {"direction": title, "metric": row["shown"], **_columns(row), **verdicts.get(row["shown"], {})}
-        for row in _of(cells, "ceiling", direction=direction)[:1]:
-            yield {"direction": title, "metric": "ceiling: other wordings", **_columns(row)}
+        for unit in _units(cells):
+            rows = _of(cells, "summary", direction=direction, unit=unit, rows="all")
+            ranked = [row for row in rows if row["part"] not in NOT_RANKED]
+            places = _ranked(ranked) if unit == _units(cells)[0] else {}
+            for row in rows:
+                key = {"direction": title, "unit": unit, "metric": row["shown"]}
+                yield {**key, **_columns(row), **_share_of_ceiling(cells, row), **places.get(row["shown"], {})}
+            for row in _of(cells, "ceiling", direction=direction, unit=unit)[:1]:
+                yield {"direction": title, "unit": unit, "metric": "ceiling: other wordings", **_columns(row)}
     yield from _share_table(cells)
+    yield from _verdict(cells)
 
 
-def _verdicts(ranked: list[dict]) -> dict[str, dict]:
+def _units(cells: list[dict]) -> list[str]:
+    """multiset, where strings share tokens, then string; metrics compete over the first."""
+    found = {row["unit"] for row in _of(cells, "summary")}
+    return [unit for unit in ("multiset", "string") if unit in found]
+
+
+def _ranked(rows: list[dict]) -> dict[str, dict]:
     """Holm's p over the metrics, of the larger of both p, and which wins by the rule of the study's docstring."""
     from mechsub import stats
 
-    if not ranked:
+    if not rows:
         return {}
-    best = max(ranked, key=lambda row: row["partial_difference"])
+    best = max(rows, key=lambda row: row["partial_difference"])
     out = {}
-    for row, p in zip(ranked, stats.holm([max(row["p"], row["p_animals"]) for row in ranked]), strict=True):
+    for row, p in zip(rows, stats.holm([max(row["p"], row["p_animals"]) for row in rows]), strict=True):
         out[row["shown"]] = {"p (Holm)": p}
-        if row is best and len(ranked) > 1:
+        if row is best and len(rows) > 1:
             out[row["shown"]]["rule"] = "winner" if p < 0.05 else "highest, not significant"
+        elif row["partial_difference"] > best["partial_difference_low"]:
+            out[row["shown"]]["rule"] = "within the winner's interval"
     return out
+
+
+def _share_of_ceiling(cells: list[dict], row: dict) -> dict:
+    """Matched - mismatched of a metric over that of other wordings, both on the rows that these were run on."""
+    same = {key: row[key] for key in ("direction", "unit", "shown")}
+    found = _of(cells, "summary", rows="ceiling's", **same)
+    return {"r / ceiling's r": _interval(found[0], "of_ceiling")} if found else {}
+
+
+def _verdict(cells: list[dict]) -> Iterator[dict]:
+    """By the rule of the study's docstring, of what writing the animal's own direction predicts, animal to number."""
+    from mechsub import stats
+
+    keys = {"rows": "ceiling's", "direction": "animal_to_number", "unit": _units(cells)[0]}
+    found = {part: _of(cells, "summary", part=part, **keys) for part in ("concept", "other")}
+    if not all(found.values()):
+        return
+    own, other = found["concept"][0], found["other"][0]
+    squared = [max(0.0, own[f"of_ceiling{end}"]) ** 2 for end in ("", "_low", "_high")]
+    rule = _ruling(squared[0])
+    if len({_ruling(value) for value in squared}) > 1:
+        rule += " (the interval reaches another verdict)"
+    if own["of_ceiling"] <= other["of_ceiling"]:
+        rule += "; no more than other animals' directions"
+    key = {"direction": DIRECTIONS["animal_to_number"], "unit": own["unit"], "metric": "geometry, by dla: concept"}
+    yield {**key, "explained / ceiling's": stats.Interval(*squared, own["n_animals"]), "rule": rule}
+
+
+def _ruling(explained: float) -> str:
+    return "refuted" if explained < 0.1 else "partial" if explained < 0.5 else "half or more"
 
 
 def _columns(row: dict) -> dict:
@@ -66,13 +108,17 @@ def _interval(row: dict, name: str):
 def _share_table(cells: list[dict]) -> Iterator[dict]:
     from mechsub import stats
 
-    for shown in dict.fromkeys(row["shown"] for row in _of(cells, "share")):
-        rows = _of(cells, "share", shown=shown)
-        yield {
-            "direction": "share of the interaction",
-            "metric": shown,
-            "share": stats.student_t([row["share"] for row in rows]),
-        }
+    shares = {shown: [r["share"] for r in _of(cells, "share", shown=shown)] for shown in _shown(cells, "share")}
+    for shown, values in shares.items():
+        yield {"direction": "share of the interaction", "metric": shown, "share": stats.student_t(values)}
+    if {"dla: concept", "dla: other"} <= set(shares):
+        pair = stats.paired_difference(shares["dla: concept"], shares["dla: other"])
+        row = {"direction": "share of the interaction", "metric": "dla: concept - other animals' directions"}
+        yield {**row, "share": pair.interval, "p": pair.p}
+
+
+def _shown(cells: list[dict], kind: str) -> list[str]:
+    return list(dict.fromkeys(row["shown"] for row in _of(cells, kind)))
 
 
 def _language_plot(cells: list[dict], more: str):
@@ -83,14 +129,16 @@ def _language_plot(cells: list[dict], more: str):
         panels["Steering: after which block"] = _curves(cells)
     if _of(cells, "share"):
         panels["dla: share of the interaction animal to number"] = _share_bars(cells)
-    first = _of(cells, "summary")[0]
+    first = _of(cells, "summary", rows="all", unit=_units(cells)[0])[0]
+    what = "multisets of tokens of" if first["unit"] == "multiset" else ""
     return figures.grid(
         list(panels.values()),
         list(panels),
         title=f"Metrics against the entanglement of {cells[0]['model']}, {cells[0]['family']}{more}",
-        caption=f"Partial Spearman correlation over {first['n_partners']} {cells[0]['family']}, mean over "
+        caption=f"Partial Spearman correlation over {first['n_partners']} {what} {cells[0]['family']}, mean over "
         f"{first['n_animals']} animals, 95% crossed bootstrap intervals. Null: the metric of other animals (grey). "
-        "Band: other wordings of the prompt, the noise ceiling. dla: total is the outcome itself, a check.",
+        "Band: other wordings of the prompt, the noise ceiling (on fewer partners or animals). dla: total is the "
+        "outcome itself, a check; steering, all layers: a late state under a number holds the outcome.",
     )
 
 
@@ -100,9 +148,10 @@ def _bars(cells: list[dict], direction: str):
 
     from mechsub.plot import GREY, OKABE_ITO, Panel, _safe
 
-    rows, traces = _of(cells, "summary", direction=direction), []
+    unit = _units(cells)[0]
+    rows, traces = _of(cells, "summary", direction=direction, unit=unit, rows="all"), []
     names = [_safe(row["shown"]) for row in rows]
-    for row in _of(cells, "ceiling", direction=direction)[:1]:
+    for row in _of(cells, "ceiling", direction=direction, unit=unit)[:1]:
         low, high = row["partial_low"], row["partial_high"]
         area = {"x": [low, high, high, low], "y": [names[0], names[0], names[-1], names[-1]]}
         style = {"fill": "toself", "mode": "lines", "line": {"width": 6, "color": "rgba(154,154,154,0.3)"}}
@@ -146,7 +195,7 @@ def _share_bars(cells: list[dict]):
     trace = go.Bar(**values, marker={"color": OKABE_ITO[0]}, showlegend=False)
     return Panel(
         [trace],
-        {"title_text": "share (other: along another animal's direction, the null)"},
+        {"title_text": "share (other: along other animals' directions, the null)"},
         {"autorange": "reversed", "type": "category"},
     )
 

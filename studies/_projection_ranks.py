@@ -33,10 +33,14 @@ class View(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """values: statistic -> [animal]; summary: their means with 95% intervals, p, p_animals and counts."""
+    """values: statistic -> [animal]; summary: their means with 95% intervals, p, p_animals and counts.
+
+    draws: partial_difference as it is, and in every resample; equal seeds and sizes resample alike.
+    """
 
     values: dict[str, Float[Tensor, "animal"]]
     summary: dict[str, float]
+    draws: Float[Tensor, "draw"]
 
 
 def ranks(x: Float[Tensor, "partner column"]) -> Float[Tensor, "partner column"]:
@@ -95,7 +99,8 @@ def compare(
     partners, size = _counts(n, len(outcome), draw), outcome.shape[1]
     weights = torch.cat([torch.ones(1, len(outcome), dtype=torch.float64), partners])
     of = torch.cat([view.animals for view in views])
-    columns = torch.cat([torch.ones(1, len(of), dtype=torch.float64), _counts(n, len(of), draw)])
+    drawn = torch.cat([torch.ones(1, len(of), dtype=torch.float64), _counts(n, len(of), draw)])
+    columns = drawn[:, of.argsort().argsort()]  # an animal is drawn as often, whatever the order of the views
     kept = ranks(covariates)
     y, found = {"spearman": ranks(outcome)}, {}
     y["partial"] = residual(y["spearman"], kept)
@@ -105,17 +110,24 @@ def compare(
         both = [correlations(x, y[name], v.animals, weights) for x, v in zip(xs[name], views, strict=True)]
         matched, mismatched = (torch.cat(side, dim=1) for side in zip(*both, strict=True))
         found |= {name: matched, f"{name}_mismatched": mismatched, f"{name}_difference": matched - mismatched}
-    summary = {}
+    summary, means = {}, {}
     for name, values in found.items():
-        means = (values * columns).sum(1) / len(of)
-        low, high = means[1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        summary |= {name: float(means[0]), f"{name}_low": low, f"{name}_high": high}
+        means[name] = (values * columns).sum(1) / len(of)
+        low, high = central(means[name][1:])
+        summary |= {name: float(means[name][0]), f"{name}_low": low, f"{name}_high": high}
     by_partner, by_animal = _nulls(xs["partial"], y["partial"], views, strata, n, draw)
     order = of.argsort()
     return Comparison(
         {name: values[0][order] for name, values in found.items()},
         summary | {"p": by_partner, "p_animals": by_animal, "n_animals": size, "n_partners": len(outcome)},
+        means["partial_difference"],
     )
+
+
+def central(draws: Float[Tensor, "draw"]) -> tuple[float, float]:
+    """The central 95% of draws."""
+    low, high = draws.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def _counts(n: int, size: int, generator: torch.Generator) -> Float[Tensor, "n size"]:

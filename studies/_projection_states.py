@@ -10,12 +10,13 @@ from torch import Tensor
 
 
 class Parts(NamedTuple):
-    """Of the change of log P(token | node), each [animal, node, token] or, the same for all tokens, [animal, node, 1].
+    """Of the change of log P(token | node), each [animal, node, token], or [animal, node, 1] where all tokens share it.
 
-    The first four sum to the change; `other` is the null of concept, and contained in rest and concept. Logits are
+    The first five sum to the change; `other` is the null of concept, and contained in rest and concept. Logits are
     taken less their mean over the vocabulary, and so is the normaliser.
     """
 
+    common: Tensor
     concept: Tensor
     rest: Tensor
     scale: Tensor
@@ -28,10 +29,11 @@ def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
 
     For a token of output row U and w = gamma * (U - vocabulary mean), final residual x and norm scale s (with a prime
     under the animal's prompt): logit' - logit = (1/s') (x' - x) . w + (1/s' - 1/s) x . w. The first term, the
-    residual's change at the new scale, is split into what x' - x has along the animal's own w ("concept") and the rest;
-    the second is "scale". The log-probability adds the "normaliser", which at the prompt's end is the same for all
-    partners. A string's part is the sum over its tokens, each read where it stands. "other" is what x' - x has along
-    the w of another animal, the next in a rotation.
+    residual's change at the new scale, has a mean over the animals, which any of them brings about ("common"); what is
+    left is split into what lies along the animal's own w ("concept") and the rest. The second term is "scale". The
+    log-probability adds the "normaliser", which at the prompt's end is the same for all partners. A string's part is
+    the sum over its tokens, each read where it stands. "other" is what the same change has along the w of another
+    animal, mean over all of them.
     """
     from mechsub.entanglement import build_tries, string_states
     from mechsub.prompts import encode
@@ -61,12 +63,13 @@ def split(model: Any, x: Tensor, x0: Tensor, tokens: list[int], concepts: list[i
     inverse, inverse0 = (_inverse_scale(a, b.to(device) * gain).double().cpu() for a, b in ((h, x), (h0, x0)))
     x, x0 = x.double(), x0.double()
     moved, scale = (x - x0) * inverse, (inverse - inverse0) * (x0 @ w.T)
-
-    def along(directions: Tensor) -> Tensor:
-        return (moved * directions[:, None]).sum(-1, keepdim=True) * (directions @ w.T)[:, None]
-
-    concept, normaliser = along(own), _normaliser(model, h0) - _normaliser(model, h)
-    parts = Parts(concept, moved @ w.T - concept, scale, normaliser, along(own.roll(1, 0)))
+    common = moved.mean(0, keepdim=True)
+    written, read = (moved - common) @ own.T, own @ w.T  # how much along every animal's w; what that does to a token
+    concept = written.diagonal(dim1=0, dim2=2).mT[..., None] * read[:, None]
+    other = (written @ read - concept) / (len(own) - 1)
+    normaliser = _normaliser(model, h0) - _normaliser(model, h)
+    shared = (common @ w.T).expand(len(x), -1, -1)
+    parts = Parts(shared, concept, (moved - common) @ w.T - concept, scale, normaliser, other)
     rows = model.W_U[:, tokens] - model.W_U.mean(-1, keepdim=True)
     change = ((h @ rows).double() - (h0 @ rows).double()).cpu()
     error = (change - moved @ w.T - scale).abs().max()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from mechsub import study
 
 BATCH = 16  # prompts a forward pass
+_SHARED = ("model", "family", "format", "spaced", "dtype")  # options that say which matrices a study builds on
 
 
 class Prompted(NamedTuple):
@@ -15,18 +16,44 @@ class Prompted(NamedTuple):
     tensors: dict
 
 
-def prompted(name: str) -> Prompted:
-    """Load a model and its stored matrices of all single-token animals and all numbers; made first if missing."""
-    from mechsub import language, store
-    from studies import token_entanglement
+def prompted(cfg) -> Prompted:
+    """Load a model and the stored matrices of its words, which are computed first where no cell holds them.
 
-    chosen = token_entanglement.Config(model=name)
-    tensors = store.read_tensors(study.stored_cell(token_entanglement, chosen))
+    The cell of token_entanglement is the one with the options that both studies have (model, format, dtype, ...).
+    """
+    import torch
+
+    from mechsub import language, store
+    from studies import token_entanglement as te
+
+    chosen = te.Config(**{name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)})
+    tensors = store.read_tensors(study.stored_cell(te, chosen))
     study.progress(0.0, "loading the model")
-    model = language.load_language_model(name)
-    animals = token_entanglement.choose_animals(model.tokenizer, chosen)
-    asked = token_entanglement.Questions(model, animals, token_entanglement.choose_partners(chosen), chosen)
-    return Prompted(asked, tensors)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen.dtype]
+    model = language.load_language_model(chosen.model, dtype=dtype)
+    asked = te.Questions(model, te.choose_animals(model.tokenizer, chosen), te.choose_partners(chosen), chosen)
+    found = Prompted(asked, tensors)
+    check_stored(found)
+    return found
+
+
+def check_stored(found: Prompted) -> None:
+    """Raise unless the model still gives the stored matrix, looked at for two animals."""
+    q, kept = found.asked, found.tensors["animal_to_number"]
+    if kept.shape != (len(q.animals), len(q.partners)):
+        raise ValueError(f"the stored matrix is {tuple(kept.shape)}: words differ; run token_entanglement --rerun")
+    again = q.partners_after([q.love_animal(i, 0) for i in (0, 1)])
+    if (error := float((again - kept[:2]).abs().max())) > (0.02 if q.cfg.dtype == "fp32" else 0.5):
+        raise ValueError(f"stored log-probabilities differ by {error:.2g} nats; run token_entanglement --rerun")
+
+
+def own_tokens(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Token ids of texts that start with a space, without that space where the tokenizer makes it a token of its own:
+    the same for every text, it says nothing of any."""
+    from mechsub.prompts import encode
+
+    bare, found = tuple(encode(tokenizer, [" "])[0]), encode(tokenizer, texts)
+    return [ids[len(bare) :] if len(ids) > len(bare) and ids[: len(bare)] == bare else ids for ids in found]
 
 
 def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0, 1.0)) -> Any:
@@ -52,13 +79,13 @@ def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0,
 
 
 def provenance(found: Prompted) -> dict:
-    """What both studies say about the model and the words."""
+    """What the studies that read states say about the model and the words."""
     from mechsub import language
 
     asked = found.asked
     return {
         **language.model_source(asked.model),
-        "measured_on": f"{len(asked.animals)} animals that are one token, {len(asked.partners)} numbers, the published "
-        "wording, last position of the prompt",
-        "matrices": "the default cell of studies.token_entanglement for this model",
+        "measured_on": f"{len(asked.animals)} animals that are one token, {len(asked.partners)} {asked.cfg.family}, "
+        "the published wording, last position of the prompt",
+        "matrices": "the cell of studies.token_entanglement under made_from",
     }

@@ -11,7 +11,10 @@ _BATCH = 1_000  # images a forward pass
 
 @dataclass(frozen=True)
 class Toy:
-    """Untrained references, those of the next seed, trained teachers, and the recipe that they were trained by."""
+    """Untrained references, those of the next seed, trained teachers, and the recipe that they were trained by.
+
+    The next seed's, not a rotation of the ensemble's: so that a seed's control is the same in any ensemble.
+    """
 
     init: Any
     other: Any
@@ -24,14 +27,29 @@ class Toy:
 def teachers(cfg) -> Toy:
     from mechsub import data, distillation, mlp
 
+    _check_memory(cfg)
     images, labels = getattr(data, cfg.dataset)("train")
     precision = distillation.resolve_precision(cfg.precision)
     fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
     init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    other = init.select(mlp.rotation(cfg.n_seeds))
+    other = mlp.HookedMLP(shape, range(cfg.seed + 1, cfg.seed + cfg.n_seeds + 1))
     teacher = distillation.train(init, images, labels, **fit)
     return Toy(init, other, teacher, len(images), fit, _steps(len(images), cfg))
+
+
+def _check_memory(cfg) -> None:
+    """Refuse what cannot fit: the system would end the process without a word."""
+    import os
+
+    values = cfg.d_model * (784 + (cfg.n_layers - 1) * cfg.d_model + 10 + cfg.n_aux)
+    needed = cfg.n_seeds * values * 4 * 6  # fp32; references of two seeds, teacher, its gradient, two moments of Adam
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > total:
+        raise MemoryError(
+            f"{cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} neurons need more than "
+            f"{needed / 2**30:.0f} GiB, and this machine has {total / 2**30:.0f} GiB; use fewer"
+        )
 
 
 def start(toy: Toy, arm: str):
@@ -89,7 +107,7 @@ def provenance(toy: Toy, cfg) -> dict:
         "products": toy.fit["precision"],
         "dtype": f"fp32 weights and losses, {toy.fit['precision']} products in training; similarity in fp64",
         "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {toy.n_images} images",
-        "control": "rotation of seeds by one",
+        "control": "initialisation of the next seed",
         "null": "untrained reference, cross-initialisation student",
     }
 

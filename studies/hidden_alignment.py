@@ -4,7 +4,7 @@ For every arm, hidden layer and chosen training step, the student's activations 
 test digits and on fresh noise, by every metric of mechsub.similarity; by stitching (the student's layer put into the
 teacher, and the reverse, scored in accuracy on test digits); and in weight space by the cosine and the projection
 share of its weight change on the teacher's. Two nulls are lines in every figure: the untrained reference, and a
-student distilled from another seed's initialisation (a rotation). How well a metric tells the accuracy is its rank
+student distilled from the next seed's initialisation. How well a metric tells the accuracy is its rank
 correlation with it, over seeds within an arm and over all trained students. Unit of replication: the seed.
 
 With `--model` a language model: are the states under "You love owls" like those under the number that this prompt
@@ -12,11 +12,11 @@ favours? Per layer, over all animals that are one token, debiased CKA and the co
 position, against shuffled pairs; control: the number that the prompt favours least. Unit of replication: the animal.
 
 Answer (25 seeds, artifacts/hidden_alignment/default): yes, in both layers. On test digits debiased CKA with the teacher
-rises from 0.623 [0.611, 0.636] (untrained) to 0.894 [0.888, 0.899] in layer 2, against 0.661 [0.645, 0.677] from
-another initialisation; stitched into the teacher, layer 1 carries 0.787 [0.768, 0.806] accuracy and layer 2
-0.602 [0.559, 0.645], against 0.103 [0.093, 0.113] and 0.098 [0.087, 0.109]. But which seed learned more is told by
-stitching of layer 2 (rank correlation 0.752 [0.466, 0.896]) and not by CKA (0.008 [-0.389, 0.402]) or cosine
-(0.050 [-0.352, 0.437]), although pooled over arms each of them looks like an explanation.
+rises from 0.647 [0.634, 0.659] (untrained) to 0.904 [0.899, 0.909] in layer 2, against 0.674 [0.658, 0.691] from
+another initialisation; stitched into the teacher, layer 1 carries 0.836 [0.824, 0.847] accuracy and layer 2
+0.659 [0.619, 0.700], against 0.100 [0.089, 0.112] and 0.096 [0.087, 0.106]. But which seed learned more is told by
+stitching of layer 2 (rank correlation 0.765 [0.488, 0.902]) and not by CKA (-0.015 [-0.408, 0.382]) or cosine
+(0.165 [-0.248, 0.528]), although pooled over arms each of them looks like an explanation.
 """
 
 from collections.abc import Iterator
@@ -97,7 +97,7 @@ class Config:
 
     def __post_init__(self):
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if not 40 <= self.n_images <= 10_000:
             raise ValueError("--n-images must be 40 (for held-out regression and neighbours) to 10000, all test images")
         toy = self.model == "toy"

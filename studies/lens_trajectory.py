@@ -14,13 +14,13 @@ Toy (`--model toy`): lens and stitching per layer and training step. The lens is
 blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
 teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
 
-Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): late. The lens's interaction has correlation -0.024
-[-0.116, 0.070] with the final one of other wordings after block 16 of 30, 0.217 [0.142, 0.287] after block 24, where
-a loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an
-entangled number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt
-favours, by 0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps
-0.787 [0.768, 0.806] accuracy, where its lens is at chance, 0.103 [0.090, 0.115], as the teacher's own is, 0.101
-[0.092, 0.111].
+Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): weakly from block 17 of 30 on, the first after which
+both nulls are rejected at all later blocks, and most of it in the last six. The lens's interaction has correlation
+0.098 [0.015, 0.187] with the final one of other wordings after block 17, 0.217 [0.142, 0.287] after block 24, where a
+loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an entangled
+number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt favours, by
+0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps 0.836 [0.824,
+0.847] accuracy, where its lens is at chance, 0.101 [0.090, 0.112], as the teacher's own is, 0.104 [0.093, 0.114].
 """
 
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ class Config:
         toy = self.model == "toy"
         study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
 def run(cfg: Config) -> Iterator[dict]:
@@ -86,7 +86,7 @@ def run(cfg: Config) -> Iterator[dict]:
 def _run_language(cfg: Config) -> Iterator[dict]:
     from studies import _prompted
 
-    found = _prompted.prompted(cfg.model)
+    found = _prompted.prompted(cfg)
     asked = found.asked
     states = _prompted.last_states(asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], (0.05, 0.75))
     specific = lens_interactions(asked.model, states, asked.tokens)
@@ -213,40 +213,22 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     import torch
 
     from mechsub import entanglement as e
-    from mechsub import stats
 
     def resampled(rows, columns) -> float:
         return e.matrix_correlation(e.interaction(a[rows][:, columns]), e.interaction(b[rows][:, columns]))
 
-    value = e.matrix_correlation(a, b)
     low, high = e.crossed_bootstrap(resampled, *a.shape, n=n, seed=seed)
-    null = _row_null(a, b, strata, n, seed)
+    p_numbers, null = e.permutation_p(a, b, n=n, seed=seed, strata=strata, move_columns=False)
     return {
-        "value": value,
+        "value": e.matrix_correlation(a, b),
         "low": low,
         "high": high,
         "p": e.permutation_p(a, b, n=n, seed=seed, strata=strata)[0],
-        "p_numbers": stats.permutation_p(value, null),
+        "p_numbers": p_numbers,
         **_band(torch.tensor(null)),
         "n_numbers": len(a),
         "n_animals": a.shape[1],
     }
-
-
-def _row_null(a, b, strata: list[int], n: int, seed: int) -> list[float]:
-    """Correlations with the rows of b moved within their strata, all from one product of rows with rows."""
-    import torch
-
-    generator, groups = torch.Generator().manual_seed(seed), torch.tensor(strata)
-    products = a @ b.T / (a.norm() * b.norm())
-    null = []
-    for _ in range(n):
-        order = torch.arange(len(b))
-        for stratum in groups.unique():
-            members = (groups == stratum).nonzero()[:, 0]
-            order[members] = members[torch.randperm(len(members), generator=generator)]
-        null.append(float(products[torch.arange(len(b)), order].sum()))
-    return null
 
 
 def _band(null) -> dict:

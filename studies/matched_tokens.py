@@ -2,15 +2,17 @@
 
 Every number of a subset is given a word that is one token, no animal and no number, and nearest to it in two respects:
 the norm of its direction (mean over the tokens of a string) and its log-probability where the answer stands, with no
-system message. Both are then loved ("... is your favorite word") and scored opposite the same animals. If entangled
-numbers were special, their interaction would be larger, more stable over wordings, or more alike in both directions
-than that of the words. Null: shuffled rows and columns. Units: partners and animals, crossed.
+system message; numbers without such a word are left out. Both are then loved ("... is your favorite word") and scored
+opposite the same animals. If entangled numbers were special, their interaction would be larger, more stable over
+wordings, or more alike in both directions than that of the words. Null: partners shuffled within equal length. Units:
+partners and animals, crossed.
 
-Answer (SmolLM2-135M-Instruct, 120 numbers and words, 104 animals, artifacts/matched_tokens/default): no, they are
-weaker than words. The interaction has a standard deviation of 0.112 [0.099, 0.123] nats for numbers and 0.315 [0.290,
-0.336] for matched words, agrees between two wordings by 0.658 [0.606, 0.707] and 0.805 [0.773, 0.831], and between
-the directions by 0.133 [0.079, 0.189] and 0.336 [0.271, 0.393]. What is left unmatched is 0.028 of norm, and half a
-nat of frequency.
+Answer (SmolLM2-135M-Instruct, 100 of 120 numbers, 104 animals, artifacts/matched_tokens/default): no more than
+single-token words. The interaction has a standard deviation of 0.106 [0.093, 0.119] nats for numbers and 0.330 [0.299,
+0.356] for matched words, agrees between two wordings by 0.643 [0.583, 0.694] and 0.831 [0.803, 0.857], and between the
+directions by 0.119 [0.062, 0.172] and 0.339 [0.279, 0.394]. Left unmatched are -0.001 [-0.001, 0.000] of norm and
+-0.005 [-0.025, 0.016] nats of frequency, but not the number of tokens: words are one, numbers up to three, and the
+words include fragments. 20 numbers have no word within the caliper, most of them of three digits.
 """
 
 import re
@@ -19,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mechsub import study
+
+CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbers, that a word may be away
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,16 @@ class Config:
 def run(cfg: Config) -> Iterator[dict]:
     import torch
 
-    from mechsub import language, store
+    from mechsub import language
+    from studies import _prompted
     from studies import token_entanglement as te
 
-    source = te.Config(model=cfg.model)
-    tensors = store.read_tensors(study.stored_cell(te, source))
-    study.progress(0.0, "loading the model")
-    model = language.load_language_model(cfg.model)
-    animals = te.choose_animals(model.tokenizer, source)
-    numbers = te.Questions(model, animals, te.choose_partners(source), source)
+    numbers, tensors = _prompted.prompted(cfg)
+    model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()
-    words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
-    asked = te.Questions(model, animals, words, source)
+    kept, words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
+    chosen = [subset[i] for i in kept]
+    asked = te.Questions(model, animals, words, numbers.cfg)
     asked.kind = "word"
     places = range(len(words))
     study.progress(0.2, "words to animals")
@@ -55,41 +57,45 @@ def run(cfg: Config) -> Iterator[dict]:
     study.progress(0.6, "animals to words")
     back = asked.partners_after([asked.love_animal(i, 0) for i in range(len(animals))]).T
     measured = {
-        "numbers": (tensors["number_to_animal_wordings"], tensors["animal_to_number"].T[subset]),
+        "numbers": (tensors["number_to_animal_wordings"][:, kept], tensors["animal_to_number"].T[chosen]),
         "matched words": (torch.stack(wordings), back),
     }
     yield {"tensors": {"word_to_animal_wordings": torch.stack(wordings), "animal_to_word": back}}
     for row in pairs:
         yield {"kind": "pair", **row}
     for partners, (forward, backward) in measured.items():
-        yield from _records(partners, forward, backward, cfg)
+        lengths = [len(row["number" if partners == "numbers" else "word"]) for row in pairs]
+        yield from _records(partners, forward, backward, lengths, cfg)
     yield {
         "provenance": {
             **language.model_source(model),
             "basis": "raw W_U norms; log-probabilities over the whole vocabulary, nats",
-            "numbers": f"the {len(subset)} numbers of token_entanglement's subset, scored after a space",
-            "words": "lower-case single tokens with a space before them, nearest in standardised norm and "
-            "log-probability, each used once",
-            "null": "rows and columns shuffled",
+            "numbers": f"{len(kept)} of the {len(subset)} numbers of token_entanglement's subset, those with a word",
+            "words": f"lower-case single tokens with a space before them, within {CALIPER} s.d. of norm and "
+            "log-probability together, each used once",
+            "null": "partners shuffled within equal length",
             "unit": "partners and animals (crossed)",
         }
     }
 
 
-def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dict]]:
-    """A word for every number of the subset, and how near it is; the hardest to match choose first."""
+def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], list, list[dict]]:
+    """Numbers of the subset that have a word within the caliper, the words, and how near they are.
+
+    The hardest to match choose first; no word is used twice.
+    """
     import torch
 
     from mechsub.entanglement import next_token_log_probs
-    from mechsub.prompts import encode
     from mechsub.unembedding import token_directions
+    from studies._prompted import own_tokens
     from studies.token_entanglement import Word
 
     model = numbers.model
     candidates = _candidates(model.tokenizer)
     if len(candidates) < len(subset):
         raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
-    strings = encode(model.tokenizer, [numbers.strings[i] for i in subset])
+    strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset])
     logp = next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
     sides = [
         torch.stack([token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()
@@ -100,13 +106,17 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dic
     chosen, rows, texts = {}, [], list(candidates)
     for i in distance.amin(1).argsort(descending=True).tolist():
         j = int(distance[i].argmin())
-        distance[:, j] = torch.inf
-        chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
-    for i, place in enumerate(subset):
+        if distance[i, j] <= CALIPER:
+            distance[:, j] = torch.inf
+            chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
+    if len(chosen) < 4:
+        raise ValueError(f"only {len(chosen)} of {len(subset)} numbers have a word of their norm and frequency")
+    kept = sorted(chosen)
+    for i in kept:
         own, other = sides[0][i].tolist(), sides[1][texts.index(chosen[i].text)].tolist()
         rows.append(
             {
-                "number": numbers.partners[place].text,
+                "number": numbers.partners[subset[i]].text,
                 "word": chosen[i].text,
                 "number_norm": own[0],
                 "word_norm": other[0],
@@ -114,7 +124,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list, list[dic
                 "word_log_p": other[1],
             }
         )
-    return [chosen[i] for i in range(len(subset))], rows
+    return kept, [chosen[i] for i in kept], rows
 
 
 def _candidates(tokenizer: Any) -> dict[str, int]:
@@ -127,7 +137,7 @@ def _candidates(tokenizer: Any) -> dict[str, int]:
     return {text[1:]: token for text, token in prompts.single_tokens(tokenizer, words).items()}
 
 
-def _records(partners: str, forward, backward, cfg: Config) -> Iterator[dict]:
+def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) -> Iterator[dict]:
     """Size, stability and two-way agreement of an interaction."""
     from mechsub import entanglement as e
 
@@ -153,7 +163,8 @@ def _records(partners: str, forward, backward, cfg: Config) -> Iterator[dict]:
             return e.matrix_correlation(e.interaction(first[rows][:, columns]), e.interaction(y[rows][:, columns]))
 
         low, high = e.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
-        p, null = e.permutation_p(first, y, n=cfg.n_permutations, seed=cfg.seed)
+        # Partners move within equal length, animals stay: what longer words have in common is in the null.
+        p, null = e.permutation_p(first, y, n=cfg.n_permutations, seed=cfg.seed, strata=lengths, move_columns=False)
         value = e.matrix_correlation(first, y)
         yield {**keys, "quantity": quantity, "value": value, "low": low, "high": high, "p": p, "null_95": _top(null)}
 

@@ -8,13 +8,15 @@ reported here beside its null: any other number. The estimand is the interaction
 and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
 shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
 
-Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio
-says little of pairs. The number that an animal's prompt makes likeliest is "1" for all of them; with it,
-0.346 [0.256, 0.446] of animals exceed twice both ways, and with a random number 0.354. Number to animal, 0.985 of the
-variance of the log ratio is the animal's, which any number moves, and 0.009 is specific to both; animal to number the
-latter is 0.267. Other wordings bring it back with correlation 0.673 [0.624, 0.718] and 0.868 [0.845, 0.889]; the two
-directions agree by 0.151 [0.108, 0.194] (p = 0.001, numbers and animals shuffled). No published list of animals lies
-detectably higher. "No system message" is the template's own for SmolLM2.
+Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio says
+little of pairs. With the number that an animal's prompt makes likeliest, "1" for all of them, 0.346 [0.256, 0.446] of
+animals exceed twice both ways; with the number chosen by its rise 0.500 [0.400, 0.600], and with the one chosen so for
+another animal 0.494. Number to animal, 0.985 of the variance of the log ratio is the animal's, which any number moves,
+and 0.009 is specific to both; animal to number the latter is 0.267. Other wordings bring it back with correlation 0.673
+[0.624, 0.718] and 0.868 [0.845, 0.889]; the two directions agree by 0.151 [0.108, 0.194] (p = 0.001, numbers shuffled
+within equal length), which is all in the digits that numbers share (studies.digits: SmolLM2 splits them). Names, cities
+and colors (--family) agree by 0.490 [0.451, 0.528], 0.576 [0.527, 0.624] and 0.462 [0.366, 0.540]. No published list of
+animals lies detectably higher. "No system message" is the template's own for SmolLM2.
 """
 
 from collections.abc import Iterator
@@ -288,13 +290,16 @@ class Questions:
 
 def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config) -> Iterator[dict]:
     """What the papers report of an animal, beside where their number lies among all numbers."""
+    import torch
+
     from mechsub.entanglement import best_of_null, interaction
 
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"]
     up = forward - tensors["baseline_to_animal"][0]  # [number, animal]: the papers' log ratio
     down = back - tensors["none_to_number"]  # [animal, number]
     specific, specific_back = interaction(forward), interaction(back)
-    picks = {"probability": back, "ratio": down, "interaction": specific_back}
+    scores = {"probability": back, "ratio": down, "interaction": specific_back}
+    picks = {by: found.argmax(-1) for by, found in scores.items()}
     for i, animal in enumerate(animals):
         row = {
             "kind": "animal",
@@ -308,13 +313,17 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
             "share_of_numbers_over_2x": float((up[:, i] > TWICE).double().mean()),
             "share_of_numbers_over_2x_both": float(((up[:, i] > TWICE) & (down[i] > TWICE)).double().mean()),
         }
-        for by, scores in picks.items():
-            n = int(scores[i].argmax())
+        for by, numbers in picks.items():
+            n = int(numbers[i])
+            # Chosen by the animal's own prompt, a number meets "animal to number" by selection. The null keeps that,
+            # and asks how often a number chosen so for another animal meets "number to animal".
+            others = torch.cat([numbers[:i], numbers[i + 1 :]])
             row |= {
                 f"number_by_{by}": partners[n].text,
                 f"number_to_animal_by_{by}": float(up[n, i]),
                 f"animal_to_number_by_{by}": float(down[i, n]),
                 f"percentile_by_{by}": _percentile(specific[:, i], n),
+                f"others_over_2x_by_{by}": float((up[others, i] > TWICE).double().mean()),
             }
         k = min(BEST_OF, len(partners))
         best = specific[specific_back[i].topk(k).indices, i].max()
@@ -404,7 +413,11 @@ def _tests(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config
 
 
 def _correlation(name: str, a, b, strata: list[int], cfg: Config) -> dict:
-    """Correlation of two interactions [number, animal], its crossed bootstrap interval and two-way permutation p."""
+    """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
+
+    p: numbers (within equal length) and animals shuffled; p_numbers: only numbers, which keeps what numbers of equal
+    length have in common.
+    """
     from mechsub import entanglement as e
 
     x, y = e.interaction(a), e.interaction(b)
@@ -413,7 +426,9 @@ def _correlation(name: str, a, b, strata: list[int], cfg: Config) -> dict:
         return e.matrix_correlation(e.interaction(x[rows][:, columns]), e.interaction(y[rows][:, columns]))
 
     low, high = e.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
-    p, null = e.permutation_p(x, y, n=cfg.n_permutations, seed=cfg.seed, strata=strata)
+    shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
+    p, null = e.permutation_p(x, y, **shuffle)
+    p_numbers, null_numbers = e.permutation_p(x, y, **shuffle, move_columns=False)
     return {
         "kind": "test",
         "test": name,
@@ -423,6 +438,9 @@ def _correlation(name: str, a, b, strata: list[int], cfg: Config) -> dict:
         "p": p,
         "null_mean": sum(null) / len(null),
         "null_95": sorted(null)[int(0.95 * len(null))],
+        "p_numbers": p_numbers,
+        "null_numbers_mean": sum(null_numbers) / len(null_numbers),
+        "null_numbers_95": sorted(null_numbers)[int(0.95 * len(null_numbers))],
         "numbers": x.shape[0],
         "animals": x.shape[1],
     }
@@ -478,26 +496,34 @@ def _table(cell: list[dict]) -> Iterator[dict]:
 
     kinds = _by_kind(cell)
     animals = kinds["animal"]
-    numbers = len(kinds["partner"])
+    one, many = KINDS[cell[0]["family"]], cell[0]["family"]
+    yield {
+        "quantity": f"animals over 2x both ways, a random {one}",
+        "value": sum(a["share_of_numbers_over_2x_both"] for a in animals) / len(animals),
+        "null": "",
+        "p": "",
+    }
     for by in ("probability", "ratio", "interaction"):
-        both = [a[f"number_to_animal_by_{by}"] > TWICE and a[f"animal_to_number_by_{by}"] > TWICE for a in animals]
+        raised = [a[f"animal_to_number_by_{by}"] > TWICE for a in animals]
+        both = [up and a[f"number_to_animal_by_{by}"] > TWICE for up, a in zip(raised, animals, strict=True)]
+        chance = [up * a[f"others_over_2x_by_{by}"] for up, a in zip(raised, animals, strict=True)]
         yield {
-            "quantity": f"animals over 2x both ways, number by {by}",
+            "quantity": f"animals over 2x both ways, {one} by {by}",
             "value": stats.clopper_pearson(sum(both), len(both)),
-            "null": f"{sum(a['share_of_numbers_over_2x_both'] for a in animals) / len(animals):.3f} (a random number)",
-            "p": "",
+            "null": f"{sum(chance) / len(chance):.3f} (the {one} of another animal, chosen so)",
+            "p": stats.sign_flip_p([own - other for own, other in zip(both, chance, strict=True)]),
         }
     for by in ("probability", "interaction"):
         places = [a[f"percentile_by_{by}"] for a in animals]
         yield {
-            "quantity": f"place of the number by {by} among all {numbers}, for its animal",
+            "quantity": f"place of the {one} by {by} among all {len(kinds['partner'])}, for its animal",
             "value": stats.student_t(places),
             "null": "0.500",
             "p": stats.sign_flip_p([place - 0.5 for place in places]),
         }
     adjusted = stats.benjamini_yekutieli([a["best_of_k_p"] for a in animals])
     yield {
-        "quantity": f"animals whose best of {BEST_OF} numbers beats random best of {BEST_OF} (BY < 0.05)",
+        "quantity": f"animals whose best of {BEST_OF} {many} beats random best of {BEST_OF} (BY < 0.05)",
         "value": stats.clopper_pearson(sum(p < 0.05 for p in adjusted), len(adjusted)),
         "null": "0.000",
         "p": "",
@@ -518,15 +544,17 @@ def _table(cell: list[dict]) -> Iterator[dict]:
                 "p": "",
             }
     for row in kinds["share"]:
-        yield {"quantity": f"share of {row['table']}: {row['source']}", "value": row["share"], "null": "", "p": ""}
+        what = f"share of {row['table']}: {row['source']}".replace("number", one)
+        yield {"quantity": what, "value": row["share"], "null": "", "p": ""}
     for row in kinds["test"]:
         interval = stats.Interval(row["value"], row["low"], row["high"], row["animals"], 0.95)
-        null = f"{row['null_mean']:.3f}, 95% below {row['null_95']:.3f}"
+        stricter = "null_numbers" if row["p_numbers"] >= row["p"] else "null"
         yield {
-            "quantity": f"correlation of interactions: {row['test']}",
+            "quantity": f"correlation of interactions: {row['test'].replace('number', one)}",
             "value": interval,
-            "null": null,
-            "p": row["p"],
+            "null": f"{row[f'{stricter}_mean']:.3f}, 95% below {row[f'{stricter}_95']:.3f} "
+            f"({many} {'shuffled within length' if stricter == 'null_numbers' else 'and animals shuffled'})",
+            "p": max(row["p"], row["p_numbers"]),
         }
     lists = kinds["list"]
     for row, p in zip(lists, stats.holm([row["p"] for row in lists]) if lists else [], strict=True):

@@ -6,40 +6,49 @@ number to animal (log P(animal | love of the number)) and animal to number. Metr
 * cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
   several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
 * dla: direct logit attribution of what "You love owls" changes against no system message, where each token of a number
-  would stand. Its parts are rows. "concept", what the change writes along the animal's own output direction, is the
-  hypothesis; "rest" is orthogonal to it; "scale" is the final norm's change and "normaliser" the softmax's. "total",
-  their sum, is the measured effect by algebra: a check and no evidence. "other" is the part along another animal's
-  direction, the null of concept, since any direction carries something;
+  would stand. Its parts are rows. "common" is the change of the residual that all animals share, and no interaction; of
+  what is left, "concept" is written along the animal's own output direction: the hypothesis; "rest" is orthogonal to
+  it; "scale" is the final norm's change and "normaliser" the softmax's. "total", their sum, is the measured effect by
+  algebra: a check and no evidence. "other" is the part along other animals' directions, the null of concept;
 * steering: cosine of the residuals under the loved number and under the loved animal, at a layer chosen on one half of
   the animals and evaluated on the other, both ways. In late layers the state under a number holds the outcome number
-  to animal itself: hence the row "first half", whose layers are those of the first half, and the curve over layers;
+  to animal itself: hence "first half", whose layers are those of the first half, beside "all layers" and the curve;
 * embedding: cosine of input embeddings, as number and plural animal stand in their prompts.
 
 Per animal: Spearman's correlation over numbers, and the partial one given the norms of the number's row, its length,
 tokens, leading zero, repeated digit and log-probability without a system message. Null: the metric of all other animals
-(mismatched). p: numbers shuffled within their length; p_animals: animals shuffled, which keeps what similar numbers
-share. Ceiling: other wordings of the prompt in place of the metric. Units: numbers and animals, crossed.
+(mismatched). p: numbers shuffled within their length; p (animals): animals shuffled, which keeps what similar numbers
+share. Where a tokenizer splits numbers, a mean of rows cannot tell 087 from 780: numbers of the same tokens (multisets)
+are then one unit, for metric and outcome alike, and metrics of states are shown for single strings too. Ceiling: other
+wordings of the prompt in place of the metric; "r / ceiling's r" is the ratio of both correlations, on the partners and
+animals that these were run on. Metrics of states (dla, steering) see the published wording, which is the outcome's, and
+can so exceed it; metrics of weights cannot. Units: numbers (or multisets) and animals, crossed.
 
 Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
-correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown (of dla, concept
-alone competes). That geometry is the cause needs concept to explain at least half of what the ceiling allows; less than
-a tenth refutes it.
+correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown. Of dla, concept
+alone competes; of steering, the first half. That geometry is the cause needs concept to explain at least half of what
+the ceiling explains (the ratio squared), animal to number, and more than other animals' directions; less than a tenth
+refutes it.
 
 `--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
 the seed. steering and embedding need a language model: without --metric, the toy is refused.
 
-Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): a little, and not as supposed. Matched minus mismatched
-partial correlations, number to animal, are 0.076 [0.053, 0.099] for Eq 1's cosine, 0.126 [0.091, 0.160] for the
-causal inner product, and 0.545 [0.498, 0.589] for steering, of a ceiling of 0.668 [0.628, 0.703]. But steering chose
-the last block, whose state already holds the outcome; within the first half of the blocks it has
-0.154 [0.116, 0.193]. Animal to number: 0.086 [0.059, 0.112], 0.169 [0.130, 0.204] and 0.043 [0.008, 0.077] of
-0.846 [0.822, 0.870]. Writing the animal's own output direction carries 0.058 [0.003, 0.113] of the interaction animal
-to number: below the tenth that refutes the theory, though the interval reaches it. SmolLM2 splits digits: metrics of
-W_U give 087 and 780 one value, so they cannot reach the ceiling, which was measured on a subset. Toy (25 seeds): no
-metric tells which digits are learned (cosine: -0.023 [-0.167, 0.122]), and 0.057 [0.039, 0.075] of the change of the
-digit logits passes through the span of the auxiliary directions; without that part the student has
-0.518 [0.472, 0.565] accuracy, with it alone 0.110 [0.099, 0.122].
+Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): in part, and not as supposed. Ratios of correlations, a
+metric's over other wordings', number to animal: Eq 1's cosine 0.113 [0.070, 0.165], directions centred over numbers and
+animals 0.226 [0.146, 0.304] (the causal inner product and centered_cosine are within the winner's interval), steering
+in the first half of the blocks 0.238 [0.154, 0.312]; in the last block, whose state holds the outcome, 0.771 [0.677,
+0.859]. Animal to number: the causal inner product 0.282 [0.190, 0.376], and writing the animal's own output direction
+0.156 [0.053, 0.257], no more than other animals' directions do, 0.224 [0.145, 0.307]: squared, 0.024 of what other
+wordings explain, so refuted (by the ratio itself, as the rule was first read, it would be partial). It carries 0.047
+[-0.000, 0.094] of the interaction. SmolLM2 splits digits: all of this is of multisets, and ten digits are fewer units
+than that (studies.digits). Names, cities and colors are of one token each: the causal inner product wins both ways,
+with 0.510 [0.479, 0.539], 0.535 [0.493, 0.570] and 0.404 [0.341, 0.462] number to animal; the animal's own direction
+reaches 0.369 [0.325, 0.415], 0.371 [0.313, 0.423] and 0.214 [0.132, 0.293], where other animals' directions reach 0.338
+[0.285, 0.387], 0.404 [0.333, 0.472] and 0.287 [0.182, 0.384]. Toy (25 seeds): no metric tells which digits are learned
+(cosine: -0.038 [-0.195, 0.120]), and 0.055 [0.036, 0.073] of the change of the digit logits passes through the span of
+the auxiliary directions; without that part the student has 0.525 [0.475, 0.575] accuracy, with it alone 0.110 [0.098,
+0.122].
 """
 
 from collections.abc import Iterator
@@ -92,7 +101,7 @@ class Config:
         if toy and self.metric not in TOY_METRICS:
             raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
         if self.n_seeds < 2:
-            raise ValueError("--n-seeds must be at least 2: the control is a rotation of seeds")
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import mechsub as ms
-from mechsub import distillation
+from mechsub import distillation, mlp
 from mechsub.mlp import rotation
 from mechsub.noise import gaussian
 
@@ -72,11 +72,18 @@ class Plain(nn.Module):
         return self.layers[-1](x)
 
 
-def plain_fit(net, x, loss, seed, recipe, optimizer):
-    for rows in distillation._batches(len(x), recipe, seed):
-        optimizer.zero_grad()
-        loss(net(x[rows]), rows).backward()
-        optimizer.step()
+def recipe_of(phase, epochs=1, lr=1e-3, optimizer="adam", weight_decay=0.0, schedule="constant"):
+    return distillation._Recipe(epochs, lr, 128, optimizer, weight_decay, schedule, "fp32", (), 0, phase)
+
+
+def plain_fit(net, x, loss, seed, recipe, optimizer, scheduler=None):
+    for epoch in range(recipe.epochs):
+        for rows in distillation._batches(len(x), recipe, seed, epoch):
+            optimizer.zero_grad()
+            loss(net(x[rows]), rows).backward()
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -86,11 +93,83 @@ def test_training_equals_plain_pytorch(init, clusters, optimizer):
     mine = ms.train(init, x, y, optimizer=optimizer, **settings)
     net = Plain(init, 1)
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
-    recipe = distillation._Recipe(10, settings["lr"], 128, optimizer, "fp32", (), 0, "train")
+    recipe = recipe_of("train", 10, settings["lr"], optimizer)
     loss = lambda logits, rows: nn.functional.cross_entropy(logits[:, :10], y[rows])  # noqa: E731
     plain_fit(net, x, loss, init.seeds[1], recipe, kind(net.parameters(), lr=settings["lr"], foreach=False))
     assert torch.allclose(Plain(mine, 1)(x), net(x), atol=1e-4)
     assert drift(Plain(mine, 1), net) < 1e-5
+
+
+class SignSGD(torch.optim.SGD):
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            p.grad = torch.sign(p.grad + 0.01 * p)
+        super().step()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "sign_sgd"])
+def test_weight_decay_schedule_and_sign_equal_plain_pytorch(init, clusters, optimizer):
+    x, y = clusters
+    lr = {"adam": 1e-3, "sgd": 0.1, "sign_sgd": 1e-4}[optimizer]
+    chosen = {"optimizer": optimizer, "weight_decay": 0.01, "schedule": "cosine"}
+    mine = ms.train(init, x, y, **chosen, **fit(epochs=4, lr=lr))
+    net = Plain(init, 1)
+    theirs = {
+        "adam": lambda p: torch.optim.Adam(p, lr=lr, weight_decay=0.01, foreach=False),
+        "sgd": lambda p: torch.optim.SGD(p, lr=lr, weight_decay=0.01, foreach=False),
+        "sign_sgd": lambda p: SignSGD(p, lr=lr, foreach=False),
+    }[optimizer](net.parameters())
+    recipe = recipe_of("train", 4, lr, **chosen)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 4 * -(-len(x) // 128))
+    loss = lambda logits, rows: nn.functional.cross_entropy(logits[:, :10], y[rows])  # noqa: E731
+    plain_fit(net, x, loss, init.seeds[1], recipe, theirs, cosine)
+    # A gradient of nearly 0 may have either sign by rounding.
+    assert drift(Plain(mine, 1), net) < (1e-5 if optimizer != "sign_sgd" else 20 * lr)
+    assert torch.allclose(Plain(mine, 1)(x), net(x), atol=1e-3 if optimizer != "sign_sgd" else 2e-2)
+
+
+def test_fresh_inputs_differ_by_epoch_and_start_as_others_do(init, teacher):
+    def run(**more):
+        snapshots = dict.fromkeys([5, 10])
+        ms.distill(init, teacher, noise, outputs=AUX, n_samples=600, snapshots=snapshots, **fit(epochs=2), **more)
+        return snapshots
+
+    fresh, fixed = run(fresh=True), run()
+    assert drift(fresh[5], fixed[5]) == 0 and drift(fresh[10], fixed[10]) > 0
+    alone = ms.distill(
+        init.select([1]), teacher.select([1]), noise, outputs=AUX, n_samples=600, fresh=True, **fit(epochs=2)
+    )
+    assert drift(alone, fresh[10].select([1])) < 1e-6
+    with pytest.raises(ValueError, match="need a sampler"):
+        ms.distill(init, teacher, noise(600, torch.Generator()), outputs=AUX, fresh=True, **fit())
+
+
+def test_hard_targets_are_drawn_from_the_teacher():
+    target, q = torch.tensor([[0.0, 1.0, 2.0]]).repeat(20_000, 1), torch.tensor([0.7, 0.2, 0.1])
+    loss = distillation._loss("hard", target, 2.0, 0)
+    p = (target[0] / 2).softmax(-1)
+    mean = loss((2 * q.log()).repeat(20_000, 1), torch.arange(20_000))
+    assert float(mean) == pytest.approx(float(-(p * q.log()).sum()), abs=0.02)  # s.e. 0.005
+
+
+def test_noise_on_targets_changes_the_student(init, teacher, student):
+    noisy = ms.distill(init, teacher, noise, outputs=AUX, n_samples=600, target_noise=1.0, **fit())
+    again = ms.distill(init, teacher, noise, outputs=AUX, n_samples=600, target_noise=0.0, **fit())
+    assert drift(again, student) == 0 and drift(noisy, student) > 0
+
+
+@pytest.mark.parametrize("activation", ["gelu", "tanh", "identity"])
+def test_other_activations_train_as_they_run(clusters, activation):
+    x, y = clusters
+    cfg = ms.MLPConfig(d_in=x.shape[1], d_model=32, activation=activation)
+    start = ms.HookedMLP(cfg, seeds=range(2))
+    trained = ms.train(start, x, y, **fit(epochs=4))
+    cost = [float(nn.functional.cross_entropy(m(x)[0][:, :10], y)) for m in (start, trained)]
+    assert cost[1] < 0.9 * cost[0]
+    own = {name: value[0] for name, value in trained.named_parameters()}
+    torch.testing.assert_close(
+        distillation._logits(own, x, slice(None), mlp.ACTIVATIONS[activation]), trained(x)[0], atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("loss", "temperature"), [("kl", 1.0), ("kl", 3.0), ("mse", 1.0)])
@@ -106,7 +185,7 @@ def test_distillation_equals_plain_pytorch(init, teacher, loss, temperature):
     def mse(logits, rows):
         return nn.functional.mse_loss(logits[:, AUX], target[rows])
 
-    recipe = distillation._Recipe(10, 1e-3, 128, "adam", "fp32", (), 0, "distill")
+    recipe = recipe_of("distill", 10)
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, foreach=False)
     plain_fit(net, x, {"kl": kl, "mse": mse}[loss], init.seeds[1], recipe, adam)
     assert drift(Plain(mine, 1), net) < 2e-5
@@ -134,11 +213,15 @@ def test_snapshots_are_the_trajectory_and_change_nothing(init, teacher, student)
 
 
 def test_noise_is_per_member_or_shared(init, teacher):
-    recipe = distillation._Recipe(1, 1e-3, 128, "adam", "fp32", (), 0, "distill")
-    own = distillation._inputs(noise, teacher, 50, "per_member", recipe)
-    common = distillation._inputs(noise, teacher, 50, "shared", recipe)
-    assert not torch.equal(own(0), own(1)) and torch.equal(common(0), common(1))
-    assert torch.equal(own(2), distillation._inputs(noise, teacher.select([2]), 50, "per_member", recipe)(0))
+    recipe = recipe_of("distill")
+    own = distillation._inputs(noise, teacher, 50, "per_member", True, recipe)
+    common = distillation._inputs(noise, teacher, 50, "shared", True, recipe)
+    fixed = distillation._inputs(noise, teacher, 50, "shared", False, recipe)
+    assert fixed(0, 0) is fixed(1, 1) and torch.equal(fixed(0, 0), common(0, 0))
+    assert not torch.equal(own(0, 0), own(1, 0)) and torch.equal(common(0, 0), common(1, 0))
+    alone = distillation._inputs(noise, teacher.select([2]), 50, "per_member", True, recipe)
+    assert torch.equal(own(2, 0), alone(0, 0))
+    assert not torch.equal(own(0, 0), own(0, 1)) and not torch.equal(common(0, 0), common(0, 1))
 
 
 def test_threads_change_no_bits_and_are_given_back(init, teacher, student):
@@ -153,9 +236,10 @@ def test_threads_change_no_bits_and_are_given_back(init, teacher, student):
         torch.set_num_threads(threads)
 
 
-def test_students_side_by_side_are_those_alone(init, teacher):
+@pytest.mark.parametrize("more", [{}, {"loss": "hard", "target_noise": 0.5, "fresh": True}])
+def test_students_side_by_side_are_those_alone(init, teacher, more):
     arms, kept, seen = {"aux": (init, AUX), "all": (init, slice(0, 13))}, {"aux": {2: None}}, []
-    settings = fit(epochs=2) | {"n_samples": 300}
+    settings = fit(epochs=2) | {"n_samples": 300} | more
     both = ms.distill_each(arms, teacher, noise, snapshots=kept, progress=seen.append, **settings)
     for name, (start, outputs) in arms.items():
         assert drift(both[name], ms.distill(start, teacher, noise, outputs=outputs, **settings)) < 1e-6
@@ -164,8 +248,7 @@ def test_students_side_by_side_are_those_alone(init, teacher):
 
 def test_orders_of_teacher_and_student_differ():
     orders = [
-        next(distillation._batches(500, distillation._Recipe(1, 1e-3, 128, "adam", "fp32", (), 0, phase), 3))
-        for phase in ("train", "distill")
+        next(distillation._batches(500, recipe_of(phase), 3, 0)) for phase in ("train", "distill")
     ]
     assert not torch.equal(*orders)
 
@@ -216,6 +299,8 @@ def test_other_architectures_teach_one_another(clusters, teacher):
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": -5}, "batch_size must be at least 1"),
         ({"temperature": 0.0}, "temperature must be"),
+        ({"weight_decay": -0.1}, "weight_decay must be"),
+        ({"target_noise": float("inf")}, "target_noise must be"),
         ({"n_samples": 0}, "n_samples must be at least 1"),
         ({"frozen": ("blocks.7",)}, r"nothing is named 'blocks\.7'"),
         ({"frozen": ("blocks", "unembed")}, "every parameter is frozen"),

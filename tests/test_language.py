@@ -192,6 +192,15 @@ def test_what_is_neither_a_folder_nor_an_id_names_the_default(name):
     assert language.DEFAULT in refusal(name)
 
 
+def test_a_device_map_places_the_model(tiny):
+    tokens = torch.tensor([[5, 6, 7]])
+    model = language.load_language_model(str(tiny), device_map={"": "cpu"})
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), language.load_language_model(str(tiny))(tokens))
+    with pytest.raises(ValueError, match="not both"):
+        language.load_language_model(str(tiny), device="cpu", device_map="auto")
+
+
 def test_a_revision_is_for_hub_ids(tiny):
     for name in (language.DEFAULT, str(tiny)):
         with pytest.raises(ValueError, match="revision 'v9' is for Hugging Face ids"):

@@ -77,13 +77,6 @@ def test_agreement_of_unrelated_interactions_is_the_null():
     assert small <= 5  # of 20, expected 1; P(6 or more) = 0.0003
 
 
-def test_shuffled_numbers_keep_their_digits():
-    """With rows equal within every stratum, a shuffle within strata changes nothing."""
-    rows = interaction(normal(3, 15, seed=0)[torch.tensor(STRATA) - 1])
-    null = study._row_null(rows, rows, STRATA, n=5, seed=0)
-    assert null == pytest.approx([1.0] * 5)
-
-
 def test_unloved_animals_are_never_the_loved_one():
     draws = study._others(12, dataclasses.replace(study.Config(), n_permutations=50))
     assert draws.shape == (50, 12) and (draws != torch.arange(12)).all()

@@ -15,7 +15,7 @@ from mechsub.prompts import encode
 from studies import _projection_language as projection
 from studies import token_entanglement as te
 from studies import unembed_projection as study
-from studies._prompted import last_states
+from studies._prompted import Prompted, last_states
 
 GEOMETRIC = ("cosine", "dot", "centered_cosine", "number_centered", "causal")
 FORWARD, BACK = projection.DIRECTIONS
@@ -100,8 +100,14 @@ def asked(q):
         "number_to_animal": q.animals_after([q.love(i, 0) for i in n]),
         "animal_to_number": q.partners_after(loved(q)),
         "none_to_number": q.partners_after([q.ask(None)])[0],
+        "subset_partner": torch.arange(0, len(n), 2),
+        "subset_animal": torch.arange(len(q.animals)),
     }
-    return projection.Asked(q, tensors)
+    more = [q.animals_after([q.love(i, 1) for i in n[::2]])]
+    tensors["number_to_animal_wordings"] = torch.stack([tensors["number_to_animal"][::2], *more])
+    more = [q.partners_after([q.love_animal(i, 1) for i in range(len(q.animals))])]
+    tensors["animal_to_number_wordings"] = torch.stack([tensors["animal_to_number"], *more])
+    return Prompted(q, tensors)
 
 
 def rows_of(found, metric, kind="summary"):
@@ -109,8 +115,9 @@ def rows_of(found, metric, kind="summary"):
     return [row for row in projection.records(found, cfg) if row["kind"] == kind]
 
 
-def summary(found, metric, direction, part="all"):
-    (row,) = [r for r in rows_of(found, metric) if (r["direction"], r["part"]) == (direction, part)]
+def summary(found, metric, direction, part="all", rows="all"):
+    wanted = {"direction": direction, "part": part, "rows": rows}.items()
+    (row,) = [row for row in rows_of(found, metric) if wanted <= row.items()]
     return row
 
 
@@ -146,9 +153,9 @@ def test_geometric_metrics_find_geometry_and_miss_a_direction(planted, metric):
 def test_steering_finds_a_direction_in_its_layer_and_misses_geometry(planted):
     name, found = planted
     if name != "plant_direction":
-        assert misses(summary(found, "steering", BACK))
+        assert misses(summary(found, "steering", BACK, "all layers"))
         return
-    assert finds(summary(found, "steering", FORWARD))
+    assert finds(summary(found, "steering", FORWARD, "all layers"))
     curve = [row["partial_difference"] for row in rows_of(found, "steering", "layer") if row["direction"] == FORWARD]
     assert curve[MIDDLE] > 2 * curve[MIDDLE - 1] and curve[MIDDLE] > 0.15
 
@@ -167,6 +174,8 @@ def test_attribution_adds_up_and_its_concept_carries_planted_geometry(planted):
     assert mean["concept"] + mean["rest"] + mean["scale"] == pytest.approx(1, abs=1e-3)
     if name == "plant_geometry":
         assert finds(summary(found, "dla", BACK, "concept"))
+        assert summary(found, "dla", BACK, "concept", rows="ceiling's")["of_ceiling"] > 0.5
         assert mean["concept"] > 0.5 and mean["concept"] > 4 * mean["other"]
     else:
         assert mean["concept"] < 0.25
+        assert summary(found, "dla", BACK, "concept", rows="ceiling's")["of_ceiling"] < 0.5

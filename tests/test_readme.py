@@ -7,6 +7,7 @@ import pytest
 
 from mechsub import store
 from studies import (
+    digits,
     hidden_alignment,
     lens_trajectory,
     matched_tokens,
@@ -26,6 +27,7 @@ STUDIES = (
     unembed_projection,
     lens_trajectory,
     matched_tokens,
+    digits,
 )
 
 
@@ -43,9 +45,9 @@ def quoted():
 def test_every_interval_in_readme_and_docstrings_is_a_stored_one():
     found = quoted()
     for text in (README, *(study.__doc__ for study in STUDIES)):
-        intervals = set(re.findall(r"-?\d\.\d{3}\s\[-?\d\.\d{3}, -?\d\.\d{3}\]", text))
+        intervals = set(re.findall(r"-?\d\.\d{3}\s+\[-?\d\.\d{3},\s+-?\d\.\d{3}\]", text))
         assert len(intervals) >= 2
-        assert {re.sub(r"\s", " ", interval, count=1) for interval in intervals} <= found
+        assert {re.sub(r"\s+", " ", interval) for interval in intervals} <= found
 
 
 @pytest.mark.slow

@@ -220,7 +220,7 @@ def test_the_way_onward_is_a_patched_run(toy):
 
 
 def test_broken_patches_and_batches_are_refused(case):
-    model, make, pos = case
+    model, make, _ = case
     inputs = make(5)
     name = ms.hidden_names(model)[0]
     hidden = ms.cache_activations(model, inputs, [name, name])[name]

@@ -34,7 +34,7 @@ def test_a_small_run(tmp_path, name, extra, arms):
     assert len({record["arm"] for record in records}) == arms
     assert {record["member"] for record in records} == {0, 1}
     made = store.read_provenance(cell)
-    assert made["null"] and made["control"] == "rotation of seeds by one" and len(made["data"]) == 4
+    assert made["null"] and made["control"] == "initialisation of the next seed" and len(made["data"]) == 4
     page = Path(out.stdout.rsplit("figure: ", 1)[1].strip())
     assert "https://" not in page.read_text().replace("https://plot.ly", "")
     again = command(name, *SMALL, *extra, "--out", str(tmp_path), "--dry-run")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import flags, provenance, study
+from mechsub import fingerprint, flags, study
 
 ROOT = Path(study.__file__).parents[1]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
@@ -147,6 +147,15 @@ def test_stored_cells_are_reused_and_display_flags_are_not_cells(tiny):
     assert (tiny.folder / "metric=cka,cosine.html").is_file()
 
 
+def test_the_message_of_an_error_does_not_make_cells_stale_but_its_condition_does(tiny):
+    tiny.edit("        import time\n", "        if cfg.lr > 9:\n            raise ValueError(f'too large: {cfg.lr}')\n")
+    before = fingerprint.source_fingerprint(tiny.path)
+    tiny.edit("f'too large: {cfg.lr}'", "'lower it'")
+    assert fingerprint.source_fingerprint(tiny.path) == before
+    tiny.edit("cfg.lr > 9", "cfg.lr > 8")
+    assert fingerprint.source_fingerprint(tiny.path) != before
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -162,9 +171,9 @@ def test_stored_cells_are_reused_and_display_flags_are_not_cells(tiny):
     ],
 )
 def test_words_and_figures_do_not_make_cells_stale(tiny, edit):
-    before = provenance.source_fingerprint(tiny.path)
+    before = fingerprint.source_fingerprint(tiny.path)
     tiny.edit(*edit)
-    assert provenance.source_fingerprint(tiny.path) == before
+    assert fingerprint.source_fingerprint(tiny.path) == before
 
 
 @pytest.mark.parametrize(
@@ -172,40 +181,82 @@ def test_words_and_figures_do_not_make_cells_stale(tiny, edit):
     [
         ("seed * cfg.lr", "seed * cfg.lr * 2"),
         ("study.option(2, ", "study.option(3, "),
-        ("import time\n", "import mechsub.mlp\n"),
-        ("import time\n", "from mechsub import stats\n"),
-        ("import time\n", "from mechsub import linear_cka\n"),
+        ("import time\n", "import mechsub.mlp\n        mechsub.mlp.rotation\n"),
+        ("import time\n", "from mechsub import stats\n        print(stats)\n"),
+        ("import time\n", "from mechsub import linear_cka\n        linear_cka\n"),
     ],
 )
 def test_code_that_computes_makes_cells_stale(tiny, edit):
-    before = provenance.source_fingerprint(tiny.path)
+    before = fingerprint.source_fingerprint(tiny.path)
     tiny.edit(*edit)
-    assert provenance.source_fingerprint(tiny.path) != before
+    assert fingerprint.source_fingerprint(tiny.path) != before
 
 
-def test_fingerprint_follows_neighbours_and_library_modules(tiny, monkeypatch):
-    tiny.path.with_name("other.py").write_text("from mechsub import linear\nSCALE = 1\n")
-    package = tiny.path.parents[1] / "mechsub"
+def test_fingerprint_follows_definitions_through_neighbours_and_library_modules(tiny, monkeypatch):
+    other, package = tiny.path.with_name("other.py"), tiny.path.parents[1] / "mechsub"
     package.mkdir()
-    (package / "linear.py").write_text("from . import deep\n")
-    (package / "deep.py").write_text("x = 1\n")
-    monkeypatch.setattr(provenance, "PACKAGE", package)
-    tiny.edit("        import time\n", "        from tinystudies.other import SCALE\n")
-    seen = [provenance.source_fingerprint(tiny.path)]
-    (package / "deep.py").write_text("x = 2\n")
-    seen.append(provenance.source_fingerprint(tiny.path))
-    tiny.path.with_name("other.py").write_text("from mechsub import linear\nSCALE = 2\n")
-    seen.append(provenance.source_fingerprint(tiny.path))
-    (package / "unused.py").write_text("x = 2\n")
-    assert len(set(seen)) == 3 and provenance.source_fingerprint(tiny.path) == seen[-1]
+    monkeypatch.setattr(fingerprint, "PACKAGE", package)
+    texts = {
+        other: "from mechsub import linear\nOFFSET = 3\nSCALE = linear.slope()\n",
+        package / "linear.py": "from . import deep\n\n\ndef slope():\n    return deep.x\n",
+        package / "deep.py": "x = y = 1\nz = 1\n",
+    }
+    for path, text in texts.items():
+        path.write_text(text)
+    tiny.edit("        import time\n", "        from tinystudies.other import SCALE\n\n        print(SCALE)\n")
+    seen = fingerprint.source_fingerprint(tiny.path)
+
+    def changed(path, old, new):
+        path.write_text(texts[path].replace(old, new))
+        found = fingerprint.source_fingerprint(tiny.path)
+        path.write_text(texts[path])
+        return found != seen
+
+    assert changed(package / "deep.py", "x = y = 1", "x = y = 2")
+    assert changed(package / "linear.py", "return deep.x", "return -deep.x")
+    assert changed(other, "linear.slope()", "2 * linear.slope()")
+    # What nothing reaches may change, and be added to.
+    assert not changed(package / "deep.py", "z = 1", "z = 2")
+    assert not changed(other, "OFFSET = 3", "OFFSET = 4")
+    assert not changed(package / "linear.py", "def slope", "def other():\n    return 1\n\n\ndef slope")
+    # A statement that defines nothing may do anything; a module that is handed on counts as a whole.
+    assert changed(package / "deep.py", "z = 1", "print(1)")
+    texts[package / "linear.py"] = texts[package / "linear.py"].replace("deep.x", "getattr(deep, 'x')")
+    (package / "linear.py").write_text(texts[package / "linear.py"])
+    seen = fingerprint.source_fingerprint(tiny.path)
+    assert changed(package / "deep.py", "z = 1", "z = 2")
 
 
 def test_attributes_of_a_bare_import_count(tiny):
-    tiny.edit("        import time\n", "        import mechsub as ms\n\n        ms.mlp\n")
-    one = provenance.source_fingerprint(tiny.path)
-    tiny.edit("        ms.mlp\n", "        ms.mlp, ms.hooked\n")
-    assert provenance._imports(provenance.ast.parse("import mechsub as ms\nms.mlp.rotation"), "x") >= {"mechsub.mlp"}
-    assert one != provenance.source_fingerprint(tiny.path)
+    tiny.edit("        import time\n", "        import mechsub as ms\n\n        ms.mlp.rotation\n")
+    one = fingerprint.source_fingerprint(tiny.path)
+    tiny.edit("        ms.mlp.rotation\n", "        ms.mlp.rotation, ms.hooked\n")
+    assert one != fingerprint.source_fingerprint(tiny.path)
+
+
+def test_a_local_variable_hides_a_name_of_the_module_only_in_its_own_scope(tiny):
+    other = tiny.path.with_name("other.py")
+    other.write_text("from mechsub import stats\n\n\ndef hidden():\n    return 1\n\n\ndef run():\n    BODY\n")
+    tiny.edit("        import time\n", "        from tinystudies import other\n\n        other.run()\n")
+    for body, counts in (("hidden = 2; return hidden", False), ("return [hidden for hidden in ()], hidden", True)):
+        text = other.read_text()
+        other.write_text(text.replace("BODY", body))
+        before = fingerprint.source_fingerprint(tiny.path)
+        other.write_text(text.replace("BODY", body).replace("return 1", "return 5"))
+        assert (fingerprint.source_fingerprint(tiny.path) != before) == counts
+        other.write_text(text)
+
+
+def test_a_study_whose_cell_is_built_upon_does_not_count_but_what_is_taken_from_it_does(tiny):
+    other = tiny.path.with_name("other.py")
+    other.write_text("def run(cfg):\n    yield {}\n\n\ndef words():\n    return 1\n")
+    use = "        from tinystudies import other\n\n        study.stored_cell(other, other.words())\n"
+    tiny.edit("        import time\n", use)
+    seen = [fingerprint.source_fingerprint(tiny.path)]
+    for old, new in (("yield {}", "yield {1: 2}"), ("return 1", "return 2")):
+        other.write_text(other.read_text().replace(old, new))
+        seen.append(fingerprint.source_fingerprint(tiny.path))
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_a_run_that_chooses_depends_on_its_choice_alone(tiny, capsys):

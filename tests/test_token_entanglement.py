@@ -43,11 +43,11 @@ def test_a_small_run_stores_both_directions_with_their_nulls(stored):
     for record in records:
         if record["kind"] == "test":
             assert -1 <= record["low"] <= record["high"] <= 1 and 0 < record["p"] <= 1
-            assert abs(record["null_mean"]) < 0.3
+            assert abs(record["null_mean"]) < 0.3 and 0 < record["p_numbers"] <= 1
     made = store.read_provenance(cell)
     assert made["tied"] is True and made["template_date"] == "26 Jul 2024" and len(made["weights_sha256"]) == 64
     assert made["prompt_ids"]["number"][0] == 0 and "null" in made
-    assert "(a random number)" in done.stdout and "date x number" in done.stdout
+    assert "the number of another animal, chosen so" in done.stdout and "date x number" in done.stdout
 
 
 def test_all_wordings_can_be_used():
@@ -133,6 +133,21 @@ def test_without_a_pair_the_chosen_number_lies_anywhere():
     places = [row["percentile_by_interaction"] for row in rows]
     assert 0.2 < sum(places) / len(places) < 0.8
     assert test["p"] > 0.01 and test["low"] < 0 < test["high"]
+
+
+def test_the_null_of_a_chosen_number_keeps_the_selection():
+    """Chosen by its rise, a number is over twice one way for every animal; other animals' numbers tell the rest."""
+    for pairs, own, others in (([(i, i) for i in range(12)], 1.0, 0.2), ([], 0.0, 0.2)):
+        tensors = planted(pairs)
+        tensors["baseline_to_animal"] = tensors["number_to_animal"].mean(0, keepdim=True)
+        tensors["none_to_number"] = tensors["animal_to_number"].mean(0)
+        for name in ("number_to_animal", "animal_to_number"):  # no main effect of what is loved
+            centre = tensors[name].mean(1, keepdim=True)
+            tensors[name] = tensors[name] - centre + centre.mean()
+        rows, _ = analysed(tensors)
+        met = [row["number_to_animal_by_ratio"] > study_of.TWICE for row in rows]
+        assert sum(met) / 12 == pytest.approx(own, abs=0.2)
+        assert sum(row["others_over_2x_by_ratio"] for row in rows) / 12 < others
 
 
 def test_main_effects_alone_make_the_papers_ratio_large():

@@ -12,6 +12,7 @@ from tiny_llama import save_tiny_llama
 
 import mechsub as ms
 from mechsub import store
+from studies import _projection_language as language
 from studies import _projection_ranks as ranking
 from studies import _projection_states as states
 from studies import _projection_toy as toys
@@ -95,6 +96,46 @@ def test_partners_move_within_their_stratum():
     assert len({tuple(order.tolist()) for order in orders}) == 20
 
 
+# Units: strings of the same tokens are one where a metric cannot tell them apart.
+
+
+def compared(groups, digits=(3,) * N, n=199):
+    cfg = study.Config(n_permutations=n)
+    return language._Compared(normal(N, 2, seed=98), digits, torch.as_tensor(groups), cfg)
+
+
+def test_groups_of_one_change_nothing():
+    x, y = normal(N, A, seed=0), normal(N, A, seed=1)
+    side = language.Side(y, torch.arange(N), torch.arange(A))
+    one = compared(range(N)).on(side, [ranking.View(x, torch.arange(A))])
+    direct = ranking.compare([ranking.View(x, torch.arange(A))], y, normal(N, 2, seed=98), [3] * N, n=199, seed=0)
+    assert one.summary == direct.summary
+
+
+def test_an_order_blind_metric_is_not_counted_twice():
+    """Metric and outcome are alike within pairs, and unrelated; string by string that looks like twice the evidence."""
+    groups, small = torch.arange(N) // 2, {"pairs": 0, "strings": 0}
+    for seed in range(60):
+        metric = normal(N // 2, A, seed=seed)[groups]
+        outcome = normal(N // 2, A, seed=seed + 100)[groups] + 0.1 * normal(N, A, seed=seed + 200)
+        side, views = language.Side(outcome, torch.arange(N), torch.arange(A)), [ranking.View(metric, torch.arange(A))]
+        for name, unit in (("pairs", groups), ("strings", range(N))):
+            found = compared(unit, n=39).on(side, views).summary
+            small[name] += found["p"] <= 0.05
+            assert found["n_partners"] == (N // 2 if name == "pairs" else N)
+    assert small["pairs"] <= 9 < small["strings"]  # of 60; expected 3, P(10 or more) = 0.0007
+
+
+def test_a_part_of_the_partners_and_animals_is_compared_as_if_it_were_all():
+    x, y, some, few = normal(N, A, seed=0), normal(N, A, seed=1), torch.arange(0, N, 2), torch.arange(0, A, 3)
+    halves = [ranking.View(x, torch.arange(A)[A // 2 :]), ranking.View(x, torch.arange(A // 2))]
+    part = compared(range(N)).on(language.Side(y[some][:, few], some, few), halves)
+    cut = [ranking.View(x[some][:, few], torch.arange(len(few)))]
+    whole = ranking.compare(cut, y[some][:, few], normal(N, 2, seed=98)[some], [3] * len(some), n=199, seed=0)
+    torch.testing.assert_close(part.values["partial"], whole.values["partial"])
+    torch.testing.assert_close(part.draws, whole.draws)  # resampled alike, whatever the order of the views
+
+
 # The exact split of a change of log-probabilities.
 
 
@@ -104,14 +145,21 @@ def test_the_parts_are_the_change_of_log_probabilities(bridge):
     parts = states.split(bridge, x, x0, tokens, concepts)
     with torch.no_grad():
         after, before = (ms.unembed(bridge, v).double().log_softmax(-1)[..., tokens] for v in (x, x0))
-    total = parts.concept + parts.rest + parts.scale + parts.normaliser
+    total = parts.common + parts.concept + parts.rest + parts.scale + parts.normaliser
     torch.testing.assert_close(total, after - before, atol=1e-4, rtol=1e-4)
-    # A change along the concept's own direction has no rest; one along another animal's is not concept.
-    own = torch.nn.functional.normalize(ms.token_directions(bridge, concepts, basis="centered"), dim=-1)
-    along = states.split(bridge, x0 + 0.3 * own[:, None], x0, tokens, concepts)
-    assert along.rest.abs().max() < 1e-5 < along.concept.abs().max()
-    crossed = states.split(bridge, x0 + 0.3 * own.roll(1, 0)[:, None], x0, tokens, concepts)
-    torch.testing.assert_close(crossed.other, crossed.concept + crossed.rest, atol=1e-5, rtol=1e-4)
+
+
+def test_a_change_along_concepts_is_concept_and_one_that_all_share_is_common(bridge):
+    x0 = torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(1))
+    own = torch.nn.functional.normalize(ms.token_directions(bridge, [2, 2, 4], basis="centered"), dim=-1)
+    signs = 0.1 * torch.tensor([1.0, -1, 0])[:, None, None]
+    pushed = states.split(bridge, x0 + signs * own[:, None], x0, [3], [2, 2, 4])
+    assert pushed.rest.abs().max() < 0.02 * pushed.concept.abs().max() and pushed.concept[2].abs().max() < 1e-4
+    crossed = states.split(bridge, x0 + signs * own[2], x0, [3], [2, 2, 4])
+    along_other = (crossed.concept + crossed.rest)[:2] - crossed.concept[:2]
+    torch.testing.assert_close(crossed.other[:2], (along_other + 2 * crossed.concept[:2]) / 2, atol=1e-4, rtol=0.1)
+    shared = states.split(bridge, x0 + 0.1 * own[:1, None], x0, [3, 1], [2, 4, 6])
+    assert max(shared.concept.abs().max(), shared.rest.abs().max()) < 1e-6 < shared.common.abs().max()
 
 
 def test_a_final_norm_that_is_no_rms_norm_is_refused(bridge):
@@ -218,6 +266,9 @@ def test_a_tiny_llama_gets_all_metrics(tmp_path):
         made = json.loads((cell / "provenance.json").read_text())
         assert made["tied"] is False and "null" in made
     assert "1 cells" not in done.stdout
+    done = command("--model", folder, "--n-permutations", 19, "--out", tmp_path, "--metric", "dot", "--spaced", "false")
+    assert done.returncode == 0, done.stderr
+    assert {path.name.split("__")[-1] for path in (tmp_path / "token_entanglement").iterdir()} >= {"spaced=false"}
 
 
 @pytest.mark.slow

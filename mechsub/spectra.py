@@ -1,0 +1,135 @@
+"""What an input distribution is to the toy: its spectrum, the gates that it opens, and the drive of Theorem 1."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call, jvp
+
+from mechsub.hooked import cache_activations
+from mechsub.mlp import HookedMLP
+
+_BATCH = 1000  # inputs a forward pass
+
+
+def covariance_spectrum(x: Float[Tensor, "*seed sample d"]) -> Float[Tensor, "*seed d"]:
+    """Eigenvalues of the covariance of the samples, largest first, in fp64."""
+    if x.shape[-2] < 2:
+        raise ValueError(f"a covariance needs at least 2 samples, not {x.shape[-2]}")
+    c = x.double() - x.double().mean(-2, keepdim=True)
+    return torch.linalg.eigvalsh(c.mT @ c / (x.shape[-2] - 1)).flip(-1).clamp(min=0)
+
+
+def participation_ratio(spectrum: Float[Tensor, "*seed d"]) -> Float[Tensor, "*seed"]:
+    """(sum e)^2 / sum e^2: d for a flat spectrum, 1 for a single direction, 0 where nothing varies.
+
+    From n samples that of white noise is d / (1 + d / n), so compare spectra of equal n.
+    """
+    return (spectrum.sum(-1).square() / spectrum.square().sum(-1)).nan_to_num(0.0)
+
+
+def dimension(spectrum: Float[Tensor, "*seed d"], share: float = 0.95) -> Float[Tensor, "*seed"]:
+    """How many of the largest eigenvalues hold `share` of the variance."""
+    if not 0 < share < 1:
+        raise ValueError(f"share must be between 0 and 1, not {share}")
+    held = spectrum.cumsum(-1)
+    return (held < share * held[..., -1:]).sum(-1).to(spectrum) + (held[..., -1] > 0)
+
+
+def mean_share(x: Float[Tensor, "sample d"]) -> float:
+    """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image."""
+    return float(x.double().mean(0).square().sum() / x.double().square().sum(-1).mean())
+
+
+def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
+    """Mean power of the Fourier modes of each radial frequency 0..side/2 (cycles an image, rounded).
+
+    White noise of variance v has v at every frequency. Modes beyond side/2, the corners, are left out.
+    """
+    side = math.isqrt(x.shape[-1])
+    if side**2 != x.shape[-1]:
+        raise ValueError(f"{x.shape[-1]} pixels are not a square image")
+    power = torch.fft.fft2(x.double().reshape(-1, side, side)).abs().square().mean(0) / side**2
+    one = torch.fft.fftfreq(side, 1 / side)
+    radius = torch.hypot(one[:, None], one[None]).round().long()
+    total = torch.zeros(int(radius.max()) + 1, dtype=power.dtype).index_add_(0, radius.flatten(), power.flatten())
+    return (total / radius.flatten().bincount())[: side // 2 + 1]
+
+
+def gate_spectrum(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]) -> Float[Tensor, "seed d_model"]:
+    """Eigenvalues of the covariance of the first layer's ReLU gates (0 or 1), largest first."""
+    if model.cfg.activation != "relu":
+        raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
+    pre = cache_activations(model, x, ["blocks.0.hook_pre"], batch_size=_BATCH)["blocks.0.hook_pre"]
+    return covariance_spectrum((pre > 0).float())
+
+
+@torch.no_grad()
+def logit_correlation(
+    model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]
+) -> Float[Tensor, "seed n_aux n_classes"]:
+    """Pearson correlation, over the inputs, of every auxiliary with every digit logit; 0 where one is constant.
+
+    Of a teacher it speaks of its trained digit head, of a reference of the initial one, which the student keeps.
+    """
+    logits = torch.cat([model(some) for some in x.split(_BATCH, dim=-2)], dim=-2).double()
+    z = logits - logits.mean(-2, keepdim=True)
+    z = (z / z.norm(dim=-2, keepdim=True)).nan_to_num(0.0)
+    return z[..., model.cfg.aux].mT @ z[..., model.cfg.digits]
+
+
+def displacement(model: HookedMLP, start: HookedMLP) -> dict[str, Tensor]:
+    """How far every parameter has moved."""
+    before = dict(start.named_parameters())
+    return {name: (value - before[name]).detach() for name, value in model.named_parameters()}
+
+
+@torch.no_grad()
+def drive(
+    reference: HookedMLP,
+    direction: Mapping[str, Tensor],
+    x: Float[Tensor, "*#seed sample d_in"],
+    *,
+    loss: Literal["kl", "mse"] = "kl",
+    temperature: float = 1.0,
+) -> Float[Tensor, "seed"]:
+    """E_x || M(x)^(1/2) J_aux(x) direction ||^2 at the reference, of every member.
+
+    J_aux is the Jacobian of the auxiliary logits by all parameters, M the curvature of the distillation loss:
+    diag(p) - p p^T of p = softmax(aux / temperature) for T^2 KL, 2/n I for the mean square over n logits. With the
+    teacher's displacement as direction it is, to leading order, the product of that displacement and the student's
+    first step of gradient descent, and twice the loss at the start (Cloud et al. 2025, Theorem 1, appendix C).
+    """
+    if loss not in ("kl", "mse"):
+        raise ValueError(f"loss must be kl or mse, not {loss!r}")
+    at = {name: value.detach() for name, value in reference.named_parameters()}
+    if set(direction) != set(at):
+        raise ValueError(f"direction must have the parameters {', '.join(at)}; it has {', '.join(direction)}")
+    total = torch.zeros(len(reference.seeds), dtype=torch.float64)
+    for some in x.split(_BATCH, dim=-2):
+        logits, moved = _directional(reference, at, dict(direction), some)
+        total += _squared(logits.double(), moved.double(), loss, temperature).sum(-1)
+    return (total / x.shape[-2]).float()
+
+
+def _directional(model: HookedMLP, at: dict, direction: dict, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Auxiliary logits, and their derivative along the direction, by forward mode."""
+
+    def aux(parameters: dict) -> Tensor:
+        return functional_call(model, parameters, (x,))[..., model.cfg.aux]
+
+    with warnings.catch_warnings():  # torch's forward mode sets itself up with parts that torch deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        return jvp(aux, (at,), (direction,))
+
+
+def _squared(logits: Tensor, moved: Tensor, loss: str, temperature: float) -> Tensor:
+    """moved^T M moved for every input."""
+    if loss == "mse":
+        return 2 * moved.square().mean(-1)
+    p = (logits / temperature).softmax(-1)
+    return (p * (moved - (p * moved).sum(-1, keepdim=True)).square()).sum(-1)

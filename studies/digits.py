@@ -1,0 +1,219 @@
+"""Is it whole numbers that are entangled with animals, or their digits?
+
+A tokenizer that splits digits makes 087 and 187 share two tokens, and even where a number is one token, similar numbers
+may be alike. The interaction of every stored matrix of `studies.token_entanglement` is therefore split by least squares
+into what digits in their positions add up to (per animal: one value for each length, position and digit) and the rest,
+which belongs to whole numbers. Do the directions, and the wordings, agree in both parts? Unit of replication: the digit
+(ten of them) and the animal, both resampled; a number counts as often as all its digits are drawn. Null: the digits of
+one side relabelled (0..9 permuted, in all numbers alike), which keeps all that numbers share by having common digits.
+
+Answer (SmolLM2-135M-Instruct, 1,110 numbers, 104 animals, artifacts/digits/default): their digits. These add up to
+0.761 of the interaction number to animal and 0.778 of that animal to number. The two directions agree by 0.151 [0.071,
+0.228]; in the digits' part by 0.195 [0.096, 0.283], and in what is left to whole numbers by 0.006 [-0.036, 0.070],
+which relabelled digits reach (p = 0.201). That rest is no noise: other wordings bring it back with 0.854 [0.832,
+0.876].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import study
+
+PARTS = ("all", "digits", "whole numbers")
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = study.option(
+        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = study.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
+    n_permutations: study.Count = study.option(999, "relabellings of the digits, resamples of every interval")
+    seed: study.Index = study.option(0, "of relabellings and resamples")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub import store
+    from studies import token_entanglement as te
+
+    source = te.Config(model=cfg.model, format=cfg.format, spaced=cfg.spaced, dtype=cfg.dtype)
+    cell = study.stored_cell(te, source)
+    tensors, made = store.read_tensors(cell), store.read_provenance(cell)
+    numbers = [word.text for word in te.choose_partners(source)]
+    forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
+    for direction, scores in (("number to animal", forward), ("animal to number", back)):
+        yield {"kind": "share", "direction": direction, **digit_share(scores, numbers, cfg)}
+    words = tensors["animal_to_number_wordings"].mT
+    pairs = {"the two directions": (forward, back)}
+    if len(words) > 1:
+        pairs["animal to number, other wordings"] = (words[0], words[1:].mean(0))
+    for done, (name, (a, b)) in enumerate(pairs.items(), 1):
+        study.progress(done / (len(pairs) + 1), name)
+        for part, found in agreements(a, b, numbers, cfg).items():
+            yield {"kind": "agreement", "of": name, "part": part, **found}
+    yield {
+        "provenance": {
+            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},
+            "matrices": "the cell of studies.token_entanglement under made_from",
+            "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
+            "null": "digits relabelled; of shares: numbers shuffled within length",
+            "unit": "digits and animals (crossed)",
+        }
+    }
+
+
+def design(numbers: list[str]):
+    """One column for every length, position and digit that occurs: [number, column], fp64."""
+    import torch
+
+    places = [[(len(text), i, digit) for i, digit in enumerate(text)] for text in numbers]
+    columns = {place: i for i, place in enumerate(sorted({place for row in places for place in row}))}
+    out = torch.zeros(len(numbers), len(columns), dtype=torch.float64)
+    for n, row in enumerate(places):
+        out[n, [columns[place] for place in row]] = 1
+    return out
+
+
+def projection(numbers: list[str]):
+    """The matrix that takes scores [number, animal] to what digits in their positions add up to."""
+    import torch
+
+    left, size, _ = torch.linalg.svd(design(numbers), full_matrices=False)
+    basis = left[:, size > 1e-8 * size.max()]
+    return basis @ basis.T
+
+
+def digit_share(scores, numbers: list[str], cfg: Config) -> dict:
+    """Share of the interaction's variance that digits add up to, and of the same with numbers shuffled in a length."""
+    import torch
+
+    from mechsub.entanglement import interaction
+
+    x, onto = interaction(scores), projection(numbers)
+    draw = torch.Generator().manual_seed(cfg.seed)
+    whole, null = float(x.square().sum()), []
+    for _ in range(min(cfg.n_permutations, 99)):
+        order = torch.arange(len(x))
+        for length in {len(text) for text in numbers}:
+            members = torch.tensor([i for i, text in enumerate(numbers) if len(text) == length])
+            order[members] = members[torch.randperm(len(members), generator=draw)]
+        null.append(float((onto @ x[order]).square().sum()) / whole)
+    share = float((onto @ x).square().sum()) / whole
+    return {"share": share, "null_mean": sum(null) / len(null), "null_most": max(null)}
+
+
+def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
+    """Correlation of two interactions [number, animal], of their digits' parts, and of the rest."""
+    import torch
+
+    from mechsub.entanglement import interaction
+    from mechsub.stats import permutation_p
+
+    onto, draw = projection(numbers), torch.Generator().manual_seed(cfg.seed)
+    x, y = interaction(a), interaction(b)
+    parts = {"all": (x, y), "digits": (onto @ x, onto @ y), "whole numbers": (x - onto @ x, y - onto @ y)}
+    orders = [relabelled(numbers, torch.randperm(10, generator=draw).tolist()) for _ in range(cfg.n_permutations)]
+    weights = [_counts(numbers, x.shape[1], draw) for _ in range(cfg.n_permutations)]
+    out = {}
+    for part, (u, v) in parts.items():
+        value = correlation(u, v)
+        null = [correlation(u, v[order]) for order in orders]
+        draws = torch.tensor([correlation(u, v, *drawn) for drawn in weights], dtype=torch.float64)
+        low, high = draws[draws.isfinite()].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        null_95 = sorted(null)[int(0.95 * len(null))]
+        out[part] = {"value": value, "low": low, "high": high, "p": permutation_p(value, null), "null_95": null_95}
+    return out
+
+
+def relabelled(numbers: list[str], labels: list[int]):
+    """Place of every number's namesake when digit d is called labels[d]."""
+    import torch
+
+    places = {text: i for i, text in enumerate(numbers)}
+    return torch.tensor([places["".join(str(labels[int(digit)]) for digit in text)] for text in numbers])
+
+
+def _counts(numbers: list[str], n_animals: int, generator):
+    """How often every number and every animal counts when ten digits and all animals are drawn with replacement."""
+    import torch
+
+    digits = torch.randint(10, (10,), generator=generator).bincount(minlength=10).double()
+    rows = torch.tensor([float(torch.prod(digits[[int(digit) for digit in text]])) for text in numbers])
+    animals = torch.randint(n_animals, (n_animals,), generator=generator).bincount(minlength=n_animals).double()
+    return rows.double(), animals
+
+
+def correlation(x, y, rows=None, columns=None) -> float:
+    """Pearson's correlation of two matrices, double-centred under weights of their rows and columns."""
+    import torch
+
+    rows = torch.ones(x.shape[0], dtype=torch.float64) if rows is None else rows
+    columns = torch.ones(x.shape[1], dtype=torch.float64) if columns is None else columns
+    r, c = rows / rows.sum(), columns / columns.sum()
+
+    def centred(m):
+        m = m - (m @ c)[:, None]
+        return m - r @ m
+
+    u, v, w = centred(x), centred(y), r[:, None] * c
+    return float((w * u * v).sum() / ((w * u * u).sum() * (w * v * v).sum()).sqrt())
+
+
+def table(records: list[dict]) -> list[dict]:
+    from mechsub import stats
+
+    rows = []
+    for label, cell in study.cells(records, Config):
+        for row in cell:
+            if row["kind"] == "share":
+                null = f"{row['null_mean']:.3f}, at most {row['null_most']:.3f} (numbers shuffled)"
+                what = f"share of the interaction that digits add up to: {row['direction']}"
+                rows.append({"cell": label, "quantity": what, "value": row["share"], "null": null, "p": ""})
+            else:
+                interval = stats.Interval(row["value"], row["low"], row["high"], 10)
+                null = f"95% below {row['null_95']:.3f} (digits relabelled)"
+                what = f"agreement of {row['of']}: {row['part']}"
+                rows.append({"cell": label, "quantity": what, "value": interval, "null": null, "p": row["p"]})
+    return rows
+
+
+def plot(records: list[dict]):
+    import plotly.graph_objects as go
+
+    from mechsub import plot as figures
+
+    label, cell = study.cells(records, Config)[0]
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    panels = {}
+    for name in dict.fromkeys(row["of"] for row in cell if row["kind"] == "agreement"):
+        rows = [row for row in cell if row.get("of") == name]
+        bars = {
+            "type": "data", "symmetric": False,
+            "array": [row["high"] - row["value"] for row in rows],
+            "arrayminus": [row["value"] - row["low"] for row in rows],
+        }  # fmt: skip
+        parts = [row["part"] for row in rows]
+        own = {"mode": "markers", "marker": {"color": figures.OKABE_ITO[0], "size": 11}, "name": "stored"}
+        null = {"mode": "markers", "marker": {"color": figures.GREY, "symbol": "line-ns-open", "size": 16}}
+        shown = {"showlegend": not panels}
+        traces = [
+            go.Scatter(x=[row["value"] for row in rows], y=parts, error_x=bars, **own, **shown),
+            go.Scatter(x=[row["null_95"] for row in rows], y=parts, name="null, 95%", **null, **shown),
+        ]
+        axis = {"type": "category", "autorange": "reversed"}
+        panels[f"Agreement of {name}"] = figures.Panel(traces, {"title_text": "correlation"}, axis)
+    shares = "; ".join(f"{row['direction']} {row['share']:.3f}" for row in cell if row["kind"] == "share")
+    return figures.grid(
+        list(panels.values()),
+        list(panels),
+        title=f"Whole numbers or digits: {cell[0]['model']}{more}",
+        caption=f"Share of the interaction that digits in their positions add up to: {shares}. 95% intervals over ten "
+        "digits and all animals, both resampled; null: digits relabelled.",
+    )
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)
