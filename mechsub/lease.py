@@ -180,7 +180,7 @@ def _read(path: Path) -> str:
 
 
 def _lives(path: Path, text: str) -> bool:
-    """Whether who wrote that text lives. A lease that was let go since then is no dead one: nothing is to be taken over,
+    """Whether who wrote that text lives. A lease that was let go since is no dead one: nothing is to be taken over,
     and to try would make the next holder believe, for a moment, that it has lost."""
     state = alive(text.partition(" ")[0])
     if state is not None:
