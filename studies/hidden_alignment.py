@@ -12,9 +12,9 @@ favours? Per layer, over all animals that are one token, debiased CKA and the co
 position, against shuffled pairs; control: the number that the prompt favours least. Unit of replication: the animal.
 
 Answer (25 seeds, artifacts/hidden_alignment/default): yes, in both layers. On test digits debiased CKA with the teacher
-rises from 0.647 [0.634, 0.659] (untrained) to 0.904 [0.899, 0.909] in layer 2, against 0.674 [0.658, 0.691] from
+rises from 0.647 [0.634, 0.659] (untrained) to 0.904 [0.899, 0.909] in layer 2, against 0.674 [0.657, 0.691] from
 another initialisation; stitched into the teacher, layer 1 carries 0.836 [0.824, 0.847] accuracy and layer 2
-0.659 [0.619, 0.700], against 0.100 [0.089, 0.112] and 0.096 [0.087, 0.106]. But which seed learned more is told by
+0.659 [0.619, 0.700], against 0.100 [0.089, 0.112] and 0.097 [0.087, 0.107]. But which seed learned more is told by
 stitching of layer 2 (rank correlation 0.765 [0.488, 0.902]) and not by CKA (-0.015 [-0.408, 0.382]) or cosine
 (0.165 [-0.248, 0.528]), although pooled over arms each of them looks like an explanation.
 """
