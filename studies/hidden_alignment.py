@@ -277,14 +277,14 @@ def _mean(stats, pairs: list[tuple[float, float]] | None):
 
 def _rank(stats, pairs: list[tuple[float, float]]):
     """Rank correlation of a metric with accuracy."""
-    return stats.spearman(*zip(*pairs, strict=True)) if len(pairs) >= 10 else "-"
+    return stats.spearman(*map(list, zip(*pairs, strict=True))) if len(pairs) >= 10 else "-"
 
 
 def _rank_p(stats, rows: list[list[tuple[float, float]]]) -> list:
     """Holm's p, over the rows shown, of no rank correlation over seeds."""
     if any(len(pairs) < 10 for pairs in rows) or not rows:
         return ["-"] * len(rows)
-    return stats.holm([stats.spearman_p(*zip(*pairs, strict=True)) for pairs in rows])
+    return stats.holm([stats.spearman_p(*map(list, zip(*pairs, strict=True))) for pairs in rows])
 
 
 def _pooled(stats, arms: list[list[tuple[float, float]]]):
@@ -292,7 +292,7 @@ def _pooled(stats, arms: list[list[tuple[float, float]]]):
     if len(arms[0]) < 10:
         return "-"
     pairs, seeds = zip(*[(pair, seed) for arm in arms for seed, pair in enumerate(arm)], strict=True)
-    return stats.clustered_spearman(*zip(*pairs, strict=True), seeds)
+    return stats.clustered_spearman(*map(list, zip(*pairs, strict=True)), list(seeds))
 
 
 def _shown(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[str, str, int]]:
