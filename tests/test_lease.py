@@ -18,12 +18,13 @@ with lease.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
-# Many processes fork at once, and each tries once to take a stale lease; who has it keeps it until all have tried.
+# Six processes try at once to take the lease; who has it keeps it until all have tried.
 RACE = """
 import os, sys, time
 from pathlib import Path
 from mechsub import lease
-cell, begin, got = Path(sys.argv[1]), time.monotonic() + 0.05, []
+cell, tried, begin, children = Path(sys.argv[1]), Path(sys.argv[2]), time.monotonic() + 0.05, []
+log = os.open(tried, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
 for _ in range(6):
     if not (child := os.fork()):
         code = 3
@@ -31,15 +32,17 @@ for _ in range(6):
             pass
         try:
             with lease.hold(cell, wait=False) as check:
-                code = 8  # two had it
-                time.sleep(0.1)
+                os.write(log, b"x")
+                code = 8  # another has it too
+                while tried.stat().st_size < 6:
+                    time.sleep(0.01)
                 check()
                 code = 7
         except lease.Lost:
-            pass
+            os.write(log, b"x" * (code == 3))
         os._exit(code)
-    got.append(child)
-print(sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in got))
+    children.append(child)
+print(sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 """
 
 
@@ -101,7 +104,7 @@ def test_of_many_processes_exactly_one_takes_over(cell, generations):
             (cell.parent / lease.FOLDER).mkdir(parents=True, exist_ok=True)
             dead = f"{lease._machine()}-{lease._boot()}-1-1"
             (cell.parent / lease.FOLDER / f"{cell.name}.{number}").write_text(f"{dead} process 1 on here x")
-        assert ends(_python(RACE, cell))[0] == "[3, 3, 3, 3, 3, 7]\n"
+        assert ends(_python(RACE, cell, cell.parent.with_name("tried")))[0] == "[3, 3, 3, 3, 3, 7]\n"
         assert os.listdir(cell.parent) == []
 
 
@@ -205,3 +208,16 @@ for _ in range(60):
         ends(process)
     assert cell.parent.with_name("log").read_text() == "()" * 240
     assert os.listdir(cell.parent) == []
+
+
+def test_a_lease_that_is_let_go_while_it_is_judged_is_not_taken_over(cell, monkeypatch):
+    """To create number 2 then, even for a moment, would make the holder of a new number 1 believe that it has lost."""
+    path, alive, created = _foreign(cell), lease.alive, []
+
+    def judged(name):
+        path.unlink(missing_ok=True)
+        return alive(name)
+
+    monkeypatch.setattr(lease, "alive", judged)
+    monkeypatch.setattr(lease, "_create", lambda *arguments: created.append(arguments))
+    assert lease._acquire(cell) is None and created == []
