@@ -79,10 +79,10 @@ class Sweep:
 
     def start(self, *argv: str, module: str = "studies.tiny", **options) -> subprocess.Popen:
         command, pipe = [sys.executable, "-m", module, *argv], subprocess.PIPE
-        options = {"stdout": pipe, "stderr": pipe, "text": True, **options}
         # A test run in the background of a shell ignores SIGINT, and its children would too.
         heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, preexec_fn=heed, **options)
+        options = {"stdout": pipe, "stderr": pipe, "text": True, "preexec_fn": heed, **options}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **options)
 
     def run(self, *argv: str, code: int = 0, **options) -> tuple[str, str]:
         """What a command says on stdout and stderr, after it ended with the code expected."""
