@@ -25,8 +25,10 @@ def base(numbers):
     return numbers.partners_after([numbers.ask(None)])[0]
 
 
-def test_words_match_and_are_used_once(numbers, base):
-    words, pairs = matched_tokens.matched_words(numbers, SUBSET, base)
+def test_words_match_and_are_used_once(numbers, base, monkeypatch):
+    monkeypatch.setattr(matched_tokens, "CALIPER", float("inf"))  # random weights: no word is that near
+    kept, words, pairs = matched_tokens.matched_words(numbers, SUBSET, base)
+    assert kept == list(range(len(SUBSET)))
     assert len({word.text for word in words}) == len(words) == len(pairs) == len(SUBSET)
     assert [row["number"] for row in pairs] == [numbers.partners[i].text for i in SUBSET]
     assert not {word.text for word in words} & {form for a in ANIMALS for form in (a.singular, a.plural)}
@@ -54,9 +56,9 @@ def planted(n=40, a=15, seed=0):
 def test_a_stable_interaction_is_found_and_an_unrelated_direction_is_not():
     forward, alike, unrelated = planted()
     cfg = matched_tokens.Config(n_permutations=99)
-    found = {row["quantity"]: row for row in matched_tokens._records("words", forward, alike, cfg)}
+    found = {row["quantity"]: row for row in matched_tokens._records("words", forward, alike, [3] * 40, cfg)}
     assert found["agreement of two wordings"]["low"] > 0.8 and found["agreement of the directions"]["p"] == 0.01
-    found = {row["quantity"]: row for row in matched_tokens._records("words", forward, unrelated, cfg)}
+    found = {row["quantity"]: row for row in matched_tokens._records("words", forward, unrelated, [3] * 40, cfg)}
     null = found["agreement of the directions"]
     assert null["p"] > 0.02 and null["low"] < 0 < null["high"]
     spread = found["s.d. of the interaction, nats"]
