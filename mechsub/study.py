@@ -237,14 +237,18 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
         elif status == "stale":
             stale.append(cell.name)
             print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
-    executor.run(
-        wanted,
-        make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
-        command=command,
-        options=options,
-        show=lambda text: _start_bar(text, options.quiet),
-    )
-    _clear_bar()
+    try:
+        executor.run(
+            wanted,
+            make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
+            command=command,
+            options=options,
+            show=lambda text: _start_bar(text, options.quiet),
+        )
+    finally:
+        _clear_bar()
+        with contextlib.suppress(OSError):  # of a first run that failed, nothing is left
+            folder.rmdir()
     store.clean(folder)
     return stale
 
