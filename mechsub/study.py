@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,20 +237,29 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
         elif status == "stale":
             stale.append(cell.name)
             print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
-    try:
-        executor.run(
-            wanted,
-            make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
-            command=command,
-            options=options,
-            show=lambda text: _start_bar(text, options.quiet),
-        )
-    finally:
-        _clear_bar()
-        with contextlib.suppress(OSError):  # of a first run that failed, nothing is left
-            folder.rmdir()
+    with _no_empty(folder):
+        try:
+            executor.run(
+                wanted,
+                make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
+                command=command,
+                options=options,
+                show=lambda text: _start_bar(text, options.quiet),
+            )
+        finally:
+            _clear_bar()
     store.clean(folder)
     return stale
+
+
+@contextlib.contextmanager
+def _no_empty(folder: Path) -> Iterator[None]:
+    """Of a first run that failed, nothing is left."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _make(cell: Path, cfg, job: Mapping, before: str | None) -> None:
@@ -279,8 +288,9 @@ def stored_cell(module, cfg) -> Path:
     theirs = {**job, "run": module.run, "source": source}
     status = _status(cell, cfg, theirs)
     if status == "missing":
-        store.clean(cell.parent)
-        _make(cell, cfg, theirs, store.made(cell))
+        with _no_empty(cell.parent):
+            store.clean(cell.parent)
+            _make(cell, cfg, theirs, store.made(cell))
         status = _status(cell, cfg, theirs)
     if status != "stored":
         flags = {name: value for name, value in _config(cfg).items() if value != defaults[name]}

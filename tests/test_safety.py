@@ -95,8 +95,6 @@ def test_code_of_a_model_is_not_run_even_for_a_yes(tmp_path):
         said = {"model_type": "evil", "tokenizer_class": "Evil", "auto_map": auto}
         (model / name).write_text(json.dumps({**json.loads((model / name).read_text()), **said}))
     (model / "evil.py").write_text("open('was_run', 'w')\n")
-    for name in ("matched_tokens", "token_entanglement"):  # whose cell it needs; leases may make these
-        (place / "out" / name).mkdir()
     case = {"study": "matched_tokens", "argv": ["--model", str(model)]}
     assert bad_runs.process_outcome(case, place, dry=False).problem == ""
 
