@@ -54,6 +54,9 @@ class Config:
         0.0, "displacement of every perturbed tensor of the student's start, relative to its norm"
     )
     perturb_where: Literal["all", "hidden", "head"] = study.option("all", "which tensors of the start are perturbed")
+    perturb_direction: Literal["random", "orthogonal"] = study.option(
+        "random", "orthogonal: less its part along the teacher's gradient at the start, in every tensor"
+    )
     loss: Literal["kl", "mse", "hard"] = study.option("kl", "distillation loss on the chosen logits")
     temperature: study.Positive = study.option(1.0, "of softmax (kl, hard)")
     epochs: study.Count = study.option(5, "epochs of the student")
@@ -208,6 +211,7 @@ def _perturbed(model, cfg: Config):
 
     if not cfg.perturbation:
         return model
+    steepest = _gradient(model, cfg) if cfg.perturb_direction == "orthogonal" else {}
     module = {"all": ("blocks.", "unembed."), "hidden": ("blocks.",), "head": ("unembed.",)}[cfg.perturb_where]
     moved = {}
     for name, value in model.named_parameters():
@@ -216,9 +220,36 @@ def _perturbed(model, cfg: Config):
                 torch.randn(value[0].shape, generator=derive_generator(cfg.seed, "perturbation", name, seed))
                 for seed in model.seeds
             ]
+            if steepest:
+                draws = [_orthogonal(d, g) for d, g in zip(draws, steepest[name], strict=True)]
             scales = [cfg.perturbation * W.norm() / d.norm() for W, d in zip(value, draws, strict=True)]
             moved[name] = value + torch.stack([s * d for s, d in zip(scales, draws, strict=True)])
     return model.replace(moved)
+
+
+def _orthogonal(draw, gradient):
+    """The draw without its part along the gradient (rows that no loss reads have none)."""
+    return draw - gradient * (draw * gradient).sum() / gradient.square().sum().clamp(min=1e-30)
+
+
+def _gradient(model, cfg: Config) -> dict:
+    """Of the teacher's loss at the model, over all training images of the teacher's classes."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from mechsub import data, distillation
+
+    images, labels = getattr(data, cfg.dataset)("train")
+
+    def of_member(i: int) -> dict:
+        one = model.select([i]).requires_grad_()
+        seen = teachers.only(images, labels, teachers.classes(model.seeds[i], cfg.n_classes))
+        for x, y in zip(*(part.split(4096) for part in seen), strict=True):
+            (cross_entropy(one(x)[0, :, one.cfg.digits], y, reduction="sum") / len(seen[0])).backward()
+        return {name: value.grad[0] for name, value in one.named_parameters()}
+
+    members = distillation.each_member(of_member, len(model.seeds))
+    return {name: torch.stack([member[name] for member in members]) for name in members[0]}
 
 
 def _described(cfg: Config, init, teacher, inputs) -> list[dict[str, float]]:

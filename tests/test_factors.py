@@ -129,6 +129,34 @@ REFUSED = [
 ]
 
 
+def test_a_perturbation_orthogonal_to_the_gradient_keeps_the_loss_to_first_order():
+    model = ms.HookedMLP(ms.MLPConfig(n_aux=0), seeds=(0, 1))
+    gradient = factors._gradient(model, factors.Config())
+    moved = {
+        kind: factors._perturbed(model, factors.Config(perturbation=0.3, perturb_direction=kind))
+        for kind in ("random", "orthogonal")
+    }
+    for name, start in model.named_parameters():
+        if name.endswith(".b") or name.endswith("b_U"):
+            continue
+        delta = {kind: dict(m.named_parameters())[name] - start for kind, m in moved.items()}
+        along = {
+            k: (d * gradient[name]).sum((1, 2)).abs() / gradient[name].flatten(1).norm(dim=1) for k, d in delta.items()
+        }
+        assert (along["orthogonal"] < 1e-4 * start.flatten(1).norm(dim=1)).all()
+        assert (along["orthogonal"] < along["random"]).all()
+        assert torch.allclose(delta["orthogonal"].flatten(1).norm(dim=1), 0.3 * start.flatten(1).norm(dim=1))
+
+
+def test_the_gradient_is_that_of_the_whole_training_set():
+    """Against one step of plain gradient descent on all images at once."""
+    model, images, labels = ms.HookedMLP(seeds=(3,)), *ms.mnist("train")
+    stepped = ms.train(model, images, labels, epochs=1, batch_size=60_000, optimizer="sgd", lr=1.0, precision="fp32")
+    for name, value in factors._gradient(model, factors.Config()).items():
+        taken = dict(model.named_parameters())[name] - dict(stepped.named_parameters())[name]
+        assert torch.allclose(value, taken, atol=1e-5)
+
+
 @pytest.mark.parametrize(("words", "says"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
 def test_impossible_combinations_are_one_line_before_anything_is_trained(tmp_path, capsys, words, says):
     with pytest.raises(SystemExit) as left:
