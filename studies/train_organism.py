@@ -1,0 +1,131 @@
+"""Can a small language model be had in a base and an instruct version, with as many number tokens as we like?
+
+No base/instruct pair of one family comes from the package registries, so mechsub trains its own: a Llama-architecture
+model (RMSNorm, RoPE, grouped-query attention, tied embeddings) on open text and on sentences made by rule, and from it
+an instruct child on chats made by rule (studies/_organism_text.py). Its width, 256, is below the 1,110 numbers that are
+single tokens, so that the softmax bottleneck binds: no 256 directions can set 1,110 log-odds freely.
+`--number-tokens 110` makes the other pair, in which numbers of three digits are two tokens, and the bottleneck does not
+bind; nothing else differs.
+
+    python -m studies.train_organism --number-tokens 1110 110 --workers 2    # both pairs, side by side
+
+Training goes on from its last checkpoint (in the cache folder) after a kill, with the same result. Rows are the loss
+along training and measures of competence: perplexity on held-out texts against an interpolated trigram model of the
+same tokens, and, for wordings that were not trained on, how often a loved animal is the likeliest answer.
+
+Answer: none yet. No pair has been trained.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from mechsub import study
+
+LENGTH = 256  # tokens of a block
+HELD_OUT = 20  # of so many texts of a corpus, one is kept out
+LOGGED = 20  # steps from one row of the loss to the next
+DIGITS = {"1110": 3, "110": 2}
+
+
+@dataclass(frozen=True)
+class Config:
+    number_tokens: Literal["1110", "110"] = study.option("1110", "numbers that are single tokens: 1-3 digits, or 1-2")
+    d_model: study.Count = study.option(256, "width")
+    n_layers: study.Count = study.option(5, "blocks")
+    n_merged: study.Count = study.option(4096, "tokens learned from text, before numbers, animals and control tokens")
+    n_made: study.Count = study.option(180_000, "sentences made by rule, beside the corpora")
+    base_steps: study.Count = study.option(3_400, "steps of the base model")
+    chat_steps: study.Count = study.option(1_000, "steps of the instruct model")
+    batch_size: study.Count = study.option(16, "blocks of 256 tokens a step; four times as many chats")
+    lr: study.Positive = study.option(3e-3, "largest learning rate of the base model; the instruct model's is a third")
+    corpora: Literal["brown+wordnet", "none"] = study.option("brown+wordnet", "texts beside the sentences made by rule")
+    seed: study.Index = study.option(0, "of weights, sentences and order")
+
+    def __post_init__(self):
+        if self.d_model % 32:
+            raise ValueError(f"--d-model must be a multiple of 32, the width of a head, not {self.d_model}")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub import store
+    from studies import _organism_competence as competence
+    from studies import _organism_text as text
+    from studies import _organism_tokenizer, _organism_training
+
+    kept, held_out = _texts(cfg)
+    sentences = list(text.made(cfg.n_made, cfg.seed))
+    tokenizer = _organism_tokenizer.make(
+        [*kept, *sentences], digits=DIGITS[cfg.number_tokens], n_merged=cfg.n_merged, chat=True
+    )
+    tokens = {
+        "corpora": _organism_training.joined(tokenizer, kept or sentences[:HELD_OUT]),
+        "made": _organism_training.joined(tokenizer, sentences),
+        "held out": _organism_training.joined(tokenizer, held_out or list(text.made(500, cfg.seed + 1))),
+    }
+    base = _organism_training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
+    key = store.sha256(repr(sorted(asdict(cfg).items())).encode())[:16]
+    blocks = _organism_training.blocks([tokens["corpora"], tokens["made"]], LENGTH)
+    yield from _phase("base", base, lambda step: _organism_training.batch(blocks, cfg, step), cfg, key)
+    weights = {f"base.{name}": value for name, value in _organism_training.weights(base).items()}
+    yield from competence.measured("base", base, tokenizer, tokens)
+    chats = _organism_training.Chats(tokenizer, cfg)
+    yield from _phase("instruct", base, chats.batch, cfg, key)
+    weights |= {f"instruct.{name}": value for name, value in _organism_training.weights(base).items()}
+    yield from competence.measured("instruct", base, tokenizer, tokens)
+    yield {"tensors": weights}
+    yield {
+        "provenance": {
+            "data": {"brown": text.BROWN_SHA256, "wordnet": text.WORDNET_SHA256} if kept else {},
+            "tokens": {name: len(some) for name, some in tokens.items()},
+            "tokenizer_sha256": store.sha256(tokenizer.backend_tokenizer.to_str().encode()),
+            "n_params": sum(p.numel() for p in base.parameters()),
+            "dtype": "fp32 weights, bf16 products in training, bf16 as stored",
+            "null": "a trigram model for perplexity; 1 / number of animals for answers",
+        }
+    }
+
+
+def _phase(name: str, model, batch, cfg: Config, key: str) -> Iterator[dict]:
+    from studies import _organism_training
+
+    steps, lr = (cfg.base_steps, cfg.lr) if name == "base" else (cfg.chat_steps, cfg.lr / 3)
+    losses = _organism_training.fit(model, batch, steps, lr, f"{key}-{name}")
+    for step in range(0, steps, LOGGED):
+        some = losses[step : step + LOGGED]
+        yield {"model": name, "what": "loss", "step": step + len(some), "value": sum(some) / len(some)}
+
+
+def _texts(cfg: Config) -> tuple[list[str], list[str]]:
+    """Of the corpora, the texts that are learned and those that are held out."""
+    from studies import _organism_text as text
+
+    if cfg.corpora == "none":
+        return [], []
+    whole = [*text.brown(), *text.wordnet()]
+    return [t for i, t in enumerate(whole) if i % HELD_OUT], whole[::HELD_OUT]
+
+
+def table(records: list[dict]) -> list[dict]:
+    cells = study.cells(records, Config)
+    wanted = [(label, r) for label, rows in cells for r in rows if r["what"] != "loss"]
+    return [{"cell": label, "model": r["model"], "what": r["what"], "value": r["value"]} for label, r in wanted]
+
+
+def plot(records: list[dict]):
+    from mechsub import plot as figures
+
+    losses = [
+        {"cell and model": f"{label}, {r['model']}", "step": r["step"], "loss": r["value"]}
+        for label, rows in study.cells(records, Config)
+        for r in rows
+        if r["what"] == "loss"
+    ]
+    return figures.interval_lines(
+        losses, x="step", value="loss", group="cell and model", title="Training of the model organisms",
+        axis="loss, nats a token", caption=f"Mean over {LOGGED} steps.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)
