@@ -72,18 +72,19 @@ def _counts(learned: np.ndarray, held: np.ndarray, order: int, n_vocab: int) -> 
 
 @torch.no_grad()
 def following(model, tokenizer, wording: prompts.Wording, form: str) -> float:
-    """Share of animals that, loved in the system text, are the likeliest animal of the answer."""
+    """Share of animals that, loved in the system text, are the likeliest of all in the answer; every fourth is loved."""
     names = _organism_tokenizer.animals()
+    loved = range(0, len(names), 4)
     ids = torch.tensor(list(prompts.single_tokens(tokenizer, [f" {name}" for name in names]).values()))
     plurals = {animal.singular: animal.plural for animal in vocabulary.animals()}
     asked = [
-        prompts.prompt(tokenizer, wording.question, system=wording.love(plurals[name], "animal", plural=True),
+        prompts.prompt(tokenizer, wording.question, system=wording.love(plurals[names[i]], "animal", plural=True),
                        answer=wording.answer, format=form)
-        for name in names
+        for i in loved
     ]  # fmt: skip
     right = 0
     for length in {len(prompt) for prompt in asked}:
-        alike = [i for i, prompt in enumerate(asked) if len(prompt) == length]
-        logits = model(torch.stack([asked[i] for i in alike])).logits[:, -1, ids]
-        right += int((logits.argmax(-1) == torch.tensor(alike)).sum())
-    return right / len(names)
+        alike = [place for place, prompt in enumerate(asked) if len(prompt) == length]
+        logits = model(torch.stack([asked[place] for place in alike])).logits[:, -1, ids]
+        right += int((logits.argmax(-1) == torch.tensor([loved[place] for place in alike])).sum())
+    return right / len(loved)

@@ -122,8 +122,8 @@ def plot(records: list[dict]):
         if r["what"] == "loss"
     ]
     return figures.interval_lines(
-        losses, x="step", value="loss", group="cell and model", title="Training of the model organisms",
-        axis="loss, nats a token", caption=f"Mean over {LOGGED} steps.",
+        losses, x="step", value="loss", arm="cell and model", unit="runs", title="Training of the model organisms",
+        x_title="step", y_title="loss, nats a token", caption=f"Means over {LOGGED} steps.",
     )  # fmt: skip
 
 
