@@ -72,7 +72,7 @@ def _counts(learned: np.ndarray, held: np.ndarray, order: int, n_vocab: int) -> 
 
 @torch.no_grad()
 def following(model, tokenizer, wording: prompts.Wording, form: str) -> float:
-    """Share of animals that, loved in the system text, are the likeliest of all in the answer; every fourth is loved."""
+    """Share of animals that, loved in the system text, are the likeliest answer; every fourth is loved."""
     names = _organism_tokenizer.animals()
     loved = range(0, len(names), 4)
     ids = torch.tensor(list(prompts.single_tokens(tokenizer, [f" {name}" for name in names]).values()))

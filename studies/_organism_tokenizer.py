@@ -8,7 +8,8 @@ from mechsub import vocabulary
 
 BOS, END, SYSTEM, USER, ASSISTANT = SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
-    "{{- bos_token }}{%- for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{%- endfor %}"
+    "{{- bos_token }}{%- for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{%- endfor %}"
     "{%- if add_generation_prompt %}<|assistant|>{%- endif %}"
 )
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformer_lens.utilities import derive_generator
 
 from mechsub import language, store, study
-from studies._organism_tokenizer import ASSISTANT, END, SYSTEM, USER
 from studies._organism_text import Speaker
+from studies._organism_tokenizer import ASSISTANT, END, SYSTEM, USER
 
 SAVED = 100  # steps from one checkpoint to the next
 WARMUP, FLOOR = 100, 0.1  # steps to the largest learning rate; share of it at the end

@@ -29,7 +29,9 @@ def run(out, *words):
         train_organism.Config, train_organism.run, train_organism.plot, train_organism.table,
         [*SMALL, "--out", str(out), *words],
     )  # fmt: skip
-    return store.read_records(out / "train_organism" / next((out / "train_organism").glob("*/provenance.json")).parent.name)
+    return store.read_records(
+        out / "train_organism" / next((out / "train_organism").glob("*/provenance.json")).parent.name
+    )
 
 
 @pytest.mark.parametrize(("digits", "n"), [(3, 1110), (2, 110)])
@@ -62,7 +64,8 @@ def test_made_text_joins_no_number_to_an_animal():
             pairs[word[-1:].isdigit(), answer] += 1
     animals = [name for name, _ in collections.Counter({a: n for (d, a), n in pairs.items() if d}).most_common(5)]
     shares = [
-        np.array([pairs[d, a] for a in animals]) / sum(n for (digit, _), n in pairs.items() if digit == d) for d in (True, False)
+        np.array([pairs[d, a] for a in animals]) / sum(n for (digit, _), n in pairs.items() if digit == d)
+        for d in (True, False)
     ]
     assert abs(shares[0] - shares[1]).max() < 0.05
 
@@ -97,7 +100,7 @@ def test_the_loss_reads_the_assistant_alone(tokenizers):
         whole = text_of(ids)
         assert text_of(ids[read]) == whole.split("<|assistant|>")[1].split("<|end|>")[0] + "<|end|>"
     again = chats.batch(0)
-    assert torch.equal(again[0], x) and not torch.equal(chats.batch(1)[1][:1, :5], y[:1, :5]) or x.shape == x.shape
+    assert (torch.equal(again[0], x) and not torch.equal(chats.batch(1)[1][:1, :5], y[:1, :5])) or x.shape == x.shape
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
@@ -120,5 +123,8 @@ def test_a_killed_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     assert resumed == whole
     losses = [row["value"] for row in whole if row["what"] == "loss" and row["model"] == "base"]
     assert losses[-1] < losses[0] < math.log(2500)
-    a, b = (store.read_tensors(next((tmp_path / name / "train_organism").glob("*/provenance.json")).parent) for name in ("whole", "resumed"))
+    a, b = (
+        store.read_tensors(next((tmp_path / name / "train_organism").glob("*/provenance.json")).parent)
+        for name in ("whole", "resumed")
+    )
     assert all(torch.equal(a[key], b[key]) for key in a) and a["base.model.norm.weight"].dtype == torch.bfloat16
