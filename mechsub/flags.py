@@ -21,7 +21,10 @@ NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0
 
 _WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_RESERVED = {"out", "executor", "workers", "cells", "rerun", "dry_run", "debug", "quiet", "help"}
+_RESERVED = {
+    "out": "artifacts", "executor": "local", "workers": None, "cells": None,
+    "rerun": False, "dry_run": False, "debug": False, "quiet": False,
+}  # fmt: skip
 
 
 def option(default, help: str, *, display: bool = False) -> Any:
@@ -49,6 +52,11 @@ def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[arg
     if unknown:
         refuse(_unknown(unknown, parser))
     values, display = {}, {}
+    for name, default in _RESERVED.items():
+        given = getattr(options, name)
+        if given and len(given) > 1:
+            refuse(f"{_flag(name)} is given twice")
+        setattr(options, name, given[0] if given else default)
     try:
         options.workers = None if options.workers is None else _read(Count, options.workers)
     except ValueError as error:
@@ -77,21 +85,23 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
     parser.error = refuse
     for field in fields:
         _add_field(parser, field, hints[field.name])
-    parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
+    once = {"action": "append"}  # all that is given, so that a second time is seen
+    switch = {"action": "append_const", "const": True}
+    parser.add_argument("--out", **once, metavar="DIR", help="root of the results (default: artifacts)")
     where = "where cells run (default: local); slurm submits them as a job array, set up by SBATCH_ variables"
-    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help=where)
+    parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)
     several = "cells that run at a time, each in a process of its own (default: 1, in this process; slurm: no limit)"
-    parser.add_argument("--workers", metavar="N", help=several)
-    parser.add_argument("--cells", metavar="FILE", help=argparse.SUPPRESS)  # for workers, see mechsub.executor
-    parser.add_argument("--rerun", action="store_true", help="recompute cells that are stored")
-    parser.add_argument("--dry-run", action="store_true", help="print the cells and their status; run nothing")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a failed run")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--workers", **once, metavar="N", help=several)
+    parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # for workers, see mechsub.executor
+    parser.add_argument("--rerun", **switch, help="recompute cells that are stored")
+    parser.add_argument("--dry-run", **switch, help="print the cells and their status; run nothing")
+    parser.add_argument("--debug", **switch, help="show the traceback of a failed run")
+    parser.add_argument("--quiet", **switch, help="no progress bar")
     return parser
 
 
 def _add_field(parser: argparse.ArgumentParser, field, hint) -> None:
-    if field.default is dataclasses.MISSING or field.name in _RESERVED:
+    if field.default is dataclasses.MISSING or field.name in {*_RESERVED, "help"}:
         raise TypeError(f"Config.{field.name} needs a default and a name that is not a reserved flag")
     default = " ".join(_text(value) for value in default_values(field))
     text = f"{field.metadata.get('help', '')} (default: {default})".strip()

@@ -61,7 +61,9 @@ def main(Config, run, plot, table=None, argv=None) -> None:
     run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and, for what
     a reader must know about their making, {"provenance": {...}}. It may also choose by cfg and return one of several
     generators of its module, so that a cell does not depend on the code of the others. A Config may have a method
-    check(**display), which raises ValueError for display options that do not fit.
+    check(**display), which raises ValueError for display options that do not fit. The module of `run` may have a
+    function check(cfg), which raises ValueError for a cell that is not to be made, on this machine or at all: it is
+    asked before anything runs, and is no part of the fingerprint.
     plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
     """
     module = sys.modules[run.__module__]
@@ -229,14 +231,21 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
     folder = next(iter(grid)).parent
     store.clean(folder)
     for cell, cfg in grid.items():
-        status = _status(cell, cfg, job)
+        # In this order: what another process stores in between is stored, or made, and in no case to be made again.
+        before, status = store.made(cell), _status(cell, cfg, job)
         if status == "missing" or options.rerun:
-            wanted[cell] = store.made(cell)
+            wanted[cell] = before
         elif status == "damaged":
             store.checked(cell)
         elif status == "stale":
             stale.append(cell.name)
             print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
+    if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
+        try:
+            for cell in wanted:
+                _check(grid[cell], job)
+        except ValueError as error:
+            _stop(str(error), 2)
     with _no_empty(folder):
         try:
             executor.run(
@@ -286,11 +295,11 @@ def stored_cell(module, cfg) -> Path:
     defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
     cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
     theirs = {**job, "run": module.run, "source": source}
-    status = _status(cell, cfg, theirs)
+    before, status = store.made(cell), _status(cell, cfg, theirs)
     if status == "missing":
         with _no_empty(cell.parent):
             store.clean(cell.parent)
-            _make(cell, cfg, theirs, store.made(cell))
+            _make(cell, cfg, theirs, before)
         status = _status(cell, cfg, theirs)
     if status != "stored":
         flags = {name: value for name, value in _config(cfg).items() if value != defaults[name]}
@@ -300,9 +309,17 @@ def stored_cell(module, cfg) -> Path:
     return cell
 
 
+def _check(cfg, job: Mapping) -> None:
+    """Ask the study whether this cell may be made."""
+    check = getattr(sys.modules[job["run"].__module__], "check", None)
+    if check is not None:
+        check(cfg)
+
+
 def _run_cell(cell: Path, cfg, job: Mapping, check: Callable[[], None]) -> None:
     from mechsub import provenance
 
+    _check(cfg, job)
     started, config = time.perf_counter(), _config(cfg)
     outer = _session.get("made_from")
     _session["made_from"] = made_from = {}

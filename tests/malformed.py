@@ -154,6 +154,8 @@ def reserved_misuse():
             ["--executor", "no-such"], ["--executor="], ["--executor", "\x1b[31m"], ["--help=1"],
             ["--out="], ["--out", ""], ["--out"], ["--out", "/proc/x"], ["--out", "/proc/self/mem"],
             ["--out", "/dev/null"], ["--out", "/sys/x"], ["--out", "{place}/file"], ["--out", "{place}/file/below/it"],
+            ["--out", "a", "--out", "b"], ["--out=a", "--quiet", "--out=a"], ["--rerun", "--rerun"],
+            ["--executor", "local", "--executor", "slurm"], ["--workers", "1", "--workers", "2"],
             ["--out", "a" * 300], ["--out", "{place}/" + "b/" * 3000], ["--out", "/proc/self/fd/0/x"],
         ]
     )  # fmt: skip

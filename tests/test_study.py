@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import fingerprint, flags, study
+from mechsub import fingerprint, flags, store, study
 
 ROOT = Path(study.__file__).parents[1]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
@@ -274,8 +274,6 @@ def test_a_run_that_chooses_depends_on_its_choice_alone(tiny, capsys):
 
 
 def test_a_cell_made_from_another_is_stale_when_that_one_was_made_anew(tmp_path):
-    from mechsub import store
-
     first, second = tmp_path / "a" / "default", tmp_path / "b" / "default"
     store.write_cell(first, [{"v": 1}], {"fingerprint": "f", "config": {}})
     made = {"fingerprint": "f", "config": {}, "made_from": {"a/default": store.sums(first)}}
@@ -283,6 +281,32 @@ def test_a_cell_made_from_another_is_stale_when_that_one_was_made_anew(tmp_path)
     assert store.cell_status(second, "f", {}) == "stored"
     store.write_cell(first, [{"v": 3}], {"fingerprint": "f", "config": {}})
     assert store.cell_status(second, "f", {}) == "stale"
+
+
+def test_a_cell_that_another_process_stores_while_it_is_looked_at_is_not_made_again(tiny, monkeypatch):
+    look = store.cell_status
+
+    def and_then_it_is_stored(cell, fingerprint, config):
+        status = look(cell, fingerprint, config)
+        if status == "missing":
+            rows = [{**config, "member": 0, "cka": 1.0}]
+            store.write_cell(cell, rows, {"fingerprint": fingerprint, "config": config})
+        return status
+
+    monkeypatch.setattr(store, "cell_status", and_then_it_is_stored)
+    tiny()
+    assert tiny.runs() == 0
+
+
+def test_a_config_that_its_module_refuses_is_not_started_and_does_not_make_cells_stale(tiny, capsys):
+    tiny("--n-seeds", "3")
+    refusal = 'def check(cfg):\n    if cfg.n_seeds > 2:\n        raise ValueError("too many")'
+    tiny.edit("def rows_of", f"{refusal}\n\n\ndef rows_of")
+    assert _stops(tiny, capsys, 2, "--n-seeds", "2", "4") == "error: too many\n" and tiny.runs() == 1
+    tiny("--n-seeds", "3")  # what is stored is read
+    tiny("--n-seeds", "4", "--dry-run")
+    assert capsys.readouterr().out.endswith("missing artifacts/tiny/n_seeds=4\n") and tiny.runs() == 1
+    _stops(tiny, capsys, 2, "--n-seeds", "3", "--rerun")
 
 
 def test_stale_cell_is_used_said_and_recomputed_only_on_rerun(tiny, capsys):
@@ -361,7 +385,8 @@ BAD = """--n-seeds 0|--n-seeds -5|--n-seeds 2.5|--n-seeds abc|--n-seeds nan|--n-
 --lr 0x1|--lr 0.1 1e-1|--lr=|--decay -1|--offset 1.0|--offset \u0661|--shift nan|--tied maybe|--tied True
 --loss kll|--loss KL|--metric l2|--metric cka cka|--model=|--model a\x00b|--model a\nb|--n_seeds 3|--n-seed 3
 --typo|--lr 1 --lr 2|stray|-x|--executor Slurm|--executor k8s|--rerun=1|--out|--out=|--out counterfile/below
---workers 0|--workers two
+--workers 0|--workers two|--workers 1 --workers 2|--out a --out b|--out=a --out=a|--rerun --rerun
+--executor local --executor local|--cells a --cells a
 --out counterfile|--out /proc/mechsub|--fail no error no|--model \udcff"""
 
 

@@ -1,0 +1,28 @@
+"""What a toy needs of memory, to refuse what cannot fit before anything is made. No part of what makes a number."""
+
+N_IMAGES = 60_000  # of the training sets, and drawn where a study has no n_samples
+_TEST_BATCH = 1_000  # images a forward pass of all members
+_LAYER = 10_000  # bytes that the modules and hooks of a layer take, however narrow (measured: 10.1 kB)
+
+
+def refuse_too_large(cfg, models: int) -> None:
+    """Raise for a Config whose toys are larger than the memory that is free; `models` are held at once at the end."""
+    from mechsub import memory
+
+    what = f"{cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} neurons and {cfg.n_aux} auxiliary logits"
+    memory.refuse_beyond(least_bytes(cfg, models), what, "use fewer or smaller ones")
+
+
+def least_bytes(cfg, models: int) -> int:
+    """A lower bound: the weights of all models, and the larger of what training and testing hold beside them.
+
+    Training: of one member, the inputs and the teacher's logits, a gradient and two moments of Adam, and the hidden
+    states of a batch, in the smaller of the two precisions. Testing: the logits of a batch, of all members.
+    """
+    samples = getattr(cfg, "n_samples", N_IMAGES)
+    d_vocab = getattr(cfg, "n_classes", 10) + cfg.n_aux
+    weights = cfg.d_model * (784 + (cfg.n_layers - 1) * cfg.d_model + d_vocab)
+    batch = min(getattr(cfg, "batch_size", 1024), samples)
+    training = samples * (784 * 2 + d_vocab * 4) + 3 * weights * 4 + batch * cfg.n_layers * cfg.d_model * 2
+    testing = cfg.n_seeds * _TEST_BATCH * (cfg.d_model + d_vocab) * 4
+    return models * (cfg.n_seeds * weights * 4 + cfg.n_layers * _LAYER) + max(training, testing)
