@@ -1,6 +1,6 @@
 """Does the same command give the same bytes, and what changes the numbers, by how much?
 
-    python benchmarks/reproducibility.py [repeats fingerprints published additions] [--runs 20]
+    python benchmarks/reproducibility.py [repeats fingerprints published additions] [--runs 20] [--studies NAME ...]
 
 * repeats: three studies, each in both precisions, run 20 times in fresh processes (two at a time, so that their threads
   meet other work): records and tensors must be the same bytes;
@@ -32,7 +32,7 @@ SMALL = {
     "hidden_alignment": {**TOY, "n_images": 60, "n_steps": 1},
     "token_entanglement": {"n_animals": 10, "n_partners": 40, "n_wordings": 2, "n_subset": 20, "n_permutations": 99},
 }
-SETS = [(study, precision) for study in SMALL for precision in ("fp32", "bf16")]
+PRECISIONS = ("fp32", "bf16")
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 ELSEWHERE = {
     "1 thread": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -46,10 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="repeats, fingerprints, published, additions (default: all)")
     parser.add_argument("--runs", type=int, default=20, help="of every command in repeats")
+    parser.add_argument("--studies", nargs="+", choices=SMALL, default=list(SMALL), help="in repeats and fingerprints")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="in repeats")
     args = parser.parse_args()
     parts = {
-        "repeats": lambda work: print_repeats(work, args.runs),
-        "fingerprints": print_fingerprints,
+        "repeats": lambda work: print_repeats(work, args.studies, args.precisions, args.runs),
+        "fingerprints": lambda work: print_fingerprints(work, args.studies),
         "published": print_published,
         "additions": print_additions,
     }
@@ -146,9 +148,9 @@ def said(this: Path, that: Path, show: int = 4) -> str:
 # The parts.
 
 
-def print_repeats(work: Path, n: int) -> None:
+def print_repeats(work: Path, studies: Iterable[str], precisions: Iterable[str], n: int) -> None:
     print(f"the same command, {n} fresh processes, two at a time:")
-    for study, precision in SETS:
+    for study, precision in itertools.product(studies, precisions):
         found = repeated(study, words(study, work, precision=precision), n, work / f"{study}-{precision}-repeats")
         same = max(map(found.count, found))
         print(f"  {study}, {precision}: {same} of {n} byte-identical ({sum(map(len, found[0]))} bytes)", flush=True)
@@ -167,9 +169,9 @@ def repeated(study: str, flags: list[str], n: int, folder: Path) -> list[tuple[b
         return list(pool.map(once, range(n)))
 
 
-def print_fingerprints(work: Path) -> None:
+def print_fingerprints(work: Path, studies: Iterable[str]) -> None:
     print("the same command elsewhere, against 2 threads and all instructions:")
-    for study, precision in SETS:
+    for study, precision in itertools.product(studies, PRECISIONS):
         flags, out = words(study, work, precision=precision), work / precision
         plain = run(study, flags, out / "plain")[0]
         for name, changed in ELSEWHERE.items():
