@@ -20,6 +20,7 @@ _MODULES = (
     "language",
     "lease",
     "lens",
+    "memory",
     "mlp",
     "noise",
     "plot",

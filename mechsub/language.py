@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from io import StringIO
 from math import prod
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechsub import store
+from mechsub import memory, store
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -89,6 +90,30 @@ def load_language_model(
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
     return model
+
+
+def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
+    """Raise ModelUnavailable for a folder that loads and is not what is meant, or is refused late; other names pass.
+
+    An adapter, with or without its base; inner widths of which Hugging Face makes room before it compares them; weights
+    that hold NaN, which would be seen in the first record; more than a container's or a job's memory. Studies ask
+    before they run; it is no part of load_language_model, whose text is that of stored cells.
+    """
+    if not os.path.isdir(name):
+        return
+    folder = Path(name)
+    if (folder / "adapter_config.json").exists():
+        raise ModelUnavailable(
+            f"{name} holds an adapter (adapter_config.json), and what its weights are depends on the packages that are "
+            "installed; merge it into its base (merge_and_unload of peft) and save that in a folder of its own"
+        )
+    _check_folder(_Found(folder, None, {}), name)
+    _check_sizes(folder, name)
+    _check_inner_widths(folder, name)
+    _check_job_memory(folder, name, dtype)
+    for path in _weight_files(folder):
+        if key := _not_finite(path, path.stat().st_mtime_ns):
+            raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
 
 
 def model_source(model: Any) -> dict:
@@ -335,6 +360,41 @@ def _check_sizes(folder: Path, name: str) -> None:
             raise ModelUnavailable(
                 f"{name} cannot be loaded: {path} says {field} = {str(value)[:40]!r}, which its weights do not fit"
             )
+
+
+def _check_inner_widths(folder: Path, name: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    most = max((size for file in _weight_files(folder) for shape in _shapes(file) for size in shape), default=0)
+    for part in (config, config.get("text_config") or {}):
+        for field in ("intermediate_size", "n_inner", "head_dim"):
+            value = part.get(field)
+            if value is not None and (not isinstance(value, int) or not 1 <= value <= most):
+                raise ModelUnavailable(
+                    f"{name} cannot be loaded: {folder / 'config.json'} says {field} = {str(value)[:40]!r}, which its "
+                    "weights do not fit"
+                )
+
+
+def _check_job_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
+    needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
+    if problem := memory.shortage(needed):
+        kind = str(dtype).removeprefix("torch.")
+        raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
+
+
+@cache
+def _not_finite(path: Path, modified: int) -> str | None:
+    """The first tensor of a safetensors file with NaN or infinity; looked for once for every state of the file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():
+            value = file.get_tensor(key)
+            if value.is_floating_point() and value.numel():
+                low, high = torch.aminmax(value if value.itemsize > 1 else value.float())
+                if not (torch.isfinite(low) and torch.isfinite(high)):
+                    return key
+    return None
 
 
 def _n_values(path: Path) -> int:

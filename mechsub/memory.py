@@ -17,14 +17,18 @@ def free_bytes() -> int | None:
     return min((value for value in free if value is not None), default=None)
 
 
-def refuse_beyond(needed: float, what: str, remedy: str) -> None:
-    """Raise for what cannot fit: it would take minutes to find out, or the system would end the process."""
+def shortage(needed: int | float) -> str:
+    """ "more than 50 GiB are needed, and 20 GiB are free", or nothing where the memory is enough or not known.
+
+    To be asked before anything is made: the system takes minutes to run out of memory, and then ends the process
+    without a word.
+    """
     free = free_bytes()
-    if free is not None and needed > free:
-        raise ValueError(f"{what} need more than {_gib(needed)}, and {_gib(free)} are free; {remedy}")
+    fits = free is None or needed <= free
+    return "" if fits else f"more than {_gib(needed)} are needed, and {_gib(free)} are free"
 
 
-def _gib(n: float) -> str:
+def _gib(n: int | float) -> str:
     return f"{n / 2**30:.3g} GiB"
 
 

@@ -62,8 +62,8 @@ def main(Config, run, plot, table=None, argv=None) -> None:
     a reader must know about their making, {"provenance": {...}}. It may also choose by cfg and return one of several
     generators of its module, so that a cell does not depend on the code of the others. A Config may have a method
     check(**display), which raises ValueError for display options that do not fit. The module of `run` may have a
-    function check(cfg), which raises ValueError for a cell that is not to be made, on this machine or at all: it is
-    asked before anything runs, and is no part of the fingerprint.
+    function check(cfg), which raises for a cell that is not to be made, on this machine or at all (ValueError: a bad
+    option). It is asked before anything runs, and is no part of the fingerprint.
     plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
     """
     module = sys.modules[run.__module__]
@@ -241,11 +241,12 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
             stale.append(cell.name)
             print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
     if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
-        try:
-            for cell in wanted:
-                _check(grid[cell], job)
-        except ValueError as error:
-            _stop(str(error), 2)
+        for cell in wanted:
+            with part(f"cell {cell}"):
+                try:
+                    _check(grid[cell], job)
+                except ValueError as error:
+                    _stop(str(error), 2)
     with _no_empty(folder):
         try:
             executor.run(

@@ -1,5 +1,6 @@
 """A language model with the words and stored matrices of `studies.token_entanglement`, and its states by layer."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -76,6 +77,16 @@ def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0,
             finished += len(some)
             study.progress(done[0] + (done[1] - done[0]) * finished / len(prompts), "states")
     return out
+
+
+def check_model(cfg) -> None:
+    """Raise for a folder that should not be loaded, before anything is: see mechsub.language.check_folder."""
+    if os.path.isdir(cfg.model):  # else nothing is to be imported for it
+        import torch
+
+        from mechsub import language
+
+        language.check_folder(cfg.model, {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype])
 
 
 def provenance(found: Prompted) -> dict:

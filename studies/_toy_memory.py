@@ -9,8 +9,11 @@ def refuse_too_large(cfg, models: int) -> None:
     """Raise for a Config whose toys are larger than the memory that is free; `models` are held at once at the end."""
     from mechsub import memory
 
-    what = f"{cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} neurons and {cfg.n_aux} auxiliary logits"
-    memory.refuse_beyond(least_bytes(cfg, models), what, "use fewer or smaller ones")
+    if problem := memory.shortage(least_bytes(cfg, models)):
+        raise ValueError(
+            f"{problem}, for {cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} neurons and {cfg.n_aux} "
+            "auxiliary logits; use fewer or smaller ones"
+        )
 
 
 def least_bytes(cfg, models: int) -> int:

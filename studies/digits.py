@@ -35,6 +35,12 @@ class Config:
     seed: study.Index = study.option(0, "of relabellings and resamples")
 
 
+def check(cfg: Config) -> None:
+    from studies import _prompted
+
+    _prompted.check_model(cfg)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import store
     from studies import token_entanglement as te

@@ -108,6 +108,15 @@ class Config:
             raise ValueError("--metric of a language model is debiased_cka or cosine")
 
 
+def check(cfg: Config) -> None:
+    from studies import _prompted, _toy_memory
+
+    if cfg.model == "toy":
+        _toy_memory.refuse_too_large(cfg, models=3 + (len(ARMS) + cfg.cross_all) * cfg.n_steps)
+    else:
+        _prompted.check_model(cfg)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
 

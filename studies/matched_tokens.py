@@ -37,6 +37,12 @@ class Config:
     seed: study.Index = study.option(0, "of shuffles and resamples")
 
 
+def check(cfg: Config) -> None:
+    from studies import _prompted
+
+    _prompted.check_model(cfg)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     import torch
 

@@ -60,6 +60,13 @@ class Config:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
+def check(cfg: Config) -> None:
+    from studies import _toy_memory
+
+    # References and teacher; two starts with exchanged heads; students.
+    _toy_memory.refuse_too_large(cfg, models=3 + 2 + 6)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation
     from studies import _toy_students as toys

@@ -42,6 +42,12 @@ def check_classes(n: int) -> None:
         raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {n}: one class is right by chance")
 
 
+def check(cfg: Config) -> None:
+    from studies import _toy_memory
+
+    _toy_memory.refuse_too_large(cfg, models=2)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
     from studies import _toy_students as toys

@@ -37,6 +37,7 @@ KINDS = {
 SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief", "brief_candidates")
 DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
 N_WORDINGS = 5  # of mechsub.prompts.WORDINGS, whose import would cost every --help seconds
+FEWEST = 8  # animals or numbers: of 4, every 64th resample holds one alone; of 8, every two-millionth
 BEST_OF = 10
 SHOWN = 30  # rows and columns of the interaction that the figure shows
 TWICE = log(2)
@@ -66,6 +67,17 @@ class Config:
             raise ValueError(f"--n-wordings can be at most {N_WORDINGS}")
         if self.n_animals in (1, 2, 3) or self.n_partners in (1, 2, 3):
             raise ValueError("--n-animals and --n-partners must be 0 (all) or at least 4: an interaction needs both")
+
+
+def check(cfg: Config) -> None:
+    """After hours, a resample of so few would hold one word alone, whose interaction is constant."""
+    from studies import _prompted
+
+    if 0 < min(cfg.n_animals or FEWEST, cfg.n_partners or FEWEST) < FEWEST:
+        raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
+    if cfg.n_wordings > 1 and cfg.n_subset < 2 * FEWEST:
+        raise ValueError(f"--n-subset must be at least {2 * FEWEST}, for {FEWEST} animals that can be resampled")
+    _prompted.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -104,6 +104,15 @@ class Config:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
+def check(cfg: Config) -> None:
+    from studies import _prompted, _toy_memory
+
+    if cfg.model == "toy":
+        _toy_memory.refuse_too_large(cfg, models=3 + 2)  # references and teacher, students
+    else:
+        _prompted.check_model(cfg)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
 

@@ -162,7 +162,8 @@ def _model_folder(case: dict, materials: Path, folder: Path) -> Iterator[Callabl
     (model / "evil.py").write_text("open('was_run', 'w')\n")
     spoil(model / case["name"], case["damage"])
     with patch.dict(os.environ, {"MECHSUB_CACHE": str(folder)}):
-        yield lambda: language.load_language_model(language.DEFAULT if known else str(model))
+        name = language.DEFAULT if known else str(model)
+        yield lambda: (language.check_folder(name), language.load_language_model(name))
 
 
 @contextlib.contextmanager
@@ -270,6 +271,15 @@ def _set(path: Path, damage: dict) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage["keys"]}))
 
 
+def _fill(path: Path, damage: dict) -> None:
+    """One value of one tensor."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = float(damage["value"])
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def _index(path: Path, damage: dict) -> None:
     path.with_name("model.safetensors").rename(path.with_name("real.safetensors"))
     path.write_text(json.dumps(damage["json"]))
@@ -312,6 +322,7 @@ REWRITES = {
     "patch": _patch,
     "header": _header,
     "set": _set,
+    "fill": _fill,
     "index": _index,
     "pickle": _pickle,
     "pickled weights": _pickled_weights,

@@ -250,12 +250,12 @@ def _not_zeros(damage: dict) -> bool:
 
 SETTINGS = {
     "hidden_size": (10**9, 10**15, 0, -32, 33, 31, "32", 3.5, None, [32]),
-    "intermediate_size": (10**9, -1, 63, "64", None),
+    "intermediate_size": (10**9, 10**6, -1, 63, "64", None),
     "num_hidden_layers": (10**9, 10**6, 50, 4, 2, 1, 0, -1, "three", None),
     "num_attention_heads": (10**9, 0, -4, 5, "4", None),
     "num_key_value_heads": (10**9, 0, -2, 3, "2", 1),
     "vocab_size": (10**9, 10**12, 0, -1, 100, None, "many"),
-    "head_dim": (10**9, 0, -8, 16, "8"),
+    "head_dim": (10**9, 10**6, 0, -8, 16, "8"),
     "hidden_act": ("no_such", "__import__('os')", 5),
     "model_type": ("bert", "no_such_type", "", 5, None, ["llama"]),
     "rope_parameters": ({"rope_type": "no_such"}, "default", [1]),
@@ -300,6 +300,8 @@ def model_folders():
             lambda damage: st.sampled_from([("config.json", damage), ("tokenizer.json", damage)])
         ),
         st.just(("model.safetensors", {"do": "pickle"})),
+        st.just(("adapter_config.json", {"do": "write", "hex": b'{"base_model_name_or_path": "x"}'.hex()})),
+        st.sampled_from(["nan", "inf", "-inf"]).map(lambda v: ("model.safetensors", {"do": "fill", "value": v})),
     )
     return cases.map(lambda case: {"kind": "model folder", "name": case[0], "damage": case[1]})
 

@@ -12,7 +12,7 @@ from mechsub import prompts, store
 from studies import token_entanglement as study_of
 
 ROOT = Path(__file__).parent.parent
-SMALL = "--n-animals 12 --n-partners 30 --n-wordings 2 --n-subset 12 --n-permutations 19".split()
+SMALL = "--n-animals 12 --n-partners 30 --n-wordings 2 --n-subset 16 --n-permutations 19".split()
 
 
 def command(*arguments):
@@ -36,7 +36,7 @@ def test_a_small_run_stores_both_directions_with_their_nulls(stored):
     cell, done = stored
     tensors, records = store.read_tensors(cell), store.read_records(cell)
     assert tensors["number_to_animal"].shape == (30, 12) and tensors["animal_to_number"].shape == (12, 30)
-    assert tensors["number_to_animal_dates"].shape == (4, 12, 12)  # this template has a date
+    assert tensors["number_to_animal_dates"].shape == (4, 16, 12)  # this template has a date
     assert (tensors["number_to_animal"] < 0).all()
     kinds = {record["kind"] for record in records}
     assert kinds >= {"animal", "partner", "baseline", "share", "test", "pair"}
@@ -77,6 +77,9 @@ def test_numbers_are_scored_with_and_without_a_space(stored, tmp_path):
     [
         (["--n-wordings", "9"], 2, "at most 5"),
         (["--n-animals", "2"], 2, "at least 4"),
+        (["--n-animals", "7"], 2, "at least 8"),
+        (["--n-partners", "4"], 2, "at least 8"),
+        (["--n-subset", "15"], 2, "at least 16"),
         (["--family", "fruits"], 2, "not one of"),
         (["--model", "./no_such_folder"], 1, "neither a folder nor a Hugging Face id"),
     ],
