@@ -92,7 +92,7 @@ def process_outcome(case: dict, place: Path, *, dry: bool = True) -> Outcome:
     command = [sys.executable, "-m", f"studies.{case['study']}", *arguments(case, place, dry=dry)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     before, started = listing(place), time.perf_counter()
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, input=b"y\n" * 9, timeout=120)
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, input=b"y\n" * 9, timeout=600)
     seconds = time.perf_counter() - started
     touched = sorted(set(before.items()) ^ set(listing(place).items()))
     return Outcome(done.returncode, done.stderr.decode(errors="backslashreplace"), seconds, touched)

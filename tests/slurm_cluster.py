@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+PATIENCE = 120  # seconds until a daemon is given up
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONF = """
 ClusterName=mechsub
@@ -73,9 +74,11 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             log = open(folder / f"{name}.out", "wb")
             daemons.append(subprocess.Popen([_which(name), *arguments], env=environment, stdout=log, stderr=log))
             if name == "munged":
-                _until((folder / "munge.socket").exists, 10)
-        _until(lambda: _says(["sinfo", "-h", "-o", "%T"], environment) == "idle", 30)
+                _until((folder / "munge.socket").exists)
+        _until(lambda: _says(["sinfo", "-h", "-o", "%T"], environment) == "idle")
         yield environment
+        _says(["scancel", "--full", "--user=root"], environment)
+        _until(lambda: not _says(["squeue", "-h"], environment))  # else their processes outlive the daemons
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -89,10 +92,10 @@ def _says(command: list[str], environment: dict[str, str]) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip()
 
 
-def _until(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def _until(condition) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
         time.sleep(0.1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 300  # seconds until a test gives up: a loaded machine takes long, and only what fails waits as long
 SOURCE = '''"""Is the tiny study run?"""
 
 import os
@@ -38,7 +39,7 @@ def run(cfg):
     first = not starts.exists()
     with open(starts, "a") as file:
         file.write(f"{os.getpid()}\\n")
-    for _ in range(6000 * (first and cfg.number < cfg.hang)):
+    for _ in range(30000 * (first and cfg.number < cfg.hang)):
         time.sleep(0.02 * (not Path("go").exists()))
     if cfg.number == 1 and cfg.one == "fail":
         print("a warning", file=sys.stderr)
@@ -76,17 +77,25 @@ class Sweep:
         (folder / "studies" / "tiny.py").write_text(SOURCE)
         path = os.pathsep.join([str(folder), str(ROOT)])
         self.environment = {**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        self.started: list[subprocess.Popen] = []
 
     def start(self, *argv: str, module: str = "studies.tiny", **options) -> subprocess.Popen:
         command, pipe = [sys.executable, "-m", module, *argv], subprocess.PIPE
         # A test run in the background of a shell ignores SIGINT, and its children would too.
         heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         options = {"stdout": pipe, "stderr": pipe, "text": True, "preexec_fn": heed, **options}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **options)
+        self.started.append(subprocess.Popen(command, cwd=self.folder, env=self.environment, **options))
+        return self.started[-1]
 
     def run(self, *argv: str, code: int = 0, **options) -> tuple[str, str]:
         """What a command says on stdout and stderr, after it ended with the code expected."""
         return ends(self.start(*argv, **options), code)
+
+    def close(self) -> None:
+        """End what a test that failed left running."""
+        for process in self.started:
+            process.kill()
+            process.wait()
 
     def starts(self, number: int) -> list[int]:
         """Processes that began to make a cell."""
@@ -101,12 +110,12 @@ class Sweep:
 
 
 def ends(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, errors
     return output, errors
 
 
-def wait(condition, process: subprocess.Popen | None = None, seconds: float = 30) -> None:
+def wait(condition, process: subprocess.Popen | None = None, seconds: float = PATIENCE) -> None:
     """Wait for a condition that a process brings about."""
     deadline = time.monotonic() + seconds
     while not condition():

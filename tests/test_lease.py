@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -11,12 +12,12 @@ from sweep import ROOT, ends, wait
 from mechsub import lease, store
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from mechsub import lease
 with lease.hold(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
 """
 # Six processes try at once to take the lease; who has it keeps it until all have tried.
 RACE = """
@@ -50,13 +51,13 @@ def _python(code, *argv):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, argv)], env=environment, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, "-c", code, *map(str, argv)], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
 
 
 def _dead_process(cell):
     """Leave the lease of a process that was killed."""
-    process = _python(HOLD, cell, 60)
+    process = _python(HOLD, cell)
     assert process.stdout.readline() == "held\n"
     process.kill()
     return process
@@ -76,22 +77,22 @@ def cell(tmp_path):
 
 
 def test_a_second_process_waits_for_the_first(cell):
-    process = _python(HOLD, cell, 0.4)
+    process = _python(HOLD, cell)
     assert process.stdout.readline() == "held\n"
     assert lease.held(cell) == f"process {process.pid} on {os.uname().nodename}"
     with pytest.raises(lease.Lost), lease.hold(cell, wait=False):
         pass
+    threading.Timer(0.2, process.stdin.close).start()
     with lease.hold(cell) as check:
         check()
-        assert process.wait(5) == 0
+        assert process.wait() == 0
     assert lease.held(cell) is None and os.listdir(cell.parent) == []
 
 
 def test_a_killed_holder_is_replaced_at_once_even_while_it_is_a_zombie(cell):
     process = _dead_process(cell)
-    started = time.monotonic()
-    with lease.hold(cell):
-        assert time.monotonic() - started < lease.BEAT
+    with lease.hold(cell, wait=False):
+        pass
     ends(process, -9)
     assert os.listdir(cell.parent) == []
 
@@ -121,11 +122,11 @@ def test_another_machines_lease_stands_while_it_beats_and_falls_when_it_is_silen
     path = _foreign(cell)
     for skew in (-86400, 0, 86400, 86401, 86402):  # whatever its clock says
         os.utime(path, (time.time() + skew, time.time() + skew))
+        seen = time.monotonic()
         assert lease.held(cell) == "process 12 on elsewhere"
         time.sleep(0.15)
-    started = time.monotonic()
     with lease.hold(cell) as check:
-        assert 0.1 < time.monotonic() - started < 5
+        assert time.monotonic() - seen > 0.3
         check()
     assert os.listdir(cell.parent) == []
 

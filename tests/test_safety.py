@@ -15,7 +15,7 @@ import bad_runs
 import malformed
 import probe_study
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mechsub import data, language, plot, store, study
@@ -177,7 +177,9 @@ def test_a_zip_bomb_takes_no_memory(tmp_path):
 # Paths.
 
 
-@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@settings(
+    max_examples=300, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(st.dictionaries(st.sampled_from("abc"), st.text(min_size=1) | st.sampled_from(["..", "../x", "/etc", "a\0b"])))
 def test_values_are_one_component_of_a_path(values):
     name = store.cell_name(values, dict.fromkeys("abc"))

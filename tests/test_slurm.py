@@ -27,6 +27,7 @@ def cluster(tmp_path_factory):
 def sweep(tmp_path, cluster):
     sweep = Sweep(tmp_path, cluster)
     yield sweep
+    sweep.close()
     for job in sweep.cells.glob(".slurm-*.job"):
         _says(sweep, "scancel", "-n", job.name)
 

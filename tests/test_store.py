@@ -206,7 +206,7 @@ for number in range(100):
         rows = store.read_records(cell)
         assert len({row["v"] for row in rows}) == 1
         seen.add(rows[0]["v"])
-    assert writer.returncode == 0 and len(seen) > 10
+    assert writer.returncode == 0 and len(seen) > 1
 
 
 # Faults of the file system.
