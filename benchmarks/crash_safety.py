@@ -9,7 +9,7 @@ A sweep of four cells (records and a matrix each) is killed with SIGKILL
 
 and run again. Then two, and four, sweeps run at once on one store, untouched or with one of them killed. Every process
 is a real one, forked from this. Exit code 1 if anything is torn, lost, different, left behind, or made more often than
-it must be: once, and once more for each kill.
+it must be: once, and once more for each kill. At full length, also how soon a dead process's lease is taken over.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
-from mechsub import audit, plot, store, study
+from mechsub import audit, lease, plot, store, study
 
 SOURCE = '''
 import os
@@ -159,7 +159,7 @@ def _killed(place: Store, wanted: dict[str, bytes], child: int, extra: list[str]
 
 def _trials(tiny, wanted, name: str, n: int, one) -> Counter:
     """Run `one(place, number, counts)` on n new stores, and print what was counted."""
-    counts, started = Counter(), time.perf_counter()
+    counts, started = Counter(trials=0), time.perf_counter()
     for number in range(n):
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             one(Store(Path(folder), tiny), number, counts)
@@ -168,6 +168,30 @@ def _trials(tiny, wanted, name: str, n: int, one) -> Counter:
     faults = ", ".join(f"{key}: {value}" for key, value in counts.items())
     print(f"{name}: {trials} trials{killed}; {faults} ({seconds:.0f} s)", flush=True)
     return counts
+
+
+def print_takeover() -> None:
+    """Seconds from the death of a lease's holder until another process has the lease."""
+    found = {}
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        cell = Path(folder) / "study" / "cell"
+        ready, tell = os.pipe()
+        if not (child := os.fork()):
+            with lease.hold(cell):
+                os.write(tell, b"x")
+                time.sleep(600)
+        os.read(ready, 1)
+        os.kill(child, signal.SIGKILL)
+        started = time.perf_counter()
+        with lease.hold(cell):
+            found["of this machine"] = time.perf_counter() - started
+        _wait(child)
+        (cell.parent / lease.FOLDER).mkdir(parents=True, exist_ok=True)
+        (cell.parent / lease.FOLDER / f"{cell.name}.1").write_text("0123456789ab-0000-12-34 process 12 on elsewhere x")
+        started = time.perf_counter()
+        with lease.hold(cell):
+            found["of another machine"] = time.perf_counter() - started
+    print("a dead holder's lease is taken over after:", *(f"{found[who]:.2f} s {who};" for who in found))
 
 
 def main() -> int:
@@ -222,6 +246,8 @@ def main() -> int:
             _wait(place.start())
             _judge(place, wanted, CELLS + (codes[0] != 0), counts)
 
+        if options.kills + options.shared >= 100:
+            print_takeover()
         faults = Counter()
         for name, n, one in (
             ("killed before an operation, then run again", options.kills, sweep),
