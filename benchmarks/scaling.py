@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen:
             parts[part](Path(folder))
-    print(f"{time.perf_counter() - began:.0f} s")
+            print(f"  {part} done after {time.perf_counter() - began:.0f} s", flush=True)
 
 
 # Measuring and fitting.

@@ -78,7 +78,8 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         _until(lambda: _says(["sinfo", "-h", "-o", "%T"], environment) == "idle")
         yield environment
         _says(["scancel", "--full", "--user=root"], environment)
-        _until(lambda: not _says(["squeue", "-h"], environment))  # else their processes outlive the daemons
+        # The sockets of steps, which end some seconds after their job has left the queue, or never without the daemons.
+        _until(lambda: not _says(["squeue", "-h"], environment) and not [*(folder / "spool").glob("*_*.*[0-9]")])
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()

@@ -43,6 +43,15 @@ def _array(sweep: Sweep) -> str:
     return number
 
 
+def _signal(sweep: Sweep, task: str, worker: int) -> None:
+    """Send what Slurm sends before a time limit, once: scancel tries again after five seconds if Slurm was busy, also
+    where the signal has arrived, and would meet the next worker."""
+    command = subprocess.Popen(["scancel", "--signal=USR2", task], env=sweep.environment, stderr=subprocess.DEVNULL)
+    wait(lambda: not os.path.exists(f"/proc/{worker}"))
+    command.kill()
+    command.wait()
+
+
 def test_one_array_survives_kills_and_a_second_submission_and_equals_a_local_run(sweep, tmp_path):
     words = [*numbers(6), "--hang", "2"]
     first = sweep.start("--executor", "slurm", *words)
@@ -50,7 +59,7 @@ def test_one_array_survives_kills_and_a_second_submission_and_equals_a_local_run
     array = _array(sweep)
     second = sweep.start("--executor", "slurm", *words)
     os.kill(sweep.starts(0)[0], signal.SIGKILL)
-    _says(sweep, "scancel", "--signal=USR2", f"{array}_1")  # what Slurm sends before a time limit
+    _signal(sweep, f"{array}_1", sweep.starts(1)[0])
     wait(lambda: all("Restarts=1" in _says(sweep, "scontrol", "show", "job", f"{array}_{n}") for n in (0, 1)), first)
     for process in (first, second):
         output, errors = ends(process)
