@@ -1,6 +1,7 @@
 """Loading: parity with Hugging Face eager on tiny checkpoints and the default model; errors that say what to do."""
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -185,6 +186,19 @@ def test_a_spoiled_folder_is_one_line_that_says_what_is_wrong(tiny, tmp_path, sp
     folder = shutil.copytree(tiny, tmp_path / "m")
     spoil(folder)
     assert said in refusal(folder)
+
+
+MODEL_STUDIES = "token_entanglement hidden_alignment lens_trajectory unembed_projection matched_tokens digits".split()
+
+
+@pytest.mark.parametrize("name", MODEL_STUDIES)
+def test_studies_ask_about_a_folder_before_anything_runs(tmp_path, name):
+    """What else is refused is in the corpus of tests/test_bad_input.py."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    module = importlib.import_module(f"studies.{name}")
+    cfg = module.Config(model=str(tmp_path), **({"metric": "dot"} if name == "unembed_projection" else {}))
+    with pytest.raises(ModelUnavailable, match="holds an adapter"):
+        module.check(cfg)
 
 
 @pytest.mark.parametrize("name", ["./no_such_folder", "a b", "no/such/folder", "", "bad--name/.git"])
