@@ -183,8 +183,10 @@ def _lives(path: Path, text: str) -> bool:
     """Whether who wrote that text lives. A lease that was let go since is no dead one: nothing is to be taken over,
     and to try would make the next holder believe, for a moment, that it has lost."""
     state = alive(text.partition(" ")[0])
-    if state is not None:
-        return state
+    if state is False:  # it may have let go before it ended, since its lease was read; the dead cannot let go
+        return _read(path) != text
+    if state:
+        return True
     try:
         sign = (text, path.stat().st_mtime_ns)
     except FileNotFoundError:

@@ -91,6 +91,7 @@ def test_a_second_process_waits_for_the_first(cell):
 
 def test_a_killed_holder_is_replaced_at_once_even_while_it_is_a_zombie(cell):
     process = _dead_process(cell)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
     with lease.hold(cell, wait=False):
         pass
     ends(process, -9)
@@ -211,9 +212,12 @@ for _ in range(60):
     assert os.listdir(cell.parent) == []
 
 
-def test_a_lease_that_is_let_go_while_it_is_judged_is_not_taken_over(cell, monkeypatch):
+@pytest.mark.parametrize("machine", ["another", "this"])
+def test_a_lease_that_is_let_go_while_it_is_judged_is_not_taken_over(cell, monkeypatch, machine):
     """To create number 2 then, even for a moment, would make the holder of a new number 1 believe that it has lost."""
     path, alive, created = _foreign(cell), lease.alive, []
+    if machine == "this":  # of a process that ended after it had let go
+        path.write_text(f"{lease._machine()}-{lease._boot()}-1-1 process 1 on here x")
 
     def judged(name):
         path.unlink(missing_ok=True)
