@@ -23,6 +23,7 @@ _MODULES = (
     "mlp",
     "noise",
     "plot",
+    "projection",
     "prompts",
     "provenance",
     "similarity",
