@@ -96,7 +96,7 @@ def distill_without(
         lossy = _loss(loss, target[:, outputs].contiguous(), 1.0, draws)
         controls = derive_generator(recipe.seed, "random direction", teacher.seeds[member]).initial_seed()
         fits = {
-            name: _Without(_fit_of(starts[name][member], student, outputs, recipe), member, removal, recipe.lr, controls)
+            name: _Without(_fit_of(starts[name][member], student, outputs, recipe), member, removal, lr, controls)
             for name, (student, removal) in students.items()
         }
         for epoch in range(recipe.epochs):

@@ -132,7 +132,7 @@ def test_a_seed_alone_and_threads_do_not_matter(small, init, teacher, clusters):
 
 
 def test_refused_before_anything_is_trained(init, teacher):
-    with pytest.raises(Exception, match="whole.*layer.*neuron"):  # beartype's in tests, else a ValueError
+    with pytest.raises(Exception, match=r"whole.*layer.*neuron"):  # beartype's in tests, else a ValueError
         projection.Removal(projection.fixed({}), by="column")
     with pytest.raises(ValueError, match="every parameter is frozen"):
         projection.distill_without({"s": (init, None)}, teacher, noise, **FIT, frozen=("blocks", "unembed"))

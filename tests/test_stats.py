@@ -137,6 +137,7 @@ def test_shapley_values_against_all_orders():
         assert found[player] == pytest.approx(np.mean(gains))
     assert sum(found.values()) == pytest.approx(value[sets[-1]] - value[sets[0]])
     # One that adds nothing to any set has no share; two that are needed together have half each.
-    assert stats.shapley({s: float({"a", "b"} <= s) for s in sets}) == pytest.approx({"a": 0.5, "b": 0.5, "c": 0, "d": 0})
+    needed = stats.shapley({some: float({"a", "b"} <= some) for some in sets})
+    assert needed == pytest.approx({"a": 0.5, "b": 0.5, "c": 0, "d": 0})
     with pytest.raises(ValueError, match="1 are missing"):
         stats.shapley({some: value[some] for some in sets[1:]})
