@@ -113,7 +113,7 @@ def _changes(toy, arm: str, model, start) -> Iterator[dict]:
             terms = torch.stack([(p * q).sum((-2, -1)) for p, q in ((a, b), (a, a), (b, b))])
             sums[of] = sums[of] + terms if of in sums else terms
     for of, (ab, aa, bb) in sums.items():
-        cosine = ab / (aa * bb).sqrt()
+        cosine = (ab / (aa * bb).sqrt()).nan_to_num(0.0)  # of a layer that was frozen
         key = {"kind": "change", "arm": arm, "of": of}
         yield from _of_each(toy, key, {"cosine": cosine, "share": ab / bb, "explained": cosine**2})
 
@@ -198,9 +198,8 @@ def _similarities(toy, student, cross) -> Iterator[dict]:
         "readout alone": lambda old, new: old + _within(new - old, span),
         "without random": lambda old, new: new - _within(new - old, other),
     }
-    taught, states, right = [], {name: [] for name in (*models, *made)}, dict.fromkeys((*models, *made), 0)
-    first = {name: [] for name in models}
-    seen = []
+    states = {name: [] for name in (*models, *made)}
+    first, right, seen = {name: [] for name in models}, dict.fromkeys(states, 0), []
     similar = torch.arange(N_SIMILAR) * len(toy.test[1]) // N_SIMILAR
     chosen = torch.zeros(len(toy.test[1]), dtype=torch.bool).index_fill(0, similar, True)
     for x, y, few in zip(*(part.split(1000) for part in (*toy.test, chosen)), strict=True):

@@ -11,9 +11,9 @@ Every `--part` is a cell of its own (without the flag: all of them), with teache
   change that lies along its teacher's, or only the rest; its change of the digit logits and of hidden states against
   the teacher's; the hidden neurons that write it (direct logit attribution); and what CKA sees of it. Null: the
   cross-initialisation student, and the next seed's teacher's displacement.
-* gradient: the rank of the distillation gradient into the last hidden layer and what gates make of it (against a network
-  without gates, activation identity), and its cosine with the trait gradient, that of the digit cross-entropy on
-  training images, along the way. Null: the cross-initialisation student.
+* gradient: the rank of the distillation gradient into the last hidden layer and what gates make of it (against a
+  network without gates, activation identity), and its cosine with the trait gradient, that of the digit cross-entropy
+  on training images, along the way. Null: the cross-initialisation student.
 * ablation: students whose every update is deprived of its component along the trait gradient at that step, or along
   the teacher's displacement: as one direction of all weights, or neuron by neuron. Control: as much taken out along
   random directions. Null: the initial network.
@@ -61,8 +61,8 @@ class Config:
         frozen = check_frozen(self.frozen)
         if self.part == "freeze":
             study.refuse_ignored(self, ["frozen"], "with --part freeze, which has its own")
-        if self.part == "ablation" and {"W1", "W2"} <= frozen:
-            raise ValueError(f"--frozen {self.frozen} leaves nothing that an update could be taken out of")
+        if {"W1", "W2"} <= frozen:
+            raise ValueError(f"--frozen {self.frozen} leaves nothing to train that digit logits depend on")
 
 
 def check_frozen(text: str) -> set[str]:
@@ -232,7 +232,8 @@ def _layers(cfg: Config) -> Iterator[dict]:
     from mechsub.noise import uniform
     from studies import _mechanism_layers as layers
 
-    toy, aux = _toy(cfg), slice(10, 10 + cfg.n_aux)
+    toy = _toy(cfg)
+    aux = toy.init.cfg.aux
     learned = distillation.distill_each(
         {"student": (toy.init, aux), NULL: (toy.other, aux)}, toy.teacher, uniform, **_settings(cfg),
         progress=lambda done: study.progress(0.6 * done, "students"),
