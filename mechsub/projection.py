@@ -4,13 +4,13 @@ The update is what the optimiser does to the weights, not the gradient: Adam div
 of its own, so a gradient without a component still makes an update that has one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformer_lens.utilities import derive_generator
 
@@ -38,24 +38,7 @@ from mechsub.noise import Sampler
 
 By = Literal["whole", "layer", "neuron"]
 Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
-
-
-@dataclass(frozen=True)
-class Removal:
-    """A direction to do without, as one vector of all weights ("whole"), one for every layer (weights and biases), or
-    one for every neuron (its incoming weights and its bias).
-
-    Parameters that the direction does not name are left alone. With `control`, as much is taken out along a random
-    direction, new at every step: the same length, whole by whole, layer by layer or neuron by neuron.
-    """
-
-    direction: Direction
-    by: By = "neuron"
-    control: bool = False
-
-    def __post_init__(self):
-        if self.by not in ("whole", "layer", "neuron"):
-            raise ValueError(f"by must be whole, layer or neuron, not {self.by!r}")
+Removal = Callable[[int, int, Parameters, Parameters], Parameters]  # the same and its update -> what is taken out of it
 
 
 def distill_without(
@@ -94,20 +77,21 @@ def distill_without(
         target = torch.cat([_logits(taught, rows, slice(None), activation) for rows in x.split(1024)])
         draws = derive_generator(recipe.seed, "targets", teacher.seeds[member], 0).initial_seed()
         lossy = _loss(loss, target[:, outputs].contiguous(), 1.0, draws)
-        controls = derive_generator(recipe.seed, "random direction", teacher.seeds[member]).initial_seed()
         fits = {
-            name: _Without(_fit_of(starts[name][member], student, outputs, recipe), member, removal, lr, controls)
+            name: (_fit_of(starts[name][member], student, outputs, recipe), removal)
             for name, (student, removal) in students.items()
         }
+        step = 0
         for epoch in range(recipe.epochs):
             for rows in _batches(len(x), recipe, teacher.seeds[member], epoch):
                 batch = x.index_select(0, rows)
-                for one in fits.values():
-                    one.step(batch, rows, lossy)
-        for one in fits.values():
-            if not torch.isfinite(one.fit.flat).all():
+                for one, removal in fits.values():
+                    _step(one, batch, rows, lossy, lr, removal and partial(removal, member, step))
+                step += 1
+        for one, _ in fits.values():
+            if not torch.isfinite(one.flat).all():
                 raise ValueError(f"training of seed {teacher.seeds[member]} diverged (NaN weights); lower lr={lr}")
-        return {name: one.fit.parameters() for name, one in fits.items()}
+        return {name: one.parameters() for name, (one, _) in fits.items()}
 
     fitted = each_member(fit, len(teacher.seeds), progress)
     return {name: _stack(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
@@ -117,36 +101,62 @@ def _fit_of(start: Parameters, student: HookedMLP, outputs: slice, recipe: _Reci
     return _Fit(start, _trainable(list(start), recipe.frozen), outputs, student.cfg.activation, recipe)
 
 
-class _Without:
-    """One member in training, and what its updates must do without."""
-
-    def __init__(self, fit: _Fit, member: int, removal: Removal | None, lr: float, seed: int):
-        self.fit, self.member, self.removal, self.lr, self.taken = fit, member, removal, lr, 0
-        if removal is not None and removal.control:
-            self.random = _windows(fit, torch.Generator().manual_seed(seed))
-
-    def step(self, batch: Tensor, rows: Tensor, loss: Loss) -> None:
-        fit, removal = self.fit, self.removal
-        if removal is None:
-            return fit.step(batch, rows, loss, self.lr)
-        before = fit.parameters()
-        direction = removal.direction(self.member, self.taken, before)
-        fit.step(batch, rows, loss, self.lr)
-        self.taken += 1
-        now = _views(fit.flat, fit.start, fit.trainable)
-        update = {name: now[name] - before[name] for name in direction if name in now}
-        instead = next(self.random) if removal.control else None
-        for name, part in component(update, direction, removal.by, instead=instead).items():
-            now[name].sub_(part)
+def _step(
+    fit: _Fit, batch: Tensor, rows: Tensor, loss: Loss, lr: float, removed: Callable[..., Parameters] | None
+) -> None:
+    if removed is None:
+        return fit.step(batch, rows, loss, lr)
+    before = fit.parameters()
+    fit.step(batch, rows, loss, lr)
+    now = _views(fit.flat, fit.start, fit.trainable)
+    for name, part in removed(before, {name: now[name] - before[name] for name in now}).items():
+        now[name].sub_(part)
 
 
-def _windows(fit: _Fit, generator: Generator) -> Iterator[Parameters]:
-    """Random directions: windows of one row of normal numbers, since drawing all anew takes longer than the step."""
-    n = fit.flat.numel()
-    row = torch.randn(2 * n, generator=generator)
-    while True:
+# What can be removed.
+
+
+def along(direction: Direction, by: By = "neuron") -> Removal:
+    """The component along a direction, as one vector of all weights ("whole"), one for every layer (weights and
+    biases), or one for every neuron (its incoming weights and its bias)."""
+    _check_by(by)
+    return lambda member, step, before, update: component(update, direction(member, step, before), by)
+
+
+def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, seed: int = 0) -> Removal:
+    """The control of `along`: as much, of the same tensors, along a random direction that is new at every step.
+
+    Random directions are windows of one row of normal numbers: drawing all anew takes longer than the step.
+    """
+    _check_by(by)
+    sizes = {name: value[0].numel() for name, value in student.named_parameters()}
+    n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
+    row = torch.randn(2 * n, generator=derive_generator(seed, "random direction"))
+
+    def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
+        generator = derive_generator(seed, "random direction", student.seeds[member], step)
         start = int(torch.randint(n, (), generator=generator))
-        yield _views(row[start : start + n], fit.start, fit.trainable)
+        random = _views(row[start : start + n], shapes, list(shapes))
+        return component(update, direction(member, step, before), by, instead=random)
+
+    return removed
+
+
+def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
+    """All changes of how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
+    return lambda member, step, before, update: {
+        name: basis[member] @ (basis[member].mT @ update[name]) for name, basis in inputs.items() if name in update
+    }
+
+
+def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in k"]]:
+    """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
+    return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}
+
+
+def _check_by(by: str) -> None:
+    if by not in ("whole", "layer", "neuron"):
+        raise ValueError(f"by must be whole, layer or neuron, not {by!r}")
 
 
 @torch.no_grad()

@@ -15,8 +15,9 @@ Every `--part` is a cell of its own (without the flag: all of them), with teache
   network without gates, activation identity), and its cosine with the trait gradient, that of the digit cross-entropy
   on training images, along the way. Null: the cross-initialisation student.
 * ablation: students whose every update is deprived of its component along the trait gradient at that step, or along
-  the teacher's displacement: as one direction of all weights, or neuron by neuron. Control: as much taken out along
-  random directions. Null: the initial network.
+  the teacher's displacement, as one direction of all weights or neuron by neuron; or of all change in how W1 and W2
+  read the 16 input directions that the teacher's change reads most. Controls: as much taken out along random
+  directions, 16 random input directions. Null: the initial network.
 
 Intervals are Student-t over seeds, shares are ratios of means. predictions.toml ([[mechanism]]) holds what was expected
 before the run; an outcome is a hit where its whole interval is where it was expected, a miss where it is all outside.
@@ -35,8 +36,7 @@ PARTS = ("freeze", "reinit", "layers", "gradient", "ablation")
 MODULES = {"W1": "blocks.0", "W2": "blocks.1", "aux": "unembed"}  # what can be frozen
 TRAINED = ("W1+W2+aux", "W1+W2", "W1+aux", "W2+aux", "W1", "W2")  # aux alone cannot change a digit logit
 NULL = "cross"
-REMOVED = ("trait, whole", "trait, neuron", "teacher, whole", "teacher, neuron")
-CONTROLLED = ("trait, neuron", "teacher, neuron")
+N_INPUTS = 16  # input directions of W1 and of W2 that hold most of the teacher's change
 _MEASURED = 2_000  # noise images that the distillation loss is measured on
 
 
@@ -275,28 +275,37 @@ def _ablation(cfg: Config) -> Iterator[dict]:
 
     toy = _toy(cfg)
     images, labels = data.mnist("train")
-    directions = {
-        "trait": projection.trait_gradient(
-            toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed
-        ),
-        "teacher": projection.fixed(spectra.displacement(toy.teacher, toy.init)),
-    }
-    removals = {"none": None}
-    for arm in REMOVED:
-        direction, by = arm.split(", ")
-        removals[arm] = projection.Removal(directions[direction], by)
-        if arm in CONTROLLED:
-            removals[f"{arm}, control"] = projection.Removal(directions[direction], by, control=True)
+    trait = projection.trait_gradient(toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed)
+    way = spectra.displacement(toy.teacher, toy.init)
+    removals = _removals(toy.init, {"trait": trait, "teacher": projection.fixed(way)}, way, cfg.seed)
     learned = projection.distill_without(
         {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, uniform,
         outputs=toy.init.cfg.aux, progress=lambda done: study.progress(done, "students"), **_settings(cfg),
     )  # fmt: skip
-    way = spectra.displacement(toy.teacher, toy.init)
     for arm, model in {"initial": toy.init, **learned}.items():
         gone = spectra.displacement(model, toy.init)
         for row, cosine, length in zip(_rows(cfg, toy, {arm: model}), *_against(gone, way), strict=True):
             yield row | {"cosine_with_teacher": cosine, "length": length}
     yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
+
+
+def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, Any]:
+    """Arm -> what its updates are deprived of."""
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub import projection
+
+    removals = {"none": None}
+    for name, direction in directions.items():
+        removals |= {f"{name}, {by}": projection.along(direction, by) for by in ("whole", "neuron")}
+        removals[f"{name}, neuron, control"] = projection.elsewhere(direction, init, "neuron", seed=seed)
+    hidden = {name: value for name, value in way.items() if name in ("blocks.0.W", "blocks.1.W")}
+    generator = derive_generator(seed, "inputs")
+    random = {name: torch.randn(value.shape, generator=generator) for name, value in hidden.items()}
+    for arm, change in (("inputs", hidden), ("inputs, control", random)):
+        removals[arm] = projection.within(projection.inputs_of(change, N_INPUTS))
+    return removals
 
 
 def _against(gone: Mapping, way: Mapping) -> tuple[list[float], list[float]]:

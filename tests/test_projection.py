@@ -32,8 +32,8 @@ def change(model, start):
 def test_without_a_removal_it_is_distill(init, teacher, precision, frozen):
     settings = {**FIT, "precision": precision, "frozen": frozen}
     plain = ms.distill(init, teacher, noise, **settings)
-    nothing = projection.Removal(projection.fixed({}))
-    zero = projection.Removal(projection.fixed({n: torch.zeros_like(p) for n, p in init.named_parameters()}))
+    nothing = projection.along(projection.fixed({}))
+    zero = projection.along(projection.fixed({n: torch.zeros_like(p) for n, p in init.named_parameters()}))
     given = {"none": (init, None), "nothing": (init, nothing), "zero": (init, zero)}
     for found in projection.distill_without(given, teacher, noise, **settings).values():
         assert all(torch.equal(a, b) for a, b in zip(found.parameters(), plain.parameters(), strict=True))
@@ -43,8 +43,8 @@ def test_without_a_removal_it_is_distill(init, teacher, precision, frozen):
 def test_what_was_learned_is_orthogonal_to_a_fixed_direction(init, teacher, by):
     """And a control, which takes as much away elsewhere, is not."""
     way = change(teacher, init)
-    removal = projection.Removal(projection.fixed(way), by)
-    control = projection.Removal(projection.fixed(way), by, control=True)
+    removal = projection.along(projection.fixed(way), by)
+    control = projection.elsewhere(projection.fixed(way), init, by)
     given = {"none": (init, None), "removed": (init, removal), "control": (init, control)}
     learned = projection.distill_without(given, teacher, noise, precision="fp32", **FIT)
     share = {name: cosines(change(model, init), way, by) for name, model in learned.items()}
@@ -53,6 +53,19 @@ def test_what_was_learned_is_orthogonal_to_a_fixed_direction(init, teacher, by):
     assert (share["control"] - share["none"]).abs().max() < 0.6 * share["none"].max()
     before, after = (ms.spectra.displacement(learned[name], init)["blocks.0.W"].norm() for name in ("none", "removed"))
     assert after > 0.5 * before
+
+
+def test_inputs_that_a_change_does_not_read(init, teacher):
+    """The largest input directions of the teacher's change, held still; its own change would be lost but for little."""
+    way = {name: value for name, value in change(teacher, init).items() if name in ("blocks.0.W", "blocks.1.W")}
+    inputs = projection.inputs_of(way, 16)
+    for name, basis in inputs.items():
+        assert torch.allclose(basis.mT @ basis, torch.eye(16).expand(2, -1, -1), atol=1e-5)
+        assert (basis.mT @ way[name]).norm() > 0.8 * way[name].norm()
+    learned = projection.distill_without({"s": (init, projection.within(inputs))}, teacher, noise, **FIT)["s"]
+    for name, basis in inputs.items():
+        moved = change(learned, init)[name]
+        assert (basis.mT @ moved).norm() < 1e-3 * moved.norm()
 
 
 def cosines(a, b, by):
@@ -106,12 +119,10 @@ def test_a_direction_that_matters_stops_what_it_carries(init, teacher, clusters)
     """Planted: a student of all logits cannot reach its teacher without the trait; without a random one it can."""
     given = {
         "none": (init, None),
-        "trait": (init, projection.Removal(projection.trait_gradient(init, *clusters, precision="fp32"))),
+        "trait": (init, projection.along(projection.trait_gradient(init, *clusters, precision="fp32"))),
         "control": (
             init,
-            projection.Removal(
-                projection.fixed({n: torch.randn(p.shape) for n, p in init.named_parameters() if "blocks" in n})
-            ),
+            projection.along(projection.fixed({n: p.flip(-1) for n, p in init.named_parameters() if "blocks" in n})),
         ),
     }
     settings = FIT | {"outputs": slice(0, 13), "epochs": 20}
@@ -123,9 +134,11 @@ def test_a_direction_that_matters_stops_what_it_carries(init, teacher, clusters)
 def test_a_seed_alone_and_threads_do_not_matter(small, init, teacher, clusters):
     way = change(teacher, init)
     pair = init.select([1]), teacher.select([1])
-    for control in (False, True):
-        whole = projection.Removal(projection.fixed(way), control=control)
-        alone = projection.Removal(projection.fixed({n: v[1:] for n, v in way.items()}), control=control)
+    mine, its = projection.fixed(way), projection.fixed({n: v[1:] for n, v in way.items()})
+    for whole, alone in (
+        (projection.along(mine), projection.along(its)),
+        (projection.elsewhere(mine, init), projection.elsewhere(its, pair[0])),
+    ):
         a = projection.distill_without({"s": (init, whole)}, teacher, noise, precision="fp32", **FIT)["s"]
         b = projection.distill_without({"s": (pair[0], alone)}, pair[1], noise, precision="fp32", **FIT)["s"]
         assert all(torch.allclose(x[1], y[0], atol=1e-6) for x, y in zip(a.parameters(), b.parameters(), strict=True))
@@ -133,6 +146,6 @@ def test_a_seed_alone_and_threads_do_not_matter(small, init, teacher, clusters):
 
 def test_refused_before_anything_is_trained(init, teacher):
     with pytest.raises(Exception, match=r"whole.*layer.*neuron"):  # beartype's in tests, else a ValueError
-        projection.Removal(projection.fixed({}), by="column")
+        projection.along(projection.fixed({}), by="column")
     with pytest.raises(ValueError, match="every parameter is frozen"):
         projection.distill_without({"s": (init, None)}, teacher, noise, **FIT, frozen=("blocks", "unembed"))
