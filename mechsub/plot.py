@@ -209,7 +209,7 @@ def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float 
     return Panel(traces, {"title_text": _safe(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
 
 
-def line_panel(lines: Mapping[str, Mapping[float, list[float]]], x_title: str, y_title: str) -> Panel:
+def line_panel(lines: Mapping[str, Mapping[int, list[float]]], x_title: str, y_title: str) -> Panel:
     """The mean over x of every line, with its Student-t interval as a band."""
     traces = []
     for place, (name, points) in enumerate(lines.items()):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mechsub import projection, spectra, study
 from mechsub.attribution import direct_logit_attribution
-from mechsub.distillation import accuracy, each_member
+from mechsub.distillation import accuracy
 from mechsub.hooked import cache_activations
 from mechsub.mlp import rotation
 from mechsub.similarity import linear_cka
@@ -216,7 +216,7 @@ def _similarities(toy, student, cross) -> Iterator[dict]:
     for layer, group in ((1, first), (2, states)):
         for name, parts in group.items():
             h = torch.cat(parts, 1).double()
-            cka = each_member(lambda i: linear_cka(h[i], taught[layer - 1][i]), len(h))  # noqa: B023
+            cka = [linear_cka(a, b) for a, b in zip(h, taught[layer - 1], strict=True)]  # one stays in the cache
             found = {"cka": torch.stack(cka), "accuracy": right[name] / len(toy.test[1])}
             yield from _of_each(toy, {"kind": "similarity", "arm": name, "layer": layer}, found)
 

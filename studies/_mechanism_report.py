@@ -434,7 +434,7 @@ def _gradient_panels(rows: Rows) -> list:
     ]
 
 
-def _by_step(rows: Rows, value: str, arm: str) -> dict[float, list[float]]:
+def _by_step(rows: Rows, value: str, arm: str) -> dict[int, list[float]]:
     steps = sorted({r["step"] for r in rows if r["kind"] == "cosine"})
     return {s: list(_scores(rows, value, kind="cosine", arm=arm, of="both", step=s).values()) for s in steps}
 

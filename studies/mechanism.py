@@ -276,17 +276,22 @@ def _ablation(cfg: Config) -> Iterator[dict]:
     toy = _toy(cfg)
     images, labels = data.mnist("train")
     trait = projection.trait_gradient(toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed)
-    way = spectra.displacement(toy.teacher, toy.init)
+    way = _hidden(spectra.displacement(toy.teacher, toy.init))
     removals = _removals(toy.init, {"trait": trait, "teacher": projection.fixed(way)}, way, cfg.seed)
     learned = projection.distill_without(
         {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, uniform,
         outputs=toy.init.cfg.aux, progress=lambda done: study.progress(done, "students"), **_settings(cfg),
     )  # fmt: skip
     for arm, model in {"initial": toy.init, **learned}.items():
-        gone = spectra.displacement(model, toy.init)
+        gone = _hidden(spectra.displacement(model, toy.init))
         for row, cosine, length in zip(_rows(cfg, toy, {arm: model}), *_against(gone, way), strict=True):
             yield row | {"cosine_with_teacher": cosine, "length": length}
     yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
+
+
+def _hidden(displacement: Mapping) -> dict:
+    """Of the hidden layers: the teacher also moves its digit rows, and students never do."""
+    return {name: value for name, value in displacement.items() if name.startswith("blocks.")}
 
 
 def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, Any]:
@@ -300,7 +305,7 @@ def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, A
     for name, direction in directions.items():
         removals |= {f"{name}, {by}": projection.along(direction, by) for by in ("whole", "neuron")}
         removals[f"{name}, neuron, control"] = projection.elsewhere(direction, init, "neuron", seed=seed)
-    hidden = {name: value for name, value in way.items() if name in ("blocks.0.W", "blocks.1.W")}
+    hidden = {name: value for name, value in way.items() if name.endswith(".W")}
     generator = derive_generator(seed, "inputs")
     random = {name: torch.randn(value.shape, generator=generator) for name, value in hidden.items()}
     for arm, change in (("inputs", hidden), ("inputs, control", random)):
@@ -309,10 +314,9 @@ def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, A
 
 
 def _against(gone: Mapping, way: Mapping) -> tuple[list[float], list[float]]:
-    """Cosine of two displacements of the hidden layers, and the length of the first over the second's."""
+    """Cosine of two displacements, and the length of the first over the second's."""
     from mechsub import projection
 
-    gone, way = ({n: v for n, v in d.items() if n.startswith("blocks.")} for d in (gone, way))
     ab, aa, bb = (projection.products(a, b, "whole")[""][:, 0] for a, b in ((gone, way), (gone, gone), (way, way)))
     return (ab / (aa * bb).sqrt()).nan_to_num(0.0).tolist(), (aa / bb).sqrt().tolist()
 
