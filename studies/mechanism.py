@@ -306,8 +306,10 @@ def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, A
         removals |= {f"{name}, {by}": projection.along(direction, by) for by in ("whole", "neuron")}
         removals[f"{name}, neuron, control"] = projection.elsewhere(direction, init, "neuron", seed=seed)
     hidden = {name: value for name, value in way.items() if name.endswith(".W")}
-    generator = derive_generator(seed, "inputs")
-    random = {name: torch.randn(value.shape, generator=generator) for name, value in hidden.items()}
+    random = {
+        name: torch.stack([torch.randn(value[0].shape, generator=derive_generator(seed, name, s)) for s in init.seeds])
+        for name, value in hidden.items()
+    }
     for arm, change in (("inputs", hidden), ("inputs, control", random)):
         removals[arm] = projection.within(projection.inputs_of(change, N_INPUTS))
     return removals
