@@ -118,6 +118,30 @@ def _changes(toy, arm: str, model, start) -> Iterator[dict]:
         yield from _of_each(toy, key, {"cosine": cosine, "share": ab / bb, "explained": cosine**2})
 
 
+@torch.no_grad()
+def specific(toy, model) -> list[dict[str, float]]:
+    """What digit logits tell of single images, of every seed: without what is common to all images.
+
+    "recentred" is the accuracy of logits less their mean over the test images: an offset that makes one digit win
+    everywhere hides what was learned, and is no part of it. "cosine" is that of the change of these logits, centred
+    over the digits too, with the teacher's through the initial head.
+    """
+    head = {name: value for name, value in toy.init.named_parameters() if name.startswith("unembed.")}
+    networks = (toy.init, model, toy.teacher.replace(head))
+    start, own, taught = (_centred_logits(network, toy.test[0]) for network in networks)
+    recentred = (own.argmax(-1) == toy.test[1]).double().mean(-1)
+    mine, theirs = (own - start).flatten(1), (taught - start).flatten(1)
+    cosine = (mine * theirs).sum(-1) / (mine.norm(dim=-1) * theirs.norm(dim=-1))
+    columns = {"recentred": recentred, "logit_cosine": cosine.nan_to_num(0.0)}
+    return [{name: float(value[i]) for name, value in columns.items()} for i in range(len(recentred))]
+
+
+def _centred_logits(model, images: Tensor) -> Float[Tensor, "seed image digit"]:
+    logits = torch.cat([model(x)[..., model.cfg.digits] for x in images.split(1000)], dim=-2).double()
+    logits = logits - logits.mean(-1, keepdim=True)
+    return logits - logits.mean(-2, keepdim=True)
+
+
 def _moves(model, start, x: Tensor) -> dict[str, Tensor]:
     old = [start.blocks[0](x[None])]
     new = [model.blocks[0](x[None])]

@@ -269,12 +269,18 @@ def _ablation(rows: Rows) -> Iterator[Outcome]:
         said, scores = removed(arm), _scores(rows, arm=arm)
         yield Outcome(f"accuracy {said}", _mean(scores), _mean(start["accuracy"]))
         yield Outcome(f"divergence left {said}", _ratio(_scores(rows, "kl", arm=arm), start["kl"]), "1")
+        recentred = {a: _scores(rows, "recentred", arm=a) for a in (arm, "initial", "none")}
+        yield Outcome(f"recentred accuracy {said}", _mean(recentred[arm]), _mean(recentred["initial"]))
+        logits = _scores(rows, "logit_cosine", arm=arm)
+        yield Outcome(f"cosine of the changes of recentred digit logits {said}", _mean(logits), "0")
         cosine = _scores(rows, "cosine_with_teacher", arm=arm)
         yield Outcome(f"cosine of the displacement with the teacher's {said}", _mean(cosine), "0")
         yield Outcome(f"length of the displacement {said}", _mean(_scores(rows, "length", arm=arm)))
         if arm != "none":
             name = f"{said}: share of the gain"
             yield Outcome(name, _ratio(_less(scores, start["accuracy"]), gain), "1")
+            parts = [_less(recentred[a], recentred["initial"]) for a in (arm, "none")]
+            yield Outcome(f"{said}: share of the recentred gain", _ratio(*parts), "1")
 
 
 def removed(arm: str) -> str:

@@ -272,6 +272,7 @@ def _gradient(cfg: Config) -> Iterator[dict]:
 def _ablation(cfg: Config) -> Iterator[dict]:
     from mechsub import data, projection, spectra
     from mechsub.noise import uniform
+    from studies import _mechanism_layers as layers
 
     toy = _toy(cfg)
     images, labels = data.mnist("train")
@@ -284,8 +285,9 @@ def _ablation(cfg: Config) -> Iterator[dict]:
     )  # fmt: skip
     for arm, model in {"initial": toy.init, **learned}.items():
         gone = _hidden(spectra.displacement(model, toy.init))
-        for row, cosine, length in zip(_rows(cfg, toy, {arm: model}), *_against(gone, way), strict=True):
-            yield row | {"cosine_with_teacher": cosine, "length": length}
+        parts = _rows(cfg, toy, {arm: model}), layers.specific(toy, model), *_against(gone, way)
+        for row, logits, cosine, length in zip(*parts, strict=True):
+            yield row | logits | {"cosine_with_teacher": cosine, "length": length}
     yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
 
 

@@ -217,6 +217,16 @@ def test_only_the_readout_directions_decide_and_cka_does_not_see_them(toy, plant
     assert mean(planted, "cka", **similar, arm="student") > mean(planted, "cka", **similar, arm="initial")
 
 
+def test_an_offset_of_a_digit_hides_nothing_from_recentred_accuracy(toy):
+    student = on_the_way(toy, 0.5)
+    hidden = student.replace({"unembed.b_U": student.unembed.b_U + 100 * torch.eye(13)[4]})
+    assert ms.accuracy(hidden, *toy.test).max() < 0.11
+    seen, open_, none = (layers.specific(toy, model) for model in (hidden, student, toy.init))
+    assert seen == [pytest.approx(row) for row in open_]
+    assert all(row["recentred"] > 0.8 and row["logit_cosine"] > 0.9 for row in seen)
+    assert all(row["recentred"] < 0.5 and row["logit_cosine"] == 0 for row in none)
+
+
 def test_neurons_add_up_to_the_margin(toy, planted):
     images, labels = toy.test
     places = torch.arange(layers.N_ATTRIBUTED) * len(labels) // layers.N_ATTRIBUTED
