@@ -170,15 +170,15 @@ class Panel:
     y: dict
 
 
-def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str) -> go.Figure:
-    """Panels of different kinds, two a row."""
+def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, spacing: float = 0.14) -> go.Figure:
+    """Panels of different kinds, two a row; `spacing` between them, of the width, is the room for labels."""
     rows = -(-len(panels) // 2)
     figure = make_subplots(
         rows=rows,
         cols=2,
         subplot_titles=[_safe(t) for t in titles],
         vertical_spacing=0.3 / rows,
-        horizontal_spacing=0.14,
+        horizontal_spacing=spacing,
     )
     for i, panel in enumerate(panels):
         place = {"row": 1 + i // 2, "col": 1 + i % 2}

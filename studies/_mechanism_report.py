@@ -408,9 +408,7 @@ def _layers_panels(rows: Rows) -> list:
         if player != "total"
     ]
     along = {
-        f"{'along' if side == 'along' else 'the rest'}, {BY[by]}": list(
-            _scores(rows, kind="along", direction="teacher", by=by, side=side).values()
-        )
+        f"{side}, {by}": list(_scores(rows, kind="along", direction="teacher", by=by, side=side).values())
         for by in BY
         for side in ("along", "rest")
     }
@@ -430,7 +428,9 @@ def _gradient_panels(rows: Rows) -> list:
         for arm in ("student", "cross")
     }
     ranks = {
-        f"{of}{said}": list(_averaged(rows, "effective", kind="rank", arm=arm, of=of).values())
+        f"{of.replace('gradient', 'grad').replace('displacement', 'change').removesuffix(' on noise')}{said}": list(
+            _averaged(rows, "effective", kind="rank", arm=arm, of=of).values()
+        )
         for of in ("gradient of h2", "gradient of W1", "displacement of W1", "displacement of h2 on noise")
         for arm, said in (("student", ""), ("no gates", ", no gates"))
     }
@@ -448,16 +448,19 @@ def _by_step(rows: Rows, value: str, arm: str) -> dict[int, list[float]]:
 def _ablation_panels(rows: Rows) -> list:
     from mechsub import plot as figures
 
-    arms = {r["arm"]: removed(r["arm"]) for r in rows if r["arm"] != "initial"}
+    arms = {r["arm"]: _short(r["arm"]) for r in rows if r["arm"] != "initial"}
     start = _scores(rows, "kl", arm="initial")
     left = {said: [kl / start[m] for m, kl in _scores(rows, "kl", arm=arm).items()] for arm, said in arms.items()}
+    recentred = {said: list(_scores(rows, "recentred", arm=arm).values()) for arm, said in arms.items()}
+    null = _mean(_scores(rows, "recentred", arm="initial")).mean
     return [
-        (
-            "Updates without a direction: accuracy",
-            _bars(rows, arms, "accuracy", _mean(_scores(rows, arm="initial")).mean),
-        ),
-        (
-            "Updates without a direction: what is left to learn",
-            figures.interval_panel(left, "share of the divergence", 1.0),
-        ),
+        ("Updates without a direction", _bars(rows, arms, "accuracy", _mean(_scores(rows, arm="initial")).mean)),
+        ("And without the offset of every digit", figures.interval_panel(recentred, "recentred accuracy", null)),
+        ("What is left to learn of the logits", figures.interval_panel(left, "share of the divergence", 1.0)),
     ]
+
+
+def _short(arm: str) -> str:
+    """An arm of the ablation as a label."""
+    kept = {"none": "nothing removed", "inputs": "16 inputs", "inputs, control": "16 random inputs"}
+    return kept.get(arm, arm.replace("neuron, control", "random"))

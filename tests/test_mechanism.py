@@ -50,7 +50,7 @@ def test_all_parts_share_their_teachers_and_make_one_table(out):
     assert found["rank of the gradient of W1, no gates"]["value"].high == 2
     assert found["effective rank of the gradient of W1"]["value"].mean > 2
     figure = mechanism.plot(records)
-    assert len({trace.xaxis for trace in figure.data}) == 8
+    assert len({trace.xaxis for trace in figure.data}) == 9
 
 
 def test_arms_of_one_setting_are_the_same_student_in_every_part(out):
