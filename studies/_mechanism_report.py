@@ -78,7 +78,9 @@ def _freeze(rows: Rows) -> Iterator[Outcome]:
     for arm in arms:
         yield Outcome(f"accuracy, {arm} trained", _mean(learned[arm]), _mean(null))
         yield Outcome(f"divergence left, {arm} trained", _ratio(_scores(rows, "kl", arm=arm), start), "1")
-    yield Outcome("divergence left, cross", _ratio(_scores(rows, "kl", arm="cross"), start), "1")
+    yield Outcome(
+        "divergence of cross, of that at the student's start", _ratio(_scores(rows, "kl", arm="cross"), start), "1"
+    )
     yield _above("W1+W2 trained less all trained", learned["W1+W2"], learned["W1+W2+aux"])
     for arm in ("W1", "W2"):
         yield _above(f"{arm} alone trained, above the null", learned[arm], null)
