@@ -17,6 +17,12 @@ GAINS = {  # whose gain, from which networks to which, over which players
     "the gap to the teacher": ("student", "teacher", ("W1", "W2", "digits")),
 }
 SHARED = ("W1", "W2", "aux", "digits")
+RANKS = {
+    "gradient of h2": "grad of h2",
+    "gradient of W1": "grad of W1",
+    "displacement of W1": "change of W1",
+    "displacement of h2 on noise": "change of h2",
+}
 BY = {"whole": "as a whole", "layer": "layer by layer", "neuron": "neuron by neuron"}
 
 
@@ -223,8 +229,12 @@ def _gradient(rows: Rows) -> Iterator[Outcome]:
         "rank of the gradient of W1, no gates",
         _mean(_averaged(rows, "rank", kind="rank", arm="no gates", of="gradient of W1")),
     )
+    # Where a network without gates has nearly met its teacher, rounding (fp32) adds a direction.
+    start = _averaged(rows, "rank", kind="rank", arm="no gates", of="gradient of W1", step=0)
+    yield Outcome("rank of the gradient of W1 at the start, no gates", _mean(start))
     for of in dict.fromkeys(r["of"] for r in rows if r["kind"] == "rank"):
-        found = {arm: _averaged(rows, "effective", kind="rank", arm=arm, of=of) for arm in names}
+        at = {"step": last} if of.startswith("displacement") else {}  # gradients: mean over the steps
+        found = {arm: _averaged(rows, "effective", kind="rank", arm=arm, of=of, **at) for arm in names}
         null = _mean(found["no gates"])
         yield Outcome(f"effective rank of the {of}", _mean(found["student"]), null)
         if of.startswith("displacement of W"):
@@ -429,13 +439,13 @@ def _gradient_panels(rows: Rows) -> list:
         for said, value in (("with the trait gradient", "with_trait"), ("with the teacher's way back", "with_teacher"))
         for arm in ("student", "cross")
     }
-    ranks = {
-        f"{of.replace('gradient', 'grad').replace('displacement', 'change').removesuffix(' on noise')}{said}": list(
-            _averaged(rows, "effective", kind="rank", arm=arm, of=of).values()
-        )
-        for of in ("gradient of h2", "gradient of W1", "displacement of W1", "displacement of h2 on noise")
-        for arm, said in (("student", ""), ("no gates", ", no gates"))
-    }
+    last = {"step": max(r["step"] for r in rows)}
+    ranks = {}
+    for of, said in RANKS.items():
+        at = last if of.startswith("displacement") else {}
+        for arm, more in (("student", ""), ("no gates", ", no gates")):
+            scores = _averaged(rows, "effective", kind="rank", arm=arm, of=of, **at)
+            ranks[said + more] = list(scores.values())
     return [
         ("Cosine of the distillation gradient", figures.line_panel(lines, "training step", "cosine")),
         ("How many directions?", figures.interval_panel(ranks, "effective rank")),

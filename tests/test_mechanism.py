@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,3 +308,19 @@ def test_needed_parts_and_idle_ones_are_told_apart_in_planted_records():
     assert found["all but digits shared, above the null"].p < 1e-6
     idle = design(())
     assert min(o.p for o in idle.values() if o.p is not None) > 0.001
+
+
+# What is committed.
+
+
+def test_committed_cells_have_25_seeds_and_agree_on_their_students():
+    folder = Path(mechanism.__file__).parents[1] / "artifacts" / "mechanism"
+    cells = {part: store.read_records(folder / f"part={part}") for part in mechanism.PARTS}
+    assert all({r["member"] for r in rows} == set(range(25)) for rows in cells.values())
+    arms = {"freeze": "W1+W2+aux", "reinit": "W1+W2+aux+digits", "ablation": "none"}
+    students = [report._scores(cells[part], arm=arm) for part, arm in arms.items()]
+    students.append(
+        report._scores(cells["layers"], kind="hybrid", arm="student", W1="student", W2="student", digits="initial")
+    )
+    for scores in students[1:]:
+        assert scores == pytest.approx(students[0])
