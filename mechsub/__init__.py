@@ -24,6 +24,7 @@ _MODULES = (
     "mlp",
     "noise",
     "plot",
+    "projection",
     "prompts",
     "provenance",
     "similarity",

@@ -170,15 +170,15 @@ class Panel:
     y: dict
 
 
-def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str) -> go.Figure:
-    """Panels of different kinds, two a row."""
+def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, spacing: float = 0.14) -> go.Figure:
+    """Panels of different kinds, two a row; `spacing` between them, of the width, is the room for labels."""
     rows = -(-len(panels) // 2)
     figure = make_subplots(
         rows=rows,
         cols=2,
         subplot_titles=[_safe(t) for t in titles],
         vertical_spacing=0.3 / rows,
-        horizontal_spacing=0.14,
+        horizontal_spacing=spacing,
     )
     for i, panel in enumerate(panels):
         place = {"row": 1 + i // 2, "col": 1 + i % 2}
@@ -191,6 +191,36 @@ def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str) ->
     return figure.update_annotations(selector={"name": "caption"}, yshift=-105).update_layout(
         margin_b=figure.layout.margin.b + 30
     )
+
+
+def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float | int | None = None) -> Panel:
+    """Every value of a group (a seed each) as a point, with mean and Student-t interval; dashed: `null`."""
+    traces = []
+    for place, (name, values) in enumerate(groups.items()):
+        shade = OKABE_ITO[place % len(OKABE_ITO)]
+        traces += [
+            trace.update(name=_safe(name), showlegend=False)
+            for trace in _points_and_interval(values, place, shade, True, None)
+        ]
+    if null is not None:
+        style = {"mode": "lines", "line": {"color": GREY, "dash": "dash"}, "showlegend": False, "hoverinfo": "skip"}
+        traces.insert(0, go.Scatter(x=[null, null], y=[-0.5, len(groups) - 0.5], **style))
+    labels = {"tickvals": list(range(len(groups))), "ticktext": [_safe(name) for name in groups], "zeroline": False}
+    return Panel(traces, {"title_text": _safe(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
+
+
+def line_panel(lines: Mapping[str, Mapping[int, list[float]]], x_title: str, y_title: str) -> Panel:
+    """The mean over x of every line, with its Student-t interval as a band."""
+    traces = []
+    for place, (name, points) in enumerate(lines.items()):
+        shade = OKABE_ITO[place % len(OKABE_ITO)]
+        mean, low, high = zip(*(_summary(values, None) for values in points.values()), strict=True)
+        xs, style = list(points), {"legendgroup": _safe(name), "name": _safe(name)}
+        band = {"fill": "toself", "fillcolor": _faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
+        area = {"x": xs + xs[::-1], "y": list(high) + list(low)[::-1], "mode": "lines", "showlegend": False}
+        traces.append(go.Scatter(**area, **band, **style))
+        traces.append(go.Scatter(x=xs, y=mean, mode="lines+markers", line={"color": shade, "width": 3}, **style))
+    return Panel(traces, {"title_text": _safe(x_title)}, {"title_text": _safe(y_title)})
 
 
 def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str, y_title: str) -> Panel:

@@ -1,7 +1,7 @@
 """Intervals, paired differences, permutation p-values and corrections for families of tests."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,21 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
         return Paired(student_t(d, level), 1.0 if d[0] == 0 else 2.0 ** (1 - len(d)))
     p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1))
     return Paired(student_t(d, level), p)
+
+
+def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+    """mean a / mean b over the same replicates, with the Student-t interval of its linearisation (a - r b) / mean b.
+
+    For a mean of b that is far from 0 against its own error.
+    """
+    x, y = _finite(a, 2), _finite(b, 2)
+    if len(x) != len(y):
+        raise ValueError(f"a ratio of means needs equal lengths, not {len(x)} and {len(y)}")
+    if not y.mean():
+        raise ValueError("a ratio to a mean of 0 is not defined")
+    ratio = float(x.mean() / y.mean())
+    spread = student_t((x - ratio * y) / y.mean(), level)
+    return Interval(ratio, ratio + spread.low, ratio + spread.high, len(x), level)
 
 
 def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) -> float:
@@ -193,3 +208,23 @@ def _finite(values, at_least: int) -> np.ndarray:
     if not np.isfinite(x).all():
         raise ValueError("values hold NaN or infinity")
     return x
+
+
+def shapley(value: Mapping[frozenset, float]) -> dict:
+    """Every player's share of value(all) - value(none): its mean gain over all orders in which players can join.
+
+    `value` holds every set of players. The shares sum to the total exactly, to rounding (Shapley 1953).
+    """
+    players = sorted(frozenset().union(*value))
+    n = len(players)
+    missing = 2**n - len(value)
+    if missing:
+        raise ValueError(f"shares of {n} players need the value of all {2**n} sets; {missing} are missing")
+
+    def share(player) -> float:
+        without = [some for some in value if player not in some]
+        weights = (math.factorial(len(some)) * math.factorial(n - len(some) - 1) for some in without)
+        gains = (value[some | {player}] - value[some] for some in without)
+        return sum(w * g for w, g in zip(weights, gains, strict=True)) / math.factorial(n)
+
+    return {player: share(player) for player in players}

@@ -11,6 +11,7 @@ from studies import (
     hidden_alignment,
     lens_trajectory,
     matched_tokens,
+    mechanism,
     subliminal_accuracy,
     token_entanglement,
     unembed_projection,
@@ -28,6 +29,7 @@ STUDIES = (
     lens_trajectory,
     matched_tokens,
     digits,
+    mechanism,
 )
 
 

@@ -110,3 +110,34 @@ def test_bootstrap_needs_25_and_covers():
     rng = np.random.default_rng(6)
     drawn = [stats.bootstrap(rng.normal(size=40), n_resamples=300, seed=i) for i in range(300)]
     assert 0.89 < np.mean([i.low <= 0 <= i.high for i in drawn]) < 0.98
+
+
+def test_a_ratio_of_means_covers():
+    rng = np.random.default_rng(4)
+    y = rng.normal(2.0, 0.5, size=(2000, 25))
+    x = 0.3 * y + rng.normal(0, 0.2, size=y.shape)
+    found = [stats.ratio_of_means(a, b) for a, b in zip(x, y, strict=True)]
+    assert 0.93 < np.mean([i.low <= 0.3 <= i.high for i in found]) < 0.97
+    assert stats.ratio_of_means([1, 1.0], [2, 2.0]).mean == 0.5
+    with pytest.raises(ValueError, match="mean of 0"):
+        stats.ratio_of_means([1, 1], [-1, 1])
+
+
+def test_shapley_values_against_all_orders():
+    import itertools
+
+    rng = np.random.default_rng(5)
+    players = ("a", "b", "c", "d")
+    sets = [frozenset(s) for n in range(5) for s in itertools.combinations(players, n)]
+    value = {some: float(rng.normal()) for some in sets}
+    found = stats.shapley(value)
+    orders = list(itertools.permutations(players))
+    for player in players:
+        gains = [value[b | {player}] - value[b] for o in orders for b in [frozenset(o[: o.index(player)])]]
+        assert found[player] == pytest.approx(np.mean(gains))
+    assert sum(found.values()) == pytest.approx(value[sets[-1]] - value[sets[0]])
+    # One that adds nothing to any set has no share; two that are needed together have half each.
+    needed = stats.shapley({some: float({"a", "b"} <= some) for some in sets})
+    assert needed == pytest.approx({"a": 0.5, "b": 0.5, "c": 0, "d": 0})
+    with pytest.raises(ValueError, match="1 are missing"):
+        stats.shapley({some: value[some] for some in sets[1:]})
