@@ -1,4 +1,4 @@
-"""The wheel: what is in it, that it is built the same twice and from the sdist, and that it works outside the checkout."""
+"""The wheel: what is in it, that it is built the same twice and from the sdist, and that it works elsewhere."""
 
 import os
 import re
