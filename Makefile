@@ -21,8 +21,9 @@ test-lowest:  ## the default tests on the oldest versions that pyproject.toml al
 	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[dev]'
 	build/lowest/bin/python -m pytest -m "not slow" $(ARGS)
 
-lint: $(READY)  ## style, and the API reference without a warning
+lint: $(READY)  ## style, types, and the API reference without a warning
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 	$(MAKE) docs
 
 docs: $(READY)  ## the API reference from docstrings, in build/docs

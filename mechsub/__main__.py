@@ -11,12 +11,12 @@ from pathlib import Path
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mechsub", description=__doc__.partition("\n")[0])
-    parser.error = _refuse
+    parser.error = _refuse  # type: ignore[method-assign]
     commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     _add_verify(commands)
     _add_doctor(commands)
     for command in commands.choices.values():
-        command.error = _refuse
+        command.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args(argv)
     return options.run(options)
 

@@ -73,7 +73,8 @@ def _requirements(extra: str) -> dict[str, object]:
     needed = [Requirement(text) for text in metadata.requires("mechsub") or []]
     plain = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
     if extra:
-        plain = [each for each in needed if each not in plain and each.marker.evaluate({"extra": extra})]
+        added = (each for each in needed if each.marker and each.marker.evaluate({"extra": extra}))
+        plain = [each for each in added if each not in plain]
     return {each.name: each for each in plain}
 
 
@@ -175,8 +176,8 @@ def _memory() -> Iterator[Finding]:
     from mechsub.language import _free_bytes
 
     free, granted = _free_bytes(), memory_left(_groups("memory"))
-    known = {"free": free, "left of what a control group grants": granted}
-    known = {what: size for what, size in known.items() if size is not None}
+    sizes = {"free": free, "left of what a control group grants": granted}
+    known = {what: size for what, size in sizes.items() if size is not None}
     text = ", ".join(f"{_gib(size)} {what}" for what, size in known.items()) or "cannot be read on this system"
     if known and min(known.values()) < _TOY_BYTES:
         text = f"{text}; 25 seeds need about {_gib(_TOY_BYTES)}"

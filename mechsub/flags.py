@@ -74,7 +74,7 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.error = refuse
+    parser.error = refuse  # type: ignore[method-assign]
     for field in fields:
         _add_field(parser, field, hints[field.name])
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
