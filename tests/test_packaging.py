@@ -17,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mechsub
+from mechsub import provenance
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -80,6 +81,17 @@ def test_two_builds_and_that_of_the_sdist_are_the_same_bytes(dist):
     one, two, sdist = (the_wheel(dist / f"wheel_{name}").read_bytes() for name in ("one", "two", "sdist"))
     assert one == two
     assert one == sdist
+
+
+def test_an_environment_in_a_repository_of_something_else_has_no_commit(tmp_path):
+    site = tmp_path / ".venv" / "lib"
+    site.mkdir(parents=True)
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init"], ["add", "."], ["commit", "-m", "theirs"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    assert len(provenance.git_state(tmp_path)["commit"]) == 40
+    assert provenance.git_state(site) is None
 
 
 def test_citation_is_complete_and_of_this_version():
