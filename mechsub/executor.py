@@ -131,7 +131,7 @@ def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Calla
             raise
 
 
-def _next(cells: Iterator[Path], lock: threading.Lock) -> Path | None:
+def _next(cells: Iterator[Path], lock: contextlib.AbstractContextManager) -> Path | None:
     with lock:
         return next(cells, None)
 
