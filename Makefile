@@ -3,7 +3,7 @@ VENV   ?= .venv
 ARGS   ?=
 READY  := $(VENV)/.installed
 
-.PHONY: run test test-all lint bench clean
+.PHONY: run test test-all test-lowest lint docs bench clean
 
 run: $(READY)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 	$(VENV)/bin/python -m studies.hidden_alignment $(ARGS)
@@ -14,8 +14,20 @@ test: $(READY)  ## the default tests
 test-all: $(READY)  ## also the slow ones
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-lint: $(READY)
+test-lowest:  ## the default tests on the oldest versions that pyproject.toml allows, in an environment of their own
+	mkdir -p build
+	$(PYTHON) tools/lowest.py > build/lowest.txt
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[dev]'
+	build/lowest/bin/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(READY)  ## style, types, and the API reference without a warning
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(MAKE) docs
+
+docs: $(READY)  ## the API reference from docstrings, in build/docs
+	$(VENV)/bin/python -W error::UserWarning -m pdoc --no-show-source --output-directory build/docs mechsub '!mechsub.__main__'
 
 bench: $(READY)  ## speed and memory as ratios against a reference, measured in the same run
 	$(VENV)/bin/python benchmarks/toy_training.py $(ARGS)

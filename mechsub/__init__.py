@@ -13,6 +13,7 @@ _MODULES = (
     "audit",
     "data",
     "distillation",
+    "doctor",
     "entanglement",
     "executor",
     "flags",

@@ -1,6 +1,7 @@
-"""Commands on what studies have stored.
+"""Commands on what studies have stored, and on this machine.
 
     python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
+    python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
 """
 
 import argparse
@@ -9,12 +10,13 @@ from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mechsub", description="Commands on what studies have stored.")
-    parser.error = _refuse
+    parser = argparse.ArgumentParser(prog="python -m mechsub", description=__doc__.partition("\n")[0])
+    parser.error = _refuse  # type: ignore[method-assign]
     commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     _add_verify(commands)
+    _add_doctor(commands)
     for command in commands.choices.values():
-        command.error = _refuse
+        command.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args(argv)
     return options.run(options)
 
@@ -59,6 +61,31 @@ def _verify(options) -> int:
     cells = counts.pop("cell")
     print(f"{cells} whole cells; " + ", ".join(f"{kind}: {count}" for kind, count in counts.items()))
     return 1 if any(counts[kind] for kind in audit.FAILURES) else 0
+
+
+def _add_doctor(commands) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="say what works on this machine, and how to mend what does not",
+        description="Say what of mechsub works on this machine, and the one command that mends what does not.",
+        epilog="Exit code 0 if what `make run` needs is there, else 1. No network is used.",
+    )
+    command.set_defaults(run=_doctor)
+
+
+def _doctor(options) -> int:
+    from mechsub import doctor
+
+    marks = {"good": "ok", "absent": "-", "missing": "MISSING"}
+    missing = 0
+    for kind, about, text, fix in doctor.findings():
+        missing += kind == "missing"
+        print(_printable(f"{marks[kind]:8}{about:12}{text}"))
+        if fix:
+            print(_printable(f"{'':20}fix: {fix}"))
+    wanted = "1 thing is" if missing == 1 else f"{missing} things are"
+    print(f"{wanted} missing for `make run`" if missing else "what `make run` needs is there")
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _heads(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Tensor,
     stack, units = [cache["blocks.0.hook_in"]], ["embed"]
     for layer in layers:
         written = _written_by_heads(model, cache[f"blocks.{layer}.attn.o.hook_in"], layer)
-        if not torch.allclose(sum(written.values()), cache[f"blocks.{layer}.attn.hook_out"], rtol=1e-3, atol=1e-4):
+        if not torch.allclose(sum(written.values()), cache[f"blocks.{layer}.attn.hook_out"], rtol=1e-3, atol=1e-4):  # type: ignore[arg-type]
             raise ValueError(f"the heads of layer {layer} do not sum to its attention's output; use unit='component'")
         stack += [*written.values(), cache[f"blocks.{layer}.mlp.hook_out"]]
         units += [*written, f"blocks.{layer}.mlp.hook_out"]
@@ -90,7 +90,7 @@ def _heads(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Tensor,
 
 def _written_by_heads(model: HookedModel, z: Tensor, layer: int) -> dict[str, Tensor]:
     """What every head of a layer writes into the residual stream, and its bias where it has one."""
-    attention = model.blocks[layer].attn
+    attention = model.blocks[layer].attn  # type: ignore[attr-defined]
     W_O = attention.W_O.detach()  # [head, d_head, d_model]
     z = z.reshape(len(z), *W_O.shape[:2])  # some bridges hook it by heads, some flat
     written = {f"blocks.{layer}.attn.head.{head}": z[..., head, :] @ W_O[head] for head in range(len(W_O))}
@@ -102,7 +102,7 @@ def _written_by_heads(model: HookedModel, z: Tensor, layer: int) -> dict[str, Te
 
 def _scaled(model: HookedModel, stack: list[Tensor], cache: dict[str, Tensor]) -> Tensor:
     """Each part of the residual stream after the final norm, its scale frozen: [batch, part, d_model]."""
-    return torch.stack(stack, dim=-2) / cache["ln_final.hook_scale"].unsqueeze(-2) * model.ln_final.weight
+    return torch.stack(stack, dim=-2) / cache["ln_final.hook_scale"].unsqueeze(-2) * model.ln_final.weight  # type: ignore[attr-defined]
 
 
 def _need_residual_stream(inputs: Tensor, unit: str) -> None:

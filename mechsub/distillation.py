@@ -277,7 +277,7 @@ def _fit(
     trainable = {name: _trainable(list(members[0]), recipe.frozen) for name, members in starts.items()}
 
     def fit(member: int) -> dict[str, dict[int, Parameters]]:
-        x, losses = problem(member, 0)
+        x, losses = problem(member, 0)  # type: ignore[misc]
         total = recipe.epochs * math.ceil(len(x) / recipe.batch_size)
         for steps in keep.values():
             _check_steps(steps, total)
@@ -304,7 +304,7 @@ def _fit(
     fitted = each_member(fit, len(seeds), progress)
     for name, job in jobs.items():
         for step in keep[name]:
-            job.snapshots[step] = _stack(job.start, [member[name][step] for member in fitted])
+            job.snapshots[step] = _stack(job.start, [member[name][step] for member in fitted])  # type: ignore[index]
     return {name: _stack(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 
@@ -430,7 +430,7 @@ class _SignSGD(torch.optim.Optimizer):
     """w <- w - lr sign(gradient + weight_decay w): Adam without its memory (Bernstein et al. 2018)."""
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for w in group["params"]:
                 w.sub_(group["lr"] * torch.sign(w.grad + group["weight_decay"] * w))

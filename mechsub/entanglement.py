@@ -37,7 +37,7 @@ def next_token_log_probs(
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
         out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
         out[rows] = values
-    return out
+    return out  # type: ignore[return-value]
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def string_states(
     for rows, states in _states(model, prompts, trie, batch_size, name):
         out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
         out[rows] = states.float().cpu()
-    return out
+    return out  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[s
         for smaller, value in effects.items():
             if set(smaller) < set(subset):
                 effect = effect - value
-        effects[subset] = effect
+        effects[subset] = effect  # type: ignore[index]
         if subset:
             shares[" x ".join(axes[axis] for axis in subset)] = float((effect**2).mean()) / total
     return shares

@@ -131,7 +131,7 @@ def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Calla
             raise
 
 
-def _next(cells: Iterator[Path], lock: threading.Lock) -> Path | None:
+def _next(cells: Iterator[Path], lock: contextlib.AbstractContextManager) -> Path | None:
     with lock:
         return next(cells, None)
 
@@ -147,18 +147,18 @@ class _Worker:
             if self.process is None:
                 self._start()
             with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.write(_line(cell, before))
-                self.process.stdin.flush()
-            if self.process.stdout.readline().strip() == cell.name:
+                self.process.stdin.write(_line(cell, before))  # type: ignore[attr-defined]
+                self.process.stdin.flush()  # type: ignore[attr-defined]
+            if self.process.stdout.readline().strip() == cell.name:  # type: ignore[attr-defined]
                 return
             code = self.close()
             if code >= 0:
-                raise Failed(self.error or f"cell {cell} failed: its process left with exit code {code}")
+                raise Failed(self.error or f"cell {cell} failed: its process left with exit code {code}")  # type: ignore[has-type]
         raise Failed(f"cell {cell} failed: its process was killed by signal {-code} {RETRIES} times")
 
     def _start(self) -> None:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # type: ignore[assignment]
             [*self.command, "--cells", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -57,7 +57,7 @@ def source_fingerprint(study: Path, run: str = "run") -> str:
 
 def _text(module: str, names: set[str], roots: dict[str, Path]) -> str:
     path = _module_file(module, roots)
-    code = _parsed(path, path.read_bytes(), module.rpartition(".")[0])
+    code = _parsed(path, path.read_bytes(), module.rpartition(".")[0])  # type: ignore[union-attr]
     return "\n".join(_dump(node) for node in code.body if _EVERYTHING in names or code.names_of(node) & names)
 
 
@@ -110,7 +110,7 @@ def _defines(node: ast.stmt) -> set[str]:
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     flat = [item for target in targets for item in (target.elts if isinstance(target, ast.Tuple) else [target])]
-    return {item.id for item in flat} if flat and all(isinstance(item, ast.Name) for item in flat) else set()
+    return {item.id for item in flat} if flat and all(isinstance(item, ast.Name) for item in flat) else set()  # type: ignore[attr-defined]
 
 
 def _outside(node: ast.stmt) -> list[ast.AST]:
@@ -198,7 +198,7 @@ def _without_texts(tree: ast.Module) -> ast.Module:
     tree.body = [node for node in tree.body if not _is_main_block(node)]
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            node.body = [child for child in map(_calculating, body) if child is not None]
+            node.body = [child for child in map(_calculating, body) if child is not None]  # type: ignore[attr-defined]
         if isinstance(node, ast.Call) and _called(node) == "option":
             node.args = node.args[:1]
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "help"]

@@ -82,7 +82,7 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.error = refuse
+    parser.error = refuse  # type: ignore[method-assign]
     for field in fields:
         _add_field(parser, field, hints[field.name])
     once = {"action": "append"}  # all that is given, so that a second time is seen

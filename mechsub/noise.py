@@ -65,7 +65,7 @@ def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
     side = _side(images)
     power = sum(_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024)) / len(images)
-    amplitude = power.sqrt().float()
+    amplitude = power.sqrt().float()  # type: ignore[union-attr]
     return lambda n, generator: _pixels(amplitude * _phases(n, side, generator))
 
 

@@ -277,7 +277,7 @@ def matrix(rows: list[tuple[str, str, float]], x_title: str, y_title: str) -> Pa
     columns, lines = (list(dict.fromkeys(row[side] for row in rows)) for side in (0, 1))
     values = {(row[1], row[0]): row[2] for row in rows}
     trace = go.Heatmap(
-        z=[[values.get((line, column)) for column in columns] for line in lines],
+        z=[[values.get((line, column)) for column in columns] for line in lines],  # type: ignore[arg-type]
         x=[_safe(str(c)) for c in columns], y=[_safe(str(line)) for line in lines],
         colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
     )  # fmt: skip
@@ -397,12 +397,12 @@ def _summary(values: list[float], interval: Callable | None) -> tuple[float, flo
     """Mean, low, high; one value has no interval."""
     mean = _mean(values)
     if len(values) < 2:
-        return mean, mean, mean
+        return mean, mean, mean  # type: ignore[return-value]
     if interval is None:
         from mechsub.stats import student_t as interval
-    found = interval(values)
+    found = interval(values)  # type: ignore[misc]
     low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
-    return mean, low, high
+    return mean, low, high  # type: ignore[return-value]
 
 
 def _interval_note(interval: Callable | None, unit: str, counts: list[int]) -> str:

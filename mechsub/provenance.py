@@ -17,7 +17,8 @@ def environment(source: Path) -> dict:
 def git_state(folder: Path) -> dict | None:
     """Commit of the checkout that holds the source, and whether its code was changed since; None outside git."""
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    # An environment inside a checkout of something else is ignored by it, and is no part of its commit.
+    if commit is None or _git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
     # Results are written into the same checkout, so only changed code makes it dirty.
     changed = _git(folder, "status", "--porcelain", "--", ":/*.py", ":/pyproject.toml")
@@ -35,7 +36,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def versions() -> dict[str, str | None]:
     from importlib import metadata
 
-    found = {"python": sys.version.split()[0]}
+    found: dict[str, str | None] = {"python": sys.version.split()[0]}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -124,7 +124,7 @@ def _directional(model: HookedMLP, at: dict, direction: dict, x: Tensor) -> tupl
 
     with warnings.catch_warnings():  # torch's forward mode sets itself up with parts that torch deprecates
         warnings.simplefilter("ignore", FutureWarning)
-        return jvp(aux, (at,), (direction,))
+        return jvp(aux, (at,), (direction,))  # type: ignore[return-value]
 
 
 def _squared(logits: Tensor, moved: Tensor, loss: str, temperature: float) -> Tensor:

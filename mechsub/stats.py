@@ -43,8 +43,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     """Mean of a_i - b_i with its Student-t interval and p-value; a and b are in the same order of replicates."""
     from scipy.stats import t
 
-    if len(a) != len(b):
-        raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")
+    if len(a) != len(b):  # type: ignore[arg-type]
+        raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")  # type: ignore[arg-type]
     d = _finite(np.subtract(a, b), 2)
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if not error:  # all differences are equal: what is left is the test of signs
@@ -178,7 +178,7 @@ def benjamini_hochberg(p: ArrayLike) -> list[float]:
 
 def benjamini_yekutieli(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under any dependence (Benjamini, Yekutieli 2001)."""
-    return _step_up(p, sum(1 / k for k in range(1, len(p) + 1)))
+    return _step_up(p, sum(1 / k for k in range(1, len(p) + 1)))  # type: ignore[arg-type, misc]
 
 
 def _step_up(p: ArrayLike, factor: float) -> list[float]:

@@ -311,7 +311,7 @@ def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
 def sums(cell: Path) -> dict[str, str]:
     """sha256 of a complete cell's records, and of its tensors if it has any, as recorded."""
     made = read_provenance(cell)
-    return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}
+    return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}  # type: ignore[index, operator]
 
 
 def _moved_on(cell: Path, provenance: Mapping) -> bool:

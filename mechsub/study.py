@@ -67,7 +67,7 @@ def main(Config, run, plot, table=None, argv=None) -> None:
     plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
     """
     module = sys.modules[run.__module__]
-    source = Path(module.__file__).resolve()
+    source = Path(module.__file__).resolve()  # type: ignore[arg-type]
     argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
     options, values, display = command_line(Config, module, argv, lambda message: _stop(message, 2))
     try:
@@ -126,13 +126,13 @@ def _explanation(error: Exception, debug: bool) -> str:
     return f"{where} failed: {type(error).__name__}: {str(error)[:600]}{hint}"
 
 
-def cells(records: Iterable[Mapping], Config) -> list[tuple[str, list[Mapping]]]:
+def cells(records: Iterable[dict], Config) -> list[tuple[str, list[dict]]]:
     """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one)."""
     records = list(records)
     # A cell that was made before an option existed was made with what is its default.
     fields = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
     differing = [name for name, usual in fields.items() if len({record.get(name, usual) for record in records}) > 1]
-    groups: dict[str, list[Mapping]] = {}
+    groups: dict[str, list[dict]] = {}
     for record in records:
         label = ", ".join(f"{name}={record.get(name, fields[name])}" for name in differing) or "all"
         groups.setdefault(label, []).append(record)
@@ -395,7 +395,7 @@ def _cell_text(value) -> str:
 
 _session: dict[str, Any] = {}
 
-_bar = {"prefix": None, "written": -math.inf}
+_bar: dict[str, Any] = {"prefix": None, "written": -math.inf}
 
 
 def progress(fraction: float, text: str = "") -> None:

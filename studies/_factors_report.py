@@ -18,9 +18,7 @@ Scores = dict[int, float]  # member -> score
 
 
 def predictions() -> dict:
-    """Those of the checkout, {} where there is none."""
-    path = Path(__file__).parent.parent / "predictions.toml"
-    return tomllib.loads(path.read_text()) if path.is_file() else {}
+    return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))
 
 
 def swept(records: list[Mapping], Config) -> dict[str, list]:

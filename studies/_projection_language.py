@@ -73,7 +73,7 @@ def records(found: Prompted, cfg) -> Iterator[dict]:
     for unit, groups in units(found, cfg.metric).items():
         compared = _Compared(table, lengths(found), groups, cfg)
         for direction, side in sides.items():
-            for part, views in predictors[direction].items():
+            for part, views in predictors[direction].items():  # type: ignore[union-attr]
                 keys = {"direction": direction, "part": part, "unit": unit}
                 whole = compared.on(side, views)
                 yield {"kind": "summary", "rows": "all", **keys, **whole.summary}

@@ -62,7 +62,7 @@ def run(cfg: Config) -> Iterator[dict]:
             yield {"kind": "agreement", "of": name, "part": part, **found}
     yield {
         "provenance": {
-            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},
+            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},  # type: ignore[operator]
             "matrices": "the cell of studies.token_entanglement under made_from",
             "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
             "null": "digits relabelled; of shares: numbers shuffled within length",

@@ -135,7 +135,7 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
     toy = toys.teachers(cfg)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
     trained = toys.students(toy, arms, cfg)
-    compared = _Comparison(toy, *getattr(data, cfg.dataset)("test"), cfg)
+    compared = _Comparison(toy, *getattr(data, cfg.dataset)("test"), cfg)  # type: ignore[call-arg]
     yield from compared.records("reference", 0, toy.init, toy.init)
     yield from compared.records("cross_reference", 0, toy.other, toy.other)
     for i, (arm, steps) in enumerate(trained.items()):
@@ -218,7 +218,7 @@ class _Comparison:
                 found[layer][STITCHING[0]] += toys.n_right(self.teacher, layer, body, labels)
                 found[layer][STITCHING[1]] += toys.n_right(student, layer, states, labels)
         n = len(self.test[1])
-        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]
+        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]  # type: ignore[attr-defined]
 
     def _weights(self, student, start) -> list[dict]:
         from mechsub import similarity

