@@ -12,12 +12,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
-
-from mechsub import language
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -130,24 +127,12 @@ def store(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [line for line in STUDIES if not any(words in line for words in ONLY_DRY)])
 def test_studies_print_their_table_and_draw_their_figure_from_stored_cells(command, store):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, *shlex.split(command)[1:]]
-    out = subprocess.run(words, cwd=store, env=environment, capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr
+    told = run_in(store, command)
     if "--help" not in command:
-        assert "<div id=" in (store / out.stdout.rsplit("figure: ", 1)[1].strip()).read_text()
+        assert "<div id=" in (store / told.rsplit("figure: ", 1)[1].strip()).read_text()
 
 
 # Python.
-
-
-@pytest.fixture
-def one_model(monkeypatch):
-    """The language model, loaded once for all blocks."""
-    monkeypatch.setattr(language, "load_language_model", _loaded)
-
-
-_loaded = cache(language.load_language_model)
 
 
 def test_the_blocks_of_readme_are_the_beginnings_of_the_examples():

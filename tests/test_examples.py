@@ -57,7 +57,7 @@ def test_subliminal_learning(shown):
     assert known["difference"].interval.low > 0.2
 
 
-def test_token_entanglement(shown, capfd):
+def test_token_entanglement(shown, one_model, capfd):
     known = run("token_entanglement.py")
     specific = ms.interaction(known["scores"])
     assert specific.abs().max() > 0.05 and specific.sum(0).abs().max() < 1e-9
