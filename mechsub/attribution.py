@@ -20,7 +20,11 @@ class Attribution:
     units: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Attribution({len(self.units)} units, values {tuple(self.values.shape)})"
+        return f"Attribution(values {list(self.values.shape)} = [*lead, token, unit], units {_ends(self.units)})"
+
+
+def _ends(names: tuple[str, ...]) -> str:
+    return " .. ".join(dict.fromkeys((names[0], names[-1])))
 
 
 @torch.no_grad()

@@ -92,6 +92,9 @@ class Trie:
     paths: tuple[tuple[int, ...], ...]  # edges of every string
     strings: tuple[int, ...]  # their places in the list that was given
 
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        printer.text(f"Trie({len(self.strings)} strings, {len(self.tokens)} nodes, {len(self.edges)} edges)")
+
     @property
     def depths(self) -> list[int]:
         depths = [0]

@@ -194,7 +194,8 @@ def _module_file(name: str, roots: dict[str, Path]) -> Path | None:
 
 
 def _without_texts(tree: ast.Module) -> ast.Module:
-    """Drop docstrings, help texts, messages of errors, display options, the `__main__` block, imports of what draws."""
+    """Drop docstrings, help texts, messages of errors, display options, what notebooks show of an object, the
+    `__main__` block, imports of what draws."""
     tree.body = [node for node in tree.body if not _is_main_block(node)]
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
@@ -210,6 +211,8 @@ def _without_texts(tree: ast.Module) -> ast.Module:
 def _calculating(node: ast.stmt) -> ast.stmt | None:
     """The statement less what only serves reading and drawing; None where nothing is left."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return None
+    if isinstance(node, ast.FunctionDef) and node.name == "_repr_pretty_":  # what a notebook shows
         return None
     if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and _is_display(node.value):
         return None

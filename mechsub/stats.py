@@ -21,6 +21,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        """In IPython and notebooks, also within lists and dicts."""
+        printer.text(f"{self} ({100 * self.level:g}%, n = {self.n})")
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -28,6 +32,10 @@ class Paired:
 
     interval: Interval
     p: float
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        printer.pretty(self.interval)
+        printer.text(f", p = {self.p:.3g}")
 
 
 def student_t(values: ArrayLike, level: float = 0.95) -> Interval:

@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 import torch
 
@@ -40,3 +42,12 @@ def boot_bridge():
 def bridge():
     """A random Llama-shaped language model."""
     return boot_bridge()
+
+
+load_once = cache(ms.load_language_model)
+
+
+@pytest.fixture
+def one_model(monkeypatch):
+    """The default language model, loaded once for all texts that load it."""
+    monkeypatch.setattr(ms.language, "load_language_model", load_once)
