@@ -30,6 +30,7 @@ _MODULES = (
     "stats",
     "store",
     "study",
+    "tangent",
     "unembedding",
     "vocabulary",
 )
