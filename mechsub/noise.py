@@ -89,7 +89,8 @@ def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
     t = away.abs().clamp(max=1)
     weight = 1 - t**3 * (t * (6 * t - 15) + 10)
     pull = weight * away
-    return torch.cat([torch.einsum("iy,jx->ijyx", *pair).reshape(k * k, -1) for pair in ((pull, weight), (weight, pull))])
+    axes = ((pull, weight), (weight, pull))
+    return torch.cat([torch.einsum("iy,jx->ijyx", down, across).reshape(k * k, -1) for down, across in axes])
 
 
 def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = STD) -> Sampler:

@@ -100,9 +100,7 @@ def test_a_student_that_is_its_teacher_does_not_move(reference, x):
 def test_members_do_not_mix(reference, teacher, x):
     aux = reference.cfg.aux
     both = tangent.least_squares(tangent.tangent(reference, x, aux), teacher(x)[..., aux], 4)
-    alone = tangent.least_squares(
-        tangent.tangent(reference.select([1]), x, aux), teacher.select([1])(x)[..., aux], 4
-    )
+    alone = tangent.least_squares(tangent.tangent(reference.select([1]), x, aux), teacher.select([1])(x)[..., aux], 4)
     assert all(torch.allclose(both[name][1], alone[name][0]) for name in alone)
 
 
