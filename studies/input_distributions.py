@@ -266,7 +266,7 @@ def _gain(seen, direction, moved):
 def table(records: list[dict]) -> list[dict]:
     from studies import _input_report
 
-    return _input_report.table(records)
+    return _input_report.table(records, Config)
 
 
 def plot(records: list[dict]):
