@@ -8,6 +8,7 @@ from studies import _factors_report
 NULL = "cross_aux"
 BASE = "uniform"
 SHOWN = ("input_dimension_95", "aux_digit_correlation", "gate_dimension", "drive")
+_NAMES = {"dtick": 1, "tickfont": {"size": 11}}  # an axis of distributions or quantities: each is named
 Cells = dict[str, list[Mapping]]  # distribution -> rows
 
 
@@ -174,7 +175,7 @@ def _accuracies(cells: Cells):
         bars = {"type": "data", "array": [i.mean - i.low for i in found], "color": color}
         marks = {"mode": "markers", "marker": {"color": color, "size": 9}, "showlegend": False}
         traces.append(go.Scatter(x=[i.mean for i in found], y=names, error_x=bars, **marks))
-    return figures.Panel(traces, {"title_text": "accuracy on test images", "rangemode": "tozero"}, {"dtick": 1})
+    return figures.Panel(traces, {"title_text": "accuracy on test images", "rangemode": "tozero"}, _NAMES)
 
 
 def _radial(cells: Cells):
@@ -182,13 +183,12 @@ def _radial(cells: Cells):
 
     from mechsub import plot as figures
 
-    traces = [
-        go.Scatter(
-            x=list(range(len(row["radial_power"]))), y=[max(v, 1e-6) for v in row["radial_power"]], name=name,
-            mode="lines", line={"width": 2}, showlegend=False, text=[name] * len(row["radial_power"]),
-        )
-        for name, cell in cells.items() for row in cell if row["arm"] == "inputs"
-    ]  # fmt: skip
+    traces = []
+    for i, (name, cell) in enumerate(cells.items()):
+        power = next(row["radial_power"] for row in cell if row["arm"] == "inputs")
+        color, dash = figures.OKABE_ITO[i % 8], ("solid", "dash", "dot", "dashdot")[i // 8 % 4]
+        line = {"mode": "lines", "line": {"width": 2, "color": color, "dash": dash}, "name": name}
+        traces.append(go.Scatter(x=list(range(len(power))), y=[max(v, 1e-6) for v in power], **line))
     return figures.Panel(
         traces,
         {"title_text": "cycles an image"},
@@ -213,7 +213,7 @@ def _scores(found: list):
         x=mean, y=names, mode="markers", marker=marks, showlegend=False,
         error_x={"type": "data", "symmetric": False, **bars},
     )  # fmt: skip
-    return figures.Panel([trace], {"title_text": "rank correlation, held out", "range": [-1, 1]}, {"dtick": 1})
+    return figures.Panel([trace], {"title_text": "rank correlation, held out", "range": [-1, 1]}, _NAMES)
 
 
 def _dimensions(cells: Cells):
@@ -223,8 +223,9 @@ def _dimensions(cells: Cells):
 
     names = sorted(cells, key=lambda name: _mean(cells[name]))
     values = [_mean(cells[name], "input_dimension_95") for name in names]
+    n = next(iter(cells.values()))[0]["n_described"]
     bar = go.Bar(x=values, y=names, orientation="h", marker={"color": figures.OKABE_ITO[0]}, showlegend=False)
-    return figures.Panel([bar], {"title_text": "principal components (16,384 inputs)"}, {"dtick": 1})
+    return figures.Panel([bar], {"title_text": f"principal components of {n:,} inputs"}, _NAMES)
 
 
 def _scatter(cells: Cells, groups: Mapping[str, list[str]], quantity: str):

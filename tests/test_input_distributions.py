@@ -1,6 +1,7 @@
 """studies.input_distributions, for real on MNIST at two seeds and one epoch; its law on planted quantities."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -159,9 +160,9 @@ def test_a_planted_law_is_found_and_beats_the_others():
     accuracy, draw = planted(), np.random.default_rng(5)
     quantities = {f"noise {i}": draw.normal(size=28) + draw.normal(0, 0.1, (25, 28)) for i in range(6)}
     quantities["saturating"] = -np.tanh(4 * accuracy) + draw.normal(0, 0.02, accuracy.shape)  # falls
-    found = _input_law.laws(accuracy, quantities, FAMILIES, n_resamples=200, n_permutations=199)
+    found = _input_law.laws(accuracy, quantities, FAMILIES, n_resamples=100, n_permutations=99)
     best = found[0]
-    assert (best.quantity, best.verdict, best.p) == ("saturating", "law", 0.005)
+    assert (best.quantity, best.verdict, best.p) == ("saturating", "law", 0.01)
     assert 0.5 < best.score.low < best.score.mean <= 1 and best.fitted < -0.9 and best.error < 0.05
     assert all(law.verdict == "nothing" for law in found[1:])
     baseline = _input_law.error(np.zeros(accuracy.shape), accuracy, FAMILIES)
@@ -169,14 +170,14 @@ def test_a_planted_law_is_found_and_beats_the_others():
 
 
 def test_laws_are_not_found_in_noise():
-    """The best of five quantities that have nothing to do with accuracy."""
+    """The best of three quantities that have nothing to do with accuracy."""
     draw, small = np.random.default_rng(7), []
-    for i in range(20):
+    for i in range(16):
         accuracy = planted(i, n_seeds=2)
-        noise = {f"noise {k}": draw.normal(size=(1, 28)) + np.zeros((2, 1)) for k in range(5)}
+        noise = {f"noise {k}": draw.normal(size=(1, 28)) + np.zeros((2, 1)) for k in range(3)}
         best = _input_law.laws(accuracy, noise, FAMILIES, n_resamples=2, n_permutations=39, seed=i)[0]
         small.append(best.p <= 0.05)
-    assert sum(small) <= 4  # 1 expected; P(5 or more) is 0.003
+    assert sum(small) <= 4  # 0.8 expected; P(5 or more) is 0.001
 
 
 def made_up():
@@ -195,7 +196,9 @@ def made_up():
     return rows
 
 
-def test_table_and_figure_of_a_whole_grid():
+def test_table_and_figure_of_a_whole_grid(monkeypatch):
+    few = functools.partial(_input_law.laws, n_resamples=40, n_permutations=59)
+    monkeypatch.setattr(_input_law, "laws", few)
     rows = made_up()
     told = study_of_inputs.table(rows)
     accuracies = [row["accuracy"].mean for row in told if "accuracy" in row]
