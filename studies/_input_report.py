@@ -153,8 +153,8 @@ def plot(records: list[dict]):
     if found:
         panels["Which quantity predicts families held out?"] = _scores(found)
     panels["Directions that hold 95% of the variance"] = _dimensions(cells)
-    for quantity in [law.quantity for law in found] or SHOWN:
-        panels[f"Accuracy against {quantity.replace('_', ' ')}"] = _scatter(cells, groups, quantity)
+    for i, quantity in enumerate([law.quantity for law in found] or SHOWN):
+        panels[f"Accuracy against {quantity.replace('_', ' ')}"] = _scatter(cells, groups, quantity, i == 0)
     return figures.grid(
         list(panels.values()), list(panels), title="Input distributions",
         caption="Means over seeds; bars are 95% intervals (Student-t over seeds; of the law, seeds and distributions "
@@ -228,7 +228,7 @@ def _dimensions(cells: Cells):
     return figures.Panel([bar], {"title_text": f"principal components of {n:,} inputs"}, _NAMES)
 
 
-def _scatter(cells: Cells, groups: Mapping[str, list[str]], quantity: str):
+def _scatter(cells: Cells, groups: Mapping[str, list[str]], quantity: str, listed: bool):
     import plotly.graph_objects as go
 
     from mechsub import plot as figures
@@ -236,7 +236,7 @@ def _scatter(cells: Cells, groups: Mapping[str, list[str]], quantity: str):
     traces = [
         go.Scatter(
             x=[_mean(cells[name], quantity) for name in names], y=[_mean(cells[name]) for name in names],
-            mode="markers", text=names, name=label, legendgroup=label, showlegend=False,
+            mode="markers", text=names, name=f"family: {label}", legendgroup=label, showlegend=listed,
             marker={"color": figures.OKABE_ITO[i % len(figures.OKABE_ITO)], "size": 11},
         )
         for i, (label, names) in enumerate(groups.items())
