@@ -33,6 +33,7 @@ _MODULES = (
     "stats",
     "store",
     "study",
+    "tangent",
     "unembedding",
     "vocabulary",
 )

@@ -61,6 +61,48 @@ def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int 
     return lambda n, generator: torch.randn(n, dimension, generator=generator) @ basis
 
 
+def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
+    """Gradient noise (Perlin 1985, with the fade of 2002) on a lattice of `cell` pixels, of standard deviation `std`.
+
+    The lattice wraps round the border and every image shifts it at random, so that every pixel has the same variance.
+    """
+    _require("cell", cell, side % cell == 0 and 2 * cell <= side, f"a divisor of {side}, at most {side // 2}")
+    _require_std(std)
+    basis = _perlin_basis(cell, side)
+    basis *= std / (basis.square().sum(0).mean() / 2).sqrt()  # a component of a unit vector has variance 1/2
+
+    def sampler(n: int, generator: Generator) -> Tensor:
+        angles = torch.rand(n, len(basis) // 2, generator=generator) * (2 * math.pi)
+        x = (torch.cat([angles.cos(), angles.sin()], -1) @ basis).view(n, side, side)
+        shift = torch.randint(cell, (2, n, 1), generator=generator)
+        rows, columns = (torch.arange(side) + shift) % side
+        return x[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]].flatten(1)
+
+    return sampler
+
+
+def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
+    """What a unit of every component (all of one axis, then of the other) of every lattice gradient adds to pixels."""
+    k = side // cell
+    away = (torch.arange(side) + 0.5) / cell - torch.arange(k)[:, None]
+    away = (away + k / 2) % k - k / 2  # cells from every lattice line, the shorter way round
+    t = away.abs().clamp(max=1)
+    weight = 1 - t**3 * (t * (6 * t - 15) + 10)
+    pull = weight * away
+    axes = ((pull, weight), (weight, pull))
+    return torch.cat([torch.einsum("iy,jx->ijyx", down, across).reshape(k * k, -1) for down, across in axes])
+
+
+def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = STD) -> Sampler:
+    """Gaussian noise with the covariance of the images, scaled to mean pixel variance std^2, and mean image 0."""
+    _require_std(std)
+    x = centred(images)
+    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
+    gain = values.clamp(min=0).sqrt()
+    root = (gain[:, None] * vectors.T * (std / gain.square().mean().sqrt())).float()
+    return lambda n, generator: torch.randn(n, len(root), generator=generator) @ root
+
+
 def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
     side = _side(images)

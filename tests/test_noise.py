@@ -54,6 +54,8 @@ SAMPLERS = {
     "blurred": noise.blurred_noise(1.5),
     "power law": noise.power_law_noise(2),
     "subspace": noise.subspace_noise(20),
+    "perlin": noise.perlin_noise(4),
+    "covariance matched": noise.covariance_matched_noise(pictures()),
     "spectrum matched": noise.spectrum_matched_noise(pictures()),
     "phase scrambled": noise.phase_scrambled(pictures()),
     "shuffled": noise.shuffled_pixels(pictures()),
@@ -74,7 +76,10 @@ def test_every_sampler_depends_on_its_generator_alone(sampler):
 
 @pytest.mark.parametrize(
     "sampler",
-    [noise.blurred_noise(0), noise.blurred_noise(2), noise.blurred_noise(6), noise.power_law_noise(3)],
+    [
+        *(noise.blurred_noise(0), noise.blurred_noise(2), noise.blurred_noise(6), noise.power_law_noise(3)),
+        *(noise.perlin_noise(2), noise.perlin_noise(7)),
+    ],
 )
 def test_filtered_noise_has_the_stated_variance_at_every_pixel(sampler):
     x = sampler(4000, generator())
@@ -118,6 +123,34 @@ def test_members_share_a_subspace_and_other_seeds_have_another():
     first, again, other = (noise.subspace_noise(5, seed=seed)(50, generator(seed)) for seed in (0, 0, 1))
     assert torch.linalg.matrix_rank(torch.cat([first, again])).item() == 5
     assert torch.linalg.matrix_rank(torch.cat([first, other])).item() == 10
+
+
+def test_perlin_noise_is_smooth_within_cells_and_independent_beyond_them():
+    cell = 7
+    basis = noise._perlin_basis(cell, 28)
+    # One gradient alone: the slope where it stands, and nothing beyond the four cells around it.
+    one = basis[4 * 4 + 5].view(28, 28)  # of the horizontal axis, at row 1 and column 1 of the lattice
+    away = (torch.arange(28) + 0.5) / cell - 1
+    fade = 1 - (away.abs() ** 3 * (6 * away.abs() ** 2 - 15 * away.abs() + 10))
+    expected = torch.where(away.abs() < 1, away * fade, 0.0)[None] * torch.where(away.abs() < 1, fade, 0.0)[:, None]
+    assert torch.allclose(one, expected, atol=1e-6)
+    x = noise.perlin_noise(cell)(6000, generator()).view(-1, 28, 28)
+    correlation = [(x * x.roll(k, -1)).mean().item() / x.square().mean().item() for k in (1, 14)]
+    assert correlation[0] > 0.8 and abs(correlation[1]) < 0.02
+    power = mean_power(x.flatten(1))
+    assert power[0, 3] > 20 * power[0, 0] and power[0, 3] > 20 * power[0, 12]  # a band, unlike blurred noise
+
+
+def test_covariance_matched_noise_has_the_covariance_and_is_gaussian():
+    images = pictures(2000)
+    x = noise.covariance_matched_noise(images)(20_000, generator())
+    wanted, found = (torch.cov(some.T) for some in (images, x))
+    wanted *= (1 / 3) / wanted.diagonal().mean()
+    assert (found - wanted).norm() < 0.1 * wanted.norm()
+    assert x.mean(0).abs().max() < 0.05
+    along = x @ torch.linalg.eigh(wanted).eigenvectors[:, -1]
+    kurtosis = (along / along.std()).pow(4).mean().item()
+    assert kurtosis == pytest.approx(3, abs=0.3)
 
 
 def test_random_phases_keep_power_and_nothing_else():
@@ -180,6 +213,8 @@ def test_centred_and_whitened_images():
         (lambda: noise.blurred_noise(-1.0), "sigma must be"),
         (lambda: noise.blurred_noise(1.0, std=0.0), "std must be"),
         (lambda: noise.power_law_noise(float("nan")), "alpha must be"),
+        (lambda: noise.perlin_noise(5), "cell must be a divisor of 28, at most 14"),
+        (lambda: noise.perlin_noise(28), "cell must be a divisor of 28, at most 14"),
         (lambda: noise.mixed(pictures(2), noise.gaussian, 1.5), "alpha must be within 0..1"),
         (lambda: noise.whitened(pictures(2), 0.0), "shrinkage must be above 0"),
         (lambda: noise.phase_scrambled(torch.zeros(2, 15)), "number of pixels must be a square"),

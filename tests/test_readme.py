@@ -7,6 +7,7 @@ from mechsub import store
 from studies import (
     digits,
     hidden_alignment,
+    input_distributions,
     lens_trajectory,
     matched_tokens,
     mechanism,
@@ -28,7 +29,9 @@ STUDIES = (
     matched_tokens,
     digits,
     mechanism,
+    input_distributions,
 )
+COMPARED = (input_distributions,)  # whose answers are of all cells together
 
 
 def stored_cells(study):
@@ -37,8 +40,10 @@ def stored_cells(study):
 
 
 def quoted():
-    """Every interval that README may quote: those of the tables of all stored cells."""
+    """Every interval that README may quote: those of the tables of all stored cells, and of cells compared."""
     rows = [row for study in STUDIES for cell in stored_cells(study) for row in study.table(store.read_records(cell))]
+    for study in COMPARED:
+        rows += study.table([row for cell in stored_cells(study) for row in store.read_records(cell)])
     return {str(value) for row in rows for value in row.values()}
 
 

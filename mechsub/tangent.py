@@ -1,0 +1,111 @@
+"""A ReLU network linearised at its own parameters: what a small move of them does, and which move a student would take.
+
+Jacobian products by hand: gates and hidden states of the inputs are kept, so that one costs a forward pass at most.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechsub.mlp import HookedMLP
+
+Direction = Mapping[str, Tensor]  # a value for every parameter, with the seed axis
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """A network at some inputs: hidden[l] goes into block l, the last into the unembedding; gates[l] come after it."""
+
+    model: HookedMLP
+    hidden: list[Float[Tensor, "..."]]  # [*#seed, sample, d]
+    gates: list[Float[Tensor, "..."]]  # [seed, sample, d_model]
+    outputs: slice
+    logits: Float[Tensor, "seed sample output"]
+
+
+@torch.no_grad()
+def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: slice) -> Tangent:
+    """The network linearised at these inputs, of which only the logits `outputs` are looked at."""
+    if model.cfg.activation != "relu":
+        raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
+    hidden, gates = [x if x.ndim == 3 else x[None]], []
+    for block in model.blocks:
+        pre = hidden[-1] @ block.W + block.b[:, None]
+        gates.append((pre > 0).to(pre))
+        hidden.append(pre * gates[-1])
+    logits = hidden[-1] @ model.W_U[..., outputs] + model.b_U[..., outputs]
+    return Tangent(model, hidden, gates, outputs, logits)
+
+
+@torch.no_grad()
+def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output"]:
+    """J direction: how fast the logits move when the parameters move along it."""
+    moved: Tensor | None = None
+    for layer, (block, gate) in enumerate(zip(at.model.blocks, at.gates, strict=True)):
+        own = at.hidden[layer] @ direction[f"blocks.{layer}.W"] + direction[f"blocks.{layer}.b"][:, None]
+        moved = (own if moved is None else own + moved @ block.W) * gate
+    head = at.hidden[-1] @ direction["unembed.W_U"][..., at.outputs] + direction["unembed.b_U"][:, None, at.outputs]
+    return head + moved @ at.model.W_U[..., at.outputs]
+
+
+@torch.no_grad()
+def pull(at: Tangent, cotangent: Float[Tensor, "seed sample output"]) -> dict[str, Tensor]:
+    """J^T cotangent, summed over the inputs: the gradient of the parameters for that of the logits."""
+    found = {name: torch.zeros_like(value) for name, value in at.model.named_parameters() if name.startswith("unembed")}
+    found["unembed.W_U"][..., at.outputs] = at.hidden[-1].mT @ cotangent
+    found["unembed.b_U"][..., at.outputs] = cotangent.sum(-2)
+    back = cotangent @ at.model.W_U[..., at.outputs].mT
+    for layer in reversed(range(len(at.gates))):
+        back = back * at.gates[layer]
+        found[f"blocks.{layer}.W"], found[f"blocks.{layer}.b"] = at.hidden[layer].mT @ back, back.sum(-2)
+        if layer:
+            back = back @ at.model.blocks[layer].W.mT
+    return found
+
+
+def curved(p: Float[Tensor, "seed sample output"], moved: Float[Tensor, "seed sample output"]) -> Tensor:
+    """M moved for every input, M = diag(p) - p p^T: the curvature of the divergence from softmax p."""
+    return p * (moved - (p * moved).sum(-1, keepdim=True))
+
+
+def descent(at: Tangent, targets: Float[Tensor, "seed sample output"]) -> dict[str, Tensor]:
+    """Minus the gradient of the mean divergence KL(softmax(targets) || softmax(logits))."""
+    return pull(at, (targets.softmax(-1) - at.logits.softmax(-1)) / targets.shape[-2])
+
+
+def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], steps: int) -> dict[str, Tensor]:
+    """The move that the linearised student takes: `steps` conjugate-gradient steps, from none, to the minimum of the
+    divergence's quadratic approximation (Gauss-Newton curvature at the start). Few steps are early stopping: what the
+    inputs show most is learned first, as by gradient flow.
+    """
+    p, n = at.logits.softmax(-1), targets.shape[-2]
+    residual = descent(at, targets)
+    solution = {name: torch.zeros_like(value) for name, value in residual.items()}
+    ahead, left = residual, dot(residual, residual)
+    for _ in range(steps):
+        bent = pull(at, curved(p, push(at, ahead)) / n)
+        size = (left / dot(ahead, bent)).nan_to_num(0.0)
+        solution = _sum(solution, ahead, size)
+        residual = _sum(residual, bent, -size)
+        before, left = left, dot(residual, residual)
+        ahead = _sum(residual, ahead, (left / before).nan_to_num(0.0))
+    return solution
+
+
+def dot(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
+    """Inner product over all parameters that both have."""
+    return sum((a[name] * b[name]).flatten(1).sum(-1) for name in a.keys() & b.keys())
+
+
+def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
+    """Over the parameters that both have; 0 where one does not move."""
+    common = a.keys() & b.keys()
+    a, b = ({name: side[name] for name in common} for side in (a, b))
+    return (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).nan_to_num(0.0)
+
+
+def _sum(a: Direction, b: Direction, scale: Float[Tensor, "seed"]) -> dict[str, Tensor]:
+    return {name: value + scale.view(-1, *[1] * (value.ndim - 1)) * b[name] for name, value in a.items()}
