@@ -17,10 +17,16 @@ DESCRIBED = (  # quantities in the rows of aux
 Scores = dict[int, float]  # member -> score
 
 
-def predictions() -> dict:
-    """Those of the checkout, {} where there is none."""
+def told() -> dict:
+    """predictions.toml of the checkout, {} where there is none; those of other studies name them."""
     path = Path(__file__).parent.parent / "predictions.toml"
     return tomllib.loads(path.read_text()) if path.is_file() else {}
+
+
+def predictions() -> dict:
+    """What was expected of the factors."""
+    own = [p for p in told().get("prediction", []) if p.get("study", "factors") == "factors"]
+    return {**told(), "prediction": own}
 
 
 def swept(records: list[Mapping], Config) -> dict[str, list]:
