@@ -261,8 +261,8 @@ def projection(W, *, centred: bool):
     """On the span of the columns of every member's W [seed, d, m], less their mean where softmax does not see it."""
     import torch
 
-    W = W - W.mean(-1, keepdim=True) if centred else W
-    U, S, _ = torch.linalg.svd(W.double(), full_matrices=False)
+    W = W.double()
+    U, S, _ = torch.linalg.svd(W - W.mean(-1, keepdim=True) if centred else W, full_matrices=False)
     U = U * (S > 1e-9 * S[..., :1]).unsqueeze(-2)
     return (U @ U.mT).float()
 
