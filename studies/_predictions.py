@@ -28,8 +28,9 @@ def judged(study: str, records: Iterable[Mapping], Config) -> Iterator[dict]:
         groups: dict[tuple, list[Mapping]] = {}
         for r in chosen:
             groups.setdefault(tuple(r[name] for name in others), []).append(r)
+        varied = [name for name in others if name not in pinned and len({r[name] for r in chosen}) > 1]
         for group in groups.values():
-            yield from _row(prediction, group, pinned, score)
+            yield from _row(prediction, group, {**pinned, **{name: group[0][name] for name in varied}}, score)
 
 
 def _row(prediction: Mapping, group: list[Mapping], pinned: Mapping, score: str) -> Iterator[dict]:

@@ -48,13 +48,13 @@ class Config:
     vocabulary: Literal["split", "shared", "filtered"] = study.option("split", "see above")
     arms: Literal["every", "hard"] = study.option("every", "soft and hard students, or only the latter")
     teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
-    n_samples: study.Count = study.option(30_000, "noise inputs of the student")
+    n_samples: study.Count = study.option(15_000, "noise inputs of the student")
     fresh: bool = study.option(False, "new inputs and symbols for every epoch")
-    steps: study.Count = study.option(590, "steps of the student, rounded to whole epochs")
+    steps: study.Count = study.option(295, "steps of the student, rounded to whole epochs")
     lr: study.Positive = study.option(1e-3, "learning rate of the student")
     batch_size: study.Count = study.option(256, "inputs a step of the student")
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
+    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
     seed: study.Index = study.option(0, "first seed")
 
     def __post_init__(self):

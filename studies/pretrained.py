@@ -54,9 +54,9 @@ class Config:
     epochs: study.Count = study.option(5, "epochs of the student")
     lr: study.Positive = study.option(1e-3, "learning rate of the student")
     batch_size: study.Count = study.option(256, "inputs a step of the student")
-    n_samples: study.Count = study.option(30_000, "inputs of the student, reused every epoch")
+    n_samples: study.Count = study.option(20_000, "inputs of the student, reused every epoch")
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
+    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
     seed: study.Index = study.option(0, "first seed")
 
     def __post_init__(self):

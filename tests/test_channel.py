@@ -75,7 +75,7 @@ def test_the_bound_of_a_narrow_channel_moves_only_what_it_reads():
 
 def test_steps_are_held_when_samples_change():
     assert channel.Config().epochs == 5
-    assert channel.Config(n_samples=300).epochs == 295 and channel.Config(n_samples=3000).epochs == 49
+    assert channel.Config(n_samples=300).epochs == 148 and channel.Config(n_samples=3000).epochs == 25
     assert channel.Config(steps=1).epochs == 1
 
 
