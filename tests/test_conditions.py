@@ -101,7 +101,8 @@ def test_students_of_another_architecture_share_the_rows_of_common_neurons(kind)
 
 
 @pytest.mark.parametrize("words", [["--student", "convolutional"], ["--perturbation", "0.5", "--perturbed", "halfway"]])
-def test_other_cells_run(tmp_path, words):
+def test_other_cells_run(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(conditions, "PARTS_OF_LENGTH", (1.0,))  # scoring takes most of the time
     run(tmp_path, "--n-aux", "3", "--arms", "heads", "--freeze-heads", "true", *words)
     arms = {r["arm"] for r in records(tmp_path)}
     assert arms == {"heads", "aux", "digits", "nothing", "projected", "teacher", "teacher_body"}
