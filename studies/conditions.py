@@ -299,10 +299,7 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
         found["cosine"] = cosine_similarity(hidden, _hidden(teacher, images), dim=-1).mean(-1)
         head = teacher.unembed.W_U[..., digits], teacher.unembed.b_U[:, digits]
         found["under_teacher_head"] = torch.tensor(_accuracies(hidden, *head, labels))
-    return [
-        dict(zip(found, row, strict=True))
-        for row in torch.stack([v.double() for v in found.values()]).T.tolist()
-    ]
+    return [dict(zip(found, row, strict=True)) for row in torch.stack([v.double() for v in found.values()]).T.tolist()]
 
 
 def _explained(body, teacher, hidden, x):
