@@ -7,6 +7,7 @@ import pytest
 
 from mechsub import store
 from studies import (
+    conditions,
     digits,
     hidden_alignment,
     lens_trajectory,
@@ -28,6 +29,7 @@ STUDIES = (
     lens_trajectory,
     matched_tokens,
     digits,
+    conditions,
 )
 
 
