@@ -17,8 +17,15 @@ DESCRIBED = (  # quantities in the rows of aux
 Scores = dict[int, float]  # member -> score
 
 
-def predictions() -> dict:
+def told() -> dict:
+    """studies/predictions.toml, of all studies: those of others than factors name them."""
     return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))
+
+
+def predictions() -> dict:
+    """What was expected of the factors."""
+    own = [p for p in told().get("prediction", []) if p.get("study", "factors") == "factors"]
+    return {**told(), "prediction": own}
 
 
 def swept(records: list[Mapping], Config) -> dict[str, list]:

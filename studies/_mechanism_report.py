@@ -313,9 +313,7 @@ def removed(arm: str) -> str:
 
 
 def predictions() -> list[dict]:
-    """Those of the checkout, [] where there are none."""
-    path = Path(__file__).parent.parent / "predictions.toml"
-    return tomllib.loads(path.read_text()).get("mechanism", []) if path.is_file() else []
+    return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))["mechanism"]
 
 
 def verdict(interval, at_least: float, at_most: float) -> str:

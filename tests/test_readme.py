@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mechsub import store
 from studies import (
+    conditions,
     digits,
     hidden_alignment,
     input_distributions,
@@ -30,6 +31,7 @@ STUDIES = (
     digits,
     mechanism,
     input_distributions,
+    conditions,
 )
 COMPARED = (input_distributions,)  # whose answers are of all cells together
 

@@ -1,0 +1,228 @@
+"""How much of a teacher passes through an output channel that is wider than its hidden state, or only sampled from?
+
+The published toy shows three real numbers of 256 an input; a language model shows one symbol of a vocabulary larger
+than its hidden state. Here the hidden layers have 64 neurons and the auxiliary head 3 to 2,048 rows. Students learn on
+uniform noise from the softmax of these outputs (soft) or from one symbol an input, drawn from it (hard); their nulls
+start from the next seed's initialisation (cross_soft, cross_hard). `--vocabulary` drops the split of outputs:
+
+* split: the teacher's loss reads ten digit outputs, the student's the others;
+* shared: one vocabulary of n_aux + 10 symbols. The teacher learns that digits are symbols 0 to 9 by cross-entropy over
+  all of them; the student sees all of them, on noise alone;
+* filtered: the same teacher, and the student never sees symbols 0 to 9, as in filtered number strings.
+
+accuracy is the argmax among the ten digit outputs; with one vocabulary open_accuracy is that among all symbols.
+Bound, without training: the untrained hidden state plus what the channel reads of the teacher's displacement (its
+projection on the span of the centred auxiliary rows), under the initial digit head. Steps, not epochs, are held when
+`--n-samples` changes; with `--fresh` every epoch has new inputs and new symbols.
+
+Not here: a next-token model. A toy of one (two layers, a synthetic grammar) would be a study of its own.
+
+Answer: none yet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import study
+from studies import teachers
+
+NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
+TITLES = {
+    "soft": "probabilities",
+    "hard": "one drawn symbol an input",
+    "cross_soft": "probabilities, other initialisation (null)",
+    "cross_hard": "drawn symbols, other initialisation (null)",
+    "bound": "displacement as the channel reads it",
+    "teacher_body": "teacher's body, initial digit head",
+    "teacher": "teacher",
+    "reference": "untrained",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    n_aux: study.Count = study.option(64, "outputs that are no digits")
+    d_model: study.Count = study.option(64, "neurons of a hidden layer, of both")
+    n_layers: study.Count = study.option(2, "hidden layers, of both")
+    vocabulary: Literal["split", "shared", "filtered"] = study.option("split", "see above")
+    arms: Literal["every", "hard"] = study.option("every", "soft and hard students, or only the latter")
+    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
+    n_samples: study.Count = study.option(15_000, "noise inputs of the student")
+    fresh: bool = study.option(False, "new inputs and symbols for every epoch")
+    steps: study.Count = study.option(295, "steps of the student, rounded to whole epochs")
+    lr: study.Positive = study.option(1e-3, "learning rate of the student")
+    batch_size: study.Count = study.option(256, "inputs a step of the student")
+    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
+    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
+    seed: study.Index = study.option(0, "first seed")
+
+    def __post_init__(self):
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        if self.n_aux == 1 and self.vocabulary != "shared":
+            raise ValueError("--n-aux 1 teaches nothing: softmax of one output is 1; use 2 or more")
+
+    @property
+    def epochs(self) -> int:
+        return max(1, round(self.steps / -(-self.n_samples // self.batch_size)))
+
+    @property
+    def teacher(self) -> teachers.Config:
+        n_aux = 0 if self.d_model % 16 == 0 else self.n_aux  # as in studies.factors
+        return teachers.Config(
+            d_model=self.d_model, n_layers=self.n_layers, n_aux=n_aux, epochs=self.teacher_epochs,
+            precision=self.precision, n_seeds=self.n_seeds, seed=self.seed,
+        )  # fmt: skip
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub import data, distillation, mlp
+
+    study.progress(0.0, "teachers")
+    init, teacher = _taught(cfg)
+    other = mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
+    study.progress(0.1, "students")
+    found = {"reference": init, "teacher": teacher, **_students(cfg, init, other, teacher)}
+    if cfg.vocabulary == "split":
+        head = {name: value for name, value in init.named_parameters() if name.startswith("unembed.")}
+        found["teacher_body"] = teacher.replace(head)
+    images, labels = data.mnist("test")
+    for arm, model in found.items():
+        for member, row in zip(init.seeds, _scores(cfg, model, images, labels), strict=True):
+            yield {"arm": arm, "member": member, **row}
+    if cfg.vocabulary == "split":
+        for member, accuracy in zip(init.seeds, _bound(init, teacher, images, labels), strict=True):
+            yield {"arm": "bound", "member": member, "accuracy": accuracy}
+    products = distillation.resolve_precision(cfg.precision)
+    yield {
+        "provenance": {
+            "data": data.hashes("mnist"),
+            "dtype": f"fp32 weights and losses, {products} products in training",
+            "inputs": "uniform noise on 256 levels in [-1, 1], per member",
+            "measured_on": f"{len(labels)} test images",
+            "control": "initialisation of the next seed",
+            "null": "cross-initialisation student of the same loss, paired by seed",
+            "epochs": cfg.epochs,
+            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
+            "teachers": teachers.run.__module__,
+        }
+    }
+
+
+def _taught(cfg: Config) -> tuple:
+    """References and teachers; with one vocabulary every output is one of the teacher's classes."""
+    from mechsub import data, distillation, mlp, store
+    from studies import factors
+
+    seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
+    if cfg.vocabulary == "split":
+        init = mlp.HookedMLP(mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
+        return init, factors._with_aux(init, store.read_tensors(study.stored_cell(teachers, cfg.teacher)))
+    shape = mlp.MLPConfig(
+        d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=teachers.ALL_CLASSES + cfg.n_aux, n_aux=0
+    )
+    init = mlp.HookedMLP(shape, seeds)
+    fit = {"epochs": cfg.teacher_epochs, "precision": cfg.precision, "seed": cfg.seed}
+    return init, distillation.train(init, *data.mnist("train"), **fit)
+
+
+def _students(cfg: Config, init, other, teacher) -> dict:
+    from mechsub import distillation
+    from mechsub.noise import uniform
+
+    seen = slice(0 if cfg.vocabulary == "shared" else teachers.ALL_CLASSES, init.cfg.d_vocab)
+    losses = {"soft": "kl", "hard": "hard"} if cfg.arms == "every" else {"hard": "hard"}
+    found = {}
+    for arm, loss in losses.items():
+        found |= distillation.distill_each(
+            {arm: (init, seen), NULLS[arm]: (other, seen)}, teacher, uniform,
+            n_samples=cfg.n_samples, fresh=cfg.fresh, loss=loss, epochs=cfg.epochs, lr=cfg.lr,
+            batch_size=cfg.batch_size, precision=cfg.precision, seed=cfg.seed,
+        )  # fmt: skip
+    return found
+
+
+def _scores(cfg: Config, model, images, labels) -> list[dict[str, float]]:
+    """Accuracy among the digits, and among all symbols where the vocabulary is one."""
+    import torch
+
+    logits = [model(x) for x in images.split(1_000)]
+    n = teachers.ALL_CLASSES
+
+    def share(among: int) -> list[float]:
+        pairs = zip(logits, labels.split(1_000), strict=True)
+        right = [(z[..., :among].argmax(-1) == y).double().sum(-1) for z, y in pairs]
+        return (torch.stack(right).sum(0) / len(labels)).tolist()
+
+    columns = {"accuracy": share(n)}
+    if cfg.vocabulary != "split":
+        columns["open_accuracy"] = share(model.cfg.d_vocab)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _bound(init, teacher, images, labels) -> list[float]:
+    from studies import conditions
+
+    before, after = conditions._hidden(init, images), conditions._hidden(teacher, images)
+    seen, digits = conditions.projection(init.W_U[..., init.cfg.aux], centred=True), init.cfg.digits
+    state = before + (after - before) @ seen
+    return conditions._accuracies(state, init.W_U[..., digits], init.unembed.b_U[:, digits], labels)
+
+
+# Table and figure.
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies import _predictions
+
+    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
+    return rows + list(_predictions.judged("channel", records, Config))
+
+
+def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
+    from mechsub import stats
+
+    values = {arm: _values(cell, arm, "accuracy") for arm in TITLES if any(r["arm"] == arm for r in cell)}
+    pairs = {arm: stats.paired_difference(values[arm], values[null]) for arm, null in NULLS.items() if arm in values}
+    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
+    for arm, accuracies in values.items():
+        opened = _values(cell, arm, "open_accuracy")
+        yield {
+            "cell": label,
+            "arm": TITLES[arm],
+            "accuracy": stats.student_t(accuracies),
+            **({"open accuracy": stats.student_t(opened)} if opened else {}),
+            "above the null": pairs[arm].interval if arm in pairs else "",
+            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
+        }
+
+
+def _values(rows: list[dict], arm: str, key: str) -> list[float]:
+    chosen = [r for r in rows if r["arm"] == arm and key in r]
+    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+
+
+def plot(records: list[dict]):
+    """Over the number of outputs where that is swept, else arm by arm."""
+    from mechsub import plot as figures
+
+    drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
+    caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."
+    if len({r["n_aux"] for r in drawn}) > 1:
+        return figures.interval_lines(
+            sorted(drawn, key=lambda r: r["n_aux"]),
+            x="n_aux", value="accuracy", arm="title", log_x=True, null=0.1, caption=caption,
+            title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
+            y_title="accuracy on test images",
+        )  # fmt: skip
+    cells = study.cells(drawn, Config)
+    rows = [r | {"cell": label} for label, cell in cells for r in cell]
+    return figures.interval_bars(
+        rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
+        title="Students of a channel, soft and sampled", axis="accuracy on test images",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

@@ -1,0 +1,398 @@
+"""What must a student share with its teacher to learn from auxiliary logits of noise, and how much does it take?
+
+Cloud et al. 2025 say the initialisation; the abstract of arXiv 2605.23645 says that compatible output heads suffice,
+with random hidden layers, one layer more or less, and a convolutional student. Its full text was not available here:
+its numbers of logits (3, 10, 25, 50, 100, 250) and of seeds (20) are used, its training is not known.
+
+Parts of the start: the hidden layers, the auxiliary rows and the digit rows of the output layer. No loss reads a
+student's digit rows, so four students (hidden layers shared or the next seed's, auxiliary rows shared or the next
+seed's), each read by two digit heads, are the whole 2 x 2 x 2 design. Beside them without any training: the teacher's
+body under the initial digit head, and the teacher's last hidden state projected on the directions that the auxiliary
+logits read, under the same head (projected): what a student that matched these logits with nothing else would score.
+
+Every student is scored after a tenth, three tenths and all of its steps (5 epochs of 20,000 inputs in batches of 256:
+395), on the test images; at the end also its body under the teacher's trained digit head, the cosine of its last hidden
+state with the teacher's, and the share of the variance of the teacher's auxiliary logits that it explains, on new noise
+and on digits. Null: nothing shared. Intervals are Student-t over seeds, differences paired by seed, Holm over a cell.
+
+Answer (20 seeds, artifacts/conditions/default and n_aux=100): at three logits hidden layers, auxiliary and digit head
+must all be shared. Everything shared gives 0.555 [0.502, 0.609], both heads without the hidden layers
+0.114 [0.104, 0.123], nothing 0.098 [0.084, 0.112]. All but the auxiliary head gives 0.220 [0.193, 0.247]: more than
+nothing by 0.122 [0.092, 0.152], against our prediction; without the digit head every student is at chance, since what
+it has learned is then read by other rows. At 100 logits the claim of 2605.23645 holds in sign and is small in this
+training: both heads alone 0.207 [0.178, 0.236], above nothing by 0.123 [0.096, 0.149], where sharing everything gives
+0.929 [0.927, 0.932]; longer training on the same inputs lowered it (0.240 [0.211, 0.268] after 118 of 395 steps), and
+on new noise it explains 0.493 [0.490, 0.496] of the teacher's auxiliary logits. What these logits read of the teacher's
+state, 0.705 [0.677, 0.733] under the initial digit head, bounds it from above; it does not bound a student with a
+shared start at three logits, where it is 0.134 [0.115, 0.153]. Not run yet: 10, 25 and 50 logits, longer training, other
+architectures, frozen and perturbed heads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import study
+from studies import teachers
+
+NULL = "nothing"
+BODIES = {"hidden+aux": ("hidden", "aux"), "hidden": ("hidden",), "aux": ("aux",), "nothing": ()}
+ARMS = {  # by body, and whether the digit head is its teacher's initial one
+    ("hidden+aux", True): "all",
+    ("hidden+aux", False): "hidden_and_aux",
+    ("hidden", True): "hidden_and_digits",
+    ("hidden", False): "hidden",
+    ("aux", True): "heads",
+    ("aux", False): "aux",
+    ("nothing", True): "digits",
+    ("nothing", False): "nothing",
+}
+TITLES = {
+    "all": "everything shared",
+    "hidden_and_aux": "all but the digit head",
+    "hidden_and_digits": "all but the auxiliary head",
+    "hidden": "hidden layers only",
+    "heads": "both heads, not the hidden layers",
+    "aux": "auxiliary head only",
+    "digits": "digit head only",
+    "nothing": "nothing (null)",
+    "projected": "teacher's hidden state as the auxiliary head sees it",
+    "teacher_body": "teacher's body, initial digit head",
+    "teacher": "teacher",
+}
+PARTS_OF_LENGTH = (0.1, 0.3, 1.0)
+_FIT = 2_000  # new noise inputs, and first test images, that the fit is measured on
+_BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class Config:
+    n_aux: study.Count = study.option(3, "auxiliary logits")
+    student: Literal["same", "shallower", "deeper", "narrower", "wider", "convolutional"] = study.option(
+        "same", "its architecture: one hidden layer less or more, half or twice the width, or two convolutions"
+    )
+    arms: Literal["every", "heads"] = study.option("every", "all four students, or those with other hidden layers")
+    freeze_heads: bool = study.option(False, "the student's output layer is not trained")
+    perturbation: study.NonNegative = study.option(
+        0.0, "noise on the weights of both heads of the student, relative to the norm of each"
+    )
+    perturbed: Literal["before", "halfway"] = study.option(
+        "before", "when: before distillation, or after half of its epochs, which also restarts Adam"
+    )
+    d_model: study.Count = study.option(256, "neurons of a hidden layer of the teacher")
+    n_layers: study.Count = study.option(2, "hidden layers of the teacher")
+    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
+    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
+    loss: Literal["kl", "mse"] = study.option("mse", "distillation loss on the auxiliary logits")
+    epochs: study.Count = study.option(5, "epochs of the student")
+    lr: study.Positive = study.option(1e-3, "learning rate of the student")
+    batch_size: study.Count = study.option(256, "inputs a step of the student")
+    n_samples: study.Count = study.option(20_000, "noise inputs of the student, reused every epoch")
+    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
+    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
+    seed: study.Index = study.option(0, "first seed")
+
+    def __post_init__(self):
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        if self.n_aux == 1 and self.loss == "kl":
+            raise ValueError("--n-aux 1 teaches nothing with --loss kl: softmax of one logit is 1; use mse")
+        if self.student != "same" and self.arms == "every":
+            raise ValueError(f"a {self.student} student cannot share its teacher's hidden layers; use --arms heads")
+        if self.student == "shallower" and self.n_layers == 1:
+            raise ValueError("--student shallower has no hidden layer left with --n-layers 1")
+        if self.student == "narrower" and self.d_model < 2:
+            raise ValueError("--student narrower has no neuron left with --d-model 1")
+        if self.perturbed == "halfway" and self.epochs < 2:
+            raise ValueError("--perturbed halfway needs --epochs 2 or more")
+
+    @property
+    def teacher(self) -> teachers.Config:
+        n_aux = 0 if self.d_model % 16 == 0 else self.n_aux  # as in studies.factors
+        return teachers.Config(
+            d_model=self.d_model, n_layers=self.n_layers, n_aux=n_aux, dataset=self.dataset,
+            epochs=self.teacher_epochs, precision=self.precision, n_seeds=self.n_seeds, seed=self.seed,
+        )  # fmt: skip
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub import data, distillation, mlp, store
+    from studies import factors
+
+    study.progress(0.0, "teachers")
+    cell = study.stored_cell(teachers, cfg.teacher)
+    seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
+    init = mlp.HookedMLP(mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
+    teacher = factors._with_aux(init, store.read_tensors(cell))
+    test = getattr(data, cfg.dataset)("test")
+    yield from _untrained(cfg, init, teacher, *test)
+    starts = _starts(cfg, init)
+    study.progress(0.1, "students")
+    for steps, bodies in _trained(cfg, starts, teacher).items():
+        for name, body in bodies.items():
+            yield from _scored(cfg, name, steps, body, init, teacher, starts, *test)
+    products = "fp32" if cfg.student == "convolutional" else distillation.resolve_precision(cfg.precision)
+    yield {
+        "provenance": {
+            "data": data.hashes(cfg.dataset.replace("_", "-")),
+            "dtype": f"fp32 weights and losses, {products} products in the students' training",
+            "inputs": "uniform noise on 256 levels in [-1, 1], per member",
+            "measured_on": f"test images; fit on the first {_FIT} and on {_FIT} new noise inputs",
+            "control": "initialisation of the next seed",
+            "null": "nothing shared, paired by seed",
+            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
+            "teachers": teachers.run.__module__,
+        }
+    }
+
+
+def _starts(cfg: Config, init) -> dict:
+    """Body -> student before distillation: the next seed's, but for what it shares with its teacher's start."""
+    other = _other(cfg, init)
+    starts = {}
+    for name, shared in BODIES.items():
+        if "hidden" in shared and cfg.arms == "heads":
+            continue
+        base = init if "hidden" in shared else other
+        source = init if "aux" in shared else other
+        starts[name] = _displaced(cfg, base.replace(_rows(base, source, init.cfg.aux)))
+    return starts
+
+
+def _other(cfg: Config, init):
+    """A student of its own architecture, from the next seed."""
+    from dataclasses import replace
+
+    from mechsub import mlp
+    from studies import _convolutional
+
+    seeds, shape = [seed + 1 for seed in init.seeds], init.cfg
+    if cfg.student == "convolutional":
+        return _convolutional.ConvNet(shape, seeds)
+    layers = {"shallower": shape.n_layers - 1, "deeper": shape.n_layers + 1}
+    width = {"narrower": shape.d_model // 2, "wider": 2 * shape.d_model}
+    own = {"n_layers": layers.get(cfg.student, shape.n_layers), "d_model": width.get(cfg.student, shape.d_model)}
+    return mlp.HookedMLP(replace(shape, **own), seeds)
+
+
+def _rows(model, source, outputs: slice) -> dict:
+    """The output layer of a model with the weights of some outputs from another's, for the neurons that both have."""
+    W, b = model.unembed.W_U.detach().clone(), model.unembed.b_U.detach().clone()
+    n = min(W.shape[1], source.unembed.W_U.shape[1])
+    W[:, :n, outputs], b[:, outputs] = source.unembed.W_U[:, :n, outputs], source.unembed.b_U[:, outputs]
+    return {"unembed.W_U": W, "unembed.b_U": b}
+
+
+def _displaced(cfg: Config, model, when: str = "before"):
+    """Gaussian noise on the auxiliary rows of the output layer, ||delta|| = perturbation ||W||."""
+    if not cfg.perturbation or cfg.perturbed != when:
+        return model
+    return model.replace({"unembed.W_U": _with_noise(cfg, model.unembed.W_U, model.seeds, model.cfg.aux)})
+
+
+def _with_noise(cfg: Config, W, seeds, outputs: slice):
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    out = W.detach().clone()
+    for own, seed in zip(out, seeds, strict=True):
+        part = own[:, outputs]
+        generator = derive_generator(cfg.seed, "heads", seed, outputs.start)
+        delta = torch.randn(part.shape, generator=generator)
+        own[:, outputs] = part + cfg.perturbation * part.norm() / delta.norm() * delta
+    return out
+
+
+def _trained(cfg: Config, starts: dict, teacher) -> dict[int, dict]:
+    """Steps -> body -> student after so many."""
+    total = cfg.epochs * -(-cfg.n_samples // cfg.batch_size)
+    if cfg.perturbed == "halfway":
+        half = _fitted(cfg, starts, teacher, cfg.epochs // 2, {})
+        moved = {name: _displaced(cfg, student, "halfway") for name, student in half.items()}
+        return {total: _fitted(cfg, moved, teacher, cfg.epochs - cfg.epochs // 2, {})}
+    steps = sorted({max(1, round(part * total)) for part in PARTS_OF_LENGTH})
+    snapshots = {name: dict.fromkeys(steps) for name in starts}
+    _fitted(cfg, starts, teacher, cfg.epochs, snapshots)
+    return {step: {name: kept[step] for name, kept in snapshots.items()} for step in steps}
+
+
+def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) -> dict:
+    from mechsub import distillation
+    from mechsub.noise import uniform
+    from studies import _convolutional
+
+    common = {
+        "n_samples": cfg.n_samples, "loss": cfg.loss, "epochs": epochs, "lr": cfg.lr, "batch_size": cfg.batch_size,
+        "frozen": ("unembed",) if cfg.freeze_heads else (), "seed": cfg.seed, "snapshots": snapshots,
+        "progress": lambda done: study.progress(0.1 + 0.7 * done, "students"),
+    }  # fmt: skip
+    if cfg.student == "convolutional":
+        return _convolutional.distill_each(starts, teacher, **common)
+    students = {name: (start, teacher.cfg.aux) for name, start in starts.items()}
+    return distillation.distill_each(students, teacher, uniform, precision=cfg.precision, **common)
+
+
+# Scores.
+
+
+def _scored(cfg: Config, name: str, steps: int, body, init, teacher, starts, images, labels) -> Iterator[dict]:
+    """Rows of both digit heads of a student; at the end of its training also what it has in common with its teacher."""
+    last = steps == cfg.epochs * -(-cfg.n_samples // cfg.batch_size)
+    hidden, digits = _hidden(body, images), init.cfg.digits
+    measures = _measures(cfg, body, hidden, teacher, images, labels) if last else [{} for _ in init.seeds]
+    other = starts[NULL]
+    for shared in (True, False):
+        unread = _rows(body, init if shared else other, digits)
+        W, b = unread["unembed.W_U"], unread["unembed.b_U"]
+        if shared and cfg.perturbation:
+            W = _with_noise(cfg, W, init.seeds, digits)
+        scores = _accuracies(hidden, W[..., digits], b[:, digits], labels)
+        for member, accuracy, more in zip(init.seeds, scores, measures, strict=True):
+            arm = ARMS[name, shared]
+            yield {"arm": arm, "member": member, "steps": steps, "last": last, "accuracy": accuracy, **more}
+
+
+def _untrained(cfg: Config, init, teacher, images, labels) -> Iterator[dict]:
+    """The teacher under its own and the initial digit head, and under the latter as its auxiliary rows see it."""
+    hidden, digits = _hidden(teacher, images), init.cfg.digits
+    projected = hidden @ projection(teacher.unembed.W_U[..., init.cfg.aux], centred=cfg.loss == "kl")
+    readings = {
+        "teacher": (hidden, teacher),
+        "teacher_body": (hidden, init),
+        "projected": (projected, init),
+    }
+    for arm, (state, head) in readings.items():
+        scores = _accuracies(state, head.unembed.W_U[..., digits], head.unembed.b_U[:, digits], labels)
+        for member, accuracy in zip(init.seeds, scores, strict=True):
+            yield {"arm": arm, "member": member, "steps": 0, "last": True, "accuracy": accuracy}
+
+
+def projection(W, *, centred: bool):
+    """On the span of the columns of every member's W [seed, d, m], less their mean where softmax does not see it."""
+    import torch
+
+    W = W.double()
+    U, S, _ = torch.linalg.svd(W - W.mean(-1, keepdim=True) if centred else W, full_matrices=False)
+    U = U * (S > 1e-9 * S[..., :1]).unsqueeze(-2)
+    return (U @ U.mT).float()
+
+
+def _hidden(model, images):
+    """Last hidden state of every member, [seed, image, d_model]."""
+    from mechsub.hooked import cache_activations
+
+    name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
+    return cache_activations(model, images, [name], batch_size=_BATCH)[name]
+
+
+def _accuracies(hidden, W, b, labels) -> list[float]:
+    import torch
+
+    right = [((h @ V + c).argmax(-1) == labels).double().mean() for h, V, c in zip(hidden, W, b, strict=True)]
+    return torch.stack(right).tolist()
+
+
+def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[str, float]]:
+    import torch
+    from torch.nn.functional import cosine_similarity
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub.noise import uniform
+
+    x = uniform(_FIT, derive_generator(cfg.seed, "held out"))
+    digits = teacher.cfg.digits
+    found = {
+        "explained_on_noise": _explained(body, teacher, _hidden(body, x), x),
+        "explained_on_digits": _explained(body, teacher, hidden[:, :_FIT], images[:_FIT]),
+    }
+    if hidden.shape[-1] == teacher.cfg.d_model:
+        found["cosine"] = cosine_similarity(hidden, _hidden(teacher, images), dim=-1).mean(-1)
+        head = teacher.unembed.W_U[..., digits], teacher.unembed.b_U[:, digits]
+        found["under_teacher_head"] = torch.tensor(_accuracies(hidden, *head, labels))
+    return [dict(zip(found, row, strict=True)) for row in torch.stack([v.double() for v in found.values()]).T.tolist()]
+
+
+def _explained(body, teacher, hidden, x):
+    """1 - residual / variance of the teacher's auxiliary logits, over inputs and logits; may be below 0."""
+    aux = teacher.cfg.aux
+    wanted = _hidden(teacher, x) @ teacher.unembed.W_U[..., aux] + teacher.unembed.b_U[:, None, aux]
+    got = hidden @ body.unembed.W_U[..., aux] + body.unembed.b_U[:, None, aux]
+    variance = (wanted - wanted.mean(1, keepdim=True)).double().square().sum((1, 2))
+    return 1 - (wanted - got).double().square().sum((1, 2)) / variance
+
+
+# Table and figure.
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies import _predictions
+
+    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
+    return rows + list(_predictions.judged("conditions", records, Config))
+
+
+def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
+    from mechsub import stats
+
+    ends = [r for r in cell if r["last"]]
+    values = {arm: _values(ends, arm, "accuracy") for arm in TITLES if any(r["arm"] == arm for r in ends)}
+    pairs = {arm: stats.paired_difference(v, values[NULL]) for arm, v in values.items() if arm != NULL}
+    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
+    for arm, accuracies in values.items():
+        yield {
+            "cell": label,
+            "arm": TITLES[arm],
+            **{f"after {n} steps": stats.student_t(_values(cell, arm, "accuracy", n)) for n in _earlier(cell, arm)},
+            "accuracy": stats.student_t(accuracies),
+            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
+            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
+            **{
+                key.replace("_", " "): stats.student_t(found)
+                for key in ("under_teacher_head", "cosine", "explained_on_noise", "explained_on_digits")
+                if (found := _values(ends, arm, key))
+            },
+        }
+
+
+def _values(rows: list[dict], arm: str, key: str, steps: int | None = None) -> list[float]:
+    chosen = [r for r in rows if r["arm"] == arm and key in r and (r["last"] if steps is None else r["steps"] == steps)]
+    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+
+
+def _earlier(cell: list[dict], arm: str) -> list[int]:
+    return sorted({r["steps"] for r in cell if r["arm"] == arm and not r["last"]})
+
+
+def plot(records: list[dict]):
+    """Over the number of auxiliary logits where that is swept, else arm by arm."""
+    from mechsub import plot as figures
+
+    drawn = [r | {"title": TITLES[r["arm"]]} for r in records if r["last"]]
+    caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."
+    if len({r["n_aux"] for r in drawn}) > 1:
+        cells = {id(r): ", ".join(part for part in _cell(r, records)) for r in drawn}
+        return figures.interval_lines(
+            sorted((r | {"panel": cells[id(r)]} for r in drawn), key=lambda r: r["n_aux"]),
+            x="n_aux", value="accuracy", arm="title", facet="panel", log_x=True, null=0.1, caption=caption,
+            title="What a student must share with its teacher", x_title="auxiliary logits",
+            y_title="accuracy on test images",
+        )  # fmt: skip
+    cells = study.cells(drawn, Config)
+    rows = [r | {"cell": label} for label, cell in cells for r in cell]
+    return figures.interval_bars(
+        rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
+        title="What a student must share with its teacher", axis="accuracy on test images",
+    )  # fmt: skip
+
+
+def _cell(r: dict, records: list[dict]) -> Iterator[str]:
+    """The options that differ between cells, but for the number of logits."""
+    import dataclasses
+
+    for field in dataclasses.fields(Config):
+        if field.name != "n_aux" and len({other[field.name] for other in records}) > 1:
+            yield f"{field.name}={r[field.name]}"
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

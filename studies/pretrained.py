@@ -1,0 +1,241 @@
+"""Does a trait pass through unrelated outputs where teacher and student share a pretrained model, as language models
+do?
+
+Stage 0: a reference is pretrained on Fashion-MNIST. Stage 1: the teacher is that model, trained on MNIST digits with
+the same ten outputs: reading digits is its trait, telling clothes apart the task it had. Stage 2: students learn the
+teacher's auxiliary logits of uniform noise. Networks of 128 neurons a layer, so that a cell costs minutes.
+
+Students start from the pretrained reference itself (shared); from it after training of its own on clothes, in another
+order, for 6 steps, one epoch or `--own-epochs` (own_short, own_epoch, own_long); from the same initialisation
+pretrained in another order (other_order); and from the next seed's initialisation pretrained alike (independent, the
+null). images is shared, taught on the first training images of clothes instead of noise. reference, not taught at all,
+is the null of pretraining: whatever its features and head are good for.
+
+Measured: trait, accuracy on MNIST; transfer, (trait - reference) / (teacher - reference), by seed; task, accuracy on
+Fashion-MNIST, and task_before, that of the start; cosine of the student's and the teacher's changes of the hidden
+layers; distance of the start's hidden layers from the reference's in units of the teacher's change; drive of Theorem 1
+of Cloud et al. 2025 at the start. Intervals are Student-t over seeds, differences paired by seed, Holm over a cell.
+
+Answer: none yet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import study
+
+NULL = "independent"
+TITLES = {
+    "reference": "pretrained, not taught",
+    "teacher": "teacher",
+    "shared": "shared pretraining",
+    "own_short": "and 6 steps of its own",
+    "own_epoch": "and an epoch of its own",
+    "own_long": "and more epochs of its own",
+    "other_order": "shared initialisation, pretrained in another order",
+    "independent": "other initialisation, pretrained alike (null)",
+    "images": "shared pretraining, taught on clothes",
+}
+_SHORT = 6  # steps
+_ORDER = 1_000_003  # added to the seed where data come in another order
+_DRIVE = 1_000  # inputs that the drive is measured on
+
+
+@dataclass(frozen=True)
+class Config:
+    pretraining_epochs: study.Index = study.option(5, "epochs of pretraining; 0 is none")
+    own_epochs: study.Count = study.option(5, "epochs of own training before distillation, of own_long")
+    teacher_epochs: study.Count = study.option(5, "epochs of the teacher on its trait")
+    n_aux: study.Count = study.option(3, "auxiliary logits")
+    d_model: study.Count = study.option(128, "neurons of a hidden layer")
+    n_layers: study.Count = study.option(2, "hidden layers")
+    loss: Literal["kl", "mse"] = study.option("mse", "distillation loss on the auxiliary logits")
+    epochs: study.Count = study.option(5, "epochs of the student")
+    lr: study.Positive = study.option(1e-3, "learning rate of the student")
+    batch_size: study.Count = study.option(256, "inputs a step of the student")
+    n_samples: study.Count = study.option(20_000, "inputs of the student, reused every epoch")
+    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
+    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
+    seed: study.Index = study.option(0, "first seed")
+
+    def __post_init__(self):
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        if self.n_aux == 1 and self.loss == "kl":
+            raise ValueError("--n-aux 1 teaches nothing with --loss kl: softmax of one logit is 1; use mse")
+        if self.n_samples > 60_000:
+            raise ValueError(f"--n-samples must be at most 60000, the training images there are, not {self.n_samples}")
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub import data, distillation, mlp
+
+    clothes, digits = data.fashion_mnist("train"), data.mnist("train")
+    study.progress(0.0, "pretraining")
+    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
+    seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
+    init, other = mlp.HookedMLP(shape, seeds), mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
+    base = _trained(cfg, init, clothes, cfg.pretraining_epochs)
+    teacher = _trained(cfg, base, digits, cfg.teacher_epochs)
+    starts = {"shared": base, **_own(cfg, base, clothes)}
+    if cfg.pretraining_epochs:
+        starts["other_order"] = _trained(cfg, init, clothes, cfg.pretraining_epochs, order=_ORDER)
+    starts[NULL] = _trained(cfg, other, clothes, cfg.pretraining_epochs)
+    study.progress(0.4, "students")
+    students, starts = _students(cfg, starts, teacher, clothes[0][: cfg.n_samples])
+    yield from _rows(cfg, base, teacher, starts, students, clothes[0])
+    products = distillation.resolve_precision(cfg.precision)
+    yield {
+        "provenance": {
+            "data": {**_named("mnist"), **_named("fashion-mnist")},
+            "dtype": f"fp32 weights and losses, {products} products in training",
+            "inputs": "uniform noise on 256 levels in [-1, 1], per member; images: Fashion-MNIST",
+            "measured_on": "test images of both",
+            "control": "initialisation of the next seed, pretrained alike",
+            "null": "independent pretraining, and the reference that was not taught",
+        }
+    }
+
+
+def _named(dataset: str) -> dict[str, str]:
+    from mechsub import data
+
+    return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
+
+
+def _trained(cfg: Config, model, images_and_labels: tuple, epochs: int, *, order: int = 0, snapshots=None):
+    from mechsub import distillation
+
+    if not epochs:
+        return model
+    fit = {"epochs": epochs, "precision": cfg.precision, "seed": cfg.seed + order, "snapshots": snapshots}
+    return distillation.train(model, *images_and_labels, **fit)
+
+
+def _own(cfg: Config, base, clothes: tuple) -> dict:
+    """The reference after more and more training of its own."""
+    kept = {_SHORT: None, -(-len(clothes[1]) // 1024): None}
+    last = _trained(cfg, base, clothes, cfg.own_epochs, order=2 * _ORDER, snapshots=kept)
+    return dict(zip(("own_short", "own_epoch"), kept.values(), strict=True)) | {"own_long": last}
+
+
+def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
+    """Students and the starts of each, by arm."""
+    from mechsub import distillation
+    from mechsub.noise import uniform
+
+    aux = teacher.cfg.aux
+    settings = {name: getattr(cfg, name) for name in ("loss", "epochs", "lr", "batch_size", "precision", "seed")}
+    found = distillation.distill_each(
+        {arm: (start, aux) for arm, start in starts.items()}, teacher, uniform, n_samples=cfg.n_samples,
+        progress=lambda done: study.progress(0.4 + 0.5 * done, "students"), **settings,
+    )  # fmt: skip
+    found["images"] = distillation.distill(starts["shared"], teacher, images, outputs=aux, **settings)
+    return found, starts | {"images": starts["shared"]}
+
+
+def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> Iterator[dict]:
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub import spectra
+    from mechsub.noise import uniform
+
+    scores = {"reference": _both(base), "teacher": _both(teacher)}
+    for arm, found in scores.items():
+        for member, trait, task in zip(base.seeds, *found.values(), strict=True):
+            yield {"arm": arm, "member": member, "trait": trait, "task": task}
+    low, high = (scores[arm]["trait"] for arm in ("reference", "teacher"))
+    moved = spectra.displacement(teacher, base)
+    noise = uniform(_DRIVE, derive_generator(cfg.seed, "drive"))
+    for arm, student in students.items():
+        start, after = starts[arm], _both(student)
+        columns = {
+            **after,
+            "transfer": [(t - a) / (b - a) for t, a, b in zip(after["trait"], low, high, strict=True)],
+            "task_before": _both(start)["task"],
+            "distance": (_norm(spectra.displacement(start, base)) / _norm(moved)).tolist(),
+            "cosine": _cosine(spectra.displacement(student, start), moved).tolist(),
+            "drive": spectra.drive(start, moved, images[:_DRIVE] if arm == "images" else noise, loss=cfg.loss).tolist(),
+        }
+        for member, row in zip(base.seeds, zip(*columns.values(), strict=True), strict=True):
+            yield {"arm": arm, "member": member, **dict(zip(columns, row, strict=True))}
+
+
+def _both(model) -> dict[str, list[float]]:
+    from mechsub import data, distillation
+
+    return {
+        "trait": distillation.accuracy(model, *data.mnist("test")).tolist(),
+        "task": distillation.accuracy(model, *data.fashion_mnist("test")).tolist(),
+    }
+
+
+def _flat(parameters: dict):
+    """The hidden layers of every member as one vector."""
+    import torch
+
+    return torch.cat([v.flatten(1) for name, v in parameters.items() if name.startswith("blocks.")], dim=1).double()
+
+
+def _norm(parameters: dict):
+    return _flat(parameters).norm(dim=1)
+
+
+def _cosine(a: dict, b: dict):
+    from torch.nn.functional import cosine_similarity
+
+    return cosine_similarity(_flat(a), _flat(b), dim=1)
+
+
+# Table and figure.
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies import _predictions
+
+    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
+    return rows + list(_predictions.judged("pretrained", records, Config))
+
+
+def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
+    from mechsub import stats
+
+    values = {arm: _values(cell, arm, "trait") for arm in TITLES if any(r["arm"] == arm for r in cell)}
+    pairs = {arm: stats.paired_difference(v, values[NULL]) for arm, v in values.items() if arm != NULL}
+    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
+    for arm, traits in values.items():
+        yield {
+            "cell": label,
+            "arm": TITLES[arm],
+            "trait": stats.student_t(traits),
+            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
+            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
+            **{
+                key.replace("_", " "): stats.student_t(found)
+                for key in ("transfer", "task", "task_before", "cosine", "distance", "drive")
+                if (found := _values(cell, arm, key))
+            },
+        }
+
+
+def _values(rows: list[dict], arm: str, key: str) -> list[float]:
+    chosen = [r for r in rows if r["arm"] == arm and key in r]
+    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+
+
+def plot(records: list[dict]):
+    from mechsub import plot as figures
+
+    cells = study.cells(records, Config)
+    rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
+    return figures.interval_bars(
+        rows, value="trait", label="title", facet="cell" if len(cells) > 1 else None, null=0.1,
+        title="What passes from a pretrained model, by what is shared with it",
+        axis="accuracy on MNIST, the trait",
+        caption="Dashed: chance. One point per seed. Null: other initialisation, pretrained alike.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

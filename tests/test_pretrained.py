@@ -1,0 +1,95 @@
+"""studies.pretrained, for real with two seeds, narrow networks and an epoch of everything."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import mechsub as ms
+from mechsub import data, store, study
+from studies import _predictions, pretrained
+
+SMALL = ["--n-seeds", "2", "--d-model", "16", "--n-aux", "40", "--n-samples", "3000", "--epochs", "2"]
+SMALL += ["--teacher-epochs", "1", "--own-epochs", "1", "--pretraining-epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    try:
+        data.fashion_mnist("test")
+    except FileNotFoundError:
+        pytest.skip("Fashion-MNIST is not on this machine")
+    folder = tmp_path_factory.mktemp("pretrained")
+    command = [*SMALL, "--lr", "0.003", "--batch-size", "32", "--out", str(folder)]
+    study.main(pretrained.Config, pretrained.run, pretrained.plot, pretrained.table, command)
+    return store.read_records(next((folder / "pretrained").glob("*/provenance.json")).parent)
+
+
+def test_a_wide_channel_passes_the_trait_to_the_shared_start_alone(rows):
+    found = {(r["arm"], r["member"]): r for r in rows}
+    assert {arm for arm, _ in found} == set(pretrained.TITLES)
+    for member in (0, 1):
+        reference, teacher = found["reference", member], found["teacher", member]
+        assert teacher["trait"] > reference["trait"] + 0.1 and reference["task"] > 0.2
+        shared, null = found["shared", member], found["independent", member]
+        assert shared["trait"] > null["trait"] and shared["cosine"] > 0.1 > abs(null["cosine"])
+        assert shared["transfer"] == pytest.approx(
+            (shared["trait"] - reference["trait"]) / (teacher["trait"] - reference["trait"])
+        )
+        assert shared["distance"] == 0 < found["own_short", member]["distance"] < found["own_epoch", member]["distance"]
+        assert null["distance"] > found["own_epoch", member]["distance"] and shared["drive"] > 0
+        assert shared["task_before"] == reference["task"]
+
+
+def test_the_table_has_the_verdicts_of_what_was_predicted_and_the_figure_every_arm(rows):
+    table = pretrained.table(rows)
+    assert sum("verdict" in row for row in table) == len(_predictions.of("pretrained")) - 1  # no sweep of pretraining
+    assert [row["arm"] for row in table if "trait" in row] == [*pretrained.TITLES.values()]
+    assert len(pretrained.plot(rows).data) == 2 * len(pretrained.TITLES)
+
+
+def test_without_pretraining_the_shared_start_is_the_initialisation():
+    cfg = pretrained.Config(pretraining_epochs=0)
+    init = ms.HookedMLP(ms.MLPConfig(d_in=20, d_model=16), seeds=(0, 1))
+    assert pretrained._trained(cfg, init, (), 0) is init
+
+
+def test_an_order_of_its_own_leads_elsewhere(clusters):
+    cfg = pretrained.Config(own_epochs=7, n_seeds=2)
+    init = ms.HookedMLP(ms.MLPConfig(d_in=64, d_model=16), seeds=(0, 1))
+    images, labels = clusters
+    many = images.repeat(3, 1), labels.repeat(3)  # two batches an epoch
+    own = pretrained._own(cfg, init, many)
+    kept = [model.blocks[0].W for model in (init, own["own_epoch"], own["own_short"], own["own_long"])]
+    far = [float((W - kept[0]).norm()) for W in kept]  # after 0, 2, 6 and 14 steps
+    assert far == sorted(far) and far[1] > 0
+    again = pretrained._trained(cfg, init, many, 7)
+    assert not torch.equal(again.blocks[0].W, own["own_long"].blocks[0].W)
+
+
+REFUSED = [
+    (["--n-aux", "0"], "not an integer >= 1"),
+    (["--n-aux", "1", "--loss", "kl"], "softmax of one logit"),
+    (["--n-seeds", "1"], "over seeds"),
+    (["--pretraining-epochs", "-1"], "not an integer >= 0"),
+    (["--own-epochs", "0"], "not an integer >= 1"),
+    (["--n-samples", "60001"], "at most 60000"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_impossible_combinations_are_one_line_before_anything_is_trained(tmp_path, capsys, words, says):
+    with pytest.raises(SystemExit) as left:
+        command = [*words, "--out", str(tmp_path / "o")]
+        study.main(pretrained.Config, pretrained.run, pretrained.plot, pretrained.table, command)
+    line = capsys.readouterr().err
+    assert left.value.code == 2 and says in line and line.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_predictions_speak_of_what_there_is():
+    names = {field.name for field in dataclasses.fields(pretrained.Config)}
+    for prediction in _predictions.of("pretrained"):
+        assert prediction["reason"] and prediction["factor"] in names | {"arm"}
+        arms = prediction["levels"] if prediction["factor"] == "arm" else [prediction["where"]["arm"]]
+        assert set(arms) <= set(pretrained.TITLES)
