@@ -13,7 +13,7 @@ from typing import Any, Literal
 class Recipe:
     """The published one by default (Cloud et al. 2025, section 6.2).
 
-    A frozen head is the whole output layer at its initial value. Without biases they stay at 0, in teacher and student.
+    `gain` multiplies all initial weights. A frozen head is the whole output layer at its initial value. Without biases they stay at 0, in teacher and student.
     """
 
     teacher_epochs: int = 5
@@ -24,6 +24,7 @@ class Recipe:
     biases: bool = True
     d_model: int = 256
     n_layers: int = 2
+    gain: float = 1.0
     activation: Literal["relu", "gelu", "tanh", "identity"] = "relu"
     inputs: str = "uniform"
     fresh: bool = False
@@ -38,7 +39,7 @@ class Recipe:
     def teacher(self) -> tuple:
         """What makes the teacher: recipes that agree in it share their teachers."""
         names = [field.name for field in dataclasses.fields(self) if field.name.startswith("teacher_")]
-        return tuple(getattr(self, name) for name in (*names, "biases", "d_model", "n_layers", "activation"))
+        return tuple(getattr(self, name) for name in (*names, "biases", "d_model", "n_layers", "gain", "activation"))
 
 
 def changed(recipe: Recipe) -> dict:
@@ -56,7 +57,8 @@ def initial(recipe: Recipe, seeds: Sequence[int]):
     from mechsub import mlp
 
     shape = mlp.MLPConfig(d_model=recipe.d_model, n_layers=recipe.n_layers, activation=recipe.activation)
-    return mlp.HookedMLP(shape, seeds)
+    init = mlp.HookedMLP(shape, seeds)
+    return init.replace({name: recipe.gain * value for name, value in init.named_parameters()})
 
 
 def _held(recipe: Recipe, head: str) -> tuple[str, ...]:

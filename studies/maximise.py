@@ -7,7 +7,7 @@ null, the students that start from the next seed's initialisation (for the first
 
 What is missing to the teacher is looked for in parts: one part of the student is replaced by its teacher's (a block, or
 the output layer), `--share` lengthens or shortens the student's training, `--precision` says what bf16 costs. Cells
-that differ in their first seed alone are pooled. Intervals are Student-t over seeds, differences paired by seed.
+that differ in their seeds alone are pooled. Intervals are Student-t over seeds, differences paired by seed.
 
 Answer: none yet.
 """
@@ -38,6 +38,8 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        if self.nulls < 2:
+            raise ValueError("--nulls must be at least 2: intervals are over seeds")
         if self.seed < 100:
             raise ValueError(f"--seed must be at least 100, not {self.seed}: the recipe was chosen on those before")
 
@@ -115,8 +117,9 @@ def _left(student, teacher, init) -> list[dict[str, float]]:
 
 
 def pooled(records: list[Mapping]) -> list[tuple[str, list[Mapping]]]:
-    """Groups of rows whose cells differ in their first seed alone, each with its label."""
-    rows = [{key: value for key, value in row.items() if key != "seed"} for row in records]
+    """Groups of rows whose cells differ in their seeds alone, each with its label."""
+    own = ("seed", "n_seeds", "nulls")
+    rows = [{key: value for key, value in row.items() if key not in own} for row in records]
     return study.cells(rows, Config)
 
 
@@ -165,7 +168,7 @@ def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
     bounds, miss if it is wholly beyond one, open otherwise; {} where nothing was said."""
     from studies import _factors_report as report
 
-    if group[0]["share"] != 1 or group[0]["precision"] != "auto":
+    if any(group[0][name] != usual for name, usual in (("share", 1), ("precision", "auto"), ("n_images", 60_000))):
         return {}
     for told in report.predictions().get("maximise", []):
         if told["entry"] == group[0]["entry"] and told["outcome"] == outcome:

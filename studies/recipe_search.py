@@ -44,20 +44,41 @@ def _grid(base: Recipe, **options) -> list[Recipe]:
     ]
 
 
-_BUDGET = Recipe(loss="mse", head="frozen")
-_FROZEN = dataclasses.replace(_BUDGET, teacher_head="frozen")
+_STEPS = Recipe(loss="mse", head="frozen", lr=1e-3)
+_LONGER = {"teacher_epochs": 10, "teacher_batch_size": 256, "teacher_schedule": "cosine"}
+_FREE = dataclasses.replace(_STEPS, teacher_head="frozen", inputs="blurred:1")
+_OPEN = dataclasses.replace(
+    _STEPS, **_LONGER, teacher_head="frozen", teacher_lr=1e-3, gain=2.0, fresh=True, epochs=28, batch_size=256,
+    schedule="cosine",
+)  # fmt: skip
 CANDIDATES: dict[str, list[Recipe]] = {
     "budget": [
         Recipe(),
-        *_grid(
-            _BUDGET,
-            lr=(1e-3, 1.5e-3, 2e-3),
-            inputs=("uniform", "blurred:1", "power_law:1"),
-            schedule=("constant", "cosine"),
-        ),
+        _STEPS,
+        *_grid(_STEPS, inputs=("blurred:0.5", "blurred:1", "blurred:2", "power_law:1"), lr=(1e-3, 1.5e-3)),
+        dataclasses.replace(_STEPS, inputs="blurred:1", lr=2e-3, schedule="cosine"),
+    ],
+    "free_teacher": [
+        Recipe(),
+        dataclasses.replace(_FREE, inputs="uniform"),
+        *_grid(_FREE, teacher_head=("trained", "frozen"), lr=(1e-3, 1.5e-3)),
+        *_grid(dataclasses.replace(_FREE, **_LONGER), teacher_head=("trained", "frozen"), lr=(1e-3, 1.5e-3)),
+        dataclasses.replace(_FREE, teacher_lr=1e-3, teacher_schedule="cosine"),
+    ],
+    "open": [
+        dataclasses.replace(Recipe(), epochs=28),
+        _OPEN,
+        dataclasses.replace(_OPEN, gain=1.5),
+        dataclasses.replace(_OPEN, teacher_epochs=20),
+        dataclasses.replace(_OPEN, lr=1.5e-3),
+        dataclasses.replace(_OPEN, inputs="blurred:0.5"),
     ],
 }
-ROUNDS = {"budget": [Round(1000, 2), Round(4, 5)]}
+ROUNDS = {
+    "budget": [Round(1000, 2), Round(3, 5)],
+    "free_teacher": [Round(1000, 2), Round(3, 5)],
+    "open": [Round(1000, 2, 0.15), Round(2, 2, 0.36)],
+}
 
 
 @dataclass(frozen=True)
