@@ -13,7 +13,8 @@ from typing import Any, Literal
 class Recipe:
     """The published one by default (Cloud et al. 2025, section 6.2).
 
-    `gain` multiplies all initial weights. A frozen head is the whole output layer at its initial value. Without biases they stay at 0, in teacher and student.
+    `gain` multiplies all initial weights. A frozen head is the whole output layer at its initial value. Without biases
+    they stay at 0, in teacher and student.
     """
 
     teacher_epochs: int = 5

@@ -14,7 +14,6 @@ Answer: none yet.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -194,10 +193,9 @@ def _lengths(records: list[Mapping]) -> Iterator[dict]:
             common = sorted(by_share[a].keys() & by_share[b].keys())
             if len(common) > 1:
                 shorter, longer = ([by_share[share][i] for i in common] for share in (a, b))
-                slope = math.log(sum(longer) / sum(shorter)) / math.log(b / a) if min(sum(longer), sum(shorter)) > 0 else 0
                 yield {
                     "cell": f"entry={entry}, precision={precision}",
-                    "quantity": f"gap at share {b:g} less gap at share {a:g} (exponent of the length {slope:.2f})",
+                    "quantity": f"gap at share {b:g} less gap at share {a:g}",
                     "value": stats.paired_difference(longer, shorter).interval,
                     "seeds": len(common),
                 }

@@ -75,9 +75,7 @@ def test_the_student_is_that_of_the_recipe_and_hybrids_take_one_part_of_the_teac
         assert [scores[arm, seed] for seed in (100, 101, 102)] == ms.accuracy(model, *ms.mnist("test")).tolist()
     assert {member for arm, member in scores if arm == "cross"} == {100, 101}
     left = next(row for row in rows if row["arm"] == "student" and row["member"] == 100)
-    far, all_ = (
-        float((a.blocks[0].W[0] - teacher.blocks[0].W[0]).norm()) for a in (student, init)
-    )
+    far, all_ = (float((a.blocks[0].W[0] - teacher.blocks[0].W[0]).norm()) for a in (student, init))
     assert left["left blocks.0.W"] == pytest.approx(far / all_, rel=1e-5)
 
 
@@ -144,7 +142,12 @@ def test_candidates_keep_what_their_entry_holds_fixed(entry):
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["--nulls", "1"], "intervals"), (["--seed", "99"], "was chosen on those before"), (["--n-seeds", "1"], "over seeds"), (["--share", "0"], "> 0")],
+    [
+        (["--nulls", "1"], "intervals"),
+        (["--seed", "99"], "was chosen on those before"),
+        (["--n-seeds", "1"], "over seeds"),
+        (["--share", "0"], "> 0"),
+    ],
 )
 def test_seeds_of_the_search_are_refused(tmp_path, capsys, words, says):
     with pytest.raises(SystemExit) as left:
