@@ -12,6 +12,7 @@ cross-initialisation students.
 Answer: none yet.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from mechsub import study
 from studies import _audit_claims
 
 NULL = "cross_aux"
+_OF_NULLS = ("accuracy", "kappa", "debiased_cka", "stitch_into_teacher")  # scores that the null's rows have too
 
 
 @dataclass(frozen=True)
@@ -33,28 +35,31 @@ class Missing(Exception):
 def run(cfg: Config) -> Iterator[dict]:
     for claim in _audit_claims.CLAIMS:
         told = {"claim_row": claim.row, "claim": claim.claim, "published": claim.published}
-        for check in claim.checks:
-            yield told | _checked(check)
-        if not claim.checks:
-            yield told | _pairing()
+        for check in claim.checks or (None,):
+            try:
+                yield told | (_checked(check) if check else _pairing())
+            except Missing as missing:
+                yield told | _asked(check) | {"missing": str(missing)}
     yield {"provenance": {"null": "the same sum of cross-initialisation students", "unit": "seed"}}
 
 
 def _checked(check: _audit_claims.Check) -> dict:
     from mechsub import stats
 
-    asked = {"check": check.text, "expected": check.claim, "bound": check.bound}
-    try:
-        found = _sum(check.terms)
-    except Missing as missing:
-        return asked | {"missing": str(missing)}
-    interval = stats.student_t(found)
-    row = asked | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+    interval = stats.student_t(_sum(check.terms))
+    row = _asked(check) | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
     row["cells"] = list(dict.fromkeys(_name(scores) for _, scores in check.terms))
-    if all(scores.rows.get("arm") in ("aux", "student_aux") for _, scores in check.terms):
+    if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
         null = stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms]))
         row["null"] = [null.mean, null.low, null.high]
     return row
+
+
+def _asked(check: _audit_claims.Check | None) -> dict:
+    if check is None:
+        text = "squared error less KL: width of the unpaired interval over the paired one"
+        return {"check": text, "expected": "near", "bound": 1.0}
+    return {"check": check.text, "expected": check.claim, "bound": check.bound}
 
 
 def _sum(terms) -> list[float]:
@@ -64,21 +69,41 @@ def _sum(terms) -> list[float]:
 
 
 def _scores(wanted: _audit_claims.Scores) -> dict[int, float]:
-    """Member -> score. A cell that holds every arm serves where one that holds some would."""
+    """Member -> score, of all stored cells that these flags name; a flag may have several values, as in a sweep.
+
+    A cell that holds every arm serves where one that holds some would.
+    """
+    module = _module(wanted.study)
+    found: dict[int, float] = {}
+    for flags in _combinations(wanted.flags) if module else ():
+        for row in _rows(module, flags):
+            if all(row.get(key) == value for key, value in wanted.rows.items()) and wanted.value in row:
+                found[row["member"]] = row[wanted.value]
+    if len(found) < 2:
+        raise Missing(f"python -m studies.{wanted.study}{_words(wanted.flags)}")
+    return found
+
+
+def _combinations(flags: Mapping) -> Iterator[dict]:
+    several = {key: value if isinstance(value, tuple) else (value,) for key, value in flags.items()}
+    for values in itertools.product(*several.values()):
+        yield dict(zip(several, values, strict=True))
+
+
+def _rows(module, flags: dict) -> list[dict]:
     from mechsub import store
 
-    module, tried = _module(wanted.study), [wanted.flags]
-    if wanted.flags.get("arms") == "aux":
-        tried.append({**wanted.flags, "arms": "every"})
-    for flags in tried:
-        cell = study.found_cell(module, module.Config(**flags)) if module else None
+    for arms in ({}, {"arms": "every"}) if flags.get("arms") == "aux" else ({},):
+        cell = study.found_cell(module, module.Config(**(flags | arms)))
         if cell is not None:
-            rows = store.read_records(cell)
-            chosen = [row for row in rows if all(row.get(key) == value for key, value in wanted.rows.items())]
-            if len(chosen) > 1 and all(wanted.value in row for row in chosen):
-                return {row["member"]: row[wanted.value] for row in chosen}
-    flags = "".join(f" --{key.replace('_', '-')} {value}" for key, value in wanted.flags.items())
-    raise Missing(f"python -m studies.{wanted.study}{flags}")
+            return store.read_records(cell)
+    return []
+
+
+def _words(flags: Mapping) -> str:
+    """As a command line has them."""
+    texts = ((key, value if isinstance(value, tuple) else (value,)) for key, value in flags.items())
+    return "".join(f" --{key.replace('_', '-')} {' '.join(map(str, values))}" for key, values in texts)
 
 
 def _module(name: str):
@@ -92,7 +117,7 @@ def _module(name: str):
 
 
 def _name(scores: _audit_claims.Scores) -> str:
-    return f"{scores.study} {' '.join(f'{key}={value}' for key, value in scores.flags.items())}".strip()
+    return f"{scores.study}{_words(scores.flags)}"
 
 
 def _pairing() -> dict:
@@ -106,11 +131,8 @@ def _pairing() -> dict:
     paired = stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
     plain = 2 * 1.96 * math.sqrt(sum(statistics.pvariance(list(x.values())) / len(x) for x in (a, b)))
     ratio = plain / (paired.high - paired.low)
-    return {
-        "check": "squared error less KL: width of the unpaired interval over the paired one",
-        "expected": "near", "bound": 1.0, "mean": ratio, "low": ratio, "high": ratio, "n": paired.n,
-        "cells": ["subliminal_accuracy loss=mse", "subliminal_accuracy loss=kl"],
-    }  # fmt: skip
+    cells = [_name(_audit_claims._accuracy("student_aux", loss)) for loss in ("mse", "kl")]
+    return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": cells}
 
 
 def outcome(row: Mapping) -> str:
@@ -146,28 +168,28 @@ def _claims(records: list[Mapping]) -> dict[int, list[Mapping]]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub import stats
-
     rows = []
     for label, cell in study.cells(records, Config):
         for number, checks in _claims(cell).items():
-            told = {"cell": label, "row": number, "claim, and its checks": checks[0]["claim"]}
-            rows.append(told | {"verdict": verdict(checks), "published": checks[0]["published"]})
-            for row in checks:
-                rows.append({"cell": label, "row": number, "claim, and its checks": f"  {row['check']}"} | _shown(row))
-                if "missing" not in row:
-                    value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
-                    null = stats.Interval(*row["null"], row["n"]) if "null" in row else ""
-                    rows[-1] |= {"value": value, "null": null, "seeds": row["n"]}
+            told = {"claim": checks[0]["claim"], "verdict": verdict(checks), "published": checks[0]["published"]}
+            rows += [_row(label, number, told), *(_row(label, number, _shown(row)) for row in checks)]
     return rows
 
 
-def _shown(row: Mapping) -> dict[str, str]:
-    return {
-        "verdict": outcome(row),
-        "expected": f"{row['expected']} {row['bound']:g}",
-        "cells": f"not measured yet: {row['missing']}" if "missing" in row else "; ".join(row["cells"]),
-    }
+def _row(label: str, number: int, told: Mapping) -> dict:
+    columns = ("claim", "verdict", "expected", "value", "null", "seeds", "cells", "published")
+    return {"cell": label, "row": number, **{column: told.get(column, "") for column in columns}}
+
+
+def _shown(row: Mapping) -> dict:
+    from mechsub import stats
+
+    told = {"claim": f"  {row['check']}", "verdict": outcome(row), "expected": f"{row['expected']} {row['bound']:g}"}
+    if "missing" in row:
+        return told | {"cells": f"not measured yet: {row['missing']}"}
+    value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
+    null = str(stats.Interval(*row["null"], row["n"])) if "null" in row else ""
+    return told | {"value": value, "null": null, "seeds": row["n"], "cells": "; ".join(row["cells"])}
 
 
 def plot(records: list[dict]):
