@@ -58,7 +58,7 @@ def _best(entry: str, **flags) -> Scores:
     return Scores("maximise", {"entry": entry, **flags}, {"arm": "student"})
 
 
-_HALF = {"share": 0.5, "nulls": 2, "n_seeds": 5, "seed": (100, 105, 110, 115, 120)}
+_HALF = {"share": 0.5, "n_seeds": 5, "seed": (100, 105, 110, 115, 120)}
 _TEACHER, _STUDENT = _accuracy("teacher"), _accuracy("student_aux")
 _BODY = _accuracy("teacher_body_initial_head")
 _PLAIN, _ALL = _factors(), _factors("all")

@@ -3,7 +3,7 @@
 The recipe that `studies.recipe_search` chose on seeds from 0 on is given other seeds, from 100 on. Entries: "budget",
 295 student steps of 1,024 inputs from the published teacher; "free_teacher", the same steps from another teacher of
 the same size; "open", any number of steps, any teacher, ten digit and three auxiliary logits. Every recipe has its
-null, the students that start from the next seed's initialisation (for the first `--nulls` seeds).
+null, the students that start from the next seed's initialisation.
 
 What is missing to the teacher is looked for in parts: one part of the student is replaced by its teacher's (a block, or
 the output layer), `--share` lengthens or shortens the student's training, `--precision` says what bf16 costs. Cells
@@ -28,7 +28,6 @@ NULL = "cross"
 class Config:
     entry: recipe_search.Entry = study.option("budget", "what is held fixed, as in studies.recipe_search")
     share: study.Positive = study.option(1.0, "epochs of the student, as a share of the chosen recipe's")
-    nulls: study.Count = study.option(25, "cross-initialisation students: of the first seeds, at most all")
     n_images: study.Count = study.option(60_000, "training images, and inputs of an epoch")
     precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
     n_seeds: study.Count = study.option(25, "seeds: one teacher and student each")
@@ -37,8 +36,6 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        if self.nulls < 2:
-            raise ValueError("--nulls must be at least 2: intervals are over seeds")
         if self.seed < 100:
             raise ValueError(f"--seed must be at least 100, not {self.seed}: the recipe was chosen on those before")
 
@@ -74,19 +71,18 @@ def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) 
     init = _recipes.initial(recipe, seeds)
     study.progress(0.05, "teachers")
     teacher = _recipes.taught(recipe, seeds, images, labels, precision)
-    student = _recipes.distilled(
-        recipe, {"student": init}, teacher, images, precision, lambda done: study.progress(0.2 + done / 2, "students")
-    )["student"]
-    first = range(min(cfg.nulls, cfg.n_seeds))
-    other = _recipes.initial(recipe, [seeds[i] + 1 for i in first])
-    null = _recipes.distilled(recipe, {NULL: other}, teacher.select(first), images, precision)[NULL]
+    starts = {"student": init, NULL: _recipes.initial(recipe, [seed + 1 for seed in seeds])}
+    found = _recipes.distilled(
+        recipe, starts, teacher, images, precision, lambda done: study.progress(0.2 + 0.7 * done, "students")
+    )
+    student = found["student"]
     left = _left(student, teacher, init)
-    arms = {"untrained": init, "teacher": teacher, "student": student, NULL: null} | _hybrids(student, teacher, init)
+    arms = {"untrained": init, "teacher": teacher, **found} | _hybrids(student, teacher, init)
     for arm, model in arms.items():
         scores = distillation.accuracy(model, *data.mnist("test")).tolist()
-        for i, accuracy in enumerate(scores):
-            row = {"arm": arm, "member": seeds[i], "accuracy": accuracy, "candidate": _recipes.label(recipe)}
-            yield row | (left[i] if arm == "student" else {})
+        for member, accuracy, far in zip(seeds, scores, left, strict=True):
+            row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": _recipes.label(recipe)}
+            yield row | (far if arm == "student" else {})
 
 
 def _hybrids(student, teacher, init) -> dict:
@@ -117,7 +113,7 @@ def _left(student, teacher, init) -> list[dict[str, float]]:
 
 def pooled(records: list[Mapping]) -> list[tuple[str, list[Mapping]]]:
     """Groups of rows whose cells differ in their seeds alone, each with its label."""
-    own = ("seed", "n_seeds", "nulls")
+    own = ("seed", "n_seeds")
     rows = [{key: value for key, value in row.items() if key not in own} for row in records]
     return study.cells(rows, Config)
 
