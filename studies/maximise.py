@@ -66,7 +66,7 @@ def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) 
     """A row for every arm and seed."""
     from mechsub import data, distillation
 
-    images, labels = images[: cfg.n_images], labels[: cfg.n_images]
+    images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], data.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = _recipes.initial(recipe, seeds)
     study.progress(0.05, "teachers")
@@ -79,7 +79,7 @@ def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) 
     left = _left(student, teacher, init)
     arms = {"untrained": init, "teacher": teacher, **found} | _hybrids(student, teacher, init)
     for arm, model in arms.items():
-        scores = distillation.accuracy(model, *data.mnist("test")).tolist()
+        scores = distillation.accuracy(model, *test).tolist()
         for member, accuracy, far in zip(seeds, scores, left, strict=True):
             row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": _recipes.label(recipe)}
             yield row | (far if arm == "student" else {})
