@@ -7,11 +7,14 @@ import pytest
 
 from mechsub import store
 from studies import (
+    audit_toy,
     digits,
     hidden_alignment,
     lens_trajectory,
     matched_tokens,
+    maximise,
     mechanism,
+    recipe_search,
     subliminal_accuracy,
     token_entanglement,
     unembed_projection,
@@ -30,6 +33,9 @@ STUDIES = (
     matched_tokens,
     digits,
     mechanism,
+    recipe_search,
+    maximise,
+    audit_toy,
 )
 
 
