@@ -41,6 +41,7 @@ __all__ = [
     "cells",
     "fingerprint",
     "format_table",
+    "found_cell",
     "main",
     "option",
     "part",
@@ -315,6 +316,18 @@ def _check(cfg, job: Mapping) -> None:
     check = getattr(sys.modules[job["run"].__module__], "check", None)
     if check is not None:
         check(cfg)
+
+
+def found_cell(module, cfg) -> Path | None:
+    """As `stored_cell`, but None where the cell is not stored as this code would make it; nothing is computed."""
+    job = _session["job"]
+    source = Path(module.__file__).resolve()
+    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
+    cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
+    if _status(cell, cfg, {**job, "run": module.run, "source": source}) != "stored":
+        return None
+    _session["made_from"][f"{source.stem}/{cell.name}"] = store.sums(cell)
+    return cell
 
 
 def _run_cell(cell: Path, cfg, job: Mapping, check: Callable[[], None]) -> None:

@@ -24,8 +24,8 @@ training: both heads alone 0.207 [0.178, 0.236], above nothing by 0.123 [0.096, 
 0.929 [0.927, 0.932]; longer training on the same inputs lowered it (0.240 [0.211, 0.268] after 118 of 395 steps), and
 on new noise it explains 0.493 [0.490, 0.496] of the teacher's auxiliary logits. What these logits read of the teacher's
 state, 0.705 [0.677, 0.733] under the initial digit head, bounds it from above; it does not bound a student with a
-shared start at three logits, where it is 0.134 [0.115, 0.153]. Not run yet: 10, 25 and 50 logits, longer training, other
-architectures, frozen and perturbed heads.
+shared start at three logits, where it is 0.134 [0.115, 0.153]. Not run yet: 10, 25 and 50 logits, longer training,
+other architectures, frozen and perturbed heads.
 """
 
 from collections.abc import Iterator

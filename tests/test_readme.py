@@ -5,13 +5,16 @@ from pathlib import Path
 
 from mechsub import store
 from studies import (
+    audit_toy,
     conditions,
     digits,
     hidden_alignment,
     input_distributions,
     lens_trajectory,
     matched_tokens,
+    maximise,
     mechanism,
+    recipe_search,
     subliminal_accuracy,
     token_entanglement,
     unembed_projection,
@@ -32,6 +35,9 @@ STUDIES = (
     mechanism,
     input_distributions,
     conditions,
+    recipe_search,
+    maximise,
+    audit_toy,
 )
 COMPARED = (input_distributions,)  # whose answers are of all cells together
 

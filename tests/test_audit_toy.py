@@ -1,0 +1,127 @@
+"""studies.audit_toy on copies of committed cells, and its rules on planted checks."""
+
+import dataclasses
+import importlib
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mechsub import store, study
+from studies import audit_toy
+from studies._audit_claims import CLAIMS
+
+ROOT = Path(__file__).parent.parent
+READ = ("subliminal_accuracy/default", "subliminal_accuracy/loss=mse", "hidden_alignment/default")
+
+
+def audited(out) -> list[dict]:
+    study.main(audit_toy.Config, audit_toy.run, audit_toy.plot, audit_toy.table, ["--out", str(out), "--rerun"])
+    return store.read_records(out / "audit_toy" / "default")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audit")
+    for cell in READ:
+        shutil.copytree(ROOT / "artifacts" / cell, folder / cell)
+    return folder
+
+
+def test_stored_cells_are_judged_and_missing_ones_say_how_they_are_made(out):
+    records = audited(out)
+    assert list(dict.fromkeys(row["claim_row"] for row in records)) == [*range(1, 18), 23]
+    verdicts = {row["row"]: row["verdict"] for row in audit_toy.table(records) if row["published"]}
+    assert (verdicts[2], verdicts[3], verdicts[4], verdicts[23]) == ("partly", "partly", "refuted", "refuted")
+    assert all(verdicts[row] == "not measured yet" for row in range(5, 18))
+    missing = {row["check"]: row["missing"] for row in records if "missing" in row}
+    assert missing["256 neurons less 64"] in (
+        "python -m studies.factors --arms aux",
+        "python -m studies.factors --arms aux --d-model 64",
+    )
+    assert set(store.read_provenance(out / "audit_toy" / "default")["made_from"]) == set(READ)
+
+
+def test_a_check_is_the_paired_sum_of_the_cells_that_it_names(out):
+    rows = {row["check"]: row for row in store.read_records(out / "audit_toy" / "default")}
+    cell = store.read_records(out / READ[0])
+    scores = {(r["arm"], r["member"]): r["accuracy"] for r in cell}
+    found = rows["teacher with the initial digit head less teacher"]
+    mean = sum(scores["teacher_body_initial_head", i] - scores["teacher", i] for i in range(25)) / 25
+    assert found["mean"] == pytest.approx(mean) and found["n"] == 25 and found["low"] < mean < found["high"]
+    null = rows["debiased CKA of layer 2 with the teacher"]["null"]
+    assert 0.6 < null[0] < 0.75
+
+
+def test_a_cell_of_other_code_counts_as_missing(out, tmp_path):
+    shutil.copytree(out, tmp_path / "o")
+    path = tmp_path / "o" / READ[0] / "provenance.json"
+    path.write_bytes(store._sealed({**store.read_provenance(path.parent), "fingerprint": "0" * 64}))
+    rows = [row for row in audited(tmp_path / "o") if row["claim_row"] in (2, 4, 23)]
+    assert all(row["missing"] == "python -m studies.subliminal_accuracy --loss kl" for row in rows)
+
+
+def test_flags_with_several_values_are_a_sweep():
+    flags = {"entry": "open", "seed": (100, 105)}
+    assert list(audit_toy._combinations(flags)) == [{"entry": "open", "seed": 100}, {"entry": "open", "seed": 105}]
+    assert audit_toy._words(flags) == " --entry open --seed 100 105"
+
+
+def check(expected, low, high, bound=0.0):
+    return {"expected": expected, "bound": bound, "low": low, "high": high, "margin": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (check("above", 0.01, 0.1), "yes"),
+        (check("above", -0.01, 0.1), "open"),
+        (check("above", -0.2, -0.1), "no"),
+        (check("below", 0.5, 0.7, 0.772), "yes"),
+        (check("below", 0.8, 0.9, 0.772), "no"),
+        (check("near", -0.04, 0.04), "yes"),
+        (check("near", -0.04, 0.06), "open"),
+        (check("near", 0.06, 0.2), "no"),
+        ({"missing": "python"}, "missing"),
+    ],
+)
+def test_outcomes_of_checks(row, says):
+    assert audit_toy.outcome(row) == says
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "says"),
+    [
+        (["yes", "yes"], "confirmed"),
+        (["no"], "refuted"),
+        (["yes", "no", "open"], "partly"),
+        (["yes", "open"], "open"),
+        (["open"], "open"),
+        (["missing"], "not measured yet"),
+        (["no", "missing"], "refuted (by 1 of 2 checks)"),
+    ],
+)
+def test_verdicts_of_claims(outcomes, says):
+    rows = {"yes": check("above", 1, 2), "no": check("above", -2, -1), "open": check("above", -1, 1)}
+    rows["missing"] = {"missing": "x"}
+    assert audit_toy.verdict([rows[word] for word in outcomes]) == says
+
+
+def test_every_check_names_cells_that_its_study_can_make():
+    for claim in CLAIMS:
+        for wanted in (scores for one in claim.checks for _, scores in one.terms):
+            if importlib.util.find_spec(f"studies.{wanted.study}") is None:
+                continue  # a study that is not written yet: its cells are missing
+            Config = importlib.import_module(f"studies.{wanted.study}").Config
+            names = {field.name for field in dataclasses.fields(Config)}
+            assert all(Config(**flags) and set(flags) <= names for flags in audit_toy._combinations(wanted.flags))
+
+
+@pytest.mark.skipif(not (ROOT / "artifacts/audit_toy/default").is_dir(), reason="no audit is stored")
+def test_the_stored_audit_is_what_the_stored_cells_say(tmp_path):
+    stored = store.read_records(ROOT / "artifacts/audit_toy/default")
+    named = store.read_provenance(ROOT / "artifacts/audit_toy/default")["made_from"]
+    for cell in named:
+        shutil.copytree(ROOT / "artifacts" / cell, tmp_path / cell)
+    assert audited(tmp_path) == stored

@@ -1,0 +1,155 @@
+"""studies.recipe_search and studies.maximise, for real on MNIST with few images; tables on planted scores."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import mechsub as ms
+from mechsub import store, study
+from studies import _factors_report as report
+from studies import _recipes, maximise, recipe_search
+from studies._recipes import Recipe
+from studies.recipe_search import Round
+
+GOOD = Recipe(d_model=32, teacher_head="frozen", teacher_lr=3e-3, loss="mse", lr=1e-3, batch_size=128, head="frozen")
+SLOW = dataclasses.replace(GOOD, lr=1e-7)
+SEARCH = (recipe_search.Config, recipe_search.run, recipe_search.plot, recipe_search.table)
+TRY = (maximise.Config, maximise.run, maximise.plot, maximise.table)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A search over two recipes and the chosen one on four new seeds, in two cells, and for half as long."""
+    folder = tmp_path_factory.mktemp("maximise")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipe_search.CANDIDATES, "budget", [SLOW, GOOD])
+        patch.setitem(recipe_search.ROUNDS, "budget", [Round(2, 2, 0.4), Round(1, 2)])
+        few = ["--n-images", "2048", "--n-seeds", "2", "--out", str(folder)]
+        study.main(*TRY, ["--seed", "100", "102", *few])
+        study.main(*TRY, ["--share", "0.2", *few])
+    return folder
+
+
+def records(out, name):
+    return [row for path in sorted((out / name).glob("*/provenance.json")) for row in store.read_records(path.parent)]
+
+
+def test_the_search_keeps_the_better_recipe_and_the_confirmation_runs_it_on_other_seeds(out):
+    searched = records(out, "recipe_search")
+    assert [(row["round"], row["epochs_run"], row["member"]) for row in searched] == [
+        *[(1, 2, 0), (1, 2, 1)] * 2,
+        *[(2, 5, 0), (2, 5, 1)],
+    ]
+    assert recipe_search.chosen(searched) == GOOD
+    assert [row["chosen"] for row in recipe_search.table(searched)] == ["yes", "", "yes"]
+    tried = records(out, "maximise")
+    assert {row["candidate"] for row in tried} == {
+        _recipes.label(GOOD),
+        _recipes.label(dataclasses.replace(GOOD, epochs=1)),
+    }
+    assert {row["member"] for row in tried} == set(range(100, 104))
+    made = store.read_provenance(out / "maximise" / "n_images=2048__n_seeds=2")
+    assert list(made["made_from"]) == ["recipe_search/n_images=2048"]
+    assert (made["student_steps"], made["student_images"], made["teacher_steps"]) == (80, 10240, 10)
+
+
+def test_the_student_is_that_of_the_recipe_and_hybrids_take_one_part_of_the_teacher(out):
+    rows = [row for row in records(out, "maximise") if row["share"] == 1 and row["seed"] == 100]
+    scores = {(row["arm"], row["member"]): row["accuracy"] for row in rows}
+    images, labels = (x[:2048] for x in ms.mnist("train"))
+    init = _recipes.initial(GOOD, [100, 101])
+    teacher = ms.train(init, images, labels, lr=3e-3, frozen=["unembed"])
+    student = ms.distill(
+        init, teacher, ms.noise.uniform, outputs=init.cfg.aux, n_samples=2048, loss="mse", lr=1e-3, batch_size=128,
+        frozen=["unembed"],
+    )  # fmt: skip
+    mixed = student.replace({name: value for name, value in teacher.named_parameters() if name.startswith("blocks.1")})
+    for arm, model in {
+        "teacher": teacher,
+        "student": student,
+        "student with teacher's blocks.1": mixed,
+        "student with teacher's unembed": student,  # both are the initial one
+        "teacher with initial unembed": teacher,
+    }.items():
+        assert [scores[arm, seed] for seed in (100, 101)] == ms.accuracy(model, *ms.mnist("test")).tolist()
+    assert {member for arm, member in scores if arm == "cross"} == {100, 101}
+    assert scores["cross", 100] != scores["student", 100]
+    left = next(row for row in rows if row["arm"] == "student" and row["member"] == 100)
+    far, all_ = (float((a.blocks[0].W[0] - teacher.blocks[0].W[0]).norm()) for a in (student, init))
+    assert left["left blocks.0.W"] == pytest.approx(far / all_, rel=1e-5)
+
+
+def test_cells_of_other_seeds_are_pooled_and_lengths_compared(out):
+    rows = maximise.table(records(out, "maximise"))
+    full = {row["quantity"]: row for row in rows if row["cell"] == "share=1.0"}
+    assert full["student"]["seeds"] == 4 and full["cross"]["seeds"] == 4
+    (length,) = (row for row in rows if row["quantity"].startswith("gap at share 1 less gap at share 0.2"))
+    assert length["seeds"] == 2 and length["value"].mean < 0
+    assert maximise.plot(records(out, "maximise")).data
+
+
+def planted(gap=0.004, layer=0.003, seeds=25):
+    noise = np.random.default_rng(0).normal(0, 0.002, seeds)
+    values = {"teacher": 0.98, "student": 0.98 - gap, "cross": 0.1, "teacher with initial unembed": 0.98}
+    values |= {"student with teacher's blocks.1": 0.98 - gap + layer}
+    rows = []
+    for seed, shift in enumerate(noise, 100):
+        for arm, value in values.items():
+            own = {"left blocks.0.W": 0.2} if arm == "student" else {}
+            row = {**dataclasses.asdict(maximise.Config(entry="open")), "arm": arm, "member": seed, "candidate": "x"}
+            rows.append(row | own | {"accuracy": value + (shift if arm != "teacher" else shift / 2)})
+    return rows
+
+
+def test_outcomes_are_paired_and_judged():
+    found = maximise.outcomes(planted())
+    assert found["gap to the teacher"].mean == pytest.approx(0.004, abs=0.001)
+    gain = found["gain of teacher's blocks.1"]
+    assert (gain.low, gain.high) == pytest.approx((0.003, 0.003)) and gain.n == 25
+    assert found["student above the null"].mean == pytest.approx(0.876, abs=0.002)
+    verdicts = {row["quantity"]: row["verdict"] for row in maximise.table(planted()) if "verdict" in row}
+    assert verdicts == {
+        "student": "hit", "gap to the teacher": "hit", "gain of teacher's blocks.1": "hit", "cross": "hit",
+    }  # fmt: skip
+    worse = {row["quantity"]: row.get("verdict") for row in maximise.table(planted(gap=0.06, layer=-0.01))}
+    assert (worse["student"], worse["gap to the teacher"], worse["gain of teacher's blocks.1"]) == ("miss",) * 3
+
+
+def test_predictions_speak_of_outcomes_there_are():
+    told = report.predictions()["maximise"]
+    entries = {field.name: field for field in dataclasses.fields(maximise.Config)}["entry"]
+    names = set(maximise.outcomes(planted())) | {"student", "teacher"}
+    for prediction in told:
+        assert prediction["entry"] in recipe_search.CANDIDATES and entries
+        assert prediction["outcome"] in names and prediction["reason"] and str(prediction["date"]) == "2026-11-24"
+        assert {"at_least", "at_most"} & set(prediction)
+
+
+@pytest.mark.parametrize("entry", ["budget", "free_teacher", "open"])
+def test_candidates_keep_what_their_entry_holds_fixed(entry):
+    candidates = recipe_search.CANDIDATES[entry]
+    assert len(set(candidates)) == len(candidates) and len({_recipes.label(c) for c in candidates}) == len(candidates)
+    for recipe in candidates:
+        init = _recipes.initial(recipe, [0])
+        assert (init.cfg.n_classes, init.cfg.n_aux) == (10, 3)
+        if entry != "open":
+            assert _recipes.cost(recipe, 60_000)["student_steps"] == 295 and recipe.batch_size == 1024
+            assert init.cfg == ms.MLPConfig()
+        if entry == "budget":
+            assert recipe.teacher == Recipe().teacher
+    assert any(c.inputs == "uniform" for c in candidates)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--seed", "99"], "was chosen on those before"),
+        (["--n-seeds", "1"], "over seeds"),
+        (["--share", "0"], "> 0"),
+    ],
+)
+def test_seeds_of_the_search_are_refused(tmp_path, capsys, words, says):
+    with pytest.raises(SystemExit) as left:
+        study.main(*TRY, [*words, "--out", str(tmp_path / "o")])
+    assert left.value.code == 2 and says in capsys.readouterr().err and not (tmp_path / "o").exists()
