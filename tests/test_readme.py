@@ -12,7 +12,6 @@ from studies import (
     input_distributions,
     lens_trajectory,
     matched_tokens,
-    maximise,
     mechanism,
     recipe_search,
     subliminal_accuracy,
@@ -36,7 +35,6 @@ STUDIES = (
     input_distributions,
     conditions,
     recipe_search,
-    maximise,
     audit_toy,
 )
 COMPARED = (input_distributions,)  # whose answers are of all cells together
