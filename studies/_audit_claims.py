@@ -71,7 +71,7 @@ def _frozen(trained: str) -> Scores:
 CLAIMS = (
     Claim(
         1,
-        "auxiliary rows are never trained, in teacher or student; freezing them changes nothing",
+        "auxiliary rows are never trained (false of the student); that they are does not matter",
         "stated, not measured; the released code trains the student's",
         (
             _less(
