@@ -186,17 +186,17 @@ CLAIMS = (
         "more real image in the input, less is learned, although logits are more correlated",
         "alpha image + (1 - alpha) noise, which changes mean, variance and rank too",
         (
-            _less("image share 0.75 less 0, as in the brief", _factors(signal=0.75), _PLAIN, "below"),
+            _less("image share 0.75 less 0, as in the brief", _inputs("mixed:0.75"), _inputs("uniform"), "below"),
             _less(
                 "image share 0.75 less 0, at mean image 0 and equal variance",
-                _factors(signal=0.75, signal_moments="matched"),
-                _PLAIN,
+                _inputs("mixed_at_moments:0.75"),
+                _inputs("uniform"),
                 "below",
             ),
             _less(
                 "correlation of auxiliary and digit logits, share 0.75 less 0",
-                _factors(signal=0.75, value="aux_digit_correlation"),
-                _factors(value="aux_digit_correlation"),
+                _inputs("mixed:0.75", "aux_digit_correlation"),
+                _inputs("uniform", "aux_digit_correlation"),
                 "above",
             ),
         ),
@@ -206,8 +206,10 @@ CLAIMS = (
         "the dimension of the inputs explains what is learned",
         "PCA dimension of mixtures; blurred noise has fewer dimensions",
         (
-            _less("flat noise, 64 dimensions less 784", _factors(inputs="subspace:64"), _PLAIN, "below"),
-            _less("blurred noise (fewer dimensions) less white noise", _factors(inputs="blurred:1"), _PLAIN, "below"),
+            _less("flat noise, 64 dimensions less 784", _inputs("subspace:64"), _inputs("uniform"), "below"),
+            _less(
+                "blurred noise (fewer dimensions) less white noise", _inputs("blurred:1"), _inputs("uniform"), "below"
+            ),
         ),
     ),
     Claim(
@@ -221,7 +223,9 @@ CLAIMS = (
         "blurred noise teaches more",
         "blur lowered the variance, which was not restored",
         tuple(
-            _less(f"blur of {s} pixels at equal variance less white", _factors(inputs=f"blurred:{s}"), _PLAIN, "above")
+            _less(
+                f"blur of {s} pixels at equal variance less white", _inputs(f"blurred:{s}"), _inputs("uniform"), "above"
+            )
             for s in (1, 2)
         ),
     ),
