@@ -15,6 +15,7 @@ from studies import (
     maximise,
     mechanism,
     recipe_search,
+    pretrained,
     subliminal_accuracy,
     token_entanglement,
     unembed_projection,
@@ -38,6 +39,7 @@ STUDIES = (
     recipe_search,
     maximise,
     audit_toy,
+    pretrained,
 )
 COMPARED = (input_distributions,)  # whose answers are of all cells together
 
