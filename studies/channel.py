@@ -17,7 +17,7 @@ projection on the span of the centred auxiliary rows), under the initial digit h
 
 Not here: a next-token model. A toy of one (two layers, a synthetic grammar) would be a study of its own.
 
-Answer: none yet.
+Answer: none yet; no cell is stored.
 """
 
 from collections.abc import Iterator

@@ -13,6 +13,7 @@ from studies import (
     lens_trajectory,
     matched_tokens,
     mechanism,
+    pretrained,
     recipe_search,
     subliminal_accuracy,
     token_entanglement,
@@ -36,6 +37,7 @@ STUDIES = (
     conditions,
     recipe_search,
     audit_toy,
+    pretrained,
 )
 COMPARED = (input_distributions,)  # whose answers are of all cells together
 
