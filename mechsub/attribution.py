@@ -20,11 +20,7 @@ class Attribution:
     units: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Attribution(values {list(self.values.shape)} = [*lead, token, unit], units {_ends(self.units)})"
-
-
-def _ends(names: tuple[str, ...]) -> str:
-    return " .. ".join(dict.fromkeys((names[0], names[-1])))
+        return f"Attribution({len(self.units)} units, values {tuple(self.values.shape)})"
 
 
 @torch.no_grad()
