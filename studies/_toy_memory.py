@@ -11,8 +11,8 @@ def refuse_too_large(cfg, models: int) -> None:
 
     if problem := memory.shortage(least_bytes(cfg, models)):
         raise ValueError(
-            f"{problem}, for {cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} neurons and {cfg.n_aux} "
-            "auxiliary logits; use fewer or smaller ones"
+            f"{problem}, for {cfg.n_seeds} seeds of {getattr(cfg, 'n_layers', 2)} layers of {cfg.d_model} neurons and "
+            f"{cfg.n_aux} auxiliary logits; use fewer or smaller ones"
         )
 
 
@@ -24,8 +24,9 @@ def least_bytes(cfg, models: int) -> int:
     """
     samples = getattr(cfg, "n_samples", N_IMAGES)
     d_vocab = getattr(cfg, "n_classes", 10) + cfg.n_aux
-    weights = cfg.d_model * (784 + (cfg.n_layers - 1) * cfg.d_model + d_vocab)
+    n_layers = getattr(cfg, "n_layers", 2)
+    weights = cfg.d_model * (784 + (n_layers - 1) * cfg.d_model + d_vocab)
     batch = min(getattr(cfg, "batch_size", 1024), samples)
-    training = samples * (784 * 2 + d_vocab * 4) + 3 * weights * 4 + batch * cfg.n_layers * cfg.d_model * 2
+    training = samples * (784 * 2 + d_vocab * 4) + 3 * weights * 4 + batch * n_layers * cfg.d_model * 2
     testing = cfg.n_seeds * _TEST_BATCH * (cfg.d_model + d_vocab) * 4
-    return models * (cfg.n_seeds * weights * 4 + cfg.n_layers * _LAYER) + max(training, testing)
+    return models * (cfg.n_seeds * weights * 4 + n_layers * _LAYER) + max(training, testing)

@@ -117,6 +117,12 @@ class Toy(NamedTuple):
     test: tuple
 
 
+def check(cfg: Config) -> None:
+    from studies import _toy_memory
+
+    _toy_memory.refuse_too_large(cfg, models=3)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     makers = {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "gradient": _gradient, "ablation": _ablation}
     return makers[cfg.part](cfg)

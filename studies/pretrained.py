@@ -75,6 +75,12 @@ class Config:
             raise ValueError(f"--n-samples must be at most 60000, the training images there are, not {self.n_samples}")
 
 
+def check(cfg: Config) -> None:
+    from studies import _toy_memory
+
+    _toy_memory.refuse_too_large(cfg, models=3)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
 

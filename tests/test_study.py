@@ -1,6 +1,7 @@
 """A study from its command line: grid, resume, staleness, failures, refusals; on one tiny real study."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -429,7 +430,10 @@ def test_table_format():
 def _process(*argv):
     command = [sys.executable, "-m", "tinystudies.tiny", *argv]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A test run in the background of a shell ignores SIGINT, and its children would too.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
 def test_as_a_command(tiny):
