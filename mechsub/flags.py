@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Any, Literal, get_args, get_origin, get_type_hints
 
 # A count of millions is a slip of the hand, and would be found out only when the memory is full.
 Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
@@ -85,8 +85,8 @@ def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.Argume
     parser.error = refuse  # type: ignore[method-assign]
     for field in fields:
         _add_field(parser, field, hints[field.name])
-    once = {"action": "append"}  # all that is given, so that a second time is seen
-    switch = {"action": "append_const", "const": True}
+    once: dict[str, Any] = {"action": "append"}  # all that is given, so that a second time is seen
+    switch: dict[str, Any] = {"action": "append_const", "const": True}
     parser.add_argument("--out", **once, metavar="DIR", help="root of the results (default: artifacts)")
     where = "where cells run (default: local); slurm submits them as a job array, set up by SBATCH_ variables"
     parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)

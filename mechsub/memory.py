@@ -25,7 +25,7 @@ def shortage(needed: int | float) -> str:
     """
     free = free_bytes()
     fits = free is None or needed <= free
-    return "" if fits else f"more than {_gib(needed)} are needed, and {_gib(free)} are free"
+    return "" if fits else f"more than {_gib(needed)} are needed, and {_gib(free)} are free"  # type: ignore[arg-type]
 
 
 def _gib(n: int | float) -> str:

@@ -33,7 +33,7 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
     hidden, gates = [x if x.ndim == 3 else x[None]], []
     for block in model.blocks:
-        pre = hidden[-1] @ block.W + block.b[:, None]
+        pre = hidden[-1] @ block.W + block.b[:, None]  # type: ignore[index, operator]
         gates.append((pre > 0).to(pre))
         hidden.append(pre * gates[-1])
     logits = hidden[-1] @ model.W_U[..., outputs] + model.b_U[..., outputs]
@@ -46,9 +46,9 @@ def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output
     moved: Tensor | None = None
     for layer, (block, gate) in enumerate(zip(at.model.blocks, at.gates, strict=True)):
         own = at.hidden[layer] @ direction[f"blocks.{layer}.W"] + direction[f"blocks.{layer}.b"][:, None]
-        moved = (own if moved is None else own + moved @ block.W) * gate
+        moved = (own if moved is None else own + moved @ block.W) * gate  # type: ignore[operator]
     head = at.hidden[-1] @ direction["unembed.W_U"][..., at.outputs] + direction["unembed.b_U"][:, None, at.outputs]
-    return head + moved @ at.model.W_U[..., at.outputs]
+    return head + moved @ at.model.W_U[..., at.outputs]  # type: ignore[operator]
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def pull(at: Tangent, cotangent: Float[Tensor, "seed sample output"]) -> dict[st
         back = back * at.gates[layer]
         found[f"blocks.{layer}.W"], found[f"blocks.{layer}.b"] = at.hidden[layer].mT @ back, back.sum(-2)
         if layer:
-            back = back @ at.model.blocks[layer].W.mT
+            back = back @ at.model.blocks[layer].W.mT  # type: ignore[operator]
     return found
 
 
@@ -97,7 +97,7 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
 
 def dot(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
     """Inner product over all parameters that both have."""
-    return sum((a[name] * b[name]).flatten(1).sum(-1) for name in a.keys() & b.keys())
+    return sum((a[name] * b[name]).flatten(1).sum(-1) for name in a.keys() & b.keys())  # type: ignore[return-value]
 
 
 def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:

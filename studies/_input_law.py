@@ -54,12 +54,12 @@ def laws(
         scores[name] = float(_scores(x[None], accuracy.mean(0)[None], groups[None])[0])
         null.append(_scores(x[None], permuted, groups[None]))
         drawn = [np.take_along_axis(weights @ side / n_seeds, chosen, 1) for side in (values, accuracy)]
-        found[name] = np.quantile(_scores(*drawn, groups[chosen]), [0.025, 0.975])
+        found[name] = np.quantile(_scores(*drawn, groups[chosen]), [0.025, 0.975])  # type: ignore[call-arg]
     best = np.max(null, axis=0)
     ranked = [
         Law(
             name,
-            stats.Interval(scores[name], *map(float, found[name]), n),
+            stats.Interval(scores[name], *map(float, found[name]), n),  # type: ignore[call-arg]
             stats.permutation_p(scores[name], best),
             error(quantities[name], accuracy, families),
             float(_correlation(*(_ranks(side.mean(0)[None]) for side in (quantities[name], accuracy)))[0]),

@@ -199,8 +199,8 @@ def _margin(model, images: Tensor, labels: Tensor) -> Float[Tensor, "seed neuron
     for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
         values = direct_logit_attribution(model, x, range(model.cfg.n_classes)).values
         true = values[:, torch.arange(len(y)), y]
-        total = total + (true - values.mean(-2)).double().sum(-2)
-    return total / len(labels)
+        total = total + (true - values.mean(-2)).double().sum(-2)  # type: ignore[assignment]
+    return total / len(labels)  # type: ignore[return-value]
 
 
 # What CKA sees.

@@ -191,7 +191,7 @@ def _shown(row: Mapping) -> dict:
     if "missing" in row:
         return told | {"cells": f"not measured yet: {row['missing']}"}
     value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
-    null = str(stats.Interval(*row["null"], row["n"])) if "null" in row else ""
+    null = str(stats.Interval(*row["null"], row["n"])) if "null" in row else ""  # type: ignore[call-arg]
     return told | {"value": value, "null": null, "seeds": row["n"], "cells": "; ".join(row["cells"])}
 
 

@@ -384,8 +384,8 @@ def plot(records: list[dict]):
             title="What a student must share with its teacher", x_title="auxiliary logits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    cells = study.cells(drawn, Config)
-    rows = [r | {"cell": label} for label, cell in cells for r in cell]
+    cells = study.cells(drawn, Config)  # type: ignore[assignment]
+    rows = [r | {"cell": label} for label, cell in cells for r in cell]  # type: ignore[has-type]
     return figures.interval_bars(
         rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
         title="What a student must share with its teacher", axis="accuracy on test images",

@@ -117,7 +117,7 @@ def pooled(records: list[Mapping]) -> list[tuple[str, list[Mapping]]]:
     """Groups of rows whose cells differ in their seeds alone, each with its label."""
     own = ("seed", "n_seeds")
     rows = [{key: value for key, value in row.items() if key not in own} for row in records]
-    return study.cells(rows, Config)
+    return study.cells(rows, Config)  # type: ignore[return-value]
 
 
 def outcomes(rows: list[Mapping]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def outcomes(rows: list[Mapping]) -> dict[str, Any]:
         if arm.startswith("student with "):
             found[f"gain of {arm.removeprefix('student with ')}"] = less(arm, "student")
     found["loss of the initial digit head"] = less("teacher", "teacher with initial unembed")
-    for name in (key for key in rows[0] | _first(rows, "student") if key.startswith("left ")):
+    for name in (key for key in rows[0] | _first(rows, "student") if key.startswith("left ")):  # type: ignore[operator]
         found[name] = stats.student_t([row[name] for row in rows if name in row])
     return found
 

@@ -341,14 +341,14 @@ def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, A
     removals = {"none": None}
     for name, direction in directions.items():
         removals |= {f"{name}, {by}": projection.along(direction, by) for by in ("whole", "neuron")}
-        removals[f"{name}, neuron, control"] = projection.elsewhere(direction, init, "neuron", seed=seed)
+        removals[f"{name}, neuron, control"] = projection.elsewhere(direction, init, "neuron", seed=seed)  # type: ignore[assignment]
     hidden = {name: value for name, value in way.items() if name.endswith(".W")}
     random = {
         name: torch.stack([torch.randn(value[0].shape, generator=derive_generator(seed, name, s)) for s in init.seeds])
         for name, value in hidden.items()
     }
     for arm, change in (("inputs", hidden), ("inputs, control", random)):
-        removals[arm] = projection.within(projection.inputs_of(change, N_INPUTS))
+        removals[arm] = projection.within(projection.inputs_of(change, N_INPUTS))  # type: ignore[assignment]
     return removals
 
 

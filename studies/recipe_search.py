@@ -190,7 +190,7 @@ def plot(records: list[dict]):
     from mechsub import plot as figures
 
     rows = [
-        row | {"cell": label, "label": candidate, "arm": f"round {number}"}
+        row | {"cell": label, "label": candidate, "arm": f"round {number}"}  # type: ignore[operator]
         for label, cell in study.cells(records, Config)
         for (number, candidate), some in _groups(cell).items()
         for row in some
