@@ -57,7 +57,7 @@ def run_module(argv, monkeypatch, capsys):
     """`python -m name ...` or `python file ...` in this process: what it printed and its exit code."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", argv)
-    code = 0
+    code, environment = 0, dict(os.environ)
     try:
         if argv[0].endswith(".py"):
             runpy.run_path(argv[0], run_name="__main__")
@@ -65,6 +65,9 @@ def run_module(argv, monkeypatch, capsys):
             runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code or 0
+    finally:  # a benchmark sets the number of threads of its children, and they are not ours
+        os.environ.clear()
+        os.environ.update(environment)
     return capsys.readouterr().out, code
 
 
