@@ -59,5 +59,5 @@ def test_every_interval_in_readme_and_docstrings_is_a_stored_one():
     found = quoted()
     for text in (*(page.read_text() for page in PAGES), *(study.__doc__ for study in STUDIES)):
         intervals = set(re.findall(r"-?\d\.\d{3}\s+\[-?\d\.\d{3},\s+-?\d\.\d{3}\]", text))
-        assert len(intervals) >= 1
+        assert intervals or re.search(r"^Answer: none yet", text, re.M)  # a study that has not been run
         assert {re.sub(r"\s+", " ", interval) for interval in intervals} <= found

@@ -228,6 +228,16 @@ def test_fingerprint_follows_definitions_through_neighbours_and_library_modules(
     assert changed(package / "deep.py", "z = 1", "z = 2")
 
 
+def test_what_a_notebook_shows_of_an_object_does_not_make_cells_stale_but_its_other_methods_do(tiny):
+    other = tiny.path.with_name("other.py")
+    other.write_text("class Found:\n    mean = 1\n")
+    tiny.edit("        import time\n", "        from tinystudies.other import Found\n\n        print(Found)\n")
+    before = fingerprint.source_fingerprint(tiny.path)
+    for method, counts in (("_repr_pretty_", False), ("__str__", True)):
+        other.write_text(f"class Found:\n    mean = 1\n\n    def {method}(self, *_):\n        return ''\n")
+        assert (fingerprint.source_fingerprint(tiny.path) != before) == counts
+
+
 def test_attributes_of_a_bare_import_count(tiny):
     tiny.edit("        import time\n", "        import mechsub as ms\n\n        ms.mlp.rotation\n")
     one = fingerprint.source_fingerprint(tiny.path)
