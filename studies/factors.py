@@ -17,7 +17,12 @@ Options are the student's unless they say otherwise: the teacher keeps the publi
 number of steps. Rows of aux also hold what the inputs are to the network (mechsub.spectra, on 2,000 of them); a sweep
 of ten or more `--inputs` is also asked which of these quantities goes with accuracy.
 
-Answer: none yet. No sweep has been run at 25 seeds.
+Answer so far (25 seeds, auxiliary logits alone; cells of artifacts/factors). Auxiliary logits: 0.345 [0.304, 0.385] at
+2, 0.540 [0.492, 0.587] at 3, 0.829 [0.805, 0.853] at 10, 0.906 [0.899, 0.913] at 30, 0.922 [0.918, 0.925] at 100.
+Perturbation of the start, relative to its norm: 0.536 [0.491, 0.581] at 0.03, 0.508 [0.464, 0.551] at 0.1,
+0.317 [0.281, 0.353] at 0.3, chance at 1. Learning rate: 0.276 [0.239, 0.314] at 1e-4, 0.689 [0.652, 0.727] at 1e-3,
+0.386 [0.332, 0.439] at 3e-3. These three predictions were hits. Nulls are 0.098 to 0.103. No other sweep was run, but
+for some inputs (studies.input_distributions).
 """
 
 from collections.abc import Iterator

@@ -8,6 +8,7 @@ from studies import (
     audit_toy,
     conditions,
     digits,
+    factors,
     hidden_alignment,
     input_distributions,
     lens_trajectory,
@@ -25,6 +26,7 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("concepts.md", 
 
 
 STUDIES = (
+    factors,
     subliminal_accuracy,
     hidden_alignment,
     token_entanglement,
