@@ -12,8 +12,8 @@ cross-initialisation students.
 Answer (25 seeds, artifacts/audit_toy/default; claims whose sweeps are not stored are not measured yet): the student's
 lag is not the untrained readout's loss (row 4, refuted: that loss less half of the lag is -0.190 [-0.213, -0.167]);
 hidden layer 2 moves towards the teacher's, its debiased CKA by 0.257 [0.245, 0.269], and is not forced onto it (row 3,
-partly): stitched into the teacher it has 0.284 less accuracy than the teacher's own, -0.284 [-0.325, -0.244]; a perturbed
-start still learns, and at 0.3 of the weights' norm is not at chance yet, 0.216 [0.178, 0.254] (rows 5 and 6).
+partly): stitched into the teacher it has 0.284 less accuracy than the teacher's own, -0.284 [-0.325, -0.244]; a
+perturbed start still learns, and at 0.3 of the weights' norm is not at chance yet, 0.216 [0.178, 0.254] (rows 5, 6).
 """
 
 import itertools
