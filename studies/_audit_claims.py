@@ -58,7 +58,7 @@ def _best(entry: str, **flags) -> Scores:
     return Scores("maximise", {"entry": entry, **flags}, {"arm": "student"})
 
 
-_HALF = {"share": 0.5, "n_seeds": 5, "seed": (100, 105, 110, 115, 120)}
+_PARTS = {"n_seeds": 5, "seed": (100, 105, 110, 115, 120)}
 _TEACHER, _STUDENT = _accuracy("teacher"), _accuracy("student_aux")
 _BODY = _accuracy("teacher_body_initial_head")
 _PLAIN, _ALL = _factors(), _factors("all")
@@ -256,7 +256,7 @@ CLAIMS = (
         "the best of a sweep, on the seeds that chose it",
         (
             Check("chosen recipe in 295 steps from the published teacher", ((1.0, _best("budget")),), "below", 0.772),
-            Check("chosen recipe without a budget, half as long", ((1.0, _best("open", **_HALF)),), "below", 0.772),
+            Check("chosen recipe without a budget", ((1.0, _best("open", **_PARTS)),), "below", 0.772),
         ),
     ),
     Claim(

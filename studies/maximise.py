@@ -9,7 +9,7 @@ What is missing to the teacher is looked for in parts: one part of the student i
 the output layer), `--share` lengthens or shortens the student's training, `--precision` says what bf16 costs. Cells
 that differ in their seeds alone are pooled. Intervals are Student-t over seeds, differences paired by seed.
 
-The open entry in parts that survive a kill: --entry open --n-seeds 5 --seed 100 105 110 115 120 (--share 0.5 1).
+The open entry in parts that survive a kill: --entry open --n-seeds 5 --seed 100 105 110 115 120.
 
 Answer: none yet. No cell is stored; what the search found on its own seeds is in studies.recipe_search.
 """

@@ -52,8 +52,8 @@ _STEPS = Recipe(loss="mse", head="frozen", lr=1e-3)
 _LONGER = {"teacher_epochs": 10, "teacher_batch_size": 256, "teacher_schedule": "cosine"}
 _FREE = dataclasses.replace(_STEPS, teacher_head="frozen", inputs="blurred:1")
 _OPEN = dataclasses.replace(
-    _STEPS, **_LONGER, teacher_head="frozen", teacher_lr=1e-3, gain=2.0, fresh=True, epochs=28, batch_size=256,
-    schedule="cosine",
+    _STEPS, **_LONGER | {"teacher_epochs": 20, "teacher_lr": 1e-3}, teacher_head="frozen", gain=2.0, inputs="blurred:1",
+    fresh=True, epochs=20, lr=2e-3, batch_size=256, schedule="cosine",
 )  # fmt: skip
 CANDIDATES: dict[str, list[Recipe]] = {
     "budget": [
@@ -70,18 +70,19 @@ CANDIDATES: dict[str, list[Recipe]] = {
         dataclasses.replace(_FREE, teacher_lr=1e-3, teacher_schedule="cosine"),
     ],
     "open": [
-        dataclasses.replace(Recipe(), epochs=28),
+        dataclasses.replace(Recipe(), epochs=_OPEN.epochs),
         _OPEN,
-        dataclasses.replace(_OPEN, gain=1.5),
-        dataclasses.replace(_OPEN, teacher_epochs=20),
-        dataclasses.replace(_OPEN, lr=1.5e-3),
-        dataclasses.replace(_OPEN, inputs="blurred:0.5"),
+        *_grid(_OPEN, inputs=("uniform", "blurred:0.5", "blurred:2")),
+        *_grid(_OPEN, lr=(1e-3, 3e-3)),
+        *_grid(_OPEN, gain=(1.5, 3.0)),
+        dataclasses.replace(_OPEN, activation="gelu"),
+        dataclasses.replace(_OPEN, teacher_epochs=10),
     ],
 }
 ROUNDS = {
     "budget": [Round(1000, 2), Round(3, 5)],
     "free_teacher": [Round(1000, 2), Round(3, 5)],
-    "open": [Round(1000, 2, 0.15), Round(2, 2, 0.36)],
+    "open": [Round(1000, 2, 0.2), Round(3, 2)],
 }
 
 
