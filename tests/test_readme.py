@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mechsub import store
 from studies import (
+    association,
     audit_toy,
     conditions,
     digits,
@@ -26,6 +27,7 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("concepts.md", 
 
 
 STUDIES = (
+    association,
     factors,
     subliminal_accuracy,
     hidden_alignment,
