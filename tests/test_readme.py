@@ -14,6 +14,7 @@ from studies import (
     input_distributions,
     lens_trajectory,
     matched_tokens,
+    maximise,
     mechanism,
     pretrained,
     recipe_search,
@@ -40,10 +41,11 @@ STUDIES = (
     input_distributions,
     conditions,
     recipe_search,
+    maximise,
     audit_toy,
     pretrained,
 )
-COMPARED = (input_distributions,)  # whose answers are of all cells together
+COMPARED = (input_distributions, factors, maximise)  # whose answers are of all cells together
 
 
 def stored_cells(study):
