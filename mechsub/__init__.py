@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "attribution",
     "audit",
+    "cores",
     "data",
     "distillation",
     "doctor",
@@ -24,6 +25,7 @@ _MODULES = (
     "memory",
     "mlp",
     "noise",
+    "packages",
     "plot",
     "projection",
     "prompts",
