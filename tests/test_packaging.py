@@ -105,7 +105,17 @@ def test_citation_is_complete_and_of_this_version():
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert all(title.partition(":")[0] in readme for title, _, _ in papers)
     assert " AND ".join(cited["license"]) == PROJECT["license"]
-    assert re.search(rf"^## {re.escape(mechsub.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_the_changelog_is_in_the_form_of_keep_a_changelog():
+    """Releases, the newest first, the one to come on top; under each the kinds of changes; and this version is told of."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert text.startswith("# Changelog\n") and mechsub.__version__ in text
+    releases, kinds = re.findall(r"^## (.+)$", text, re.M), re.findall(r"^### (.+)$", text, re.M)
+    assert releases[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release) for release in releases[1:])
+    assert kinds and set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert all(re.match(r"\n\n### ", part) for part in re.split(r"^## .+", text, flags=re.M)[1:])
 
 
 @pytest.mark.slow
