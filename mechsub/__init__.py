@@ -27,6 +27,7 @@ _MODULES = (
     "noise",
     "packages",
     "plot",
+    "progress",
     "projection",
     "prompts",
     "provenance",
@@ -68,6 +69,7 @@ _NAMES = {
     "string_log_probs": "entanglement",
     "interaction": "entanglement",
     "Interval": "stats",
+    "progress_bar": "progress",
 }
 
 

@@ -108,7 +108,7 @@ def test_citation_is_complete_and_of_this_version():
 
 
 def test_the_changelog_is_in_the_form_of_keep_a_changelog():
-    """Releases, the newest first, the one to come on top; under each the kinds of changes; and this version is told of."""
+    """The one to come on top, under every release the kinds of changes; and this version is told of."""
     text = (ROOT / "CHANGELOG.md").read_text()
     assert text.startswith("# Changelog\n") and mechsub.__version__ in text
     releases, kinds = re.findall(r"^## (.+)$", text, re.M), re.findall(r"^### (.+)$", text, re.M)
