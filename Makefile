@@ -1,42 +1,50 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
-READY  := $(VENV)/.installed
+# Modules are compiled when they are first imported: most of what torch brings never is.
+PIP    := $(VENV)/bin/python -m pip install --quiet --no-compile
+RUN    := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
 
 .PHONY: run test test-all test-lowest lint docs bench clean
 
-run: $(READY)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
+run: $(RUN)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 	$(VENV)/bin/python -m studies.hidden_alignment $(ARGS)
 
-test: $(READY)  ## the default tests
+test: $(DEV)  ## the default tests
 	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
 
-test-all: $(READY)  ## also the slow ones
+test-all: $(DEV)  ## also the slow ones
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-lowest:  ## the default tests on the oldest versions that pyproject.toml allows, in an environment of their own
 	mkdir -p build
 	$(PYTHON) tools/lowest.py > build/lowest.txt
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[dev]'
+	build/lowest/bin/python -m pip install --quiet --no-compile --constraint build/lowest.txt --editable '.[dev]'
 	build/lowest/bin/python -m pytest -m "not slow" $(ARGS)
 
-lint: $(READY)  ## style, types, and the API reference without a warning
+lint: $(DEV)  ## style, types, and the API reference without a warning
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(MAKE) docs
 
-docs: $(READY)  ## the API reference from docstrings, in build/docs
+docs: $(DEV)  ## the API reference from docstrings, in build/docs
 	$(VENV)/bin/python -W error::UserWarning -m pdoc --no-show-source --output-directory build/docs mechsub '!mechsub.__main__'
 
-bench: $(READY)  ## speed and memory as ratios against a reference, measured in the same run
+bench: $(RUN)  ## speed and memory as ratios against a reference, measured in the same run
 	$(VENV)/bin/python benchmarks/toy_training.py $(ARGS)
 	$(VENV)/bin/python benchmarks/language_scoring.py
 
-$(READY): pyproject.toml
+$(RUN): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(PIP) --editable .
 	touch $@
+
+$(DEV): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[dev]'
+	touch $(RUN) $@
 
 clean:
 	rm -rf $(VENV)

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "attribution",
     "audit",
+    "cores",
     "data",
     "distillation",
     "doctor",
@@ -24,7 +25,9 @@ _MODULES = (
     "memory",
     "mlp",
     "noise",
+    "packages",
     "plot",
+    "progress",
     "projection",
     "prompts",
     "provenance",
@@ -66,6 +69,7 @@ _NAMES = {
     "string_log_probs": "entanglement",
     "interaction": "entanglement",
     "Interval": "stats",
+    "progress_bar": "progress",
 }
 
 

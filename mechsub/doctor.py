@@ -11,12 +11,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mechsub import provenance
+from mechsub import cores, memory, packages, provenance
 
 RESULTS = Path("artifacts")
 _TOY_BYTES = 2 * 2**30  # torch, and the 0.78 GiB that 25 seeds take beside it
@@ -56,38 +56,14 @@ def _python() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     """Every requirement against what is installed, as mechsub's metadata has them."""
     try:
-        needed = _requirements("")
+        needed = packages.requirements()
     except metadata.PackageNotFoundError:
         yield Finding("missing", "packages", "mechsub is not installed", "python -m pip install --editable .")
         return
-    yield Finding("good", "packages", ", ".join(f"{name} {_installed(name)}" for name in ["mechsub", *needed]))
-    if wrong := _unmet(needed):
+    yield Finding("good", "packages", ", ".join(f"{name} {packages.installed(name)}" for name in ["mechsub", *needed]))
+    if wrong := packages.unmet(needed):
         asked = " ".join(f"'{needed[name]}'" for name in wrong)
         yield Finding("missing", "packages", f"not as needed: {', '.join(wrong)}", f"python -m pip install {asked}")
-
-
-def _requirements(extra: str) -> dict[str, object]:
-    """Name -> requirement of mechsub itself (extra "") or of what an extra adds to it."""
-    from packaging.requirements import Requirement
-
-    needed = [Requirement(text) for text in metadata.requires("mechsub") or []]
-    plain = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
-    if extra:
-        added = (each for each in needed if each.marker and each.marker.evaluate({"extra": extra}))
-        plain = [each for each in added if each not in plain]
-    return {each.name: each for each in plain}
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _unmet(needed: dict) -> list[str]:
-    found = {name: _installed(name) for name in needed}
-    return [name for name in needed if not found[name] or not needed[name].specifier.contains(found[name], True)]
 
 
 def _imports() -> Iterator[Finding]:
@@ -159,12 +135,10 @@ def _product_seconds(dtype: str) -> float:
 def _threads() -> Iterator[Finding]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cpu_limit(_groups("cpu"))
+    share, usable = cores.granted(), cores.usable()
     limit = f", a control group grants {share:g}" if share is not None else ""
     said = f"torch {torch.get_num_threads()}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"
-    text = f"{said}; {cores} cores for this process{limit}"
-    usable = max(1, int(min(cores, share if share is not None else cores)))
+    text = f"{said}; {cores.allowed()} cores for this process{limit}"
     if torch.get_num_threads() > usable:
         more = f"{text}: more threads than cores wait for each other"
         yield Finding("absent", "threads", more, f"export OMP_NUM_THREADS={usable}")
@@ -173,61 +147,14 @@ def _threads() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    from mechsub.language import _free_bytes
-
-    free, granted = _free_bytes(), memory_left(_groups("memory"))
-    sizes = {"free": free, "left of what a control group grants": granted}
-    known = {what: size for what, size in sizes.items() if size is not None}
-    text = ", ".join(f"{_gib(size)} {what}" for what, size in known.items()) or "cannot be read on this system"
-    if known and min(known.values()) < _TOY_BYTES:
-        text = f"{text}; 25 seeds need about {_gib(_TOY_BYTES)}"
+    free = memory.free_bytes()
+    if free is None:
+        yield Finding("absent", "memory", "cannot be read on this system")
+    elif free < _TOY_BYTES:
+        text = f"{_gib(free)} free for this process; 25 seeds need about {_gib(_TOY_BYTES)}"
         yield Finding("absent", "memory", text, "make run ARGS='--n-seeds 5'")
     else:
-        yield Finding("good" if known else "absent", "memory", text)
-
-
-def cpu_limit(groups: Iterable[Path]) -> float | None:
-    """Cores that control groups grant, the innermost first; None for no limit, or no such groups."""
-    for folder in groups:
-        quota, period = (
-            _words(folder / "cpu.max")
-            or (_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
-            or ("max", "1")
-        )
-        if quota not in ("max", "-1"):
-            return int(quota) / int(period)
-    return None
-
-
-def memory_left(groups: Iterable[Path]) -> int | None:
-    """Bytes that control groups still grant, the innermost first; None for no limit, or no such groups."""
-    for folder in groups:
-        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
-        used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
-        if limit and used and limit[0] != "max" and int(limit[0]) < 2**60:  # version 1 says "no limit" so
-            return max(0, int(limit[0]) - int(used[0]))
-    return None
-
-
-def _groups(controller: str) -> Iterator[Path]:
-    """Folders of this process's control group and of those around it, of both versions, the innermost first."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for _, controllers, group in (line.split(":", 2) for line in lines):
-        if controllers and controller not in controllers.split(","):
-            continue
-        root = Path("/sys/fs/cgroup", controllers and controller)
-        inner = root / group.lstrip("/")
-        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root) and folder.is_dir())
-
-
-def _words(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text().split())
-    except OSError:
-        return ()
+        yield Finding("good", "memory", f"{_gib(free)} free for this process")
 
 
 def _gib(size: int | float) -> str:
@@ -241,8 +168,8 @@ def _mnist() -> Iterator[Finding]:
     from mechsub import data
 
     try:
-        _check("mnist", data._EMBEDDED)
-        yield Finding("good", "mnist", f"embedded, sha256 as expected, in {data._EMBEDDED}")
+        _check(data.mnist)
+        yield Finding("good", "mnist", "embedded, sha256 as expected")
     except (OSError, ValueError) as error:
         again = "python -m pip install --force-reinstall --no-deps mechsub"
         yield Finding("missing", "mnist", str(error), again)
@@ -258,26 +185,23 @@ def _fashion_mnist() -> Iterator[Finding]:
         yield Finding("absent", "fashion", text, fix)
         return
     try:
-        _check("fashion-mnist", folder)
+        _check(data.fashion_mnist)
         yield Finding("good", "fashion", f"Fashion-MNIST, sha256 as expected, in {folder}")
     except (OSError, ValueError) as error:
         yield Finding("absent", "fashion", str(error))
 
 
-def _check(dataset: str, folder: Path) -> None:
-    """Raise for files of a dataset that are damaged or missing."""
-    from mechsub import data
-
-    for split, n in data._SIZE.items():
-        data._idx(folder, dataset, split, "images", (n, 28, 28))
-        data._idx(folder, dataset, split, "labels", (n,))
+def _check(dataset: Callable) -> None:
+    """Raise for files that are damaged or missing."""
+    for split in ("train", "test"):
+        dataset(split)
 
 
 def _default_model() -> Iterator[Finding]:
     from mechsub import language
 
-    folder = language.cache_folder() / language.DEFAULT
-    if (folder / language._MANIFEST).is_file():
+    folder = language.default_folder()
+    if language.has_default():
         yield Finding("good", "model", f"{language.DEFAULT}, {_gib(_size(folder))} in {folder}")
     else:
         fix = 'python -c "import mechsub; mechsub.load_language_model()"'
@@ -303,7 +227,7 @@ def _disk() -> Iterator[Finding]:
 
     folder = language.cache_folder()
     free = shutil.disk_usage(_nearest(folder)).free
-    if free < _MODEL_BYTES and not (folder / language.DEFAULT).is_dir():
+    if free < _MODEL_BYTES and not language.default_folder().is_dir():
         text = f"{_gib(free)} free for {folder}; the default model needs {_gib(_MODEL_BYTES)} while it is made"
         yield Finding("absent", "disk", text, "export MECHSUB_CACHE=/a/folder/on/a/larger/disk")
     else:
@@ -317,8 +241,8 @@ def _nearest(path: Path) -> Path:
 def _extras() -> Iterator[Finding]:
     from mechsub import executor
 
-    for extra in metadata.metadata("mechsub").get_all("Provides-Extra") or []:
-        absent = _unmet(_requirements(extra))
+    for extra in packages.extras():
+        absent = packages.unmet(packages.requirements(extra))
         if absent:
             fix = f"python -m pip install 'mechsub[{extra}]'"
             yield Finding("absent", f"[{extra}]", f"without {', '.join(absent)}", fix)

@@ -133,6 +133,16 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "mechsub"
 
 
+def default_folder() -> Path:
+    """Where the default model is, or is put on first use."""
+    return cache_folder() / DEFAULT
+
+
+def has_default() -> bool:
+    """Whether the default model is whole in the cache."""
+    return (default_folder() / _MANIFEST).is_file()
+
+
 def _locate(name: str, revision: str | None) -> _Found:
     is_folder = os.path.isdir(name)  # unlike Path's, False for a name that is too long
     if revision is not None and (name == DEFAULT or is_folder):

@@ -82,7 +82,7 @@ def interval_bars(
     for panel, (name, place, chosen) in _placed(records, labels, facets, label, facet):
         shade = arm_color(chosen[0].get(color, name) if color else name)
         for trace in _points_and_interval([row[value] for row in chosen], place, shade, horizontal, interval):
-            figure.add_trace(trace.update(name=_safe(name)), **_cell(panel))
+            figure.add_trace(trace.update(name=plain(name)), **_cell(panel))
     _label_rows(figure, labels, axis, horizontal)
     _draw_null(figure, null, vertical=horizontal)
     height = 150 + 45 * len(labels) if horizontal else 480
@@ -114,16 +114,16 @@ def interval_lines(
         xs = sorted(set(row[x] for row in chosen)) if _numeric(chosen, x) else _distinct(chosen, x)
         bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
         mean, low, high = zip(*bounds, strict=True)
-        shown = [_safe(spot) for spot in xs]
-        style = {"legendgroup": _safe(str(name)), "name": _safe(name)}
+        shown = [plain(spot) for spot in xs]
+        style = {"legendgroup": plain(str(name)), "name": plain(name)}
         band = {"fill": "toself", "fillcolor": _faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
         figure.add_trace(go.Scatter(**area, **band, **style, showlegend=False), **_cell(panel))
         line = {"x": shown, "y": mean, "mode": "lines+markers", "line": {"color": arm_color(name), "width": 3}}
         figure.add_trace(go.Scatter(**line, **style, showlegend=name not in listed), **_cell(panel))
         listed.add(name)
-    figure.update_xaxes(title_text=_safe(x_title), type="log" if log_x else None)
-    figure.update_yaxes(title_text=_safe(y_title), col=1)
+    figure.update_xaxes(title_text=plain(x_title), type="log" if log_x else None)
+    figure.update_yaxes(title_text=plain(y_title), col=1)
     _draw_null(figure, null, vertical=False)
     height = 150 + 370 * -(-len(facets) // COLUMNS)
     counts = _counts(records, (arm, facet, x))
@@ -153,10 +153,10 @@ def heatmap(
     means = [[_mean(cells.get((down, across), [])) for across in columns] for down in rows]
     diverging = {"colorscale": "RdBu", "reversescale": True, "zmid": center}
     scale = {"colorscale": "Cividis"} if center is None else diverging
-    names = {"x": [_safe(str(name)) for name in columns], "y": [_safe(str(name)) for name in rows]}
-    figure = go.Figure(go.Heatmap(z=means, **names, **scale, colorbar={"title": {"text": _safe(color_title)}}))
-    figure.update_xaxes(title_text=_safe(x_title), type="category")
-    figure.update_yaxes(title_text=_safe(y_title), type="category", autorange="reversed")
+    names = {"x": [plain(str(name)) for name in columns], "y": [plain(str(name)) for name in rows]}
+    figure = go.Figure(go.Heatmap(z=means, **names, **scale, colorbar={"title": {"text": plain(color_title)}}))
+    figure.update_xaxes(title_text=plain(x_title), type="category")
+    figure.update_yaxes(title_text=plain(y_title), type="category", autorange="reversed")
     note = f"Mean of n = {_range(_counts(records, (x, y)))} {unit} in every field."
     return _finish(figure, title, f"{caption} {note}", 200 + 32 * max(len(rows), 8), legend=False)
 
@@ -176,7 +176,7 @@ def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, sp
     figure = make_subplots(
         rows=rows,
         cols=2,
-        subplot_titles=[_safe(t) for t in titles],
+        subplot_titles=[plain(t) for t in titles],
         vertical_spacing=0.3 / rows,
         horizontal_spacing=spacing,
     )
@@ -199,14 +199,14 @@ def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float 
     for place, (name, values) in enumerate(groups.items()):
         shade = OKABE_ITO[place % len(OKABE_ITO)]
         traces += [
-            trace.update(name=_safe(name), showlegend=False)
+            trace.update(name=plain(name), showlegend=False)
             for trace in _points_and_interval(values, place, shade, True, None)
         ]
     if null is not None:
         style = {"mode": "lines", "line": {"color": GREY, "dash": "dash"}, "showlegend": False, "hoverinfo": "skip"}
         traces.insert(0, go.Scatter(x=[null, null], y=[-0.5, len(groups) - 0.5], **style))
-    labels = {"tickvals": list(range(len(groups))), "ticktext": [_safe(name) for name in groups], "zeroline": False}
-    return Panel(traces, {"title_text": _safe(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
+    labels = {"tickvals": list(range(len(groups))), "ticktext": [plain(name) for name in groups], "zeroline": False}
+    return Panel(traces, {"title_text": plain(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
 
 
 def line_panel(lines: Mapping[str, Mapping[int, list[float]]], x_title: str, y_title: str) -> Panel:
@@ -215,18 +215,46 @@ def line_panel(lines: Mapping[str, Mapping[int, list[float]]], x_title: str, y_t
     for place, (name, points) in enumerate(lines.items()):
         shade = OKABE_ITO[place % len(OKABE_ITO)]
         mean, low, high = zip(*(_summary(values, None) for values in points.values()), strict=True)
-        xs, style = list(points), {"legendgroup": _safe(name), "name": _safe(name)}
+        xs, style = list(points), {"legendgroup": plain(name), "name": plain(name)}
         band = {"fill": "toself", "fillcolor": _faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": xs + xs[::-1], "y": list(high) + list(low)[::-1], "mode": "lines", "showlegend": False}
         traces.append(go.Scatter(**area, **band, **style))
         traces.append(go.Scatter(x=xs, y=mean, mode="lines+markers", line={"color": shade, "width": 3}, **style))
-    return Panel(traces, {"title_text": _safe(x_title)}, {"title_text": _safe(y_title)})
+    return Panel(traces, {"title_text": plain(x_title)}, {"title_text": plain(y_title)})
+
+
+def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str, str]) -> Panel:
+    """One line for every `arm` over `x` at `value`, with a band from `low` to `high` where its rows have them.
+
+    For ends that were computed before, as those of a permutation test, which has no values to draw. `colors`: arm ->
+    colour, shared by the panels of a figure. Arms not in it are added and listed in the legend; a row with `null` makes
+    its arm grey.
+    """
+    traces = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        chosen = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["x"])
+        listed = arm in colors
+        color = colors.setdefault(arm, _free_color(arm, colors, chosen[0].get("null", False)))
+        x, style = [row["x"] for row in chosen], {"legendgroup": plain(arm), "name": plain(arm)}
+        if all("low" in row for row in chosen):
+            ends = [row["high"] for row in chosen] + [row["low"] for row in reversed(chosen)]
+            filled = {"fill": "toself", "fillcolor": _faint(color), "line": {"width": 0}, "hoverinfo": "skip"}
+            traces.append(go.Scatter(x=x + x[::-1], y=ends, mode="lines", **filled, **style, showlegend=False))
+        line = {"line": {"color": color, "width": 3}, "mode": "lines+markers", "showlegend": not listed}
+        traces.append(go.Scatter(x=x, y=[row["value"] for row in chosen], **line, **style))
+    return Panel(traces, {"title_text": plain(x_title)}, {"title_text": plain(y_title)})
+
+
+def _free_color(arm: str, taken: dict[str, str], null: bool) -> str:
+    """The arm's fixed colour, grey for a null, else the first that no other line has."""
+    free = [color for color in OKABE_ITO if color not in taken.values()] or OKABE_ITO
+    return ARM_COLORS.get(arm, GREY if null else free[0])
 
 
 def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str, y_title: str) -> Panel:
     """Two log ratios (nats) of every item as ratios on log axes; dashed at 1, dotted at 2."""
     points = go.Scatter(
-        x=[math.exp(v) for v in x], y=[math.exp(v) for v in y], mode="markers", text=[_safe(n) for n in names],
+        x=[math.exp(v) for v in x], y=[math.exp(v) for v in y], mode="markers", text=[plain(n) for n in names],
         marker={"color": OKABE_ITO[0], "size": 7, "opacity": 0.6}, showlegend=False,
     )  # fmt: skip
     lines = []
@@ -235,7 +263,7 @@ def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str
         lines.append(go.Scatter(x=[at, at], y=_ends(points.y, at), **style))
         lines.append(go.Scatter(x=_ends(points.x, at), y=[at, at], **style))
     return Panel(
-        [*lines, points], {"type": "log", "title_text": _safe(x_title)}, {"type": "log", "title_text": _safe(y_title)}
+        [*lines, points], {"type": "log", "title_text": plain(x_title)}, {"type": "log", "title_text": plain(y_title)}
     )
 
 
@@ -250,9 +278,9 @@ def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
         xs = [math.exp(v) for v in sorted(values)]
         ys = [(i + 1) / len(xs) for i in range(len(xs))]
         line = {"color": arm_color(name), "width": 3, "shape": "hv"}
-        traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, name=_safe(name)))
+        traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, name=plain(name)))
     return Panel(
-        traces, {"type": "log", "title_text": _safe(x_title)}, {"title_text": "share of items", "range": [0, 1.02]}
+        traces, {"type": "log", "title_text": plain(x_title)}, {"title_text": "share of items", "range": [0, 1.02]}
     )
 
 
@@ -261,10 +289,10 @@ def shares(rows: list[tuple[str, str, float]]) -> Panel:
     sources = list(dict.fromkeys(source for _, source, _ in rows))
     traces = [
         go.Bar(
-            y=[_safe(table) for table, name, _ in rows if name == source], orientation="h", name=_safe(source),
+            y=[plain(table) for table, name, _ in rows if name == source], orientation="h", name=plain(source),
             x=[share for _, name, share in rows if name == source],
             marker={"color": OKABE_ITO[i % len(OKABE_ITO)]},
-            text=[_safe(source) if share > 0.08 else "" for _, name, share in rows if name == source],
+            text=[plain(source) if share > 0.08 else "" for _, name, share in rows if name == source],
             textposition="inside", insidetextanchor="middle",
         )
         for i, source in enumerate(sources)
@@ -278,13 +306,13 @@ def matrix(rows: list[tuple[str, str, float]], x_title: str, y_title: str) -> Pa
     values = {(row[1], row[0]): row[2] for row in rows}
     trace = go.Heatmap(
         z=[[values.get((line, column)) for column in columns] for line in lines],  # type: ignore[arg-type]
-        x=[_safe(str(c)) for c in columns], y=[_safe(str(line)) for line in lines],
+        x=[plain(str(c)) for c in columns], y=[plain(str(line)) for line in lines],
         colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
     )  # fmt: skip
     return Panel(
         [trace],
-        {"type": "category", "title_text": _safe(x_title)},
-        {"type": "category", "title_text": _safe(y_title)},
+        {"type": "category", "title_text": plain(x_title)},
+        {"type": "category", "title_text": plain(y_title)},
     )
 
 
@@ -319,13 +347,13 @@ def _share_plotlyjs(path: Path) -> None:
 
 
 def _finish(figure: go.Figure, title: str, caption: str, height: int, *, legend: bool) -> go.Figure:
-    layout = {"template": "mechsub", "title_text": _safe(title), "showlegend": legend, "margin": {"t": 100}}
+    layout = {"template": "mechsub", "title_text": plain(title), "showlegend": legend, "margin": {"t": 100}}
     add_caption(figure, caption)
     return figure.update_layout(**layout, height=height + figure.layout.margin.b)
 
 
 def _panels(facets: list, shared_y: bool) -> go.Figure:
-    titles = [_safe(str(name)) for name in facets] if facets != [None] else None
+    titles = [plain(str(name)) for name in facets] if facets != [None] else None
     columns = min(len(facets), COLUMNS)
     rows = -(-len(facets) // COLUMNS)
     gap = {"vertical_spacing": 0.25 / rows} if rows > 1 else {}
@@ -371,12 +399,12 @@ def _points_and_interval(values: list[float], place: int, color: str, horizontal
 
 
 def _label_rows(figure: go.Figure, labels: list, axis: str, horizontal: bool) -> None:
-    ticks = {"tickvals": list(range(len(labels))), "ticktext": [_safe(str(name)) for name in labels], "zeroline": False}
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": [plain(str(name)) for name in labels], "zeroline": False}
     ends = [-0.5, len(labels) - 0.5]
     if horizontal:
-        figure.update_xaxes(title_text=_safe(axis)).update_yaxes(**ticks, range=ends[::-1])
+        figure.update_xaxes(title_text=plain(axis)).update_yaxes(**ticks, range=ends[::-1])
     else:
-        figure.update_xaxes(**ticks, range=ends).update_yaxes(title_text=_safe(axis), col=1)
+        figure.update_xaxes(**ticks, range=ends).update_yaxes(title_text=plain(axis), col=1)
 
 
 def _draw_null(figure: go.Figure, null, *, vertical: bool) -> None:
@@ -427,7 +455,7 @@ def _faint(color: str) -> str:
     return f"rgba({red},{green},{blue},0.18)"
 
 
-def _safe(text):
+def plain(text):
     """Text without markup: plotly shows some HTML tags in labels, and records are not to be trusted with them."""
     return html.escape(text) if isinstance(text, str) else text
 

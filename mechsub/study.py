@@ -32,6 +32,7 @@ from typing import Any
 
 from mechsub import executor, lease, store
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
+from mechsub.progress import drawn, redraw
 
 __all__ = [
     "Count",
@@ -417,8 +418,7 @@ def progress(fraction: float, text: str = "") -> None:
     if _bar["prefix"] is None or now - _bar["written"] < 0.1:
         return
     _bar["written"] = now
-    done = round(20 * min(max(fraction, 0.0), 1.0))
-    print(f"\r\x1b[K[{'#' * done}{'.' * (20 - done)}] {_bar['prefix']} {text}", end="", file=sys.stderr, flush=True)
+    redraw(f"{drawn(fraction)} {_bar['prefix']} {text}")
 
 
 def _start_bar(prefix: str, quiet: bool) -> None:
@@ -429,5 +429,5 @@ def _start_bar(prefix: str, quiet: bool) -> None:
 
 def _clear_bar() -> None:
     if _bar["prefix"] is not None:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        redraw("")
     _bar.update(prefix=None, written=-math.inf)

@@ -66,12 +66,11 @@ def _interval(cell: list[dict], pairing: str, layer: int):
 
 def plot(cell: list[dict], metric: tuple[str, ...], more: str = "") -> Any:
     from mechsub import plot as figures
-    from studies import _bands
 
     colors, panels = {}, []
     for name in _shown(metric):
         rows = [row for pairing in PAIRINGS for row in _drawn(cell, pairing, name)]
-        panels.append(_bands.lines(rows, "after block", name.replace("_", " "), colors=colors))
+        panels.append(figures.band_panel(rows, "after block", name.replace("_", " "), colors=colors))
     n = len({row["animal"] for row in cell if row["kind"] == "animal"})
     pairs = ", ".join(f"{pairing} {_layers(cell, pairing, METRICS[0])[0]['n_distinct']}" for pairing in PAIRINGS)
     return figures.grid(

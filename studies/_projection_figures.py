@@ -146,11 +146,11 @@ def _bars(cells: list[dict], direction: str):
     """Matched and mismatched partial correlation of every metric, and the ceiling as a band."""
     import plotly.graph_objects as go
 
-    from mechsub.plot import GREY, OKABE_ITO, Panel, _safe
+    from mechsub.plot import GREY, OKABE_ITO, Panel, plain
 
     unit = _units(cells)[0]
     rows, traces = _of(cells, "summary", direction=direction, unit=unit, rows="all"), []
-    names = [_safe(row["shown"]) for row in rows]
+    names = [plain(row["shown"]) for row in rows]
     for row in _of(cells, "ceiling", direction=direction, unit=unit)[:1]:
         low, high = row["partial_low"], row["partial_high"]
         area = {"x": [low, high, high, low], "y": [names[0], names[0], names[-1], names[-1]]}
@@ -171,15 +171,14 @@ def _bars(cells: list[dict], direction: str):
 
 
 def _curves(cells: list[dict]):
-    from mechsub.plot import OKABE_ITO
-    from studies import _bands
+    from mechsub.plot import OKABE_ITO, band_panel
 
     rows = []
     for direction, title in DIRECTIONS.items():
         for row in _of(cells, "layer", direction=direction):
             place = {"x": row["layer"] + 1, "low": row["low"], "high": row["high"]}
             rows.append({"arm": title, "value": row["partial_difference"], **place})
-    return _bands.lines(rows, "after block", "partial Spearman, matched - other", colors={"matched": OKABE_ITO[0]})
+    return band_panel(rows, "after block", "partial Spearman, matched - other", colors={"matched": OKABE_ITO[0]})
 
 
 def _share_bars(cells: list[dict]):

@@ -370,7 +370,7 @@ def plot(records: list[dict]):
 
 
 def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from studies import _bands
+    from mechsub.plot import band_panel
 
     colors: dict[str, str] = {}
     agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
@@ -381,10 +381,10 @@ def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
     sizes = [{"arm": "s.d. of the interaction", "x": r["layer"] + 1, "value": r["sd"]} for r in _chosen(cell, "size")]
     x = "after block"
     panels = {
-        "Agreement with the final interaction": _bands.lines(agreed, x, "correlation", colors=colors),
-        "Rise of an animal under its number": _bands.lines(pairs, x, "interaction of the lens, nats", colors=colors),
-        "Size of the interaction": _bands.lines(sizes, x, "s.d., nats", colors=colors),
-        "Check: the animal that is loved": _bands.lines(loved, x, "log-probability above others', nats", colors=colors),
+        "Agreement with the final interaction": band_panel(agreed, x, "correlation", colors=colors),
+        "Rise of an animal under its number": band_panel(pairs, x, "interaction of the lens, nats", colors=colors),
+        "Size of the interaction": band_panel(sizes, x, "s.d., nats", colors=colors),
+        "Check: the animal that is loved": band_panel(loved, x, "log-probability above others', nats", colors=colors),
     }
     first = _chosen(cell, "agreement")[0]
     animals = len({row["animal"] for row in _chosen(cell, "loved")})
@@ -421,7 +421,7 @@ def _means(cell: list[dict], kind: str) -> list[dict]:
 
 
 def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from studies import _bands
+    from mechsub.plot import band_panel
 
     final, colors, panels = max(row["step"] for row in cell), {}, {}
     for readout, name in READOUTS.items():
@@ -430,7 +430,7 @@ def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
             for (arm, step), interval in _by_arm(cell, layer, readout).items():
                 band = {"value": interval.mean, "low": interval.low, "high": interval.high}
                 rows += [{"arm": line, "x": at, **band} for line, at in _drawn(arm, step, final)]
-            panels[f"Layer {layer + 1}: {name}"] = _bands.lines(rows, "training step", name, colors=colors)
+            panels[f"Layer {layer + 1}: {name}"] = band_panel(rows, "training step", name, colors=colors)
     n = len({row["member"] for row in cell})
     caption = (
         f"Mean and 95% Student-t interval over n = {n} seeds. Nulls: the untrained reference (level line), students of "

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import mechsub as ms
+from mechsub import study
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,17 @@ load_once = cache(ms.load_language_model)
 def one_model(monkeypatch):
     """The default language model, loaded once for all texts that load it."""
     monkeypatch.setattr(ms.language, "load_language_model", load_once)
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """refused(module of a study, words): the one line that such a command ends with, before anything is made."""
+
+    def line(module, words) -> str:
+        with pytest.raises(SystemExit) as left:
+            study.main(module.Config, module.run, module.plot, module.table, [*words, "--out", str(tmp_path / "o")])
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and said.count("\n") == 1 and not (tmp_path / "o").exists()
+        return said
+
+    return line

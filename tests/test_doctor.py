@@ -4,9 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from packaging.requirements import Requirement
-
 from mechsub import data, doctor, language, store
 from mechsub.__main__ import main
 
@@ -56,38 +53,6 @@ def test_fashion_mnist_that_is_damaged_is_said_where_it_is_found(tmp_path, monke
     monkeypatch.setenv("MECHSUB_DATA", str(tmp_path))
     kind, text = lines(doctor._fashion_mnist())[0]
     assert kind == "absent" and str(tmp_path) in text and "is damaged" in text
-
-
-def test_what_is_not_installed_or_too_old_is_unmet():
-    needed = {name: Requirement(text) for name, text in
-              {"numpy": "numpy>=1", "torch": "torch>=99", "no-such-package": "no-such-package"}.items()}  # fmt: skip
-    assert doctor._unmet(needed) == ["torch", "no-such-package"]
-
-
-def test_extras_add_to_the_requirements():
-    assert "torch" in doctor._requirements("") and "pytest" not in doctor._requirements("")
-    assert "pytest" in doctor._requirements("dev") and "torch" not in doctor._requirements("dev")
-
-
-@pytest.mark.parametrize(
-    ("files", "cores", "left"),
-    [
-        ({"cpu.max": "150000 100000\n", "memory.max": "1000\n", "memory.current": "400\n"}, 1.5, 600),
-        ({"cpu.max": "max 100000\n", "memory.max": "max\n", "memory.current": "400\n"}, None, None),
-        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None, None),
-        ({"cpu.cfs_quota_us": "200000\n", "cpu.cfs_period_us": "100000\n"}, 2, None),
-        ({"memory.limit_in_bytes": "9223372036854771712\n", "memory.usage_in_bytes": "5\n"}, None, None),
-        ({"memory.limit_in_bytes": "70\n", "memory.usage_in_bytes": "90\n"}, None, 0),
-        ({}, None, None),
-    ],
-)
-def test_limits_of_control_groups(tmp_path, files, cores, left):
-    """Of both versions, as the kernel's documentation has their files."""
-    inner = tmp_path / "inner"
-    inner.mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert doctor.cpu_limit([inner, tmp_path]) == cores and doctor.memory_left([inner, tmp_path]) == left
 
 
 def test_the_cached_default_model_is_named(tmp_path, monkeypatch):

@@ -98,9 +98,24 @@ def test_citation_is_complete_and_of_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors", "type", "license"} <= cited.keys()  # the first four by schema
     assert cited["version"] == mechsub.__version__ and cited["type"] == "software"
-    assert all({"family-names", "given-names"} <= each.keys() for each in cited["references"][0]["authors"])
+    # As the schema of 1.2.0 wants it (`cffconvert --validate` was run on 2026-11-24).
+    assert cited["cff-version"] == "1.2.0" and cited["authors"]
+    papers = [(each["title"], each["authors"][0]["family-names"], each["type"]) for each in cited["references"]]
+    assert [author for _, author, _ in papers] == ["Cloud", "Jiang", "Zur"]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert all(title.partition(":")[0] in readme for title, _, _ in papers)
     assert " AND ".join(cited["license"]) == PROJECT["license"]
-    assert re.search(rf"^## {re.escape(mechsub.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_the_changelog_is_in_the_form_of_keep_a_changelog():
+    """The one to come on top, under every release the kinds of changes; and this version is told of."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert text.startswith("# Changelog\n") and mechsub.__version__ in text
+    releases, kinds = re.findall(r"^## (.+)$", text, re.M), re.findall(r"^### (.+)$", text, re.M)
+    assert releases[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release) for release in releases[1:])
+    assert kinds and set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert all(re.match(r"\n\n### ", part) for part in re.split(r"^## .+", text, flags=re.M)[1:])
 
 
 @pytest.mark.slow

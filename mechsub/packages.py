@@ -1,0 +1,36 @@
+"""What mechsub requires, and an extra of it, against what is installed."""
+
+from importlib import metadata
+
+
+def requirements(extra: str = "") -> dict:
+    """Name -> packaging's Requirement, of mechsub itself or of what an extra adds to it.
+
+    Raises importlib.metadata.PackageNotFoundError where mechsub is not installed.
+    """
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(text) for text in metadata.requires("mechsub") or []]
+    chosen = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    if extra:
+        added = (each for each in needed if each.marker and each.marker.evaluate({"extra": extra}))
+        chosen = [each for each in added if each not in chosen]
+    return {each.name: each for each in chosen}
+
+
+def extras() -> list[str]:
+    return metadata.metadata("mechsub").get_all("Provides-Extra") or []
+
+
+def installed(name: str) -> str | None:
+    """Its version, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def unmet(needed: dict) -> list[str]:
+    """Names that are not installed, or in a version that is not allowed."""
+    found = {name: installed(name) for name in needed}
+    return [name for name in needed if not found[name] or not needed[name].specifier.contains(found[name], True)]
