@@ -11,15 +11,15 @@ that differ in their seeds alone are pooled. Intervals are Student-t over seeds,
 
 The open entry in parts that survive a kill: --entry open --n-seeds 5 --seed 100 105 110 115 120.
 
-Answer (25 seeds that no recipe was chosen on; artifacts/maximise). In the published 295 steps from the published teacher
-of 0.944 [0.943, 0.945]: 0.901 [0.893, 0.909], null 0.095 [0.081, 0.109]. From a teacher whose output layer stays at its
-start, 0.939 [0.938, 0.940]: 0.915 [0.910, 0.921], null 0.103 [0.087, 0.120]. Without a budget: 0.979 [0.978, 0.979] from
-a teacher of 0.981 [0.981, 0.981], null 0.100 [0.091, 0.108]. What is missing is in W2: with the teacher's second layer
-the three gaps of 0.043 [0.035, 0.051], 0.024 [0.018, 0.029] and 0.002 [0.002, 0.003] shrink by 0.026 [0.018, 0.033],
-0.019 [0.014, 0.024] and 0.002 [0.002, 0.003], with its first by 0.002 [-0.001, 0.005], 0.000 [-0.002, 0.002] and
--0.000 [-0.000, 0.000]; the published teacher's trained output layer, which no student sees, is the rest of the first.
-The best student is its teacher in function more than in weights: 0.467 [0.462, 0.471] of the teacher's displacement of
-W2 is left between them, and 0.335 [0.333, 0.338] of W1's. All eight predictions were hits.
+Answer (25 seeds that no recipe was chosen on; artifacts/maximise). In the published 295 steps from the published
+teacher of 0.944 [0.943, 0.945]: 0.901 [0.893, 0.909], null 0.095 [0.081, 0.109]. From a teacher whose output layer
+stays at its start, 0.939 [0.938, 0.940]: 0.915 [0.910, 0.921], null 0.103 [0.087, 0.120]. Without a budget: 0.979
+[0.978, 0.979] from a teacher of 0.981 [0.981, 0.981], null 0.100 [0.091, 0.108]. What is missing is in W2: with the
+teacher's second layer the three gaps of 0.043 [0.035, 0.051], 0.024 [0.018, 0.029] and 0.002 [0.002, 0.003] shrink by
+0.026 [0.018, 0.033], 0.019 [0.014, 0.024] and 0.002 [0.002, 0.003], with its first by 0.002 [-0.001, 0.005], 0.000
+[-0.002, 0.002] and -0.000 [-0.000, 0.000]; the published teacher's trained output layer, which no student sees, is the
+rest of the first. The best student is its teacher in function more than in weights: 0.467 [0.462, 0.471] of the
+teacher's displacement of W2 is left between them, and 0.335 [0.333, 0.338] of W1's. All eight predictions were hits.
 """
 
 import dataclasses

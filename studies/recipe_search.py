@@ -11,12 +11,13 @@ Successive halving: all candidates with few seeds (and few epochs, where steps a
 The unit is the seed; means of so few seeds are biased upwards for the best of several, so its score is not an answer:
 `studies.maximise` gives the chosen recipe other seeds. Null of the choice: the published recipe is a candidate too.
 
-Answer (artifacts/recipe_search; scores of the chosen, biased upwards). In 295 steps from the published teacher: squared
-error, output layer frozen, a constant step of 1.5e-3 and noise blurred by one pixel, 0.876 [0.816, 0.936] over five
-seeds (two seeds: white noise 0.855, the published recipe 0.682). With a free teacher: the same, from a teacher whose
-output layer is frozen too, 0.909 [0.896, 0.922]; a better teacher is harder to follow in so few steps. Without a budget:
-initial weights twice as large, GELU, a teacher of 20 epochs in batches of 256 with its output layer frozen, fresh noise
-blurred by one pixel, 20 epochs at 2e-3 with cosine decay, 0.979 [0.976, 0.981] over two seeds (ReLU 0.977).
+Answer (artifacts/recipe_search; scores of the chosen, biased upwards). In 295 steps from the published teacher:
+squared error, output layer frozen, a constant step of 1.5e-3 and noise blurred by one pixel, 0.876 [0.816, 0.936] over
+five seeds (two seeds: white noise 0.855, the published recipe 0.682). With a free teacher: the same, from a teacher
+whose output layer is frozen too, 0.909 [0.896, 0.922]; a better teacher is harder to follow in so few steps. Without a
+budget: initial weights twice as large, GELU, a teacher of 20 epochs in batches of 256 with its output layer frozen,
+fresh noise blurred by one pixel, 20 epochs at 2e-3 with cosine decay, 0.979 [0.976, 0.981] over two seeds (ReLU
+0.977).
 """
 
 import dataclasses
