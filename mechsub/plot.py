@@ -329,7 +329,7 @@ def add_caption(figure: go.Figure, text: str) -> go.Figure:
 
 def write_figure(figure: go.Figure, path: Path) -> None:
     """Write `<root>/<study>/<name>.html`, readable with no network: it refers to one plotly.min.js in the root."""
-    _share_plotlyjs(path.parent.parent / "plotly.min.js")
+    share_plotlyjs(path.parent.parent / "plotly.min.js")
     page = figure.to_html(
         include_plotlyjs="../plotly.min.js",
         include_mathjax=False,
@@ -340,7 +340,7 @@ def write_figure(figure: go.Figure, path: Path) -> None:
     store.write_text(path, page.replace("<head>", f"<head>\n    <title>{title}</title>", 1))
 
 
-def _share_plotlyjs(path: Path) -> None:
+def share_plotlyjs(path: Path) -> None:
     script = get_plotlyjs().encode()
     if not path.is_file() or path.read_bytes() != script:
         store.write_bytes(path, script)

@@ -46,6 +46,7 @@ __all__ = [
     "main",
     "option",
     "part",
+    "planned",
     "progress",
     "refuse_ignored",
     "stored_cell",
@@ -139,6 +140,21 @@ def cells(records: Iterable[dict], Config) -> list[tuple[str, list[dict]]]:
         label = ", ".join(f"{name}={record.get(name, fields[name])}" for name in differing) or "all"
         groups.setdefault(label, []).append(record)
     return list(groups.items())
+
+
+def planned(module, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:
+    """The cells that a command of a study's module names, each with its status, and the values of display options."""
+    _, values, display = command_line(module.Config, module, argv, _refuse_argv)
+    source = Path(module.__file__).resolve()
+    grid = _grid(module.Config, values, Path(out) / source.stem, display)
+    status = {
+        cell: store.cell_status(cell, fingerprint(source, module.run, cfg), _config(cfg)) for cell, cfg in grid.items()
+    }
+    return status, display
+
+
+def _refuse_argv(message: str):
+    raise ValueError(message)
 
 
 # The grid.
