@@ -18,21 +18,25 @@ from plotly.subplots import make_subplots
 
 from mechsub import store
 
-# Okabe and Ito: told apart with all common kinds of colour blindness.
+# Okabe and Ito, for lines and bars that are no arms: told apart with all common kinds of colour blindness.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
-ARM_COLORS = {
-    "reference": "#7F7F7F",
-    "teacher": "#000000",
-    "student_aux": "#0072B2",
-    "student_all": "#56B4E9",
-    "cross_reference": "#7F5539",
-    "cross_aux": "#D55E00",
-    "cross_all": "#E69F00",
-    "teacher_body_initial_head": "#009E73",
-    "student_body_teacher_head": "#CC79A7",
-    "hidden_shared_only": "#8C7A00",
-    "output_shared_only": "#6A3D9A",
+# Arm -> colour on white, and on a dark page. Chosen by a search, so that any two of them differ by 8 or more (CIEDE2000)
+# to normal sight, protanopes, deuteranopes and tritanopes (Machado et al. 2009), and each has a contrast of 3 or more
+# with its background (WCAG 1.4.11): tests/test_colors.py.
+_ARMS = {
+    "reference": ("#7F7F7F", "#8C8C8C"),
+    "teacher": ("#000000", "#FFFFFF"),
+    "student_aux": ("#0072B2", "#4FA3E0"),
+    "student_all": ("#088CFF", "#9CC6FD"),
+    "cross_reference": ("#80471D", "#A66B34"),
+    "cross_aux": ("#D55E00", "#FF8A3D"),
+    "cross_all": ("#BA8957", "#F9DFC1"),
+    "teacher_body_initial_head": ("#28A39C", "#2BD1C9"),
+    "student_body_teacher_head": ("#955F63", "#D59DA8"),
+    "hidden_shared_only": ("#83774D", "#CDB77F"),
+    "output_shared_only": ("#664383", "#957FB1"),
 }
+ARM_COLORS = {arm: light for arm, (light, _) in _ARMS.items()}
 GREY = "#9A9A9A"
 COLUMNS = 3  # panels side by side; more go below
 CAPTION_WIDTH = 110  # characters a line, at slide size
@@ -49,6 +53,17 @@ plotly.io.templates["mechsub"] = go.layout.Template(
         "colorscale": {"sequential": "Cividis", "diverging": "RdBu"},
     }
 )
+
+
+DARK_PAGE = "#202226"
+
+
+def _darkened() -> dict[str, str]:
+    """What stands for what, in a figure's JSON, on a dark page."""
+    pairs = dict(_ARMS.values()) | {color: color for color in OKABE_ITO if color not in ARM_COLORS.values()}
+    bands = {_faint(light): _faint(dark) for light, dark in pairs.items()}
+    page = {'"white"': f'"{DARK_PAGE}"', "#222222": "#E6E6E3", "#444444": "#8A8C90", "#BBBBBB": "#55585E"}
+    return {"#E6E6E6": "#363940", **page, **pairs, **bands}
 
 
 def arm_color(arm: str) -> str:
@@ -464,3 +479,6 @@ def _wrapped(text: str) -> list[str]:
     import textwrap
 
     return [html.escape(line) for line in textwrap.wrap(text, CAPTION_WIDTH)]
+
+
+DARK = _darkened()

@@ -16,6 +16,7 @@ Killed at any moment, the same command goes on where it was; several commands on
 Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one line, exit code 1. Ctrl-C: 130.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import inspect
@@ -48,6 +49,7 @@ __all__ = [
     "part",
     "planned",
     "progress",
+    "reading",
     "refuse_ignored",
     "stored_cell",
 ]
@@ -145,16 +147,25 @@ def cells(records: Iterable[dict], Config) -> list[tuple[str, list[dict]]]:
 def planned(module, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:
     """The cells that a command of a study's module names, each with its status, and the values of display options."""
     _, values, display = command_line(module.Config, module, argv, _refuse_argv)
-    source = Path(module.__file__).resolve()
-    grid = _grid(module.Config, values, Path(out) / source.stem, display)
-    status = {
-        cell: store.cell_status(cell, fingerprint(source, module.run, cfg), _config(cfg)) for cell, cfg in grid.items()
-    }
-    return status, display
+    job = {"run": module.run, "source": Path(module.__file__).resolve()}
+    grid = _grid(module.Config, values, Path(out) / job["source"].stem, display)
+    return {cell: _status(cell, cfg, job) for cell, cfg in grid.items()}, display
 
 
 def _refuse_argv(message: str):
     raise ValueError(message)
+
+
+@contextlib.contextmanager
+def reading(out: str) -> Iterator[None]:
+    """Let `run` of a study that only reads find stored cells under `out`, where no command runs it."""
+    before = dict(_session)
+    _session.update(job={"options": argparse.Namespace(out=out)}, fingerprints={}, made_from={})
+    try:
+        yield
+    finally:
+        _session.clear()
+        _session.update(before)
 
 
 # The grid.

@@ -1,6 +1,7 @@
 """Figure, table and verdicts on predictions of `studies.factors`, from the records of its cells."""
 
 import dataclasses
+import functools
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ DESCRIBED = (  # quantities in the rows of aux
 Scores = dict[int, float]  # member -> score
 
 
+@functools.cache
 def told() -> dict:
     """studies/predictions.toml, of all studies: those of others than factors name them."""
     return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))
@@ -103,26 +105,28 @@ def _reference(records: list[Mapping], factors: Mapping[str, list], Config) -> l
 
 def judged(records: list[Mapping], Config) -> Iterator[dict]:
     """A row for every prediction about a swept factor, in every group of cells that differ in this factor alone."""
-    told = predictions()
     factors = swept(records, Config)
-    value = score(factors)
-    for prediction in told.get("prediction", []):
-        factor = prediction["factor"]
-        if factor not in factors:
+    for prediction in predictions().get("prediction", []):
+        yield from judge(prediction, records, factors)
+
+
+def judge(prediction: Mapping, records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
+    factor, value = prediction["factor"], score(factors)
+    if factor not in factors:
+        return
+    others = [name for name in factors if name != factor]
+    groups: dict[tuple, list[Mapping]] = {}
+    for r in records:
+        groups.setdefault(tuple(r[name] for name in others), []).append(r)
+    for key, group in groups.items():
+        if any(group[0][name] != wanted for name, wanted in prediction.get("where", {}).items()):
             continue
-        others = [name for name in factors if name != factor]
-        groups: dict[tuple, list[Mapping]] = {}
-        for r in records:
-            groups.setdefault(tuple(r[name] for name in others), []).append(r)
-        for key, group in groups.items():
-            if any(group[0][name] != wanted for name, wanted in prediction.get("where", {}).items()):
-                continue
-            levels = _levels(factors[factor], prediction)
-            students = [_scores([r for r in group if r[factor] == level], "aux", value) for level in levels]
-            nulls = [_scores([r for r in group if r[factor] == level], NULL, value) for level in levels]
-            if len(levels) < 2 or any(len(s) < 2 for s in students):
-                continue
-            yield _verdict_row(prediction, levels, students, nulls, dict(zip(others, key, strict=True)), told["margin"])
+        levels = _levels(factors[factor], prediction)
+        students = [_scores([r for r in group if r[factor] == level], "aux", value) for level in levels]
+        nulls = [_scores([r for r in group if r[factor] == level], NULL, value) for level in levels]
+        if len(levels) > 1 and all(len(s) > 1 for s in students):
+            at = dict(zip(others, key, strict=True))
+            yield _verdict_row(prediction, levels, students, nulls, at, told()["margin"])
 
 
 def _levels(levels: list, prediction: Mapping) -> list:

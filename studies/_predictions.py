@@ -19,18 +19,22 @@ def of(study: str) -> list[dict]:
 def judged(study: str, records: Iterable[Mapping], Config) -> Iterator[dict]:
     """A row for every prediction of the study that the records speak of, and every group of cells that it is about."""
     records = list(records)
+    for prediction in of(study):
+        yield from judge(prediction, records, Config)
+
+
+def judge(prediction: Mapping, records: list[Mapping], Config) -> Iterator[dict]:
     # Which students a cell has beside others changes none of them.
     options = [field.name for field in dataclasses.fields(Config) if field.name not in ("seed", "arms")]
-    for prediction in of(study):
-        score, pinned = prediction.get("score", "accuracy"), prediction.get("where", {})
-        chosen = [r for r in records if score in r and all(r.get(key) == value for key, value in pinned.items())]
-        others = [name for name in options if name != prediction["factor"]]
-        groups: dict[tuple, list[Mapping]] = {}
-        for r in chosen:
-            groups.setdefault(tuple(r[name] for name in others), []).append(r)
-        varied = [name for name in others if name not in pinned and len({r[name] for r in chosen}) > 1]
-        for group in groups.values():
-            yield from _row(prediction, group, {**pinned, **{name: group[0][name] for name in varied}}, score)
+    score, pinned = prediction.get("score", "accuracy"), prediction.get("where", {})
+    chosen = [r for r in records if score in r and all(r.get(key) == value for key, value in pinned.items())]
+    others = [name for name in options if name != prediction["factor"]]
+    groups: dict[tuple, list[Mapping]] = {}
+    for r in chosen:
+        groups.setdefault(tuple(r[name] for name in others), []).append(r)
+    varied = [name for name in others if name not in pinned and len({r[name] for r in chosen}) > 1]
+    for group in groups.values():
+        yield from _row(prediction, group, {**pinned, **{name: group[0][name] for name in varied}}, score)
 
 
 def _row(prediction: Mapping, group: list[Mapping], pinned: Mapping, score: str) -> Iterator[dict]:

@@ -1,84 +1,24 @@
 """The page of `studies.report` as HTML. All text is escaped here, whether it comes from code, records or provenance."""
 
+import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from mechsub import store, study
+from mechsub import plot, store, study
+from studies._report_style import SCRIPT, STYLE
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1f; --soft: #55565a; --paper: #fff; --card: #f5f6f8; --line: #d9dbe0;
-  --link: #0b5cad; --good: #00664b; --bad: #a33c00; --part: #6b5600; --open: #55565a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececee; --soft: #b3b5bb; --paper: #17181b; --card: #222428;
-  --line: #3b3e45; --link: #7db8f5; --good: #4fd0a5; --bad: #ff9d66; --part: #e3c65a; --open: #b3b5bb; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; font: 1.05rem/1.5 system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); overflow-wrap: break-word; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: .5rem 0; } h2 { margin: 3rem 0 1rem; font-size: 1.45rem; }
-h3 { margin: 0 0 .5rem; font-size: 1.15rem; } a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-.skip { position: absolute; left: -99rem; } .skip:focus { position: static; }
-article { border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; margin: 0 0 1.5rem; background: var(--card); }
-article p { margin: .4rem 0; } .soft, figcaption, dt { color: var(--soft); }
-.verdict { display: inline-block; font-weight: 600; white-space: nowrap; }
-.verdict::before { content: "\\25CF  "; } .good { color: var(--good); } .bad { color: var(--bad); }
-.part { color: var(--part); } .open { color: var(--open); } .warn { color: var(--bad); font-weight: 600; }
-figure { margin: 1rem 0; } figcaption { font-size: .92rem; margin-top: .4rem; }
-.scroll { overflow-x: auto; } .plot { background: #fff; color: #222; border-radius: .4rem; }
-@media (prefers-color-scheme: dark) { .plot { filter: brightness(.9); } }
-.plot p { padding: 1rem; margin: 0; }
-code { font: .9rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
-pre { background: var(--paper); border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; white-space: pre-wrap;
-  margin: .5rem 0; } summary { cursor: pointer; padding: .25rem 0; }
-table { border-collapse: collapse; font-size: .92rem; } th, td { text-align: left; vertical-align: top;
-  padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); } .numbers td { white-space: nowrap; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0; font-size: .92rem; }
-dd { margin: 0; overflow-wrap: anywhere; min-width: 0; } ul { padding-left: 1.2rem; }
-@media print { body { max-width: none; font-size: 10pt; } article { break-inside: avoid; background: none; }
-  .scroll { overflow: visible; } .modebar, .skip { display: none !important; } }
-"""
-
-# Figures are drawn one after the other, so that the page can be read meanwhile; on a phone, names of rows are wrapped.
-SCRIPT = """
-"use strict";
-const wrap = (text) => String(text).replace(/(.{10,17}?) /g, "$1<br>");
-function fitted(given, narrow) {
-  const figure = JSON.parse(given);
-  if (!narrow) return figure;
-  const layout = figure.layout;
-  layout.font = Object.assign({}, layout.font, {size: 11});
-  layout.margin = Object.assign({}, layout.margin, {l: 40, r: 12});
-  layout.legend = {orientation: "h", y: -0.2, yanchor: "top"};
-  for (const key of Object.keys(layout).filter((key) => key.startsWith("yaxis")))
-    if (layout[key].ticktext) layout[key].ticktext = layout[key].ticktext.map(wrap);
-  return figure;
-}
-function draw(place) {
-  const figure = fitted(place.nextElementSibling.textContent, place.clientWidth < 600);
-  place.replaceChildren();
-  return Plotly.newPlot(place, figure.data, figure.layout, {displaylogo: false, responsive: true});
-}
-async function drawAll() {
-  if (typeof Plotly === "undefined") return;
-  for (const place of document.querySelectorAll(".plot")) {
-    await draw(place);
-    await new Promise((resume) => setTimeout(resume));
-  }
-  document.documentElement.dataset.drawn = "all";
-}
-addEventListener("beforeprint", () => document.querySelectorAll(".js-plotly-plot").forEach((p) => Plotly.Plots.resize(p)));
-drawAll();
-"""
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
 COLUMN = 300  # pixels that a panel needs; narrower pages scroll within the figure
 
 
 def page(findings: list, predictions: list[Mapping], root: Path) -> str:
-    topics = dict.fromkeys(found.question.topic for found in findings)
-    sections = "".join(_section(topic, [f for f in findings if f.question.topic == topic], root) for topic in topics)
-    answered = sum(found.answer is not None for found in findings)
+    topics = list(dict.fromkeys(f.question.topic for f in findings))
+    grouped = {topic: [f for f in findings if f.question.topic == topic] for topic in topics}
+    sections = "".join(_section(topic, group, root) for topic, group in grouped.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -93,25 +33,24 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
 <a class="skip" href="#answers">Skip to the answers</a>
 <header>
 <h1>Subliminal learning and token entanglement: what the stored cells say</h1>
-<p>{answered} of {len(findings)} questions are answered. Every sentence and verdict is made from the stored cells by
-<code>python -m studies.report</code>. Brackets are 95% intervals; the null is what the number would be without the effect.
-A verdict is on the published claim, in this set-up.</p>
+<p>{_counted(findings)} Sentences and verdicts are made from the stored cells by
+<code>python -m studies.report</code>; nobody typed a number. Brackets are 95% intervals. The null is what the number
+would be without the effect. A verdict is on the published claim, in this set-up; a question without a claim has none.</p>
 </header>
-<nav aria-label="Questions">{_contents(findings)}</nav>
+<nav aria-label="Questions">{"".join(_contents(topic, group) for topic, group in grouped.items())}</nav>
 <main id="answers">{sections}
-<section aria-labelledby="predictions"><h2 id="predictions">Predictions</h2>
-{_predictions(predictions)}</section></main>
-<script defer src="data:text/javascript;base64,{_base64(SCRIPT)}"></script>
+<section aria-labelledby="predictions"><h2 id="predictions">Predictions</h2>{_predictions(predictions)}</section></main>
+<script defer src="data:text/javascript;base64,{_script()}"></script>
 </body>
 </html>
 """
 
 
-def _base64(text: str) -> str:
+def _script() -> str:
     """A deferred script runs after plotly's only if it has a source; this one is within the page."""
-    import base64
-
-    return base64.b64encode(text.encode()).decode()
+    pattern = "|".join(map(re.escape, plot.DARK))
+    colors = f"const DARK = {json.dumps(plot.DARK)}, PATTERN = new RegExp({json.dumps(pattern)}, 'g');"
+    return base64.b64encode((colors + SCRIPT).encode()).decode()
 
 
 def _e(value) -> str:
@@ -122,54 +61,86 @@ def _badge(verdict: str) -> str:
     return f'<span class="verdict {CLASSES.get(verdict, "open")}">{_e(verdict)}</span>'
 
 
-def _contents(findings: list) -> str:
-    rows = [
-        f'<tr><td><a href="#{_e(f.question.name)}">{_e(f.question.question)}</a></td><td>{_badge(f.verdict)}</td></tr>'
+def _counted(findings: list) -> str:
+    answered = [f.verdict for f in findings if f.answer]
+    said = ", ".join(f"{n} {word}" for word in ("confirmed", "partly", "refuted") if (n := answered.count(word)))
+    return f"{len(answered)} of {len(findings)} questions are answered; of the published claims, {_e(said or 'none')}."
+
+
+def _contents(topic: str, findings: list) -> str:
+    rows = "".join(
+        f'<li><a href="#{_e(f.question.name)}">{_e(f.question.question)}</a>{_badge(f.verdict)}</li>'
         for f in findings
-    ]
-    return f"<table><thead><tr><th>question</th><th>published claim</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        if f.answer
+    )
+    waiting = sum(f.answer is None for f in findings)
+    rows += f'<li class="soft"><a href="#{_waiting(topic)}">not answered yet: {waiting}</a></li>' if waiting else ""
+    return f"<h2>{_e(topic)}</h2><ul>{rows}</ul>"
+
+
+def _waiting(topic: str) -> str:
+    """The anchor of what is not answered yet."""
+    return f"waiting-{''.join(c if c.isalnum() else '-' for c in topic.lower())}"
 
 
 def _section(topic: str, findings: list, root: Path) -> str:
-    return f"<section><h2>{_e(topic)}</h2>{''.join(_article(found, root) for found in findings)}</section>\n"
+    first: dict[int, str] = {}
+    articles = "".join(_article(f, first, root) for f in findings if f.answer)
+    waiting = "".join(
+        f"<li>{_e(f.question.question)} {_claim(f)}<br>{_e(f.why_not)}{_warnings(f)} <code>{_e(f.command)}</code></li>"
+        for f in findings
+        if not f.answer
+    )
+    if waiting:
+        waiting = f'<h3 id="{_waiting(topic)}">Not answered yet</h3><ul class="waiting small">{waiting}</ul>'
+    return f"<section><h2>{_e(topic)}</h2>{articles}{waiting}</section>\n"
 
 
-def _article(found, root: Path) -> str:
-    q = found.question
-    claim = f'<p class="soft">Claim: {_e(q.claim)}</p>' if q.claim else ""
-    if found.answer is None:
-        said = f"<p>Not answered yet. {_e(found.why_not)}</p>"
+def _article(f, first: dict[int, str], root: Path) -> str:
+    """`first`: which question of the section showed the cells of a command before."""
+    name, answer = f.question.name, f.answer
+    shown = _table(answer.shown, f.question.question, "") if answer.shown else ""
+    earlier = first.setdefault(id(f.found), name)
+    if earlier == name:
+        rest = f"{_figure(f)}<pre><code>{_e(f.command)}</code></pre>{_numbers(f)}{_provenance(f, root)}"
     else:
-        said = f"<p>{_e(found.answer.sentence)}</p><p><b>Null:</b> {_e(found.answer.null)}.</p>"
+        rest = (
+            f"<pre><code>{_e(f.command)}</code></pre>"
+            f'<p class="small"><a href="#{_e(earlier)}">Figure, numbers and provenance of this command</a></p>'
+        )
     return (
-        f'<article id="{_e(q.name)}"><h3>{_e(q.question)}</h3>{claim}<p>{_badge(found.verdict)}</p>{said}'
-        f"{_warnings(found)}{_figure(found)}<pre><code>{_e(found.command)}</code></pre>"
-        f"{_numbers(found.rows, q.question)}{_provenance(found, root)}</article>\n"
+        f'<article id="{_e(name)}"><div class="head"><h3>{_e(f.question.question)}</h3>{_badge(f.verdict)}</div>'
+        f'<p class="answer">{_e(answer.sentence)}</p><p class="small"><b>Null:</b> {_e(answer.null)}.</p>'
+        f"{_claim(f)}{_warnings(f)}{shown}{rest}</article>\n"
     )
 
 
-def _warnings(found) -> str:
+def _claim(f) -> str:
+    return f'<p class="soft small"><b>Claim:</b> {_e(f.question.claim)}</p>' if f.question.claim else ""
+
+
+def _warnings(f) -> str:
     said = {
         "missing": "Not stored, so not in this answer",
         "stale": "Stale, made by other code than this; the command with --rerun recomputes it",
         "damaged": "Damaged, so not shown; the command with --rerun recomputes it",
     }
+    if f.answer is None:
+        del said["missing"]  # which is what `why_not` says
     out = ""
     for status, text in said.items():
-        if cells := [cell.name for cell, is_ in found.cells.items() if is_ == status]:
-            out += f'<p class="warn">{text}: <code>{_e(", ".join(cells))}</code></p>'
+        if cells := [cell.name for cell, is_ in f.found.cells.items() if is_ == status]:
+            out += f'<p class="warn small">{text}: <code>{_e(", ".join(cells))}</code></p>'
     return out
 
 
-def _figure(found) -> str:
-    if found.figure is None:
-        return ""
-    figure, title, caption, columns = _bare(found.figure)
-    alt = f"{title}. {found.answer.sentence if found.answer else ''} {caption}"
+def _figure(f) -> str:
+    figure, title, caption, columns = _bare(f.found.figure)
     wide = f"min-width:{columns * COLUMN}px;" if columns > 1 else ""
     data = json.dumps(figure, sort_keys=True).replace("<", "\\u003c")
     place = (
-        f'<div class="plot" role="img" aria-label="{_e(alt)}" style="{wide}min-height:{figure["layout"]["height"]}px">'
+        f'<div class="plot" role="img" aria-label="{_e(f"{title}. {f.answer.sentence} {caption}")}" '
+        f'style="{wide}min-height:{figure["layout"]["height"]}px">'
         "<p>The figure is drawn by plotly.min.js, which python -m studies.report writes beside this page.</p></div>"
     )
     return (
@@ -195,37 +166,37 @@ def _bare(figure) -> tuple[dict, str, str, int]:
     return given, title, caption, max(1, len(starts))
 
 
-def _table(rows: Iterable[Mapping], label: str) -> str:
+def _table(rows: Iterable[Mapping], label: str, style: str = "numbers") -> str:
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     head = "".join(f'<th scope="col">{_e(column)}</th>' for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{_e(row.get(c, ''))}</td>" for c in columns) + "</tr>" for row in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{_e(label)}"><table class="numbers">'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{_e(label)}"><table class="{style}">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _numbers(rows: list[Mapping], question: str) -> str:
-    if not rows:
-        return ""
-    return f"<details><summary>All numbers</summary>{_table(rows, f'Numbers: {question}')}</details>"
+def _numbers(f) -> str:
+    return f"<details><summary>All numbers</summary>{_table(f.found.rows, f'Numbers: {f.question.question}')}</details>"
 
 
 def _predictions(rows: list[Mapping]) -> str:
-    if not rows:
-        return "<p>There is no predictions.toml here.</p>"
-    counts = ", ".join(f"{sum(r['verdict'] == kind for r in rows)} {kind}" for kind in ("hit", "miss", "open"))
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
+    said = ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
+    misses = [row for row in rows if row["verdict"] == "miss"]
     told = [{key: value for key, value in row.items() if key != "why"} for row in rows]
-    why = "".join(f"<li>{_e(row['factor'])} {_e(row['levels'])}: {_e(row['why'])}</li>" for row in rows)
     return (
-        f"<p>Written before the sweeps were run (predictions.toml, which states the rules): {counts}.</p>"
-        f"{_table(told, 'Predictions')}<details><summary>Reasons given beforehand</summary><ul>{why}</ul></details>"
+        f"<p>Written before the sweeps were run (<code>studies/predictions.toml</code>, which states the rules): {said}. "
+        f"Missed were:</p>{_table(misses, 'Missed predictions', '')}"
+        f"<details><summary>All {len(rows)} predictions</summary>{_table(told, 'Predictions')}</details>"
     )
 
 
-def _provenance(found, root: Path) -> str:
-    cells = "".join(_cell(cell, status, root) for cell, status in found.cells.items())
+def _provenance(f, root: Path) -> str:
+    cells = "".join(_cell(cell, status, root) for cell, status in f.found.cells.items())
     return f"<details><summary>Provenance</summary>{cells}</details>" if cells else ""
 
 
@@ -234,9 +205,17 @@ def _cell(cell: Path, status: str, root: Path) -> str:
     name = f"<p><code>{_e(str(place))}</code>: {_e(status)}</p>"
     if status not in ("stored", "stale"):
         return name
-    made = store.read_provenance(cell)
+    rows = "".join(f"<dt>{_e(key)}</dt><dd>{_e(value)}</dd>" for key, value in _told(cell).items() if value)
+    links = ", ".join(
+        f'<a href="{quote(str(place / file))}">{file}</a>' for file in (store.RECORDS, store.PROVENANCE)
+    )
+    return f"{name}<dl>{rows}<dt>files</dt><dd>{links}</dd></dl>"
+
+
+def _told(cell: Path) -> dict:
+    made = store.read_provenance(cell) or {}
     git = made.get("git") or {}
-    told = {
+    return {
         "made by": " ".join(made["command"]),
         "created": made.get("created", ""),
         "commit": f"{git.get('commit', 'none')}{', changed since' if git.get('dirty') else ''}",
@@ -247,8 +226,3 @@ def _cell(cell: Path, status: str, root: Path) -> str:
         "null": made.get("null", ""),
         "records": f"{made['records']['rows']} rows, sha256 {made['records']['sha256'][:16]}",
     }
-    rows = "".join(f"<dt>{_e(key)}</dt><dd>{_e(value)}</dd>" for key, value in told.items() if value)
-    links = ", ".join(
-        f'<a href="{quote(str(place / file))}">{file}</a>' for file in (store.RECORDS, store.PROVENANCE)
-    )
-    return f"{name}<dl>{rows}<dt>files</dt><dd>{links}</dd></dl>"

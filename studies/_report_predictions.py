@@ -1,72 +1,89 @@
-"""Every entry of predictions.toml with what the stored cells of `studies.factors` say of it: hit, miss or open."""
+"""Every entry of predictions.toml with what the stored cells say of it, one row for each: hit, miss, open, not measured.
 
-import json
+The verdicts are those of the studies' own tables and rules; cells are those that the report's questions found.
+"""
+
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from mechsub import store
-from studies import _factors_report as rules
+from studies import _factors_report, _predictions
 
-IGNORED = ("arms",)  # which other students a cell has changes none of them
+UNMEASURED = "not measured yet"
 
 
-def judged(root: Path) -> Iterator[dict]:
-    """A row for every prediction and every group of cells that differ in its factor alone; one "open" row if none."""
-    told = rules.predictions()
-    cells = list(_cells(root / "factors"))
+def judged(findings: list) -> Iterator[dict]:
+    told = _factors_report.told()
     for prediction in told.get("prediction", []):
-        rows = list(_rows(prediction, cells, told["margin"])) if prediction.get("study", "factors") == "factors" else []
-        yield from rows or [_row(prediction, "", "", "open", "")]
+        yield from _rows(prediction, _of_prediction(prediction, findings))
     for contrast in told.get("contrast", []):
-        yield _row({"factor": "inputs", "levels": contrast["inputs"], **contrast}, "", "", "open", "")
+        yield from _rows(contrast, _of_contrast(contrast, findings))
+    for kind, key in (("mechanism", "outcome"), ("maximise", "quantity")):
+        for prediction in told.get(kind, []):
+            yield from _rows({"study": kind, **prediction}, _of_outcome(prediction, kind, key, findings))
 
 
-def _cells(folder: Path) -> Iterator[tuple[dict, list[dict]]]:
-    """Config and records of every whole cell."""
-    for cell in sorted(path.parent for path in folder.glob("*/" + store.PROVENANCE)):
-        try:
-            yield store.read_provenance(cell)["config"], store.read_records(cell)
-        except store.DamagedCell:
+def _of_prediction(prediction: Mapping, findings: list) -> Iterator[dict]:
+    name = prediction.get("study", "factors")
+    known = {"factors", "input_distributions"} if name == "factors" else {name}
+    for found in findings:
+        if found.question.study not in known or not found.found.records:
             continue
+        if name == "factors":
+            records = [row for row in found.found.records if row["arm"] != "inputs"]
+            factors = _factors_report.swept([row | {"arms": "aux"} for row in records], found.found.module.Config)
+            yield from _factors_report.judge(prediction, records, factors)
+        else:
+            yield from _predictions.judge(prediction, found.found.records, found.found.module.Config)
 
 
-def _rows(prediction: Mapping, cells: list, margin: float) -> Iterator[dict]:
-    factor, where = prediction["factor"], prediction.get("where", {})
-    groups: dict[str, dict] = {}
-    for config, records in cells:
-        if all(config.get(key) == value for key, value in where.items() if key != "signal_moments"):
-            others = {key: value for key, value in config.items() if key not in (factor, *IGNORED)}
-            groups.setdefault(json.dumps(others, sort_keys=True), {}).setdefault(config.get(factor), records)
-    for levels in groups.values():
-        if any(row.get(key) != value for row in next(iter(levels.values()))[:1] for key, value in where.items()):
-            continue
-        ordered = [level for level in prediction.get("levels", _sorted(levels)) if level in levels]
-        if len(ordered) < 2 or len(ordered) < min(3, len(prediction.get("levels", ordered))):
-            continue
-        yield _judged(prediction, ordered, [levels[level] for level in ordered], margin)
+def _of_contrast(contrast: Mapping, findings: list) -> Iterator[dict]:
+    value = f", {contrast['value']}" if "value" in contrast else ""
+    label = f"claim {contrast['row']}: {' to '.join(contrast['inputs'])}{value}"
+    for row in _table_rows(findings, "input_distributions"):
+        if row.get("cell") == label and "predicted" in row:
+            yield {**row, "verdict": row["predicted"].rpartition(": ")[2]}
 
 
-def _sorted(levels: Mapping) -> list:
-    return sorted(levels, key=lambda level: (isinstance(level, str), level))
+def _of_outcome(prediction: Mapping, study: str, key: str, findings: list) -> Iterator[dict]:
+    for found in findings:
+        entry = found.found.records[0].get("entry") if found.found.records else None
+        if found.question.study == study and entry == prediction.get("entry"):
+            yield from (r for r in found.found.rows if r.get(key) == prediction["outcome"] and "verdict" in r)
 
 
-def _judged(prediction: Mapping, levels: list, records: list, margin: float) -> dict:
-    value = rules.score({prediction["factor"]: levels})
-    students, nulls = ([rules._scores(rows, arm, value) for rows in records] for arm in ("aux", rules.NULL))
-    verdict = rules.verdict(prediction["direction"], students, nulls, margin)
-    brief = rules.verdict(prediction["brief"], students, nulls, margin) if "brief" in prediction else ""
-    ends = rules._paired(students[-1], students[0])
-    return _row(prediction, levels, ends.interval if ends else "", verdict, brief)
+def _table_rows(findings: list, study: str) -> Iterator[dict]:
+    for found in findings:
+        if found.question.study == study:
+            yield from found.found.rows
 
 
-def _row(prediction: Mapping, levels, difference, verdict: str, brief: str) -> dict:
-    said = prediction.get("brief", "")
-    return {
-        "factor": str(prediction.get("factor", "")),
-        "levels": ", ".join(map(str, levels or prediction.get("levels", []))),
-        "predicted": prediction["direction"],
-        "last - first level": str(difference),
-        "verdict": verdict,
-        "brief": f"{said}: {brief or 'open'}" if said else "",
-        "why": prediction.get("reason", ""),
-    }
+def _rows(prediction: Mapping, measured: Iterator[dict]) -> Iterator[dict]:
+    """Several findings may hold the same cells: each row once."""
+    rows = {(row["verdict"], row.get("cell", ""), str(_value(row))): row for row in measured}
+    for row in rows.values() or [{"verdict": UNMEASURED}]:
+        yield {
+            "study": prediction.get("study", "input_distributions" if "inputs" in prediction else "factors"),
+            "of": _subject(prediction),
+            "predicted": _said(prediction),
+            "found": str(_value(row)),
+            "verdict": row["verdict"],
+            "why": prediction.get("reason", ""),
+        }
+
+
+def _value(row: Mapping):
+    return next((row[key] for key in ("difference", "to the reference", "value") if row.get(key)), "")
+
+
+def _subject(prediction: Mapping) -> str:
+    if "outcome" in prediction:
+        return ": ".join(filter(None, (prediction.get("entry"), prediction["outcome"])))
+    levels = prediction.get("levels", prediction.get("inputs", []))
+    subject = f"{prediction.get('factor', 'inputs')} {', '.join(map(str, levels))}".strip()
+    where = [f"{key}={value}" for key, value in prediction.get("where", {}).items()]
+    more = [prediction[key] for key in ("score", "value") if key in prediction]
+    return f"{subject} ({', '.join([*more, *where])})" if more or where else subject
+
+
+def _said(prediction: Mapping) -> str:
+    bounds = [f"{key.replace('_', ' ')} {prediction[key]:g}" for key in ("at_least", "at_most") if key in prediction]
+    return ", ".join(bounds) or prediction["direction"]

@@ -1,133 +1,198 @@
-"""One page with every question of the research brief, answered from stored cells alone: artifacts/index.html.
+"""One page with every question of the research write-up, answered from stored cells alone: artifacts/index.html.
 
 Runs nothing. Every answer is a sentence made from the table that the question's study prints, with its null, a verdict
 on the published claim, the study's own figure and the command that remakes it. Missing and stale cells are said to be
 so, damaged ones are named and not shown. The page needs no network, only `plotly.min.js`, which is written beside it.
 
-To add a question, add one row to QUESTIONS in studies/_report_questions.py:
+To add a question, add a Question to studies/_report_questions.py, and the function from the rows of
+`studies.<study>.table` to its Answer beside the others (studies/_report_toy.py, studies/_report_language.py). It may
+raise LookupError where a row is not there: the question is then not answered yet. Cells are found by study and flags,
+as the study's own command finds them; of an option that a question sweeps, all levels that are stored.
 
-    Question("Topic A, step 2", "n_aux", "Do more auxiliary logits teach more?", "factors", "--arms aux --n-aux 3 10",
-             sweep("n_aux"), claim="They do (Jiang et al. 2025).")
-
-that is topic, name (the anchor), question, study, its flags, and a function from the rows of `studies.<study>.table` to
-an Answer(sentence, null, verdict). Cells are found by study and flags, as the study's own command finds them. A function
-may raise LookupError where a row is not there: the question is then not answered yet.
-
-    python -m studies.report --out artifacts --export svg png    # also static images, in artifacts/images
+    python -m studies.report --export docs/figures --only learns families    # also static images (SVG) of these
 """
 
 import argparse
+import dataclasses
+import functools
 import importlib
 import itertools
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mechsub import store, study
 from studies import _report_page as page
-from studies._report_questions import QUESTIONS, Answer, Question
+from studies import audit_toy
+from studies._report_answer import Answer
+from studies._report_questions import QUESTIONS, Question
 
 OPEN = "not answered yet"
 
 
 @dataclass
-class Finding:
-    """A question and all that the store holds of it."""
+class Found:
+    """What the store holds for a command: cells with their status, and what the study makes of the whole ones."""
 
-    question: Question
-    cells: dict[Path, str] = field(default_factory=dict)  # status of each
-    answer: Answer | None = None
-    why_not: str = ""
+    module: Any
+    flags: str
+    cells: dict[Path, str] = field(default_factory=dict)
+    records: list[dict] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
     figure: Any = None
 
+
+@dataclass
+class Finding:
+    """A question and its answer; `found` is shared by the questions that ask the same cells."""
+
+    question: Question
+    found: Found
+    answer: Answer | None = None
+    why_not: str = ""
+
     @property
     def command(self) -> str:
-        return f"python -m studies.{self.question.study} {self.question.flags}".strip()
+        return f"python -m studies.{self.question.study} {self.found.flags}".strip()
 
     @property
     def verdict(self) -> str:
         return OPEN if self.answer is None else self.answer.verdict
 
-    @property
-    def whole(self) -> list[Path]:
-        return [cell for cell, status in self.cells.items() if status in ("stored", "stale")]
+
+def findings(root: Path) -> list[Finding]:
+    ask = functools.cache(_found)
+    with study.reading(str(root)):
+        return [_finding(q, ask(q.study, q.flags, q.sweep, root)) for q in QUESTIONS]
 
 
-def find(question: Question, root: Path) -> Finding:
-    found = Finding(question)
+def _finding(question: Question, found: Found) -> Finding:
+    finding = Finding(question, found)
+    if not found.records:
+        finding.why_not = "No whole cell is stored."
+        return finding
     try:
-        module = importlib.import_module(f"studies.{question.study}")
-    except ModuleNotFoundError as error:
-        if error.name != f"studies.{question.study}":
-            raise
-        found.why_not = f"There is no study {question.study} yet."
-        return found
-    found.cells, display = study.planned(module, shlex.split(question.flags), str(root))
-    if not found.whole:
-        found.why_not = "No whole cell is stored."
-        return found
-    records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in found.whole))
-    found.rows = module.table(records, **display)
-    found.figure = module.plot(records, **display)
-    try:
-        found.answer = question.answer(found.rows)
+        finding.answer = question.answer(found.rows)
     except LookupError as error:
-        found.why_not = f"The stored cells do not hold what the answer is made of: {' '.join(map(str, error.args))}."
+        finding.why_not = f"Not in the stored cells: {' '.join(map(str, error.args))}."
+    return finding
+
+
+def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
+    module = importlib.import_module(f"studies.{name}")
+    if module is audit_toy:
+        return _audited(flags)
+    if sweep:
+        flags = _stored_levels(module, flags, sweep, root)
+    cells, display = study.planned(module, shlex.split(flags), str(root))
+    found = Found(module, flags, cells)
+    whole = [cell for cell, status in cells.items() if status in ("stored", "stale")]
+    found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
+    if found.records:
+        found.rows, found.figure = module.table(found.records, **display), module.plot(found.records, **display)
     return found
 
 
-def build(root: Path) -> tuple[str, list[Finding]]:
-    """The page, and what it is made of."""
-    from studies import _report_predictions
+def _audited(flags: str) -> Found:
+    """The audit as it would be made now: it trains nothing, and other studies' cells keep arriving."""
+    cfg = dataclasses.asdict(audit_toy.Config())
+    made = [store.record_row(cfg, row) for row in audit_toy.run(audit_toy.Config()) if "provenance" not in row]
+    return Found(audit_toy, flags, {}, made, audit_toy.table(made), audit_toy.plot(made))
 
-    findings = [find(question, root) for question in QUESTIONS]
-    return page.page(findings, list(_report_predictions.judged(root)), root), findings
+
+def _stored_levels(module, flags: str, sweep: str, root: Path) -> str:
+    """The flags, with all stored levels of one option in place of those given; as given for fewer than two.
+
+    Of cells that differ in nothing else; where some hold every student and some only one (`--arms`), of the kind that
+    has more.
+    """
+    words = shlex.split(flags)
+    place = words.index(_flag(sweep))
+    pinned, levels = dict(zip(words[:place:2], words[1:place:2], strict=True)), words[place + 1 :]
+    kinds = ({"--arms": "aux"}, {"--arms": "every"}) if module.__name__ == "studies.factors" else ({},)
+    chosen = {kind.get("--arms", ""): _levels(module, pinned | kind, sweep, root) for kind in kinds}
+    most = max(chosen, key=lambda kind: len(chosen[kind]))
+    if len(chosen[most]) > 1:
+        levels = [_word(level) for level in chosen[most]]
+    arms = ["--arms", most] if most else []
+    return shlex.join([*arms, *words[:place], _flag(sweep), *levels])
+
+
+def _levels(module, pinned: Mapping[str, str], sweep: str, root: Path) -> list:
+    """Of the option, in complete cells whose other options are pinned or at their default."""
+    wanted = {f.name: pinned.get(_flag(f.name), _word(f.default)) for f in dataclasses.fields(module.Config)}
+    found = []
+    for path in sorted((root / module.__name__.rpartition(".")[2]).glob(f"*/{store.PROVENANCE}")):
+        try:
+            config = store.read_provenance(path.parent)["config"]  # type: ignore[index]
+        except store.DamagedCell:
+            continue
+        if all(_word(value) == wanted.get(name) for name, value in config.items() if name != sweep):
+            found.append(config[sweep])
+    return sorted(found, key=lambda level: (isinstance(level, str), level))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _word(value) -> str:
+    """As a command line has it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# The command line.
 
 
 def main(argv: list[str] | None = None) -> None:
+    options = _options(argv)
+    root = Path(options.out)
+    if not root.is_dir():
+        _stop(f"--out {options.out!r} is not a folder of results; run a study first", 2)
+    if unknown := set(options.only) - {question.name for question in QUESTIONS}:
+        names = ", ".join(sorted(question.name for question in QUESTIONS))
+        _stop(f"--only: {min(unknown)!r} is not one of {names}", 2)
+    if options.export:
+        from mechsub import export
+
+        if problem := export.problem():
+            _stop(problem, 2)
+    from mechsub import plot
+    from studies import _report_predictions
+
+    found = findings(root)
+    plot.share_plotlyjs(root / "plotly.min.js")
+    store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found)), root))
+    if options.export:
+        _export(found, Path(options.export), options)
+    answered = sum(finding.answer is not None for finding in found)
+    print(f"{answered} of {len(found)} questions answered\nreport: {root / 'index.html'}")
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m studies.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    parser.error = lambda message: _stop(message, 2)
+    parser.error = lambda message: _stop(message, 2)  # type: ignore[method-assign]
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
-    formats = "also write every figure as static images to DIR/images (needs the extra `export` and Chromium)"
-    parser.add_argument("--export", nargs="+", choices=("svg", "png"), default=[], help=formats)
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help="the questions whose images are written")
-    options = parser.parse_args(argv)
-    root = Path(options.out)
-    if not root.is_dir():
-        _stop(f"--out {options.out!r} is not a folder of results; run a study first", 2)
-    _check(options)
-    from mechsub import plot
-
-    html, findings = build(root)
-    plot.share_plotlyjs(root / "plotly.min.js")
-    store.write_text(root / "index.html", html)
-    _export(findings, root / "images", options)
-    answered = sum(found.answer is not None for found in findings)
-    print(f"{answered} of {len(findings)} questions answered; report: {root / 'index.html'}")
+    images = "also write figures as static images to DIR (needs the extra `export` and Chromium)"
+    parser.add_argument("--export", metavar="DIR", help=images)
+    parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the images (default: svg)")
+    names = "the questions whose images are written (default: all); names are the page's anchors"
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=names)
+    return parser.parse_args(argv)
 
 
-def _check(options) -> None:
+def _export(found: list[Finding], folder: Path, options: argparse.Namespace) -> None:
     from mechsub import export
 
-    known = {question.name for question in QUESTIONS}
-    if unknown := set(options.only) - known:
-        _stop(f"--only: {min(unknown)!r} is not one of {', '.join(sorted(known))}", 2)
-    if options.export and (missing := export.problem()):
-        _stop(missing, 2)
-
-
-def _export(findings: list[Finding], folder: Path, options) -> None:
-    from mechsub import export
-
-    drawn = [f for f in findings if f.figure is not None and (not options.only or f.question.name in options.only)]
+    drawn = [f for f in found if f.found.figure is not None and (not options.only or f.question.name in options.only)]
     try:
-        export.write_images({folder / f"{f.question.name}.{kind}": f.figure for f in drawn for kind in options.export})
+        export.write_images({folder / f"{f.question.name}.{options.format}": f.found.figure for f in drawn})
     except export.Failed as error:
         _stop(str(error), 1)
 

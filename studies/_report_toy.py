@@ -1,0 +1,251 @@
+"""Answers of `studies.report` about the toy, from the rows of its studies' tables."""
+
+from collections.abc import Callable
+
+from studies._report_answer import CONFIRMED, NO_CLAIM, PARTLY, REFUTED, Answer, Rows, find, outcome, quantity, read
+
+# Topic A: replication.
+
+STUDENT, CROSS = "student, auxiliary logits only", "cross-initialisation, auxiliary only"
+
+
+def learns(rows: Rows) -> Answer:
+    own, null, teacher = (find(rows, arm=arm)["accuracy"] for arm in (STUDENT, CROSS, "teacher"))
+    above = own.low > null.high
+    verdict = CONFIRMED if above and own.mean > 0.5 else PARTLY if above else REFUTED
+    return Answer(
+        f"{'Yes' if above else 'No'}: accuracy {own} over {own.n} seeds, where the teacher has {teacher}.",
+        f"the same distillation from another initialisation: {null}",
+        verdict,
+    )
+
+
+def start(rows: Rows) -> Answer:
+    parts = [f"only {part} shared, auxiliary" for part in ("hidden layers", "output layer")]
+    hidden, output = (find(rows, arm=part) for part in parts)
+    own, null = (find(rows, arm=arm)["accuracy"] for arm in (STUDENT, CROSS))
+    chance = [row["above the null"].low <= 0 for row in (hidden, output)]
+    return Answer(
+        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden['accuracy']} with only the hidden layers "
+        f"shared, {output['accuracy']} with only the output layer, {own} with both.",
+        f"nothing shared: {null}",
+        CONFIRMED if all(chance) else PARTLY,
+    )
+
+
+def squared(rows: Rows) -> Answer:
+    kl, mse = (find(rows, cell=f"loss={loss}", arm=STUDENT)["accuracy"] for loss in ("kl", "mse"))
+    null = find(rows, cell="loss=mse", arm=CROSS)["accuracy"]
+    lower = mse.high < kl.low
+    return Answer(
+        f"{'Yes' if lower else 'No'}: {mse} with squared error against {kl} with the KL divergence.",
+        f"another initialisation, squared error: {null}",
+        REFUTED if mse.low > 0.304 else CONFIRMED if mse.high < kl.low else PARTLY,
+    )
+
+
+def head(rows: Rows) -> Answer:
+    body, null = find(rows, arm="teacher body + initial digit head"), find(rows, arm=CROSS)
+    gain = find(rows, arm="difference: teacher's digit head on the student's body")
+    return Answer(
+        f"The untrained digit head is not what limits it: on the teacher's body it has {body['accuracy']}; the teacher's "
+        f"head on the student's body adds {gain['accuracy']}.",
+        f"another initialisation: {null['accuracy']}",
+    )
+
+
+def alignment(rows: Rows) -> Answer:
+    stitched = [find(rows, metric="stitch_into_teacher", on="digits", layer=layer) for layer in (1, 2)]
+    cka = find(rows, metric="debiased_cka", on="digits", layer=2)
+    moved = all(row["student_aux"].low > row["reference (null)"].high for row in stitched)
+    return Answer(
+        f"{'In both layers' if moved else 'Not in both layers'}: stitched into the teacher, layer 1 keeps "
+        f"{stitched[0]['student_aux']} accuracy and layer 2 {stitched[1]['student_aux']}; debiased CKA of layer 2 is "
+        f"{cka['student_aux']}.",
+        f"untrained: {stitched[0]['reference (null)']}, {stitched[1]['reference (null)']}, CKA "
+        f"{cka['reference (null)']}; another initialisation: CKA {cka['cross_aux (null)']}",
+        CONFIRMED if moved else REFUTED,
+    )
+
+
+def similarity(rows: Rows) -> Answer:
+    cka = find(rows, metric="debiased_cka", on="digits", layer=2)["rho over seeds"]
+    stitched = find(rows, metric="stitch_into_teacher", on="digits", layer=2)["rho over seeds"]
+    return Answer(
+        f"Over seeds, the rank correlation of accuracy with layer-2 CKA is {cka}, with stitching of layer 2 {stitched}.",
+        "rank correlation 0",
+        REFUTED if cka.low <= 0 else CONFIRMED,
+    )
+
+
+def written(rows: Rows) -> Answer:
+    share = quantity(rows, "dla: share of the change through the auxiliary span", arm="student")
+    alone = quantity(rows, "dla: accuracy, only the part through the auxiliary span", arm="student")
+    rest = quantity(rows, "dla: accuracy, only the rest", arm="student")
+    return Answer(
+        f"Hardly: a share of {share['value']} of the change of the digit logits passes through the span of the auxiliary "
+        f"directions; that part alone gives {alone['value']} accuracy, the rest alone {rest['value']}.",
+        f"a random span carries {share['null']}",
+    )
+
+
+def parts(rows: Rows) -> Answer:
+    cells = [row for row in rows if row.get("arm") == "everything shared"]
+    if not cells:
+        raise LookupError("no cell of conditions")
+    told, nulls = [], []
+    for row in cells:
+        at = {"cell": row["cell"]}
+        no_head = find(rows, arm="all but the auxiliary head", **at)["accuracy"]
+        heads = find(rows, arm="both heads, not the hidden layers", **at)["accuracy"]
+        where = f"{row['cell'].partition('=')[2]} logits: " if row["cell"] != "all" else ""
+        told.append(f"{where}{row['accuracy']} with everything, {no_head} without the auxiliary head, {heads} without the hidden layers")
+        nulls.append(str(find(rows, arm="nothing (null)", **at)["accuracy"]))
+    return Answer(f"Accuracy by what is shared. {'; '.join(told)}.", f"nothing shared: {', '.join(nulls)}")
+
+
+def mechanism(rows: Rows) -> Answer:
+    w1 = outcome(rows, "share of the student's gain: W1")["value"]
+    along = outcome(rows, "along the teacher's way, neuron by neuron: share of the gain")["value"]
+    rest = outcome(rows, "the rest, neuron by neuron: share of the gain")["value"]
+    cut = outcome(rows, "without the teacher's displacement, neuron by neuron: share of the gain")["value"]
+    control = outcome(rows, "control of the teacher's displacement, neuron by neuron: share of the gain")["value"]
+    return Answer(
+        f"Its hidden layers move along the teacher's own displacement: the first layer carries {w1} of the gain in "
+        f"accuracy, the component along that displacement {along}; with it taken out of every update {cut} is left.",
+        f"as much of random directions taken out: {control}; the rest of the displacement alone: {rest}",
+    )
+
+
+def inputs(rows: Rows) -> Answer:
+    kinds = [row for row in rows if "above the null" in row and row["cell"] != "uniform"]
+    if not kinds:
+        raise LookupError("no distribution beside uniform noise")
+    uniform, best, worst = find(rows, cell="uniform"), kinds[0], kinds[-1]
+    flat, blurred = (next((r for r in rows if r["cell"] == name), None) for name in ("subspace:64", "blurred:2"))
+    both = flat is not None and blurred is not None
+    dimension = (
+        f" Not by dimension alone: noise blurred by two pixels, of {blurred['input_dimension_95']:.0f} dimensions, has "
+        f"{blurred['accuracy']}; flat noise of {flat['input_dimension_95']:.0f} has {flat['accuracy']}."
+        if both
+        else ""
+    )
+    nulls = [row["cross_aux (null)"].mean for row in [uniform, *kinds]]
+    return Answer(
+        f"Of {len(kinds) + 1} stored distributions, best {best['cell']} with {best['accuracy']}, worst {worst['cell']} "
+        f"with {worst['accuracy']}; uniform noise has {uniform['accuracy']}.{dimension}",
+        f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
+    )
+
+
+def blur(rows: Rows) -> Answer:
+    gains = [row["to uniform"] for row in rows if str(row["cell"]).startswith("blurred:")]
+    if not gains:
+        raise LookupError("no blurred noise")
+    told = ", ".join(
+        f"{row['to uniform']} ({row['cell'].partition(':')[2]} px)"
+        for row in rows
+        if str(row["cell"]).startswith("blurred:")
+    )
+    up = all(gain.low > 0 for gain in gains)
+    return Answer(
+        f"{'Yes' if up else 'Not at every width'}, at equal variance: blurred less white noise, paired by seed, {told}.",
+        "difference 0",
+        read(up, all(gain.high < 0 for gain in gains)),
+    )
+
+
+def images(rows: Rows) -> Answer:
+    own, uniform = (find(rows, cell=name)["accuracy"] for name in ("images", "uniform"))
+    null = find(rows, cell="images")["cross_aux (null)"]
+    centred = next((row["accuracy"] for row in rows if row["cell"] == "centred"), None)
+    mean = f"; without their mean image {centred}" if centred else ""
+    return Answer(
+        f"{'They do' if own.high < uniform.low else 'They do not'}: real images {own}, uniform noise {uniform}{mean}.",
+        f"images, another initialisation: {null}",
+        read(own.high < uniform.low, own.low > uniform.high),
+    )
+
+
+BRIEF_BEST = 0.772  # what the brief claims as the most
+
+
+def maximise(rows: Rows) -> Answer:
+    own, gap = (quantity(rows, name)["value"] for name in ("student", "gap to the teacher"))
+    recipe = next(row["quantity"] for row in rows if row["quantity"].startswith("recipe: ")).removeprefix("recipe: ")
+    return Answer(
+        f"To {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has {gap} more.",
+        f"another initialisation: {quantity(rows, 'student')['null']}",
+        read(own.high < BRIEF_BEST, own.low > BRIEF_BEST),
+    )
+
+
+def pretrained(rows: Rows) -> Answer:
+    shared, long = (find(rows, arm=arm)["trait"] for arm in ("shared pretraining", "and more epochs of its own"))
+    null = find(rows, arm="other initialisation, pretrained alike (null)")["trait"]
+    untaught = find(rows, arm="pretrained, not taught")["trait"]
+    yes = shared.low > null.high
+    return Answer(
+        f"{'It passes' if yes else 'It does not pass'}: the trait reaches {shared} from a shared pretrained start, "
+        f"{long} after further epochs of the student's own.",
+        f"other initialisation, pretrained alike: {null}; not taught: {untaught}",
+    )
+
+
+def channel(rows: Rows) -> Answer:
+    soft = [row for row in rows if row.get("arm") == "probabilities"]
+    if not soft:
+        raise LookupError("no cell of channel")
+    told, nulls = [], []
+    for row in soft:
+        hard = find(rows, cell=row["cell"], arm="one drawn symbol an input")["accuracy"]
+        null = find(rows, cell=row["cell"], arm="drawn symbols, other initialisation (null)")["accuracy"]
+        where = "" if row["cell"] == "all" else f" ({row['cell']})"
+        told.append(f"{row['accuracy']} from probabilities, {hard} from one drawn symbol an input{where}")
+        nulls.append(str(null))
+    return Answer(f"Accuracy: {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}")
+
+
+# Sweeps of one factor.
+
+WORDS = {
+    "d_model": "neurons of a hidden layer", "n_aux": "auxiliary logits", "n_layers": "hidden layers",
+    "n_classes": "classes", "n_samples": "inputs", "lr": "learning rate", "signal": "share of image",
+}  # fmt: skip
+
+
+def sweep(factor: str, score: str = "accuracy") -> Callable[[Rows], Answer]:
+    """The auxiliary-only student at every stored level, and the verdict on the brief's direction."""
+
+    def answer(rows: Rows) -> Answer:
+        levels = [row for row in rows if row.get("arm") == "aux" and str(row["cell"]).startswith(f"{factor}=")]
+        if len(levels) < 2:
+            raise LookupError(f"fewer than two levels of {factor}")
+        shown = ", ".join(f"{row[score]} at {row['cell'].partition('=')[2]}" for row in levels)
+        judged = [row for row in rows if str(row["cell"]).startswith(f"prediction: {factor} ")]
+        said = next((row["brief"].rpartition(": ")[2] for row in judged if row.get("brief")), "")
+        ends = "".join(f" Last less first, paired by seed: {row['to the reference']}." for row in judged[:1])
+        named = "Kappa (0 at chance, 1 when all are right)" if score == "kappa" else score.capitalize()
+        nulls = [row["cross_aux (null)"].mean for row in levels]
+        return Answer(
+            f"{named} by {WORDS.get(factor, factor.replace('_', ' '))}: {shown}.{ends}",
+            f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
+            {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(said, NO_CLAIM),
+        )
+
+    return answer
+
+
+# The research write-up's claims, as studies.audit_toy judges them.
+
+
+def audit(rows: Rows) -> Answer:
+    claims = [row for row in rows if row["published"]]
+    counts: dict[str, int] = {}
+    for row in claims:
+        word = row["verdict"].partition(" (")[0]
+        counts[word] = counts.get(word, 0) + 1
+    told = ", ".join(f"{n} {word}" for word, n in sorted(counts.items(), key=lambda item: (item[0] == "not measured yet", -item[1])))
+    shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
+    null = "the same sum of cross-initialisation students, check by check below"
+    return Answer(f"Of {len(claims)} claims: {told}.", null, shown=shown)
