@@ -37,6 +37,7 @@ _ARMS = {
     "output_shared_only": ("#664383", "#957FB1"),
 }
 ARM_COLORS = {arm: light for arm, (light, _) in _ARMS.items()}
+DARK_ARM_COLORS = {arm: dark for arm, (_, dark) in _ARMS.items()}
 GREY = "#9A9A9A"
 COLUMNS = 3  # panels side by side; more go below
 CAPTION_WIDTH = 110  # characters a line, at slide size
