@@ -6,10 +6,13 @@ PIP    := $(VENV)/bin/python -m pip install --quiet --no-compile
 RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: run test test-all test-lowest lint docs bench clean
+.PHONY: run report test test-all test-lowest lint docs bench clean
 
 run: $(RUN)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 	$(VENV)/bin/python -m studies.hidden_alignment $(ARGS)
+
+report: $(RUN)  ## every question, answered from the stored cells: artifacts/index.html
+	$(VENV)/bin/python -m studies.report $(ARGS)
 
 test: $(DEV)  ## the default tests
 	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)

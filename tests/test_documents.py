@@ -50,7 +50,8 @@ def commands(page):
 
 
 COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
-STUDIES = [command for command in COMMANDS if command.startswith("python -m studies.")]
+REPORTS = [command for command in COMMANDS if command.startswith("python -m studies.report")]
+STUDIES = [command for command in COMMANDS if command.startswith("python -m studies.") and command not in REPORTS]
 
 
 def run_module(argv, monkeypatch, capsys):
@@ -98,6 +99,28 @@ def test_studies_know_their_flags_and_what_is_stored(command, monkeypatch, capsy
     assert set(statuses) <= {"stored", "missing"} and statuses
     if not any(words in command for words in ONLY_DRY):
         assert set(statuses) == {"stored"}
+
+
+def test_the_report_knows_its_options_and_the_figures_are_there():
+    from studies import report
+
+    assert len(REPORTS) == 2
+    for command in REPORTS:
+        options = report._options(shlex.split(command)[3:])
+        assert set(options.only) <= {question.name for question in report.QUESTIONS}
+        assert all((ROOT / options.export / f"{name}.{options.format}").is_file() for name in options.only)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", REPORTS)
+def test_reports_are_built_from_stored_cells(command, store):
+    if "--export" in command:
+        from mechsub import export
+
+        if problem := export.problem():
+            pytest.skip(problem)
+    told = run_in(store, command)
+    assert "questions answered" in told and (store / "artifacts/index.html").stat().st_size > 100_000
 
 
 @pytest.mark.slow

@@ -1,0 +1,159 @@
+"""The report: answers follow the stored cells; in a real Chromium it is drawn, whole, offline, on every width and scheme."""
+
+import html
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import chromium
+from mechsub import store
+from studies import _report_page, _report_predictions, report
+from studies._report_questions import QUESTIONS
+
+ROOT = Path(__file__).parent.parent
+CELLS = (
+    "subliminal_accuracy/default", "factors/arms=aux", "factors/n_aux=2__arms=aux", "factors/n_aux=100__arms=aux",
+    "factors/lr=0.001__arms=aux", "factors/lr=0.003__arms=aux", "factors/signal=0.5__arms=aux", "digits/default",
+)  # fmt: skip
+DRAWN = "document.documentElement.dataset.drawn === 'all'"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Some cells of the repository: one made by other code, one damaged."""
+    folder = tmp_path_factory.mktemp("report") / "artifacts"
+    for cell in CELLS:
+        shutil.copytree(ROOT / "artifacts" / cell, folder / cell)
+    stale = folder / "factors/n_aux=2__arms=aux/provenance.json"
+    stale.write_bytes(store._sealed({**store.read_provenance(stale.parent), "fingerprint": "0" * 64}))
+    (folder / "factors/lr=0.003__arms=aux/records.jsonl").write_text("{}\n")
+    report.main(["--out", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(root):
+    return {finding.question.name: finding for finding in report.findings(root)}
+
+
+def test_every_question_has_one_anchor_and_its_study(found):
+    assert len(found) == len(QUESTIONS) == len({question.name for question in QUESTIONS})
+    topics = " ".join(question.topic for question in QUESTIONS)
+    assert all(f"Topic A, step {i}" in topics for i in (1, 2, 3)) and "Bonus" in topics
+    assert all(f"step {i}" in topics.split("Topic B", 1)[1] for i in (2, 3, 4, 5))
+
+
+def test_an_answer_holds_the_numbers_of_its_cell(found):
+    row = next(row for row in found["learns"].found.rows if row["arm"] == "student, auxiliary logits only")
+    assert str(row["accuracy"]) in found["learns"].answer.sentence and found["learns"].verdict == "confirmed"
+    assert found["learns"].found is found["start"].found
+
+
+def test_a_sweep_has_the_levels_that_are_stored(found):
+    assert found["auxiliary-logits"].command == "python -m studies.factors --arms aux --n-aux 2 3 100"
+    assert " at 100." in found["auxiliary-logits"].answer.sentence and found["auxiliary-logits"].verdict == "confirmed"
+    assert "--signal-moments matched --signal" in found["signal-matched"].command
+    assert found["signal-matched"].answer is None
+
+
+def test_stale_cells_are_used_and_said_damaged_ones_are_said(root, found):
+    assert list(found["auxiliary-logits"].found.cells.values()) == ["stale", "stored", "stored"]
+    assert found["lr"].found.cells[root / "factors/lr=0.003__arms=aux"] == "damaged"
+    page = (root / "index.html").read_text()
+    assert page.count("Stale, made by other code") == 1 and page.count("Damaged, so not shown") == 1
+
+
+def test_what_is_not_stored_is_not_answered(found):
+    assert found["pairs"].answer is None and found["pairs"].verdict == report.OPEN
+    assert found["fashion"].why_not and found["squared-error"].why_not
+
+
+def test_the_write_ups_claims_are_judged_anew(found):
+    verdicts = [row["verdict"] for row in found["write-up"].answer.shown]
+    assert "refuted" in verdicts and "not measured yet" in verdicts
+
+
+def test_every_prediction_has_its_row(found):
+    told = list(_report_predictions.judged(list(found.values())))
+    wanted = len(re.findall(r"^\[\[", (ROOT / "studies/predictions.toml").read_text(), re.M))
+    assert len({(row["study"], row["of"], row["predicted"], row["why"]) for row in told}) == wanted
+    row = next(row for row in told if row["of"] == "n_aux")
+    assert (row["predicted"], row["verdict"]) == ("increases", "hit")
+
+
+def test_the_page_is_the_same_again_and_text_is_escaped(root, found):
+    findings = list(found.values())
+    assert _report_page.page(findings, [], root) == _report_page.page(findings, [], root)
+    assert html.escape("<b>") in _report_page._e("<b>")
+
+
+def test_bad_options_are_one_line(capsys, tmp_path):
+    for argv in (["--out", str(tmp_path / "none")], ["--out", str(tmp_path), "--only", "nothing"]):
+        with pytest.raises(SystemExit) as stop:
+            report.main(argv)
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def page(root):
+    with chromium.page() as opened:
+        yield opened
+
+
+def browser(test):
+    return pytest.mark.browser(pytest.mark.skipif(bool(chromium.why_not()), reason=chromium.why_not())(test))
+
+
+@browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_is_drawn_without_an_error_a_request_or_an_overflow(root, page, width, dark):
+    page.open(root / "index.html", width=width, dark=dark, until=DRAWN)
+    assert [e for e in page.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")] == []
+    assert not [e for e in page.events if e["method"] == "Runtime.consoleAPICalled"]
+    asked = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
+    assert {urlsplit(url).scheme for url in asked} <= {"file", "data"}
+    names = {Path(unquote(urlsplit(url).path)).name for url in asked if url.startswith("file:")}
+    assert names == {"index.html", "plotly.min.js"}
+    figures = page.value("document.querySelectorAll('.plot').length")
+    assert figures >= 4
+    assert page.value("[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg .trace'))")
+    assert page.value("document.documentElement.scrollWidth <= innerWidth")
+    paper = page.value("getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor")
+    assert paper == ("rgb(32, 34, 38)" if dark else "rgb(255, 255, 255)")
+
+
+@browser
+def test_every_link_leads_somewhere(root, page):
+    page.open(root / "index.html", until=DRAWN)
+    for link in page.value("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"):
+        path, _, anchor = link.partition("#")
+        assert (root / unquote(path)).exists() if path else page.value(f"!!document.getElementById({anchor!r})"), link
+
+
+@browser
+def test_figures_have_alternative_text_and_the_keyboard_reaches_all(root, page):
+    page.open(root / "index.html", until=DRAWN)
+    texts = page.value("[...document.querySelectorAll('.plot')].map(p => p.getAttribute('aria-label'))")
+    assert all(len(text) > 60 for text in texts)
+    page.press("Tab")
+    assert page.value("document.activeElement.className") == "skip"
+    page.value("document.querySelector('details summary').focus()")
+    page.press("Enter")
+    assert page.value("document.querySelector('details').open")
+
+
+@browser
+def test_it_prints_in_light_colours(root, page):
+    page.open(root / "index.html", dark=True, until=DRAWN)
+    page.value("dispatchEvent(new Event('beforeprint'))")
+    paper = page.value("getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    assert len(page.call("Page.printToPDF")["data"]) > 50_000
