@@ -71,7 +71,7 @@ def _run(folder: str, timeout: float) -> None:
     try:
         said, _ = worker.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise Failed(f"the browser gave no image within {timeout:g} seconds; is it hanging? nothing was written") from None
+        raise Failed(f"the browser gave no image within {timeout:g} seconds; nothing was written") from None
     finally:
         _end(worker)
     if worker.returncode:

@@ -20,7 +20,7 @@ from mechsub import store
 
 # Okabe and Ito, for lines and bars that are no arms: told apart with all common kinds of colour blindness.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
-# Arm -> colour on white, and on a dark page. Chosen by a search, so that any two of them differ by 8 or more (CIEDE2000)
+# Arm -> colour on white, and on a dark page. Chosen by a search, so that any two differ by 8 or more (CIEDE2000)
 # to normal sight, protanopes, deuteranopes and tritanopes (Machado et al. 2009), and each has a contrast of 3 or more
 # with its background (WCAG 1.4.11): tests/test_colors.py.
 _ARMS = {

@@ -2,12 +2,12 @@
 
 from studies._report_answer import CONFIRMED, PARTLY, REFUTED, Answer, Rows, find, quantity
 
+
 def twice(rows: Rows) -> Answer:
     found = quantity(rows, "animals over 2x both ways, number by probability")
+    often = "No more often" if found["p"] > 0.05 else "More often"
     return Answer(
-        f"No more often than with another animal's number: for a share of {found['value']} of animals both ratios exceed 2."
-        if found["p"] > 0.05
-        else f"For a share of {found['value']} of animals both ratios exceed 2, more than with another animal's number.",
+        f"{often} than with another animal's number: both ratios exceed 2 for a share of {found['value']} of animals.",
         f"{found['null']}; p = {found['p']:.3f}",
         REFUTED if found["p"] > 0.05 else CONFIRMED,
     )
@@ -21,7 +21,7 @@ def picked(rows: Rows) -> Answer:
     values = [row["value"] for row in lists]
     return Answer(
         f"{'Not detectably' if least > 0.05 else 'Yes'}: a listed animal lies above another with probability "
-        f"{min(values):.3f} to {max(values):.3f} over {len(lists)} published lists (smallest p after Holm: {least:.3f}).",
+        f"{min(values):.3f} to {max(values):.3f} over {len(lists)} published lists (least p after Holm: {least:.3f}).",
         "0.500",
         CONFIRMED if least > 0.05 else REFUTED,
     )
@@ -31,8 +31,9 @@ def specific(rows: Rows) -> Answer:
     share = quantity(rows, "share of number to animal: number x animal")["value"]
     animal = quantity(rows, "share of number to animal: animal")["value"]
     again = quantity(rows, "correlation of interactions: number to animal, other wordings")
+    yes = "Yes, but little" if share < 0.1 else "Yes"
     return Answer(
-        f"{'Yes, but little' if again['value'].low > 0 and share < 0.1 else 'Yes' if again['value'].low > 0 else 'No'}: "
+        f"{yes if again['value'].low > 0 else 'No'}: "
         f"number to animal, {share:.3f} of the variance of the log ratio is specific to both ({animal:.3f} is the "
         f"animal's alone); other wordings bring it back with correlation {again['value']}.",
         again["null"],
@@ -53,7 +54,7 @@ def directions(rows: Rows) -> Answer:
 def special(rows: Rows) -> Answer:
     number, word = (quantity(rows, "agreement of the directions", partners=p) for p in ("numbers", "matched words"))
     return Answer(
-        f"{'No' if word['value'].low > number['value'].high else 'Not shown'}: the directions of words of the same norm "
+        f"{'No' if word['value'].low > number['value'].high else 'Not shown'}: the directions of words of equal norm "
         f"and frequency agree by {word['value']}, those of numbers by {number['value']}.",
         f"shuffled within equal length: {word['shuffled']} and {number['shuffled']}",
     )
@@ -79,8 +80,8 @@ def cosine(rows: Rows) -> Answer:
     more = f"; best of the metrics is {best[0]['metric']} with {best[0][RATIO]}" if best else ""
     found = cosine[RATIO]
     return Answer(
-        f"A little: Eq 1's cosine reaches {found} of the correlation that other wordings of the prompt reach, number to "
-        f"animal{more}.",
+        f"A little: Eq 1's cosine reaches {found} of the correlation that other wordings of the prompt reach, number "
+        f"to animal{more}.",
         f"the cosine of other animals, subtracted; its own correlation is {cosine['other animals']:.3f}",
         PARTLY if found.low > 0 else REFUTED,
     )
@@ -105,13 +106,14 @@ def rides(rows: Rows) -> Answer:
 def layer(rows: Rows) -> Answer:
     last, name = max(row["layer"] for row in rows), "r, other wordings"
     p = "p, numbers shuffled (Holm)"
-    first = next((row for row in rows if all(r[p] < 0.05 and r[name].low > 0 for r in rows if r["layer"] >= row["layer"])), None)
+    failing = max((row["layer"] for row in rows if row[p] >= 0.05 or row[name].low <= 0), default=0)
+    first = next((row for row in rows if row["layer"] == failing + 1), None)
     at = {row["layer"]: row[name] for row in rows}
     if first is None:
         raise LookupError("no block from which on all agree")
     return Answer(
-        f"From block {first['layer']} of {last} on, every block's logit lens agrees with the final interaction of other "
-        f"wordings: by {first[name]} there, by {at[last]} after the last.",
+        f"From block {first['layer']} of {last} on, every block's logit lens agrees with the final interaction of "
+        f"other wordings: by {first[name]} there, by {at[last]} after the last.",
         f"numbers shuffled within equal length: 97.5% below {first['shuffled numbers, 97.5%']:.3f}",
     )
 

@@ -35,7 +35,8 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
 <h1>Subliminal learning and token entanglement: what the stored cells say</h1>
 <p>{_counted(findings)} Sentences and verdicts are made from the stored cells by
 <code>python -m studies.report</code>; nobody typed a number. Brackets are 95% intervals. The null is what the number
-would be without the effect. A verdict is on the published claim, in this set-up; a question without a claim has none.</p>
+would be without the effect. A verdict is on the published claim, in this set-up; where nothing
+was claimed there is none.</p>
 </header>
 <nav aria-label="Questions">{"".join(_contents(topic, group) for topic, group in grouped.items())}</nav>
 <main id="answers">{sections}
@@ -189,7 +190,7 @@ def _predictions(rows: list[Mapping]) -> str:
     misses = [row for row in rows if row["verdict"] == "miss"]
     told = [{key: value for key, value in row.items() if key != "why"} for row in rows]
     return (
-        f"<p>Written before the sweeps were run (<code>studies/predictions.toml</code>, which states the rules): {said}. "
+        f"<p>Written before the sweeps were run (<code>studies/predictions.toml</code> states the rules): {said}. "
         f"Missed were:</p>{_table(misses, 'Missed predictions', '')}"
         f"<details><summary>All {len(rows)} predictions</summary>{_table(told, 'Predictions')}</details>"
     )
@@ -221,7 +222,7 @@ def _told(cell: Path) -> dict:
         "commit": f"{git.get('commit', 'none')}{', changed since' if git.get('dirty') else ''}",
         "seconds": made.get("seconds", ""),
         "versions": ", ".join(f"{key} {value}" for key, value in made.get("versions", {}).items()),
-        "machine": f"{made.get('device', '')}, {made.get('threads', '')} threads, {made.get('cpu', {}).get('model', '')}",
+        "machine": f"{made.get('device')}, {made.get('threads')} threads, {(made.get('cpu') or {}).get('model')}",
         "unit": made.get("unit", ""),
         "null": made.get("null", ""),
         "records": f"{made['records']['rows']} rows, sha256 {made['records']['sha256'][:16]}",

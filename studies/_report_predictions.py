@@ -1,4 +1,4 @@
-"""Every entry of predictions.toml with what the stored cells say of it, one row for each: hit, miss, open, not measured.
+"""Every entry of predictions.toml with what the stored cells say of it: hit, miss, open, or not measured yet.
 
 The verdicts are those of the studies' own tables and rules; cells are those that the report's questions found.
 """

@@ -56,7 +56,8 @@ _REPLICATION = (
         "--n-aux 3 100 250", toy.parts, sweep="n_aux",
     ),
     Question(
-        A1, "write-up", "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun", toy.audit,
+        A1, "write-up", "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun",
+        toy.audit,
     ),
 )  # fmt: skip
 
@@ -171,7 +172,7 @@ _MECHANISM = (
 _PAIRS = (
     Question(
         B2, "pairs", "Does a loved animal raise its number, and that number the animal?", "token_entanglement", "",
-        language.twice, claim=f"Entangled pairs raise each other ({ZUR}); 28 of 49 animals over 2x both ways (write-up).",
+        language.twice, claim=f"Pairs raise each other ({ZUR}); 28 of 49 animals over 2x both ways (write-up).",
     ),
     Question(
         B2, "lists", "Were the published animals picked for their effect?", "token_entanglement", "", language.picked,

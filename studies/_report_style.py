@@ -17,7 +17,8 @@ a { color: var(--link); } p { margin: .6rem 0; }
 .skip { position: absolute; left: -99rem; } .skip:focus { position: static; }
 .soft, figcaption, dt { color: var(--soft); } .small { font-size: .92rem; }
 nav h2 { font-size: 1.05rem; margin: 1.6rem 0 .3rem; } nav ul { list-style: none; margin: 0; padding: 0; }
-nav li { display: flex; gap: 1rem; justify-content: space-between; padding: .28rem 0; border-top: 1px solid var(--line); }
+nav li { display: flex; gap: 1rem; justify-content: space-between; padding: .28rem 0;
+  border-top: 1px solid var(--line); }
 nav a { color: inherit; text-decoration: none; } nav a:hover { text-decoration: underline; }
 article { border: 1px solid var(--line); border-radius: .75rem; padding: 1.25rem 1.5rem; margin: 0 0 1.5rem;
   background: var(--card); }
@@ -29,12 +30,14 @@ article { border: 1px solid var(--line); border-radius: .75rem; padding: 1.25rem
 figure { margin: 1.25rem 0; } figcaption { font-size: .92rem; margin-top: .4rem; } .scroll { overflow-x: auto; }
 .plot p { padding: 1rem; margin: 0; color: var(--soft); }
 code { font: .88rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
-pre { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; white-space: pre-wrap; margin: .9rem 0; }
+pre { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; white-space: pre-wrap;
+  margin: .9rem 0; }
 summary { cursor: pointer; padding: .3rem 0; color: var(--soft); }
 table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; } th { font-weight: 600; }
 th, td { text-align: left; vertical-align: top; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); }
 .numbers td { white-space: nowrap; font-variant-numeric: tabular-nums; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1rem; margin: .5rem 0; font-size: .92rem; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1rem; margin: .5rem 0;
+  font-size: .92rem; }
 dd { margin: 0; overflow-wrap: anywhere; } ul { padding-left: 1.2rem; } .waiting li { margin: .5rem 0; }
 @media (max-width: 40rem) { article { padding: 1rem; } h1 { font-size: 1.6rem; } body { padding: 1rem .75rem 4rem; }
   dl { grid-template-columns: minmax(0, 1fr); } dt { margin-top: .4rem; } }

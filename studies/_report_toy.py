@@ -26,8 +26,8 @@ def start(rows: Rows) -> Answer:
     own, null = (find(rows, arm=arm)["accuracy"] for arm in (STUDENT, CROSS))
     chance = [row["above the null"].low <= 0 for row in (hidden, output)]
     return Answer(
-        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden['accuracy']} with only the hidden layers "
-        f"shared, {output['accuracy']} with only the output layer, {own} with both.",
+        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden['accuracy']} with only the hidden "
+        f"layers shared, {output['accuracy']} with only the output layer, {own} with both.",
         f"nothing shared: {null}",
         CONFIRMED if all(chance) else PARTLY,
     )
@@ -48,8 +48,8 @@ def head(rows: Rows) -> Answer:
     body, null = find(rows, arm="teacher body + initial digit head"), find(rows, arm=CROSS)
     gain = find(rows, arm="difference: teacher's digit head on the student's body")
     return Answer(
-        f"The untrained digit head is not what limits it: on the teacher's body it has {body['accuracy']}; the teacher's "
-        f"head on the student's body adds {gain['accuracy']}.",
+        f"The untrained digit head is not what limits it: on the teacher's body it has {body['accuracy']}; the "
+        f"teacher's head on the student's body adds {gain['accuracy']}.",
         f"another initialisation: {null['accuracy']}",
     )
 
@@ -72,7 +72,7 @@ def similarity(rows: Rows) -> Answer:
     cka = find(rows, metric="debiased_cka", on="digits", layer=2)["rho over seeds"]
     stitched = find(rows, metric="stitch_into_teacher", on="digits", layer=2)["rho over seeds"]
     return Answer(
-        f"Over seeds, the rank correlation of accuracy with layer-2 CKA is {cka}, with stitching of layer 2 {stitched}.",
+        f"Over seeds, accuracy goes with layer-2 CKA by a rank correlation of {cka}, with stitching by {stitched}.",
         "rank correlation 0",
         REFUTED if cka.low <= 0 else CONFIRMED,
     )
@@ -83,8 +83,8 @@ def written(rows: Rows) -> Answer:
     alone = quantity(rows, "dla: accuracy, only the part through the auxiliary span", arm="student")
     rest = quantity(rows, "dla: accuracy, only the rest", arm="student")
     return Answer(
-        f"Hardly: a share of {share['value']} of the change of the digit logits passes through the span of the auxiliary "
-        f"directions; that part alone gives {alone['value']} accuracy, the rest alone {rest['value']}.",
+        f"Hardly: a share of {share['value']} of the change of the digit logits passes through the span of the "
+        f"auxiliary directions; that part alone gives {alone['value']} accuracy, the rest alone {rest['value']}.",
         f"a random span carries {share['null']}",
     )
 
@@ -99,7 +99,8 @@ def parts(rows: Rows) -> Answer:
         no_head = find(rows, arm="all but the auxiliary head", **at)["accuracy"]
         heads = find(rows, arm="both heads, not the hidden layers", **at)["accuracy"]
         where = f"{row['cell'].partition('=')[2]} logits: " if row["cell"] != "all" else ""
-        told.append(f"{where}{row['accuracy']} with everything, {no_head} without the auxiliary head, {heads} without the hidden layers")
+        without = f"{no_head} without the auxiliary head, {heads} without the hidden layers"
+        told.append(f"{where}{row['accuracy']} with everything, {without}")
         nulls.append(str(find(rows, arm="nothing (null)", **at)["accuracy"]))
     return Answer(f"Accuracy by what is shared. {'; '.join(told)}.", f"nothing shared: {', '.join(nulls)}")
 
@@ -149,7 +150,8 @@ def blur(rows: Rows) -> Answer:
     )
     up = all(gain.low > 0 for gain in gains)
     return Answer(
-        f"{'Yes' if up else 'Not at every width'}, at equal variance: blurred less white noise, paired by seed, {told}.",
+        f"{'Yes' if up else 'Not at every width'}, at equal variance: blurred less white noise, paired by seed, "
+        f"{told}.",
         "difference 0",
         read(up, all(gain.high < 0 for gain in gains)),
     )
@@ -245,7 +247,8 @@ def audit(rows: Rows) -> Answer:
     for row in claims:
         word = row["verdict"].partition(" (")[0]
         counts[word] = counts.get(word, 0) + 1
-    told = ", ".join(f"{n} {word}" for word, n in sorted(counts.items(), key=lambda item: (item[0] == "not measured yet", -item[1])))
+    order = ("confirmed", "partly", "refuted", "open", "not measured yet")
+    told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
     shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
     null = "the same sum of cross-initialisation students, check by check below"
     return Answer(f"Of {len(claims)} claims: {told}.", null, shown=shown)

@@ -1,6 +1,6 @@
 """Arm colours are told apart by everyone, on white and on a dark page.
 
-Criterion: any two arms differ by 8 or more (CIEDE2000) to normal sight and in the simulations of protanopia, deuteranopia
+Criterion: any two arms differ by 8 or more (CIEDE2000) to normal sight and in simulations of protanopia, deuteranopia
 and tritanopia of Machado et al. 2009 (severity 1); every arm has a contrast of 3 or more with its page (WCAG 1.4.11).
 """
 
@@ -17,7 +17,9 @@ SIGHTS = {
     "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
-XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 PAGES = {"light": (plot.ARM_COLORS, "#FFFFFF"), "dark": (plot.DARK_ARM_COLORS, plot.DARK_PAGE)}
 
 
@@ -40,11 +42,11 @@ def ciede2000(one, other):
     h1, h2 = (np.degrees(np.arctan2(b, stretch * a)) % 360 for a, b in ((a1, b1), (a2, b2)))
     turn = (h2 - h1 + 180) % 360 - 180 if c1 * c2 else 0.0
     hue = (h1 + turn / 2) % 360 if c1 * c2 else h1 + h2
-    l, c = (l1 + l2) / 2, (c1 + c2) / 2
+    light, c = (l1 + l2) / 2, (c1 + c2) / 2
     t = 1 + sum(w * np.cos(np.radians(k * hue + at)) for w, k, at in (
         (-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.20, 4, -63),
     ))  # fmt: skip
-    sl, sc, sh = 1 + 0.015 * (l - 50) ** 2 / np.sqrt(20 + (l - 50) ** 2), 1 + 0.045 * c, 1 + 0.015 * c * t
+    sl, sc, sh = 1 + 0.015 * (light - 50) ** 2 / np.sqrt(20 + (light - 50) ** 2), 1 + 0.045 * c, 1 + 0.015 * c * t
     rt = -2 * np.sqrt(c**7 / (c**7 + 25**7)) * np.sin(np.radians(60 * np.exp(-(((hue - 275) / 25) ** 2))))
     dl, dc, dh = (l2 - l1) / sl, (c2 - c1) / sc, 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2)) / sh
     return np.sqrt(dl**2 + dc**2 + dh**2 + rt * dc * dh)

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
+import chromium
 import plotly.graph_objects as go
 import pytest
 
-import chromium
 from mechsub import export
 
 FIGURE = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="a line")).update_layout(height=300, title="A title")

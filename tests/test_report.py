@@ -1,4 +1,4 @@
-"""The report: answers follow the stored cells; in a real Chromium it is drawn, whole, offline, on every width and scheme."""
+"""The report: answers follow the stored cells; in a real Chromium it is whole, offline, at every width and scheme."""
 
 import html
 import re
@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import chromium
 import pytest
 
-import chromium
 from mechsub import store
 from studies import _report_page, _report_predictions, report
 from studies._report_questions import QUESTIONS
