@@ -191,7 +191,7 @@ def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, sp
     rows = -(-len(panels) // 2)
     figure = make_subplots(
         rows=rows,
-        cols=2,
+        cols=min(2, len(panels)),
         subplot_titles=[plain(t) for t in titles],
         vertical_spacing=0.3 / rows,
         horizontal_spacing=spacing,

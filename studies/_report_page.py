@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mechsub import plot, store, study
+from studies._report_answer import NO_CLAIM
 from studies._report_style import SCRIPT, STYLE
 
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
@@ -59,6 +60,8 @@ def _e(value) -> str:
 
 
 def _badge(verdict: str) -> str:
+    if verdict == NO_CLAIM:
+        return ""
     return f'<span class="verdict {CLASSES.get(verdict, "open")}">{_e(verdict)}</span>'
 
 

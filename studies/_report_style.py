@@ -49,21 +49,26 @@ dd { margin: 0; overflow-wrap: anywhere; } ul { padding-left: 1.2rem; } .waiting
 SCRIPT = """
 "use strict";
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const wrapped = (text) => String(text).replace(/(.{10,17}?) /g, "$1<br>");
+const wrapped = (text, most) => String(text).replace(new RegExp("(.{10," + most + "}?) ", "g"), "$1<br>");
+function titled(layout) {
+  for (const axis of Object.keys(layout).filter((key) => key.startsWith("xaxis")).map((key) => layout[key]))
+    if (axis.title && axis.domain && axis.domain[1] - axis.domain[0] < 0.6) axis.title.text = wrapped(axis.title.text, 24);
+}
 function narrowed(layout) {
   layout.font = Object.assign({}, layout.font, {size: 12});
   layout.margin = Object.assign({}, layout.margin, {l: 40, r: 12});
   layout.legend = {orientation: "h", y: -0.2, yanchor: "top"};
   for (const key of Object.keys(layout).filter((key) => key.startsWith("yaxis")))
-    if (layout[key].ticktext) layout[key].ticktext = layout[key].ticktext.map(wrapped);
+    if (layout[key].ticktext) layout[key].ticktext = layout[key].ticktext.map((text) => wrapped(text, 17));
 }
 function draw(place, isDark) {
   let text = place.nextElementSibling.textContent;
   if (isDark) text = text.replace(PATTERN, (found) => DARK[found]);
   const figure = JSON.parse(text);
+  titled(figure.layout);
   if (place.clientWidth < 600) narrowed(figure.layout);
   if (!place.classList.contains("js-plotly-plot")) place.replaceChildren();
-  return Plotly.react(place, figure.data, figure.layout, {displaylogo: false, responsive: true});
+  return Plotly.react(place, figure.data, figure.layout, {displayModeBar: false, responsive: true});
 }
 const places = () => document.querySelectorAll(".plot");
 async function drawAll() {
