@@ -52,7 +52,8 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const wrapped = (text, most) => String(text).replace(new RegExp("(.{10," + most + "}?) ", "g"), "$1<br>");
 function titled(layout) {
   for (const axis of Object.keys(layout).filter((key) => key.startsWith("xaxis")).map((key) => layout[key]))
-    if (axis.title && axis.domain && axis.domain[1] - axis.domain[0] < 0.6) axis.title.text = wrapped(axis.title.text, 24);
+    if (axis.title && axis.domain && axis.domain[1] - axis.domain[0] < 0.6)
+      axis.title.text = wrapped(axis.title.text, 24);
 }
 function narrowed(layout) {
   layout.font = Object.assign({}, layout.font, {size: 12});

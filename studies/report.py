@@ -9,7 +9,8 @@ To add a question, add a Question to studies/_report_questions.py, and the funct
 raise LookupError where a row is not there: the question is then not answered yet. Cells are found by study and flags,
 as the study's own command finds them; of an option that a question sweeps, all levels that are stored.
 
-    python -m studies.report --export docs/figures --only learns families    # also static images (SVG) of these
+    python -m studies.report
+    python -m studies.report --export docs/figures --only learns families    # static images instead of the page
 """
 
 import argparse
@@ -19,7 +20,7 @@ import importlib
 import itertools
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,12 @@ class Finding:
         return OPEN if self.answer is None else self.answer.verdict
 
 
-def findings(root: Path) -> list[Finding]:
+def findings(root: Path, names: Container[str] = ()) -> list[Finding]:
+    """Of the questions with these names; of all without any."""
     ask = functools.cache(_found)
     with study.reading(str(root)):
-        return [_finding(q, ask(q.study, q.flags, q.sweep, root)) for q in QUESTIONS]
+        chosen = [q for q in QUESTIONS if not names or q.name in names]
+        return [_finding(q, ask(q.study, q.flags, q.sweep, root)) for q in chosen]
 
 
 def _finding(question: Question, found: Found) -> Finding:
@@ -155,21 +158,22 @@ def main(argv: list[str] | None = None) -> None:
     if unknown := set(options.only) - {question.name for question in QUESTIONS}:
         names = ", ".join(sorted(question.name for question in QUESTIONS))
         _stop(f"--only: {min(unknown)!r} is not one of {names}", 2)
+    if options.only and not options.export:
+        _stop("--only chooses images; give --export too", 2)
     if options.export:
-        from mechsub import export
+        return _export(root, options)
+    found = findings(root)
+    write(found, root)
+    answered = sum(finding.answer is not None for finding in found)
+    print(f"{answered} of {len(found)} questions answered\nreport: {root / 'index.html'}")
 
-        if problem := export.problem():
-            _stop(problem, 2)
+
+def write(found: list[Finding], root: Path) -> None:
     from mechsub import plot
     from studies import _report_predictions
 
-    found = findings(root)
     plot.share_plotlyjs(root / "plotly.min.js")
     store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found)), root))
-    if options.export:
-        _export(found, Path(options.export), options)
-    answered = sum(finding.answer is not None for finding in found)
-    print(f"{answered} of {len(found)} questions answered\nreport: {root / 'index.html'}")
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -179,7 +183,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.error = lambda message: _stop(message, 2)  # type: ignore[method-assign]
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
-    images = "also write figures as static images to DIR (needs the extra `export` and Chromium)"
+    images = "write figures as static images to DIR, not the page (needs the extra `export` and Chromium)"
     parser.add_argument("--export", metavar="DIR", help=images)
     parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the images (default: svg)")
     names = "the questions whose images are written (default: all); names are the page's anchors"
@@ -187,14 +191,18 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _export(found: list[Finding], folder: Path, options: argparse.Namespace) -> None:
+def _export(root: Path, options: argparse.Namespace) -> None:
     from mechsub import export
 
-    drawn = [f for f in found if f.found.figure is not None and (not options.only or f.question.name in options.only)]
+    if problem := export.problem():
+        _stop(problem, 2)
+    found = {f.question.name: f.found.figure for f in findings(root, options.only)}
+    images = {Path(options.export) / f"{name}.{options.format}": figure for name, figure in found.items() if figure}
     try:
-        export.write_images({folder / f"{f.question.name}.{options.format}": f.found.figure for f in drawn})
+        export.write_images(images)
     except export.Failed as error:
         _stop(str(error), 1)
+    print("".join(f"figure: {path}\n" for path in images), end="")
 
 
 def _stop(message: str, code: int):
