@@ -197,7 +197,7 @@ def _export(root: Path, options: argparse.Namespace) -> None:
     if problem := export.problem():
         _stop(problem, 2)
     found = {f.question.name: f.found.figure for f in findings(root, options.only)}
-    images = {Path(options.export) / f"{name}.{options.format}": figure for name, figure in found.items() if figure}
+    images = {Path(options.export) / f"{name}.{options.format}": figure for name, figure in found.items() if figure is not None}
     try:
         export.write_images(images)
     except export.Failed as error:
