@@ -50,9 +50,9 @@ SCRIPT = """
 "use strict";
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const wrapped = (text, most) => String(text).replace(new RegExp("(.{10," + most + "}?) ", "g"), "$1<br>");
-function titled(layout) {
+function titled(layout, most) {
   for (const axis of Object.keys(layout).filter((key) => key.startsWith("xaxis")).map((key) => layout[key]))
-    if (axis.title && axis.domain && axis.domain[1] - axis.domain[0] < 0.6)
+    if (axis.title && axis.title.text && (axis.domain || [0, 1])[1] - (axis.domain || [0, 1])[0] < most)
       axis.title.text = wrapped(axis.title.text, 24);
 }
 function narrowed(layout) {
@@ -66,7 +66,7 @@ function draw(place, isDark) {
   let text = place.nextElementSibling.textContent;
   if (isDark) text = text.replace(PATTERN, (found) => DARK[found]);
   const figure = JSON.parse(text);
-  titled(figure.layout);
+  titled(figure.layout, place.clientWidth < 600 ? 2 : 0.6);
   if (place.clientWidth < 600) narrowed(figure.layout);
   if (!place.classList.contains("js-plotly-plot")) place.replaceChildren();
   return Plotly.react(place, figure.data, figure.layout, {displayModeBar: false, responsive: true});

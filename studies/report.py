@@ -10,7 +10,7 @@ raise LookupError where a row is not there: the question is then not answered ye
 as the study's own command finds them; of an option that a question sweeps, all levels that are stored.
 
     python -m studies.report
-    python -m studies.report --export docs/figures --only learns families    # static images instead of the page
+    python -m studies.report --export docs/figures --only learns    # static images instead of the page
 """
 
 import argparse
@@ -196,8 +196,8 @@ def _export(root: Path, options: argparse.Namespace) -> None:
 
     if problem := export.problem():
         _stop(problem, 2)
-    found = {f.question.name: f.found.figure for f in findings(root, options.only)}
-    images = {Path(options.export) / f"{name}.{options.format}": figure for name, figure in found.items() if figure is not None}
+    drawn = [f for f in findings(root, options.only) if f.found.figure is not None]
+    images = {Path(options.export) / f"{f.question.name}.{options.format}": f.found.figure for f in drawn}
     try:
         export.write_images(images)
     except export.Failed as error:
