@@ -140,16 +140,11 @@ def test_it_is_drawn_without_an_error_a_request_or_an_overflow(root, page, width
 
 
 @browser
-def test_every_link_leads_somewhere(root, page):
+def test_links_lead_somewhere_figures_have_words_and_the_keyboard_reaches_all(root, page):
     page.open(root / "index.html", until=DRAWN)
     for link in page.value("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"):
         path, _, anchor = link.partition("#")
         assert (root / unquote(path)).exists() if path else page.value(f"!!document.getElementById({anchor!r})"), link
-
-
-@browser
-def test_figures_have_alternative_text_and_the_keyboard_reaches_all(root, page):
-    page.open(root / "index.html", until=DRAWN)
     texts = page.value("[...document.querySelectorAll('.plot')].map(p => p.getAttribute('aria-label'))")
     assert all(len(text) > 60 for text in texts)
     page.press("Tab")
