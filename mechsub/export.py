@@ -102,10 +102,11 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _settled(svg: bytes) -> bytes:
-    """The same figure gives the same file: plotly names clips and definitions with six random characters."""
+    """The same figure gives the same file: plotly names clips, definitions and traces with six random characters."""
     text = svg.decode()
-    for place, name in enumerate(dict.fromkeys(re.findall(r'id="(?:topdefs|defs)-([0-9a-f]{6})"', text))):
-        text = text.replace(name, f"{place:06d}")
+    found = re.findall(r"(?:defs-|\btrace)([0-9a-f]{6})\b", text)
+    for place, name in enumerate(dict.fromkeys(found)):
+        text = re.sub(f"(?<!#){name}", f"{place:06d}", text)  # a colour may have the same six
     return text.encode()
 
 
