@@ -18,6 +18,7 @@ from mechsub.hooked import HookedModel
 
 RESOLVED = 1e-6  # of a singular value or a length: what is smaller is rounding of fp32 weights
 _REACHED = 1e-6  # nats
+_FAR = 1e3  # times its own length is farther than a hidden vector goes: no such change is found
 _RAMP = 5  # steps over which the wanted rise grows to its whole: Newton's first step is a short one
 
 
@@ -25,7 +26,7 @@ _RAMP = 5  # steps over which the wanted rise grows to its whole: Newton's first
 class Change:
     """resid: the changed hidden vectors; length: of the change; reached: whether it does what was asked.
 
-    Lengths are infinite where no change does it.
+    Where no change does it, or none was found, the length is infinite and the hidden vector as it was.
     """
 
     resid: Float[Tensor, "*lead concept d_model"]
@@ -110,9 +111,11 @@ def cheapest_change(
         wanted = (slope @ (now - stacked)[..., None])[..., 0] - error
         free = slope @ step.free
         weights = torch.linalg.pinv(free @ free.mT, rtol=1e-12, hermitian=True) @ wanted[..., None]
-        now = stacked + (free.mT @ weights)[..., 0]
+        new = stacked + (free.mT @ weights)[..., 0]
+        now = torch.where(new.norm(dim=-1, keepdim=True) < _FAR * stacked.norm(dim=-1, keepdim=True), new, stacked)
     reached = step.missed(now)[0].abs().amax(-1) < _REACHED
     length = torch.where(reached, (now - stacked).norm(dim=-1), torch.inf)
+    now = torch.where(reached[..., None], now, stacked)
     lead = (*resid.shape[:-1], len(concepts))
     changed = now.reshape(*lead, -1) * scale[..., None, :]
     return Change(changed.to(resid.dtype), length.reshape(lead), reached.reshape(lead))
