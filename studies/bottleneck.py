@@ -19,7 +19,15 @@ takes; hence 1 for few, infinite from r = d on. Nulls: as many other tokens of t
 place; an unembedding of random directions with the same spectrum. Curve: as many tokens as one likes, drawn from the
 whole vocabulary. Unit of replication: the animal; what is drawn at random is averaged over `n_draws` for each.
 
-Answer: none yet (SmolLM2-135M-Instruct, artifacts/bottleneck/default).
+Answer (SmolLM2-135M-Instruct, d_model 576, 11 tokens of numbers, 104 animals, artifacts/bottleneck/default): no.
+Holding all tokens of numbers makes the write 1.034 [1.029, 1.040] times as long; as many tokens of their norm and
+frequency would cost 1.068 [1.054, 1.082], random directions of the same spectrum 1.052 [1.049, 1.055], flat ones
+1.009. Of log-odds against all other tokens, one nat costs 1.143 [1.127, 1.160] times as much (matched tokens: 1.198
+[1.174, 1.222]); the model itself then gives the log-odds asked for to 1e-5 nats. Where nothing is held, the numbers
+move by 0.135 [0.128, 0.143] nats for each nat of the animal, matched tokens by 0.442 [0.417, 0.468]. The bottleneck
+does bind where enough is held: 288 tokens of the vocabulary cost 1.573 [1.545, 1.601], 504 cost 3.260 [3.196, 3.323],
+864 cannot be held. SmolLM2 has ten digits and a space; isotropy would give Llama-3.2-1B, 1,110 numbers in 2,048
+dimensions, 1.48.
 """
 
 from collections.abc import Iterator
