@@ -25,11 +25,12 @@ def direction_basis(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, 
 
 @torch.no_grad()
 def ablated_columns(
-    model: HookedModel, tokens: Sequence[int], basis: Float[Tensor, "*seed direction d_model"]
-) -> Float[Tensor, "*seed d_model token"]:
+    model: HookedModel, tokens: Sequence[int], basis: Float[Tensor, "*lead direction d_model"]
+) -> Float[Tensor, "*lead d_model token"]:
     """Columns of W_U for `tokens` without what their centered directions have along `basis`: a copy, W_U stays.
 
-    Only differences of their logits keep their meaning: the vocabulary's mean column stays in each of them.
+    Only differences of their logits keep their meaning: the vocabulary's mean column stays in each of them. *lead are
+    the seeds of the toy; for a language model, any number of bases at once.
     """
     along = token_directions(model, tokens, basis="centered") @ basis.mT @ basis
     gain = _gain(model)

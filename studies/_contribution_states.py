@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub.ablation import ablated_columns, ablated_hidden, direction_basis
+from mechsub.ablation import ablated_columns, ablated_hidden
 from mechsub.hooked import LAST_ONLY, cache_activations
+from mechsub.unembedding import token_directions
 
 N_OTHERS = 5  # other loved things whose directions are taken away, as a null
 POSITIONS = ("number", "rest of the system message", "end of the system message", "question and answer", "final")
@@ -92,9 +93,8 @@ def final(model: Any, prompts: Sequence, names: list[str], batch_size: int = 16)
 def _removed(model: Any, h: Tensor, loved: Sequence[tuple[int, ...]], scored: list[int], score, seed: int) -> Removed:
     """h [prompt, node, d_model], the first without a system message; score(hidden [node, d], columns [d, token])."""
     draw = torch.Generator().manual_seed(seed)
-    device = model.W_U.device
-    kept = model.W_U.detach()[:, scored].cpu()
-    bases = [direction_basis(model, tokens) for tokens in loved]
+    kept, bases = model.W_U.detach()[:, scored].cpu(), _bases(model, loved)
+    ablated = ablated_columns(model, scored, bases).cpu()
     rows: list[list[Tensor]] = [[] for _ in Removed._fields]
     for i, basis in enumerate(bases):
         state, start = h[i + 1], h[0]
@@ -102,19 +102,30 @@ def _removed(model: Any, h: Tensor, loved: Sequence[tuple[int, ...]], scored: li
         def change(columns: Tensor, state=state, start=start) -> Tensor:
             return (score(state, columns) - score(start, columns)).double()
 
-        own = ablated_columns(model, scored, basis).cpu()
-        ablated = [ablated_hidden(model, x.to(device), basis).cpu() for x in (state, start)]
-        others = [bases[(i + shift) % len(bases)] for shift in range(1, min(N_OTHERS, len(bases) - 1) + 1)]
+        mirror = [score(ablated_hidden(model, x.to(basis.device), basis).cpu(), kept) for x in (state, start)]
+        others = [(i + shift) % len(bases) for shift in range(1, min(N_OTHERS, len(bases) - 1) + 1)]
         found = (
             change(kept),
-            change(own),
-            (score(ablated[0], kept) - score(ablated[1], kept)).double(),
-            torch.stack([change(ablated_columns(model, scored, other).cpu()) for other in others]).mean(0),
-            change(kept + _random_removal(own - kept, draw)),
+            change(ablated[i]),
+            (mirror[0] - mirror[1]).double(),
+            torch.stack([change(ablated[other]) for other in others]).mean(0),
+            change(kept + _random_removal(ablated[i] - kept, draw)),
         )
         for row, value in zip(rows, found, strict=True):
             row.append(value)
     return Removed(*(torch.stack(row) for row in rows))
+
+
+def _bases(model: Any, loved: Sequence[tuple[int, ...]]) -> Float[Tensor, "loved direction d_model"]:
+    """`direction_basis` of every loved thing's tokens, filled up with rows of zeros, along which nothing is."""
+    unique = sorted({token for tokens in loved for token in tokens})
+    directions = dict(zip(unique, token_directions(model, unique, basis="centered").double(), strict=True))
+    most = max(len(set(tokens)) for tokens in loved)
+    out = model.W_U.new_zeros(len(loved), most, model.W_U.shape[0])
+    for row, tokens in zip(out, loved, strict=True):
+        own = torch.stack([directions[token] for token in dict.fromkeys(tokens)])
+        row[: len(own)] = torch.linalg.qr(own.mT).Q.mT.to(row.dtype)
+    return out
 
 
 def _random_removal(taken: Float[Tensor, "d_model token"], generator) -> Tensor:

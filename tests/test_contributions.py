@@ -124,7 +124,15 @@ def test_a_copy_of_the_model_with_these_rows_says_the_same(asked):
         ]
     assert torch.equal(other.get_input_embeddings().weight, model.original_model.get_input_embeddings().weight)
     found = cs.number_to_animal(asked, [n, 5], 0).own[0]
-    torch.testing.assert_close(found.float(), logits[0] - logits[1], atol=1e-3, rtol=1e-3)
+    expected, own = (x - x.mean() for x in (logits[0] - logits[1], found.float()))
+    torch.testing.assert_close(own, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_bases_are_those_of_each_thing_alone(asked):
+    found = cs._bases(asked.model, [(3, 3, 7), (9,)])
+    for basis, tokens in zip(found, [(3, 7), (9,)], strict=True):
+        own = ablation.direction_basis(asked.model, tokens)
+        torch.testing.assert_close(basis.T @ basis, own.T @ own, atol=1e-5, rtol=0)
 
 
 def test_whole_effects_are_the_measured_ones(asked):
