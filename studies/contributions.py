@@ -369,7 +369,7 @@ def _table(cell: list[dict]) -> Iterator[dict]:
         what = f"recovered by the residual after block {layer + 1}: {position}"
         yield {"quantity": what, "value": value, "mean, nats": "", "null": 0.0}
     agreement = linear_agreement(cell)
-    what = "attribution patching against patching, correlation over pairs, blocks and positions"
+    what = "attribution patching against patching, correlation over pairs, earlier blocks and positions"
     yield {"quantity": what, "value": agreement, "mean, nats": "", "null": 0.0}
 
 
@@ -388,10 +388,12 @@ def recovered(cell: list[dict], key: str = "patched") -> dict[tuple[int, str], A
 
 
 def linear_agreement(cell: list[dict]) -> float:
-    """Pearson's correlation of attribution patching with patching, both over the pair's difference."""
+    """Pearson's correlation of attribution patching with patching, in nats; without the last block, where all but one
+    position carry nothing by construction."""
     import numpy as np
 
     rows = [row for row in cell if row["kind"] == "patch"]
+    rows = [row for row in rows if row["layer"] < max(other["layer"] for other in rows)]
     return float(np.corrcoef([row["patched"] for row in rows], [row["linear"] for row in rows])[0, 1])
 
 

@@ -1,6 +1,7 @@
 """contributions: parts that add up, planted shares, both ways of an ablation, patches that carry everything."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import ablation, store
+from mechsub import ablation
 from studies import _contribution_parts as cp
 from studies import _contribution_states as cs
+from studies import _prompted
 from studies import contributions as study
 from studies import token_entanglement as te
 
@@ -194,20 +196,28 @@ def test_bad_input_is_one_line(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: --n-pairs") and not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_a_tiny_llama_gets_its_sentence(tmp_path):
-    folder = save_tiny_llama(tmp_path / "tiny", tied=False)
-    command = ["--model", folder, "--n-pairs", 6, "--n-resamples", 20, "--spaced", "false", "--out", tmp_path]
-    done = subprocess.run(
-        [sys.executable, "-m", "studies.contributions", *map(str, command)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (cell,) = (path for path in (tmp_path / "contributions").iterdir() if path.is_dir())
-    records = store.read_records(cell)
-    for kind, total in (("cut", 1), ("component", 1), ("layer", None)):
-        shares = [r["share"] for r in records if r["kind"] == kind]
-        assert shares and (total is None or sum(shares) == pytest.approx(total, abs=1e-6))
+def test_every_record_of_a_tiny_llama(asked):
+    """From its matrices to table, figure and sentence."""
+    q = te.Questions(
+        asked.model, asked.animals, asked.partners, dataclasses.replace(asked.cfg, n_wordings=3, n_subset=20)
+    )
+    found = _prompted.Prompted(q, q.matrices())
+    cfg = study.Config(model=asked.cfg.model, n_pairs=4, n_resamples=10)
+    made = [study.ratio_records, study.direction_records, study.component_records, study.patch_records]
+    yielded = [row for records in made for row in records(found, cfg)]
+    records = [{**dataclasses.asdict(cfg), **row} for row in yielded if "tensors" not in row]
     for pairs in ("all", "chosen"):
-        assert sum(r["share"] for r in records if r["kind"] == "part" and r["pairs"] == pairs) == pytest.approx(1)
-    assert "Of what is specific" in study.sentence(records) and "recovered by the residual" in done.stdout
+        parts = [r for r in records if r["kind"] == "part" and r["pairs"] == pairs]
+        assert sum(r["share"] for r in parts) == pytest.approx(1, abs=1e-6)
+    for kind in ("cut", "component"):
+        assert sum(r["share"] for r in records if r["kind"] == kind) == pytest.approx(1, abs=1e-6)
+    animals = [r for r in records if r["kind"] == "animal"]
+    assert len(animals) == 10
+    for row in animals:
+        assert sum(value for key, value in row.items() if key.startswith("part: ")) == pytest.approx(
+            row["ratio"], abs=1e-9
+        )
+    rows = study.table(records)
+    assert any("recovered by the residual after block 3: final" in row["quantity"] for row in rows)
+    assert "Of what is specific" in study.sentence(records)
+    assert study.plot(records).data
