@@ -37,7 +37,7 @@ from typing import Any, Literal
 from mechsub import study
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
-FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16, 1.5)  # of d_model: tokens held on the curve
+FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
 HELD = {
     "numbers": "held: tokens of numbers",
     "matched": "held: tokens of their norm and frequency",
