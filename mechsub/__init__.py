@@ -9,8 +9,10 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
+    "ablation",
     "attribution",
     "audit",
+    "bottleneck",
     "cores",
     "data",
     "distillation",
@@ -58,6 +60,12 @@ _NAMES = {
     "hidden_alignment": "similarity",
     "Attribution": "attribution",
     "direct_logit_attribution": "attribution",
+    "ablated_columns": "ablation",
+    "ablated_hidden": "ablation",
+    "direction_basis": "ablation",
+    "cheapest_change": "bottleneck",
+    "isotropic_price": "bottleneck",
+    "price": "bottleneck",
     "logit_lens": "lens",
     "unembed": "unembedding",
     "token_directions": "unembedding",

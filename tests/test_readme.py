@@ -7,7 +7,9 @@ from mechsub import store
 from studies import (
     association,
     audit_toy,
+    bottleneck,
     conditions,
+    contributions,
     digits,
     factors,
     hidden_alignment,
@@ -44,6 +46,8 @@ STUDIES = (
     maximise,
     audit_toy,
     pretrained,
+    bottleneck,
+    contributions,
 )
 COMPARED = (input_distributions, factors, maximise)  # whose answers are of all cells together
 

@@ -229,3 +229,37 @@ def test_broken_patches_and_batches_are_refused(case):
         ms.run_patched(model, inputs, {name: torch.full_like(hidden, torch.nan)})
     with pytest.raises(ValueError, match="batch_size"):
         ms.cache_activations(model, inputs, batch_size=0)
+
+
+def test_a_direction_is_taken_from_rows_or_from_the_hidden_vector(case):
+    model, make, pos = case
+    h = ms.cache_activations(model, make(4), ["unembed.hook_in"], pos=pos)["unembed.hook_in"]
+    basis, scored = ms.direction_basis(model, [1, 2]), [3, 4, 5]
+    with torch.no_grad():
+        rows = h @ ms.ablated_columns(model, scored, basis)
+        mirror = (ms.ablated_hidden(model, h, basis) @ model.W_U)[..., scored]
+        before = (h @ model.W_U)[..., scored]
+    rows, mirror, before = (x - x.mean(-1, keepdim=True) for x in (rows, mirror, before))
+    assert torch.allclose(rows, mirror, atol=1e-5)
+    assert not torch.allclose(rows, before, atol=1e-3)
+
+
+def test_an_output_rises_and_others_are_held(case):
+    model, make, pos = case
+    name = "unembed.hook_in" if pos is None else "ln_final.hook_in"
+    x = ms.cache_activations(model, make(4), [name], pos=pos)[name]
+    concepts, held = [1, 2, 3], [4, 5, 6]
+    price = ms.price(model, concepts, held)
+    assert price.shape == (*x.shape[:-2], 3) and bool((price >= 1).all())
+    found = ms.cheapest_change(model, x, concepts, held, among=concepts)
+    free = ms.cheapest_change(model, x, concepts, among=concepts)
+    assert found.length.shape == (*x.shape[:-1], 3) and bool((found.length >= free.length - 1e-9).all())
+    with torch.no_grad():
+        before, after = (ms.unembed(model, h).double() for h in (x, found.resid.flatten(-3, -2)))
+    after = after.reshape(*found.resid.shape[:-1], -1)
+    moved = after - before[..., None, :]
+    rise = moved[..., concepts] - moved[..., concepts].mean(-1, keepdim=True)
+    reached = rise.diagonal(dim1=-2, dim2=-1)[found.reached]
+    assert torch.allclose(reached, torch.ones_like(reached), atol=1e-4) and found.reached.any()
+    others = (moved[..., held] - moved[..., held].mean(-1, keepdim=True))[found.reached]
+    assert others.abs().max() < 1e-4

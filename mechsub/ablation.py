@@ -1,0 +1,49 @@
+"""Taking output directions away: from rows of the unembedding, or from the residual, which is the same to their logits.
+
+Whether an effect on some outputs passes through the direction of another one: remove that direction from their columns
+of W_U, without rescaling them, in a copy that is tied to no embedding, and read the same hidden vectors again. Or leave
+W_U and remove it from the hidden vector. In coordinates after the final norm's scale, gain folded in, both are one:
+(w - Q Q^T w) . y = w . (y - Q Q^T y).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechsub.hooked import HookedModel
+from mechsub.unembedding import _gain, token_directions
+
+
+@torch.no_grad()
+def direction_basis(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, "*seed direction d_model"]:
+    """Orthonormal rows that span the centered directions of these outputs (see `token_directions`)."""
+    rows = token_directions(model, list(dict.fromkeys(tokens)), basis="centered")
+    return torch.linalg.qr(rows.double().mT).Q.mT.to(rows.dtype)
+
+
+@torch.no_grad()
+def ablated_columns(
+    model: HookedModel, tokens: Sequence[int], basis: Float[Tensor, "*lead direction d_model"]
+) -> Float[Tensor, "*lead d_model token"]:
+    """Columns of W_U for `tokens` without what their centered directions have along `basis`: a copy, W_U stays.
+
+    Only differences of their logits keep their meaning: the vocabulary's mean column stays in each of them. *lead are
+    the seeds of the toy; for a language model, any number of bases at once.
+    """
+    along = token_directions(model, tokens, basis="centered") @ basis.mT @ basis
+    gain = _gain(model)
+    if not bool((gain != 0).all()):
+        raise ValueError("the final norm has a gain of 0: its coordinate cannot be taken from W_U")
+    return model.W_U.detach()[..., torch.as_tensor(list(tokens), device=along.device)] - along.mT / gain
+
+
+@torch.no_grad()
+def ablated_hidden(
+    model: HookedModel, hidden: Float[Tensor, "*seed batch d_model"], basis: Float[Tensor, "*seed direction d_model"]
+) -> Float[Tensor, "*seed batch d_model"]:
+    """Hidden vectors (`unembed.hook_in`) without what they have along `basis`, before the final norm's gain."""
+    gain = _gain(model)[..., 0]
+    y = hidden / gain
+    return hidden - (y @ basis.mT @ basis) * gain

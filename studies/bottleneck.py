@@ -1,0 +1,363 @@
+"""Must a number rise when an animal does? The cheapest write that raises one and leaves all numbers where they are.
+
+The softmax-bottleneck account of token entanglement: logits are a linear map of d_model numbers, so outputs cannot be
+moved one by one. Whether that binds is computed, not argued: the smallest change of the final residual that raises an
+animal's log-odds by one nat while every token that numbers are written with keeps its own, over the smallest that only
+raises the animal. 1: nothing is forced; infinite: the animal's direction lies in the span of the numbers' differences.
+
+* price: of the weights alone, exact (a least-squares residual, fp64): log-odds among the animals, z_a - mean z, and the
+  numbers' among themselves. The final norm's gain is folded in;
+* cheapest change: at the state after the prompt without a system message, one nat exactly, on the sphere to which the
+  final RMS norm restricts the state; log-odds "among" as above, or of each token against all others, log p / (1 - p),
+  where the normaliser is solved for. The change is then made in the model itself, and its logits are read: the error is
+  that of the log-odds wanted;
+* side effect: how far the numbers' log-odds do move when the animal is raised and nothing is held, in the model (s.d.
+  over the tokens held, nats for each nat of the animal).
+
+Prediction of the bottleneck for directions that point anywhere alike: sqrt(d / (d - r)), r the dimensions that holding
+takes; hence 1 for few, infinite from r = d on. Nulls: as many other tokens of the numbers' norm and frequency in their
+place; an unembedding of random directions with the same spectrum. Curve: as many tokens as one likes, drawn from the
+whole vocabulary. Unit of replication: the animal; what is drawn at random is averaged over `n_draws` for each.
+
+Answer (SmolLM2-135M-Instruct, d_model 576, 11 tokens of numbers, 104 animals, artifacts/bottleneck/default): no.
+Holding all tokens of numbers makes the write 1.034 [1.029, 1.040] times as long; as many tokens of their norm and
+frequency would cost 1.068 [1.054, 1.082], random directions of the same spectrum 1.052 [1.049, 1.055], flat ones
+1.009. Of log-odds against all other tokens, one nat costs 1.143 [1.127, 1.160] times as much (matched tokens: 1.198
+[1.174, 1.222]); the model itself then gives the log-odds asked for to 1e-5 nats. Where nothing is held, the numbers
+move by 0.135 [0.128, 0.143] nats for each nat of the animal, matched tokens by 0.442 [0.417, 0.468]. The bottleneck
+does bind where enough is held: 288 tokens of the vocabulary cost 1.573 [1.545, 1.601], 504 cost 3.260 [3.196, 3.323],
+864 cannot be held. SmolLM2 has ten digits and a space; isotropy would give Llama-3.2-1B, 1,110 numbers in 2,048
+dimensions, 1.48.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mechsub import study
+
+NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
+FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
+HELD = {
+    "numbers": "held: tokens of numbers",
+    "matched": "held: tokens of their norm and frequency",
+    "none": "none held",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = study.option("auto", "prompt format")
+    spaced: bool = study.option(True, "numbers are written after a space (its token is held too); false: as published")
+    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations; the algebra is fp64")
+    n_animals: study.Index = study.option(0, "single-token animals used, drawn at random; 0: all")
+    n_draws: study.Count = study.option(10, "sets of matched tokens, and random unembeddings, of a null")
+    seed: study.Index = study.option(0, "of what is drawn")
+
+
+def check(cfg: Config) -> None:
+    from studies import _prompted
+
+    if 0 < cfg.n_animals < 4:
+        raise ValueError("--n-animals must be 0 (all) or at least 4: the interval is over animals")
+    _prompted.check_model(cfg)
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    import torch
+
+    from mechsub import language, prompts
+    from studies import token_entanglement as te
+
+    study.progress(0.0, "loading the model")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype]
+    model = language.load_language_model(cfg.model, dtype=dtype)
+    shared = {name: getattr(cfg, name) for name in ("model", "format", "spaced", "dtype", "n_animals", "seed")}
+    words = te.Config(**shared)
+    asked = te.Questions(model, te.choose_animals(model.tokenizer, words), te.choose_partners(words), words)
+    held = sorted({token for string in prompts.encode(model.tokenizer, asked.strings) for token in string})
+    matched = matched_tokens(asked, held, cfg)
+    study.progress(0.1, "prices")
+    yield from price_records(asked, held, matched, cfg)
+    study.progress(0.3, "cheapest changes")
+    yield from change_records(asked, held, matched[0])
+    yield {
+        "provenance": {
+            **language.model_source(model),
+            "basis": "W_U with the final norm's gain folded in; state after the final norm's scale; fp64",
+            "held_tokens": held,
+            "matched_tokens": matched[0],
+            "measured_on": f"{len(asked.animals)} animals that are one token; the prompt without a system message",
+            "null": "tokens of the numbers' norm and frequency; random directions of the same spectrum",
+            "unit": "animals",
+        }
+    }
+
+
+def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
+    """`n_draws` sets of as many other tokens, each drawn from the nearest to a number's in norm and log-probability."""
+    import torch
+
+    from mechsub.entanglement import next_token_log_probs
+    from mechsub.unembedding import token_directions
+
+    model = asked.model
+    every = list(range(model.W_U.shape[-1]))
+    norms = token_directions(model, every, basis="centered").norm(dim=-1).double().cpu()
+    frequency = next_token_log_probs(model, [asked.ask(None)])[0].double()
+    seen = torch.stack([norms, frequency], dim=-1)
+    distance = torch.cdist(seen[held] / seen.std(0), seen / seen.std(0))
+    distance[:, [*held, *asked.tokens]] = torch.inf
+    draw, out = torch.Generator().manual_seed(cfg.seed), []
+    for _ in range(cfg.n_draws):
+        left, chosen = distance.clone(), []
+        for row in range(len(held)):
+            near = left[row].topk(min(NEAREST, len(every)), largest=False)
+            usable = near.indices[near.values.isfinite()]
+            if not len(usable):
+                continue  # a small vocabulary: as many as there are
+            chosen.append(int(usable[torch.randint(len(usable), (), generator=draw)]))
+            left[:, chosen[-1]] = torch.inf
+        if len(chosen) < 2:
+            raise ValueError("the vocabulary has no tokens that are neither number nor animal")
+        out.append(sorted(chosen))
+    return out
+
+
+# Of the weights alone.
+
+
+def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Config) -> Iterator[dict]:
+    """Per animal: the price of holding numbers, and of the nulls; then the curve over how many tokens are held."""
+    import torch
+
+    from mechsub import bottleneck
+
+    model, animals = asked.model, asked.tokens
+    d, rank = model.cfg.d_model, bottleneck.held_rank(model, held)
+    own = bottleneck.price(model, animals, held)
+    others = [bottleneck.price(model, animals, tokens) for tokens in matched]
+    draw = torch.Generator().manual_seed(cfg.seed)
+    sizes = spectrum(model)
+    random = [spectral_price(sizes, len(animals), len(held), draw) for _ in matched]
+    for i, animal in enumerate(asked.animals):
+        yield {
+            "kind": "price",
+            "animal": animal.text,
+            "d_model": d,
+            "n_held": len(held),
+            "rank": rank,
+            "n_matched": len(matched[0]),
+            "price": finite(own[i]),
+            "matched": finite(torch.stack(others)[:, i].mean()),
+            "spectral": finite(torch.stack(random)[:, i].mean()),
+            "isotropic": finite(bottleneck.isotropic_price(d, rank)),
+        }
+    usable = torch.ones(model.W_U.shape[-1], dtype=torch.bool)
+    usable[animals] = False
+    places = usable.nonzero()[:, 0]
+    for n in sorted({max(2, round(part * d)) for part in FRACTIONS}):
+        if n > len(places):
+            continue
+        chosen = [places[torch.randperm(len(places), generator=draw)[:n]].tolist() for _ in range(min(3, cfg.n_draws))]
+        found = torch.stack([bottleneck.price(model, animals, tokens) for tokens in chosen]).mean(0)
+        null = torch.stack([spectral_price(sizes, len(animals), n, draw) for _ in chosen]).mean(0)
+        for i, animal in enumerate(asked.animals):
+            row = {"kind": "curve", "animal": animal.text, "d_model": d, "n_held": n}
+            yield row | {"price": finite(found[i]), "spectral": finite(null[i])}
+
+
+def spectrum(model: Any):
+    """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
+    import torch
+
+    W = model.W_U.detach().double()
+    gain = getattr(model.ln_final, "weight", None)
+    W = W if gain is None else W * gain.detach().double()[:, None]
+    W = W - W.mean(-1, keepdim=True)
+    return torch.linalg.eigvalsh(W @ W.mT / W.shape[-1]).clamp_min(0).sqrt().cpu()
+
+
+def spectral_price(sizes, n_concepts: int, n_held: int, generator):
+    """The price with random directions of this spectrum in the place of all rows."""
+    import torch
+
+    from mechsub import bottleneck
+
+    rows = torch.randn(n_concepts + n_held, len(sizes), generator=generator, dtype=torch.float64) * sizes
+    concepts = rows[:n_concepts]
+    return bottleneck.price_of(concepts - concepts.mean(0), rows[n_concepts:])
+
+
+def finite(value) -> float | None:
+    """A number that can be stored: None for an infinite one."""
+    import math
+
+    return float(value) if math.isfinite(value) else None
+
+
+# At a state, in the model.
+
+
+def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[dict]:
+    """Per animal and kind of log-odds: lengths of the cheapest changes, and what the model makes of them."""
+    import torch
+
+    from mechsub import bottleneck
+    from mechsub.hooked import cache_activations
+
+    model, animals, prompt = asked.model, asked.tokens, asked.ask(None)
+    tokens = prompt[None].to(model.W_U.device)
+    state = cache_activations(model, tokens, ["ln_final.hook_in"], pos=-1)["ln_final.hook_in"].double()
+    before = read(model, prompt, state)
+    for odds, among in (("among", animals), ("all", None)):
+        found = {}
+        for name, some in (("numbers", held), ("matched", matched), ("none", [])):
+            study.progress(0.3 + 0.1 * len(found) + 0.3 * (odds == "all"), f"cheapest changes ({odds})")
+            parts = [
+                bottleneck.cheapest_change(model, state, few, some, among=among)
+                for few in (animals[i : i + 16] for i in range(0, len(animals), 16))
+            ]
+            resid, length = (torch.cat([getattr(p, key)[0] for p in parts]) for key in ("resid", "length"))
+            found[name] = (length, read(model, prompt, resid))
+        for i, animal in enumerate(asked.animals):
+            row = {"kind": "change", "log_odds": odds, "animal": animal.text, "n_held": len(held)}
+            for name, (length, logits) in found.items():
+                some = held if name == "none" else {"numbers": held, "matched": matched}[name]
+                row[f"length_{name}"] = finite(length[i])
+                if row[f"length_{name}"] is None:
+                    continue
+                moved = log_odds(logits[i], odds, some) - log_odds(before[0], odds, some)
+                risen = log_odds(logits[i], odds, animals) - log_odds(before[0], odds, animals)
+                row[f"rise_{name}"] = float(risen[i])
+                row[f"moved_{name}"] = float(moved.abs().max())
+                row[f"side_{name}"] = float(moved.std())
+                if name == "none":
+                    other = log_odds(logits[i], odds, matched) - log_odds(before[0], odds, matched)
+                    row["side_matched_tokens"] = float(other.std())
+            yield row
+
+
+def read(model: Any, prompt, states):
+    """Logits of the model with these final residuals [state, d_model] at the prompt's last position, fp64."""
+    import torch
+
+    from mechsub.hooked import run_patched
+
+    tokens, out = prompt.to(model.W_U.device), []
+    for some in states.split(16):
+        batch = tokens.expand(len(some), -1)
+        patch = {"ln_final.hook_in": some.to(model.W_U.device, model.W_U.dtype)}
+        out.append(run_patched(model, batch, patch, pos=-1).double().cpu())
+    return torch.cat(out)
+
+
+def log_odds(logits, kind: str, tokens: list[int]):
+    """Of tokens: among animals or among themselves (their mean taken off), or each against all other outputs."""
+    import torch
+
+    chosen = logits[tokens]
+    if kind == "among":
+        return chosen - chosen.mean()
+    log_p = chosen - logits.logsumexp(-1)
+    return log_p - torch.log1p(-log_p.exp())
+
+
+# Table and figure.
+
+ODDS = {"among": "log-odds among animals, numbers among themselves", "all": "log-odds against all other tokens"}
+
+
+def table(records: list[dict]) -> list[dict]:
+    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+
+
+def _table(cell: list[dict]) -> Iterator[dict]:
+    prices = [row for row in cell if row["kind"] == "price"]
+    first = prices[0]
+    size = f"{first['n_held']} tokens held, {first['rank']} dimensions, of {first['d_model']}"
+    yield _row(f"price of holding ({size})", [r["price"] for r in prices], first["isotropic"])
+    yield _row("the same, matched tokens held", [r["matched"] for r in prices], first["isotropic"])
+    yield _row("the same, random unembedding of that spectrum", [r["spectral"] for r in prices], first["isotropic"])
+    above = [r["price"] - r["matched"] for r in prices if r["price"] is not None and r["matched"] is not None]
+    if len(above) > 1:
+        yield _row("numbers less matched tokens", above, 0.0)
+    for odds, what in ODDS.items():
+        rows = [row for row in cell if row["kind"] == "change" and row["log_odds"] == odds]
+        for name in ("numbers", "matched"):
+            ratios = [_ratio(row[f"length_{name}"], row["length_none"]) for row in rows]
+            yield _row(f"cheapest change of one nat, {HELD[name]}, over none held: {what}", ratios, 1.0)
+        done = [row for row in rows if row["length_numbers"] is not None]
+        worst = max((max(abs(row["rise_numbers"] - 1), row["moved_numbers"]) for row in done), default=None)
+        if worst is not None:
+            yield {"quantity": f"largest error when done in the model, nats: {what}", "value": worst, "null": 0.0}
+        loose = [row for row in rows if row["length_none"] is not None]
+        yield _row(
+            f"numbers moved where nothing is held, s.d. in nats: {what}",
+            [row["side_none"] for row in loose],
+            [row["side_matched_tokens"] for row in loose],
+        )
+    for n in sorted({row["n_held"] for row in cell if row["kind"] == "curve"}):
+        rows = [row for row in cell if row["kind"] == "curve" and row["n_held"] == n]
+        yield _row(
+            f"price of holding {n} tokens drawn from the vocabulary", [r["price"] for r in rows], _curve(rows[0])
+        )
+
+
+def _curve(row: dict) -> float | None:
+    from mechsub.bottleneck import isotropic_price
+
+    return finite(isotropic_price(row["d_model"], row["n_held"] - 1))
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
+
+
+def _row(quantity: str, values: list, null) -> dict:
+    """Mean and interval over animals; where it is infinite for some, for how many."""
+    from mechsub import stats
+
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or len(known) < 2:
+        text = f"infinite for {len(values) - len(known)} of {len(values)} animals"
+        return {"quantity": quantity, "value": text, "null": "infinite" if null is None else null}
+    if isinstance(null, list):
+        null = str(stats.student_t(null))
+    return {"quantity": quantity, "value": stats.student_t(known), "null": "infinite" if null is None else null}
+
+
+def plot(records: list[dict]):
+    from mechsub import plot as figures
+
+    label, cell = study.cells(records, Config)[0]
+    prices = [row for row in cell if row["kind"] == "price"]
+    groups = {"numbers": "price", "matched tokens": "matched", "random unembedding": "spectral"}
+    curve: dict[str, dict[int, list[float]]] = {}
+    for row in (row for row in cell if row["kind"] == "curve"):
+        for name, value in (("tokens of the vocabulary", row["price"]), ("random unembedding", row["spectral"])):
+            if value is not None:
+                curve.setdefault(name, {}).setdefault(row["n_held"], []).append(value)
+    for points in curve.values():
+        for n in [n for n, values in points.items() if len(values) < len(prices)]:
+            del points[n]  # infinite for some animals
+    known = {name: [r[key] for r in prices if r[key] is not None] for name, key in groups.items()}
+    panels = {
+        "Price of holding them": figures.interval_panel(
+            {name: values for name, values in known.items() if len(values) > 1}, "times the length", 1.0
+        ),
+        "Price of holding any tokens": figures.line_panel(curve, "tokens held", "times the length"),
+    }
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    return figures.grid(
+        list(panels.values()),
+        list(panels),
+        title=f"Raising an animal and holding all numbers: {cell[0]['model']}{more}",
+        caption=f"{len(prices)} animals (a point each), 95% Student-t intervals over them. {prices[0]['n_held']} "
+        f"tokens of numbers in d_model = {prices[0]['d_model']}. Infinite prices are not drawn: the table counts them.",
+    )
+
+
+if __name__ == "__main__":
+    study.main(Config, run, plot, table)

@@ -1,0 +1,223 @@
+"""contributions: parts that add up, planted shares, both ways of an ablation, patches that carry everything."""
+
+import copy
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_llama import save_tiny_llama
+
+import mechsub as ms
+from mechsub import ablation
+from studies import _contribution_parts as cp
+from studies import _contribution_states as cs
+from studies import _prompted
+from studies import contributions as study
+from studies import token_entanglement as te
+
+ROOT = Path(__file__).parent.parent
+N, A = 40, 25
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def measured(specific=1.0, wording=0.5, baseline=2.0):
+    """Planted: message 1, love 2 more, number 3 more, and normal parts of the given sizes."""
+    own = ms.interaction(specific * normal(N, A, seed=0))
+    animals = baseline * (normal(A, seed=1) - normal(A, seed=1).mean())
+    rows = 0.3 * (normal(N, seed=2) - normal(N, seed=2).mean())
+    others = 6 + animals + rows[:, None] + own
+    published = others + wording * normal(N, A, seed=3)
+    return cp.Measured(published, others, torch.zeros(N, A).double(), 1 + normal(A, seed=4) * 0, 3 + 0 * animals)
+
+
+def test_parts_add_up_to_the_published_ratio():
+    m = measured()._replace(date=0.1 * normal(N, A, seed=9))
+    parts = cp.parts(m)
+    assert tuple(parts) == cp.PARTS
+    torch.testing.assert_close(sum(parts.values()), m.published, atol=1e-12, rtol=0)
+    assert sum(cp.ratio_shares(parts, m.published).values()) == pytest.approx(1, abs=1e-12)
+
+
+def test_planted_parts_are_found():
+    m = measured()
+    parts = cp.parts(m)
+    means = {name: round(float(part.mean()), 6) for name, part in parts.items()}
+    assert (means["any system message"], means["any love"], means["any number"]) == (1, 2, 3)
+    torch.testing.assert_close(parts["the animal's baseline"][0], m.others.mean(0) - 6, atol=1e-9, rtol=0)
+    torch.testing.assert_close(parts["animal and number"], ms.interaction(m.others))
+    share = cp.ratio_shares(parts, m.published)
+    whole = float(m.published.square().sum())
+    for name, size in (("the animal's baseline", m.others.mean(0) - 6), ("wording", m.published - m.others)):
+        assert share[name] == pytest.approx(float((size * torch.ones(N, 1)).square().sum()) / whole, abs=0.03)
+
+
+def test_noise_of_one_wording_is_no_part_of_what_is_specific():
+    """Nothing is specific; published and other wordings each have noise of their own."""
+    shares = []
+    for seed in range(20):
+        noise = [normal(N, A, seed=seed + 100 * k) for k in range(2)]
+        zero = torch.zeros(A).double()
+        m = cp.Measured(noise[0], noise[1], torch.zeros(N, A).double(), zero, zero)
+        shares.append(cp.ratio_shares(cp.parts(m), m.published)["animal and number"])
+    assert abs(sum(shares) / 20) < 0.02
+
+
+def test_shares_of_the_specific_part_are_the_planted_ones():
+    a, b = normal(N, A, seed=0), normal(N, A, seed=1)
+    noise, other = normal(N, A, seed=2), normal(N, A, seed=3)
+    stack = torch.stack([a, 0.5 * b, noise])
+    found = cp.specific_shares(stack, stack.sum(0), a + 0.5 * b + other)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(found, torch.tensor([0.8, 0.2, 0.0]).double(), atol=0.08, rtol=0)
+    low, high = cp.bootstrap(
+        lambda r, c: cp.specific_shares(stack[:, r][:, :, c], stack.sum(0)[r][:, c], (a + 0.5 * b + other)[r][:, c]),
+        N, A, 60, 0,
+    )  # fmt: skip
+    assert bool(((low < torch.tensor([0.8, 0.2, 0.0])) & (torch.tensor([0.8, 0.2, 0.0]) < high)).all())
+
+
+def test_an_association_is_what_least_squares_finds():
+    likely, left = normal(N, A, seed=0), 0.7 * normal(N, A, seed=0) + normal(N, A, seed=1)
+    found = study.associated(left, likely)
+    rest = ms.interaction(left) - found
+    assert abs(float((rest * found).sum())) < 1e-9
+    assert float(found.norm() / ms.interaction(likely).norm()) == pytest.approx(0.7, abs=0.1)
+    cfg = study.Config(n_resamples=40)
+    null = study.shuffled_association(left, likely, left, left, [1] * 20 + [2] * 20, cfg)
+    assert max(null) < 0.1 < float(cp.specific_shares(found[None], left, left)[0])
+
+
+# In a model.
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    folder = save_tiny_llama(tmp_path_factory.mktemp("tiny"), tied=False)
+    model = ms.load_language_model(str(folder))
+    cfg = te.Config(model=str(folder), n_animals=10, n_partners=30, spaced=False)
+    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+
+
+def test_rows_and_mirror_agree(asked):
+    numbers = list(range(8))
+    for removed in (cs.number_to_animal(asked, numbers, 0), cs.animal_to_number(asked, range(6), 0)):
+        assert study._disagreement(removed) < 1e-4
+        assert float((removed.whole - removed.own).abs().max()) > 1e-3
+
+
+def test_a_copy_of_the_model_with_these_rows_says_the_same(asked):
+    """The ablation in a model of its own, whose unembedding is tied to nothing, run from tokens to logits."""
+    n, model = 3, asked.model
+    basis = ablation.direction_basis(
+        model, [int(model.tokenizer(asked.strings[n], add_special_tokens=False)["input_ids"][0])]
+    )
+    other = copy.deepcopy(model.original_model)
+    columns = ablation.ablated_columns(model, asked.tokens, basis)
+    with torch.no_grad():
+        other.get_output_embeddings().weight[asked.tokens] = columns.T
+        logits = [
+            other(asked_for[None]).logits[0, -1, asked.tokens] for asked_for in (asked.love(n, 0), asked.ask(None))
+        ]
+    assert torch.equal(other.get_input_embeddings().weight, model.original_model.get_input_embeddings().weight)
+    found = cs.number_to_animal(asked, [n, 5], 0).own[0]
+    expected, own = (x - x.mean() for x in (logits[0] - logits[1], found.float()))
+    torch.testing.assert_close(own, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_bases_are_those_of_each_thing_alone(asked):
+    found = cs._bases(asked.model, [(3, 3, 7), (9,)])
+    for basis, tokens in zip(found, [(3, 7), (9,)], strict=True):
+        own = ablation.direction_basis(asked.model, tokens)
+        torch.testing.assert_close(basis.T @ basis, own.T @ own, atol=1e-5, rtol=0)
+
+
+def test_whole_effects_are_the_measured_ones(asked):
+    numbers = list(range(8))
+    measured = asked.animals_after([asked.love(n, 0) for n in numbers])
+    for found in (cs.number_to_animal(asked, numbers, 0).whole, cs.components(asked, numbers)[1].sum(0)):
+        assert study._apart(found, measured) < 1e-3
+    back = cs.animal_to_number(asked, [0, 1, 2], 0).whole
+    expected = asked.partners_after([asked.love_animal(i, 0) for i in (0, 1, 2)])
+    assert study._apart(back, expected) < 1e-3  # one token a number: the normaliser is an effect of the animal alone
+
+
+def test_positions_are_the_prompts_parts(asked):
+    same = [n for n, word in enumerate(asked.partners) if len(word.text) == 3]
+    found = cs.positions(asked, same[0], same)
+    own = asked.love(same[0], 0)
+    tokens = asked.model.tokenizer.convert_ids_to_tokens(own.tolist())
+    assert [tokens[i] for i in found["number"]] == [asked.partners[same[0]].text] * 3
+    assert found["final"].tolist() == [len(own) - 1]
+    assert tokens[int(found["end of the system message"][0])] == "<|eot|>"
+    assert tokens[int(found["question and answer"][0])] == "What"
+    every = torch.cat(list(found.values()))
+    assert len(every) == len(set(every.tolist()))
+
+
+def test_patches_carry_what_they_must(asked):
+    same = [n for n, word in enumerate(asked.partners) if len(word.text) == 3]
+    alike, n_layers = dict.fromkeys(same, same), asked.model.cfg.n_layers
+    wanted = ms.interaction(normal(2, len(asked.animals), seed=0))
+    pairs = [(same[0], same[1]), (same[2], same[3])]
+    rows = list(cs.patches(asked, pairs, wanted, alike, range(n_layers)))
+    for row in rows:
+        if row["layer"] == n_layers - 1:  # only the last position is read after the last block
+            expected = row["whole"] if row["position"] == "final" else 0.0
+            assert row["patched"] == pytest.approx(expected, abs=1e-4)
+    linear = [r for r in rows if r["layer"] == n_layers - 1 and r["position"] == "final"]
+    assert all(r["linear"] != 0 for r in linear)
+
+
+def test_attribution_patching_is_the_slope_of_patching(asked):
+    """For a small step it is exact: the gradient against a central difference."""
+    name, tokens = "blocks.1.hook_out", asked.love(20, 0)[None]
+    weight = torch.zeros(asked.model.W_U.shape[-1])
+    weight[asked.tokens[0]], weight[asked.tokens[1]] = 1, -1
+    states, slopes = cs._gradients(asked.model, tokens, [name], weight)
+    direction = 1e-2 * torch.randn(states[name].shape, generator=torch.Generator().manual_seed(0))
+    where = [torch.arange(len(tokens[0]))]
+    up, down = (
+        cs._patched(asked.model, tokens, name, (states[name] + s * direction)[None], where) @ weight for s in (1, -1)
+    )
+    assert float(up - down) / 2 == pytest.approx(float((direction * slopes[name]).sum()), rel=0.02, abs=1e-4)
+
+
+def test_bad_input_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "studies.contributions", "--n-pairs", "2", "--out", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("error: --n-pairs") and not list(tmp_path.iterdir())
+
+
+def test_every_record_of_a_tiny_llama(asked):
+    """From its matrices to table, figure and sentence."""
+    q = te.Questions(
+        asked.model, asked.animals, asked.partners, dataclasses.replace(asked.cfg, n_wordings=3, n_subset=20)
+    )
+    found = _prompted.Prompted(q, q.matrices())
+    cfg = study.Config(model=asked.cfg.model, n_pairs=4, n_resamples=10)
+    made = [study.ratio_records, study.direction_records, study.component_records, study.patch_records]
+    yielded = [row for records in made for row in records(found, cfg)]
+    records = [{**dataclasses.asdict(cfg), **row} for row in yielded if "tensors" not in row]
+    for pairs in ("all", "chosen"):
+        parts = [r for r in records if r["kind"] == "part" and r["pairs"] == pairs]
+        assert sum(r["share"] for r in parts) == pytest.approx(1, abs=1e-6)
+    for kind in ("cut", "component"):
+        assert sum(r["share"] for r in records if r["kind"] == kind) == pytest.approx(1, abs=1e-6)
+    animals = [r for r in records if r["kind"] == "animal"]
+    assert len(animals) == 10
+    for row in animals:
+        assert sum(value for key, value in row.items() if key.startswith("part: ")) == pytest.approx(
+            row["ratio"], abs=1e-9
+        )
+    rows = study.table(records)
+    assert any("recovered by the residual after block 3: final" in row["quantity"] for row in rows)
+    assert "Of what is specific" in study.sentence(records)
+    assert study.plot(records).data
