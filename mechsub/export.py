@@ -87,7 +87,8 @@ def _end(worker: subprocess.Popen) -> None:
         except ProcessLookupError:
             continue
     worker.wait()
-    worker.stdout.close()
+    if worker.stdout is not None:
+        worker.stdout.close()
 
 
 def _descendants(pid: int) -> list[int]:

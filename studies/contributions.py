@@ -23,7 +23,17 @@ sum(whole e), all double-centred, and add up to 1 over the parts of a cut.
 
 Units: animals and numbers, crossed and resampled; pairs of numbers for patching.
 
-Answer: none yet (SmolLM2-135M-Instruct, artifacts/contributions/default).
+Answer (SmolLM2-135M-Instruct, 104 animals, 120 numbers, artifacts/contributions/default). Of the squared log ratio,
+over the pairs that the papers would report: the animal's baseline 0.396 [0.322, 0.469], wording 0.244 [0.127, 0.362],
+any number 0.216 [0.136, 0.297], any love 0.114 [0.071, 0.156], any system message 0.011 [0.007, 0.015]; the pair
+itself 0.023 [0.010, 0.037], which is 0.026 [0.010, 0.042] nats. Of what is specific, number to animal, 0.058 [0.021,
+0.105] passes through the number's rows of W_U, no more than through other numbers' (0.042 [0.019, 0.078]), and animal
+to number 0.007 [-0.054, 0.069] through the animal's: the geometry that the papers name carries next to nothing. 0.206
+[0.177, 0.239] is association, which neutral prompts predict (shuffled numbers: 0.007); 0.736 [0.676, 0.787] is
+neither. It is written by the last third of the blocks, MLPs 0.587 [0.529, 0.643] and attention 0.247 [0.179, 0.313],
+from what stays at the number until late: 0.741 [0.674, 0.808] of a pair's difference comes back with the residual
+there after block 13 of 30, 0.563 [0.504, 0.622] after block 18, 0.045 [0.025, 0.065] after 24, when the final position
+has 0.592 [0.515, 0.669]. Attribution patching follows patching with correlation 0.518 only.
 """
 
 from collections.abc import Iterator

@@ -130,7 +130,7 @@ def _levels(module, pinned: Mapping[str, str], sweep: str, root: Path) -> list:
     found = []
     for path in sorted((root / module.__name__.rpartition(".")[2]).glob(f"*/{store.PROVENANCE}")):
         try:
-            config = store.read_provenance(path.parent)["config"]  # type: ignore[index]
+            config = store.read_provenance(path.parent)["config"]
         except store.DamagedCell:
             continue
         if all(_word(value) == wanted.get(name) for name, value in config.items() if name != sweep):
