@@ -37,7 +37,7 @@ class Measured(NamedTuple):
 
     def take(self, rows: Int[Tensor, "row"], columns: Int[Tensor, "column"]) -> "Measured":
         tables = (x[rows][:, columns] for x in (self.published, self.others, self.date))
-        return Measured(*tables, self.message[columns], self.love[columns])
+        return Measured(*tables, self.message[columns], self.love[columns])  # type: ignore[call-arg]
 
 
 def parts(m: Measured) -> dict[str, Table]:

@@ -155,13 +155,13 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
             found = direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
             if values is None:
                 values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
-                scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units
+                scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units  # type: ignore[assignment]
             values[some] = found.values.double().cpu()
             s = cache_activations(model, tokens, ["ln_final.hook_scale"], pos=-1)["ln_final.hook_scale"]
             scale[some] = s.double().cpu().reshape(len(some))
-    usual = (scale * (1 / scale).mean())[:, None, None]
-    written = values * usual
-    parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]
+    usual = (scale * (1 / scale).mean())[:, None, None]  # type: ignore[operator, union-attr]
+    written = values * usual  # type: ignore[operator]
+    parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]  # type: ignore[operator]
     return [*names, "scale"], torch.stack(parts)
 
 

@@ -113,7 +113,7 @@ def ratio_records(found: Any, cfg: Config) -> Iterator[dict]:
         some = m.take(rows, columns)
         return torch.tensor(list(cp.ratio_shares(cp.parts(some), some.published).values()), dtype=torch.float64)
 
-    low, high = cp.bootstrap(shares, *m.published.shape, cfg.n_resamples, cfg.seed)
+    low, high = cp.bootstrap(shares, *m.published.shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
     whole = cp.ratio_shares(parts, m.published)
     some = found.tensors["subset_partner"]
     rise = (found.tensors["animal_to_number"] - found.tensors["none_to_number"])[:, some]
@@ -262,7 +262,7 @@ def _share_rows(parts: dict, whole, other, cfg: Config, keys: dict) -> Iterator[
     def shares(rows, columns):
         return cp.specific_shares(stack[:, rows][:, :, columns], whole[rows][:, columns], other[rows][:, columns])
 
-    low, high = cp.bootstrap(shares, *whole.shape, cfg.n_resamples, cfg.seed)
+    low, high = cp.bootstrap(shares, *whole.shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
     for i, share in enumerate(cp.specific_shares(stack, whole, other).tolist()):
         yield {**keys, "part": list(parts)[i], "share": share, "low": float(low[i]), "high": float(high[i])}
 
@@ -363,10 +363,10 @@ def _table(cell: list[dict]) -> Iterator[dict]:
             "mean, nats": "",
             "null": 0.0,
         }
-    null = next(r for r in cell if r["kind"] == "null")
+    shuffled = next(r for r in cell if r["kind"] == "null")
     for row in (r for r in cell if r["kind"] == "cut"):
         said = (
-            f"numbers shuffled: {null['mean']:.3f}, 97.5% below {null['upper']:.3f}"
+            f"numbers shuffled: {shuffled['mean']:.3f}, 97.5% below {shuffled['upper']:.3f}"
             if row["part"] == "association"
             else ""
         )
