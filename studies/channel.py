@@ -17,7 +17,14 @@ projection on the span of the centred auxiliary rows), under the initial digit h
 
 Not here: a next-token model. A toy of one (two layers, a synthetic grammar) would be a study of its own.
 
-Answer: none yet; no cell is stored.
+Answer (20 seeds, artifacts/channel). As many auxiliary outputs as hidden neurons pass nearly all there is: 0.428
+[0.365, 0.490] with 3, 0.820 [0.793, 0.847] with 54, 0.823 [0.796, 0.849] with 256, where the teacher's body under the
+initial digit head has 0.828 [0.803, 0.852]; three logits pass more than they read of the displacement, 0.136 [0.121,
+0.152]. One drawn symbol an input passes little: 0.191 [0.168, 0.215] with 54 outputs, 0.210 [0.180, 0.240] with 512,
+and 0.109 [0.099, 0.118] from 300 inputs, at chance. With one vocabulary and all of it seen the student has 0.907
+[0.905, 0.908] and another start already 0.592 [0.544, 0.639]; with the digits' symbols filtered out 0.673 [0.615,
+0.731] is left of it, and nothing from another start, 0.100 [0.087, 0.113]. Nine predictions were hits and one is open.
+Not run: 2,048 outputs, fresh inputs.
 """
 
 from collections.abc import Iterator

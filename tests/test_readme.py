@@ -8,6 +8,7 @@ from studies import (
     association,
     audit_toy,
     bottleneck,
+    channel,
     conditions,
     contributions,
     digits,
@@ -30,6 +31,7 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("concepts.md", 
 
 
 STUDIES = (
+    channel,
     association,
     factors,
     subliminal_accuracy,
@@ -50,19 +52,23 @@ STUDIES = (
     contributions,
 )
 INTERVAL = re.compile(r"-?\d\.\d{3}\s+\[-?\d\.\d{3},\s+-?\d\.\d{3}\]")
-COMPARED = (input_distributions, factors, maximise)  # whose answers are of all cells together
+COMPARED = (  # whose answers are of these cells together
+    (input_distributions, ("*",)),
+    (maximise, ("*",)),
+    (factors, ("arms=aux", "n_classes=*")),
+)
 
 
-def stored_cells(study):
-    name = study.__name__.rpartition(".")[2]
-    return sorted(path.parent for path in (ROOT / "artifacts" / name).glob("*/provenance.json"))
+def stored_cells(study, patterns=("*",)):
+    folder = ROOT / "artifacts" / study.__name__.rpartition(".")[2]
+    return sorted(path.parent for some in patterns for path in folder.glob(f"{some}/provenance.json"))
 
 
 def quoted():
     """Every interval that README may quote: those of the tables of all stored cells, and of cells compared."""
     rows = [row for study in STUDIES for cell in stored_cells(study) for row in study.table(store.read_records(cell))]
-    for study in COMPARED:
-        rows += study.table([row for cell in stored_cells(study) for row in store.read_records(cell)])
+    for study, patterns in COMPARED:
+        rows += study.table([row for cell in stored_cells(study, patterns) for row in store.read_records(cell)])
     return {interval for row in rows for value in row.values() for interval in INTERVAL.findall(str(value))}
 
 
