@@ -83,6 +83,12 @@ class Config:
         )  # fmt: skip
 
 
+def check(cfg: Config) -> None:
+    from studies import _toy_memory
+
+    _toy_memory.refuse_too_large(cfg, models=3)
+
+
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
 
