@@ -247,7 +247,7 @@ def audit(rows: Rows) -> Answer:
     for row in claims:
         word = row["verdict"].partition(" (")[0]
         counts[word] = counts.get(word, 0) + 1
-    order = ("confirmed", "partly", "refuted", "open", "not measured yet")
+    order = ("confirmed", "partly", "refuted", "not supported", "open", "not measured yet")
     told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
     shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
     null = "the same sum of cross-initialisation students, check by check below"

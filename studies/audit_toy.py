@@ -6,8 +6,8 @@ scores in stored cells of other studies, paired by seed, that the claim says is 
 
 A check says yes where the whole 95% interval (Student-t over seeds) is where the claim has it, no where it is wholly
 elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if all say no, partly so if some say yes
-and some no, open otherwise. Beside a check of auxiliary-only students is its null: the same sum of their
-cross-initialisation students.
+and some no, not supported if some say no and the others nothing, open otherwise. Beside a check of auxiliary-only
+students is its null: the same sum of their cross-initialisation students.
 
 Answer (25 seeds, artifacts/audit_toy/default; rows 8 and 17, whose cells need all arms, are not measured yet).
 Refuted: the student's lag is the untrained readout's loss (row 4: that loss less half of the lag is -0.190 [-0.213,
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mechsub import study
-from studies import _audit_claims
+from studies import _audit, _audit_claims
 
 NULL = "cross_aux"
 _OF_NULLS = ("accuracy", "kappa", "debiased_cka", "stitch_into_teacher")  # scores that the null's rows have too
@@ -36,17 +36,13 @@ class Config:
     margin: study.Positive = study.option(0.05, "a difference within this is near")
 
 
-class Missing(Exception):
-    """A cell that is not stored, or stale; the text is the command that makes it."""
-
-
 def run(cfg: Config) -> Iterator[dict]:
     for claim in _audit_claims.CLAIMS:
         told = {"claim_row": claim.row, "claim": claim.claim, "published": claim.published}
         for check in claim.checks or (None,):
             try:
                 yield told | (_checked(check) if check else _pairing())
-            except Missing as missing:
+            except _audit.Missing as missing:
                 yield told | _asked(check) | {"missing": str(missing)}
     yield {"provenance": {"null": "the same sum of cross-initialisation students", "unit": "seed"}}
 
@@ -81,14 +77,14 @@ def _scores(wanted: _audit_claims.Scores) -> dict[int, float]:
 
     A cell that holds every arm serves where one that holds some would.
     """
-    module = _module(wanted.study)
+    module = _audit.module(wanted.study)
     found: dict[int, float] = {}
     for flags in _combinations(wanted.flags) if module else ():
         for row in _rows(module, flags):
             if all(row.get(key) == value for key, value in wanted.rows.items()) and wanted.value in row:
                 found[row["member"]] = row[wanted.value]
     if len(found) < 2:
-        raise Missing(f"python -m studies.{wanted.study}{_words(wanted.flags)}")
+        raise _audit.Missing(f"python -m studies.{wanted.study}{_audit.words(wanted.flags)}")
     return found
 
 
@@ -108,24 +104,8 @@ def _rows(module, flags: dict) -> list[dict]:
     return []
 
 
-def _words(flags: Mapping) -> str:
-    """As a command line has them."""
-    texts = ((key, value if isinstance(value, tuple) else (value,)) for key, value in flags.items())
-    return "".join(f" --{key.replace('_', '-')} {' '.join(map(str, values))}" for key, values in texts)
-
-
-def _module(name: str):
-    """By its name, so that this study's cell goes by the sums of what it read, and not by all that made it."""
-    import importlib
-    import importlib.util
-
-    if importlib.util.find_spec(f"studies.{name}") is None:
-        return None
-    return importlib.import_module(f"studies.{name}")
-
-
 def _name(scores: _audit_claims.Scores) -> str:
-    return f"{scores.study}{_words(scores.flags)}"
+    return f"{scores.study}{_audit.words(scores.flags)}"
 
 
 def _pairing() -> dict:
@@ -143,93 +123,12 @@ def _pairing() -> dict:
     return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": cells}
 
 
-def outcome(row: Mapping) -> str:
-    """ "yes", "no", "open" or "missing", of one check."""
-    if "missing" in row:
-        return "missing"
-    ends = {"above": (row["bound"], float("inf")), "below": (-float("inf"), row["bound"])}
-    low, high = ends.get(row["expected"], (row["bound"] - row["margin"], row["bound"] + row["margin"]))
-    if low <= row["low"] and row["high"] <= high:
-        return "yes"
-    return "no" if row["high"] < low or row["low"] > high else "open"
-
-
-def verdict(rows: list[Mapping]) -> str:
-    """Of all checks of one claim."""
-    found = [outcome(row) for row in rows]
-    measured = [word for word in found if word != "missing"]
-    if not measured:
-        return "not measured yet"
-    if len(set(measured)) == 1:
-        word = {"yes": "confirmed", "no": "refuted", "open": "open"}[measured[0]]
-    else:
-        word = "partly" if {"yes", "no"} <= set(measured) else "open"
-    less = f" (by {len(measured)} of {len(found)} checks)" if len(measured) < len(found) else ""
-    return f"{word}{less}"
-
-
-def _claims(records: list[Mapping]) -> dict[int, list[Mapping]]:
-    claims: dict[int, list[Mapping]] = {}
-    for row in records:
-        claims.setdefault(row["claim_row"], []).append(row)
-    return claims
-
-
 def table(records: list[dict]) -> list[dict]:
-    rows = []
-    for label, cell in study.cells(records, Config):
-        for number, checks in _claims(cell).items():
-            told = {"claim": checks[0]["claim"], "verdict": verdict(checks), "published": checks[0]["published"]}
-            rows += [_row(label, number, told), *(_row(label, number, _shown(row)) for row in checks)]
-    return rows
-
-
-def _row(label: str, number: int, told: Mapping) -> dict:
-    columns = ("claim", "verdict", "expected", "value", "null", "seeds", "cells", "published")
-    return {"cell": label, "row": number, **{column: told.get(column, "") for column in columns}}
-
-
-def _shown(row: Mapping) -> dict:
-    from mechsub import stats
-
-    told = {"claim": f"  {row['check']}", "verdict": outcome(row), "expected": f"{row['expected']} {row['bound']:g}"}
-    if "missing" in row:
-        return told | {"cells": f"not measured yet: {row['missing']}"}
-    known = row["low"] < row["high"]  # a ratio of widths has no interval
-    value = stats.Interval(row["mean"], row["low"], row["high"], row["n"]) if known else f"{row['mean']:.3f}"
-    null = str(stats.Interval(*row["null"], row["n"])) if "null" in row else ""  # type: ignore[call-arg]
-    return told | {"value": value, "null": null, "seeds": row["n"], "cells": "; ".join(row["cells"])}
+    return _audit.table(records, Config, "seeds")
 
 
 def plot(records: list[dict]):
-    import plotly.graph_objects as go
-
-    from mechsub import plot as figures
-
-    label, cell = study.cells(records, Config)[0]
-    measured = [row for row in cell if "missing" not in row]
-    colors = {"yes": figures.OKABE_ITO[2], "no": figures.OKABE_ITO[3], "open": figures.GREY}
-    traces = []
-    for word, color in colors.items():
-        rows = [row for row in measured if outcome(row) == word]
-        bars = {
-            "type": "data", "symmetric": False, "array": [row["high"] - row["mean"] for row in rows],
-            "arrayminus": [row["mean"] - row["low"] for row in rows],
-        }  # fmt: skip
-        traces.append(
-            go.Scatter(
-                x=[row["mean"] - row["bound"] for row in rows],
-                y=[f"{row['claim_row']}: {row['check']}" for row in rows],
-                error_x=bars, mode="markers", marker={"color": color, "size": 10}, name=word,
-            )
-        )  # fmt: skip
-    words = "; ".join(f"{number} {verdict(checks)}" for number, checks in _claims(cell).items())
-    return figures.grid(
-        [figures.Panel(traces, {"title_text": "value less its bound"}, {"type": "category", "autorange": "reversed"})],
-        [f"Checks{'' if label == 'all' else f' ({label})'}"],
-        title="The brief's claims about the toy",
-        caption=f"95% intervals over seeds. Verdicts by claim: {words}.",
-    )
+    return _audit.plot(records, Config, "The brief's claims about the toy", "seeds")
 
 
 if __name__ == "__main__":

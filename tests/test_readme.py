@@ -6,6 +6,7 @@ from pathlib import Path
 from mechsub import store
 from studies import (
     association,
+    audit_language,
     audit_toy,
     bottleneck,
     channel,
@@ -46,6 +47,7 @@ STUDIES = (
     conditions,
     recipe_search,
     maximise,
+    audit_language,
     audit_toy,
     pretrained,
     bottleneck,

@@ -1,0 +1,79 @@
+"""studies.audit_language on the committed cells, and its rules on planted numbers."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mechsub import stats, store, study
+from studies import _audit, audit_language
+from studies._audit_language_claims import CLAIMS, Check, Reading
+
+ROOT = Path(__file__).parent.parent
+
+
+def audited(out, *flags) -> list[dict]:
+    one = audit_language
+    study.main(one.Config, one.run, one.plot, one.table, ["--out", str(out), *flags])
+    (cell,) = [path.parent for path in (out / "audit_language").glob("*/records.jsonl")]
+    return store.read_records(cell)
+
+
+def test_the_stored_audit_says_what_the_stored_cells_say(tmp_path):
+    names = {check.reading.study for claim in CLAIMS for check in claim.checks}
+    for name in sorted(names):
+        if (ROOT / "artifacts" / name).is_dir():
+            (tmp_path / name).symlink_to(ROOT / "artifacts" / name)
+    stored = store.read_records(ROOT / "artifacts" / "audit_language" / "default")
+    assert audited(tmp_path) == stored
+    verdicts = {row["row"]: row["verdict"] for row in audit_language.table(stored) if row["published"]}
+    assert list(verdicts) == [claim.row for claim in CLAIMS]
+    assert "not measured yet" not in (verdicts[18], verdicts[19], verdicts[22])
+
+
+def test_without_cells_every_check_says_how_its_cell_is_made(tmp_path):
+    rows = audited(tmp_path)
+    assert all("missing" in row for row in rows)
+    assert all(row["verdict"] == "not measured yet" for row in audit_language.table(rows) if row["published"])
+    assert rows[0]["missing"] == "python -m studies.token_entanglement --model smollm2-135m-instruct"
+
+
+def test_cells_of_another_model_are_not_taken_for_this_ones(tmp_path):
+    shutil.copytree(ROOT / "artifacts" / "bottleneck", tmp_path / "bottleneck")
+    rows = audited(tmp_path, "--model", "another")
+    (row,) = [row for row in rows if row["claim_row"] == "Zur 2"]
+    assert row["missing"] == "python -m studies.bottleneck --model another"
+
+
+def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
+    table = [
+        {"quantity": "a", "value": stats.Interval(0.5, 0.4, 0.6, 9), "null": "0.300, 95% below 0.35 (shuffled)"},
+        {"quantity": "b", "value": 0.7, "null": "0.500", "p": 0.01},
+    ]
+    monkeypatch.setattr(audit_language, "_row", lambda reading, model: table[reading.row["at"]])
+    planted = Check("x", Reading("s", {"at": 0}), "above", Reading("s", {"at": 0}, "null"))
+    row = audit_language._checked(planted, "m")
+    assert (row["bound"], row["mean"], row["n"]) == (0.3, 0.5, 9) and "p" not in row
+    row |= {"expected": "above", "margin": 0.05}
+    assert _audit.outcome(row) == "yes" and _audit.outcome({**row, "bound": 0.5}) == "open"
+    tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m") | {"margin": 0.05}
+    assert _audit.outcome({**tested, "expected": "near"}) == "no"
+    assert _audit.outcome({**tested, "expected": "above"}) == "yes"
+    assert _audit.outcome({**tested, "expected": "below"}) == "no"
+    assert {_audit.outcome({**tested, "expected": word, "p": 0.5}) for word in ("above", "near")} == {"open"}
+
+
+def test_a_reading_names_one_row(tmp_path):
+    shutil.copytree(ROOT / "artifacts" / "bottleneck", tmp_path / "bottleneck")
+    wanted = Check("x", Reading("bottleneck", {"cell": "all"}), "above")
+    claim = audit_language._audit_language_claims.Claim("x", "x", "x", (wanted,))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(audit_language._audit_language_claims, "CLAIMS", (claim,))
+        audited(tmp_path)
+
+
+def test_every_reading_names_a_study_and_options_that_it_has():
+    for reading in (check.reading for claim in CLAIMS for check in claim.checks):
+        if importlib.util.find_spec(f"studies.{reading.study}") is not None:
+            assert importlib.import_module(f"studies.{reading.study}").Config(**reading.flags)
