@@ -7,8 +7,8 @@ else ran there. A set of teachers is trained once for all cells that learn from 
 content); what the other cells would have spent is counted at the seconds of one training of 25 published teachers here.
 """
 
+import argparse
 import json
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -44,4 +44,6 @@ def _training() -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", nargs="?", type=Path, default=Path("artifacts"), help="folder of the stored cells")
+    main(parser.parse_args().root)
