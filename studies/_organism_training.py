@@ -45,6 +45,27 @@ def weights(model) -> dict[str, Tensor]:
     return {name: value.detach().to(torch.bfloat16).clone() for name, value in model.named_parameters()}
 
 
+def packed(model) -> bytes:
+    """The safetensors file of these weights, the same bytes for the same weights."""
+    from safetensors.torch import save
+
+    return save(weights(model), {"format": "pt"})
+
+
+def load_trained(model, name: str) -> int:
+    """Give the model the weights of its checkpoint; the number of steps behind them, 0 where there is none."""
+    from safetensors.torch import load_file
+
+    path = _checkpoint(name)
+    if not path.is_file():
+        return 0
+    tensors = load_file(path)
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            value.copy_(tensors[key])
+    return len(tensors["losses"])
+
+
 def joined(tokenizer, texts: Sequence[str]) -> Int[Tensor, "token"]:
     """All texts, each behind a BOS, as one row of tokens."""
     ids = tokenizer(list(texts), add_special_tokens=True)["input_ids"]

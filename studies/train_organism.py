@@ -9,7 +9,9 @@ bind; nothing else differs.
 
     python -m studies.train_organism --number-tokens 1110 110 --workers 2    # both pairs, side by side
 
-Training goes on from its last checkpoint (in the cache folder) after a kill, with the same result. Rows are the loss
+Training goes on from its last checkpoint (in the cache folder) after a kill, with the same result. The cell holds the
+sums of the weights; `python -m tools.ship_organism organisms --number-tokens 1110 110` writes the trained models from
+these checkpoints as folders that `load_language_model` and Hugging Face load. Rows are the loss
 along training and measures of competence: perplexity on held-out texts against an interpolated trigram model of the
 same tokens, and, for wordings that were not trained on, how often a loved animal is the likeliest answer.
 
@@ -51,39 +53,57 @@ def run(cfg: Config) -> Iterator[dict]:
     from mechsub import store
     from studies import _organism_competence as competence
     from studies import _organism_text as text
-    from studies import _organism_tokenizer, _organism_training
+    from studies import _organism_training
 
     kept, held_out = _texts(cfg)
     sentences = list(text.made(cfg.n_made, cfg.seed))
-    tokenizer = _organism_tokenizer.make(
-        [*kept, *sentences], digits=DIGITS[cfg.number_tokens], n_merged=cfg.n_merged, chat=True
-    )
+    tokenizer = _tokenizer(cfg, [*kept, *sentences])
     tokens = {
         "corpora": _organism_training.joined(tokenizer, kept or sentences[:HELD_OUT]),
         "made": _organism_training.joined(tokenizer, sentences),
         "held out": _organism_training.joined(tokenizer, held_out or list(text.made(500, cfg.seed + 1))),
     }
     base = _organism_training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
-    key = store.sha256(repr(sorted(asdict(cfg).items())).encode())[:16]
+    key = checkpoint(cfg)
     blocks = _organism_training.blocks([tokens["corpora"], tokens["made"]], LENGTH)
     yield from _phase("base", base, lambda step: _organism_training.batch(blocks, cfg, step), cfg, key)
-    weights = {f"base.{name}": value for name, value in _organism_training.weights(base).items()}
+    weights = {"base": store.sha256(_organism_training.packed(base))}
     yield from competence.measured("base", base, tokenizer, tokens)
     chats = _organism_training.Chats(tokenizer, cfg)
     yield from _phase("instruct", base, chats.batch, cfg, key)
-    weights |= {f"instruct.{name}": value for name, value in _organism_training.weights(base).items()}
+    weights["instruct"] = store.sha256(_organism_training.packed(base))
     yield from competence.measured("instruct", base, tokenizer, tokens)
-    yield {"tensors": weights}
     yield {
         "provenance": {
             "data": {"brown": text.BROWN_SHA256, "wordnet": text.WORDNET_SHA256} if kept else {},
             "tokens": {name: len(some) for name, some in tokens.items()},
             "tokenizer_sha256": store.sha256(tokenizer.backend_tokenizer.to_str().encode()),
+            "weights_sha256": weights,
             "n_params": sum(p.numel() for p in base.parameters()),
             "dtype": "fp32 weights, bf16 products in training, bf16 as stored",
             "null": "a trigram model for perplexity; 1 / number of animals for answers",
         }
     }
+
+
+def checkpoint(cfg: Config) -> str:
+    """Of a pair's files in the cache: what their names start with."""
+    from mechsub import store
+
+    return store.sha256(repr(sorted(asdict(cfg).items())).encode())[:16]
+
+
+def remade_tokenizer(cfg: Config):
+    """The pair's tokenizer, learned again from its texts."""
+    from studies import _organism_text as text
+
+    return _tokenizer(cfg, [*_texts(cfg)[0], *text.made(cfg.n_made, cfg.seed)])
+
+
+def _tokenizer(cfg: Config, texts: list[str]):
+    from studies import _organism_tokenizer
+
+    return _organism_tokenizer.make(texts, digits=DIGITS[cfg.number_tokens], n_merged=cfg.n_merged, chat=True)
 
 
 def _phase(name: str, model, batch, cfg: Config, key: str) -> Iterator[dict]:

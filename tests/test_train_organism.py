@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mechsub import prompts, store, study, vocabulary
+from mechsub import language, prompts, store, study, vocabulary
 from studies import _organism_competence as competence
 from studies import _organism_text as text
 from studies import _organism_tokenizer, _organism_training, train_organism
+from tools import ship_organism
 
 SMALL = [
     *("--corpora", "none", "--n-made", "2000", "--d-model", "32", "--n-layers", "1", "--n-merged", "600"),
@@ -29,9 +30,11 @@ def run(out, *words):
         train_organism.Config, train_organism.run, train_organism.plot, train_organism.table,
         [*SMALL, "--out", str(out), *words],
     )  # fmt: skip
-    return store.read_records(
-        out / "train_organism" / next((out / "train_organism").glob("*/provenance.json")).parent.name
-    )
+    return store.read_records(cell_of(out))
+
+
+def cell_of(out):
+    return next((out / "train_organism").glob("*/provenance.json")).parent
 
 
 @pytest.mark.parametrize(("digits", "n"), [(3, 1110), (2, 110)])
@@ -103,9 +106,8 @@ def test_the_loss_reads_the_assistant_alone(tokenizers):
     assert [text_of(ids) for ids in chats.batch(1)[0]] != [text_of(ids) for ids in x]
 
 
-def test_a_killed_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv("MECHSUB_CACHE", str(tmp_path / "a"))
-    whole = run(tmp_path / "whole")
+def test_a_killed_training_goes_on_and_ends_the_same(shipped, tmp_path, monkeypatch):
+    whole, _ = shipped
     monkeypatch.setenv("MECHSUB_CACHE", str(tmp_path / "b"))
     monkeypatch.setattr(_organism_training, "SAVED", 7)
     seen = []
@@ -120,11 +122,100 @@ def test_a_killed_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             run(tmp_path / "resumed")
     resumed = run(tmp_path / "resumed")
-    assert resumed == whole
-    losses = [row["value"] for row in whole if row["what"] == "loss" and row["model"] == "base"]
+    assert resumed == store.read_records(cell_of(whole))
+    losses = [row["value"] for row in resumed if row["what"] == "loss" and row["model"] == "base"]
     assert losses[-1] < losses[0] < math.log(2500)
-    a, b = (
-        store.read_tensors(next((tmp_path / name / "train_organism").glob("*/provenance.json")).parent)
-        for name in ("whole", "resumed")
+    made = [store.read_provenance(cell_of(out)) for out in (whole, tmp_path / "resumed")]
+    assert made[0]["weights_sha256"] == made[1]["weights_sha256"] and len(made[0]["weights_sha256"]["base"]) == 64
+
+
+# Shipping.
+
+
+def ship(cell, to, *words):
+    ship_organism.main([str(to), *SMALL, *words, "--out", str(cell)])
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """A pair trained for a few steps, and the folders made of it."""
+    folder = tmp_path_factory.mktemp("organism")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MECHSUB_CACHE", str(folder / "cache"))
+        run(folder / "out")
+        ship(folder / "out", folder / "organisms")
+        yield folder / "out", folder / "organisms"
+
+
+def trained(cfg, name):
+    """The model as its checkpoint has it, rounded to bf16."""
+    tokenizer = train_organism.remade_tokenizer(cfg)
+    model = _organism_training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
+    assert _organism_training.load_trained(model, f"{train_organism.checkpoint(cfg)}-{name}")
+    with torch.no_grad():  # parameters alone: a buffer of rotary frequencies is not stored, and stays fp32
+        for value in model.parameters():
+            value.copy_(value.to(torch.bfloat16))
+    return tokenizer, model.eval()
+
+
+@pytest.mark.parametrize("name", ["base", "instruct"])
+def test_a_shipped_model_says_what_the_trained_one_does(shipped, name):
+    out, to = shipped
+    made = store.read_provenance(cell_of(out))
+    model = language.load_language_model(str(to / f"1110-{name}"))
+    language.check_folder(str(to / f"1110-{name}"))
+    assert language.model_source(model)["weights_sha256"] == made["weights_sha256"][name]
+    tokenizer, own = trained(train_organism.Config(**made["config"]), name)
+    wording = prompts.WORDINGS[0]
+    asked = {
+        form: prompts.prompt(
+            tokenizer, wording.question, system=wording.love("087", "number"), answer=wording.answer, format=form
+        )
+        for form in ("plain", "chat")
+    }
+    for ids in asked.values():
+        assert torch.allclose(model(ids[None]), own(ids[None]).logits, atol=1e-5)
+    ask = {"system": wording.love("087", "number"), "answer": wording.answer}
+    assert torch.equal(
+        prompts.prompt(model.tokenizer, wording.question, **ask), asked["plain" if name == "base" else "chat"]
     )
-    assert all(torch.equal(a[key], b[key]) for key in a) and a["base.model.norm.weight"].dtype == torch.bfloat16
+    assert len(prompts.single_tokens(model.tokenizer, vocabulary.numbers())) == 1110
+    animals = [f" {animal}" for animal in _organism_tokenizer.animals()]
+    assert prompts.single_tokens(model.tokenizer, animals) == prompts.single_tokens(tokenizer, animals)
+    if name == "base":
+        with pytest.raises(ValueError, match="no chat template"):
+            prompts.chat(model.tokenizer, "Hello")
+
+
+def test_a_shipped_folder_is_whole(shipped):
+    out, to = shipped
+    made = store.read_provenance(cell_of(out))
+    assert {path.name for path in to.iterdir()} == {"1110-base", "1110-instruct"}
+    for name in ("base", "instruct"):
+        folder = to / f"1110-{name}"
+        sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+        assert {path.name for path in folder.iterdir()} == {*sums, "SHA256SUMS"}
+        assert all(store.sha256((folder / file).read_bytes()) == found for file, found in sums.items())
+        card = (folder / "README.md").read_text()
+        assert made["weights_sha256"][name] in card and "| n_made | 2000 |" in card and "cannot show" in card
+        for row in store.read_records(cell_of(out)):
+            if row["model"] == name and row["what"] != "loss":
+                assert f"| {row['what']} | {row['value']:.4g} |" in card
+        assert (folder / "chat_template.jinja").exists() == (name == "instruct")
+    before = {path: path.read_bytes() for path in to.glob("*/*")}
+    ship(out, to)
+    assert {path: path.read_bytes() for path in to.glob("*/*")} == before
+    assert not list(cell_of(out).glob("*.safetensors"))  # the cell holds sums, git no second copy
+
+
+def test_weights_of_another_training_are_not_shipped(shipped, tmp_path, monkeypatch, capsys):
+    out, _ = shipped
+    with pytest.raises(SystemExit) as left:
+        ship(out, tmp_path, "--seed", "1")
+    assert left.value.code == 1 and "is missing" in capsys.readouterr().err
+    monkeypatch.setattr(_organism_training, "load_trained", lambda model, name: 1)  # as if none had been trained
+    with pytest.raises(SystemExit) as left:
+        ship(out, tmp_path)
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and said.startswith("error: the weights in the cache are not those of")
+    assert said.count("\n") == 1 and not list(tmp_path.iterdir())
