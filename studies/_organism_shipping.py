@@ -22,7 +22,7 @@ def folder_name(cfg: train_organism.Config, name: str) -> str:
 def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
     """Write `to`/<number tokens>-base and -instruct; raises ValueError where cache and cell are not of one training."""
     tokenizer, made = train_organism.remade_tokenizer(cfg), store.read_provenance(cell)
-    if store.sha256(tokenizer.backend_tokenizer.to_str().encode()) != made["tokenizer_sha256"]:  # type: ignore[index]
+    if store.sha256(tokenizer.backend_tokenizer.to_str().encode()) != made["tokenizer_sha256"]:
         raise ValueError(f"the tokenizer is not the one of {cell}: run train_organism --rerun")
     return [_ship(name, tokenizer, cell, cfg, to / folder_name(cfg, name)) for name in ("base", "instruct")]
 
@@ -32,7 +32,7 @@ def _ship(name: str, tokenizer, cell: Path, cfg: train_organism.Config, folder: 
     if not _organism_training.load_trained(model, f"{train_organism.checkpoint(cfg)}-{name}"):
         raise ValueError(f"the cache folder holds no weights of {folder.name}: run train_organism --rerun")
     packed = _organism_training.packed(model)
-    if store.sha256(packed) != store.read_provenance(cell)["weights_sha256"][name]:  # type: ignore[index]
+    if store.sha256(packed) != store.read_provenance(cell)["weights_sha256"][name]:
         raise ValueError(f"the weights in the cache are not those of {cell}: run train_organism --rerun")
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
