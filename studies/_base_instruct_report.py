@@ -22,6 +22,7 @@ CONTRASTS = (  # the first less the second, over the same animals
     ((INSTRUCT, "chat"), (BASE, "plain")),  # the one that was published
 )
 SHOWN = 40  # animals of the heatmap
+DRAWN = (-300.0, 300.0)  # nats: a ratio of 0 has no place on a log axis
 
 Values = dict[tuple[str, str], dict[str, np.ndarray]]  # (model, format) -> measure -> animals
 
@@ -153,7 +154,9 @@ def hybrids(cell: list[dict], form: str) -> dict[frozenset, dict[str, np.ndarray
 
 def shares(found: dict[frozenset, dict[str, np.ndarray]], measure: str) -> dict[str, np.ndarray]:
     """Of every part, the Shapley value of each animal's difference between the models."""
-    return stats.shapley({some: effects[measure] for some, effects in found.items()})
+    n = len(found[frozenset()][measure])
+    each = [stats.shapley({some: float(m[measure][a]) for some, m in found.items()}) for a in range(n)]
+    return {part: np.array([one[part] for one in each]) for part in PARTS}
 
 
 def _hybrid_rows(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Iterator[dict]:
@@ -217,7 +220,7 @@ def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle
     from mechsub import plot as figures
 
     return go.Scatter(
-        x=np.exp(x), y=np.exp(y), mode="markers", name=figures.plain(name), text=[figures.plain(t) for t in texts],
+        x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers", name=figures.plain(name), text=[figures.plain(t) for t in texts],
         marker={"color": color, "size": 7, "opacity": 0.6, "symbol": symbol}, showlegend=listed,
     )  # fmt: skip
 
@@ -226,7 +229,7 @@ def _log_panel(traces: list, x_title: str, y_title: str):
     """Points on log axes, with the lines of no change and of twice as `ratio_scatter` draws them."""
     from mechsub import plot as figures
 
-    ends = [[math.log(f([f(t[side]) for t in traces])) for f in (min, max)] for side in ("x", "y")]
+    ends = [[math.log(f(f(t[side]) for t in traces)) for f in (min, max)] for side in ("x", "y")]
     frame = figures.ratio_scatter(ends[0], ends[1], ["", ""], x_title, y_title)
     return figures.Panel([*frame.traces[:-1], *traces], frame.x, frame.y)
 

@@ -284,11 +284,11 @@ def _transfer_records(found: Found) -> Iterator[dict]:
             table = interaction(other.measured.forward)
             values = table[own, torch.arange(n)]
             null = [_others(table[:, a], own, a) for a in range(n)]
-            mean = stats.student_t(values)
+            mean = stats.student_t(values.tolist())
             yield {
                 "kind": "transfer", "chosen in": " ".join(chooser), "measured in": " ".join(place), "value": mean.mean,
                 "low": mean.low, "high": mean.high, "null": sum(null) / n,
-                "p": stats.paired_difference(values, null).p, "n": n,
+                "p": stats.paired_difference(values.tolist(), null).p, "n": n,
             }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""studies.base_vs_instruct on tiny random Llamas: hybrids, planted heads and bodies, and the null of one model twice."""
+"""studies.base_vs_instruct on tiny random Llamas: hybrids, a planted head or body, and one model twice."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from studies import token_entanglement as te
 
 N = 8  # animals and numbers: with two wordings and two formats, fewer constraints than d_model
 SMALL = {"n_animals": N, "n_partners": N, "n_wordings": 2, "n_permutations": 9}
-PLANTED = 3.0  # nats
+PLANTED, RIDGE = 20.0, 0.01  # nats before, and strength of, what ridge takes of them
 
 
 def config(base, instruct, **more):
@@ -37,7 +37,7 @@ def child(base, folder, change):
     return folder
 
 
-def noise(model, *names, scale=0.02):
+def noise(model, *names, scale=0.005):
     generator = torch.Generator().manual_seed(1)
     for name, value in model.named_parameters():
         if any(part in name for part in names):
@@ -65,9 +65,11 @@ def wanted():
 
 
 def solved(states):
-    """[d, animal]: what turns the states of the four conditions, each centred, into the planted effects."""
-    centred = torch.cat([x - x.mean(0) for x in states.split(N)])
-    return torch.linalg.lstsq(centred.double(), interaction(wanted()), driver="gelsd").solution.float()
+    """[d, animal]: what turns the states of the four conditions, each centred, into the planted effects, by ridge."""
+    x = torch.cat([some - some.mean(0) for some in states.split(N)]).double()
+    gram = x.T @ x
+    ridge = RIDGE * gram.trace() / len(gram) * torch.eye(len(gram))
+    return torch.linalg.solve(gram + ridge, x.T @ interaction(wanted())).float()
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +126,17 @@ def test_the_planted_part_gets_the_share(base, request, which):
     for form in bvi.FORMATS:
         found = shares(records, form)
         others = max(abs(value) for part, value in found.items() if part != which)
-        assert found[which] > 1 and others < 0.15 * found[which], found
+        assert found[which] > 1 and others < 0.1 * found[which], found
         assert abs(shares(records, form, "specific, others'")[which]) < 0.5 * found[which]
         # The swap as published, of a tied model, changes the embedding too.
         head_swap = row(records, f"{form}: head swap into the base model, untied: change of specific")["value"].mean
         assert head_swap == pytest.approx(found["unembedding"], abs=0.15 * found[which])
         contrast = row(records, f"instruct {form} less base {form}: specific")
-        assert contrast["value"].low > 0 and contrast["value"].mean == pytest.approx(sum(found.values()), abs=1e-5)
-    # The fixed number is the animal's own, chosen in the wording that nothing is measured in.
+        assert contrast["value"].mean == pytest.approx(sum(found.values()), abs=1e-5)
+    # Most fixed numbers are the planted ones (one of eight by chance), though chosen in another wording.
     chosen = {r["animal"]: r["number"] for r in records if r["kind"] == "animal"}
     numbers = [partner.text for partner in te.choose_partners(bvi.words_config(config(base, base), "x"))]
-    assert sum(numbers.index(number) == i for i, number in enumerate(chosen.values())) >= N - 2
+    assert sum(numbers.index(number) == i for i, number in enumerate(chosen.values())) >= N // 2
     assert bvi_plot(records).data
 
 
@@ -213,19 +215,20 @@ def test_published_counts_have_their_null(base, head):
     assert len(transfers) == 16
     own = row(records, "specific, nats: numbers chosen in instruct chat, measured in instruct chat")
     other = row(records, "specific, nats: numbers chosen in base chat, measured in instruct chat")
-    assert own["value"].mean > 1 > other["value"].mean
+    assert own["value"].mean > max(1, 2 * other["value"].mean)
     assert np.isfinite([r["value"].mean for r in table]).all()
 
 
 # Bad input.
 
 
-def test_bad_input_is_one_line(base, tmp_path, refused):
+def test_bad_input_is_one_line(base, tmp_path, refused, capsys):
     pair = ["--base", str(base), "--instruct", str(base)]
     assert "--n-wordings must be 2 to 5" in refused(bvi, [*pair, "--n-wordings", "1"])
     assert "at least 8" in refused(bvi, [*pair, "--n-animals", "5"])
     assert "tools.ship_organism" in refused(bvi, ["--base", "organisms/no-such", *pair[2:]])
     plain = save_tiny_llama(tmp_path / "plain", template=False)
+    capsys.readouterr()  # the library's own progress
     assert "no chat template" in refused(bvi, [*pair[:2], "--instruct", str(plain)])
     other = shutil.copytree(base, tmp_path / "other")
     text = json.loads((other / "tokenizer.json").read_text())
@@ -241,6 +244,7 @@ def test_models_of_other_shapes_are_refused(base, tmp_path, capsys):
         model.config.num_hidden_layers = 2
 
     short = child(base, tmp_path / "short", cut)
+    capsys.readouterr()
     words = ["--base", str(base), "--instruct", str(short), "--n-animals", "8", "--n-partners", "8"]
     with pytest.raises(SystemExit) as left:
         study.main(bvi.Config, bvi.run, bvi.plot, bvi.table, [*words, "--out", str(tmp_path / "out")])
