@@ -220,7 +220,8 @@ def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle
     from mechsub import plot as figures
 
     return go.Scatter(
-        x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers", name=figures.plain(name), text=[figures.plain(t) for t in texts],
+        x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers",
+        name=figures.plain(name), text=[figures.plain(t) for t in texts],
         marker={"color": color, "size": 7, "opacity": 0.6, "symbol": symbol}, showlegend=listed,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from studies import (
     association,
     audit_language,
     audit_toy,
+    base_vs_instruct,
     bottleneck,
     channel,
     conditions,
@@ -52,6 +53,7 @@ STUDIES = (
     pretrained,
     bottleneck,
     contributions,
+    base_vs_instruct,
 )
 INTERVAL = re.compile(r"-?\d\.\d{3}\s+\[-?\d\.\d{3},\s+-?\d\.\d{3}\]")
 COMPARED = (  # whose answers are of these cells together
