@@ -162,9 +162,9 @@ def shares(found: dict[frozenset, dict[str, np.ndarray]], measure: str) -> dict[
 def _hybrid_rows(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Iterator[dict]:
     whole = frozenset(PARTS)
     for measure, null in (("specific", "specific, others'"), ("published", None), ("any number", None)):
-        for some, effects in found.items():
+        for some, effects in found.items() if null else ():
             what = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
-            other = f"{effects[null].mean():.3f}" if null else ""
+            other = f"{effects[null].mean():.3f}"
             yield {"quantity": what, "value": stats.student_t(effects[measure]), "null": other, "p": ""}
         for start, text in ((frozenset(), "into the base model"), (whole, "into the instruct model")):
             for parts, name in (({"unembedding"}, "untied"), ({"unembedding", "embedding"}, "tied, as published")):

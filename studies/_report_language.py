@@ -1,6 +1,6 @@
 """Answers of `studies.report` about the language model, from the rows of its studies' tables."""
 
-from studies._report_answer import CONFIRMED, PARTLY, REFUTED, Answer, Rows, find, quantity
+from studies._report_answer import CONFIRMED, PARTLY, REFUTED, Answer, Rows, find, quantity, read
 
 
 def twice(rows: Rows) -> Answer:
@@ -138,8 +138,6 @@ def shares(rows: Rows) -> Answer:
     )
 
 
-
-
 def associated(rows: Rows) -> Answer:
     plain, centred = (quantity(rows, f"correlation, {how}") for how in ("as published", "centred"))
     return Answer(
@@ -151,4 +149,15 @@ def associated(rows: Rows) -> Answer:
 
 
 def base(rows: Rows) -> Answer:
-    raise LookupError("no pair of a base and an instruct model is stored")
+    same = quantity(rows, "correlation of interactions: base and instruct, chat")
+    own = quantity(rows, "base chat: specific, nats")
+    more = quantity(rows, "instruct chat less base chat: specific")["value"]
+    ratio = quantity(rows, "instruct chat less base plain: published")["value"]
+    shared = same["p"] < 0.05 and same["value"].low > 0
+    return Answer(
+        f"{'In part' if shared else 'Not detectably'}: in chats, the interactions of the two models agree "
+        f"by {same['value']}; fixed numbers raise their animal by {own['value']} nats in the base model and by {more} "
+        f"more in the instruct model. The published ratio differs by {ratio} nats, formats as published.",
+        f"numbers shuffled within equal length: {same['null']}; numbers fixed for other animals {own['null']}",
+        read(more.low > 0 and not own["value"].low > 0, own["value"].low > 0 and not more.low > 0),
+    )

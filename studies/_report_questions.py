@@ -195,8 +195,8 @@ _PAIRS = (
         language.associated, claim=f"A number's score under an animal goes with what the number does to it ({ZUR}).",
     ),
     Question(
-        B3, "base", "Are the same pairs entangled in a base model and its instruct child?", "train_organism",
-        "--number-tokens 1110 110", language.base,
+        B3, "base", "Are the same pairs entangled in a base model and its instruct child?", "base_vs_instruct",
+        "", language.base,
         claim="Strong in the instruct model, largely absent in the base model (write-up, on Llama-3.2-1B).",
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from tiny_llama import save_tiny_llama
 from mechsub import store, study
 from mechsub.entanglement import interaction, next_token_log_probs
 from studies import _base_instruct_report as report
-from studies import _contribution_states, _hybrids
+from studies import _contribution_states, _hybrids, _report_language
 from studies import base_vs_instruct as bvi
 from studies import token_entanglement as te
 
@@ -217,6 +217,8 @@ def test_published_counts_have_their_null(base, head):
     other = row(records, "specific, nats: numbers chosen in base chat, measured in instruct chat")
     assert own["value"].mean > max(1, 2 * other["value"].mean)
     assert np.isfinite([r["value"].mean for r in table]).all()
+    answer = _report_language.base(table)
+    assert answer.verdict in ("confirmed", "partly", "refuted") and "nats in the base model" in answer.sentence
 
 
 # Bad input.
