@@ -219,3 +219,11 @@ def test_weights_of_another_training_are_not_shipped(shipped, tmp_path, monkeypa
     said = capsys.readouterr().err
     assert left.value.code == 1 and said.startswith("error: the weights in the cache are not those of")
     assert said.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["--seed", "1"], ["organisms", "--sed", "1"]])
+def test_bad_words_of_shipping_are_one_line(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        ship_organism.main(words)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
