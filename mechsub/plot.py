@@ -332,6 +332,37 @@ def matrix(rows: list[tuple[str, str, float]], x_title: str, y_title: str) -> Pa
     )
 
 
+def error_bar(found: Iterable[tuple[float, float, float]], **style) -> dict:
+    """plotly's error_x or error_y for means with the ends of their intervals."""
+    found = list(found)
+    above, below = [high - mean for mean, _, high in found], [mean - low for mean, low, _ in found]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **style}
+
+
+def estimates(
+    found: Mapping[str, tuple[float, float, float]],
+    *,
+    axis: str,
+    title: str,
+    caption: str,
+    null: float | int | None = None,
+    marked: str | None = None,
+) -> go.Figure:
+    """A row for every name: mean, low and high, which were computed before. `marked` stands out; dashed: `null`."""
+    names, values = list(found), list(found.values())
+    colors = [OKABE_ITO[1] if name == marked else OKABE_ITO[0] for name in names]
+    figure = go.Figure()
+    for place, (name, color) in enumerate(zip(names, colors, strict=True)):
+        bar = error_bar([values[place]], thickness=4, width=10, color=color)
+        text = {"text": [f"{values[place][0]:.3f}"], "textposition": "top center", "textfont": {"size": 18}}
+        marker = {"marker": {"color": color, "size": 16}, "mode": "markers+text", "name": plain(name)}
+        figure.add_trace(go.Scatter(x=[values[place][0]], y=[place], error_x=bar, **marker, **text))
+    _label_rows(figure, names, axis, True)
+    _draw_null(figure, null, vertical=True)
+    figure.update_yaxes(tickfont_size=20).update_xaxes(title_font_size=18)
+    return _finish(figure, title, caption, 150 + 60 * len(names), legend=False)
+
+
 def add_caption(figure: go.Figure, text: str) -> go.Figure:
     """Add a sentence to the caption below the figure (in place)."""
     earlier = next((note for note in figure.layout.annotations if note.name == "caption"), None)

@@ -1,13 +1,10 @@
-"""Figure, table and verdicts on predictions of `studies.factors`, from the records of its cells."""
+"""Figure and table, with verdicts on predictions, of `studies.factors`, from the records of its cells."""
 
 import dataclasses
-import functools
-import math
-import tomllib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from mechsub import study
+from studies import _predictions
 
 NULL = "cross_aux"
 DRAWN = {"aux": "student_aux", "all": "student_all", "digits": "student_digits", "real": "student_real"}
@@ -15,19 +12,6 @@ DESCRIBED = (  # quantities in the rows of aux
     *("drive", "gate_dimension", "input_dimension", "input_dimension_95", "input_mean_share"),
     *("aux_digit_correlation", "aux_digit_correlation_initial"),
 )
-Scores = dict[int, float]  # member -> score
-
-
-@functools.cache
-def told() -> dict:
-    """studies/predictions.toml, of all studies: those of others than factors name them."""
-    return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))
-
-
-def predictions() -> dict:
-    """What was expected of the factors."""
-    own = [p for p in told().get("prediction", []) if p.get("study", "factors") == "factors"]
-    return {**told(), "prediction": own}
 
 
 def swept(records: list[Mapping], Config) -> dict[str, list]:
@@ -46,16 +30,8 @@ def score(factors: Mapping) -> str:
     return "kappa" if "n_classes" in factors else "accuracy"
 
 
-def _scores(records: list[Mapping], arm: str, value: str) -> Scores:
+def _scores(records: list[Mapping], arm: str, value: str) -> _predictions.Scores:
     return {r["member"]: r[value] for r in records if r["arm"] == arm}
-
-
-def _paired(a: Scores, b: Scores):
-    """Paired by the seeds that both have; None for fewer than two."""
-    from mechsub import stats
-
-    common = sorted(a.keys() & b.keys())
-    return stats.paired_difference([a[i] for i in common], [b[i] for i in common]) if len(common) > 1 else None
 
 
 # The table.
@@ -72,8 +48,8 @@ def table(records: list[dict], Config) -> list[dict]:
         nulls = _scores(cell, NULL, value)
         for arm in dict.fromkeys(r["arm"] for r in cell):
             own = _scores(cell, arm, value)
-            difference = None if cell[0] in base else _paired(own, _scores(base, arm, value))
-            above = _paired(own, nulls) if arm != NULL else None
+            difference = None if cell[0] in base else _predictions.paired(own, _scores(base, arm, value))
+            above = _predictions.paired(own, nulls) if arm != NULL else None
             pairs += [difference] if difference else []
             rows.append(
                 {
@@ -106,7 +82,7 @@ def _reference(records: list[Mapping], factors: Mapping[str, list], Config) -> l
 def judged(records: list[Mapping], Config) -> Iterator[dict]:
     """A row for every prediction about a swept factor, in every group of cells that differ in this factor alone."""
     factors = swept(records, Config)
-    for prediction in predictions().get("prediction", []):
+    for prediction in _predictions.of("factors"):
         yield from judge(prediction, records, factors)
 
 
@@ -126,7 +102,7 @@ def judge(prediction: Mapping, records: list[Mapping], factors: Mapping[str, lis
         nulls = [_scores([r for r in group if r[factor] == level], NULL, value) for level in levels]
         if len(levels) > 1 and all(len(s) > 1 for s in students):
             at = dict(zip(others, key, strict=True))
-            yield _verdict_row(prediction, levels, students, nulls, at, told()["margin"])
+            yield _verdict_row(prediction, levels, students, nulls, at, _predictions.told()["margin"])
 
 
 def _levels(levels: list, prediction: Mapping) -> list:
@@ -137,61 +113,18 @@ def _levels(levels: list, prediction: Mapping) -> list:
 
 def _verdict_row(prediction: Mapping, levels: list, students: list, nulls: list, at: Mapping, margin: float) -> dict:
     where = "".join(f", {name}={level}" for name, level in at.items())
-    ends = _paired(students[-1], students[0])
+    ends = _predictions.paired(students[-1], students[0])
     said = {"brief": prediction["brief"]} if "brief" in prediction else {}
     return {
         "cell": f"prediction: {prediction['factor']} {levels[0]} to {levels[-1]}{where}",
         "arm": "aux",
         "to the reference": ends.interval if ends else "",
-        "rho": rank(students),
+        "rho": _predictions.rank(students),
         "predicted": prediction["direction"],
-        "verdict": verdict(prediction["direction"], students, nulls, margin),
-        **{who: f"{direction}: {verdict(direction, students, nulls, margin)}" for who, direction in said.items()},
+        "verdict": _predictions.verdict(prediction["direction"], students, nulls, margin),
+        **{who: f"{way}: {_predictions.verdict(way, students, nulls, margin)}" for who, way in said.items()},
+        **_predictions.turns(levels, students),
     }
-
-
-def verdict(direction: str, students: list[Scores], nulls: list[Scores], margin: float) -> str:
-    """ "hit", "miss" or "open", by the rules at the head of predictions.toml; one dict of scores for every level."""
-    if direction == "works":
-        above = [_paired(own, null) for own, null in zip(students, nulls, strict=True)]
-        return "hit" if all(pair is not None and pair.interval.low > 0 for pair in above) else "miss"
-    if direction == "peak":
-        return _peak(students)
-    ends = _paired(students[-1], students[0])
-    if ends is None:
-        return "open"
-    low, high = ends.interval.low, ends.interval.high
-    if direction == "none":
-        return "hit" if -margin <= low and high <= margin else "miss" if low > margin or high < -margin else "open"
-    sign = {"increases": 1, "decreases": -1}[direction]
-    low, high = sorted((sign * low, sign * high))
-    if low > 0 and sign * rank(students) > 0:
-        return "hit"
-    return "miss" if high < 0 else "open"
-
-
-def _peak(students: list[Scores]) -> str:
-    means = [_mean(s) for s in students]
-    inner = means[1:-1]
-    if not inner:
-        return "open"
-    best = students[1 + inner.index(max(inner))]
-    over = [_paired(best, end) for end in (students[0], students[-1])]
-    if all(pair is not None and pair.interval.low > 0 for pair in over):
-        return "hit"
-    return "miss" if any(pair is not None and pair.interval.high < 0 for pair in over) else "open"
-
-
-def rank(students: list[Scores]) -> float:
-    """Spearman's correlation of the order of levels with their means; 0 where all are equal."""
-    from scipy.stats import spearmanr
-
-    means = [_mean(s) for s in students]
-    return float(spearmanr(range(len(means)), means).statistic) if len(set(means)) > 1 else 0.0
-
-
-def _mean(scores: Scores) -> float:
-    return math.fsum(scores.values()) / len(scores)
 
 
 def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
@@ -205,7 +138,7 @@ def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
     if set(factors) != {"inputs"} or len(factors["inputs"]) < 10:
         return
     cells = ([r for r in records if r["inputs"] == level] for level in factors["inputs"])
-    learned = [_mean(_scores(cell, "aux", "accuracy")) for cell in cells]
+    learned = [_predictions.mean(_scores(cell, "aux", "accuracy")) for cell in cells]
     found = {}
     for quantity in DESCRIBED:
         means = _means(records, quantity, factors["inputs"])
@@ -222,7 +155,7 @@ def _means(records: list[Mapping], quantity: str, levels: list) -> list[float] |
         {r["member"]: r[quantity] for r in records if r["arm"] == "aux" and r["inputs"] == level and quantity in r}
         for level in levels
     ]
-    return [_mean(values) for values in told] if all(told) else None
+    return [_predictions.mean(values) for values in told] if all(told) else None
 
 
 # The figure.

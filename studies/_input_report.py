@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping
 
-from studies import _factors_report
+from studies import _factors_report, _predictions
 
 NULL = "cross_aux"
 BASE = "uniform"
@@ -24,7 +24,7 @@ def _values(rows: list[Mapping], arm: str = "aux", value: str = "accuracy") -> d
 
 
 def _mean(rows: list[Mapping], value: str = "accuracy") -> float:
-    return _factors_report._mean(_values(rows, value=value))
+    return _predictions.mean(_values(rows, value=value))
 
 
 # The table.
@@ -45,13 +45,13 @@ def _distributions(cells: Cells) -> list[dict]:
     for name, cell in sorted(cells.items(), key=lambda item: -_mean(item[1])):
         own, null = _values(cell), _values(cell, NULL)
         if name != BASE and BASE in cells:
-            pairs[name] = _factors_report._paired(own, _values(cells[BASE]))
+            pairs[name] = _predictions.paired(own, _values(cells[BASE]))
         rows.append(
             {
                 "cell": name,
                 "accuracy": stats.student_t(list(own.values())),
                 "cross_aux (null)": stats.student_t(list(null.values())),
-                "above the null": _factors_report._paired(own, null).interval,
+                "above the null": _predictions.paired(own, null).interval,
                 "to uniform": pairs[name].interval if name in pairs else "",
                 **{value: _mean(cell, value) for value in SHOWN},
             }
@@ -64,18 +64,18 @@ def _contrasts(cells: Cells) -> list[dict]:
     """The brief's claims, one paired difference each."""
     from mechsub import stats
 
-    told = _factors_report.predictions()
+    told = _predictions.told()
     asked = [c for c in told.get("contrast", []) if set(c["inputs"]) <= set(cells)]
     rows, pairs = [], []
     for contrast in asked:
         value = contrast.get("value", "accuracy")
         students = [_values(cells[name], value=value) for name in contrast["inputs"]]
         verdicts = {
-            who: f"{contrast[key]}: {_factors_report.verdict(contrast[key], students, [], told['margin'])}"
+            who: f"{contrast[key]}: {_predictions.verdict(contrast[key], students, [], told['margin'])}"
             for who, key in (("predicted", "direction"), ("brief", "brief"))
             if key in contrast
         }
-        pairs.append(_factors_report._paired(students[1], students[0]))
+        pairs.append(_predictions.paired(students[1], students[0]))
         name = "" if value == "accuracy" else f", {value}"
         label = f"claim {contrast['row']}: {' to '.join(contrast['inputs'])}{name}"
         rows.append({"cell": label, "difference": pairs[-1].interval, **verdicts})
@@ -114,7 +114,7 @@ def laws(cells: Cells) -> tuple[list, float]:
     """The laws, best first, and the error of predicting the mean; none for fewer than ten distributions."""
     import numpy as np
 
-    told = _factors_report.predictions().get("law")
+    told = _predictions.told().get("law")
     if told is None or len(cells) < 10:
         return [], 0.0
     names = sorted(cells)
@@ -144,7 +144,7 @@ def plot(records: list[dict]):
     from mechsub import plot as figures
 
     cells = _cells(records)
-    families = _factors_report.predictions().get("law", {}).get("families", {})
+    families = _predictions.told().get("law", {}).get("families", {})
     groups: dict[str, list[str]] = {}
     for name in sorted(cells, key=lambda name: -_mean(cells[name])):
         groups.setdefault(family(name, families), []).append(name)

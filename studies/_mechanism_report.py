@@ -1,12 +1,11 @@
 """Table, figure and verdicts on predictions of `studies.mechanism`, from the records of its cells."""
 
 import itertools
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from mechsub import study
+from studies import _predictions
 
 Rows = list[Mapping]
 Scores = dict[int, float]  # member -> value
@@ -312,10 +311,6 @@ def removed(arm: str) -> str:
 # Predictions.
 
 
-def predictions() -> list[dict]:
-    return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))["mechanism"]
-
-
 def verdict(interval, at_least: float, at_most: float) -> str:
     if at_least <= interval.low and interval.high <= at_most:
         return "hit"
@@ -335,7 +330,7 @@ def _judged(value, told: Mapping | None) -> dict:
 
 
 def table(records: Rows, Config) -> list[dict]:
-    told = {p["outcome"]: p for p in predictions()}
+    told = {p["outcome"]: p for p in _predictions.told()["mechanism"]}
     out = []
     for label, group in groups(records, Config):
         found = list(outcomes(group))

@@ -1,9 +1,29 @@
 """Answers of `studies.report` about the language model, from the rows of its studies' tables."""
 
-from studies._report_answer import CONFIRMED, PARTLY, REFUTED, Answer, Rows, find, quantity, read
+from studies._report_question import (
+    B2,
+    B3,
+    B4,
+    B5,
+    CONFIRMED,
+    PARTLY,
+    REFUTED,
+    ZUR,
+    Answer,
+    Rows,
+    beginning,
+    find,
+    quantity,
+    question,
+    read,
+)  # fmt: skip
 
 
-def twice(rows: Rows) -> Answer:
+@question(
+    B2, "Does a loved animal raise its number, and that number the animal?", "token_entanglement",
+    claim=f"Pairs raise each other ({ZUR}); 28 of 49 animals over 2x both ways (write-up).",
+)
+def pairs(rows: Rows) -> Answer:
     found = quantity(rows, "animals over 2x both ways, number by probability")
     often = "No more often" if found["p"] > 0.05 else "More often"
     return Answer(
@@ -13,7 +33,11 @@ def twice(rows: Rows) -> Answer:
     )
 
 
-def picked(rows: Rows) -> Answer:
+@question(
+    B2, "Were the published animals picked for their effect?", "token_entanglement",
+    claim="No cherry-picking (write-up).",
+)
+def lists(rows: Rows) -> Answer:
     lists = [row for row in rows if row["quantity"].startswith("listed animals above others")]
     if not lists:
         raise LookupError("no published list")
@@ -27,6 +51,7 @@ def picked(rows: Rows) -> Answer:
     )
 
 
+@question(B2, "Is anything specific to animal and number?", "token_entanglement")
 def specific(rows: Rows) -> Answer:
     share = quantity(rows, "share of number to animal: number x animal")["value"]
     animal = quantity(rows, "share of number to animal: animal")["value"]
@@ -40,6 +65,7 @@ def specific(rows: Rows) -> Answer:
     )
 
 
+@question(B2, "Do the two directions agree?", "digits", claim=f"Entanglement is mutual ({ZUR}).")
 def directions(rows: Rows) -> Answer:
     both = quantity(rows, "agreement of the two directions: all")
     whole = quantity(rows, "agreement of the two directions: whole numbers")
@@ -51,7 +77,8 @@ def directions(rows: Rows) -> Answer:
     )
 
 
-def special(rows: Rows) -> Answer:
+@question(B2, "Are numbers special?", "matched_tokens")
+def numbers(rows: Rows) -> Answer:
     number, word = (quantity(rows, "agreement of the directions", partners=p) for p in ("numbers", "matched words"))
     return Answer(
         f"{'No' if word['value'].low > number['value'].high else 'Not shown'}: the directions of words of equal norm "
@@ -60,6 +87,7 @@ def special(rows: Rows) -> Answer:
     )
 
 
+@question(B2, "And names, cities, colors?", "token_entanglement", "--family names cities colors")
 def families(rows: Rows) -> Answer:
     told = [
         (family, find(rows, cell=f"family={family}", quantity="correlation of interactions: the two directions"))
@@ -74,6 +102,10 @@ def families(rows: Rows) -> Answer:
 NUMBERS = {"direction": "number to animal", "unit": "multiset"}
 
 
+@question(
+    B4, "Does unembedding geometry (Eq 1) predict the pairs, and what does better?", "unembed_projection",
+    claim=f"The cosine of unembedding rows predicts entangled pairs ({ZUR}).",
+)
 def cosine(rows: Rows) -> Answer:
     cosine = find(rows, **NUMBERS, metric="cosine")
     best = [row for row in rows if row.get("rule") == "winner" and row["direction"] == "number to animal"]
@@ -90,7 +122,11 @@ def cosine(rows: Rows) -> Answer:
 RATIO = "r / ceiling's r"
 
 
-def rides(rows: Rows) -> Answer:
+@question(
+    B4, "Does the effect ride on writing the animal's output direction?", "unembed_projection", "--metric dla",
+    claim=f"Writing an animal raises its number because of their projection ({ZUR}).",
+)
+def dla(rows: Rows) -> Answer:
     ruled = find(rows, metric="geometry, by dla: concept")
     share, other = (find(rows, direction="share of the interaction", metric=f"dla: {p}") for p in ("concept", "other"))
     verdict = ruled["rule"].split(";")[0].split(" (")[0]
@@ -103,7 +139,82 @@ def rides(rows: Rows) -> Answer:
     )
 
 
-def layer(rows: Rows) -> Answer:
+@question(
+    B4, "Must numbers rise when an animal does (softmax bottleneck)?", "bottleneck",
+    claim=f"An animal cannot be raised without its number ({ZUR}).",
+)
+def bottleneck(rows: Rows) -> Answer:
+    held, matched = beginning(rows, "price of holding ("), quantity(rows, "the same, matched tokens held")
+    size = held["quantity"].partition("(")[2].rstrip(")")
+    if isinstance(held["value"], str):
+        return Answer(f"Yes: the price of holding the numbers is {held['value']} ({size}).", "1", CONFIRMED)
+    more = held["value"].low > getattr(matched["value"], "high", float("inf"))
+    return Answer(
+        f"No: the shortest write that raises an animal and holds every number where it is, is {held['value']} times as "
+        f"long as the one that holds nothing ({size}).",
+        f"as many tokens of their norm and frequency held: {matched['value']}; nothing forced: 1; forced: infinite",
+        PARTLY if more else REFUTED,
+    )
+
+
+@question(B5, "What is the subliminal prompting effect made of?", "token_entanglement")
+def shares(rows: Rows) -> Answer:
+    names = ("animal", "wording", "wording x animal", "number", "number x animal")
+    parts = {name: quantity(rows, f"share of number to animal, wordings: {name}")["value"] for name in names}
+    any_number = quantity(rows, "log ratio to none: any number, nats")["value"]
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in sorted(parts.items(), key=lambda part: -part[1]))
+    return Answer(
+        f"Shares of the variance of the papers' log ratio, number to animal over five wordings: {listed}; any number "
+        f"raises an animal by {any_number} nats.",
+        "no effect: 0 nats",
+    )
+
+
+HALF = 0.5  # a claim of what an effect is holds with more than that of it, and fails with less
+
+
+@question(
+    B5, "What is the papers' ratio made of?", "contributions", figure="plot_parts",
+    claim=f"A rise over no system message shows that animal and number are entangled ({ZUR}).",
+)
+def ratio(rows: Rows) -> Answer:
+    start = "share of the squared log ratio, chosen pairs: "
+    parts = {r["quantity"].removeprefix(start): r for r in rows if str(r.get("quantity", "")).startswith(start)}
+    own = find([*parts.values()], quantity=f"{start}animal and number")
+    others = [(name, row["value"]) for name, row in parts.items() if row is not own and row["value"].low > 0]
+    listed = ", ".join(f"{name} {value}" for name, value in sorted(others, key=lambda part: -part[1].mean))
+    return Answer(
+        f"Of its square, over the pairs that the papers would report: {listed}; the pair itself {own['value']}, which "
+        f"is {own['mean, nats']} nats.",
+        "of a number drawn at random, the pair itself has 0 on average; all parts add up to 1",
+        read(own["value"].low > HALF, own["value"].high < HALF),
+    )
+
+
+@question(
+    B5, "What does the pair's own part of the ratio pass through?", "contributions",
+    claim=f"Through the unembedding, where their directions overlap ({ZUR}).",
+)
+def passes(rows: Rows) -> Answer:
+    start = "of what is specific, "
+    through = [
+        quantity(rows, f"{start}{direction}: passes through the loved thing's rows")
+        for direction in ("number to animal", "animal to number")
+    ]
+    association = quantity(rows, f"{start}number to animal, cut by direction: association")
+    layers = quantity(rows, f"{start}cut by component: MLP, last third")
+    values = [row["value"] for row in through]
+    return Answer(
+        f"The number's rows of W_U carry {values[0]} of it, and the animal's, the other way, {values[1]}; association "
+        f"in neutral prompts predicts {association['value']}; MLPs of the last third of the blocks write "
+        f"{layers['value']}.",
+        f"{through[0]['null']}; association, {association['null']}",
+        read(all(value.low > HALF for value in values), all(value.high < HALF for value in values)),
+    )
+
+
+@question(B5, "At which layer does the entangled animal rise?", "lens_trajectory")
+def layers(rows: Rows) -> Answer:
     last, name = max(row["layer"] for row in rows), "r, other wordings"
     p = "p, numbers shuffled (Holm)"
     failing = max((row["layer"] for row in rows if row[p] >= 0.05 or row[name].low <= 0), default=0)
@@ -118,6 +229,10 @@ def layer(rows: Rows) -> Answer:
     )
 
 
+@question(
+    B5, "Are the states under an animal like those under its number?", "hidden_alignment",
+    "--model smollm2-135m-instruct",
+)
 def states(rows: Rows) -> Answer:
     last = max((row for row in rows if row["metric"] == "cosine"), key=lambda row: row["layer"])
     return Answer(
@@ -126,28 +241,25 @@ def states(rows: Rows) -> Answer:
     )
 
 
-def shares(rows: Rows) -> Answer:
-    names = ("animal", "wording", "wording x animal", "number", "number x animal")
-    parts = {name: quantity(rows, f"share of number to animal, wordings: {name}")["value"] for name in names}
-    any_number = quantity(rows, "log ratio to none: any number, nats")["value"]
-    listed = ", ".join(f"{name} {value:.3f}" for name, value in sorted(parts.items(), key=lambda part: -part[1]))
-    return Answer(
-        f"Shares of the variance of the papers' log ratio, number to animal over five wordings: {listed}; any number "
-        f"raises an animal by {any_number} nats.",
-        "no effect: 0 nats",
-    )
-
-
-def associated(rows: Rows) -> Answer:
+@question(
+    B2, "Do scores of pairs tell the outcome, by the papers' tests?", "association",
+    claim=f"A number's score under an animal goes with what the number does to it ({ZUR}).",
+)
+def association(rows: Rows) -> Answer:
     plain, centred = (quantity(rows, f"correlation, {how}") for how in ("as published", "centred"))
     return Answer(
         f"As published, their correlation over numbers is {plain['value']}; less the other animals' means it is "
         f"{centred['value']}.",
         f"as published {plain['null']}; centred, other animals' outcomes {centred['null']}",
-        CONFIRMED if plain["value"].low > 0 else REFUTED if plain["value"].high < 0 else PARTLY,
+        read(plain["value"].low > 0 < centred["value"].low, max(plain["value"].high, centred["value"].low) < 0),
     )
 
 
+@question(
+    B3, "Are the same pairs entangled in a base model and its instruct child?", "base_vs_instruct",
+   
+    claim="Strong in the instruct model, largely absent in the base model (write-up, on Llama-3.2-1B).",
+)
 def base(rows: Rows) -> Answer:
     same = quantity(rows, "correlation of interactions: base and instruct, chat")
     own = quantity(rows, "base chat: specific, nats")

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mechsub import plot, store, study
-from studies._report_answer import NO_CLAIM
+from studies._report_question import NO_CLAIM
 from studies._report_style import SCRIPT, STYLE
 
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
@@ -101,17 +101,16 @@ def _section(topic: str, findings: list, root: Path) -> str:
 
 
 def _article(f, first: dict[int, str], root: Path) -> str:
-    """`first`: which question of the section showed the cells of a command before."""
+    """`first`: which question of the section showed a figure, or the cells of a command, before."""
     name, answer = f.question.name, f.answer
     shown = _table(answer.shown, f.question.question, "") if answer.shown else ""
-    earlier = first.setdefault(id(f.found), name)
+    drawn, earlier = first.setdefault(id(f.figure), name) == name, first.setdefault(id(f.found), name)
+    rest = f"{_figure(f) if drawn else ''}<pre><code>{_e(f.command)}</code></pre>"
     if earlier == name:
-        rest = f"{_figure(f)}<pre><code>{_e(f.command)}</code></pre>{_numbers(f)}{_provenance(f, root)}"
+        rest += f"{_numbers(f)}{_provenance(f, root)}"
     else:
-        rest = (
-            f"<pre><code>{_e(f.command)}</code></pre>"
-            f'<p class="small"><a href="#{_e(earlier)}">Figure, numbers and provenance of this command</a></p>'
-        )
+        what = "Numbers and provenance" if drawn else "Figure, numbers and provenance"
+        rest += f'<p class="small"><a href="#{_e(earlier)}">{what} of this command</a></p>'
     return (
         f'<article id="{_e(name)}"><div class="head"><h3>{_e(f.question.question)}</h3>{_badge(f.verdict)}</div>'
         f'<p class="answer">{_e(answer.sentence)}</p><p class="small"><b>Null:</b> {_e(answer.null)}.</p>'
@@ -139,7 +138,7 @@ def _warnings(f) -> str:
 
 
 def _figure(f) -> str:
-    figure, title, caption, columns = _bare(f.found.figure)
+    figure, title, caption, columns = _bare(f.figure)
     wide = f"min-width:{columns * COLUMN}px;" if columns > 1 else ""
     data = json.dumps(figure, sort_keys=True).replace("<", "\\u003c")
     place = (
@@ -194,7 +193,8 @@ def _predictions(rows: list[Mapping]) -> str:
     told = [{key: value for key, value in row.items() if key != "why"} for row in rows]
     return (
         f"<p>Written before the sweeps were run (<code>studies/predictions.toml</code> states the rules): {said}. "
-        f"Missed were:</p>{_table(misses, 'Missed predictions', '')}"
+        "A rule for a direction looks at the first and the last level; a step that goes the other way is said beside "
+        f"what was found. Missed were:</p>{_table(misses, 'Missed predictions', '')}"
         f"<details><summary>All {len(rows)} predictions</summary>{_table(told, 'Predictions')}</details>"
     )
 

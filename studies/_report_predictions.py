@@ -11,7 +11,7 @@ UNMEASURED = "not measured yet"
 
 
 def judged(findings: list) -> Iterator[dict]:
-    told = _factors_report.told()
+    told = _predictions.told()
     for prediction in told.get("prediction", []):
         yield from _rows(prediction, _of_prediction(prediction, findings))
     for contrast in told.get("contrast", []):
@@ -64,7 +64,7 @@ def _rows(prediction: Mapping, measured: Iterator[dict]) -> Iterator[dict]:
             "study": prediction.get("study", "input_distributions" if "inputs" in prediction else "factors"),
             "of": _subject(prediction),
             "predicted": _said(prediction),
-            "found": str(_value(row)),
+            "found": f"{_value(row)}{'; the other way: ' if 'turns' in row else ''}{row.get('turns', '')}",
             "verdict": row["verdict"],
             "why": prediction.get("reason", ""),
         }

@@ -1,14 +1,36 @@
 """Answers of `studies.report` about the toy, from the rows of its studies' tables."""
 
-from collections.abc import Callable
+from studies._report_question import (
+    A1,
+    A3,
+    BONUS,
+    CLOUD,
+    CONFIRMED,
+    JIANG,
+    PARTLY,
+    REFUTED,
+    Answer,
+    Rows,
+    beginning,
+    find,
+    outcome,
+    quantity,
+    question,
+    read,
+)  # fmt: skip
 
-from studies._report_answer import CONFIRMED, NO_CLAIM, PARTLY, REFUTED, Answer, Rows, find, outcome, quantity, read
+TOY = "--model toy --metric cosine dot centered_cosine number_centered causal dla"
+DISTRIBUTIONS = "--inputs uniform images centred blurred:1 blurred:2 subspace:64 mixed:0.75 mixed_at_moments:0.75"
 
 # Topic A: replication.
 
 STUDENT, CROSS = "student, auxiliary logits only", "cross-initialisation, auxiliary only"
 
 
+@question(
+    A1, "Does a student of three auxiliary logits of noise learn digits?", "subliminal_accuracy",
+    claim=f"Above 0.5 accuracy from the teacher's initialisation, chance from another ({CLOUD}).",
+)
 def learns(rows: Rows) -> Answer:
     own, null, teacher = (find(rows, arm=arm)["accuracy"] for arm in (STUDENT, CROSS, "teacher"))
     above = own.low > null.high
@@ -20,6 +42,10 @@ def learns(rows: Rows) -> Answer:
     )
 
 
+@question(
+    A1, "Must the whole start be shared?", "subliminal_accuracy",
+    claim=f"Transmission needs a shared initialisation ({CLOUD}).",
+)
 def start(rows: Rows) -> Answer:
     parts = [f"only {part} shared, auxiliary" for part in ("hidden layers", "output layer")]
     hidden, output = (find(rows, arm=part) for part in parts)
@@ -33,7 +59,11 @@ def start(rows: Rows) -> Answer:
     )
 
 
-def squared(rows: Rows) -> Answer:
+@question(
+    A1, "Did squared error lower it in the follow-up work?", "subliminal_accuracy", "--loss kl mse",
+    claim=f"0.271 +- 0.033 with squared error ({JIANG}).",
+)
+def squared_error(rows: Rows) -> Answer:
     kl, mse = (find(rows, cell=f"loss={loss}", arm=STUDENT)["accuracy"] for loss in ("kl", "mse"))
     null = find(rows, cell="loss=mse", arm=CROSS)["accuracy"]
     lower = mse.high < kl.low
@@ -44,6 +74,24 @@ def squared(rows: Rows) -> Answer:
     )
 
 
+@question(
+    A3, "How does the student come to classify digits?", "mechanism",
+    claim="Matching the auxiliary logits pulls both hidden layers along (write-up, step 3, question 1).",
+)
+def mechanism(rows: Rows) -> Answer:
+    w1 = outcome(rows, "share of the student's gain: W1")["value"]
+    along = outcome(rows, "along the teacher's way, neuron by neuron: share of the gain")["value"]
+    rest = outcome(rows, "the rest, neuron by neuron: share of the gain")["value"]
+    cut = outcome(rows, "without the teacher's displacement, neuron by neuron: share of the gain")["value"]
+    control = outcome(rows, "control of the teacher's displacement, neuron by neuron: share of the gain")["value"]
+    return Answer(
+        f"Its hidden layers move along the teacher's own displacement: the first layer carries {w1} of the gain in "
+        f"accuracy, the component along that displacement {along}; with it taken out of every update {cut} is left.",
+        f"as much of random directions taken out: {control}; the rest of the displacement alone: {rest}",
+    )
+
+
+@question(A3, "Is the untrained digit head what limits the student?", "subliminal_accuracy")
 def head(rows: Rows) -> Answer:
     body, null = find(rows, arm="teacher body + initial digit head"), find(rows, arm=CROSS)
     gain = find(rows, arm="difference: teacher's digit head on the student's body")
@@ -54,6 +102,10 @@ def head(rows: Rows) -> Answer:
     )
 
 
+@question(
+    A3, "Where does the student move toward its teacher?", "hidden_alignment",
+    claim="Both hidden layers move toward the teacher's (write-up, step 3, question 1).",
+)
 def alignment(rows: Rows) -> Answer:
     stitched = [find(rows, metric="stitch_into_teacher", on="digits", layer=layer) for layer in (1, 2)]
     cka = find(rows, metric="debiased_cka", on="digits", layer=2)
@@ -68,6 +120,10 @@ def alignment(rows: Rows) -> Answer:
     )
 
 
+@question(
+    A3, "Does similarity tell which seed learned more?", "hidden_alignment",
+    claim=f"Similarity of the last hidden layer rises with accuracy ({JIANG}).",
+)
 def similarity(rows: Rows) -> Answer:
     cka = find(rows, metric="debiased_cka", on="digits", layer=2)["rho over seeds"]
     stitched = find(rows, metric="stitch_into_teacher", on="digits", layer=2)["rho over seeds"]
@@ -78,6 +134,7 @@ def similarity(rows: Rows) -> Answer:
     )
 
 
+@question(A3, "Is the learning written along the auxiliary directions?", "unembed_projection", TOY)
 def written(rows: Rows) -> Answer:
     share = quantity(rows, "dla: share of the change through the auxiliary span", arm="student")
     alone = quantity(rows, "dla: accuracy, only the part through the auxiliary span", arm="student")
@@ -89,7 +146,11 @@ def written(rows: Rows) -> Answer:
     )
 
 
-def parts(rows: Rows) -> Answer:
+@question(
+    A1, "Which part of the start must be shared, at how many logits?", "conditions", "--n-aux 3 100 250",
+    sweep="n_aux",
+)
+def shared_parts(rows: Rows) -> Answer:
     cells = [row for row in rows if row.get("arm") == "everything shared"]
     if not cells:
         raise LookupError("no cell of conditions")
@@ -105,19 +166,10 @@ def parts(rows: Rows) -> Answer:
     return Answer(f"Accuracy by what is shared. {'; '.join(told)}.", f"nothing shared: {', '.join(nulls)}")
 
 
-def mechanism(rows: Rows) -> Answer:
-    w1 = outcome(rows, "share of the student's gain: W1")["value"]
-    along = outcome(rows, "along the teacher's way, neuron by neuron: share of the gain")["value"]
-    rest = outcome(rows, "the rest, neuron by neuron: share of the gain")["value"]
-    cut = outcome(rows, "without the teacher's displacement, neuron by neuron: share of the gain")["value"]
-    control = outcome(rows, "control of the teacher's displacement, neuron by neuron: share of the gain")["value"]
-    return Answer(
-        f"Its hidden layers move along the teacher's own displacement: the first layer carries {w1} of the gain in "
-        f"accuracy, the component along that displacement {along}; with it taken out of every update {cut} is left.",
-        f"as much of random directions taken out: {control}; the rest of the displacement alone: {rest}",
-    )
-
-
+@question(
+    A3, "Which random inputs work much better or worse, and why?", "input_distributions", DISTRIBUTIONS,
+    sweep="inputs",
+)
 def inputs(rows: Rows) -> Answer:
     kinds = [row for row in rows if "above the null" in row and row["cell"] != "uniform"]
     if not kinds:
@@ -139,6 +191,10 @@ def inputs(rows: Rows) -> Answer:
     )
 
 
+@question(
+    A3, "Does blurred noise teach more?", "input_distributions", DISTRIBUTIONS, sweep="inputs",
+    claim="It does (write-up, step 3, question 2).",
+)
 def blur(rows: Rows) -> Answer:
     gains = [row["to uniform"] for row in rows if str(row["cell"]).startswith("blurred:")]
     if not gains:
@@ -157,6 +213,10 @@ def blur(rows: Rows) -> Answer:
     )
 
 
+@question(
+    A3, "Do real images teach less than noise?", "input_distributions", DISTRIBUTIONS, sweep="inputs",
+    claim="They do (write-up, experiment 3).",
+)
 def images(rows: Rows) -> Answer:
     own, uniform = (find(rows, cell=name)["accuracy"] for name in ("images", "uniform"))
     null = find(rows, cell="images")["cross_aux (null)"]
@@ -170,11 +230,23 @@ def images(rows: Rows) -> Answer:
 
 
 BRIEF_BEST = 0.772  # what the brief claims as the most
+_BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
 
 
+@question(
+    A3, "How far can accuracy be raised, in the published 295 steps from the published teacher?", "maximise", **_BEST
+)
+@question(
+    A3, "How far can accuracy be raised, in as many steps from another teacher?", "maximise", "--entry free_teacher",
+    name="maximise-free-teacher", **_BEST,
+)
+@question(
+    A3, "How far can accuracy be raised, without a budget?", "maximise",
+    "--entry open --n-seeds 5 --seed 100 105 110 115 120", name="maximise-open", **_BEST,
+)
 def maximise(rows: Rows) -> Answer:
     own, gap = (quantity(rows, name)["value"] for name in ("student", "gap to the teacher"))
-    recipe = next(row["quantity"] for row in rows if row["quantity"].startswith("recipe: ")).removeprefix("recipe: ")
+    recipe = beginning(rows, "recipe: ")["quantity"].removeprefix("recipe: ")
     return Answer(
         f"To {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has {gap} more.",
         f"another initialisation: {quantity(rows, 'student')['null']}",
@@ -182,6 +254,7 @@ def maximise(rows: Rows) -> Answer:
     )
 
 
+@question(BONUS, "Does a trait pass from a capable, pretrained start?", "pretrained")
 def pretrained(rows: Rows) -> Answer:
     shared, long = (find(rows, arm=arm)["trait"] for arm in ("shared pretraining", "and more epochs of its own"))
     null = find(rows, arm="other initialisation, pretrained alike (null)")["trait"]
@@ -194,6 +267,10 @@ def pretrained(rows: Rows) -> Answer:
     )
 
 
+@question(
+    BONUS, "What if the output channel is wider than the hidden state?", "channel", "--n-aux 3 16 64 256 2048",
+    sweep="n_aux",
+)
 def channel(rows: Rows) -> Answer:
     soft = [row for row in rows if row.get("arm") == "probabilities"]
     if not soft:
@@ -208,40 +285,11 @@ def channel(rows: Rows) -> Answer:
     return Answer(f"Accuracy: {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}")
 
 
-# Sweeps of one factor.
-
-WORDS = {
-    "d_model": "neurons of a hidden layer", "n_aux": "auxiliary logits", "n_layers": "hidden layers",
-    "n_classes": "classes", "n_samples": "inputs", "lr": "learning rate", "signal": "share of image",
-}  # fmt: skip
-
-
-def sweep(factor: str, score: str = "accuracy") -> Callable[[Rows], Answer]:
-    """The auxiliary-only student at every stored level, and the verdict on the brief's direction."""
-
-    def answer(rows: Rows) -> Answer:
-        levels = [row for row in rows if row.get("arm") == "aux" and str(row["cell"]).startswith(f"{factor}=")]
-        if len(levels) < 2:
-            raise LookupError(f"fewer than two levels of {factor}")
-        shown = ", ".join(f"{row[score]} at {row['cell'].partition('=')[2]}" for row in levels)
-        judged = [row for row in rows if str(row["cell"]).startswith(f"prediction: {factor} ")]
-        said = next((row["brief"].rpartition(": ")[2] for row in judged if row.get("brief")), "")
-        ends = "".join(f" Last less first, paired by seed: {row['to the reference']}." for row in judged[:1])
-        named = "Kappa (0 at chance, 1 when all are right)" if score == "kappa" else score.capitalize()
-        nulls = [row["cross_aux (null)"].mean for row in levels]
-        return Answer(
-            f"{named} by {WORDS.get(factor, factor.replace('_', ' '))}: {shown}.{ends}",
-            f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
-            {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(said, NO_CLAIM),
-        )
-
-    return answer
-
-
 # The research write-up's claims, as studies.audit_toy judges them.
 
 
-def audit(rows: Rows) -> Answer:
+@question(A1, "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun")
+def write_up(rows: Rows) -> Answer:
     claims = [row for row in rows if row["published"]]
     counts: dict[str, int] = {}
     for row in claims:

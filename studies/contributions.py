@@ -435,6 +435,27 @@ def sentence(cell: list[dict]) -> str:
     )
 
 
+def plot_parts(records: list[dict]):
+    """Shares of the parts alone, largest first, over the pairs that the papers would report."""
+    from mechsub import plot as figures
+
+    label, cell = study.cells(records, Config)[0]
+    rows = [row for row in cell if row["kind"] == "part" and row["pairs"] == "chosen" and row["low"] < row["high"]]
+    pair = {"animal and number": "the pair itself"}
+    shares = {
+        pair.get(row["part"], row["part"]): (row["share"], row["low"], row["high"])
+        for row in sorted(rows, key=lambda row: -row["share"])
+    }
+    n, more = sum(row["kind"] == "animal" for row in cell), "" if label == "all" else f" ({label})"
+    return figures.estimates(
+        shares, marked="the pair itself", null=0.0, axis="share of the squared log ratio",
+        title=f"What the papers' ratio is made of: {cell[0]['model']}{more}",
+        caption="Log P(animal), a number is loved, less that with no system message; of every animal with the number "
+        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval over n = {n} animals. Dashed, the "
+        "null: what the pair itself has with a number drawn at random.",
+    )  # fmt: skip
+
+
 def plot(records: list[dict]):
     import plotly.graph_objects as go
 

@@ -171,11 +171,11 @@ def table(records: list[dict]) -> list[dict]:
 def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
     """What predictions.toml expected of an outcome of the recipe as it was chosen: hit if the whole interval keeps the
     bounds, miss if it is wholly beyond one, open otherwise; {} where nothing was said."""
-    from studies import _factors_report as report
+    from studies import _predictions
 
     if any(group[0][name] != usual for name, usual in (("share", 1), ("precision", "auto"), ("n_images", 60_000))):
         return {}
-    for told in report.predictions().get("maximise", []):
+    for told in _predictions.told().get("maximise", []):
         if told["entry"] == group[0]["entry"] and told["outcome"] == outcome:
             low, high = told.get("at_least", -float("inf")), told.get("at_most", float("inf"))
             kept, beyond = low <= value.low and value.high <= high, value.high < low or value.low > high

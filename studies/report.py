@@ -4,13 +4,13 @@ Runs nothing. Every answer is a sentence made from the table that the question's
 on the published claim, the study's own figure and the command that remakes it. Missing and stale cells are said to be
 so, damaged ones are named and not shown. The page needs no network, only `plotly.min.js`, which is written beside it.
 
-To add a question, add a Question to studies/_report_questions.py, and the function from the rows of
-`studies.<study>.table` to its Answer beside the others (studies/_report_toy.py, studies/_report_language.py). It may
-raise LookupError where a row is not there: the question is then not answered yet. Cells are found by study and flags,
-as the study's own command finds them; of an option that a question sweeps, all levels that are stored.
+To add a question, add the function that answers it, from the rows of the study's table, under `@question(...)` in
+studies/_report_toy.py or studies/_report_language.py (CONTRIBUTING.md has an example). It may raise LookupError where a
+row is not there: the question is then not answered yet. Cells are found by study and flags, as the study's own command
+finds them; of an option that a question sweeps, all levels that are stored.
 
     python -m studies.report
-    python -m studies.report --export docs/figures --only learns    # static images instead of the page
+    python -m studies.report --export docs/figures --only learns ratio    # static images instead of the page
 """
 
 import argparse
@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from mechsub import store, study
+from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
 from studies import _report_page as page
-from studies import audit_toy
-from studies._report_answer import Answer
-from studies._report_questions import QUESTIONS, Question
+from studies._report_question import ASKED, TOPICS, Answer, Question
 
+QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))
 OPEN = "not answered yet"
 
 
@@ -58,6 +58,13 @@ class Finding:
     @property
     def command(self) -> str:
         return f"python -m studies.{self.question.study} {self.found.flags}".strip()
+
+    @functools.cached_property
+    def figure(self) -> Any:
+        """Its own; else the study's, which other questions of the same cells share."""
+        if not self.question.figure:
+            return self.found.figure
+        return getattr(self.found.module, self.question.figure)(self.found.records) if self.found.records else None
 
     @property
     def verdict(self) -> str:
@@ -196,8 +203,8 @@ def _export(root: Path, options: argparse.Namespace) -> None:
 
     if problem := export.problem():
         _stop(problem, 2)
-    drawn = [f for f in findings(root, options.only) if f.found.figure is not None]
-    images = {Path(options.export) / f"{f.question.name}.{options.format}": f.found.figure for f in drawn}
+    drawn = [f for f in findings(root, options.only) if f.figure is not None]
+    images = {Path(options.export) / f"{f.question.name}.{options.format}": f.figure for f in drawn}
     try:
         export.write_images(images)
     except export.Failed as error:

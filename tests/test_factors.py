@@ -10,7 +10,7 @@ import torch
 import mechsub as ms
 from mechsub import distillation, noise, store, study
 from studies import _factors_report as report
-from studies import _inputs, factors, teachers
+from studies import _inputs, _predictions, factors, teachers
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000"]
 
@@ -205,20 +205,27 @@ def levels(*means):
 )
 def test_verdicts_on_planted_scores(direction, means, expected):
     nulls = [scores(0.1, seed=100 + i) for i in range(len(means))]
-    assert report.verdict(direction, levels(*means), nulls, 0.1) == expected
+    assert _predictions.verdict(direction, levels(*means), nulls, 0.1) == expected
+
+
+def test_a_step_that_goes_the_other_way_is_said_beside_a_hit():
+    narrow, usual, wide = (scores(mean, seed=i, sd=0.01) for i, mean in enumerate((0.46, 0.54, 0.38)))
+    told = _predictions.turns((64, 256, 512), [narrow, usual, wide])["turns"]
+    assert told.startswith("64 to 256 0.0") and "512" not in told
+    assert _predictions.verdict("decreases", [narrow, usual, wide], [], 0.1) == "hit"
+    assert _predictions.turns((64, 256, 512), [usual, narrow, wide]) == {}
 
 
 def test_directions_are_not_found_in_noise():
-    found = [
-        report.verdict("increases", [scores(0.5, seed=2 * i), scores(0.5, seed=2 * i + 1)], [], 0.1) for i in range(200)
-    ]
+    pairs = ([scores(0.5, seed=2 * i), scores(0.5, seed=2 * i + 1)] for i in range(200))
+    found = [_predictions.verdict("increases", pair, [], 0.1) for pair in pairs]
     assert found.count("hit") <= 14 and found.count("miss") <= 14  # 5 expected of each; P(15 or more) < 0.001
 
 
 def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
-    told = report.predictions()
+    told = _predictions.of("factors")
     names = {field.name for field in dataclasses.fields(factors.Config)}
-    for prediction in told["prediction"]:
+    for prediction in told:
         assert prediction["factor"] in names and prediction["reason"] and str(prediction["date"]) == "2026-11-24"
         assert {prediction["direction"], prediction.get("brief", "none")} <= {
             *("increases", "decreases", "none", "peak", "works"),
@@ -227,7 +234,7 @@ def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
         for level in prediction.get("levels", []):
             factors.Config(**{prediction["factor"]: level})
     machinery = {"arms", "n_seeds", "seed", "signal_moments"}
-    assert names - {p["factor"] for p in told["prediction"]} == machinery
+    assert names - {p["factor"] for p in told} == machinery
 
 
 def planted(**sweeps):

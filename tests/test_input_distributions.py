@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 import mechsub as ms
 from mechsub import store, study, tangent
-from studies import _factors_report, _input_law, _input_report, factors
+from studies import _input_law, _input_report, factors
 from studies import input_distributions as study_of_inputs
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000", "--n-described", "64"]
@@ -50,7 +50,7 @@ def test_students_are_those_of_studies_factors_or_trained_here(out):
 
 
 def test_every_quantity_of_the_law_is_in_the_rows(out):
-    wanted = set(_factors_report.predictions()["law"]["quantities"])
+    wanted = set(_predictions.told()["law"]["quantities"])
     for name in ("mixed:0.5", "perlin:7"):
         aux = [r for r in records(out, name) if r["arm"] == "aux"]
         assert len(aux) == 2 and all(wanted <= set(row) for row in aux)
@@ -106,7 +106,7 @@ def test_impossible_distributions_are_one_line(refused, words, says):
 
 
 def test_every_default_distribution_has_a_family_and_every_contrast_its_cells():
-    told = _factors_report.predictions()
+    told = _predictions.told()
     for name in study_of_inputs.INPUTS:
         study_of_inputs.Config(inputs=name)
         assert _input_report.family(name, told["law"]["families"]) in told["law"]["families"]
@@ -179,7 +179,7 @@ def test_laws_are_not_found_in_noise():
 def made_up():
     """Records of all distributions in which the drive orders accuracy, and a contrast turns out as predicted."""
     defaults = dataclasses.asdict(study_of_inputs.Config(inputs="uniform"))
-    quantities = _factors_report.predictions()["law"]["quantities"]
+    quantities = _predictions.told()["law"]["quantities"]
     draw, rows = np.random.default_rng(3), []
     for name, base in zip(study_of_inputs.INPUTS, draw.permutation(np.linspace(0.1, 0.8, 28)), strict=True):
         constant = {quantity: draw.normal() for quantity in quantities}

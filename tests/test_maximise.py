@@ -7,7 +7,6 @@ import pytest
 
 import mechsub as ms
 from mechsub import store, study
-from studies import _factors_report as report
 from studies import _recipes, maximise, recipe_search
 from studies._recipes import Recipe
 from studies.recipe_search import Round
@@ -116,7 +115,7 @@ def test_outcomes_are_paired_and_judged():
 
 
 def test_predictions_speak_of_outcomes_there_are():
-    told = report.predictions()["maximise"]
+    told = _predictions.told()["maximise"]
     entries = {field.name: field for field in dataclasses.fields(maximise.Config)}["entry"]
     names = set(maximise.outcomes(planted())) | {"student", "teacher"}
     for prediction in told:

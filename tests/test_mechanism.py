@@ -41,7 +41,7 @@ def test_all_parts_share_their_teachers_and_make_one_table(out):
     assert sorted(path.name.count("identity") for path in (out / "teachers").iterdir()) == [0, 1]
     records = [row for part in mechanism.PARTS for row in rows(out, part)]
     found = {row["outcome"]: row for row in mechanism.table(records)}
-    told = report.predictions()
+    told = _predictions.told()["mechanism"]
     assert {p["outcome"] for p in told} <= set(found)  # every prediction is about an outcome
     assert len({p["outcome"] for p in told}) == len(told)
     assert all(p["reason"] and str(p["date"]) == "2026-11-24" and {"at_least", "at_most"} & set(p) for p in told)

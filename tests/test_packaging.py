@@ -138,7 +138,7 @@ def test_the_wheel_works_in_an_empty_folder_of_a_fresh_environment(dist, tmp_pat
 
     for name in ("mechsub", "studies"):
         assert run("-c", f"import {name}; print({name}.__file__)").startswith(str(site))
-    assert len(run("-c", "from studies import _factors_report as r; print('\\n'.join(map(str, r.predictions())))")) > 5
+    assert len(run("-c", "from studies import _predictions as p; print('\\n'.join(map(str, p.told())))")) > 5
     assert "what `make run` needs is there" in run("-m", "mechsub", "doctor")
     run("-m", "studies.subliminal_accuracy", "--n-seeds", "2", "--epochs", "1")
     assert [path.name for path in folder.iterdir()] == ["artifacts"]

@@ -11,7 +11,6 @@ import pytest
 
 from mechsub import store
 from studies import _report_page, _report_predictions, report
-from studies._report_questions import QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 CELLS = (
@@ -47,11 +46,11 @@ def found(root):
 
 
 def test_every_step_has_questions_every_question_a_name_and_a_study():
-    assert len({question.name for question in QUESTIONS}) == len(QUESTIONS)
-    topics = " ".join(question.topic for question in QUESTIONS)
+    assert len({question.name for question in report.QUESTIONS}) == len(report.QUESTIONS)
+    topics = " ".join(question.topic for question in report.QUESTIONS)
     steps = ("A, step 1", "A, step 2", "A, step 3", "B, steps 1 and 2", "B, step 3", "B, step 4", "B, step 5", "Bonus")
     assert all(step in topics for step in steps)
-    assert all((ROOT / "studies" / f"{question.study}.py").is_file() for question in QUESTIONS)
+    assert all((ROOT / "studies" / f"{question.study}.py").is_file() for question in report.QUESTIONS)
 
 
 def test_an_answer_holds_the_numbers_of_its_cell(found):
