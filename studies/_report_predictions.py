@@ -64,10 +64,16 @@ def _rows(prediction: Mapping, measured: Iterator[dict]) -> Iterator[dict]:
             "study": prediction.get("study", "input_distributions" if "inputs" in prediction else "factors"),
             "of": _subject(prediction),
             "predicted": _said(prediction),
-            "found": f"{_value(row)}{'; the other way: ' if 'turns' in row else ''}{row.get('turns', '')}",
+            "found": f"{_value(row)}{_against(prediction, row)}",
             "verdict": row["verdict"],
             "why": prediction.get("reason", ""),
         }
+
+
+def _against(prediction: Mapping, row: Mapping) -> str:
+    """Steps that a direction's rule does not look at; a peak has one."""
+    seen = "turns" in row and prediction.get("direction") in ("increases", "decreases", "none")
+    return f"; the other way: {row['turns']}" if seen else ""
 
 
 def _value(row: Mapping):

@@ -1,5 +1,6 @@
-"""The study of CONTRIBUTING.md, made from that page's text and run by the commands that it gives."""
+"""The study of CONTRIBUTING.md, made from that page's text and run by the commands that it gives; its question."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -7,13 +8,25 @@ import sys
 from pathlib import Path
 
 from mechsub import store
+from studies import _report_question, _report_toy, report
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 
 
+def asked(question, name, cells, folder):
+    """The finding of a question that is pasted among those of the toy, about the study in the folder."""
+    exec(compile(question, "question", "exec"), dict(vars(_report_toy)))
+    made = _report_question.ASKED.pop()
+    spec = importlib.util.spec_from_file_location(f"studies.{name}", folder / "studies" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    records = [record for cell in cells for record in store.read_records(cell)]
+    return report._finding(made, report.Found(module, made.flags, {}, records, module.table(records)))
+
+
 def test_a_study_is_added_from_the_pages_text(tmp_path):
-    (source,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    source, question = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     (name,) = set(re.findall(r"studies/(\w+)\.py`:", PAGE))
     commands = [line.split() for line in re.findall(rf"^python -m studies\.{name}.*$", PAGE, re.M)]
     (tmp_path / "studies").mkdir()
@@ -37,5 +50,8 @@ def test_a_study_is_added_from_the_pages_text(tmp_path):
         accuracy = {arm: [row["accuracy"] for row in rows if row["arm"] == arm] for arm in arms}
         assert [len(values) for values in accuracy.values()] == [3, 3]
         assert min(accuracy["teacher"]) > 0.8 and max(accuracy["untrained (null)"]) < 0.3
+    finding = asked(question, name, cells, tmp_path)
+    assert finding.question.name == "teacher-speed"
+    assert re.fullmatch(r"Fast: after two epochs it has 0\.9\d\d \[0\.9\d\d, 0\.9\d\d\]\.", finding.answer.sentence)
     assert re.search(r"epochs=2 +teacher +0\.9\d\d \[0\.\d{3}, 0\.\d{3}\] +3", said[2])
     assert (tmp_path / "artifacts" / name / "epochs=1,2.html").is_file() and "figure: " in said[2]

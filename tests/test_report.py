@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 CELLS = (
     "subliminal_accuracy/default", "factors/arms=aux", "factors/n_aux=2__arms=aux", "factors/n_aux=100__arms=aux",
     "factors/lr=0.001__arms=aux", "factors/lr=0.003__arms=aux", "factors/signal=0.5__arms=aux", "digits/default",
+    "factors/d_model=64__arms=aux", "factors/d_model=512__arms=aux", "bottleneck/default", "contributions/default",
+    "association/default",
 )  # fmt: skip
 DRAWN = "document.documentElement.dataset.drawn === 'all'"
 
@@ -34,7 +36,7 @@ def root(tmp_path_factory):
 
 ASKED = (
     "learns", "start", "squared-error", "write-up", "auxiliary-logits", "fashion", "signal", "signal-matched", "lr",
-    "pairs", "directions",
+    "pairs", "directions", "width", "bottleneck", "ratio", "passes", "association",
 )  # fmt: skip
 
 
@@ -64,6 +66,22 @@ def test_a_sweep_has_the_levels_that_are_stored(found):
     assert " at 100." in found["auxiliary-logits"].answer.sentence and found["auxiliary-logits"].verdict == "confirmed"
     assert "--signal-moments matched --signal" in found["signal-matched"].command
     assert found["signal-matched"].answer is None
+
+
+def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(found):
+    told = next(row for row in _report_predictions.judged(list(found.values())) if row["of"] == "d_model")
+    assert (told["predicted"], told["verdict"]) == ("peak", "hit") and "the other way" not in told["found"]
+    assert _report_predictions._against({"direction": "decreases"}, {"turns": "64 to 256"}) == "; the other way: 64 to 256"
+    assert found["width"].verdict == "partly" and "Not in one direction" in found["width"].answer.sentence
+
+
+def test_a_question_may_have_a_figure_of_its_own(root, found):
+    ratio, passes = found["ratio"], found["passes"]
+    assert ratio.found is passes.found and "the pair itself" in [trace.name for trace in ratio.figure.data]
+    assert passes.figure is passes.found.figure is not ratio.figure
+    page = (root / "index.html").read_text()
+    assert page.count(ratio.figure.layout.title.text.replace("'", "&#x27;") + ".</b>") == 1
+    assert page.count("Numbers and provenance of this command") == 1
 
 
 def test_stale_cells_are_used_and_said_damaged_ones_are_said(root, found):
