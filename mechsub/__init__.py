@@ -13,6 +13,7 @@ _MODULES = (
     "attribution",
     "audit",
     "bottleneck",
+    "colors",
     "cores",
     "data",
     "distillation",

@@ -4,7 +4,6 @@ All kinds take plain records, one dict per seed (or pair) and never averages: th
 here, so that the caption's n is the n that was drawn. Text from records is escaped.
 """
 
-import hashlib
 import html
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -17,28 +16,8 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from mechsub import store
+from mechsub.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
 
-# Okabe and Ito, for lines and bars that are no arms: told apart with all common kinds of colour blindness.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
-# Arm -> colour on white, and on a dark page. Chosen by a search, so that any two differ by 8 or more (CIEDE2000)
-# to normal sight, protanopes, deuteranopes and tritanopes (Machado et al. 2009), and each has a contrast of 3 or more
-# with its background (WCAG 1.4.11): tests/test_colors.py.
-_ARMS = {
-    "reference": ("#7F7F7F", "#8C8C8C"),
-    "teacher": ("#000000", "#FFFFFF"),
-    "student_aux": ("#0072B2", "#4FA3E0"),
-    "student_all": ("#088CFF", "#9CC6FD"),
-    "cross_reference": ("#80471D", "#A66B34"),
-    "cross_aux": ("#D55E00", "#FF8A3D"),
-    "cross_all": ("#BA8957", "#F9DFC1"),
-    "teacher_body_initial_head": ("#28A39C", "#2BD1C9"),
-    "student_body_teacher_head": ("#955F63", "#D59DA8"),
-    "hidden_shared_only": ("#83774D", "#CDB77F"),
-    "output_shared_only": ("#664383", "#957FB1"),
-}
-ARM_COLORS = {arm: light for arm, (light, _) in _ARMS.items()}
-DARK_ARM_COLORS = {arm: dark for arm, (_, dark) in _ARMS.items()}
-GREY = "#9A9A9A"
 COLUMNS = 3  # panels side by side; more go below
 CAPTION_WIDTH = 110  # characters a line, at slide size
 
@@ -54,23 +33,6 @@ plotly.io.templates["mechsub"] = go.layout.Template(
         "colorscale": {"sequential": "Cividis", "diverging": "RdBu"},
     }
 )
-
-
-DARK_PAGE = "#202226"
-
-
-def _darkened() -> dict[str, str]:
-    """What stands for what, in a figure's JSON, on a dark page."""
-    pairs = dict(_ARMS.values()) | {color: color for color in OKABE_ITO if color not in ARM_COLORS.values()}
-    bands = {_faint(light): _faint(dark) for light, dark in pairs.items()}
-    page = {'"white"': f'"{DARK_PAGE}"', "#222222": "#E6E6E3", "#444444": "#8A8C90", "#BBBBBB": "#55585E"}
-    return {"#E6E6E6": "#363940", **page, **pairs, **bands}
-
-
-def arm_color(arm: str) -> str:
-    """The fixed colour of an arm; other names get one that depends on the name alone."""
-    digest = hashlib.sha256(str(arm).encode()).digest()
-    return ARM_COLORS.get(arm, OKABE_ITO[digest[0] % len(OKABE_ITO)])
 
 
 def interval_bars(
@@ -132,7 +94,7 @@ def interval_lines(
         mean, low, high = zip(*bounds, strict=True)
         shown = [plain(spot) for spot in xs]
         style = {"legendgroup": plain(str(name)), "name": plain(name)}
-        band = {"fill": "toself", "fillcolor": _faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
+        band = {"fill": "toself", "fillcolor": faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
         figure.add_trace(go.Scatter(**area, **band, **style, showlegend=False), **_cell(panel))
         line = {"x": shown, "y": mean, "mode": "lines+markers", "line": {"color": arm_color(name), "width": 3}}
@@ -232,7 +194,7 @@ def line_panel(lines: Mapping[str, Mapping[int, list[float]]], x_title: str, y_t
         shade = OKABE_ITO[place % len(OKABE_ITO)]
         mean, low, high = zip(*(_summary(values, None) for values in points.values()), strict=True)
         xs, style = list(points), {"legendgroup": plain(name), "name": plain(name)}
-        band = {"fill": "toself", "fillcolor": _faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
+        band = {"fill": "toself", "fillcolor": faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": xs + xs[::-1], "y": list(high) + list(low)[::-1], "mode": "lines", "showlegend": False}
         traces.append(go.Scatter(**area, **band, **style))
         traces.append(go.Scatter(x=xs, y=mean, mode="lines+markers", line={"color": shade, "width": 3}, **style))
@@ -254,7 +216,7 @@ def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str
         x, style = [row["x"] for row in chosen], {"legendgroup": plain(arm), "name": plain(arm)}
         if all("low" in row for row in chosen):
             ends = [row["high"] for row in chosen] + [row["low"] for row in reversed(chosen)]
-            filled = {"fill": "toself", "fillcolor": _faint(color), "line": {"width": 0}, "hoverinfo": "skip"}
+            filled = {"fill": "toself", "fillcolor": faint(color), "line": {"width": 0}, "hoverinfo": "skip"}
             traces.append(go.Scatter(x=x + x[::-1], y=ends, mode="lines", **filled, **style, showlegend=False))
         line = {"line": {"color": color, "width": 3}, "mode": "lines+markers", "showlegend": not listed}
         traces.append(go.Scatter(x=x, y=[row["value"] for row in chosen], **line, **style))
@@ -438,9 +400,9 @@ def _points_and_interval(values: list[float], place: int, color: str, horizontal
     spots = [place + 0.25 * (2 * k / max(len(values) - 1, 1) - 1) for k in range(len(values))]
     points = {"mode": "markers", "marker": {"color": color, "size": 6, "opacity": 0.45}}
     mean, low, high = _summary(values, interval)
-    bar = {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low], "color": color}
+    bar = error_bar([(mean, low, high)], color=color, thickness=3, width=9)
     center = {"mode": "markers", "marker": {"color": color, "size": 13, "line": {"color": "white", "width": 2}}}
-    center["error_x" if horizontal else "error_y"] = bar | {"thickness": 3, "width": 9}
+    center["error_x" if horizontal else "error_y"] = bar
     yield go.Scatter(**_oriented(values, spots, horizontal), **points)
     yield go.Scatter(**_oriented([mean], [place], horizontal), **center)
 
@@ -497,11 +459,6 @@ def _range(counts: list[int]) -> str:
     return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
 
-def _faint(color: str) -> str:
-    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
-
-
 def plain(text):
     """Text without markup: plotly shows some HTML tags in labels, and records are not to be trusted with them."""
     return html.escape(text) if isinstance(text, str) else text
@@ -511,6 +468,3 @@ def _wrapped(text: str) -> list[str]:
     import textwrap
 
     return [html.escape(line) for line in textwrap.wrap(text, CAPTION_WIDTH)]
-
-
-DARK = _darkened()

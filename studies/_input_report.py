@@ -172,7 +172,7 @@ def _accuracies(cells: Cells):
     traces = []
     for arm, color in ((NULL, figures.GREY), ("aux", figures.arm_color("student_aux"))):
         found = [stats.student_t(list(_values(cells[name], arm).values())) for name in names]
-        bars = {"type": "data", "array": [i.mean - i.low for i in found], "color": color}
+        bars = figures.error_bar([(i.mean, i.low, i.high) for i in found], color=color)
         marks = {"mode": "markers", "marker": {"color": color, "size": 9}, "showlegend": False}
         traces.append(go.Scatter(x=[i.mean for i in found], y=names, error_x=bars, **marks))
     return figures.Panel(traces, {"title_text": "accuracy on test images", "rangemode": "tozero"}, _NAMES)
@@ -203,15 +203,11 @@ def _scores(found: list):
 
     ordered = found[::-1]
     mean = [law.score.mean for law in ordered]
-    bars = {
-        "array": [law.score.high - law.score.mean for law in ordered],
-        "arrayminus": [law.score.mean - law.score.low for law in ordered],
-    }
+    bars = figures.error_bar((law.score.mean, law.score.low, law.score.high) for law in ordered)
     names = [f"{law.quantity.replace('_', ' ')} ({law.verdict})" for law in ordered]
     marks = {"color": figures.OKABE_ITO[0], "size": 9}
     trace = go.Scatter(
-        x=mean, y=names, mode="markers", marker=marks, showlegend=False,
-        error_x={"type": "data", "symmetric": False, **bars},
+        x=mean, y=names, mode="markers", marker=marks, showlegend=False, error_x=bars,
     )  # fmt: skip
     return figures.Panel([trace], {"title_text": "rank correlation, held out", "range": [-1, 1]}, _NAMES)
 

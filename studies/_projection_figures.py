@@ -146,7 +146,7 @@ def _bars(cells: list[dict], direction: str):
     """Matched and mismatched partial correlation of every metric, and the ceiling as a band."""
     import plotly.graph_objects as go
 
-    from mechsub.plot import GREY, OKABE_ITO, Panel, plain
+    from mechsub.plot import GREY, OKABE_ITO, Panel, error_bar, plain
 
     unit = _units(cells)[0]
     rows, traces = _of(cells, "summary", direction=direction, unit=unit, rows="all"), []
@@ -154,15 +154,11 @@ def _bars(cells: list[dict], direction: str):
     for row in _of(cells, "ceiling", direction=direction, unit=unit)[:1]:
         low, high = row["partial_low"], row["partial_high"]
         area = {"x": [low, high, high, low], "y": [names[0], names[0], names[-1], names[-1]]}
-        style = {"fill": "toself", "mode": "lines", "line": {"width": 6, "color": "rgba(154,154,154,0.3)"}}
+        style = {"fill": "toself", "mode": "lines", "line": {"width": 6, "color": "rgba(148,148,148,0.3)"}}
         traces.append(go.Scatter(**area, **style, hoverinfo="skip", name="ceiling", showlegend=False))
     for name, key, color in (("matched", "partial", OKABE_ITO[0]), ("other animals", "partial_mismatched", GREY)):
         values = [row[key] for row in rows]
-        bars = {
-            "type": "data", "symmetric": False, "thickness": 3, "width": 6,
-            "array": [row[f"{key}_high"] - row[key] for row in rows],
-            "arrayminus": [row[key] - row[f"{key}_low"] for row in rows],
-        }  # fmt: skip
+        bars = error_bar(((row[key], row[f"{key}_low"], row[f"{key}_high"]) for row in rows), thickness=3, width=6)
         shown = {"name": name, "legendgroup": name, "showlegend": direction == "number_to_animal"}
         marker = {"color": color, "size": 11}
         traces.append(go.Scatter(x=values, y=names, error_x=bars, mode="markers", marker=marker, **shown))
@@ -185,11 +181,11 @@ def _share_bars(cells: list[dict]):
     import plotly.graph_objects as go
 
     from mechsub import stats
-    from mechsub.plot import OKABE_ITO, Panel
+    from mechsub.plot import OKABE_ITO, Panel, error_bar
 
     parts = list(dict.fromkeys(row["part"] for row in _of(cells, "share")))
     found = [stats.student_t([row["share"] for row in _of(cells, "share", part=part)]) for part in parts]
-    bars = {"type": "data", "array": [i.high - i.mean for i in found]}
+    bars = error_bar((i.mean, i.low, i.high) for i in found)
     values = {"x": [i.mean for i in found], "y": parts, "orientation": "h", "error_x": bars}
     trace = go.Bar(**values, marker={"color": OKABE_ITO[0]}, showlegend=False)
     return Panel(

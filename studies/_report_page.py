@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from mechsub import plot, store, study
+from mechsub import colors, store, study
 from studies._report_question import NO_CLAIM
 from studies._report_style import SCRIPT, STYLE
 
@@ -50,9 +50,9 @@ was claimed there is none.</p>
 
 def _script() -> str:
     """A deferred script runs after plotly's only if it has a source; this one is within the page."""
-    pattern = "|".join(map(re.escape, plot.DARK))
-    colors = f"const DARK = {json.dumps(plot.DARK)}, PATTERN = new RegExp({json.dumps(pattern)}, 'g');"
-    return base64.b64encode((colors + SCRIPT).encode()).decode()
+    pattern = "|".join(map(re.escape, colors.DARK))
+    told = f"const DARK = {json.dumps(colors.DARK)}, PATTERN = new RegExp({json.dumps(pattern)}, 'g');"
+    return base64.b64encode((told + SCRIPT).encode()).decode()
 
 
 def _e(value) -> str:

@@ -469,10 +469,7 @@ def plot(records: list[dict]):
     traces = [
         go.Scatter(
             x=[row["layer"] + 1 for row in rows], y=[row["share"] for row in rows], name=name, mode="lines+markers",
-            error_y={
-                "type": "data", "symmetric": False, "array": [row["high"] - row["share"] for row in rows],
-                "arrayminus": [row["share"] - row["low"] for row in rows], "thickness": 1,
-            },
+            error_y=figures.error_bar([(row["share"], row["low"], row["high"]) for row in rows], thickness=1),
             line={"color": figures.OKABE_ITO[i]},
         )
         for i, (name, rows) in enumerate(layers.items())
@@ -483,11 +480,9 @@ def plot(records: list[dict]):
         go.Scatter(
             x=[layer + 1 for layer, p in patched if p == position],
             y=[value.mean for (_, p), value in patched.items() if p == position],
-            error_y={
-                "type": "data", "symmetric": False, "thickness": 1,
-                "array": [v.high - v.mean for (_, p), v in patched.items() if p == position],
-                "arrayminus": [v.mean - v.low for (_, p), v in patched.items() if p == position],
-            },
+            error_y=figures.error_bar(
+                [(v.mean, v.low, v.high) for (_, p), v in patched.items() if p == position], thickness=1
+            ),
             name=position, mode="lines+markers", line={"color": figures.OKABE_ITO[(2 + i) % len(figures.OKABE_ITO)]},
         )
         for i, position in enumerate(positions)

@@ -196,11 +196,7 @@ def plot(records: list[dict]):
     panels = {}
     for name in dict.fromkeys(row["of"] for row in cell if row["kind"] == "agreement"):
         rows = [row for row in cell if row.get("of") == name]
-        bars = {
-            "type": "data", "symmetric": False,
-            "array": [row["high"] - row["value"] for row in rows],
-            "arrayminus": [row["value"] - row["low"] for row in rows],
-        }  # fmt: skip
+        bars = figures.error_bar((row["value"], row["low"], row["high"]) for row in rows)
         parts = [row["part"] for row in rows]
         own = {"mode": "markers", "marker": {"color": figures.OKABE_ITO[0], "size": 11}, "name": "stored"}
         null = {"mode": "markers", "marker": {"color": figures.GREY, "symbol": "line-ns-open", "size": 16}}

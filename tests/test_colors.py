@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mechsub import plot
+from mechsub import colors
 
 SIGHTS = {
     "normal": np.eye(3),
@@ -20,7 +20,8 @@ SIGHTS = {
 XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-PAGES = {"light": (plot.ARM_COLORS, "#FFFFFF"), "dark": (plot.DARK_ARM_COLORS, plot.DARK_PAGE)}
+PAGES = {"light": (colors.ARM_COLORS, "#FFFFFF"), "dark": (colors.DARK_ARM_COLORS, colors.DARK_PAGE)}
+LINES = {"light": colors.OKABE_ITO, "dark": colors.DARK_OKABE_ITO}
 
 
 def linear(color):
@@ -75,14 +76,14 @@ def test_any_two_arms_differ(page, sight):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_arm_stands_out_from_its_page(page):
-    colors, paper = PAGES[page]
-    for arm, color in colors.items():
+def test_every_line_stands_out_from_its_page(page):
+    arms, paper = PAGES[page]
+    for arm, color in [*arms.items(), *enumerate(LINES[page]), ("null", colors.GREY)]:
         low, high = sorted(float(XYZ[1] @ linear(c)) for c in (color, paper))
         assert (high + 0.05) / (low + 0.05) >= 3, arm
 
 
 def test_every_colour_of_an_arm_and_its_band_has_one_for_dark_pages():
-    for arm, light in plot.ARM_COLORS.items():
-        assert plot.DARK[light] == plot.DARK_ARM_COLORS[arm]
-        assert plot.DARK[plot._faint(light)] == plot._faint(plot.DARK_ARM_COLORS[arm])
+    for arm, light in colors.ARM_COLORS.items():
+        assert colors.DARK[light] == colors.DARK_ARM_COLORS[arm]
+        assert colors.DARK[colors.faint(light)] == colors.faint(colors.DARK_ARM_COLORS[arm])
