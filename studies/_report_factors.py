@@ -102,7 +102,7 @@ def _ask(topic: str, name: str, text: str, flags: str, claim: str = "") -> None:
     question(topic, text, "factors", flags, name=name, claim=claim, sweep=factor)(sweep(factor))
 
 
-for row in FACTORS:
-    _ask(A2, *row)
-for row in MORE:
-    _ask(A2_MORE, *row)
+for entry in FACTORS:
+    _ask(A2, *entry)
+for more in MORE:
+    _ask(A2_MORE, *more)
