@@ -104,10 +104,7 @@ def plot(records: list[dict], Config, title: str, unit: str):
     traces = []
     for word, color in colors.items():
         rows = [row for row in measured if outcome(row) == word]
-        bars = {
-            "type": "data", "symmetric": False, "array": [row["high"] - row["mean"] for row in rows],
-            "arrayminus": [row["mean"] - row["low"] for row in rows],
-        }  # fmt: skip
+        bars = figures.error_bar((row["mean"], row["low"], row["high"]) for row in rows)
         traces.append(
             go.Scatter(
                 x=[row["mean"] - row["bound"] for row in rows],

@@ -257,7 +257,6 @@ def association(rows: Rows) -> Answer:
 
 @question(
     B3, "Are the same pairs entangled in a base model and its instruct child?", "base_vs_instruct",
-   
     claim="Strong in the instruct model, largely absent in the base model (write-up, on Llama-3.2-1B).",
 )
 def base(rows: Rows) -> Answer:
