@@ -10,8 +10,8 @@ Students see the teacher's auxiliary logits of uniform noise: from the same star
 null, cross_aux). reference is not trained at all. Scores, on all test images of a seed's classes: accuracy, and kappa =
 (accuracy - 1/K) / (1 - 1/K), which is comparable over K; accuracy on the digits and on the clothes alone, still among
 all K outputs; and sorted, the share of images whose largest output is one of their own data set: telling digits from
-clothes is easier than either. A seed whose classes are all of one data set has none of the last three. Intervals are Student-t over
-seeds, differences paired by seed, Holm over a cell.
+clothes is easier than either. A seed whose classes are all of one data set has none of the last three. Intervals
+are Student-t over seeds, differences paired by seed, Holm over a cell.
 
 Answer: none yet.
 """

@@ -8,7 +8,8 @@ every seed. Students see nothing but number strings: the teacher's probabilities
 
 * soft: the teacher's probabilities, on strings drawn from it; hard: the drawn numbers alone; hard_4th, hard_16th,
   hard_64th: of fewer strings, in as many steps;
-* threshold: numbers drawn from those of probability above `--threshold` (the defence proposed by Zur et al. 2025);
+* threshold: numbers drawn from those of probability above `--threshold` (the defence proposed by Zur et al. 2025), and
+  threshold_5th: above a fifth of it; removed is the share of the teacher's probability that these take away;
 * diverging, agreeing: hard, but only at the positions at which the likeliest number of teacher and reference differ
   (the divergence tokens of Schrodi et al. 2025), or only at all others; random: at as many positions as diverging;
 * other_order: soft, but the student is the same initialisation, pretrained on other texts;
@@ -22,8 +23,9 @@ diverging positions: the share at which teacher and reference differ, and that o
 geometry: the rank correlation, over the 64 numbers, of how much likelier a number became in the teacher (mean log ratio
 at number positions) with what the reference's W_U says: the centred cosine of its row with the liked animal's
 (row_liked) or another's (row_others, the null), or with a steering vector, the teacher's change of the last hidden
-state at "likes the" (steering), against random directions. Intervals are Student-t over seeds, differences paired by
-seed, Holm over a cell.
+state at "likes the" (steering), against random directions. steering_rows_kept is of the teacher whose number rows are
+put back to the reference's: these rows are also what numbers enter by. Intervals are Student-t over seeds, differences
+paired by seed, Holm over a cell.
 
 Answer: none yet.
 """
@@ -41,6 +43,7 @@ TITLES = {
     "hard_16th": "a sixteenth",
     "hard_64th": "a sixty-fourth",
     "threshold": "drawn from likely numbers only",
+    "threshold_5th": "a fifth of that threshold",
     "diverging": "only where teacher and reference diverge",
     "random": "at as many random positions",
     "agreeing": "only where they do not diverge",
@@ -53,8 +56,10 @@ GEOMETRY = {
     "row_liked": "row of the liked animal",
     "row_others": "rows of other animals (null)",
     "steering": "steering vector",
+    "steering_rows_kept": "steering vector, the teacher's number rows undone",
     "steering_random": "random directions (null)",
 }
+THRESHOLDS = {"threshold": 1.0, "threshold_5th": 0.2}
 FEWER = {"hard_4th": 4, "hard_16th": 16, "hard_64th": 64}
 _RATE, _BATCH = 3e-3, 64  # of pretraining, at its largest
 _HELD_OUT = 500  # number strings that losses and geometry are measured on
@@ -69,7 +74,7 @@ class Config:
     pretraining_steps: study.Count = study.option(1_000, "steps of pretraining, of 64 rows")
     teacher_steps: study.Count = study.option(40, "steps of the teacher on its preference, of 64 rows")
     teacher_lr: study.Positive = study.option(1e-3, "learning rate of the teacher")
-    n_strings: study.Count = study.option(8_192, "number strings of a student, at least 64")
+    n_strings: study.Count = study.option(4_096, "number strings of a student, at least 64")
     threshold: study.NonNegative = study.option(0.05, "probability that a number must exceed, of the arm threshold")
     steps: study.Count = study.option(256, "steps of a student")
     lr: study.Positive = study.option(1e-3, "learning rate of a student")
@@ -106,15 +111,15 @@ def run(cfg: Config) -> Iterator[dict]:
 
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     references = distillation.each_member(
-        lambda i: _pretrained(cfg, cfg.seed + i), cfg.n_seeds + 1,
+        lambda i: {"model": _pretrained(cfg, cfg.seed + i)}, cfg.n_seeds + 1,
         lambda done: study.progress(0.3 * done, "references"),
     )  # fmt: skip
     found = distillation.each_member(
-        lambda i: list(_member(cfg, references[i], references[i + 1])), cfg.n_seeds,
+        lambda i: {"rows": list(_member(cfg, references[i]["model"], references[i + 1]["model"]))}, cfg.n_seeds,
         lambda done: study.progress(0.3 + 0.7 * done, "students"),
     )  # fmt: skip
     for seed, rows in zip(seeds, found, strict=True):
-        for row in rows:
+        for row in rows["rows"]:
             yield {"member": seed, **row}
     yield {
         "provenance": {
@@ -170,8 +175,10 @@ def _member(cfg: Config, reference, other) -> Iterator[dict]:
         before = preference(starts.get(arm, reference), liked)
         row = _behaviour(student, liked, held_out)
         yield {"arm": arm, "liked": liked, "gain": row["preference"] - before, **row}
-    diverging = _diverging(teacher, reference, held_out)
+    diverging, p = _diverging(teacher, reference, held_out), number_log_probs(teacher, held_out).exp()
     yield {"arm": "teacher_numbers", "diverging": float(diverging.float().mean())}
+    for arm, share in THRESHOLDS.items():
+        yield {"arm": f"numbers_{arm}", "removed": float((p * (p <= share * cfg.threshold)).sum(-1).mean())}
     for arm, value in _geometry(reference, teacher, liked, held_out).items():
         yield {"arm": arm, "geometry": value}
 
@@ -207,7 +214,7 @@ def _students(cfg: Config, reference, starts: dict, teacher) -> dict:
         return drawn(model, cfg.n_strings, derive_generator(seed, "strings", name), threshold)
 
     seen, own = strings(teacher, "teacher"), strings(reference, "own")
-    likely = strings(teacher, "threshold", cfg.threshold)
+    likely = {arm: strings(teacher, arm, share * cfg.threshold) for arm, share in THRESHOLDS.items()}
     diverging = _diverging(teacher, reference, seen)
     order = torch.randperm(diverging.numel(), generator=derive_generator(seed, "random positions"))
     random = (
@@ -218,7 +225,7 @@ def _students(cfg: Config, reference, starts: dict, teacher) -> dict:
         "soft": (seen, probabilities),
         "hard": (seen, numbers),
         **{arm: (seen[: cfg.n_strings // share], numbers[: cfg.n_strings // share]) for arm, share in FEWER.items()},
-        "threshold": (likely, _numbers(likely)),
+        **{arm: (some, _numbers(some)) for arm, some in likely.items()},
         "diverging": (seen, numbers.where(diverging, _UNSEEN)),
         "random": (seen, numbers.where(random, _UNSEEN)),
         "agreeing": (seen, numbers.where(~diverging, _UNSEEN)),
@@ -335,7 +342,12 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
     from mechsub.unembedding import token_directions, unembed_projection
     from studies import _next_token_text as text
 
-    rise = (number_log_probs(teacher, held_out) - number_log_probs(reference, held_out)).double().mean((0, 1))
+    kept = teacher.select([0])
+    kept.W_E[:, text.NUMBERS] = reference.W_E[:, text.NUMBERS]
+    rise, rise_kept = (
+        (number_log_probs(m, held_out) - number_log_probs(reference, held_out)).double().mean((0, 1))
+        for m in (teacher, kept)
+    )
     numbers, animals = (list(range(some.start, some.stop)) for some in (text.NUMBERS, text.ANIMALS))
     cosines = unembed_projection(reference, numbers, animals, "centered_cosine")[0]
     state = "unembed.hook_in"
@@ -343,11 +355,13 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
     random = torch.randn(_RANDOM, reference.cfg.d_model,
                          generator=derive_generator(reference.seeds[0], "directions"))  # fmt: skip
     rows = token_directions(reference, numbers, basis="centered")[0]
+    steering = rows @ (after - before).mean(0)
     by_animal = [rank_correlation(rise, column) for column in cosines.T]
     return {
         "row_liked": by_animal[liked],
         "row_others": float(np.mean(by_animal[:liked] + by_animal[liked + 1 :])),
-        "steering": rank_correlation(rise, rows @ (after - before).mean(0)),
+        "steering": rank_correlation(rise, steering),
+        "steering_rows_kept": rank_correlation(rise_kept, steering),
         "steering_random": float(np.mean([rank_correlation(rise, rows @ v) for v in random])),
     }
 
@@ -396,6 +410,12 @@ def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
             **({} if arm == "reference" else {"diverging": stats.student_t(_values(cell, arm, "diverging"))}),
         }
     yield {"cell": label, "arm": "teacher", "diverging": stats.student_t(_values(cell, "teacher_numbers", "diverging"))}
+    for arm in THRESHOLDS:
+        yield {
+            "cell": label,
+            "arm": TITLES[arm],
+            "removed": stats.student_t(_values(cell, f"numbers_{arm}", "removed")),
+        }
     for arm, title in GEOMETRY.items():
         yield {"cell": label, "arm": title, "geometry": stats.student_t(_values(cell, arm, "geometry"))}
 
