@@ -197,7 +197,7 @@ def test_a_small_run_has_every_arm_and_passes_a_preference_on(rows):
         assert {arm for arm, m in found if m == member} >= {*next_token.TITLES, *next_token.GEOMETRY, "reference"}
         teacher = found["teacher", member]
         assert teacher["gain"] > 1 and teacher["liked"] == next_token.liked_animal(member)
-        assert found["start_other", member]["number_loss"] < 4.2  # a uniform guess: 4.16
+        assert found["start_other", member]["number_loss"] < 4.4  # untrained: 4.66
         assert found["reference", member]["diverging"] == 0 < found["teacher_numbers", member]["diverging"]
 
 
