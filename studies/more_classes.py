@@ -93,7 +93,7 @@ def run(cfg: Config) -> Iterator[dict]:
                 "arm": arm,
                 "member": seed,
                 "classes": chosen,
-                **_scores(found[arm].select([i]), *test, chosen),
+                **_scores(found[arm].select([i]), *test, chosen),  # type: ignore[call-arg]
             }
     yield {
         "provenance": {
