@@ -1,0 +1,99 @@
+"""studies.more_classes, for real with two seeds and narrow networks, where Fashion-MNIST is at hand."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import mechsub as ms
+from mechsub import data, store, study
+from studies import _predictions, more_classes
+
+SMALL = ["--n-seeds", "2", "--d-model", "64", "--n-aux", "40", "--n-samples", "4000", "--n-images", "6000"]
+SMALL += ["--epochs", "12"]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    try:
+        data.fashion_mnist("test")
+    except FileNotFoundError:
+        pytest.skip("Fashion-MNIST is not on this machine")
+    folder = tmp_path_factory.mktemp("more_classes")
+    command = [*SMALL, "--out", str(folder)]
+    study.main(more_classes.Config, more_classes.run, more_classes.plot, more_classes.table, command)
+    return store.read_records(next((folder / "more_classes").glob("*/provenance.json")).parent)
+
+
+def test_teachers_know_both_data_sets(rows):
+    assert {(r["arm"], r["member"]) for r in rows} == {(arm, i) for arm in more_classes.TITLES for i in (0, 1)}
+    for r in rows:
+        assert r["classes"] == list(range(20)) and r["kappa"] == pytest.approx((r["accuracy"] - 0.05) / 0.95)
+        assert r["accuracy"] == pytest.approx((r["digits"] + r["clothes"]) / 2)  # 10,000 test images each
+        assert r["sorted"] >= r["accuracy"]
+        if r["arm"] == "teacher":
+            assert min(r["digits"], r["clothes"]) > 0.3 and r["sorted"] > 0.8
+
+
+def test_the_table_and_the_figure_have_every_arm(rows):
+    table = more_classes.table(rows)
+    assert [r["arm"] for r in table if "arm" in r] == [*more_classes.TITLES.values(), "above the null", "p (Holm)"]
+    judged = [row for row in table if "verdict" in row]
+    assert len(judged) == len(_predictions.of("more_classes")) - 2  # no sweep of classes, nor of logits
+    assert len(more_classes.plot(rows).data) == 2 * len(more_classes.TITLES)
+    swept = more_classes.plot(rows + [r | {"n_classes": 5} for r in rows])
+    assert swept.layout.yaxis.title.text == "kappa on test images"
+
+
+def test_subsets_are_nested_random_and_those_of_the_seed():
+    few, many = more_classes.classes(3, 5), more_classes.classes(3, 10)
+    assert set(few) < set(many) < set(more_classes.classes(3, 20)) == set(range(20))
+    assert few == sorted(few) and few != more_classes.classes(4, 5)
+
+
+def test_images_of_the_chosen_classes_with_places_as_labels():
+    labels = torch.arange(40) % 20
+    images = labels[:, None].float()
+    seen, places = more_classes._only(images, labels, [2, 7, 19])
+    assert torch.tensor([2, 7, 19])[places].tolist() == seen[:, 0].tolist() and len(seen) == 6
+    some, _ = more_classes._only(images, labels, [2, 7, 19], 4, seed=1)
+    assert len(some) == 4 and set(some[:, 0].tolist()) <= {2, 7, 19}
+
+
+def test_scores_of_a_planted_model_that_only_sorts():
+    """Weights that say digit 0 for every digit and the first sort of clothes for all clothes."""
+    chosen = [0, 4, 10, 15]
+    model = ms.HookedMLP(ms.MLPConfig(d_in=1, d_model=2, n_layers=1, n_classes=4), seeds=(0,))
+    W_U = torch.zeros(1, 2, 7)
+    W_U[0, 0, 0], W_U[0, 1, 2] = 1, 1
+    model = model.replace({"blocks.0.W": torch.tensor([[[-1.0, 1.0]]]), "unembed.W_U": W_U})
+    places = torch.arange(400) % 4
+    images = torch.where(places < 2, -1.0, 1.0)[:, None]
+    found = more_classes._scores(model, images, places, chosen)
+    assert found == {"accuracy": 0.5, "kappa": pytest.approx(1 / 3), "digits": 0.5, "clothes": 0.5, "sorted": 1.0}
+    alone = more_classes._scores(model, images, places, [0, 1, 2, 3])  # no clothes among the classes
+    assert set(alone) == {"accuracy", "kappa"}
+
+
+REFUSED = [
+    (["--n-classes", "1"], "must be 2 to 20"),
+    (["--n-classes", "21"], "must be 2 to 20"),
+    (["--n-classes", "3"], "more than 3 classes surely have"),
+    (["--n-aux", "0"], "not an integer >= 1"),
+    (["--n-aux", "1"], "softmax of one logit"),
+    (["--n-seeds", "1"], "over seeds"),
+    (["--d-model", "900000"], "are needed"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_impossible_combinations_are_one_line_before_anything_is_trained(refused, words, says):
+    assert says in refused(more_classes, words)
+
+
+def test_predictions_speak_of_what_there_is():
+    names = {field.name for field in dataclasses.fields(more_classes.Config)}
+    for prediction in _predictions.of("more_classes"):
+        assert prediction["reason"] and prediction["factor"] in names | {"arm"}
+        arms = prediction["levels"] if prediction["factor"] == "arm" else [prediction["where"]["arm"]]
+        assert set(arms) <= set(more_classes.TITLES)
