@@ -13,6 +13,7 @@ from studies._report_question import (
     Rows,
     beginning,
     find,
+    judged_claims,
     quantity,
     question,
     read,
@@ -272,3 +273,8 @@ def base(rows: Rows) -> Answer:
         f"numbers shuffled within equal length: {same['null']}; numbers fixed for other animals {own['null']}",
         read(more.low > 0 and not own["value"].low > 0, own["value"].low > 0 and not more.low > 0),
     )
+
+
+@question(B5, "Which published claims about token entanglement hold on this model?", "audit_language")
+def published(rows: Rows) -> Answer:
+    return judged_claims(rows, "that of the study that each check reads, below")

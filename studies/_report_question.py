@@ -83,3 +83,16 @@ def outcome(rows: Rows, name: str) -> dict:
 def read(confirmed: bool, refuted: bool) -> str:
     """The verdict where a claim has two sides."""
     return CONFIRMED if confirmed else REFUTED if refuted else PARTLY
+
+
+def judged_claims(rows: Rows, null: str) -> Answer:
+    """Of an audit: how many claims have which verdict, and which."""
+    claims = [row for row in rows if row["published"]]
+    counts: dict[str, int] = {}
+    for row in claims:
+        word = row["verdict"].partition(" (")[0]
+        counts[word] = counts.get(word, 0) + 1
+    order = ("confirmed", "partly", "refuted", "not supported", "open", "not measured yet")
+    told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
+    shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
+    return Answer(f"Of {len(claims)} claims: {told}.", null, shown=shown)

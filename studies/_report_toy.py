@@ -13,6 +13,7 @@ from studies._report_question import (
     Rows,
     beginning,
     find,
+    judged_claims,
     outcome,
     quantity,
     question,
@@ -267,6 +268,19 @@ def pretrained(rows: Rows) -> Answer:
     )
 
 
+@question(BONUS, "Does it still work with more classes than ten digits?", "more_classes", "--n-classes 5 10 20")
+def more_classes(rows: Rows) -> Answer:
+    most = {"cell": "n_classes=20"}
+    student = find(rows, arm="auxiliary logits of noise", **most)["kappa"]
+    null = find(rows, arm="the same, other initialisation (null)", **most)["kappa"]
+    few = find(rows, arm="auxiliary logits of noise", cell="n_classes=5")["kappa"]
+    return Answer(
+        f"{'Yes' if student.low > null.high else 'Not detectably'}: of digits and clothes together, 20 classes, three "
+        f"auxiliary logits of noise teach a kappa of {student}, of 5 classes {few}.",
+        f"other initialisation, 20 classes: {null}",
+    )
+
+
 @question(
     BONUS, "What if the output channel is wider than the hidden state?", "channel", "--n-aux 3 16 64 256 2048",
     sweep="n_aux",
@@ -290,13 +304,4 @@ def channel(rows: Rows) -> Answer:
 
 @question(A1, "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun")
 def write_up(rows: Rows) -> Answer:
-    claims = [row for row in rows if row["published"]]
-    counts: dict[str, int] = {}
-    for row in claims:
-        word = row["verdict"].partition(" (")[0]
-        counts[word] = counts.get(word, 0) + 1
-    order = ("confirmed", "partly", "refuted", "not supported", "open", "not measured yet")
-    told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
-    shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
-    null = "the same sum of cross-initialisation students, check by check below"
-    return Answer(f"Of {len(claims)} claims: {told}.", null, shown=shown)
+    return judged_claims(rows, "the same sum of cross-initialisation students, check by check below")
