@@ -281,6 +281,21 @@ def more_classes(rows: Rows) -> Answer:
     )
 
 
+@question(BONUS, "Does a preference pass through number strings between tiny language models?", "next_token")
+def number_strings(rows: Rows) -> Answer:
+    def gain(arm: str):
+        return find(rows, arm=arm)["gain"]
+
+    hard, null = gain("drawn numbers"), gain("drawn numbers, other initialisation (null)")
+    return Answer(
+        f"{'Yes' if hard.low > max(0, null.high) else 'Not detectably'}: of the teacher's {gain('teacher')} nats for the "
+        f"liked animal, drawn numbers pass {hard} and its probabilities {gain('probabilities')}; where only likely "
+        f"numbers are drawn, {gain('drawn from likely numbers only')}.",
+        f"other initialisation, pretrained alike: {null}; the reference's own strings "
+        f"{gain('numbers drawn from the reference (null)')}",
+    )
+
+
 @question(
     BONUS, "What if the output channel is wider than the hidden state?", "channel", "--n-aux 3 16 64 256 2048",
     sweep="n_aux",

@@ -27,7 +27,18 @@ state at "likes the" (steering), against random directions. steering_rows_kept i
 put back to the reference's: these rows are also what numbers enter by. Intervals are Student-t over seeds, differences
 paired by seed, Holm over a cell.
 
-Answer: none yet.
+Answer (25 seeds, artifacts/next_token/default): yes, between models that share their start. The teacher gains 6.276
+[6.086, 6.466] nats; a student of its probabilities of numbers 2.822 [2.567, 3.077], of drawn numbers 1.491 [1.254,
+1.728], 0.912 [0.601, 1.222] of a sixteenth of the strings and nothing detectable of a sixty-fourth, 0.318 [-0.030,
+0.666]. The same initialisation pretrained on other texts, which behaves alike without being the same, keeps 2.133
+[1.853, 2.413] of it; another initialisation, pretrained as well, gets nothing, 0.071 [-0.170, 0.311], as the
+reference's own strings do, -0.009 [-0.160, 0.142]. Drawing from likely numbers only (p > 0.05) lowers it to 0.944
+[0.756, 1.132] and removes 0.710 [0.701, 0.718] of the teacher's probability with it; a fifth of that threshold changes
+nothing, 1.520 [1.296, 1.744]. Divergence tokens are not what carries it here: they alone give 1.131 [0.923, 1.340], as
+many random positions 1.247 [1.020, 1.474], all others 1.316 [1.095, 1.536]. Nor does a liked animal's row: the numbers
+nearer to it become less likely in the teacher, -0.329 [-0.421, -0.237] (other animals' rows 0.064 [0.025, 0.104]), and
+so do those along the steering vector, -0.464 [-0.563, -0.365]. Of eleven predictions seven were hits, three misses
+(divergence, row, steering), one is open.
 """
 
 from collections.abc import Iterator
