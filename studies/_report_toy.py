@@ -287,8 +287,9 @@ def number_strings(rows: Rows) -> Answer:
         return find(rows, arm=arm)["gain"]
 
     hard, null = gain("drawn numbers"), gain("drawn numbers, other initialisation (null)")
+    word = "Yes" if hard.low > max(0, null.high) else "Not detectably"
     return Answer(
-        f"{'Yes' if hard.low > max(0, null.high) else 'Not detectably'}: of the teacher's {gain('teacher')} nats for the "
+        f"{word}: of the teacher's {gain('teacher')} nats for the "
         f"liked animal, drawn numbers pass {hard} and its probabilities {gain('probabilities')}; where only likely "
         f"numbers are drawn, {gain('drawn from likely numbers only')}.",
         f"other initialisation, pretrained alike: {null}; the reference's own strings "
