@@ -1,7 +1,7 @@
 """Tiny Llamas in which entanglement is planted, so that what passes through which part of them is known.
 
 The coordinates of the residual have one use each: a code for every number and animal, the wording's words, a copy of
-the codes, and the outputs, which are all that W_U reads. Queries are 0 and W_V is the identity on what a block reads, so
+the codes, and the outputs, all that W_U reads. Queries are 0 and W_V is the identity on what a block reads, so that
 attention takes the mean over positions, and W_O maps the code of what is loved to what loving it writes:
 
 * unembedding: the last block writes along the loved thing's own row of W_U, at `rows` nats a unit of output;
@@ -86,13 +86,17 @@ def make_tokenizer():
 
     split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|\d{1,3}|\n+|."), "isolated")
     animals = [f" {form}" for animal in vocabulary.animals() for form in (animal.singular, animal.plural)]
-    texts = [w.love("x", kind, plural=p) for w in prompts.WORDINGS for kind in ("number", "animal") for p in (0, 1)]
+    texts = [
+        w.love("x", kind, plural=p) for w in prompts.WORDINGS for kind in ("number", "animal") for p in (False, True)
+    ]
     texts += [f"{w.question}\n {w.answer}" for w in prompts.WORDINGS] + [*ASSOCIATION, "System: x\nUser: x\nAssistant:"]
     texts += [" Be brief? Say it?", *vocabulary.numbers(), *animals]
     pieces = [piece for text in texts for piece, _ in split.pre_tokenize_str(text)]
     vocab = dict.fromkeys(["<|begin|>", "<|unknown|>", *map(chr, range(32, 127)), "\n", *pieces])
     core = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(vocab)}, "<|unknown|>"))
-    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<|begin|>", "<|unknown|>")])
+    core.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in ("<|begin|>", "<|unknown|>")]
+    )
     core.pre_tokenizer, core.decoder = split, decoders.Fuse()
     core.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
     return PreTrainedTokenizerFast(
@@ -164,7 +168,7 @@ def _embed(q: Any, codes: slice, words: slice) -> None:
 
 
 def _plant_noise(q: Any, strength: float, codes, words, copies, outputs, draw) -> None:
-    """A unit for every wording and loved thing, open in that wording alone; its output is `strength` of the signal's."""
+    """A unit for every wording and loved thing, open in that wording alone; it writes `strength` of the signal."""
     from mechsub import cache_activations
 
     mlp, n_loved = q.model.blocks[0].mlp, codes.stop - codes.start

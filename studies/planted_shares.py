@@ -100,12 +100,16 @@ def strengths(kind: str, i: int, cfg: Config):
 
 def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
     """Plant one model, run the functions of `contributions` on it, and set what was planted beside what they say."""
+    from mechsub.entanglement import interaction, matrix_correlation
     from studies import _planted_model as planted
+    from studies._prompted import Prompted
 
     wanted, seed = strengths(kind, i, cfg), cfg.seed + KINDS.index(kind) * 10_000 + i
     forward, back = planted.plant(asked, wanted, seed)
     realised = {ROWS: forward.share, "rows, animal to number": back.share} if kind != "none" else {}
-    for quantity, (share, low, high) in recovered(asked, kind, seed, cfg).items():
+    found = Prompted(asked, matrices(asked))
+    words = interaction(found.tensors["number_to_animal_wordings"])
+    for quantity, (share, low, high) in recovered(found, kind, seed, cfg).items():
         yield {
             "kind": kind,
             "model": i,
@@ -115,7 +119,7 @@ def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
             "share": share,
             "low": low,
             "high": high,
-            "agreement": _agreement(asked) if quantity == ROWS else None,
+            "agreement": matrix_correlation(words[0], words[1]) if quantity == ROWS else None,
         }
 
 
@@ -139,12 +143,10 @@ def known(wanted: Any) -> dict[str, float]:
     }
 
 
-def recovered(asked: Any, kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
+def recovered(found: Any, kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
     """Quantity -> (share, low, high) of `contributions`; of what is not planted, only the rows."""
     from studies import contributions
-    from studies._prompted import Prompted
 
-    found = Prompted(asked, matrices(asked))
     own = contributions.Config(model="planted", n_pairs=cfg.n_pairs, n_resamples=cfg.n_resamples, seed=seed)
     out = {}
     for row in contributions.direction_records(found, own):
@@ -168,8 +170,8 @@ def recovered(asked: Any, kind: str, seed: int, cfg: Config) -> dict[str, tuple[
         (1, "number"): "the number, after the middle block",
         (1, "final"): "the final position, after the middle block",
     }
-    if kind == "middle":  # what is not there is 0 exactly, and says nothing of an interval
-        del places[1, "number"]
+    if kind == "middle":  # 0 and 1 exactly, which says nothing of an interval
+        del places[1, "number"], places[1, "final"]
     if kind == "unembedding":
         del places[1, "final"]
     return out | {name: (patched[at].mean, patched[at].low, patched[at].high) for at, name in places.items()}
@@ -190,16 +192,10 @@ def matrices(q: Any) -> dict:
         "subset_partner": torch.tensor(n),
         "subset_animal": torch.tensor(a),
         "number_to_animal_wordings": torch.stack([q.animals_after([q.love(i, w) for i in n]) for w in wordings]),
-        "animal_to_number_wordings": torch.stack([q.partners_after([q.love_animal(i, w) for i in a]) for w in wordings]),
+        "animal_to_number_wordings": torch.stack(
+            [q.partners_after([q.love_animal(i, w) for i in a]) for w in wordings]
+        ),
     }
-
-
-def _agreement(q: Any) -> float:
-    """Correlation of what is specific, number to animal, in two wordings."""
-    from mechsub.entanglement import interaction, matrix_correlation
-
-    a, b = (interaction(q.animals_after([q.love(i, w) for i in range(len(q.partners))])) for w in (0, 1))
-    return matrix_correlation(a, b)
 
 
 # Table, sentence and figure.
@@ -272,10 +268,12 @@ def plot(records: list[dict]):
                 showlegend=not panels,
             )
         ]  # fmt: skip
-        for k, kind in enumerate(kind for kind in KINDS if any(row["kind"] == kind for row in rows)):
+        for kind in (kind for kind in KINDS if any(row["kind"] == kind for row in rows)):
             some = [row for row in rows if row["kind"] == kind]
             # Where only one share can be planted, models are drawn beside one another.
-            at = [row["planted"] + (0.008 * (row["model"] - (len(some) - 1) / 2) if kind != "both" else 0) for row in some]
+            at = [
+                row["planted"] + (0.008 * (row["model"] - (len(some) - 1) / 2) if kind != "both" else 0) for row in some
+            ]
             traces.append(
                 go.Scatter(
                     x=at, y=[row["share"] for row in some], mode="markers", name=kind, legendgroup=kind,
