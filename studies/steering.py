@@ -98,7 +98,7 @@ def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
     study.progress(0.2, "at the prompt's end")
     whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
     agreement = matrix_correlation(interaction(whole), interaction(other))
-    yield {"kind": "whole", "agreement": agreement, "n_numbers": len(rows), "n_animals": len(q.animals)}
+    yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
     yield from _effect_rows(done, whole, other, layers, "the prompt's end", cfg)
     study.progress(0.4, "where the number stands")
     inner = sorted({max(0, round(fraction * q.model.cfg.n_layers) - 1) for fraction in FRACTIONS})
@@ -201,7 +201,7 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
             "rate": float(differs[i].float().mean()),
         }
         row["specific"] = float((differs[i] & (chosen[i] != usual)).float().mean())
-        row["n_numbers"] = len(gains)
+        row["judged"] = len(gains)
         if gains:
             mean = torch.stack(gains).mean(0)
             row["own"], row["others"] = float(mean[i]), float((mean.sum() - mean[i]) / (len(mean) - 1))
@@ -290,7 +290,7 @@ def _table(cell: list[dict]) -> Iterator[dict]:
 def _interval(row: dict, name: str, whole: dict):
     from mechsub import stats
 
-    return stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], whole["n_animals"])
+    return stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], whole["animals"])
 
 
 def sentence(cell: list[dict]) -> str:
