@@ -15,7 +15,15 @@ being drawn in 32 dimensions); what the middle and last blocks' attention write;
 before the middle block, where everything still is, and on both sides of it; association, which in these models is what
 the middle block writes, and what is left, which is nothing. Unit of replication: the planted model.
 
-Answer: none yet.
+Answer (40 planted models, artifacts/planted_shares/default): yes. The intervals for the share that passes through rows
+cover the planted one in 40 of 40 models number to animal (coverage 1.000 [0.912, 1.000], off by -0.003 [-0.009, 0.003]
+where anything is planted) and in 39 of 40 animal to number (0.975 [0.868, 0.999]); that is more than 0.95, as crossed
+resampling is conservative. With nothing planted they are 4.4 wide. What the last block's attention writes is covered
+in 1.000 [0.832, 1.000], what the middle one's does in 0.950 [0.751, 0.999]. Two intervals of `contributions` are too
+narrow, though no estimate is off: association, 18 of 30 models, 0.600 [0.406, 0.773] (and none of the ten in which
+there is none), since its slope is fitted once and not again in every resample; and patching, 24 of 30, 0.800 [0.614,
+0.923] at the number before the middle block, since pairs share numbers and are not independent, and the interval speaks
+of these animals only. What is left is covered in 1.000 [0.884, 1.000].
 """
 
 from collections.abc import Iterator
