@@ -23,8 +23,10 @@ from studies import (
     mechanism,
     more_classes,
     next_token,
+    planted_shares,
     pretrained,
     recipe_search,
+    steering,
     subliminal_accuracy,
     token_entanglement,
     unembed_projection,
@@ -58,6 +60,8 @@ STUDIES = (
     bottleneck,
     contributions,
     base_vs_instruct,
+    planted_shares,
+    steering,
 )
 INTERVAL = re.compile(r"-?\d\.\d{3}\s+\[-?\d\.\d{3},\s+-?\d\.\d{3}\]")
 COMPARED = (  # whose answers are of these cells together

@@ -1,0 +1,86 @@
+"""planted_shares: what is planted is there by another way of looking, and the functions of contributions find it."""
+
+import pytest
+import torch
+
+import mechsub as ms
+from mechsub.entanglement import matrix_correlation
+from studies import _planted_model as planted
+from studies import planted_shares as study
+from studies import token_entanglement as te
+
+CFG = study.Config(n_models=2, n_numbers=24, n_animals=12, n_pairs=6, n_resamples=60)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    folder = planted.save_blank(tmp_path_factory.mktemp("blank"), CFG.n_numbers + CFG.n_animals)
+    model = ms.load_language_model(str(folder))
+    cfg = te.Config(
+        model="planted", format="plain", spaced=False, n_animals=CFG.n_animals, n_partners=CFG.n_numbers, n_wordings=1
+    )
+    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+
+
+def effects(asked, wording=0):
+    n, a = range(CFG.n_numbers), range(CFG.n_animals)
+    forward = asked.animals_after([asked.love(i, wording) for i in n])
+    back = asked.partners_after([asked.love_animal(i, wording) for i in a])
+    return ms.interaction(forward), ms.interaction(back)
+
+
+@pytest.mark.parametrize("rows, middle", [(1.0, 0.0), (0.0, 1.0), (0.6, 0.8)])
+def test_a_model_does_what_was_planted(asked, rows, middle):
+    """Without noise the model's own outputs are the planted tables, up to a factor for the prompt."""
+    tables = planted.plant(asked, planted.Strengths(rows, middle, 0.0), seed=3)
+    for seen, told in zip(effects(asked), tables, strict=True):
+        assert matrix_correlation(seen, ms.interaction(told.rows + told.middle)) > 0.999
+        assert told.share == pytest.approx(rows**2 / (rows**2 + middle**2), abs=0.12)
+
+
+def test_a_plant_taken_out_leaves_the_other(asked):
+    """The planted share by knocking out the block that writes along the rows: another way than taking rows away."""
+    (told, _) = planted.plant(asked, planted.Strengths(0.6, 0.8, 0.0), seed=4)
+    whole, _ = effects(asked)
+    with torch.no_grad():
+        asked.model.blocks[2].attn.o.weight.zero_()
+    left, _ = effects(asked)
+    share = float(((whole - left) * whole).sum() / whole.square().sum())
+    assert share == pytest.approx(told.share, abs=0.005)
+
+
+def test_noise_is_of_one_wording(asked):
+    planted.plant(asked, planted.Strengths(0.0, 0.0, 0.7), seed=5)
+    tables = [effects(asked, w)[0] for w in range(planted.N_WORDINGS)]
+    assert all(float(table.std()) > 0.05 for table in tables)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert abs(matrix_correlation(tables[i], tables[j])) < 0.2
+
+
+def test_contributions_finds_what_was_planted(asked):
+    rows = {row["quantity"]: row for row in study.model_records(asked, "both", 1, CFG)}
+    assert set(rows) == set(study.known(study.strengths("both", 1, CFG)))
+    for quantity in (study.ROWS, "rows, animal to number"):
+        assert rows[quantity]["planted"] == 0.75
+        assert rows[quantity]["share"] == pytest.approx(rows[quantity]["realised"], abs=0.15)
+    number, final = (rows[f"the {place}, after the middle block"]["share"] for place in ("number", "final position"))
+    assert number + final == pytest.approx(1, abs=0.01)  # nothing else holds anything
+
+
+def test_nothing_planted_has_no_share_of_its_own(asked):
+    rows = list(study.model_records(asked, "none", 0, CFG))
+    assert {row["quantity"] for row in rows} == {study.ROWS, "rows, animal to number"}
+    assert all(row["realised"] is None and row["planted"] == 0 for row in rows)
+
+
+def made(share, width=0.2, kind="both"):
+    return {"kind": kind, "planted": 0.5, "realised": 0.5, "share": share, "low": share - width / 2,
+            "high": share + width / 2, "agreement": 0.7, "quantity": study.ROWS}  # fmt: skip
+
+
+def test_coverage_is_counted():
+    cell = [{"model": i, **made(share)} for i, share in enumerate((0.5, 0.55, 0.7, 0.45))]
+    row = next(row for row in study._table(cell) if row["quantity"] == study.ROWS)
+    assert row["covered"] == "3 of 4" and row["bias"].mean == pytest.approx(0.05)
+    assert "in 3, 0.750" in study.sentence(cell) and "fewer than the 0.9" in study.sentence(cell)
+    assert "as asked" in study.sentence([row | {"low": 0, "high": 1} for row in cell])
