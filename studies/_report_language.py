@@ -1,5 +1,7 @@
 """Answers of `studies.report` about the language model, from the rows of its studies' tables."""
 
+from collections.abc import Mapping
+
 from studies._report_question import (
     B2,
     B3,
@@ -278,3 +280,33 @@ def base(rows: Rows) -> Answer:
 @question(B5, "Which published claims about token entanglement hold on this model?", "audit_language")
 def published(rows: Rows) -> Answer:
     return judged_claims(rows, "that of the study that each check reads, below")
+
+
+@question(B5, "Are such shares recovered where they are planted?", "planted_shares")
+def planted(rows: Rows) -> Answer:
+    rows_share = find(rows, quantity="rows, number to animal", planted="all")
+    narrow = [f"{row['quantity']} {row['covered']}" for row in rows if _too_narrow(row)]
+    also = f" Too narrow: {'; '.join(narrow)}." if narrow else ""
+    return Answer(
+        f"The 95% interval of the share that passes through rows covers the planted one in {rows_share['covered']} "
+        f"models, {rows_share['coverage']}.{also}",
+        "coverage asked for: 0.9",
+    )
+
+
+def _too_narrow(row: Mapping) -> bool:
+    return row.get("planted") == "all" and getattr(row.get("coverage"), "high", 1.0) < 0.95
+
+
+@question(B5, "Does a steering vector carry it?", "steering")
+def steering(rows: Rows) -> Answer:
+    def share(vector: str, where: str):
+        return quantity(rows, f"removed at {where}: {vector}")["share"]
+
+    early, end = "the number after block 8", "the prompt's end after block 30"
+    others = share("another number's", early)
+    return Answer(
+        f"Projected out at the number after block 8, the loved number's vector removes {share('own', early)} of what "
+        f"is specific to number and animal; at the prompt's end after the last block {share('own', end)}.",
+        f"another number's vector {others}, a random one {share('random', early)}",
+    )
