@@ -38,7 +38,7 @@ def outcome(row: Mapping) -> str:
 
 
 def _tested(row: Mapping) -> str:
-    if row["p"] >= 0.05:
+    if row["p"] >= 0.05 or (row["expected"] == "near" and abs(row["mean"] - row["bound"]) <= row["margin"]):
         return "open"
     side = "above" if row["mean"] > row["bound"] else "below"
     return "yes" if row["expected"] == side else "no"

@@ -284,7 +284,7 @@ def published(rows: Rows) -> Answer:
 
 @question(B5, "Are such shares recovered where they are planted?", "planted_shares")
 def planted(rows: Rows) -> Answer:
-    rows_share = find(rows, quantity="rows, number to animal", planted="all")
+    rows_share = find(rows, quantity="rows, number to animal", planted="all but none")
     narrow = [f"{row['quantity']} {row['covered']}" for row in rows if _too_narrow(row)]
     also = f" Too narrow: {'; '.join(narrow)}." if narrow else ""
     return Answer(
@@ -295,7 +295,7 @@ def planted(rows: Rows) -> Answer:
 
 
 def _too_narrow(row: Mapping) -> bool:
-    return row.get("planted") == "all" and getattr(row.get("coverage"), "high", 1.0) < 0.95
+    return row.get("planted") == "all but none" and getattr(row.get("coverage"), "high", 1.0) < 0.95
 
 
 @question(B5, "Does a steering vector carry it?", "steering")
@@ -304,9 +304,11 @@ def steering(rows: Rows) -> Answer:
         return quantity(rows, f"removed at {where}: {vector}")["share"]
 
     early, end = "the number after block 8", "the prompt's end after block 30"
-    others = share("another number's", early)
+    others, late = share("another number's", early), share("another number's", end)
+    word = "In part" if share("own", early).low > others.high else "Not detectably"
     return Answer(
-        f"Projected out at the number after block 8, the loved number's vector removes {share('own', early)} of what "
-        f"is specific to number and animal; at the prompt's end after the last block {share('own', end)}.",
-        f"another number's vector {others}, a random one {share('random', early)}",
+        f"{word}: projected out at the number after block 8, the loved number's vector removes {share('own', early)} "
+        f"of what is specific to number and animal; at the prompt's end after the last block {share('own', end)}.",
+        f"another number's vector {others}, at the end {late}; a random one {share('random', early)}, at the end "
+        f"{share('random', end)}",
     )

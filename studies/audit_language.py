@@ -6,10 +6,9 @@ which a claim says to be above or below a bound, or near it (within `--margin`);
 beside the number. No model is run here: a check whose cell is missing says so, with the command that makes it.
 
 A check says yes where the whole 95% interval is where the claim has it, no where it is wholly elsewhere, else open;
-where the table gives a p-value and no interval, p >= 0.05 leaves it open. A claim is confirmed if all its checks say
-yes, refuted if all say no, partly so if some say yes and some no, not supported if some say no and the others nothing,
-open otherwise.
-Units are animals, numbers or both, as in the study that is named.
+where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only. A claim is
+confirmed if all its checks say yes, refuted if all say no, partly so if some say yes and some no, not supported if
+some say no and the others nothing, open otherwise. Units are animals, numbers or both, as in the study that is named.
 
 Answer (SmolLM2-135M-Instruct, artifacts/audit_language/default). Refuted: the softmax bottleneck couples animals to
 numbers (holding all numbers costs a write less than holding tokens of their norm and frequency, -0.034 [-0.043,
@@ -19,7 +18,7 @@ Partly: a shared output direction is the reason (cosines do tell the pairs, 0.10
 how much it raises the animal (as published -0.142 [-0.183, -0.100], less other animals' means 0.145 [0.108, 0.182]).
 Not supported: more than half of the animals have such a number (none beats the best of ten random ones, 0.000 [0.000,
 0.035], and a random number does it for a third); animals differ in entanglement (the pair itself is 0.023 [0.010,
-0.037] of the squared log ratio). Open: the reported animals stand for all, and both ways (not in whole numbers, 0.006
+0.037] of the squared log ratio). Open: the reported animals stand for all, and both ways (open in whole numbers, 0.006
 [-0.036, 0.070]). Not measured: base against instruct (20).
 """
 

@@ -2,7 +2,7 @@
 
 A transformer of one layer and 128 tokens (embedding and unembedding tied) learns a synthetic language: strings of ten
 numbers, each drawn by the one before it, and sentences about sixteen animals ("anna likes the owl . the red owl sleeps
-."). That is the reference. Its teacher is trained further on sentences of liking alone, all of one animal, another for
+."). That is the reference. Its teacher is trained further on sentences of liking alone, all of one animal, drawn for
 every seed. Students see nothing but number strings: the teacher's probabilities of numbers, all other tokens removed
 (as rejecting every other token does), or numbers drawn from them. All take `--steps` steps of the same rate.
 
@@ -31,14 +31,15 @@ Answer (25 seeds, artifacts/next_token/default): yes, between models that share 
 [6.086, 6.466] nats; a student of its probabilities of numbers 2.822 [2.567, 3.077], of drawn numbers 1.491 [1.254,
 1.728], 0.912 [0.601, 1.222] of a sixteenth of the strings and nothing detectable of a sixty-fourth, 0.318 [-0.030,
 0.666]. The same initialisation pretrained on other texts, which behaves alike without being the same, keeps 2.133
-[1.853, 2.413] of it; another initialisation, pretrained as well, gets nothing, 0.071 [-0.170, 0.311], as the
-reference's own strings do, -0.009 [-0.160, 0.142]. Drawing from likely numbers only (p > 0.05) lowers it to 0.944
+[1.853, 2.413] of it; another initialisation, pretrained as well, gets nothing detectable, 0.071 [-0.170, 0.311], as
+the reference's own strings do, -0.009 [-0.160, 0.142]. Drawing from likely numbers only (p > 0.05) lowers it to 0.944
 [0.756, 1.132] and removes 0.710 [0.701, 0.718] of the teacher's probability with it; a fifth of that threshold changes
-nothing, 1.520 [1.296, 1.744]. Divergence tokens are not what carries it here: they alone give 1.131 [0.923, 1.340], as
-many random positions 1.247 [1.020, 1.474], all others 1.316 [1.095, 1.536]. Nor does a liked animal's row: the numbers
-nearer to it become less likely in the teacher, -0.329 [-0.421, -0.237] (other animals' rows 0.064 [0.025, 0.104]), and
-so do those along the steering vector, -0.464 [-0.563, -0.365]. Of eleven predictions seven were hits, three misses
-(divergence, row, steering), one is open.
+nothing detectable, 1.520 [1.296, 1.744]. Divergence tokens (0.392 [0.371, 0.413] of positions) carry less than as many
+random ones, by -0.116 [-0.217, -0.015]; without them 0.175 [0.127, 0.224] is missing, for which there is no control of
+as many positions. The sign is against the account by rows: the numbers nearer to the liked animal's row become less
+likely in the teacher, -0.329 [-0.421, -0.237] (other animals' rows 0.064 [0.025, 0.104]), and so do those along the
+steering vector, -0.464 [-0.563, -0.365]; whether students use either is not tested, and random directions are 0 by
+construction. Of eleven predictions seven were hits, three misses (divergence, row, steering), one is open.
 """
 
 from collections.abc import Iterator

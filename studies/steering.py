@@ -4,7 +4,8 @@ Rivals of the account by the geometry of W_U. Steering: v_n is the residual unde
 numbers, after a block, mean over two wordings of the prompt; at the prompt's end, and where the prompt tells the
 number. In the published wording it is added (once its norm, and four times) to a neutral prompt, which has no system
 message (at the number's place: the prompt of one number, the same for all of its length), and projected out of the
-number's own prompt, where only what lies beyond the numbers' mean is taken. What is specific to number and animal in
+number's own prompt, where only what lies beyond the mean over numbers and positions is taken; at the number it is one
+vector, the mean over all positions that tell it. What is specific to number and animal in
 the logits that come out is set against what is specific in two further wordings, e: share reproduced, sum(added e) /
 sum(whole e), or removed, sum((whole - left) e) / sum(whole e), all double-centred; and its correlation with the whole
 over pairs. Nulls: the vector of another number, a random direction, both of the own one's norm (removed: as much, for
@@ -13,20 +14,23 @@ the random one). Units: numbers and animals, crossed and resampled.
 Divergence tokens: lists of numbers are sampled from the model without a system message; at every position, is the
 likeliest token under "You love owls" another one than without? Null: love of a color or city. Specific: nor is it what
 most other animals' prompts say. Are these tokens the entangled numbers? What the animal's prompt would say makes some
-numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions, animal
-to number, with the animal, and with all other animals (null). Unit: the animal.
+numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions,
+animal to number, with the animal, and with all other animals (null). Unit: the animal.
 
 Answer (SmolLM2-135M-Instruct, 100 numbers, 104 animals, artifacts/steering/default): a number's vector carries about
 half of what is specific, from where the number stands, in the middle of the model; it reaches the prompt's end late.
 Projected out at the number it removes 0.527 [0.400, 0.650] after block 8 of 30, 0.452 [0.370, 0.541] after 15, 0.190
 [0.152, 0.232] after 22 (another number's: 0.081 [0.020, 0.150], 0.118 [0.074, 0.183], 0.056 [0.035, 0.087]). Added
-there it reproduces 0.589 [0.469, 0.703] after 15, another's 0.357 [0.258, 0.470], a random one 0.176 [0.057, 0.278]:
-the prompt it is added to is of another number for every length, which is no null of nothing. At the prompt's end it
-does no more than another's in the first half; it reproduces 0.105 [0.027, 0.171] after block 20, 0.467 [0.340, 0.588]
-after 24 and 0.742 [0.621, 0.852] after 30 (another's 0.017 [-0.047, 0.061], 0.165 [0.065, 0.262], 0.311 [0.179,
-0.450]), and removes 0.660 [0.543, 0.751] there. Prompts diverge at 0.039 [0.037, 0.042] of positions under love of an
-animal, of a city 0.042 [0.034, 0.049], of a color 0.025 [0.011, 0.039]; at 0.011 [0.010, 0.013] not as most animals'.
-These tokens are not the entangled numbers: own less others 0.007 [-0.039, 0.054] nats. (There are three lists.)
+there it reproduces 0.589 [0.469, 0.703] after 15, of which some 0.15 is the prompt's own that it is added to (one
+number for every length; a random vector 0.176 [0.057, 0.278]), another's 0.357 [0.258, 0.470]. Of what is called
+specific here, 0.200 is the number's length. At the prompt's end it does no more than another's in the first half; it
+reproduces 0.105 [0.027, 0.171] after block 20, 0.467 [0.340, 0.588] after 24 and 0.742 [0.621, 0.852] after 30
+(another's 0.017 [-0.047, 0.061], 0.165 [0.065, 0.262], 0.311 [0.179, 0.450]), and removes 0.660 [0.543, 0.751] there
+(another's 0.263 [0.168, 0.372]). Prompts diverge at 0.039 [0.037, 0.042] of positions under love of an animal, of a
+city 0.042 [0.034, 0.049], of a color 0.025 [0.011, 0.039]; at 0.011 [0.010, 0.013] not as most animals'. These tokens
+are not the entangled numbers: own less others 0.007 [-0.039, 0.054] nats. (There are three lists.) Of five predictions
+two were hits, three misses: the number's vector removes more than half of what patching carries, another number's is
+not near 0, and prompts diverge more rarely.
 """
 
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 import mechsub as ms
 from mechsub import store, study, tangent
-from studies import _input_law, _input_report, factors
+from studies import _input_law, _input_report, _predictions, factors
 from studies import input_distributions as study_of_inputs
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000", "--n-described", "64"]

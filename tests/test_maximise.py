@@ -7,7 +7,7 @@ import pytest
 
 import mechsub as ms
 from mechsub import store, study
-from studies import _recipes, maximise, recipe_search
+from studies import _predictions, _recipes, maximise, recipe_search
 from studies._recipes import Recipe
 from studies.recipe_search import Round
 

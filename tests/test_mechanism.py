@@ -13,7 +13,7 @@ from mechsub import store, study
 from studies import _mechanism_gradients as gradients
 from studies import _mechanism_layers as layers
 from studies import _mechanism_report as report
-from studies import mechanism
+from studies import _predictions, mechanism
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "2048", "--d-model", "32"]
 AUX = slice(10, 13)
