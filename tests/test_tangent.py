@@ -79,11 +79,12 @@ def quadratic(at, targets, direction):
 def test_least_squares_falls_to_the_minimum(reference, teacher, x):
     aux = reference.cfg.aux
     at, targets = tangent.tangent(reference, x, aux), teacher(x)[..., aux]
-    values = torch.stack([quadratic(at, targets, tangent.least_squares(at, targets, k)) for k in (0, 1, 3, 8, 200)])
+    values = torch.stack([quadratic(at, targets, tangent.least_squares(at, targets, k)) for k in (0, 1, 3, 8, 120)])
     assert (values[0] == 0).all() and (values.diff(dim=0) < 0).all()
-    # 80 equations in 396 unknowns: at the minimum the linear change of probabilities is all that was wanted.
+    # 80 equations in 396 unknowns: at the minimum the linear change of probabilities is all that was wanted. Beyond 150
+    # steps conjugate directions are rounding errors, and the error grows again.
     p = at.logits.softmax(-1)
-    found = tangent.curved(p, tangent.push(at, tangent.least_squares(at, targets, 200)))
+    found = tangent.curved(p, tangent.push(at, tangent.least_squares(at, targets, 120)))
     assert torch.allclose(found, targets.softmax(-1) - p, atol=1e-5)
     first = tangent.least_squares(at, targets, 1)
     assert torch.allclose(tangent.cosine(first, tangent.descent(at, targets)), torch.ones(2, dtype=torch.float64))
