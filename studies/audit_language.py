@@ -29,6 +29,7 @@ from mechsub import study
 from studies import _audit, _audit_language_claims
 
 UNIT = "replicates"
+Tables = dict[str, list[dict]]  # by the command that prints them, each made once
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Config:
 
 
 def run(cfg: Config) -> Iterator[dict]:
+    tables: Tables = {}
     for claim in _audit_language_claims.CLAIMS:
         told = {"claim_row": claim.row, "claim": claim.claim, "published": claim.published}
         if not claim.checks:
@@ -45,20 +47,20 @@ def run(cfg: Config) -> Iterator[dict]:
         for check in claim.checks:
             asked = told | {"check": check.text, "expected": check.claim}
             try:
-                yield asked | _checked(check, cfg.model)
+                yield asked | _checked(check, cfg.model, tables)
             except _audit.Missing as missing:
                 bound = check.bound if isinstance(check.bound, float) else 0.0
                 yield asked | {"bound": bound, "missing": str(missing)}
     yield {"provenance": {"null": "that of the table that is read", "unit": "animals, numbers or both, as there"}}
 
 
-def _checked(check: _audit_language_claims.Check, model: str) -> dict:
+def _checked(check: _audit_language_claims.Check, model: str, tables: Tables) -> dict:
     from mechsub import stats
 
-    row = _row(check.reading, model)
+    row = _row(check.reading, model, tables)
     value, bound = row[check.reading.column], check.bound
     if isinstance(bound, _audit_language_claims.Reading):
-        bound = _leading(_row(bound, model)[bound.column])
+        bound = _leading(_row(bound, model, tables)[bound.column])
     known = isinstance(value, stats.Interval)
     ends = {"low": value.low, "high": value.high, "n": value.n} if known else {"low": value, "high": value, "n": 0}
     p = {"p": row["p"]} if not known and isinstance(row.get("p"), float) else {}
@@ -69,7 +71,7 @@ def _checked(check: _audit_language_claims.Check, model: str) -> dict:
     }  # fmt: skip
 
 
-def _row(reading: _audit_language_claims.Reading, model: str) -> Mapping:
+def _row(reading: _audit_language_claims.Reading, model: str, tables: Tables) -> Mapping:
     """The one row of the table of a stored cell that the reading names."""
     from mechsub import store
 
@@ -78,10 +80,12 @@ def _row(reading: _audit_language_claims.Reading, model: str) -> Mapping:
     if module is None:
         raise _audit.Missing(command)
     named = {"model": model} if "model" in {field.name for field in fields(module.Config)} else {}
-    cell = study.found_cell(module, module.Config(**reading.flags, **named))
-    if cell is None:
-        raise _audit.Missing(command + _audit.words(named))
-    rows = [row for row in module.table(store.read_records(cell)) if reading.row.items() <= row.items()]
+    if command not in tables:
+        cell = study.found_cell(module, module.Config(**reading.flags, **named))
+        if cell is None:
+            raise _audit.Missing(command + _audit.words(named))
+        tables[command] = module.table(store.read_records(cell))
+    rows = [row for row in tables[command] if reading.row.items() <= row.items()]
     if len(rows) != 1:
         raise ValueError(f"the table of {command} has {len(rows)} rows with {dict(reading.row)}; the audit reads one")
     return rows[0]

@@ -51,13 +51,13 @@ def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
         {"quantity": "a", "value": stats.Interval(0.5, 0.4, 0.6, 9), "null": "0.300, 95% below 0.35 (shuffled)"},
         {"quantity": "b", "value": 0.7, "null": "0.500", "p": 0.01},
     ]
-    monkeypatch.setattr(audit_language, "_row", lambda reading, model: table[reading.row["at"]])
+    monkeypatch.setattr(audit_language, "_row", lambda reading, model, tables: table[reading.row["at"]])
     planted = Check("x", Reading("s", {"at": 0}), "above", Reading("s", {"at": 0}, "null"))
-    row = audit_language._checked(planted, "m")
+    row = audit_language._checked(planted, "m", {})
     assert (row["bound"], row["mean"], row["n"]) == (0.3, 0.5, 9) and "p" not in row
     row |= {"expected": "above", "margin": 0.05}
     assert _audit.outcome(row) == "yes" and _audit.outcome({**row, "bound": 0.5}) == "open"
-    tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m") | {"margin": 0.05}
+    tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m", {}) | {"margin": 0.05}
     assert _audit.outcome({**tested, "expected": "near"}) == "no"
     assert _audit.outcome({**tested, "expected": "above"}) == "yes"
     assert _audit.outcome({**tested, "expected": "below"}) == "no"

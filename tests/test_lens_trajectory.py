@@ -121,6 +121,7 @@ def run_on_tiny_llama(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_on_a_language_model(run_on_tiny_llama):
     rows, made, tensors, printed = run_on_tiny_llama("lens_trajectory")
     kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in {row["kind"] for row in rows}}
@@ -140,6 +141,7 @@ def test_a_run_on_a_language_model(run_on_tiny_llama):
     assert "r, other wordings" in printed
 
 
+@pytest.mark.slow
 def test_hidden_alignment_of_a_language_model(run_on_tiny_llama):
     rows, made, tensors, printed = run_on_tiny_llama("hidden_alignment")
     layers = [row for row in rows if row["kind"] == "layer"]

@@ -73,6 +73,7 @@ def test_one_array_survives_kills_and_a_second_submission_and_equals_a_local_run
     assert sweep.records() == local.records() and len(local.records()) == 6
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_named_with_its_stderr_and_the_others_are_kept(sweep):
     words = ["--executor", "slurm", *numbers(3), "--one", "fail"]
     _, errors = sweep.run(*words, code=1)
@@ -94,6 +95,7 @@ def test_a_cancelled_array_is_not_requeued(sweep):
     assert "1 more cell" in errors and sweep.records() == {}
 
 
+@pytest.mark.slow
 def test_at_most_so_many_tasks_run_at_a_time(sweep):
     command = sweep.start("--executor", "slurm", "--workers", "1", *numbers(3), "--hang", "1")
     wait(lambda: sweep.starts(0), command)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_process_that_runs_many_cells_does_not_grow():
     command = [sys.executable, "-m", "benchmarks.soak", "--cells", "60"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

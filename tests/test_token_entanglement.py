@@ -60,6 +60,7 @@ def test_shares_of_variance_sum_to_one(stored):
         assert sum(r["share"] for r in records if r["table"] == table) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_numbers_are_scored_with_and_without_a_space(stored, tmp_path):
     cell, _ = stored
     folder = cell.parent.parent / "tiny"
