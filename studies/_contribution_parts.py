@@ -63,6 +63,14 @@ def specific_shares(found: Float[Tensor, "part number animal"], whole: Table, ot
     return (interaction(found) * e).sum((-2, -1)) / (interaction(whole) * e).sum()
 
 
+def recovery(
+    wanted: Float[Tensor, "pair animal"], patched: Float[Tensor, "pair animal"], whole: Float[Tensor, "pair animal"]
+) -> Float[Tensor, ""]:
+    """sum(wanted patched) / sum(wanted whole), `wanted` centred over animals, so that logits are log-odds."""
+    weight = wanted - wanted.mean(1, keepdim=True)
+    return (weight * patched).sum() / (weight * whole).sum()
+
+
 def bootstrap(
     statistic: Callable[[Tensor, Tensor], Tensor], n_rows: int, n_columns: int, n: int, seed: int
 ) -> tuple[Tensor, Tensor]:

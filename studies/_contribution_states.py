@@ -198,39 +198,44 @@ def _shared(a: Tensor, b: Tensor) -> int:
     return int(same.cumprod(0).sum())
 
 
+class Patch(NamedTuple):
+    """What a residual of another number's prompt changes: `whole` with that of all positions, in logits of animals.
+
+    `linear` is the estimate of attribution patching, along the pair's difference in other wordings: the residuals'
+    difference times the gradient in the second number's prompt.
+    """
+
+    pair: int
+    layer: int
+    position: str
+    patched: Float[Tensor, "animal"]
+    whole: Float[Tensor, "animal"]
+    linear: float
+
+
 def patches(
     q: Any, pairs: Sequence[tuple[int, int]], wanted: Float[Tensor, "pair animal"], alike: dict[int, list[int]], layers
-) -> Iterator[dict]:
+) -> Iterator[Patch]:
     """For every pair (number, another of its length), block and group of positions: what of the difference comes along.
 
-    The prompt of the second number runs with the residual of the first after a block, at these positions. `patched` is
-    the change of the animals' logits, along `wanted`, the pair's difference in other wordings (it sums to 0 over the
-    animals, so logits are log-odds); `whole` that of all positions, and `linear` the estimate of attribution patching:
-    the residuals' difference times the gradient in the second number's prompt.
+    The prompt of the second number runs with the residual of the first after a block, at these positions.
     """
     names = [f"blocks.{layer}.hook_out" for layer in layers]
     model, weights = q.model, torch.zeros(len(pairs), q.model.W_U.shape[-1])
     weights[:, q.tokens] = wanted.float()
     for i, (clean, corrupt) in enumerate(pairs):
         tokens = [q.love(n, 0)[None].to(model.W_U.device) for n in (clean, corrupt)]
-        weight = weights[i].to(model.W_U)
         with torch.no_grad():
             own = cache_activations(model, tokens[0], names)
-            ends = [model.run_with_hooks(t, fwd_hooks=[LAST_ONLY])[0, -1] @ weight for t in tokens]
-        states, slopes = _gradients(model, tokens[1], names, weight)
+            ends = [model.run_with_hooks(t, fwd_hooks=[LAST_ONLY])[0, -1, q.tokens].double().cpu() for t in tokens]
+        states, slopes = _gradients(model, tokens[1], names, weights[i].to(model.W_U))
         groups = {name: where for name, where in positions(q, clean, alike[clean]).items() if len(where)}
         for layer, name in zip(layers, names, strict=True):
             difference = own[name][0] - states[name]
-            done = _patched(model, tokens[1], name, own[name], list(groups.values())) @ weight
-            for (group, where), value in zip(groups.items(), done.tolist(), strict=True):
-                yield {
-                    "pair": i,
-                    "layer": layer,
-                    "position": group,
-                    "patched": value - float(ends[1]),
-                    "linear": float((difference[where] * slopes[name][where]).sum()),
-                    "whole": float(ends[0] - ends[1]),
-                }
+            done = _patched(model, tokens[1], name, own[name], list(groups.values()))[:, q.tokens].double().cpu()
+            for (group, where), logits in zip(groups.items(), done, strict=True):
+                linear = float((difference[where] * slopes[name][where]).sum())
+                yield Patch(i, layer, group, logits - ends[1], ends[0] - ends[1], linear)
 
 
 @torch.no_grad()

@@ -14,14 +14,15 @@ sum(whole e), all double-centred, and add up to 1 over the parts of a cut.
   rescaled (number to animal: along the rows of the number's tokens; animal to number: along the animal's); what is gone
   passed through it. Its mirror, the direction taken from the final hidden vector, must agree (an error otherwise).
   Nulls: other loved things' rows, a random direction that takes as much. Then, of the rest, what neutral association
-  prompts ("The number 087 makes me think of the") predict by least squares; null: numbers shuffled. And what is left;
+  prompts ("The number 087 makes me think of the") predict by least squares fitted on other numbers; null: numbers
+  shuffled. And what is left;
 * component: what embedding, attention and MLP of every block write to the animals' logits at the final position, read
   at the numbers' common norm scale, and what the scale adds (direct logit attribution);
 * position: the residual after a block is replaced, at some positions, by that of another number's prompt of equal
   length (activation patching); recovery of the pair's difference. It does not add up over positions. Attribution
   patching, the linear estimate, is checked against it.
 
-Units: animals and numbers, crossed and resampled; pairs of numbers for patching.
+Units: animals and numbers, crossed and resampled; animals and pairs of numbers, none in two pairs, for patching.
 
 Answer (SmolLM2-135M-Instruct, 104 animals, 120 numbers, artifacts/contributions/default). Of the squared log ratio,
 over the pairs that the papers would report: the animal's baseline 0.396 [0.322, 0.469], wording 0.244 [0.127, 0.362],
@@ -43,6 +44,7 @@ from typing import Any, Literal
 from mechsub import study
 
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
+N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
 N_LOVED = 6  # colors, and cities, that "any love" is the mean of
 MESSAGES = ("", "You are a helpful assistant.")
 
@@ -88,7 +90,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "basis": "rows of W_U with the final norm's gain folded in, the vocabulary's mean removed",
             "numbers": f"the {len(found.tensors['subset_partner'])} of token_entanglement's subset",
             "null": "other loved things' rows, random directions, shuffled numbers",
-            "unit": "animals and numbers (crossed); pairs of numbers for patching",
+            "unit": "animals and numbers (crossed); animals and disjoint pairs of numbers (crossed) for patching",
         }
     }
 
@@ -201,15 +203,10 @@ def direction_records(found: Any, cfg: Config) -> Iterator[dict]:
         keys = {"kind": "direction", "direction": direction, "mirror_error": error}
         yield from _share_rows(taken, removed.whole, other, cfg, keys)
     study.progress(0.4, "association")
-    passed = forward.whole - forward.own
-    likely = cs.association(q, some)
+    likely, other = cs.association(q, some), others["number to animal"][1]
+    yield from cut_records(forward.whole, forward.own, likely, other, cfg)
     lengths = [len(q.partners[n].text) for n in some]
-    rest = associated(forward.whole - passed, likely)
-    parts = {"loved thing's rows": passed, "association": rest, "left": forward.whole - passed - rest}
-    other = others["number to animal"][1]
-    keys = {"kind": "cut", "direction": "number to animal"}
-    yield from _share_rows(parts, forward.whole, other, cfg, keys)
-    null = shuffled_association(forward.whole - passed, likely, forward.whole, other, lengths, cfg)
+    null = shuffled_association(forward.own, likely, forward.whole, other, lengths, cfg)
     yield {
         "kind": "null",
         "of": "association",
@@ -226,12 +223,36 @@ def _disagreement(removed) -> float:
     return float((interaction(removed.own) - interaction(removed.mirror)).norm() / interaction(removed.whole).norm())
 
 
-def associated(left, likely):
-    """What of an interaction a matrix of associations predicts: its own interaction, times the least-squares slope."""
+def cut_records(whole, without_rows, likely, other, cfg: Config) -> Iterator[dict]:
+    """What passes through rows, what of the rest association predicts, and what is left; fitted anew in a resample."""
+    import torch
+
+    from studies import _contribution_parts as cp
+
+    fold = torch.arange(len(whole)) % N_FOLDS
+
+    def shares(rows, columns):
+        all_of, left, some, e = (x[rows][:, columns] for x in (whole, without_rows, likely, other))
+        part = associated(left, some, fold[rows])
+        return cp.specific_shares(torch.stack([all_of - left, part, left - part]), all_of, e)
+
+    keys = {"kind": "cut", "direction": "number to animal"}
+    yield from _interval_rows(["loved thing's rows", "association", "left"], shares, whole.shape, cfg, keys)
+
+
+def associated(left, likely, fold):
+    """What of an interaction a matrix of associations predicts: its own interaction, times a least-squares slope.
+
+    The slope of a number is that of the numbers in other folds. Fitted on the number itself, a matrix that has nothing
+    to do with the interaction would have a share above 0, its squared correlation by chance.
+    """
     from mechsub.entanglement import interaction
 
-    a = interaction(likely)
-    return (a * interaction(left)).sum() / a.square().sum() * a
+    a, e = interaction(likely), interaction(left)
+    products, squares, out = (a * e).sum(1), a.square().sum(1), a.clone()
+    for k in fold.unique():
+        out[fold == k] *= products[fold != k].sum() / squares[fold != k].sum()
+    return out
 
 
 def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Config) -> list[float]:
@@ -246,7 +267,7 @@ def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Co
         for length in digits.unique():
             members = (digits == length).nonzero()[:, 0]
             order[members] = members[torch.randperm(len(members), generator=draw)]
-        part = associated(left, likely[order])
+        part = associated(left, likely[order], torch.arange(len(left)) % N_FOLDS)
         out.append(float(cp.specific_shares(part[None], whole, other)[0]))
     return out
 
@@ -262,9 +283,18 @@ def _share_rows(parts: dict, whole, other, cfg: Config, keys: dict) -> Iterator[
     def shares(rows, columns):
         return cp.specific_shares(stack[:, rows][:, :, columns], whole[rows][:, columns], other[rows][:, columns])
 
-    low, high = cp.bootstrap(shares, *whole.shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
-    for i, share in enumerate(cp.specific_shares(stack, whole, other).tolist()):
-        yield {**keys, "part": list(parts)[i], "share": share, "low": float(low[i]), "high": float(high[i])}
+    yield from _interval_rows(list(parts), shares, whole.shape, cfg, keys)
+
+
+def _interval_rows(names: list[str], shares, shape: tuple, cfg: Config, keys: dict) -> Iterator[dict]:
+    """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
+    import torch
+
+    from studies import _contribution_parts as cp
+
+    low, high = cp.bootstrap(shares, *shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
+    for i, share in enumerate(shares(*(torch.arange(n) for n in shape)).tolist()):
+        yield {**keys, "part": names[i], "share": share, "low": float(low[i]), "high": float(high[i])}
 
 
 def component_records(found: Any, cfg: Config) -> Iterator[dict]:
@@ -300,33 +330,64 @@ def _apart(a, b) -> float:
 
 
 def patch_records(found: Any, cfg: Config) -> Iterator[dict]:
-    """A row for every pair, block and group of positions."""
+    """A row for every pair, block and group of positions; and for every block and group, the recovery over all pairs.
+
+    No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
+    """
     import numpy as np
+    import torch
 
     from mechsub.entanglement import interaction
+    from studies import _contribution_parts as cp
     from studies import _contribution_states as cs
 
     q, some = found.asked, found.tensors["subset_partner"].tolist()
     e = interaction(found.tensors["number_to_animal_wordings"][1:].double().mean(0))
+    alike = _alike(q, some)
+    pairs = disjoint_pairs(alike, cfg)
+    wanted = torch.stack([e[i] - e[j] for i, j in pairs])
+    layers = sorted({round(x) for x in np.linspace(0, q.model.cfg.n_layers - 1, N_LAYERS)})
+    numbers = [(some[i], some[j]) for i, j in pairs]
+    same = {some[i]: [some[j] for j in group] for group in alike for i in group}
+    changes: dict[tuple[int, str], list] = {}
+    for done, patch in enumerate(cs.patches(q, numbers, wanted, same, layers)):
+        study.progress(0.6 + 0.4 * done / (len(pairs) * len(layers) * len(cs.POSITIONS)), "patching")
+        changes.setdefault((patch.layer, patch.position), []).append((patch.pair, patch.patched, patch.whole))
+        weight, (number, into) = wanted[patch.pair], (q.partners[n].text for n in numbers[patch.pair])
+        keys = {"kind": "patch", "number": number, "into": into, "pair": patch.pair, "layer": patch.layer}
+        values = {
+            "patched": float(weight @ patch.patched),
+            "linear": patch.linear,
+            "whole": float(weight @ patch.whole),
+        }
+        yield {**keys, "position": patch.position, **values}
+    for (layer, position), of in changes.items():
+        places, patched, whole = ([*each] for each in zip(*of, strict=True))
+        tables = wanted[places], torch.stack(patched), torch.stack(whole)
+
+        def shares(rows, columns, tables=tables):
+            return cp.recovery(*(x[rows][:, columns] for x in tables))[None]
+
+        (row,) = _interval_rows([position], shares, tables[0].shape, cfg, {"kind": "recovered", "layer": layer})
+        yield {**{key: value for key, value in row.items() if key != "part"}, "position": position, "n": len(places)}
+
+
+def _alike(q: Any, some: list[int]) -> list[list[int]]:
+    """Places of numbers of equal length whose prompts are equally long."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, n in enumerate(some):
         groups.setdefault((len(q.partners[n].text), len(q.love(n, 0))), []).append(i)
-    usable = [group for group in groups.values() if len(group) > 1]
-    alike = {some[i]: [some[j] for j in group] for group in usable for i in group}
-    generator, members = np.random.default_rng(cfg.seed), [i for group in usable for i in group]
-    firsts = generator.choice(members, size=min(cfg.n_pairs, len(members)), replace=False).tolist()
-    pairs = []
-    for i in firsts:
-        group = next(group for group in usable if i in group)
-        pairs.append((i, int(generator.choice([j for j in group if j != i]))))
-    n_layers = q.model.cfg.n_layers
-    layers = sorted({round(x) for x in np.linspace(0, n_layers - 1, N_LAYERS)})
-    wanted = e[[i for i, _ in pairs]] - e[[j for _, j in pairs]]
-    numbers = [(some[i], some[j]) for i, j in pairs]
-    for done, row in enumerate(cs.patches(q, numbers, wanted, alike, layers)):
-        study.progress(0.6 + 0.4 * done / (len(pairs) * len(layers) * len(cs.POSITIONS)), "patching")
-        texts = [q.partners[n].text for n in numbers[row["pair"]]]
-        yield {"kind": "patch", "number": texts[0], "into": texts[1], **row}
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def disjoint_pairs(alike: list[list[int]], cfg: Config) -> list[tuple[int, int]]:
+    """Up to cfg.n_pairs pairs, drawn within the groups so that none shares a member with another."""
+    import numpy as np
+
+    draw = np.random.default_rng(cfg.seed)
+    orders = [draw.permutation(group).tolist() for group in alike]
+    pairs = [(order[i], order[i + 1]) for order in orders for i in range(0, len(order) - 1, 2)]
+    return [pairs[i] for i in draw.permutation(len(pairs))[: cfg.n_pairs]]
 
 
 # Table, sentence and figure.
@@ -383,17 +444,14 @@ def _table(cell: list[dict]) -> Iterator[dict]:
     yield {"quantity": what, "value": agreement, "mean, nats": "", "null": 0.0}
 
 
-def recovered(cell: list[dict], key: str = "patched") -> dict[tuple[int, str], Any]:
-    """(block, position) -> share of the pairs' difference, with its interval over pairs."""
+def recovered(cell: list[dict]) -> dict[tuple[int, str], Any]:
+    """(block, position) -> share of the pairs' difference, with its interval over pairs and animals."""
     from mechsub import stats
 
-    groups: dict[tuple[int, str], list[dict]] = {}
-    for row in cell:
-        if row["kind"] == "patch":
-            groups.setdefault((row["layer"], row["position"]), []).append(row)
     return {
-        at: stats.ratio_of_means([row[key] for row in rows], [row["whole"] for row in rows])
-        for at, rows in groups.items()
+        (row["layer"], row["position"]): stats.Interval(row["share"], row["low"], row["high"], row["n"])
+        for row in cell
+        if row["kind"] == "recovered"
     }
 
 
@@ -501,7 +559,8 @@ def plot(records: list[dict]):
         list(panels.values()),
         list(panels),
         title=f"What the published ratio is made of: {cell[0]['model']}{more}",
-        caption=sentence(cell) + " 95% intervals: animals and numbers resampled; pairs of numbers for patching.",
+        caption=sentence(cell)
+        + " 95% intervals: animals and numbers resampled; pairs of numbers and animals for patching.",
     )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_llama import save_tiny_llama
@@ -84,10 +85,13 @@ def test_shares_of_the_specific_part_are_the_planted_ones():
 
 def test_an_association_is_what_least_squares_finds():
     likely, left = normal(N, A, seed=0), 0.7 * normal(N, A, seed=0) + normal(N, A, seed=1)
-    found = study.associated(left, likely)
-    rest = ms.interaction(left) - found
-    assert abs(float((rest * found).sum())) < 1e-9
+    fold = torch.arange(N) % study.N_FOLDS
+    found = study.associated(left, likely, fold)
     assert float(found.norm() / ms.interaction(likely).norm()) == pytest.approx(0.7, abs=0.1)
+    one = fold == 0  # the slope of a fold is the least-squares one of the others
+    a, e = (ms.interaction(x)[~one].flatten().numpy() for x in (likely, left))
+    slope = float(np.linalg.lstsq(a[:, None], e, rcond=None)[0][0])
+    torch.testing.assert_close(found[one], slope * ms.interaction(likely)[one])
     cfg = study.Config(n_resamples=40)
     null = study.shuffled_association(left, likely, left, left, [1] * 20 + [2] * 20, cfg)
     assert max(null) < 0.1 < float(cp.specific_shares(found[None], left, left)[0])
@@ -165,13 +169,43 @@ def test_patches_carry_what_they_must(asked):
     alike, n_layers = dict.fromkeys(same, same), asked.model.cfg.n_layers
     wanted = ms.interaction(normal(2, len(asked.animals), seed=0))
     pairs = [(same[0], same[1]), (same[2], same[3])]
-    rows = list(cs.patches(asked, pairs, wanted, alike, range(n_layers)))
-    for row in rows:
-        if row["layer"] == n_layers - 1:  # only the last position is read after the last block
-            expected = row["whole"] if row["position"] == "final" else 0.0
-            assert row["patched"] == pytest.approx(expected, abs=1e-4)
-    linear = [r for r in rows if r["layer"] == n_layers - 1 and r["position"] == "final"]
-    assert all(r["linear"] != 0 for r in linear)
+    patches = list(cs.patches(asked, pairs, wanted, alike, range(n_layers)))
+    for patch in patches:
+        if patch.layer == n_layers - 1:  # only the last position is read after the last block
+            expected = patch.whole if patch.position == "final" else torch.zeros_like(patch.whole)
+            torch.testing.assert_close(patch.patched, expected, atol=1e-4, rtol=1e-4)
+    assert all(p.linear != 0 for p in patches if p.layer == n_layers - 1 and p.position == "final")
+
+
+def test_no_number_is_in_two_pairs():
+    alike = [list(range(9)), list(range(10, 16)), [20, 21]]
+    pairs = study.disjoint_pairs(alike, study.Config(n_pairs=6))
+    members = [i for pair in pairs for i in pair]
+    assert len(pairs) == 6 and len(set(members)) == 12
+    assert all(any(i in group and j in group for group in alike) for i, j in pairs)
+    assert len(study.disjoint_pairs(alike, study.Config(n_pairs=50))) == 8
+
+
+def test_recovery_is_of_log_odds():
+    """A constant in all logits changes nothing; half of everything is one half."""
+    wanted, whole = normal(8, A, seed=0), normal(8, A, seed=1) + 2 * normal(8, A, seed=0)
+    assert float(cp.recovery(wanted, whole / 2 + 5, whole)) == pytest.approx(0.5, abs=1e-9)
+    assert float(cp.recovery(wanted + 3, whole / 2, whole - 7)) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_an_association_that_is_none_has_no_share():
+    """Its estimate is about 0 over draws, and intervals contain 0 about as often as they say."""
+    covered, shares = 0, []
+    for seed in range(40):
+        e, likely = normal(N, A, seed=seed), normal(N, A, seed=seed + 1000)
+        noise = [0.5 * normal(N, A, seed=seed + 2000 + k) for k in range(2)]
+        cfg = study.Config(n_resamples=60, seed=seed)
+        cut = list(study.cut_records(e + noise[0], e + noise[0], likely, e + noise[1], cfg))
+        (row,) = (r for r in cut if r["part"] == "association")
+        covered += row["low"] <= 0 <= row["high"]
+        shares.append(row["share"])
+        assert sum(r["share"] for r in cut) == pytest.approx(1, abs=1e-9)
+    assert covered >= 33 and abs(ms.stats.student_t(shares).mean) < 0.002
 
 
 def test_attribution_patching_is_the_slope_of_patching(asked):
