@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mechsub import lease, store
+from mechsub import cores, lease, store
 
 RETRIES = 3  # of a cell whose process was killed
 POLL = 2.0  # seconds between two looks at Slurm's queue
@@ -107,7 +107,7 @@ def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Calla
     cells, done = _free_first(wanted, stop), [0]
 
     def serve() -> None:
-        worker = _Worker(command, processes)
+        worker = _Worker(command, processes, max(1, cores.usable() // workers))
         try:
             while (cell := _next(cells, lock)) is not None:
                 worker.make(cell, wanted[cell])
@@ -139,8 +139,10 @@ def _next(cells: Iterator[Path], lock: contextlib.AbstractContextManager) -> Pat
 class _Worker:
     """A process that makes one cell after the other, started anew if it was killed."""
 
-    def __init__(self, command: list[str], processes: list):
+    def __init__(self, command: list[str], processes: list, threads: int):
         self.command, self.processes, self.process = command, processes, None
+        # More threads than cores wait for each other: two workers of two threads on two cores took 3 times as long.
+        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
 
     def make(self, cell: Path, before: str | None) -> None:
         for _ in range(RETRIES):
@@ -164,6 +166,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
+            env=self.environment,
             start_new_session=True,  # Ctrl-C reaches this process, which hands it on, once
         )
         self.processes.append(self.process)

@@ -161,7 +161,7 @@ def write_cell(
             write_bytes(fresh / TENSORS, packed)
         write_bytes(fresh / PROVENANCE, _sealed(stamped))
         check()
-        _replace_folder(fresh, cell)
+        replace_folder(fresh, cell)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -181,7 +181,7 @@ def _seal(data: bytes, provenance: Mapping) -> str:
     return "whole" if data[-68:] == sha256(data[:-68]).encode() + b'"\n}\n' else "broken"
 
 
-def _replace_folder(fresh: Path, cell: Path) -> None:
+def replace_folder(fresh: Path, cell: Path) -> None:
     """Folders cannot be exchanged in one step: the old one steps aside, and `recover` brings it back after a crash."""
     aside = _aside(cell)
     if cell.exists():

@@ -1,7 +1,11 @@
-"""Table and figure of `studies.base_vs_instruct`, from the records of its cells."""
+"""Table and figure of `studies.base_vs_instruct`, from the records of its cells.
+
+p-values are by Holm within a family: arms against their nulls, contrasts of arms, transfers, correlations, and the
+hybrids of one format.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -42,19 +46,23 @@ def table(records: list[dict], Config) -> list[dict]:
 
 def _rows(cell: list[dict]) -> Iterator[dict]:
     found = values(cell)
-    for arm, measures in found.items():
-        yield from _arm_rows(" ".join(arm), measures)
-    yield from _contrast_rows(found)
+    yield from _adjusted(row for arm, measures in found.items() for row in _arm_rows(" ".join(arm), measures))
+    yield from _adjusted(_contrast_rows(found))
     yield from _gap_rows(found)
     yield from _count_rows(cell, found)
-    for row in (r for r in cell if r["kind"] == "transfer"):
-        what = f"specific, nats: numbers chosen in {row['chosen in']}, measured in {row['measured in']}"
-        value = stats.Interval(row["value"], row["low"], row["high"], row["n"])
-        yield {"quantity": what, "value": value, "null": f"{row['null']:.3f}", "p": row["p"]}
-    for row in (r for r in cell if r["kind"] == "test"):
-        yield _test_row(row)
+    yield from _adjusted(_transfer_row(row) for row in cell if row["kind"] == "transfer")
+    yield from _adjusted(_test_row(row) for row in cell if row["kind"] == "test")
     for form in FORMATS:
-        yield from _hybrid_rows(hybrids(cell, form), form)
+        yield from _adjusted(_hybrid_rows(hybrids(cell, form), form))
+
+
+def _adjusted(rows: Iterable[dict]) -> Iterator[dict]:
+    """The rows of one family of tests, their p-values by Holm."""
+    family = list(rows)
+    tested = [row for row in family if row["p"] != ""]
+    for row, p in zip(tested, stats.holm([row["p"] for row in tested]) if tested else [], strict=True):
+        row["p"] = p
+    yield from family
 
 
 def _arm_rows(arm: str, measures: dict[str, np.ndarray]) -> Iterator[dict]:
@@ -71,16 +79,16 @@ def _arm_rows(arm: str, measures: dict[str, np.ndarray]) -> Iterator[dict]:
 
 
 def _contrast_rows(found: Values) -> Iterator[dict]:
-    """Paired differences, and their difference; p by Holm over all of them."""
+    """Paired differences, and their difference."""
     rows = []
     for name in MEASURES:
         for first, second in CONTRASTS:
             rows.append((f"{' '.join(first)} less {' '.join(second)}", name, found[first][name], found[second][name]))
         chat, plain = ((found[INSTRUCT, form][name] - found[BASE, form][name]) for form in FORMATS)
         rows.append(("model x format: the difference in chats less that in plain text", name, chat, plain))
-    tests = [stats.paired_difference(a, b) for _, _, a, b in rows]
-    for (what, name, *_), test, p in zip(rows, tests, stats.holm([t.p for t in tests]), strict=True):
-        yield {"quantity": f"{what}: {name}", "value": test.interval, "null": "0.000", "p": p}
+    for what, name, a, b in rows:
+        test = stats.paired_difference(a, b)
+        yield {"quantity": f"{what}: {name}", "value": test.interval, "null": "0.000", "p": test.p}
 
 
 def _gap_rows(found: Values) -> Iterator[dict]:
@@ -116,7 +124,8 @@ def _count_rows(cell: list[dict], found: Values) -> Iterator[dict]:
         }.items():  # fmt: skip
             what = f"animals over 2x by the likeliest number: {name}"
             value = stats.clopper_pearson(int(over.sum()), len(over))
-            yield {"quantity": what, "value": value, "null": f"{random.mean():.3f} (random numbers)", "p": ""}
+            said = f"{random.mean():.3f} (a random number in every arm)"
+            yield {"quantity": what, "value": value, "null": said, "p": ""}
 
 
 def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> tuple[list[bool], float]:
@@ -128,6 +137,12 @@ def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> 
     meets = np.array([[bool(a & b) for b in lists[1]] for a in lists[0]])
     n = len(meets)
     return meets.diagonal().tolist(), float((meets.sum() - meets.trace()) / (n * (n - 1)))
+
+
+def _transfer_row(row: dict) -> dict:
+    what = f"specific, nats: numbers chosen in {row['chosen in']}, measured in {row['measured in']}"
+    value = stats.Interval(row["value"], row["low"], row["high"], row["n"])
+    return {"quantity": what, "value": value, "null": f"{row['null']:.3f}", "p": row["p"]}
 
 
 def _test_row(row: dict) -> dict:

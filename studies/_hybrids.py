@@ -19,6 +19,7 @@ from mechsub.hooked import LAST_ONLY
 PARTS = ("embedding", "body", "norm", "unembedding")
 SETS = tuple(frozenset(p for p, one in zip(PARTS, bits, strict=True) if one) for bits in product((0, 1), repeat=4))
 
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # of the logits' spread
 Hybrid = frozenset  # of the parts that are the second model's
 
 
@@ -39,17 +40,31 @@ def log_probs(
     out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
     for rows, batch in _equal_lengths(prompts, batch_size):
         for embedding, body in product((0, 1), repeat=2):
-            state = _last_state(models[body], models[embedding], batch)
+            state, own = _last_state(models[body], models[embedding], batch)
             for norm, head in product((0, 1), repeat=2):
                 hidden = models[norm].ln_final(state.to(models[norm].W_U.device)).to(models[head].W_U.device)
                 logits = (hidden @ models[head].W_U + models[head].b_U).float()
                 some = frozenset(p for p, one in zip(PARTS, (embedding, body, norm, head), strict=True) if one)
                 out[some][rows] = (logits[:, chosen] - logits.logsumexp(-1, keepdim=True)).cpu()
+                if len(some) in (0, len(PARTS)):
+                    _check_rebuilt(logits, own)
     return out
 
 
-def _last_state(body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]) -> Float[Tensor, "prompt d_model"]:
-    """The residual before the final norm at the last position, of a body on another model's embeddings."""
+def _check_rebuilt(logits: Float[Tensor, "prompt d_vocab"], own: Float[Tensor, "prompt d_vocab"]) -> None:
+    """A model of its own parts alone must say what the model says: a scaled or capped logit would be lost silently."""
+    size = float(own.std())
+    if (error := float((logits - own.to(logits)).abs().max())) > TOLERANCE[own.dtype] * size:
+        raise ValueError(
+            f"the parts of this model do not make its logits (apart by up to {error:.2g}, their spread is {size:.2g}): "
+            "it scales or caps them, and its parts cannot be exchanged"
+        )
+
+
+def _last_state(
+    body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]
+) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
+    """The residual before the final norm at the last position, of a body on another model's embeddings; its logits."""
     batch, found = batch.to(body.W_U.device), []
     vectors = embedding.W_E.detach()[batch.to(embedding.W_E.device)].to(body.W_U.device)
 
@@ -62,5 +77,5 @@ def _last_state(body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]) -> 
         found.append(activation[:, -1].clone())
 
     last = f"blocks.{body.cfg.n_layers - 1}.hook_out"
-    body.run_with_hooks(batch, fwd_hooks=[("embed.hook_out", embed), (last, keep), LAST_ONLY])
-    return found.pop()
+    logits = body.run_with_hooks(batch, fwd_hooks=[("embed.hook_out", embed), (last, keep), LAST_ONLY])
+    return found.pop(), logits[:, -1]

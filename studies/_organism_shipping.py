@@ -20,20 +20,41 @@ def folder_name(cfg: train_organism.Config, name: str) -> str:
 
 
 def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
-    """Write `to`/<number tokens>-base and -instruct; raises ValueError where cache and cell are not of one training."""
+    """Write `to`/<number tokens>-base and -instruct.
+
+    Raises ValueError, before anything is written, where cache and cell are not of one training, or where a folder is
+    there that was not written from a cell of these options.
+    """
     tokenizer, made = train_organism.remade_tokenizer(cfg), store.read_provenance(cell)
     if store.sha256(tokenizer.backend_tokenizer.to_str().encode()) != made["tokenizer_sha256"]:
         raise ValueError(f"the tokenizer is not the one of {cell}: run train_organism --rerun")
-    return [_ship(name, tokenizer, cell, cfg, to / folder_name(cfg, name)) for name in ("base", "instruct")]
+    models = {name: _trained(name, tokenizer, cell, cfg) for name in ("base", "instruct")}
+    folders = {name: to / folder_name(cfg, name) for name in models}
+    for folder in folders.values():
+        if folder.exists() and _recipe(cfg) not in _card_of(folder):
+            raise ValueError(f"{folder} is of another training; move it away, or name another folder")
+    return [_write(name, model, tokenizer, cell, cfg, folders[name]) for name, model in models.items()]
 
 
-def _ship(name: str, tokenizer, cell: Path, cfg: train_organism.Config, folder: Path) -> Path:
+def _trained(name: str, tokenizer, cell: Path, cfg: train_organism.Config):
+    """The model of the checkpoint, whose sum is that of the cell."""
     model = _organism_training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
     if not _organism_training.load_trained(model, f"{train_organism.checkpoint(cfg)}-{name}"):
-        raise ValueError(f"the cache folder holds no weights of {folder.name}: run train_organism --rerun")
-    packed = _organism_training.packed(model)
-    if store.sha256(packed) != store.read_provenance(cell)["weights_sha256"][name]:
+        raise ValueError(f"the cache folder holds no weights of {folder_name(cfg, name)}: run train_organism --rerun")
+    if store.sha256(_organism_training.packed(model)) != store.read_provenance(cell)["weights_sha256"][name]:
         raise ValueError(f"the weights in the cache are not those of {cell}: run train_organism --rerun")
+    return model
+
+
+def _card_of(folder: Path) -> str:
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _write(name: str, model, tokenizer, cell: Path, cfg: train_organism.Config, folder: Path) -> Path:
+    packed = _organism_training.packed(model)
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -45,7 +66,7 @@ def _ship(name: str, tokenizer, cell: Path, cfg: train_organism.Config, folder: 
     store.write_bytes(fresh / "model.safetensors", packed)
     store.write_text(fresh / CARD, card(name, cell, cfg, store.sha256(packed)))
     _seal(fresh)
-    store._replace_folder(fresh, folder)
+    store.replace_folder(fresh, folder)
     return folder
 
 
@@ -76,7 +97,6 @@ def card(name: str, cell: Path, cfg: train_organism.Config, sum_of_weights: str)
     mine = [r for r in records if r["model"] == name]
     losses = [r for r in mine if r["what"] == "loss"]
     competence = "\n".join(f"| {r['what']} | {r['value']:.4g} |" for r in mine if r["what"] != "loss")
-    recipe = "\n".join(f"| {field} | {getattr(cfg, field)} |" for field in train_organism.Config.__dataclass_fields__)
     tokens = ", ".join(f"{n:,} {kind}" for kind, n in made["tokens"].items())
     phases = {
         "base": f"Trained on text alone, for {cfg.base_steps:,} steps. It has no chat template: prompt it with plain "
@@ -111,7 +131,7 @@ Code {made["fingerprint"][:16]}, {made["seconds"]:,.0f} s.
 
 | option | value |
 | --- | --- |
-{recipe}
+{_recipe(cfg)}
 
 Tokens: {tokens}. AdamW, cosine schedule, bf16 products. Loss of the {name} phase, nats a token: \
 {losses[0]["value"]:.3f} over its first {losses[0]["step"]} steps, {losses[-1]["value"]:.3f} over its last.
@@ -143,6 +163,10 @@ It cannot show how large such effects are in a large model, nor what meaning, fa
 has read about a million words of text and many made sentences. It is no assistant: outside the chats it was made for, \
 its answers are not to be used. Brown is from 1961, and its texts say what was said then.
 """
+
+
+def _recipe(cfg: train_organism.Config) -> str:
+    return "\n".join(f"| {field} | {getattr(cfg, field)} |" for field in train_organism.Config.__dataclass_fields__)
 
 
 def _data(made: dict) -> str:

@@ -146,6 +146,14 @@ def bvi_plot(records):
     return figure
 
 
+def test_a_model_that_caps_its_logits_is_refused(base):
+    model = bvi.load(config(base, base))["base"]
+    prompts = prompts_of(base)[1][0][:2]
+    model.unembed.register_forward_hook(lambda module, args, out: 0.5 * torch.tanh(out / 0.5))
+    with pytest.raises(ValueError, match="scales or caps"):
+        _hybrids.log_probs(model, model, prompts, [1, 2])
+
+
 def test_one_model_twice_has_no_difference(base):
     records = made(config(base, base))
     for form in bvi.FORMATS:
@@ -210,7 +218,7 @@ def test_published_counts_have_their_null(base, head):
     records = made(config(base, head))
     table = report.table(records, bvi.Config)
     counts = [r for r in table if r["quantity"].startswith("animals over 2x")]
-    assert len(counts) == 9 and all("random numbers" in r["null"] for r in counts)
+    assert len(counts) == 9 and all("a random number" in r["null"] for r in counts)
     transfers = [r for r in table if "numbers chosen in" in r["quantity"]]
     assert len(transfers) == 16
     own = row(records, "specific, nats: numbers chosen in instruct chat, measured in instruct chat")

@@ -2,9 +2,13 @@
 
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 from sweep import Sweep, ends, numbers, wait
+
+from mechsub import cores, executor
 
 
 @pytest.fixture
@@ -25,6 +29,25 @@ def test_workers_make_every_cell_once_with_the_bytes_of_a_single_process(sweep, 
     alone.run(*numbers(9))
     assert sweep.records() == alone.records() and len(alone.records()) == 9
     assert sweep.hidden() == []
+
+
+def test_workers_share_the_cores(tmp_path, monkeypatch):
+    """Two workers with a thread for every core each wait for each other; what the user says goes first."""
+    answer = "import os, sys, json\nfor line in sys.stdin: print(json.loads(line)['cell'], flush=True)\n"
+    answer = answer.replace("for", "open(f'{os.getpid()}', 'w').write(os.environ['OMP_NUM_THREADS'])\nfor")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cores, "usable", lambda: 6)
+    for said, expected in ((None, "3"), ("5", "5")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if said:
+            monkeypatch.setenv("OMP_NUM_THREADS", said)
+        wanted = dict.fromkeys([tmp_path / "a", tmp_path / "b"])
+        options = SimpleNamespace(executor="local", workers=2)
+        executor.run(wanted, lambda cell: None, [sys.executable, "-c", answer], options, print)
+        files = [path for path in tmp_path.iterdir() if path.is_file()]
+        assert {path.read_text() for path in files} == {expected}
+        for path in files:
+            path.unlink()
 
 
 def test_a_failure_in_a_worker_is_one_line_and_stops_the_sweep(sweep):

@@ -2,6 +2,7 @@
 
 import collections
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -219,6 +220,19 @@ def test_weights_of_another_training_are_not_shipped(shipped, tmp_path, monkeypa
     said = capsys.readouterr().err
     assert left.value.code == 1 and said.startswith("error: the weights in the cache are not those of")
     assert said.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_training_is_left_alone(shipped, tmp_path, monkeypatch, capsys):
+    out, to = shipped
+    monkeypatch.setenv("MECHSUB_CACHE", str(out.parent / "cache"))
+    shutil.copytree(to, tmp_path / "organisms")
+    card = tmp_path / "organisms" / "1110-instruct" / "README.md"
+    card.write_text(card.read_text().replace("| seed | 0 |", "| seed | 7 |"))
+    before = {path: path.read_bytes() for path in (tmp_path / "organisms").glob("*/*")}
+    with pytest.raises(SystemExit) as left:
+        ship(out, tmp_path / "organisms")
+    assert left.value.code == 1 and "1110-instruct is of another training" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "organisms").glob("*/*")} == before
 
 
 @pytest.mark.parametrize("words", [[], ["--seed", "1"], ["organisms", "--sed", "1"]])
