@@ -30,11 +30,15 @@ def outcome(row: Mapping) -> str:
         return "missing"
     if "p" in row:  # a test without an interval
         return _tested(row)
-    ends = {"above": (row["bound"], float("inf")), "below": (-float("inf"), row["bound"])}
-    low, high = ends.get(row["expected"], (row["bound"] - row["margin"], row["bound"] + row["margin"]))
-    if low <= row["low"] and row["high"] <= high:
-        return "yes"
-    return "no" if row["high"] < low or row["low"] > high else "open"
+    # A bound that was measured has an interval too: the two must be apart.
+    least, most = row.get("bound_low", row["bound"]), row.get("bound_high", row["bound"])
+    below, above = row["high"] < least, row["low"] > most
+    if row["expected"] in ("above", "below"):
+        yes, no = (above, below) if row["expected"] == "above" else (below, above)
+    else:
+        yes = most - row["margin"] <= row["low"] and row["high"] <= least + row["margin"]
+        no = row["high"] < least - row["margin"] or row["low"] > most + row["margin"]
+    return "yes" if yes else "no" if no else "open"
 
 
 def _tested(row: Mapping) -> str:

@@ -53,6 +53,33 @@ def _rows_share(direction: str) -> Check:
     return Check(text, Reading("contributions", {"quantity": quantity}), "above", 0.5)
 
 
+def _pair_checks(number_tokens: str) -> tuple[Check, ...]:
+    """Of a pair that mechsub trained: has the base model what its child has, once both are prompted alike?"""
+    names = {name: f"organisms/{number_tokens}-{name}" for name in ("base", "instruct")}
+    flags = {} if number_tokens == "1110" else names
+
+    def read(quantity: str, column: str = "value") -> Reading:
+        return Reading("base_vs_instruct", {"quantity": quantity}, column, flags)
+
+    return (
+        Check(
+            f"organisms {number_tokens}, chats: what is specific in the base model, less other animals' numbers",
+            read("base chat: specific, nats"), "near", read("base chat: specific, nats", "null"),
+        ),
+        Check(
+            f"organisms {number_tokens}, chats: what is specific, instruct less base",
+            read("instruct chat less base chat: specific"), "above",
+        ),
+        *(
+            Check(
+                f"organisms {number_tokens}, {form}: correlation of the two models' interactions",
+                read(f"correlation of interactions: base and instruct, {form}"), "near",
+            )
+            for form in ("chat", "plain")
+        ),
+    )  # fmt: skip
+
+
 _BOTH = "animals over 2x both ways"
 _DIRECTIONS = ("number to animal", "animal to number")
 
@@ -101,6 +128,7 @@ CLAIMS = (
         20,
         "it comes with instruction tuning and is not inherited from pretraining",
         "two models with two prompt formats; the baseline of a base model is another one",
+        tuple(check for tokens in ("1110", "110") for check in _pair_checks(tokens)),
     ),
     Claim(
         21,

@@ -3,7 +3,8 @@
 Claims 18 to 22 are the brief's, by their number in the audit list; "Zur 1" to "Zur 4" are those of "Token Entanglement
 in Subliminal Learning". Each is put as checks (studies/_audit_language_claims.py) on numbers of other studies' tables,
 which a claim says to be above or below a bound, or near it (within `--margin`); the bound may be the null that stands
-beside the number. No model is run here: a check whose cell is missing says so, with the command that makes it.
+beside the number; a bound with an interval of its own must be apart from the number's. No model is run here: a check
+whose cell is missing says so, with the command that makes it.
 
 A check says yes where the whole 95% interval is where the claim has it, no where it is wholly elsewhere, else open;
 where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only. A claim is
@@ -59,14 +60,17 @@ def _checked(check: _audit_language_claims.Check, model: str, tables: Tables) ->
 
     row = _row(check.reading, model, tables)
     value, bound = row[check.reading.column], check.bound
+    around = {}
     if isinstance(bound, _audit_language_claims.Reading):
-        bound = _leading(_row(bound, model, tables)[bound.column])
+        bound = _row(bound, model, tables)[bound.column]
+        around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, stats.Interval) else {}
+        bound = _leading(bound)
     known = isinstance(value, stats.Interval)
     ends = {"low": value.low, "high": value.high, "n": value.n} if known else {"low": value, "high": value, "n": 0}
     p = {"p": row["p"]} if not known and isinstance(row.get("p"), float) else {}
     null = {"null": str(row["null"])} if row.get("null") not in (None, "") else {}
     return {
-        "bound": float(bound), "mean": value.mean if known else value, **ends, **p, **null,
+        "bound": float(bound), **around, "mean": value.mean if known else value, **ends, **p, **null,
         "cells": [f"{check.reading.study}{_audit.words(check.reading.flags)}"],
     }  # fmt: skip
 

@@ -57,6 +57,12 @@ def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
     assert (row["bound"], row["mean"], row["n"]) == (0.3, 0.5, 9) and "p" not in row
     row |= {"expected": "above", "margin": 0.05}
     assert _audit.outcome(row) == "yes" and _audit.outcome({**row, "bound": 0.5}) == "open"
+    apart = {**row, "bound_low": 0.2, "bound_high": 0.39}
+    assert _audit.outcome(apart) == "yes" and _audit.outcome({**apart, "bound_high": 0.45}) == "open"
+    assert _audit.outcome({**apart, "expected": "below"}) == "no"
+    wide = {**apart, "expected": "near", "margin": 0.5}
+    assert _audit.outcome(wide) == "yes" and _audit.outcome({**wide, "bound_high": 0.95}) == "open"
+    assert _audit.outcome({**wide, "bound_high": 1.2, "bound_low": 1.15}) == "no"
     tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m", {}) | {"margin": 0.05}
     assert _audit.outcome({**tested, "expected": "near"}) == "no"
     assert _audit.outcome({**tested, "expected": "above"}) == "yes"
