@@ -1,0 +1,64 @@
+"""The organisms that the repository ships: whole, small, of their stored cells, and able to do what they are for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mechsub import language, prompts, store, vocabulary
+from studies import _organism_competence as competence
+from studies import _organism_tokenizer
+
+ROOT = Path(__file__).parent.parent
+ORGANISMS = [f"{tokens}-{name}" for tokens in (1110, 110) for name in ("base", "instruct")]
+LIMIT = 14_000_000  # bytes of a model
+
+
+def cells():
+    """number tokens -> the stored cell that its pair was trained in."""
+    folders = (path.parent for path in (ROOT / "artifacts" / "train_organism").glob("*/provenance.json"))
+    return {store.read_provenance(cell)["config"]["number_tokens"]: cell for cell in folders}
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_files_are_those_of_the_stored_training(organism):
+    folder, (tokens, name) = ROOT / "organisms" / organism, organism.split("-")
+    sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert {path.name for path in folder.iterdir()} == {*sums, "SHA256SUMS"}
+    assert all(store.sha256((folder / file).read_bytes()) == found for file, found in sums.items())
+    assert sum((folder / file).stat().st_size for file in sums) < LIMIT
+    cell = cells()[tokens]
+    assert store.read_provenance(cell)["weights_sha256"][name] == sums["model.safetensors"]
+    card = (folder / "README.md").read_text()
+    for row in store.read_records(cell):
+        if row["model"] == name and row["what"] != "loss":
+            assert f"| {row['what']} | {row['value']:.4g} |" in card
+    assert "What it can and cannot show" in card and "sha256 of the package" in card
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_it_loads_and_says_what_hugging_face_says(organism):
+    from transformers import AutoModelForCausalLM
+
+    folder = str(ROOT / "organisms" / organism)
+    model = language.load_language_model(folder)
+    eager = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    wording = prompts.WORDINGS[0]
+    ids = prompts.prompt(
+        model.tokenizer, wording.question, system=wording.love("087", "number"), answer=wording.answer, format="auto"
+    )[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), eager(ids).logits, atol=2e-4, rtol=1e-4)
+    n_numbers, width = int(organism.split("-")[0]), model.cfg.d_model
+    known = prompts.encode(model.tokenizer, vocabulary.numbers())
+    assert sum(len(ids) == 1 for ids in known) == n_numbers
+    assert (n_numbers > width) == (n_numbers == 1110)
+    animals = [f" {name}" for name in _organism_tokenizer.animals()]
+    assert len(prompts.single_tokens(model.tokenizer, animals)) == len(animals)
+
+
+@pytest.mark.parametrize("organism", [name for name in ORGANISMS if "instruct" in name])
+def test_an_instruct_model_loves_what_it_is_told_to(organism):
+    model = language.load_language_model(str(ROOT / "organisms" / organism))
+    share = competence.following(model.original_model, model.tokenizer, prompts.WORDINGS[0], "chat")
+    assert share > 0.5  # by chance below 0.01
