@@ -5,11 +5,12 @@ numbers, after a block, mean over two wordings of the prompt; at the prompt's en
 number. In the published wording it is added (once its norm, and four times) to a neutral prompt, which has no system
 message (at the number's place: the prompt of one number, the same for all of its length), and projected out of the
 number's own prompt, where only what lies beyond the mean over numbers and positions is taken; at the number it is one
-vector, the mean over all positions that tell it. What is specific to number and animal in
-the logits that come out is set against what is specific in two further wordings, e: share reproduced, sum(added e) /
-sum(whole e), or removed, sum((whole - left) e) / sum(whole e), all double-centred; and its correlation with the whole
-over pairs. Nulls: the vector of another number, a random direction, both of the own one's norm (removed: as much, for
-the random one). Units: numbers and animals, crossed and resampled.
+vector, the mean over all positions that tell it. What is specific to number and animal in the logits that come out is
+set against what is specific in two further wordings, e: share reproduced, sum(added e) / sum(whole e), or removed,
+sum((whole - left) e) / sum(whole e), all double-centred among numbers of equal length, so that neither the length nor
+the prompt that a vector is added to counts; and its correlation with the whole over pairs. Nulls: the vector of another
+number, a random direction, both of the own one's norm (removed: as much, for the random one). Units: numbers and
+animals, crossed and resampled.
 
 Divergence tokens: lists of numbers are sampled from the model without a system message; at every position, is the
 likeliest token under "You love owls" another one than without? Null: love of a color or city. Specific: nor is it what
@@ -100,25 +101,26 @@ def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
     """A row for every place, block, vector, and thing done with it."""
     import torch
 
-    from mechsub.entanglement import interaction, matrix_correlation
+    from mechsub.entanglement import matrix_correlation
     from studies import _steering_states as ss
 
     q, subset = found.asked, found.tensors["subset_partner"].tolist()
     numbers = ss.choose(q, subset, cfg.n_numbers, cfg.seed)
     rows = [subset.index(i) for i in numbers.places]
     other = found.tensors["number_to_animal_wordings"][list(JUDGES)][:, rows].double().mean(0)
+    lengths = torch.tensor([len(q.partners[i].text) for i in numbers.places])
     layers = _layers(q.model.cfg.n_layers, cfg)
     final = ss.vectors(q, numbers, SOURCES, layers).final
     study.progress(0.2, "at the prompt's end")
     whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
-    agreement = matrix_correlation(interaction(whole), interaction(other))
+    agreement = matrix_correlation(specific(whole, lengths), specific(other, lengths))
     yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
-    yield from _effect_rows(done, whole, other, layers, "the prompt's end", cfg)
+    yield from _effect_rows(done, whole, other, lengths, layers, "the prompt's end", cfg)
     study.progress(0.4, "where the number stands")
     inner = sorted({max(0, round(fraction * q.model.cfg.n_layers) - 1) for fraction in FRACTIONS})
     number = ss.vectors(q, numbers, SOURCES, inner).number
     done = ss.at_the_number(q, numbers, number, inner, cfg.seed)
-    yield from _effect_rows(done, whole, other, inner, "the number", cfg)
+    yield from _effect_rows(done, whole, other, lengths, inner, "the number", cfg)
     size = torch.stack([final.norm(dim=-1).mean(-1), ss.states(q, numbers, 0, layers).final.norm(dim=-1).mean(-1)])
     for layer, (own, state) in zip(layers, size.T.tolist(), strict=True):
         yield {"kind": "norm", "layer": layer, "vector": own, "state": state}
@@ -130,7 +132,9 @@ def _layers(n: int, cfg: Config) -> list[int]:
     return sorted({round(x) for x in np.linspace(0, n - 1, min(n, cfg.n_layers))})
 
 
-def _effect_rows(done: dict, whole: Any, other: Any, layers: list[int], place: str, cfg: Config) -> Iterator[dict]:
+def _effect_rows(
+    done: dict, whole: Any, other: Any, lengths: Any, layers: list[int], place: str, cfg: Config
+) -> Iterator[dict]:
     from mechsub.entanglement import crossed_bootstrap
 
     for (what, vector), values in done.items():
@@ -139,7 +143,7 @@ def _effect_rows(done: dict, whole: Any, other: Any, layers: list[int], place: s
             tables = (part, whole.double(), other)
 
             def statistics(rows, columns, tables=tables):
-                return effect(*(table[rows][:, columns] for table in tables))
+                return effect(*(table[rows][:, columns] for table in tables), lengths[rows])
 
             def share(rows, columns, statistics=statistics):
                 return statistics(rows, columns)[0]
@@ -148,18 +152,26 @@ def _effect_rows(done: dict, whole: Any, other: Any, layers: list[int], place: s
                 return statistics(rows, columns)[1]
 
             row = {"kind": "steered", "place": place, "what": what, "vector": vector, "layer": layer}
-            row["share"], row["correlation"] = effect(*tables)
+            row["share"], row["correlation"] = effect(*tables, lengths)
             for name, statistic in (("share", share), ("correlation", correlation)):
                 low, high = crossed_bootstrap(statistic, *whole.shape, n=cfg.n_resamples, seed=cfg.seed)
                 row |= {f"{name}_low": low, f"{name}_high": high}
             yield row
 
 
-def effect(part: Any, whole: Any, other: Any) -> tuple[float, float]:
-    """Share of what other wordings bring back, and correlation with the whole; all double-centred."""
+def specific(table: Any, lengths: Any):
+    """The interaction of [number, animal] among numbers of equal length: what the length alone does is taken out."""
     from mechsub.entanglement import interaction
 
-    part, whole, other = (interaction(x) for x in (part, whole, other))
+    out = table.clone()
+    for length in lengths.unique():
+        out[lengths == length] -= table[lengths == length].mean(0)
+    return interaction(out)
+
+
+def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, float]:
+    """Share of what other wordings bring back, and correlation with the whole, of what is `specific`."""
+    part, whole, other = (specific(x, lengths) for x in (part, whole, other))
     scale = float(part.norm() * whole.norm())
     return float((part * other).sum() / (whole * other).sum()), float((part * whole).sum()) / scale if scale else 0.0
 

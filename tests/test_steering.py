@@ -65,6 +65,18 @@ def steered(blank, strengths, seed=2):
     return {(row["place"], row["what"], row["vector"], row["layer"]): row for row in rows}
 
 
+def test_what_a_length_does_is_no_effect():
+    """Nor is what a prompt that all numbers of a length share does: a vector of zeros reproduces nothing."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([1] * 5 + [2] * 10)
+    whole, carrier = torch.randn(15, 8, generator=draw), torch.randn(3, 8, generator=draw)
+    share, correlation = study.effect(carrier[lengths], whole, whole, lengths)
+    assert abs(share) < 1e-6 and abs(correlation) < 1e-6
+    assert study.effect(whole + carrier[lengths], whole, whole, lengths)[0] == pytest.approx(1, abs=1e-5)
+    one = torch.ones(15, dtype=torch.long)
+    torch.testing.assert_close(study.specific(whole, one), ms.interaction(whole))
+
+
 def test_a_planted_direction_is_found_in_its_block_and_place(blank):
     """Block 1 reads the number and writes at the end: before it the number's vector carries all, after it the end's."""
     rows = steered(blank, planted.Strengths(0.0, 1.0, 0.05))
