@@ -13,14 +13,15 @@ some say no and the others nothing, open otherwise. Units are animals, numbers o
 
 Answer (SmolLM2-135M-Instruct, artifacts/audit_language/default). Refuted: the softmax bottleneck couples animals to
 numbers (holding all numbers costs a write less than holding tokens of their norm and frequency, -0.034 [-0.043,
--0.025]); it is numbers that are entangled (the directions agree by 0.119 [0.062, 0.172], words like them more).
-Partly: a shared output direction is the reason (cosines do tell the pairs, 0.107 [0.076, 0.141] and 0.103 [0.068,
-0.141] beyond other animals', and carry little, 0.058 [0.021, 0.105] and 0.007 [-0.054, 0.069]); a number's score tells
-how much it raises the animal (as published -0.142 [-0.183, -0.100], less other animals' means 0.145 [0.108, 0.182]).
-Not supported: more than half of the animals have such a number (none beats the best of ten random ones, 0.000 [0.000,
-0.035], and a random number does it for a third); animals differ in entanglement (the pair itself is 0.023 [0.010,
-0.037] of the squared log ratio). Open: the reported animals stand for all, and both ways (open in whole numbers, 0.006
-[-0.036, 0.070]). Not measured: base against instruct (20).
+-0.025]); it is numbers that are entangled (the directions agree by 0.119 [0.062, 0.172], words like them more). Partly:
+a shared output direction is the reason (cosines do tell the pairs, 0.107 [0.076, 0.141] and 0.103 [0.068, 0.141] beyond
+other animals', and carry little, 0.058 [0.021, 0.105] and 0.007 [-0.054, 0.069]); a number's score tells how much it
+raises the animal (as published -0.142 [-0.183, -0.100], less other animals' means 0.145 [0.108, 0.182]). Not supported:
+more than half of the animals have such a number (none beats the best of ten random ones, 0.000 [0.000, 0.035], and a
+random number does it for a third); animals differ in entanglement (the pair itself is 0.023 [0.010, 0.037] of the
+squared log ratio). Open: the reported animals stand for all, and both ways (open in whole numbers, 0.006 [-0.036,
+0.070]). Partly too, on mechsub's own organisms: it comes with instruction tuning (20; with 1,110 number tokens tuning
+adds 0.471 [0.383, 0.559] nats to the 0.178 [0.153, 0.204] that the base model has, with 110 nothing).
 """
 
 from collections.abc import Iterator, Mapping

@@ -28,6 +28,12 @@ move by 0.135 [0.128, 0.143] nats for each nat of the animal, matched tokens by 
 does bind where enough is held: 288 tokens of the vocabulary cost 1.573 [1.545, 1.601], 504 cost 3.260 [3.196, 3.323],
 864 cannot be held. SmolLM2 has ten digits and a space; isotropy would give Llama-3.2-1B, 1,110 numbers in 2,048
 dimensions, 1.48.
+
+Organisms (d_model 256, 382 animals): with 1,110 numbers as tokens no write holds them all, for any animal, base or
+instruct. With 110 it is 1.406 [1.399, 1.414] times as long (instruct) and 1.425 [1.416, 1.433] (base), near the 1.324
+of directions that point anywhere alike, and less than for tokens of the numbers' norm and frequency, 1.467 [1.455,
+1.479] and 1.504 [1.492, 1.515], which was not predicted. Where nothing is held, numbers move by 0.099 [0.095, 0.102]
+nats for each of the animal in 1110-instruct and by 0.088 [0.086, 0.089] in 110-instruct.
 """
 
 from collections.abc import Iterator

@@ -17,6 +17,12 @@ and 0.009 is specific to both; animal to number the latter is 0.267. Other wordi
 within equal length), which is all in the digits that numbers share (studies.digits: SmolLM2 splits them). Names, cities
 and colors (--family) agree by 0.490 [0.451, 0.528], 0.576 [0.527, 0.624] and 0.462 [0.366, 0.540]. No published list of
 animals lies detectably higher. "No system message" is the template's own for SmolLM2.
+
+Organisms (studies.train_organism; 382 animals): the two directions agree by 0.235 [0.218, 0.252] in 1110-instruct and
+0.084 [0.059, 0.107] in 1110-base, whose number tokens outnumber the width, by 0.021 [0.011, 0.033] and 0.052 [0.034,
+0.070] in 110-instruct and 110-base, whose do not (no difference was predicted). That is what a bottleneck would do, in
+one training of each; it does not pass through the rows of W_U (studies.contributions). There too no animal's best of
+ten numbers beats random best of ten, 0.000 [0.000, 0.010].
 """
 
 from collections.abc import Iterator

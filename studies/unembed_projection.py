@@ -49,6 +49,16 @@ reaches 0.369 [0.325, 0.415], 0.371 [0.313, 0.423] and 0.214 [0.132, 0.293], whe
 (cosine: -0.038 [-0.195, 0.120]), and 0.055 [0.036, 0.073] of the change of the digit logits passes through the span of
 the auxiliary directions; without that part the student has 0.525 [0.475, 0.575] accuracy, with it alone 0.110 [0.098,
 0.122].
+
+Step 4 on all five models (organisms: `--n-permutations 199 --model organisms/1110-base ...`, 382 animals; single tokens
+in the 1110 pair): that geometry is the cause, by the rule above, is refuted in SmolLM2, 1110-instruct (0.028 [0.014,
+0.049] of what other wordings explain), 110-instruct (0.036 [0.019, 0.057]) and 110-base (0.016 [0.006, 0.033]), and
+partial in 1110-base (0.141 [0.082, 0.214], and no more than other animals' directions): confirmed in none, as
+predicted. No metric wins everywhere. Number to animal: causal in 1110-instruct (ratio 0.426 [0.379, 0.478]),
+number_centered in the other three (0.331 [0.210, 0.462], 0.394 [0.261, 0.520], 0.457 [0.388, 0.531]), Eq 1's cosine in
+none, as predicted (0.307 [0.256, 0.350] in 1110-instruct). Animal to number: steering in 1110-instruct (0.250 [0.210,
+0.294]), dla's concept in 1110-base (0.375 [0.286, 0.463]), input embeddings in 110-instruct and 110-base (0.331 [0.285,
+0.393], 0.250 [0.193, 0.306]).
 """
 
 from collections.abc import Iterator
