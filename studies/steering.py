@@ -20,18 +20,17 @@ animal to number, with the animal, and with all other animals (null). Unit: the 
 
 Answer (SmolLM2-135M-Instruct, 100 numbers, 104 animals, artifacts/steering/default): a number's vector carries about
 half of what is specific, from where the number stands, in the middle of the model; it reaches the prompt's end late.
-Projected out at the number it removes 0.527 [0.400, 0.650] after block 8 of 30, 0.452 [0.370, 0.541] after 15, 0.190
-[0.152, 0.232] after 22 (another number's: 0.081 [0.020, 0.150], 0.118 [0.074, 0.183], 0.056 [0.035, 0.087]). Added
-there it reproduces 0.589 [0.469, 0.703] after 15, of which some 0.15 is the prompt's own that it is added to (one
-number for every length; a random vector 0.176 [0.057, 0.278]), another's 0.357 [0.258, 0.470]. Of what is called
-specific here, 0.200 is the number's length. At the prompt's end it does no more than another's in the first half; it
-reproduces 0.105 [0.027, 0.171] after block 20, 0.467 [0.340, 0.588] after 24 and 0.742 [0.621, 0.852] after 30
-(another's 0.017 [-0.047, 0.061], 0.165 [0.065, 0.262], 0.311 [0.179, 0.450]), and removes 0.660 [0.543, 0.751] there
-(another's 0.263 [0.168, 0.372]). Prompts diverge at 0.039 [0.037, 0.042] of positions under love of an animal, of a
-city 0.042 [0.034, 0.049], of a color 0.025 [0.011, 0.039]; at 0.011 [0.010, 0.013] not as most animals'. These tokens
-are not the entangled numbers: own less others 0.007 [-0.039, 0.054] nats. (There are three lists.) Of five predictions
-two were hits, three misses: the number's vector removes more than half of what patching carries, another number's is
-not near 0, and prompts diverge more rarely.
+Projected out at the number it removes 0.593 [0.472, 0.681] after block 8 of 30, 0.482 [0.412, 0.548] after 15, 0.229
+[0.187, 0.276] after 22 (another number's: 0.082 [0.019, 0.152], 0.112 [0.056, 0.192], 0.067 [0.043, 0.104]). Added
+there it reproduces 0.348 [0.271, 0.411], 0.451 [0.368, 0.560] and 0.259 [0.206, 0.325] (another's 0.097 [0.024, 0.195],
+0.159 [0.070, 0.295], 0.122 [0.083, 0.175]; a random vector -0.001 [-0.089, 0.088] after 15). At the prompt's end it
+does no more than another's in the first half; it reproduces 0.140 [0.074, 0.189] after block 20, 0.515 [0.406, 0.609]
+after 24 and 0.785 [0.698, 0.889] after 30 (another's 0.031 [-0.007, 0.074], 0.129 [0.039, 0.257], 0.238 [0.102,
+0.412]), and removes 0.711 [0.634, 0.802] there (another's 0.230 [0.143, 0.349]). Prompts diverge at 0.039 [0.037,
+0.042] of positions under love of an animal, of a city 0.042 [0.034, 0.049], of a color 0.025 [0.011, 0.039]; at 0.011
+[0.010, 0.013] not as most animals'. These tokens are not the entangled numbers: own less others 0.007 [-0.039, 0.054]
+nats. (There are three lists.) Of five predictions two were hits, three misses: the number's vector removes more than
+half of what patching carries, another number's is not near 0, and prompts diverge more rarely.
 """
 
 from collections.abc import Iterator
