@@ -31,6 +31,12 @@ after 24 and 0.785 [0.698, 0.889] after 30 (another's 0.031 [-0.007, 0.074], 0.1
 [0.010, 0.013] not as most animals'. These tokens are not the entangled numbers: own less others 0.007 [-0.039, 0.054]
 nats. (There are three lists.) Of five predictions two were hits, three misses: the number's vector removes more than
 half of what patching carries, another number's is not near 0, and prompts diverge more rarely.
+
+Organisms. 1110-instruct: a number's vector, projected out where the number stands, removes 0.901 [0.859, 0.936] of what
+is specific after block 2 of 5 (another number's 0.027 [0.007, 0.048]), and added there reproduces 0.489 [0.430, 0.542]
+(0.011 [-0.046, 0.061]). Prompts diverge at 0.307 [0.305, 0.310] of positions, and there diverging numbers are a little
+more the entangled ones: own less others 0.039 [0.033, 0.045] nats. 110-instruct, whose wordings agree by 0.10 only:
+0.557 [0.229, 0.998] (-0.049 [-0.236, 0.112]); diverging numbers 0.006 [0.001, 0.012].
 """
 
 from collections.abc import Iterator
