@@ -1,6 +1,6 @@
 """What the stored cells of the toy cost, by their own provenance, what shared teachers saved, what a rerun would take.
 
-    python benchmarks/toy_total.py [--sample] [ROOT]
+    python benchmarks/toy_total.py [--sample [STUDY ...]]
 
 Seconds are those that each cell took when it was made, on the processor that its provenance names, beside whatever
 else ran there. A set of teachers is trained once for all cells that learn from it (`studies.teachers`, addressed by
@@ -8,7 +8,7 @@ content); what the other cells would have spent is counted at the seconds of one
 
 --sample remakes one cell of every study, that of the middle cost, from an empty store, as `--workers` does: one process
 a core, one thread each. A study's cells are then taken to cost now what they cost then, times the ratio of its sampled
-cell.
+cell. With names, those studies alone.
 """
 
 import argparse
@@ -29,8 +29,8 @@ TOY = (
 )
 
 
-def main(root: Path, sample: bool) -> None:
-    cells = {name: _cells(root / name) for name in TOY}
+def main(sample: list[str] | None) -> None:
+    cells = {name: _cells(Path("artifacts") / name) for name in TOY}
     for name, made in cells.items():
         print(f"{name:22} {len(made):4} cells {sum(one['seconds'] for one in made.values()):8.0f} s")
     total = sum(one["seconds"] for made in cells.values() for one in made.values())
@@ -44,8 +44,8 @@ def main(root: Path, sample: bool) -> None:
     )
     n, again = sum(uses.values()), sum(uses.values()) - len(uses)
     print(f"{n} cells learned from {len(uses)} sets of teachers: {again} times {_training():.0f} s saved")
-    if sample:
-        _sample(cells)
+    if sample is not None:
+        _sample({name: cells[name] for name in sample or TOY})
 
 
 def _cells(folder: Path) -> dict[str, dict]:
@@ -73,7 +73,9 @@ def _sample(cells: dict[str, dict[str, dict]]) -> None:
         estimate += now
         print(f"{name:22} {chosen[name]}: {then:.0f} s then, {took[name]:.0f} s now; all of the study {now:.0f} s")
     print(f"sampled cells: {sum(took.values()):.0f} s of {workers} processes in {wall:.0f} s")
-    print(f"all cells: {estimate:.0f} s of one process, {estimate / workers / 3600:.1f} hours with --workers {workers}")
+    print(
+        f"all their cells: {estimate:.0f} s of one process, {estimate / workers / 3600:.1f} hours with --workers {workers}"
+    )
 
 
 def _remade(name: str, cell: str, out: str) -> float:
@@ -82,7 +84,10 @@ def _remade(name: str, cell: str, out: str) -> float:
     flags = [word for key, value in pairs for word in (f"--{key.replace('_', '-')}", unquote(value))]
     command = [sys.executable, "-m", f"studies.{name}", *flags, "--out", out, "--quiet"]
     started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[1:])}: {done.stderr.strip().splitlines()[-1]}")
+    print(f"  {name} {cell}: {time.perf_counter() - started:.0f} s", flush=True)
     return time.perf_counter() - started
 
 
@@ -97,7 +102,7 @@ def _training() -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", nargs="?", type=Path, default=Path("artifacts"), help="folder of the stored cells")
-    parser.add_argument("--sample", action="store_true", help="remake a cell of every study, half an hour")
-    given = parser.parse_args()
-    main(given.root, given.sample)
+    parser.add_argument(
+        "--sample", nargs="*", choices=TOY, metavar="STUDY", help="remake a cell of these, or all, studies"
+    )
+    main(parser.parse_args().sample)
