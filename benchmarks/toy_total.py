@@ -73,9 +73,8 @@ def _sample(cells: dict[str, dict[str, dict]]) -> None:
         estimate += now
         print(f"{name:22} {chosen[name]}: {then:.0f} s then, {took[name]:.0f} s now; all of the study {now:.0f} s")
     print(f"sampled cells: {sum(took.values()):.0f} s of {workers} processes in {wall:.0f} s")
-    print(
-        f"all their cells: {estimate:.0f} s of one process, {estimate / workers / 3600:.1f} hours with --workers {workers}"
-    )
+    hours = estimate / workers / 3600
+    print(f"all their cells: {estimate:.0f} s of one process, {hours:.1f} hours with --workers {workers}")
 
 
 def _remade(name: str, cell: str, out: str) -> float:
