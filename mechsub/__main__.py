@@ -1,6 +1,7 @@
 """Commands on what studies have stored, and on this machine.
 
     python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
+    python -m mechsub recheck         # exit code 0 if cells made again are what is stored, else 1
     python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
 """
 
@@ -14,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.error = _refuse  # type: ignore[method-assign]
     commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     _add_verify(commands)
+    _add_recheck(commands)
     _add_doctor(commands)
     for command in commands.choices.values():
         command.error = _refuse  # type: ignore[method-assign]
@@ -61,6 +63,80 @@ def _verify(options) -> int:
     cells = counts.pop("cell")
     print(f"{cells} whole cells; " + ", ".join(f"{kind}: {count}" for kind, count in counts.items()))
     return 1 if any(counts[kind] for kind in audit.FAILURES) else 0
+
+
+def _add_recheck(commands) -> None:
+    command = commands.add_parser(
+        "recheck",
+        help="make stored cells, or probes, again and compare them",
+        description="Draw stored cells at random, make them again elsewhere, compare, and keep what came out in the "
+        "store's rechecks.jsonl. With --probes: make the tiny cells again that tests keep of every study.",
+        epilog="Exit code 0 if all is as stored, else 1. Killed, the same command goes on.",
+    )
+    command.add_argument("--share", type=_share, default=0.05, help="of every study's cells (default: 0.05)")
+    command.add_argument("--all", action="store_true", help="the whole store")
+    command.add_argument("--studies", nargs="+", default=[], metavar="NAME", help="of these studies only")
+    command.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes (default: 1)")
+    command.add_argument("--store", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
+    command.add_argument("--probes", action="store_true", help="the probes of the studies, not the store")
+    command.add_argument("--record", action="store_true", help="with --probes: keep what they give now")
+    command.set_defaults(run=_recheck)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _workers(text: str) -> int:
+    if not 1 <= (value := int(text)) <= 1000:
+        raise ValueError(text)
+    return value
+
+
+def _recheck(options) -> int:
+    from mechsub import recheck, remaking
+
+    if options.record and not options.probes:
+        _refuse("--record is for --probes")
+    if unknown := [name for name in options.studies if remaking.find_study(name) is None]:
+        _refuse(f"there is no study {unknown[0]!r}")
+    if options.probes:
+        return _probes(options)
+    root = Path(options.store)
+    if not root.is_dir():
+        _refuse(f"{root} is not a folder")
+    try:
+        for line in recheck.recheck(root, 1.0 if options.all else options.share, options.studies, options.workers):
+            said = "as stored" if line["same"] else f"differs: {line.get('first') or line['apart']}"
+            print(_printable(f"{line['study']} {line['cell']}: {said} ({line['seconds']:.0f} s)"), flush=True)
+        result = recheck.result(root)
+    except ValueError as error:
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        return 1
+    print(result)
+    return 1 if result is None or result.differing else 0
+
+
+def _probes(options) -> int:
+    from mechsub import probes
+
+    try:
+        names = options.studies or probes.studies()
+        action = probes.record if options.record else probes.check
+        checked = []
+        for done in action(names, options.workers):
+            checked.append(done)
+            said = done.problem or ("recorded" if options.record else "the same")
+            print(_printable(f"{done.probe.name}: {said} ({done.seconds:.1f} s)"), flush=True)
+    except ValueError as error:
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        return 1
+    problems = sum(bool(done.problem) for done in checked)
+    print(f"{len(checked)} probes, {problems} with a problem; {sum(done.seconds for done in checked):.0f} s")
+    return 1 if problems else 0
 
 
 def _add_doctor(commands) -> None:

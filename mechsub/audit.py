@@ -5,24 +5,23 @@
 A study is looked for as `studies.<name>`; no other code is imported, whatever a provenance file says.
 """
 
-import dataclasses
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub import lease, store, study
+from mechsub import lease, store, study, versions
+from mechsub.remaking import find_study
 
 KINDS = {
     "damaged": "not what was written",
     "missing": "half of a cell",
-    "stale": "made by other code, with other options, or from a cell that was made anew since",
+    "stale": "of another version or other options, or built on cells or inputs that changed since",
     "foreign": "not the store's",
     "unsealed": "provenance of a format that had no checksum of its own",
     "unfinished": "in the making, or left by a process that was killed: the study's next run removes it",
     "unknown": "of a study that is not found here: its code was not compared",
 }
 FAILURES = ("damaged", "missing")
-_SHARED = {"plotly.min.js", "index.html"}
+_SHARED = {"plotly.min.js", "index.html", "rechecks.jsonl"}
 
 
 def findings(root: Path) -> Iterator[tuple[str, str]]:
@@ -30,7 +29,9 @@ def findings(root: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(root.iterdir()):
         if path.name in _SHARED and path.is_file():
             continue
-        if path.name.endswith(".tmp") and path.name.startswith("."):
+        if path.name == ".recheck":
+            yield "unfinished", f"{path} is a recheck that was not finished; the same command goes on with it"
+        elif path.name.endswith(".tmp") and path.name.startswith("."):
             yield "unfinished", f"{path} is a temporary file"
         elif path.is_dir() and any(map(_belongs, path.iterdir())):
             yield from _study(path)
@@ -95,35 +96,17 @@ def _currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
     if made.get("study") != cell.parent.name:
         yield "foreign", f"{cell} was made as a cell of {made.get('study')!r}"
         return
-    module = _module(made["study"])
+    module = find_study(made["study"])
     if module is None:
         yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
         return
     try:
         cfg = module.Config(**made["config"])
-    except (TypeError, ValueError):
-        yield "stale", f"{cell} has options that its study no longer takes"
+        version = versions.version_of(module)
+    except (TypeError, ValueError) as error:
+        yield "stale", f"{cell} has options that its study no longer takes ({error})"
         return
-    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
-    name = store.cell_name(made["config"], defaults)
-    fingerprint = study.fingerprint(Path(module.__file__).resolve(), module.run, cfg)
-    try:
-        if name != cell.name:
-            yield "stale", f"{cell} would be named {name} today: its defaults have changed"
-        elif made["fingerprint"] != fingerprint:
-            yield "stale", f"{cell} was made by other code"
-        elif store.cell_status(cell, fingerprint, made["config"]) != "stored":
-            yield "stale", f"{cell} was made from a cell that was made anew since"
-    except store.DamagedCell as error:
-        yield "stale", f"{cell} was made from a cell that is damaged now: {error}".removesuffix(store.REMEDY)
-
-
-def _module(name: str):
-    """The module of a study, None if there is none."""
-    if not isinstance(name, str) or not name.isidentifier():
-        return None
-    try:
-        module = importlib.import_module(f"studies.{name}")
-    except ImportError:
-        return None
-    return module if hasattr(module, "Config") and hasattr(module, "run") else None
+    if (name := study.name_of(cfg)) != cell.name:
+        yield "stale", f"{cell} would be named {name} today: its defaults have changed"
+    elif reason := versions.why_stale(cell, made, version, study.config_of(cfg), study.defaults_of(cfg), find_study):
+        yield "stale", f"{cell}: {reason}"

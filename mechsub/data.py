@@ -18,22 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import files
+from mechsub.pinned import IMAGES
+
 Split = Literal["train", "test"]
 
 _EMBEDDED = Path(__file__).parent / "_data"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _TORCHVISION = Path("data")  # where torchvision's own examples keep FashionMNIST/raw
 
-_SHA256 = {
-    ("mnist", "test", "images"): "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ("mnist", "test", "labels"): "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ("mnist", "train", "images"): "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ("mnist", "train", "labels"): "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ("fashion-mnist", "test", "images"): "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ("fashion-mnist", "test", "labels"): "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ("fashion-mnist", "train", "images"): "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ("fashion-mnist", "train", "labels"): "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-}
 _PREFIX = {"train": "train", "test": "t10k"}
 _KIND = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
 _SIZE = {"train": 60_000, "test": 10_000}
@@ -64,13 +57,14 @@ def fashion_mnist(
 
 def hashes(dataset: str) -> dict[str, str]:
     """sha256 of the unpacked files of a dataset, for provenance."""
-    return {f"{split} {kind}": value for (name, split, kind), value in _SHA256.items() if name == dataset}
+    return dict(IMAGES[dataset])
 
 
 def _dataset(dataset: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
     if split not in _SIZE:
         raise ValueError(f"split must be 'train' or 'test', not {split!r}")
     n = _SIZE[split]
+    files.note("images", dataset, IMAGES[dataset])
     images = _idx(folder, dataset, split, "images", (n, 28, 28))
     labels = _idx(folder, dataset, split, "labels", (n,))
     return images.view(n, 784).float().div_(127.5).sub_(1), labels.long()
@@ -79,7 +73,7 @@ def _dataset(dataset: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
 def _idx(folder: Path, dataset: str, split: str, kind: str, shape: tuple[int, ...]) -> Tensor:
     path = _locate(folder, f"{_PREFIX[split]}-{_KIND[kind]}")
     raw = _read(path, 4 + 4 * len(shape) + prod(shape))
-    found, expected = hashlib.sha256(raw).hexdigest(), _SHA256[dataset, split, kind]
+    found, expected = hashlib.sha256(raw).hexdigest(), IMAGES[dataset][f"{split} {kind}"]
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its unpacked bytes have sha256 {found}, expected {expected} "
@@ -111,7 +105,8 @@ def _read(path: Path, size: int) -> bytes:
 
 def _expected(path: Path) -> str:
     name = path.name.removesuffix(".gz")
-    sums = [v for (_, s, k), v in _SHA256.items() if name == f"{_PREFIX[s]}-{_KIND[k]}"]
+    files_of = {f"{_PREFIX[split]}-{_KIND[kind]}": f"{split} {kind}" for split in _PREFIX for kind in _KIND}
+    sums = [known[files_of[name]] for known in IMAGES.values() if name in files_of]
     return " or ".join(sums)
 
 

@@ -72,7 +72,8 @@ def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[arg
 
 def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.ArgumentParser:
     spec = getattr(module, "__spec__", None)
-    program = f"python -m {spec.name}" if spec else f"python {Path(module.__file__).name}"
+    file = Path(getattr(module, "__file__", None) or "study.main")
+    program = f"python -m {spec.name}" if spec else f"python {file.name}"
     parser = argparse.ArgumentParser(
         prog=program,
         usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--dry-run] [--rerun]"

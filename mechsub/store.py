@@ -5,13 +5,13 @@ the sha256 of the others and, as a seal, its own. Cells and files appear whole o
 folder, fsync, rename, fsync of the folder.
 
     write_cell(cell, rows, provenance)     # replaces a stored cell only once the new one is complete
-    cell_status(cell, fingerprint, config) # "missing" | "stored" | "stale" | "damaged"
     read_records(cell)                     # rows, checked against the hash; raises DamagedCell
+
+Whether a cell is what its study would store today is for `mechsub.versions` to say.
 
 Of several processes, the one that holds the cell's lease writes it (mechsub.lease).
 """
 
-import hashlib
 import json
 import math
 import os
@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mechsub import lease
+from mechsub.files import sha256, sync_folder, temporary_path, write_bytes, write_text  # noqa: F401, store.write_text is public
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 FORMAT = 2  # of provenance.json; 1 had no seal
@@ -32,30 +33,6 @@ REMEDY = "; --rerun recomputes the cell"
 
 class DamagedCell(ValueError):
     """A stored file is not what was written."""
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, at any moment and after any crash, sees the old content or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
-
-
-def _temporary(path: Path) -> Path:
-    """A name that no other process uses, and from which others can tell whether its maker lives."""
-    return path.with_name(f".{path.name}.{lease.owner()}.tmp")
 
 
 def clean(folder: Path) -> None:
@@ -79,18 +56,6 @@ def _is_left(path: Path) -> bool:
         return lives is False or (lives is None and time.time() - path.stat().st_mtime > 86400)
     except FileNotFoundError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def value_name(value) -> str:
@@ -153,7 +118,7 @@ def write_cell(
         shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
         stamped["tensors"] = {"sha256": sha256(packed), "shapes": shapes}
     check()
-    fresh = _temporary(cell)
+    fresh = temporary_path(cell)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         write_bytes(fresh / RECORDS, records)
@@ -188,7 +153,7 @@ def replace_folder(fresh: Path, cell: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(cell, aside)
     os.rename(fresh, cell)
-    _sync_folder(cell.parent)
+    sync_folder(cell.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -243,7 +208,7 @@ def read_provenance(cell: Path) -> dict | None:
     try:
         provenance = json.loads(data)
         provenance["records"]["sha256"], provenance.get("tensors", {"sha256": ""})["sha256"]
-        provenance["fingerprint"], provenance["config"]
+        provenance["config"]
         seal = _seal(data, provenance)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedCell(f"{path} is not a provenance file{REMEDY}") from None
@@ -296,31 +261,14 @@ def _bytes(cell: Path, file: str, provenance: Mapping | None) -> bytes:
     return data
 
 
-def cell_status(cell: Path, fingerprint: str, config: Mapping) -> str:
-    """ "missing", "stored" (complete, by this code), "stale" (by other code or other defaults) or "damaged"."""
-    try:
-        provenance = checked(cell)
-    except DamagedCell:
-        return "damaged"
-    if provenance is None:
-        return "missing"
-    same = provenance["fingerprint"] == fingerprint and provenance["config"] == dict(config)
-    return "stored" if same and not _moved_on(cell, provenance) else "stale"
-
-
 def sums(cell: Path) -> dict[str, str]:
     """sha256 of a complete cell's records, and of its tensors if it has any, as recorded."""
-    made = read_provenance(cell)
-    return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}  # type: ignore[index, operator]
+    return sums_in(read_provenance(cell) or {})
 
 
-def _moved_on(cell: Path, provenance: Mapping) -> bool:
-    """Whether a cell that this one was made from has been made anew since with other content; absent ones count not."""
-    for name, recorded in provenance.get("made_from", {}).items():
-        source = cell.parent.parent.joinpath(*name.split("/"))
-        if (source / PROVENANCE).is_file() and sums(source) != recorded:
-            return True
-    return False
+def sums_in(made: Mapping) -> dict[str, str]:
+    """The same of a provenance that was read."""
+    return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}
 
 
 def _packed(tensors: Mapping) -> bytes:

@@ -5,6 +5,8 @@
         n_seeds: study.Count = study.option(25, "independent initialisations")
         lr: study.Positive = study.option(3e-4, "step size of Adam")
 
+    VERSION = 1  # raise it when you mean to change the numbers of stored cells
+
     if __name__ == "__main__":
         study.main(Config, run, plot, table)
 
@@ -19,7 +21,7 @@ Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one 
 import argparse
 import contextlib
 import dataclasses
-import inspect
+import importlib
 import itertools
 import math
 import os
@@ -31,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import executor, lease, store
+from mechsub import executor, files, lease, store, versions
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
 from mechsub.progress import drawn, redraw
 
@@ -41,10 +43,10 @@ __all__ = [
     "NonNegative",
     "Positive",
     "cells",
-    "fingerprint",
     "format_table",
     "found_cell",
     "main",
+    "make_cell",
     "option",
     "part",
     "planned",
@@ -55,31 +57,34 @@ __all__ = [
 ]
 
 _OWN_PROVENANCE = {
-    *("study", "config", "fingerprint", "records", "tensors", "made_from", "git", "command", "versions", "created"),
-    *("format", "seal"),
+    *("study", "version", "config", "inputs", "made_from", "upstream_versions", "code", "certified"),
+    *("records", "tensors", "git", "command", "versions", "created", "format", "seal"),
 }
+NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cells and has no file
 
 
 def main(Config, run, plot, table=None, argv=None) -> None:
     """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
 
     run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and, for what
-    a reader must know about their making, {"provenance": {...}}. It may also choose by cfg and return one of several
-    generators of its module, so that a cell does not depend on the code of the others. A Config may have a method
-    check(**display), which raises ValueError for display options that do not fit. The module of `run` may have a
-    function check(cfg), which raises for a cell that is not to be made, on this machine or at all (ValueError: a bad
-    option). It is asked before anything runs, and is no part of the fingerprint.
+    a reader must know about their making, {"provenance": {...}}. A Config may have a method check(**display), which
+    raises ValueError for display options that do not fit. The module of `run` may have VERSION, an integer that its
+    author raises to say that cells of before are not to be trusted any more, and a function check(cfg), which raises
+    for a cell that is not to be made, on this machine or at all (ValueError: a bad option). It is asked before anything
+    runs.
     plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts.
     """
     module = sys.modules[run.__module__]
-    source = Path(module.__file__).resolve()  # type: ignore[arg-type]
-    argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
+    in_file = getattr(module, "__file__", None) is not None
+    argv = (sys.argv[1:] if in_file else []) if argv is None else [str(word) for word in argv]
     options, values, display = command_line(Config, module, argv, lambda message: _stop(message, 2))
+    if not in_file and (options.workers or options.executor != "local"):
+        _stop("--workers and --executor need a study that stands in a file, which other processes can run", 2)
     try:
-        folder = _checked_folder(options.out, source.stem)
+        job = _job(module, options, run, argv[:-2] if options.cells else argv)
+        folder = _checked_folder(options.out, job["name"])
         grid = _grid(Config, values, folder, display)
-        job = {"run": run, "argv": argv[:-2] if options.cells else argv, "source": source, "options": options}
-        _session.update(job=job, fingerprints={})
+        _session.update(job=job)
         if options.dry_run:
             return _print_status(grid, job)
         if options.cells:
@@ -87,7 +92,7 @@ def main(Config, run, plot, table=None, argv=None) -> None:
             return executor.work(options.cells, lambda name, before: _make(*named[name], job, before))
         if options.executor == "slurm" and (problem := executor.unusable()):
             _stop(problem, 2)
-        stale = _make_wanted(grid, job, _command(module, argv))
+        stale = _make_wanted(grid, job, _command(module, argv) if in_file else [])
         with part("the figure"):
             records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
             path = folder / f"{_grid_name(Config, {**values, **display})}.html"
@@ -147,9 +152,24 @@ def cells(records: Iterable[dict], Config) -> list[tuple[str, list[dict]]]:
 def planned(module, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:
     """The cells that a command of a study's module names, each with its status, and the values of display options."""
     _, values, display = command_line(module.Config, module, argv, _refuse_argv)
-    job = {"run": module.run, "source": Path(module.__file__).resolve()}
-    grid = _grid(module.Config, values, Path(out) / job["source"].stem, display)
-    return {cell: _status(cell, cfg, job) for cell, cfg in grid.items()}, display
+    job = _job(module, argparse.Namespace(out=out))
+    grid = _grid(module.Config, values, Path(out) / job["name"], display)
+    return {cell: status(cell, cfg, job).kind for cell, cfg in grid.items()}, display
+
+
+def make_cell(module, cfg, out: str | Path) -> Path:
+    """Make one cell of a study under `out`, with what it builds on, in this process; one that is there is left."""
+    before = dict(_session)
+    job = _job(module, argparse.Namespace(out=str(out)))
+    cell = _cell_of(module, cfg, job)
+    _session.clear()
+    _session.update(job=job)
+    try:
+        _make(cell, cfg, job, None)
+    finally:
+        _session.clear()
+        _session.update(before)
+    return cell
 
 
 def _refuse_argv(message: str):
@@ -160,7 +180,7 @@ def _refuse_argv(message: str):
 def reading(out: str) -> Iterator[None]:
     """Let `run` of a study that only reads find stored cells under `out`, where no command runs it."""
     before = dict(_session)
-    _session.update(job={"options": argparse.Namespace(out=out)}, fingerprints={}, made_from={})
+    _session.update(job={"options": argparse.Namespace(out=out), "argv": []}, built_on={})
     try:
         yield
     finally:
@@ -174,21 +194,30 @@ def reading(out: str) -> Iterator[None]:
 def _grid(Config, values: Mapping[str, tuple], folder: Path, display: Mapping[str, tuple]) -> dict[Path, Any]:
     """Folder and Config of every cell of the grid."""
     cells = {}
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     for combination in itertools.product(*values.values()):
         try:
             cfg = Config(**dict(zip(values, combination, strict=True)))
             getattr(cfg, "check", lambda **display: None)(**display)
         except ValueError as error:
             _stop(str(error), 2)
-        cells[folder / store.cell_name(_config(cfg), defaults)] = cfg
+        cells[folder / name_of(cfg)] = cfg
     return cells
 
 
-def _config(cfg) -> dict:
+def config_of(cfg) -> dict:
     """The fields that make the cell."""
     fields = (field for field in dataclasses.fields(cfg) if not field.metadata.get("display"))
     return {field.name: getattr(cfg, field.name) for field in fields}
+
+
+def defaults_of(Config) -> dict:
+    """Of a Config or one of its instances."""
+    return {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def name_of(cfg) -> str:
+    """The name of the cell of a Config."""
+    return store.cell_name(config_of(cfg), defaults_of(cfg))
 
 
 def _grid_name(Config, values: Mapping[str, tuple]) -> str:
@@ -217,41 +246,66 @@ def _checked_folder(out: str, name: str) -> Path:
 # The run.
 
 
-def fingerprint(source: Path, run, cfg) -> str:
-    """That of the code which makes this cell: of `run`, or of the generator of the same module that it returns."""
-    from mechsub.fingerprint import source_fingerprint
-
-    if inspect.isgeneratorfunction(run):
-        return source_fingerprint(source, run.__name__)
-    chosen = run(cfg)
-    if not isinstance(chosen, types.GeneratorType) or Path(chosen.gi_code.co_filename).resolve() != source:
-        raise TypeError(f"{run.__name__} of {source.name} must yield records, or return a generator of its own module")
-    return source_fingerprint(source, chosen.__name__)
-
-
-def _fingerprint(cfg, job: Mapping) -> str:
-    """Made once a command, before anything runs: code that is edited meanwhile did not make the cell."""
-    known = _session.setdefault("fingerprints", {})
-    run = job["run"]
-    key = (job["source"], run.__name__ if inspect.isgeneratorfunction(run) else getattr(run(cfg), "__name__", ""))
-    if key not in known:
-        known[key] = fingerprint(job["source"], run, cfg)
-    return known[key]
+def _job(module, options: argparse.Namespace, run=None, argv: Iterable[str] = ()) -> dict[str, Any]:
+    """What is known of the study whose cells are made or looked at."""
+    file = getattr(module, "__file__", None)
+    source = Path(file).resolve() if file else None
+    return {
+        "module": module,
+        "run": run or module.run,
+        "name": source.stem if source else NOTEBOOK,
+        "source": source,
+        "options": options,
+        "argv": list(argv),
+    }
 
 
-def _status(cell: Path, cfg, job: Mapping) -> str:
-    return store.cell_status(cell, _fingerprint(cfg, job), _config(cfg))
+def status(cell: Path, cfg, job: Mapping) -> versions.Status:
+    """Whether the cell is what its study would store today, and why not."""
+    module = job["module"]
+    known = versions.status(cell, versions.version_of(module), config_of(cfg), defaults_of(cfg), _finder(module))
+    if known.kind == "stored" and job["source"] is None:
+        then = (store.read_provenance(cell) or {}).get("code", {}).get("run")
+        if then != _run_sum(job["run"]):
+            return versions.Status("stale", "it was made by another run of a notebook")
+    return known
+
+
+def _finder(module) -> versions.Finder:
+    """Modules of the studies beside this one, by name."""
+    package = (getattr(module, "__spec__", None) and module.__spec__.parent) or getattr(module, "__package__", None)
+
+    def find(name: str):
+        with contextlib.suppress(ImportError):
+            if package:
+                return importlib.import_module(f"{package}.{name}")
+        return sys.modules.get(name)
+
+    return find
+
+
+def _run_sum(run) -> str:
+    """Of the compiled code of a `run` that has no file, where no author's version can be told from another's."""
+
+    def parts(code: types.CodeType) -> Iterator[str]:
+        yield f"{code.co_code.hex()} {code.co_names}"
+        for constant in code.co_consts:
+            yield from parts(constant) if isinstance(constant, types.CodeType) else [repr(constant)]
+
+    return files.sha256("\n".join(parts(run.__code__)).encode())
 
 
 def _print_status(cells: Mapping[Path, Any], job: Mapping) -> None:
     for cell, cfg in cells.items():
-        print(f"{_status(cell, cfg, job):8}{cell}")
+        known = status(cell, cfg, job)
+        why = f"  ({known.reason})" if known.kind == "stale" else ""
+        print(f"{known.kind:8}{cell}{why}")
 
 
 def _command(module, argv: list[str]) -> list[str]:
     """This command, as another process can run it."""
     spec = getattr(module, "__spec__", None)
-    return [sys.executable, *(["-m", spec.name] if spec else [module.__file__]), *argv]
+    return [sys.executable, *(["-m", spec.name] if spec else [str(module.__file__)]), *argv]
 
 
 def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> list[str]:
@@ -261,14 +315,16 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
     store.clean(folder)
     for cell, cfg in grid.items():
         # In this order: what another process stores in between is stored, or made, and in no case to be made again.
-        before, status = store.made(cell), _status(cell, cfg, job)
-        if status == "missing" or options.rerun:
+        before, known = store.made(cell), status(cell, cfg, job)
+        if known.kind == "missing" or options.rerun:
+            _refuse_newer(cell, job)
             wanted[cell] = before
-        elif status == "damaged":
+        elif known.kind == "damaged":
             store.checked(cell)
-        elif status == "stale":
+        elif known.kind == "stale":
             stale.append(cell.name)
-            print(f"stale: {cell} was made by other code; --rerun recomputes it", file=sys.stderr)
+            print(f"stale: {cell}: {known.reason}; --rerun recomputes it", file=sys.stderr)
+    _hint_at_edits([cell for cell in grid if cell not in wanted], job)
     if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
         for cell in wanted:
             with part(f"cell {cell}"):
@@ -289,6 +345,36 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
             _clear_bar()
     store.clean(folder)
     return stale
+
+
+def _refuse_newer(cell: Path, job: Mapping) -> None:
+    """Numbers of a newer version are not replaced by those of an older one."""
+    try:
+        made = store.read_provenance(cell)
+    except store.DamagedCell:
+        return
+    now = versions.version_of(job["module"])
+    if made and made.get("version", 0) > now:
+        newer = f"{cell} was made by version {made['version']} of its study, and this is version {now}"
+        raise ValueError(f"{newer}; update the code, or give another --out")
+
+
+def _hint_at_edits(cells: Iterable[Path], job: Mapping) -> None:
+    """Of a study that no probe watches: which files were edited since its cells were made. Its author knows best."""
+    if job["source"] is None:
+        return
+    changed: dict[str, None] = {}
+    for cell in cells:
+        with contextlib.suppress(store.DamagedCell):
+            code = (store.read_provenance(cell) or {}).get("code", {})
+            changed.update(dict.fromkeys(versions.edited(code, job["source"].parent) if code else ()))
+    if changed:
+        names = ", ".join(changed)
+        print(
+            f"note: {names} changed since stored cells were made; if that changes numbers, raise VERSION in "
+            f"{job['source'].name}",
+            file=sys.stderr,
+        )
 
 
 @contextlib.contextmanager
@@ -321,22 +407,31 @@ def stored_cell(module, cfg) -> Path:
     process is making is waited for. A stale or damaged cell is an error: numbers of other code are not built upon.
     """
     job = _session["job"]
-    source = Path(module.__file__).resolve()
-    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
-    cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
-    theirs = {**job, "run": module.run, "source": source}
-    before, status = store.made(cell), _status(cell, cfg, theirs)
-    if status == "missing":
+    theirs = _job(module, job["options"], argv=job["argv"])
+    cell = _cell_of(module, cfg, theirs)
+    before, known = store.made(cell), status(cell, cfg, theirs)
+    if known.kind == "missing":
         with _no_empty(cell.parent):
             store.clean(cell.parent)
             _make(cell, cfg, theirs, before)
-        status = _status(cell, cfg, theirs)
-    if status != "stored":
-        flags = {name: value for name, value in _config(cfg).items() if value != defaults[name]}
-        words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in flags.items())
-        raise ValueError(f"{cell} is {status}; run python -m {source.parent.name}.{source.stem}{words} --rerun first")
-    _session["made_from"][f"{source.stem}/{cell.name}"] = store.sums(cell)
+        known = status(cell, cfg, theirs)
+    if known.kind != "stored":
+        changed = {name: value for name, value in config_of(cfg).items() if value != defaults_of(cfg)[name]}
+        words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in changed.items())
+        why = f" ({known.reason})" if known.kind == "stale" else ""
+        command = f"python -m {theirs['source'].parent.name}.{theirs['name']}{words}"
+        raise ValueError(f"{cell} is {known.kind}{why}; run {command} --rerun first")
+    _build_on(cell)
     return cell
+
+
+def _cell_of(module, cfg, job: Mapping) -> Path:
+    return Path(job["options"].out) / job["name"] / name_of(cfg)
+
+
+def _build_on(cell: Path) -> None:
+    """Note that the cell that is being made is built on this one."""
+    _session["built_on"][f"{cell.parent.name}/{cell.name}"] = store.read_provenance(cell)
 
 
 def _check(cfg, job: Mapping) -> None:
@@ -348,38 +443,71 @@ def _check(cfg, job: Mapping) -> None:
 
 def found_cell(module, cfg) -> Path | None:
     """As `stored_cell`, but None where the cell is not stored as this code would make it; nothing is computed."""
-    job = _session["job"]
-    source = Path(module.__file__).resolve()
-    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
-    cell = Path(job["options"].out) / source.stem / store.cell_name(_config(cfg), defaults)
-    if _status(cell, cfg, {**job, "run": module.run, "source": source}) != "stored":
+    job = _job(module, _session["job"]["options"])
+    cell = _cell_of(module, cfg, job)
+    if status(cell, cfg, job).kind != "stored":
         return None
-    _session["made_from"][f"{source.stem}/{cell.name}"] = store.sums(cell)
+    _build_on(cell)
     return cell
 
 
 def _run_cell(cell: Path, cfg, job: Mapping, check: Callable[[], None]) -> None:
-    from mechsub import provenance
-
     _check(cfg, job)
-    started, config = time.perf_counter(), _config(cfg)
-    outer = _session.get("made_from")
-    _session["made_from"] = made_from = {}
-    rows, extra, tensors = _collect(config, job["run"](cfg))
-    _session["made_from"] = outer
-    name = job["source"].stem
+    started, config = time.perf_counter(), config_of(cfg)
+    outer = _session.get("built_on")
+    _session["built_on"] = built_on = {}
+    try:
+        with files.noting() as inputs:
+            rows, extra, tensors = _collect(config, job["run"](cfg))
+    finally:
+        _session["built_on"] = outer
     made = {
-        "study": name,
-        "config": config,
-        "fingerprint": _fingerprint(cfg, job),
-        "command": ["python", "-m", f"{job['source'].parent.name}.{name}", *job["argv"]],
+        **_identity(config, job, inputs, built_on),
+        "command": _shown_command(job),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_mb": provenance.peak_memory_mb(),
-        **({"made_from": made_from} if made_from else {}),
-        **provenance.environment(job["source"]),
+        **_circumstances(job),
     }
     store.write_cell(cell, rows, {**made, **extra}, tensors, check)
+
+
+def _identity(config: Mapping, job: Mapping, inputs: dict, built_on: Mapping[str, Mapping]) -> dict:
+    """What decides later whether the cell would come out the same."""
+    upstream_versions: dict[str, int] = {}
+    for name, made in built_on.items():
+        upstream_versions |= {**made.get("upstream_versions", {}), name.split("/")[0]: made["version"]}
+        inputs = {**made.get("inputs", {}), **inputs}
+    return {
+        "study": job["name"],
+        "version": versions.version_of(job["module"]),
+        "config": config,
+        **({"inputs": dict(sorted(inputs.items()))} if inputs else {}),
+        **({"made_from": {name: store.sums_in(made) for name, made in built_on.items()}} if built_on else {}),
+        **({"upstream_versions": dict(sorted(upstream_versions.items()))} if upstream_versions else {}),
+        **_code(job),
+    }
+
+
+def _code(job: Mapping) -> dict:
+    """Sums of the code of a study that has no probes."""
+    if job["source"] is None:
+        return {"code": {"run": _run_sum(job["run"])}}
+    if hasattr(job["module"], "PROBES"):
+        return {}
+    return {"code": versions.code_sums(job["source"].parent, sys.modules)}
+
+
+def _shown_command(job: Mapping) -> list[str]:
+    if job["source"] is None:
+        return ["a notebook", *job["argv"]]
+    return ["python", "-m", f"{job['source'].parent.name}.{job['name']}", *job["argv"]]
+
+
+def _circumstances(job: Mapping) -> dict:
+    from mechsub import provenance
+
+    folder = job["source"].parent if job["source"] else Path.cwd()
+    return {"peak_memory_mb": provenance.peak_memory_mb(), **provenance.environment(folder)}
 
 
 def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict, dict]:
@@ -405,7 +533,7 @@ def _draw(figure, path: Path, stale: list[str]) -> None:
     from mechsub import plot
 
     if stale:
-        plot.add_caption(figure, f"Stale, made by other code: {', '.join(stale)}.")
+        plot.add_caption(figure, f"Stale: {', '.join(stale)}.")
     plot.write_figure(figure, path)
 
 

@@ -5,20 +5,17 @@ marked, so that a choice among them can be compared with all. No list was made b
 """
 
 import csv
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mechsub import files
+from mechsub.pinned import WORDS
+
 FAMILIES = ("colors", "cities", "months", "names", "trees")
 
 _DATA = Path(__file__).parent / "_data"
-# Here and not beside the files: a changed list is then changed code, and cells made with the old one are stale.
-_SHA256 = {
-    "animals.csv": "53f6930474054e94c018a791c19601b6a1d930870a4bdfd1617644a24cf6b7ed",
-    "families.json": "427e8119df69df070c195c656ffdfb44a38b5697e5c40d39aac9f46e4258b165",
-}
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,14 @@ class Animal:
     sets: tuple[str, ...]
 
 
-@cache
 def animals() -> list[Animal]:
     """385 animals in alphabetical order (WordNet 3.0, Princeton University, licence in _data)."""
-    rows = csv.DictReader(_text("animals.csv").splitlines())
+    return _animals(_text("animals.csv"))
+
+
+@cache
+def _animals(text: str) -> list[Animal]:
+    rows = csv.DictReader(text.splitlines())
     return [Animal(**{**row, "sets": tuple(filter(None, row["sets"].split(";")))}) for row in rows]  # type: ignore[arg-type]
 
 
@@ -57,6 +58,7 @@ def family(name: str) -> list[str]:
 
 def _text(name: str) -> str:
     data = (_DATA / name).read_bytes()
-    if (found := hashlib.sha256(data).hexdigest()) != _SHA256[name]:
-        raise ValueError(f"{_DATA / name} was changed (sha256 {found}, expected {_SHA256[name]}); restore it")
+    if (value := files.sha256(data)) != WORDS[name]:
+        raise ValueError(f"{_DATA / name} was changed (sha256 {value}, expected {WORDS[name]}); restore it")
+    files.note("words", name, {name: value})
     return data.decode()

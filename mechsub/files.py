@@ -1,0 +1,156 @@
+"""Files: written whole, summed by sha256, and noted as the inputs of what is computed from them.
+
+    write_text(path, text)         # the old content or the new one, after any crash
+    file_sum(path)                 # sha256, kept for a large file whose size, times and inode are unchanged
+    with noting() as inputs: ...   # what the loaders of mechsub read meanwhile, by name, with its sums
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mechsub import lease
+
+LARGE = 2**20  # bytes, from which on a sum is kept on disk
+SETTLED = 2.0  # seconds: a file that was written just now may be written again within the same tick of its clock
+
+_sums: dict[Path, tuple[tuple[int, ...], str]] = {}
+_open: list[dict[str, dict]] = []
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, at any moment and after any crash, sees the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def temporary_path(path: Path) -> Path:
+    """A name that no other process uses, and from which others can tell whether its maker lives."""
+    return path.with_name(f".{path.name}.{lease.owner()}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def cache_folder() -> Path:
+    """$MECHSUB_CACHE, else ~/.cache/mechsub."""
+    named = os.environ.get("MECHSUB_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "mechsub"
+
+
+def file_sum(path: Path) -> str:
+    """sha256 of a file.
+
+    The sum is kept with the file's size, times (of content and of status) and inode, in this process and, for a file
+    of a megabyte and more, in the cache folder. It is computed again where one of them is another.
+    """
+    path = path.resolve()
+    state = _state(path)
+    if path in _sums and _sums[path][0] == state:
+        return _sums[path][1]
+    kept = _kept(path) if state[0] >= LARGE else None
+    if kept and tuple(kept["state"]) == state:
+        value = kept["sha256"]
+    else:
+        with open(path, "rb") as file:
+            value = hashlib.file_digest(file, "sha256").hexdigest()
+    keep_sum(path, value, state)
+    return value
+
+
+def keep_sum(path: Path, value: str, state: tuple[int, ...] | None = None) -> None:
+    """Keep a sum that was computed just now, for `file_sum`."""
+    path = path.resolve()
+    state = state or _state(path)
+    if _state(path) != state or time.time() - max(state[1:3]) / 1e9 < SETTLED:
+        return
+    known = _sums.get(path)
+    _sums[path] = state, value
+    if state[0] >= LARGE and known != _sums[path] and (_kept(path) or {}).get("state") != list(state):
+        with contextlib.suppress(OSError):  # a folder that cannot be written costs time, nothing else
+            write_text(_sum_file(path), json.dumps({"path": str(path), "state": state, "sha256": value}) + "\n")
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _sum_file(path: Path) -> Path:
+    return cache_folder() / "sums" / f"{sha256(str(path).encode())[:32]}.json"
+
+
+def _kept(path: Path) -> dict | None:
+    try:
+        kept = json.loads(_sum_file(path).read_text())
+        return kept if kept["path"] == str(path) and kept["state"] and kept["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# What is read.
+
+
+def note(kind: str, name: str, sums: Mapping[str, str], place: Path | None = None) -> None:
+    """Say that `name` is read, and which sums its files have. A loader calls this every time, also if it keeps data.
+
+    place: the folder or file that a name stands for which means another one elsewhere.
+    Raises ValueError where the same input had other sums before, within what is being computed.
+    """
+    entry = {"sha256": dict(sums), **({"place": place_sum(place)} if place else {})}
+    for inputs in _open:
+        if inputs.setdefault(f"{kind} {name}", entry) != entry:
+            raise ValueError(f"the {kind} {name} changed while it was used; run the same command again")
+
+
+def note_files(pattern: str) -> None:
+    """Say that the files are read that a path, with `*` in its last part, stands for: for what no loader notes."""
+    note("files", pattern, file_sums(pattern), Path(pattern).expanduser().parent)
+
+
+def file_sums(pattern: str) -> dict[str, str]:
+    """Name -> sha256 of these files."""
+    path = Path(pattern).expanduser()
+    return {each.name: file_sum(each) for each in sorted(path.parent.glob(path.name)) if each.is_file()}
+
+
+def place_sum(place: Path) -> str:
+    """A place without its path, which is nobody else's business."""
+    return sha256(str(place.resolve()).encode())[:16]
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[dict[str, dict]]:
+    """Collect what is noted within, from all threads of this process."""
+    inputs: dict[str, dict] = {}
+    _open.append(inputs)
+    try:
+        yield inputs
+    finally:
+        _open[:] = [other for other in _open if other is not inputs]
