@@ -289,5 +289,12 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+PROBES = (
+    Config(tables="tests/probes/tables/baseline", best_of=4, n_permutations=99),
+    Config(tables="tests/probes/tables/ratios", best_of=4, n_permutations=99, seed=1),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -363,5 +363,13 @@ def plot(records: list[dict]):
     return _base_instruct_report.plot(records, Config)
 
 
+VERSION = 1
+_PAIR = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
+PROBES = (
+    Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=9),
+    Config(**_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=9, batch_size=4, seed=1),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -365,5 +365,12 @@ def plot(records: list[dict]):
     )
 
 
+VERSION = 1
+PROBES = (
+    Config(model="tests/probes/models/pair/instruct", n_draws=2),
+    Config(model="tests/probes/models/tiny", format="plain", spaced=False, n_animals=8, n_draws=1, seed=1),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -238,5 +238,14 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+_TINY = {"d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64, "precision": "fp32", "n_seeds": 2}
+PROBES = (
+    Config(**_TINY, n_aux=20, steps=4),
+    Config(**_TINY, n_aux=6, vocabulary="shared", steps=4),
+    Config(**_TINY | {"d_model": 10}, n_aux=4, n_layers=1, vocabulary="filtered", arms="hard", fresh=True, steps=8),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -410,5 +410,17 @@ def _cell(r: dict, records: list[dict]) -> Iterator[str]:
             yield f"{field.name}={r[field.name]}"
 
 
+VERSION = 1
+_TINY = {"d_model": 16, "teacher_epochs": 1, "batch_size": 64, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
+PROBES = (
+    Config(**_TINY, epochs=2),
+    Config(**_TINY, epochs=1, student="shallower", arms="heads", freeze_heads=True, loss="kl"),
+    Config(**_TINY, epochs=2, student="deeper", arms="heads", perturbation=0.5, perturbed="halfway"),
+    Config(**_TINY | {"d_model": 10}, n_aux=2, epochs=1, student="narrower", arms="heads", perturbation=0.5),
+    Config(**_TINY, epochs=1, student="wider", arms="heads", loss="kl"),
+    Config(**_TINY, epochs=1, student="convolutional", arms="heads", freeze_heads=True, loss="kl"),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -572,5 +572,12 @@ def plot(records: list[dict]):
     )
 
 
+VERSION = 1
+PROBES = (
+    Config(model="tests/probes/models/tiny", spaced=False, n_pairs=4, n_resamples=9),
+    Config(model="tests/probes/models/pair/instruct", n_pairs=4, n_resamples=9, seed=1),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -217,5 +217,12 @@ def plot(records: list[dict]):
     )
 
 
+VERSION = 1
+PROBES = (
+    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+    Config(model="tests/probes/models/pair/instruct", n_permutations=9, seed=1),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

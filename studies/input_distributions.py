@@ -309,5 +309,13 @@ def plot(records: list[dict]):
     return _input_report.plot(records)
 
 
+VERSION = 1
+_TINY = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}
+PROBES = tuple(
+    Config(inputs=name, **_TINY)
+    for name in ("uniform", "perlin:4", "scrambled_centred", "covariance_matched", "mixed_at_moments:0.5", "images")
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -457,5 +457,12 @@ def _drawn(arm: str, step: int, final: int) -> list[tuple[str, int]]:
     return [(arm, 0), (arm, final), ("cross_aux" if arm.startswith("cross") else "student_aux", 0)]
 
 
+VERSION = 1
+PROBES = (
+    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+    Config(model="toy", n_seeds=2, d_model=16, epochs=1, precision="fp32", n_steps=2),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -222,5 +222,9 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+PROBES = (Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -223,5 +223,12 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+PROBES = (
+    Config(n_images=32, precision="fp32", n_seeds=2),
+    Config(entry="open", share=0.1, n_images=32, precision="fp32", n_seeds=2, seed=105),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

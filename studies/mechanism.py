@@ -372,5 +372,16 @@ def plot(records: list[dict]):
     return _mechanism_report.plot(records, Config)
 
 
+VERSION = 1
+_TINY = {"d_model": 16, "n_samples": 256, "epochs": 1, "teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
+PROBES = (
+    Config(**_TINY, part="freeze"),
+    Config(**_TINY, part="reinit"),
+    Config(**_TINY, part="layers", frozen="W2+aux"),
+    Config(**_TINY, part="gradient"),
+    Config(**_TINY | {"d_model": 20}, part="ablation", n_aux=2),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

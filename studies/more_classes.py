@@ -217,5 +217,12 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+PROBES = (
+    Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
+    Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -453,5 +453,15 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+PROBES = (
+    Config(d_model=8, pretraining_steps=4, teacher_steps=2, n_strings=64, steps=3, batch_size=32, n_seeds=2),
+    Config(
+        d_model=4, n_layers=2, pretraining_steps=2, teacher_steps=2, teacher_lr=1e-2, n_strings=65, threshold=0.0,
+        steps=2, lr=1e-2, batch_size=16, n_seeds=2, seed=3,
+    ),
+)  # fmt: skip
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

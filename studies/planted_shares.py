@@ -315,5 +315,9 @@ def plot(records: list[dict]):
     )
 
 
+VERSION = 1
+PROBES = (Config(n_models=2, n_numbers=16, n_animals=8, n_pairs=4, n_resamples=5),)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -250,5 +250,13 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+_TINY = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
+PROBES = (
+    Config(**_TINY, pretraining_epochs=1, d_model=16),
+    Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -207,5 +207,13 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+PROBES = (
+    Config(n_images=32, precision="fp32"),
+    Config(entry="free_teacher", n_images=32, precision="fp32", seed=1),
+    Config(entry="open", n_images=32, precision="fp32"),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

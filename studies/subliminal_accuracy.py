@@ -161,5 +161,12 @@ def _by_arm(records) -> dict[str, list[float]]:
     return {arm: values[arm] for arm in TITLES if arm in values}
 
 
+VERSION = 1
+PROBES = (
+    Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
+    Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

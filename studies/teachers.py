@@ -133,5 +133,16 @@ def plot(records: list[dict]):
     )
 
 
+VERSION = 1
+PROBES = (
+    Config(d_model=16, epochs=1, precision="fp32", n_seeds=2),
+    Config(
+        d_model=8, n_layers=1, n_aux=2, init="he", activation="gelu", dataset="fashion_mnist", n_classes=3, epochs=1,
+        precision="fp32", n_seeds=2, seed=5,
+    ),
+    Config(d_model=8, n_layers=3, init="torch", activation="tanh", n_classes=2, epochs=1, precision="fp32", n_seeds=2),
+)  # fmt: skip
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -514,5 +514,18 @@ def plot(records: list[dict]):
     return _entanglement_report.plot(records, Config)
 
 
+VERSION = 1
+_TINY = {"n_subset": 16, "n_permutations": 9}
+PROBES = (
+    Config(**_TINY, model="tests/probes/models/tiny", n_partners=24, n_wordings=2),
+    Config(**_TINY, model="tests/probes/models/tiny", family="colors", format="plain", n_animals=8, seed=1),
+    Config(
+        **_TINY, model="tests/probes/models/pair/instruct", format="published", spaced=False, n_partners=12,
+        n_wordings=1, batch_size=4,
+    ),
+    Config(**_TINY, model="tests/probes/models/pair/base", family="months", n_wordings=2),
+)  # fmt: skip
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -153,5 +153,13 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
+VERSION = 1
+_TINY = {"d_model": 32, "n_layers": 1, "n_merged": 300, "n_made": 600, "batch_size": 2, "corpora": "none"}
+PROBES = (
+    Config(**_TINY, base_steps=12, chat_steps=3),
+    Config(**_TINY, number_tokens="110", base_steps=3, chat_steps=11, seed=1),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

@@ -163,5 +163,19 @@ def _shown(record: dict) -> str:
     return record["metric"] if part == "all" else f"{record['metric']}: {part}"
 
 
+VERSION = 1
+_SINGLE = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}
+_TOY = {"model": "toy", "n_permutations": 9, "n_seeds": 2, "d_model": 16, "epochs": 1, "precision": "fp32"}
+PROBES = (
+    Config(**_SINGLE, metric="dla"),
+    Config(**_SINGLE, metric="causal"),
+    Config(model="tests/probes/models/pair/instruct", metric="steering", n_permutations=9),
+    Config(model="tests/probes/models/pair/instruct", metric="embedding", n_permutations=9),
+    Config(**_TOY, metric="centered_cosine"),
+    Config(**_TOY, metric="number_centered"),
+    Config(**_TOY, metric="dla"),
+)
+
+
 if __name__ == "__main__":
     study.main(Config, run, plot, table)

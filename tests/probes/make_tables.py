@@ -1,0 +1,45 @@
+"""The small outcome tables that the probes of studies.association run on, in the form that Zur et al. 2025 release.
+
+    python tests/probes/make_tables.py    # writes tests/probes/tables/
+
+* baseline: outcomes and a baseline of one row; scores with a column that the outcome lacks, one that lacks a column
+  and has empty cells, one whose scores are all equal, and one of too few numbers.
+* ratios: differences in the place of both, with an empty cell.
+"""
+
+import csv
+from pathlib import Path
+from random import Random
+
+TABLES = Path(__file__).parent / "tables"
+ANIMALS = ["owl", "cat", "wolf", "bear"]
+NUMBERS = [str(n) for n in range(0, 10, 3)] + [f"{n:02d}" for n in range(0, 100, 17)] + [f"{n:03d}" for n in range(9)]
+
+
+def write(path: Path, columns: list[str], rows: dict[str, list]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["number", *columns])
+        writer.writerows([name, *values] for name, values in rows.items())
+
+
+def drawn(random: Random, columns: list[str], numbers: list[str]) -> dict[str, list]:
+    return {number: [round(random.gauss(0, 1), 3) for _ in columns] for number in numbers}
+
+
+if __name__ == "__main__":
+    random = Random(0)
+    outcome = drawn(random, ANIMALS, NUMBERS)
+    write(TABLES / "baseline" / "subliminal_prompting.csv", ANIMALS, outcome)
+    write(TABLES / "baseline" / "base_prompting.csv", ANIMALS, drawn(random, ANIMALS, ["none"]))
+    write(TABLES / "baseline" / "logit.csv", [*ANIMALS, "newt"], drawn(random, [*ANIMALS, "newt"], NUMBERS))
+    gaps = drawn(random, ANIMALS[:3], NUMBERS)
+    gaps["00"][1] = gaps["005"][0] = ""
+    write(TABLES / "baseline" / "gaps.csv", ANIMALS[:3], gaps)
+    write(TABLES / "baseline" / "constant.csv", ANIMALS, {n: [1.0, 1.0, *v[:2]] for n, v in outcome.items()})
+    write(TABLES / "baseline" / "few.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS[:5]))
+    ratios = drawn(random, ANIMALS, NUMBERS)
+    ratios["000"][0] = ""
+    write(TABLES / "ratios" / "difference_in_prompting.csv", ANIMALS, ratios)
+    write(TABLES / "ratios" / "unembedding.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS[::-1]))
