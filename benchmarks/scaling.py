@@ -186,7 +186,7 @@ def write(folder: Path, i: int, n_rows: int = 10) -> None:
     from mechsub import store
 
     config, rows = synthetic(i, n_rows)
-    made = {"fingerprint": "f", "config": config, "versions": {"torch": "2"}, "cpu": {"features": ["avx2"]}}
+    made = {"version": 1, "config": config, "versions": {"torch": "2"}, "cpu": {"features": ["avx2"]}}
     store.write_cell(folder / f"seed={i}", rows, made)
 
 

@@ -84,7 +84,7 @@ def result(root: Path) -> Result | None:
     Lines of all draws count, for cells that are stored as they were then: of several draws of a study, the cells that
     are in any of them are a random sample of its cells too.
     """
-    current = _current(root, ())
+    current = current_cells(root, ())
     lines = {
         (line["study"], line["cell"]): line
         for line in ledger(root)
@@ -136,7 +136,7 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
             raise ValueError(f"a recheck with {before} is not finished; finish it, or delete {root / SCRATCH}")
         return plan
     draw = 1 + max((line["draw"] for line in lines), default=-1)
-    cells = drawn_cells(_current(root, names), share, draw)
+    cells = drawn_cells(current_cells(root, names), share, draw)
     if not cells:
         raise ValueError(f"{root} has no cell that is stored and of today's version")
     plan = {"draw": draw, "share": share, "studies": names, "cells": cells}
@@ -157,7 +157,7 @@ def drawn_cells(cells: Iterable[Cell], share: float, draw: int) -> list[Cell]:
     return drawn
 
 
-def _current(root: Path, names: Iterable[str]) -> list[Cell]:
+def current_cells(root: Path, names: Iterable[str]) -> list[Cell]:
     """Cells that a study of today would call stored."""
     cells = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):

@@ -54,10 +54,10 @@ def test_a_check_is_the_paired_sum_of_the_cells_that_it_names(out):
     assert 0.6 < null[0] < 0.75
 
 
-def test_a_cell_of_other_code_counts_as_missing(out, tmp_path):
+def test_a_cell_of_another_version_counts_as_missing(out, tmp_path):
     shutil.copytree(out, tmp_path / "o")
     path = tmp_path / "o" / READ[0] / "provenance.json"
-    path.write_bytes(store._sealed({**store.read_provenance(path.parent), "fingerprint": "0" * 64}))
+    path.write_bytes(store._sealed({**store.read_provenance(path.parent), "version": 0}))
     rows = [row for row in audited(tmp_path / "o") if row["claim_row"] in (2, 4, 23)]
     assert all(row["missing"] == "python -m studies.subliminal_accuracy --loss kl" for row in rows)
 

@@ -31,7 +31,7 @@ def test_in_an_empty_folder_without_a_network_everything_is_there(tmp_path, monk
 
 def test_damaged_results_fail_and_name_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    made = {"study": "nosuch", "config": {"n": 1}, "fingerprint": "f"}
+    made = {"study": "nosuch", "config": {"n": 1}, "version": 1}
     store.write_cell(tmp_path / "artifacts" / "nosuch" / "default", [{"n": 1}], made)
     assert lines(doctor._results())[0][0] == "good"
     (tmp_path / "artifacts" / "nosuch" / "default" / "records.jsonl").write_text("{}\n")

@@ -141,7 +141,7 @@ def test_the_holder_beats(cell, monkeypatch):
 
 
 def test_who_lost_the_lease_writes_nothing_and_removes_nothing(cell):
-    made = {"fingerprint": "f", "config": {}}
+    made = {"version": 1, "config": {}}
     store.write_cell(cell, [{"v": "theirs"}], made)
     with lease.hold(cell) as check:
         theirs = _foreign(cell, 2)

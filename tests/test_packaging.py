@@ -143,7 +143,7 @@ def test_the_wheel_works_in_an_empty_folder_of_a_fresh_environment(dist, tmp_pat
     run("-m", "studies.subliminal_accuracy", "--n-seeds", "2", "--epochs", "1")
     assert [path.name for path in folder.iterdir()] == ["artifacts"]
     assert "1 whole cells; damaged: 0, missing: 0, stale: 0" in run("-m", "mechsub", "verify")
-    # The checkout takes the cell for its own: the same code has the same fingerprint wherever it lies.
+    # The checkout takes the cell for its own: version, options and inputs are the same wherever the code lies.
     again = ["-m", "studies.subliminal_accuracy", "--n-seeds", "2", "--epochs", "1", "--dry-run"]
     done = subprocess.run(
         [sys.executable, *again, "--out", folder / "artifacts"], cwd=ROOT, capture_output=True, text=True

@@ -12,13 +12,17 @@ import sys
 import pytest
 from sweep import ROOT, Sweep, ends, numbers, wait
 
-from mechsub import audit, lease, store
+from mechsub import audit, lease, store, versions
 
 CONFIG = {"n": 1}
 
 
-def _write(cell, rows=({"n": 1, "v": 0.1},), fingerprint="f"):
-    store.write_cell(cell, list(rows), {"fingerprint": fingerprint, "config": CONFIG})
+def _write(cell, rows=({"n": 1, "v": 0.1},)):
+    store.write_cell(cell, list(rows), {"version": 1, "config": CONFIG})
+
+
+def _status(cell, version=1, config=CONFIG):
+    return versions.status(cell, version, config, CONFIG, {}.get).kind
 
 
 def test_cell_is_read_back_exactly(tmp_path):
@@ -29,22 +33,22 @@ def test_cell_is_read_back_exactly(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["cell", "provenance.json", "records.jsonl"]
 
 
-def test_status_follows_provenance_fingerprint_config_and_hash(tmp_path):
+def test_status_follows_provenance_version_config_and_hash(tmp_path):
     cell = tmp_path / "cell"
-    assert store.cell_status(cell, "f", CONFIG) == "missing"
+    assert _status(cell) == "missing"
     _write(cell)
-    assert store.cell_status(cell, "f", CONFIG) == "stored"
-    assert store.cell_status(cell, "g", CONFIG) == "stale"
-    assert store.cell_status(cell, "f", {"n": 2}) == "stale"
+    assert _status(cell) == "stored"
+    assert _status(cell, 2) == "stale"
+    assert _status(cell, 1, {"n": 2}) == "stale"
     (cell / "records.jsonl").write_text('{"n": 1, "v": 0.2}\n')
-    assert store.cell_status(cell, "f", CONFIG) == "damaged"
+    assert _status(cell) == "damaged"
     with pytest.raises(store.DamagedCell, match=r"records\.jsonl was changed"):
         store.read_records(cell)
     (cell / "provenance.json").write_text("{")
     with pytest.raises(store.DamagedCell, match=r"provenance\.json"):
         store.read_records(cell)
     (cell / "provenance.json").unlink()
-    assert store.cell_status(cell, "f", CONFIG) == "missing"
+    assert _status(cell) == "missing"
 
 
 @pytest.mark.parametrize("broken", range(8))
@@ -117,21 +121,21 @@ def test_a_cell_holds_tensors_and_notices_a_flipped_bit(tmp_path):
     torch = pytest.importorskip("torch")
     cell, table = tmp_path / "cell", torch.arange(6.0).reshape(2, 3)
     config = {"n": 1}
-    made = {"fingerprint": "f", "config": config}
+    made = {"version": 1, "config": config}
     store.write_cell(cell, [{"n": 1}], made, {"table": table, "row": table[0]})  # a view of the other is no obstacle
     found = store.read_tensors(cell)
     assert torch.equal(found["table"], table) and torch.equal(found["row"], table[0])
     assert store.read_provenance(cell)["tensors"]["shapes"] == {"table": [2, 3], "row": [3]}
-    assert store.cell_status(cell, "f", config) == "stored"
+    assert _status(cell) == "stored"
     path = cell / store.TENSORS
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    assert store.cell_status(cell, "f", config) == "damaged"
+    assert _status(cell) == "damaged"
     with pytest.raises(store.DamagedCell, match=r"tensors\.safetensors was changed"):
         store.read_tensors(cell)
     path.unlink()
-    assert store.cell_status(cell, "f", config) == "damaged"
+    assert _status(cell) == "damaged"
     store.write_cell(cell, [{"n": 1}], made)
     assert store.read_tensors(cell) == {} and not path.exists()
 
@@ -191,7 +195,7 @@ def test_only_what_the_dead_left_is_removed(tmp_path):
 
 def test_a_reader_never_meets_half_an_exchange(tmp_path):
     """Another process makes the cell again and again; each reading finds one making of it, whole."""
-    cell, made = tmp_path / "study" / "cell", {"fingerprint": "f", "config": CONFIG}
+    cell, made = tmp_path / "study" / "cell", {"version": 1, "config": CONFIG}
     store.write_cell(cell, [{"v": -1}], made)
     code = f"""
 import sys

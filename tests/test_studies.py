@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import stats, store, study
+from mechsub import remaking, stats, store, study, versions
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--n-seeds", "2", "--epochs", "1"]
@@ -45,11 +45,21 @@ CELLS = sorted(path.parent for path in (ROOT / "artifacts").glob("*/*/provenance
 
 
 @pytest.mark.parametrize("folder", CELLS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
-def test_committed_cells_are_whole_and_made_by_this_code(folder):
+def test_committed_cells_are_whole_and_stored(folder):
     made = store.read_provenance(folder)
     module = importlib.import_module(f"studies.{made['study']}")
-    fingerprint = study.fingerprint(Path(module.__file__), module.run, module.Config(**made["config"]))
-    assert store.cell_status(folder, fingerprint, made["config"]) == "stored"
+    cfg = module.Config(**made["config"])
+    now = versions.version_of(module), study.config_of(cfg), study.defaults_of(cfg)
+    assert versions.status(folder, *now, remaking.find_study) == ("stored", "")
+
+
+def test_every_study_declares_its_version_and_its_probes():
+    names = [path.stem for path in (ROOT / "studies").glob("[!_]*.py") if path.stem != "report"]
+    modules = [importlib.import_module(f"studies.{name}") for name in names]
+    assert len(modules) > 25
+    for module in modules:
+        assert isinstance(vars(module)["VERSION"], int) and isinstance(vars(module)["PROBES"], tuple), module
+        assert 2 <= len(module.PROBES) <= 6 or len(module.PROBES) < 2, module
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import fingerprint, flags, store, study
+from mechsub import flags, store, study, versions
 
 ROOT = Path(study.__file__).parents[1]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
@@ -77,6 +77,8 @@ def plot(records, metric):
 
     return go.Figure(go.Scatter(x=[r["member"] for r in records], y=[r["cka"] for r in records]))
 
+
+VERSION = 1
 
 if __name__ == "__main__":
     study.main(Config, run, plot, table)
@@ -148,163 +150,16 @@ def test_stored_cells_are_reused_and_display_flags_are_not_cells(tiny):
     assert (tiny.folder / "metric=cka,cosine.html").is_file()
 
 
-def test_the_message_of_an_error_does_not_make_cells_stale_but_its_condition_does(tiny):
-    tiny.edit("        import time\n", "        if cfg.lr > 9:\n            raise ValueError(f'too large: {cfg.lr}')\n")
-    before = fingerprint.source_fingerprint(tiny.path)
-    tiny.edit("f'too large: {cfg.lr}'", "'lower it'")
-    assert fingerprint.source_fingerprint(tiny.path) == before
-    tiny.edit("cfg.lr > 9", "cfg.lr > 8")
-    assert fingerprint.source_fingerprint(tiny.path) != before
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        ('"""Count how often it runs."""', '"""Other words."""'),
-        ("Is the tiny study run?", "Was it?"),
-        ("    counter = Path", "    # why\n    counter = Path"),
-        ("go.Scatter", "go.Bar"),
-        ('"cka": r["cka"]', '"alignment": r["cka"]'),
-        ('"first seed"', '"the first seed"'),
-        ("what is drawn", "what to draw"),
-        ("study.main(Config, run, plot, table)", "study.main(Config, run, plot)"),
-        ("from mechsub import study\n", "from mechsub import plot as figures, store, study\n"),
-    ],
-)
-def test_words_and_figures_do_not_make_cells_stale(tiny, edit):
-    before = fingerprint.source_fingerprint(tiny.path)
-    tiny.edit(*edit)
-    assert fingerprint.source_fingerprint(tiny.path) == before
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        ("seed * cfg.lr", "seed * cfg.lr * 2"),
-        ("study.option(2, ", "study.option(3, "),
-        ("import time\n", "import mechsub.mlp\n        mechsub.mlp.rotation\n"),
-        ("import time\n", "from mechsub import stats\n        print(stats)\n"),
-        ("import time\n", "from mechsub import linear_cka\n        linear_cka\n"),
-    ],
-)
-def test_code_that_computes_makes_cells_stale(tiny, edit):
-    before = fingerprint.source_fingerprint(tiny.path)
-    tiny.edit(*edit)
-    assert fingerprint.source_fingerprint(tiny.path) != before
-
-
-def test_fingerprint_follows_definitions_through_neighbours_and_library_modules(tiny, monkeypatch):
-    other, package = tiny.path.with_name("other.py"), tiny.path.parents[1] / "mechsub"
-    package.mkdir()
-    monkeypatch.setattr(fingerprint, "PACKAGE", package)
-    texts = {
-        other: "from mechsub import linear\nOFFSET = 3\nSCALE = linear.slope()\n",
-        package / "linear.py": "from . import deep\n\n\ndef slope():\n    return deep.x\n",
-        package / "deep.py": "x = y = 1\nz = 1\n",
-    }
-    for path, text in texts.items():
-        path.write_text(text)
-    tiny.edit("        import time\n", "        from tinystudies.other import SCALE\n\n        print(SCALE)\n")
-    seen = fingerprint.source_fingerprint(tiny.path)
-
-    def changed(path, old, new):
-        path.write_text(texts[path].replace(old, new))
-        found = fingerprint.source_fingerprint(tiny.path)
-        path.write_text(texts[path])
-        return found != seen
-
-    assert changed(package / "deep.py", "x = y = 1", "x = y = 2")
-    assert changed(package / "linear.py", "return deep.x", "return -deep.x")
-    assert changed(other, "linear.slope()", "2 * linear.slope()")
-    # What nothing reaches may change, and be added to.
-    assert not changed(package / "deep.py", "z = 1", "z = 2")
-    assert not changed(other, "OFFSET = 3", "OFFSET = 4")
-    assert not changed(package / "linear.py", "def slope", "def other():\n    return 1\n\n\ndef slope")
-    # A statement that defines nothing may do anything; a module that is handed on counts as a whole.
-    assert changed(package / "deep.py", "z = 1", "print(1)")
-    texts[package / "linear.py"] = texts[package / "linear.py"].replace("deep.x", "getattr(deep, 'x')")
-    (package / "linear.py").write_text(texts[package / "linear.py"])
-    seen = fingerprint.source_fingerprint(tiny.path)
-    assert changed(package / "deep.py", "z = 1", "z = 2")
-
-
-def test_what_a_notebook_shows_of_an_object_does_not_make_cells_stale_but_its_other_methods_do(tiny):
-    other = tiny.path.with_name("other.py")
-    other.write_text("class Found:\n    mean = 1\n")
-    tiny.edit("        import time\n", "        from tinystudies.other import Found\n\n        print(Found)\n")
-    before = fingerprint.source_fingerprint(tiny.path)
-    for method, counts in (("_repr_pretty_", False), ("__str__", True)):
-        other.write_text(f"class Found:\n    mean = 1\n\n    def {method}(self, *_):\n        return ''\n")
-        assert (fingerprint.source_fingerprint(tiny.path) != before) == counts
-
-
-def test_attributes_of_a_bare_import_count(tiny):
-    tiny.edit("        import time\n", "        import mechsub as ms\n\n        ms.mlp.rotation\n")
-    one = fingerprint.source_fingerprint(tiny.path)
-    tiny.edit("        ms.mlp.rotation\n", "        ms.mlp.rotation, ms.hooked\n")
-    assert one != fingerprint.source_fingerprint(tiny.path)
-
-
-def test_a_local_variable_hides_a_name_of_the_module_only_in_its_own_scope(tiny):
-    other = tiny.path.with_name("other.py")
-    other.write_text("from mechsub import stats\n\n\ndef hidden():\n    return 1\n\n\ndef run():\n    BODY\n")
-    tiny.edit("        import time\n", "        from tinystudies import other\n\n        other.run()\n")
-    for body, counts in (("hidden = 2; return hidden", False), ("return [hidden for hidden in ()], hidden", True)):
-        text = other.read_text()
-        other.write_text(text.replace("BODY", body))
-        before = fingerprint.source_fingerprint(tiny.path)
-        other.write_text(text.replace("BODY", body).replace("return 1", "return 5"))
-        assert (fingerprint.source_fingerprint(tiny.path) != before) == counts
-        other.write_text(text)
-
-
-def test_a_study_whose_cell_is_built_upon_does_not_count_but_what_is_taken_from_it_does(tiny):
-    other = tiny.path.with_name("other.py")
-    other.write_text("def run(cfg):\n    yield {}\n\n\ndef words():\n    return 1\n")
-    use = "        from tinystudies import other\n\n        study.stored_cell(other, other.words())\n"
-    tiny.edit("        import time\n", use)
-    seen = [fingerprint.source_fingerprint(tiny.path)]
-    for old, new in (("yield {}", "yield {1: 2}"), ("return 1", "return 2")):
-        other.write_text(other.read_text().replace(old, new))
-        seen.append(fingerprint.source_fingerprint(tiny.path))
-    assert seen[0] == seen[1] != seen[2]
-
-
-def test_a_run_that_chooses_depends_on_its_choice_alone(tiny, capsys):
-    tiny.edit("def run(cfg):", "def _tied(cfg):\n    yield {'member': 0, 'cka': 1.0}\n\n\ndef _plain(cfg):")
-    tiny.edit(
-        "\n\ndef rows_of", "\n\ndef run(cfg):\n    return _tied(cfg) if cfg.tied else _plain(cfg)\n\n\ndef rows_of"
-    )
-    tiny("--tied", "false", "true")
-    tiny.edit("'cka': 1.0", "'cka': 2.0")
-    capsys.readouterr()
-    tiny("--dry-run", "--tied", "false", "true")
-    assert capsys.readouterr().out == "stored  artifacts/tiny/default\nstale   artifacts/tiny/tied=true\n"
-    tiny.edit("return _tied(cfg) if cfg.tied else _plain(cfg)", "return list(_plain(cfg))")
-    assert "must yield records" in _stops(tiny, capsys, 1)
-
-
-def test_a_cell_made_from_another_is_stale_when_that_one_was_made_anew(tmp_path):
-    first, second = tmp_path / "a" / "default", tmp_path / "b" / "default"
-    store.write_cell(first, [{"v": 1}], {"fingerprint": "f", "config": {}})
-    made = {"fingerprint": "f", "config": {}, "made_from": {"a/default": store.sums(first)}}
-    store.write_cell(second, [{"v": 2}], made)
-    assert store.cell_status(second, "f", {}) == "stored"
-    store.write_cell(first, [{"v": 3}], {"fingerprint": "f", "config": {}})
-    assert store.cell_status(second, "f", {}) == "stale"
-
-
 def test_a_cell_that_another_process_stores_while_it_is_looked_at_is_not_made_again(tiny, monkeypatch):
-    look = store.cell_status
+    look = versions.status
 
-    def and_then_it_is_stored(cell, fingerprint, config):
-        status = look(cell, fingerprint, config)
-        if status == "missing":
-            rows = [{**config, "member": 0, "cka": 1.0}]
-            store.write_cell(cell, rows, {"fingerprint": fingerprint, "config": config})
-        return status
+    def and_then_it_is_stored(cell, version, config, *others):
+        known = look(cell, version, config, *others)
+        if known.kind == "missing":
+            store.write_cell(cell, [{**config, "member": 0, "cka": 1.0}], {"version": version, "config": config})
+        return known
 
-    monkeypatch.setattr(store, "cell_status", and_then_it_is_stored)
+    monkeypatch.setattr(versions, "status", and_then_it_is_stored)
     tiny()
     assert tiny.runs() == 0
 
@@ -323,12 +178,14 @@ def test_a_config_that_its_module_refuses_is_not_started_and_does_not_make_cells
 def test_stale_cell_is_used_said_and_recomputed_only_on_rerun(tiny, capsys):
     tiny()
     tiny.edit("seed * cfg.lr", "seed * cfg.lr + 7")
+    tiny.edit("VERSION = 1", "VERSION = 2")
     capsys.readouterr()
     tiny()
     output = capsys.readouterr()
-    assert output.err == "stale: artifacts/tiny/default was made by other code; --rerun recomputes it\n"
+    why = "it was made by version 1 of its study, and this is 2"
+    assert output.err.splitlines()[0] == f"stale: artifacts/tiny/default: {why}; --rerun recomputes it"
     assert "stale cells: default" in output.out and "7.000" not in output.out and tiny.runs() == 1
-    assert "Stale, made by other code" in (tiny.folder / "default.html").read_text()
+    assert "Stale: default" in (tiny.folder / "default.html").read_text()
     tiny("--rerun")
     output = capsys.readouterr()
     assert output.err == "" and "7.000" in output.out and tiny.runs() == 2
@@ -386,9 +243,10 @@ def test_dry_run_tells_status_and_writes_nothing(tiny, capsys):
     capsys.readouterr()
     tiny("--dry-run", "--lr", "0.1", "0.2")
     assert capsys.readouterr().out == "stored  artifacts/tiny/default\nmissing artifacts/tiny/lr=0.2\n"
-    tiny.edit("seed * cfg.lr", "cfg.lr")
+    tiny.edit("VERSION = 1", "VERSION = 2")
     tiny("--dry-run")
-    assert capsys.readouterr().out == "stale   artifacts/tiny/default\n" and tiny.runs() == 1
+    why = "(it was made by version 1 of its study, and this is 2)"
+    assert capsys.readouterr().out == f"stale   artifacts/tiny/default  {why}\n" and tiny.runs() == 1
 
 
 BAD = """--n-seeds 0|--n-seeds -5|--n-seeds 2.5|--n-seeds abc|--n-seeds nan|--n-seeds 1_0|--n-seeds|--n-seeds 1 1

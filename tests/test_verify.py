@@ -11,9 +11,9 @@ import pytest
 import torch
 from sweep import ROOT, Sweep, numbers
 
-from mechsub import audit, lease, store
+from mechsub import audit, lease, store, versions
 
-MADE = {"study": "tiny", "fingerprint": "f", "config": {"n": 1}}
+MADE = {"study": "tiny", "version": 1, "config": {"n": 1}}
 
 
 @pytest.fixture
@@ -86,12 +86,13 @@ def test_damage_is_never_read_and_is_recomputed_on_request(sweep):
     assert verify(sweep)[0] == [] and sweep.records() == before
 
 
-def test_cells_of_other_code_or_options_are_stale_and_no_failure(sweep):
+def test_cells_of_another_version_or_other_options_are_stale_and_no_failure(sweep):
     source = sweep.folder / "studies" / "tiny.py"
     text = source.read_text()
-    source.write_text(text.replace("draw.random()}", "draw.random() + 1}"))
+    source.write_text(text + "\n\nVERSION = 2\n")
     found, summary = verify(sweep)
-    assert [kind for kind, _ in found] == ["stale"] * 3 and "number=1 was made by other code" in found[1][1]
+    why = "number=1: it was made by version 1 of its study, and this is 2"
+    assert [kind for kind, _ in found] == ["stale"] * 3 and why in found[1][1]
     assert summary.startswith("3 whole cells; damaged: 0, missing: 0, stale: 3")
     source.write_text(text.replace("study.option(20,", "study.option(21,"))
     assert "tiny/default would be named rows=20 today" in verify(sweep)[0][0][1]
@@ -109,7 +110,7 @@ def test_a_cell_from_a_cell_that_was_made_anew_is_stale(sweep):
     store.write_cell(second, store.read_records(second), {**made, "made_from": {"first/default": store.sums(first)}})
     assert {kind for kind, _ in verify(sweep)[0]} == {"unknown"}
     store.write_cell(first, [{"v": 2}], {**MADE, "study": "first"})
-    assert ["stale", "artifacts/tiny/default was made from a cell that was made anew since"] in verify(sweep)[0]
+    assert ["stale", "artifacts/tiny/default: it was built on first/default, which was made anew since"] in verify(sweep)[0]
     _damage(first / "provenance.json")
     assert {"damaged", "stale"} == {kind for kind, _ in verify(sweep, 1)[0]}
 
@@ -137,7 +138,11 @@ def test_a_flipped_bit_or_a_cut_anywhere_is_damage(tmp_path):
     cell = tmp_path / "tiny" / "default"
     made = {**MADE, "note": "é\n", "versions": {"torch": "2"}}
     store.write_cell(cell, [{"n": 1, "v": 0.1}], made, {"matrix": torch.arange(4.0)})
-    assert store.cell_status(cell, "f", {"n": 1}) == "stored"
+
+    def status():
+        return versions.status(cell, 1, {"n": 1}, {"n": 1}, {}.get).kind
+
+    assert status() == "stored"
     for file in (store.RECORDS, store.TENSORS, store.PROVENANCE):
         path = cell / file
         data = path.read_bytes()
@@ -146,10 +151,10 @@ def test_a_flipped_bit_or_a_cut_anywhere_is_damage(tmp_path):
         found = Counter()
         for each in broken:
             path.write_bytes(each)
-            found[store.cell_status(cell, "f", {"n": 1})] += 1
+            found[status()] += 1
         path.write_bytes(data)
         assert found == {"damaged": len(broken)}, file
-    assert store.cell_status(cell, "f", {"n": 1}) == "stored"
+    assert status() == "stored"
 
 
 def test_a_provenance_that_was_read_can_be_stored_again(tmp_path):
