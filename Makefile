@@ -6,7 +6,7 @@ PIP    := $(VENV)/bin/python -m pip install --quiet --no-compile
 RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: run report test test-all test-lowest lint docs bench clean
+.PHONY: run report test test-all test-lowest probe-coverage lint docs bench clean
 
 run: $(RUN)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 	$(VENV)/bin/python -m studies.hidden_alignment $(ARGS)
@@ -26,6 +26,9 @@ test-lowest:  ## the default tests on the oldest versions that pyproject.toml al
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet --no-compile --constraint build/lowest.txt --editable '.[dev]'
 	build/lowest/bin/python -m pytest -m "not slow" $(ARGS)
+
+probe-coverage: $(DEV)  ## lines of measuring code that no probe runs
+	$(VENV)/bin/python -m tools.probe_coverage
 
 lint: $(DEV)  ## style, types, and the API reference without a warning
 	$(VENV)/bin/ruff check .

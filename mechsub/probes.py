@@ -110,7 +110,7 @@ def record(names: Iterable[str], workers: int = 1) -> Iterator[Checked]:
         others = [rows_of[probe] for rows_of in elsewhere]
         if failure := next((each for each in (rows, *others) if isinstance(each, str)), None):
             yield Checked(probe, failure, seconds)
-        elif problem := _unraised(probe, rows):
+        elif problem := _unraised(probe, rows):  # type: ignore[arg-type]
             yield Checked(probe, problem, seconds)
         else:
             _write(probe, rows, others)  # type: ignore[arg-type]

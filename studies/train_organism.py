@@ -81,7 +81,7 @@ def run(cfg: Config) -> Iterator[dict]:
     yield from competence.measured("instruct", base, tokenizer, tokens)
     yield {
         "provenance": {
-            "data": {"brown": text.BROWN_SHA256, "wordnet": text.WORDNET_SHA256} if kept else {},
+            "data": {"brown": text.text_sum(text.BROWN), "wordnet": text.text_sum(text.WORDNET)} if kept else {},
             "tokens": {name: len(some) for name, some in tokens.items()},
             "tokenizer_sha256": store.sha256(tokenizer.backend_tokenizer.to_str().encode()),
             "weights_sha256": weights,

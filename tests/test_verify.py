@@ -110,7 +110,8 @@ def test_a_cell_from_a_cell_that_was_made_anew_is_stale(sweep):
     store.write_cell(second, store.read_records(second), {**made, "made_from": {"first/default": store.sums(first)}})
     assert {kind for kind, _ in verify(sweep)[0]} == {"unknown"}
     store.write_cell(first, [{"v": 2}], {**MADE, "study": "first"})
-    assert ["stale", "artifacts/tiny/default: it was built on first/default, which was made anew since"] in verify(sweep)[0]
+    anew = "artifacts/tiny/default: it was built on first/default, which was made anew since"
+    assert ["stale", anew] in verify(sweep)[0]
     _damage(first / "provenance.json")
     assert {"damaged", "stale"} == {kind for kind, _ in verify(sweep, 1)[0]}
 

@@ -54,7 +54,8 @@ def words() -> list[str]:
     texts = [f"{w.system} {w.question} {w.answer}" for w in prompts.WORDINGS]
     texts.append("number animal color city month tree is are You love numbers you think about your favorite thing all")
     texts.append("things colors months makes make of me The What does system user assistant helpful a Imbue with for")
-    texts.append("Cutting Knowledge Today Date System User Assistant Continue this list more separated by commas Jul Dec")
+    texts.append("Cutting Knowledge Today Date System User Assistant Continue this list more separated by commas")
+    texts.append("Jul Dec")
     found = {word.strip(".,:?{}") for text in texts for word in text.replace("{x}", "").replace("{be}", "").split()}
     found |= {form for a in vocabulary.animals() if a.singular in ANIMALS for form in (a.singular, a.plural)}
     found |= {word for family in ("colors", "months", "trees") for word in vocabulary.family(family)}
