@@ -112,7 +112,7 @@ def plot(records: list[dict]):
 
 
 VERSION = 1
-PROBES = ()  # it measures nothing: it reads tables of stored cells, and says of an empty store only that they are missing
+PROBES = ()  # nothing is measured here: of an empty store this says only which cells are missing
 
 
 if __name__ == "__main__":

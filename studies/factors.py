@@ -340,8 +340,9 @@ PROBES = (
         perturb_direction="orthogonal", loss="mse", epochs=2, lr=1e-2, optimizer="sgd", schedule="cosine", fresh=True,
     ),
     Config(
-        **_TINY | {"d_model": 10}, n_layers=1, init="he", activation="gelu", inputs="bernoulli:1", signal=0.5, signal_moments="matched",
-        perturbation=0.3, perturb_where="head", loss="hard", epochs=1, optimizer="sign_sgd", weight_decay=1e-3, lr=1e-3,
+        **_TINY | {"d_model": 10}, n_layers=1, init="he", activation="gelu", inputs="bernoulli:1", signal=0.5,
+        signal_moments="matched", perturbation=0.3, perturb_where="head", loss="hard", epochs=1, lr=1e-3,
+        optimizer="sign_sgd", weight_decay=1e-3,
     ),
     Config(
         **_TINY, n_aux=1, init="torch", inputs="gaussian:2", signal=0.25, perturbation=0.2, perturb_where="hidden",
