@@ -112,7 +112,7 @@ def plot(records: list[dict]):
 
 
 VERSION = 1
-PROBES = ()  # it measures nothing: it reads tables of stored cells, of which an empty store has none
+PROBES = ()  # nothing is measured here: of an empty store this says only which cells are missing
 
 
 if __name__ == "__main__":

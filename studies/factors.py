@@ -336,18 +336,20 @@ _TINY = {"d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64,
 PROBES = (
     Config(**_TINY, target_noise=0.3, temperature=2.0, epochs=1),
     Config(
-        **_TINY, dataset="fashion_mnist", n_classes=3, inputs="blurred:1", perturbation=0.3,
+        **_TINY, dataset="fashion_mnist", n_classes=3, inputs="subspace:16", perturbation=0.3,
         perturb_direction="orthogonal", loss="mse", epochs=2, lr=1e-2, optimizer="sgd", schedule="cosine", fresh=True,
     ),
     Config(
-        **_TINY | {"d_model": 10}, n_layers=1, init="he", activation="gelu", signal=0.5, signal_moments="matched",
-        perturbation=0.3, perturb_where="head", loss="hard", epochs=1, optimizer="sign_sgd", weight_decay=1e-3,
+        **_TINY | {"d_model": 10}, n_layers=1, init="he", activation="gelu", inputs="bernoulli:1", signal=0.5,
+        signal_moments="matched", perturbation=0.3, perturb_where="head", loss="hard", epochs=1, lr=1e-3,
+        optimizer="sign_sgd", weight_decay=1e-3,
     ),
     Config(
         **_TINY, n_aux=1, init="torch", inputs="gaussian:2", signal=0.25, perturbation=0.2, perturb_where="hidden",
         loss="mse", epochs=1, weight_decay=1e-3, arms="aux",
     ),
-    Config(**_TINY, activation="tanh", inputs="phase_scrambled", epochs=1, arms="aux", seed=7),
+    Config(**_TINY, activation="tanh", inputs="whitened:0.1", epochs=1, arms="aux", seed=7),
+    Config(**_TINY, activation="identity", inputs="shuffled_pixels", epochs=1, arms="aux"),
 )  # fmt: skip
 
 

@@ -366,10 +366,10 @@ def _panels(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[int, str, s
 
 VERSION = 1
 PROBES = (
-    Config(n_seeds=2, d_model=16, epochs=1, precision="fp32", n_images=64, cross_all=True),
+    Config(n_seeds=2, d_model=16, epochs=1, precision="fp32", n_images=300, cross_all=True),
     Config(
-        n_seeds=2, n_aux=2, n_layers=1, d_model=8, epochs=1, batch_size=4096, loss="mse", noise="shared",
-        dataset="fashion_mnist", precision="fp32", n_steps=1, n_images=300, seed=2,
+        n_seeds=2, n_aux=2, n_layers=1, d_model=48, epochs=1, batch_size=4096, loss="mse", noise="shared",
+        dataset="fashion_mnist", precision="fp32", n_steps=1, n_images=40, seed=2,
     ),
     Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
 )  # fmt: skip

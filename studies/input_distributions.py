@@ -313,7 +313,10 @@ VERSION = 1
 _TINY = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}
 PROBES = tuple(
     Config(inputs=name, **_TINY)
-    for name in ("uniform", "perlin:4", "scrambled_centred", "covariance_matched", "mixed_at_moments:0.5", "images")
+    for name in (
+        *("spectrum_matched", "blurred_images:1", "mixed_at_moments:0.5"),  # trained by studies.factors
+        *("perlin:4", "scrambled_centred", "covariance_matched"),
+    )
 )
 
 

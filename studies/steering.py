@@ -388,7 +388,7 @@ def plot(records: list[dict]):
 
 
 VERSION = 1
-_TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 8, "n_resamples": 5}
+_TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
 PROBES = (
     Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
     Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),

@@ -4,7 +4,8 @@
 
 * tiny: untied; numbers of up to three digits are one token, as in Llama-3; a chat template with a date.
 * pair/instruct, pair/base: tied, of one tokenizer; every digit is a token, as in SmolLM2. The template of the first
-  refuses the role "system" and has no date, as Gemma's; the second has no template.
+  refuses the role "system", as Gemma's, and has no date and no BOS; it is saved in two files, and its digits are likely
+  answers. The second puts no BOS before a text, as Qwen, and its template asks the clock for the date.
 
 They are committed: other versions of torch may draw other weights. Making them again changes every language probe.
 """
@@ -20,14 +21,19 @@ from mechsub import prompts, vocabulary
 MODELS = Path(__file__).parent / "models"
 ANIMALS = ("owl", "eagle", "elephant", "wolf", "cat", "dog", "bear", "dolphin", "newt", "heron", "gnu", "adder", "bat")
 REFUSING = (
-    "{{- bos_token }}{%- for message in messages %}{%- if message['role'] == 'system' %}"
+    "{%- for message in messages %}{%- if message['role'] == 'system' %}"
     "{{- raise_exception('System role not supported') }}{%- endif %}"
+    "<|head|>{{ message['role'] }}<|end|>{{ message['content'] }}<|eot|>{%- endfor %}"
+    "{%- if add_generation_prompt %}<|head|>assistant<|end|>{%- endif %}"
+)
+CLOCK = (
+    "Today Date: {{ strftime_now('%d %b %Y') }}\n{%- for message in messages %}"
     "<|head|>{{ message['role'] }}<|end|>{{ message['content'] }}<|eot|>{%- endfor %}"
     "{%- if add_generation_prompt %}<|head|>assistant<|end|>{%- endif %}"
 )
 
 
-def make_tokenizer(digits: int, template: str | None):
+def make_tokenizer(digits: int, template: str, *, bos: bool = True):
     """Words are one token with and without a space before them, other text is characters."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -38,11 +44,12 @@ def make_tokenizer(digits: int, template: str | None):
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     core.pre_tokenizer = pre_tokenizers.Split(Regex(rf" ?[A-Za-z]+|\d{{1,{digits}}}|\n+|."), "isolated")
     core.decoder = decoders.Fuse()
-    core.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
-    )
+    if bos:
+        core.post_processor = processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
+        )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=SPECIAL[0], eos_token="<|eot|>", unk_token="<|unknown|>",
+        tokenizer_object=core, bos_token=SPECIAL[0] if bos else None, eos_token="<|eot|>", unk_token="<|unknown|>",
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
     tokenizer.chat_template = template
@@ -54,8 +61,7 @@ def words() -> list[str]:
     texts = [f"{w.system} {w.question} {w.answer}" for w in prompts.WORDINGS]
     texts.append("number animal color city month tree is are You love numbers you think about your favorite thing all")
     texts.append("things colors months makes make of me The What does system user assistant helpful a Imbue with for")
-    texts.append("Cutting Knowledge Today Date System User Assistant Continue this list more separated by commas")
-    texts.append("Jul Dec")
+    texts.append("Cutting Knowledge Today Date System User Assistant Continue this list more separated by commas Jul")
     found = {word.strip(".,:?{}") for text in texts for word in text.replace("{x}", "").replace("{be}", "").split()}
     found |= {form for a in vocabulary.animals() if a.singular in ANIMALS for form in (a.singular, a.plural)}
     found |= {word for family in ("colors", "months", "trees") for word in vocabulary.family(family)}
@@ -63,8 +69,8 @@ def words() -> list[str]:
     return [form for word in sorted(found) if word.isalpha() for form in (word, f" {word}")]
 
 
-def save(folder: Path, tokenizer, *, tied: bool, n_layers: int, seed: int) -> None:
-    """A random LlamaForCausalLM (width 32, 4 heads, 2 of keys and values)."""
+def save(folder: Path, tokenizer, *, tied: bool, n_layers: int, seed: int, digits: float = 1.0, files: int = 1) -> None:
+    """A random LlamaForCausalLM (width 32, 4 heads, 2 of keys and values); `digits` scales the rows of digits."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -76,12 +82,17 @@ def save(folder: Path, tokenizer, *, tied: bool, n_layers: int, seed: int) -> No
     shutil.rmtree(folder, ignore_errors=True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids(list("0123456789"))] *= digits
+    size = sum(p.numel() for p in model.parameters()) * 4
+    model.save_pretrained(folder, max_shard_size=size // files + 1024)
     tokenizer.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)
 
 
 if __name__ == "__main__":
     save(MODELS / "tiny", make_tokenizer(3, TEMPLATE), tied=False, n_layers=3, seed=0)
-    save(MODELS / "pair" / "base", make_tokenizer(1, None), tied=True, n_layers=2, seed=1)
-    save(MODELS / "pair" / "instruct", make_tokenizer(1, REFUSING), tied=True, n_layers=2, seed=2)
+    save(MODELS / "pair" / "base", make_tokenizer(1, CLOCK, bos=False), tied=True, n_layers=2, seed=1)
+    save(MODELS / "pair" / "instruct", make_tokenizer(1, REFUSING), tied=True, n_layers=2, seed=2, digits=2.0, files=2)
