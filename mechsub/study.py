@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 _OWN_PROVENANCE = {
-    *("study", "version", "config", "inputs", "made_from", "upstream_versions", "code", "certified"),
+    *("study", "version", "config", "read", "made_from", "upstream_versions", "code", "certified"),
     *("records", "tensors", "git", "command", "versions", "created", "format", "seal"),
 }
 NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cells and has no file
@@ -476,12 +476,12 @@ def _identity(config: Mapping, job: Mapping, inputs: dict, built_on: Mapping[str
     upstream_versions: dict[str, int] = {}
     for name, made in built_on.items():
         upstream_versions |= {**made.get("upstream_versions", {}), name.split("/")[0]: made["version"]}
-        inputs = {**made.get("inputs", {}), **inputs}
+        inputs = {**made.get("read", {}), **inputs}
     return {
         "study": job["name"],
         "version": versions.version_of(job["module"]),
         "config": config,
-        **({"inputs": dict(sorted(inputs.items()))} if inputs else {}),
+        **({"read": dict(sorted(inputs.items()))} if inputs else {}),
         **({"made_from": {name: store.sums_in(made) for name, made in built_on.items()}} if built_on else {}),
         **({"upstream_versions": dict(sorted(upstream_versions.items()))} if upstream_versions else {}),
         **_code(job),

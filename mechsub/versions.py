@@ -97,7 +97,7 @@ def _moved_on(cell: Path, made: Mapping) -> str:
 
 
 def _inputs_reason(made: Mapping) -> str:
-    for name, entry in made.get("inputs", {}).items():
+    for name, entry in made.get("read", {}).items():
         kind, _, what = name.partition(" ")
         now = today(kind, what)
         if now is None:

@@ -79,13 +79,13 @@ def test_a_cell_follows_what_it_was_built_on_however_far(tmp_path):
 def inputs_of(read):
     with files.noting() as inputs:
         read()
-    return {"version": 1, "config": CONFIG, "inputs": json.loads(json.dumps(inputs))}
+    return {"version": 1, "config": CONFIG, "read": json.loads(json.dumps(inputs))}
 
 
 def test_word_lists_and_images_are_noted_every_time_they_are_read(tmp_path, monkeypatch):
     for _ in range(2):  # the second time from memory
         made = inputs_of(lambda: (vocabulary.animals(), vocabulary.family("colors"), data.mnist("test")))
-        assert set(made["inputs"]) == {"words animals.csv", "words families.json", "images mnist"}
+        assert set(made["read"]) == {"words animals.csv", "words families.json", "images mnist"}
     assert reason(tmp_path, made) == ""
     monkeypatch.setitem(pinned.WORDS, "animals.csv", "0" * 64)
     assert "the words animals.csv is not what it was made with: animals.csv has changed" in reason(tmp_path, made)
@@ -210,7 +210,7 @@ def test_a_file_that_was_written_just_now_is_not_trusted(tmp_path, monkeypatch):
 
 
 def test_ten_thousand_cells_are_looked_at_in_seconds(tmp_path):
-    made = {"version": 1, "config": CONFIG, "inputs": {"images mnist": {"sha256": pinned.IMAGES["mnist"]}}}
+    made = {"version": 1, "config": CONFIG, "read": {"images mnist": {"sha256": pinned.IMAGES["mnist"]}}}
     for i in range(200):
         store.write_cell(tmp_path / "study" / str(i), [{"v": 1}], made)
     started = time.perf_counter()
