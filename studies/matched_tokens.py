@@ -223,7 +223,10 @@ def plot(records: list[dict]):
 
 
 VERSION = 1
-PROBES = (Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),)
+PROBES = (
+    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=19, seed=1),
+)
 
 
 if __name__ == "__main__":

@@ -316,7 +316,10 @@ def plot(records: list[dict]):
 
 
 VERSION = 1
-PROBES = (Config(n_models=2, n_numbers=16, n_animals=8, n_pairs=4, n_resamples=5),)
+PROBES = (
+    Config(n_models=2, n_numbers=16, n_animals=8, n_pairs=4, n_resamples=5),
+    Config(n_models=2, n_numbers=17, n_animals=9, n_pairs=2, n_resamples=3, noise=0.3, seed=1),
+)
 
 
 if __name__ == "__main__":

@@ -94,5 +94,5 @@ def save(folder: Path, tokenizer, *, tied: bool, n_layers: int, seed: int, digit
 
 if __name__ == "__main__":
     save(MODELS / "tiny", make_tokenizer(3, TEMPLATE), tied=False, n_layers=3, seed=0)
-    save(MODELS / "pair" / "base", make_tokenizer(1, CLOCK, bos=False), tied=True, n_layers=2, seed=1)
-    save(MODELS / "pair" / "instruct", make_tokenizer(1, REFUSING), tied=True, n_layers=2, seed=2, digits=2.0, files=2)
+    save(MODELS / "pair" / "base", make_tokenizer(1, CLOCK, bos=False), tied=True, n_layers=3, seed=1)
+    save(MODELS / "pair" / "instruct", make_tokenizer(1, REFUSING), tied=True, n_layers=3, seed=2, digits=2.0, files=2)

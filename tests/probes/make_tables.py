@@ -4,6 +4,7 @@
 
 * baseline: outcomes and a baseline of one row; scores with a column that the outcome lacks, one that lacks a column
   and has empty cells, one whose scores are all equal, and one of too few numbers.
+* rows: a baseline of a row for every number but one; alone: no baseline.
 * ratios: differences in the place of both, with an empty cell.
 """
 
@@ -39,6 +40,11 @@ if __name__ == "__main__":
     write(TABLES / "baseline" / "gaps.csv", ANIMALS[:3], gaps)
     write(TABLES / "baseline" / "constant.csv", ANIMALS, {n: [1.0, 1.0, *v[:2]] for n, v in outcome.items()})
     write(TABLES / "baseline" / "few.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS[:5]))
+    write(TABLES / "rows" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
+    write(TABLES / "rows" / "base_prompting.csv", ANIMALS[::-1], drawn(random, ANIMALS, NUMBERS[1:]))
+    write(TABLES / "rows" / "logit.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
+    write(TABLES / "alone" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
+    write(TABLES / "alone" / "logit.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
     ratios = drawn(random, ANIMALS, NUMBERS)
     ratios["000"][0] = ""
     write(TABLES / "ratios" / "difference_in_prompting.csv", ANIMALS, ratios)
