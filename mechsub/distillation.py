@@ -7,12 +7,11 @@ not depend on the number of threads, nor on which other members are in the ensem
 """
 
 import math
-import platform
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
+from mechsub import provenance
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
 
@@ -248,16 +248,7 @@ def resolve_precision(precision: Precision = "auto") -> str:
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
     if precision != "auto":
         return precision
-    return "bf16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "fp32"
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    info = Path("/proc/cpuinfo")
-    if platform.system() != "Linux" or not info.is_file():
-        return frozenset()
-    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
-    return frozenset(next(lines, "").split())
+    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
 
 
 def _fit(
@@ -467,6 +458,17 @@ def _trainable(names: list[str], frozen: tuple[str, ...]) -> list[str]:
 def _pool(threads: int) -> ThreadPoolExecutor:
     # Kept for the process: a new thread's first products take a second longer.
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
+
+
+def _forget_threads() -> None:
+    """In a forked child, which has none of its parent's threads: neither this pool's nor those of torch's products,
+    which a child would wait for without end."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def each_member(

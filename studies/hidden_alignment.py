@@ -253,7 +253,7 @@ def _language_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]
 
 
 def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
-    from mechsub import stats
+    from mechsub import distances, stats
 
     final = max(r["step"] for r in cell)
     arms = tuple(dict.fromkeys(r["arm"] for r in cell if r["step"]))
@@ -263,11 +263,12 @@ def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
     for (name, on, layer), values, p in zip(places, found, adjusted, strict=True):
         trained = {arm: values[arm, final] for arm in arms}
         row = {"metric": name, "on": on, "layer": layer + 1}
+        alike = {arm: [(distances.sign(name) * value, right) for value, right in pairs] for arm, pairs in trained.items()}
         row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
         row |= {arm + (" (null)" if arm.startswith("cross") else ""): _mean(stats, trained[arm]) for arm in arms}
-        row["rho over seeds"] = _rank(stats, trained["student_aux"])
+        row["rho over seeds"] = _rank(stats, alike["student_aux"])
         row["p (Holm)"] = p
-        row["rho over all students"] = _pooled(stats, [trained[arm] for arm in arms])
+        row["rho over all students"] = _pooled(stats, [alike[arm] for arm in arms])
         yield row
 
 
@@ -285,7 +286,7 @@ def _mean(stats, pairs: list[tuple[float, float]] | None):
 
 
 def _rank(stats, pairs: list[tuple[float, float]]):
-    """Rank correlation of a metric with accuracy."""
+    """Rank correlation of how alike a metric finds two networks with accuracy."""
     return stats.spearman(*map(list, zip(*pairs, strict=True))) if len(pairs) >= 10 else "-"
 
 
