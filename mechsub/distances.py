@@ -4,5 +4,5 @@ DISTANCES = ("identity_distance",)  # of all other metrics of mechsub.similarity
 
 
 def sign(metric: str) -> int:
-    """1 where larger is more alike, -1 where smaller is: `sign(metric) * value` can be ranked, and the largest taken."""
+    """1 where larger is more alike, -1 where smaller is: of `sign(metric) * value` the largest is."""
     return -1 if metric in DISTANCES else 1

@@ -147,7 +147,7 @@ def is_distance(metric: Callable[..., Tensor], x: Float[Tensor, "sample d"]) -> 
             return distances.sign(name) < 0
     same, other = (float(metric(x, y).double().mean()) for y in (x, x.flip(-2)))
     if same == other:
-        raise ValueError("the metric gives samples beside themselves and in reverse order one value: it has no direction")
+        raise ValueError("the metric gives samples beside themselves and beside others one value: it has no direction")
     return same < other
 
 
@@ -182,8 +182,8 @@ def permutation_null(
 ) -> dict[str, float]:
     """The metric, the quantile of its null (samples of y permuted) that 5% are more alike than, p = (k + 1) / (B + 1).
 
-    One-sided: k counts permuted pairs that are as alike. Of a distance (`is_distance`) these are the smaller values, and
-    the quantile is "quantile05" in place of "quantile95".
+    One-sided: k counts permuted pairs that are as alike. Of a distance (`is_distance`) these are the smaller values,
+    and the quantile is "quantile05" in place of "quantile95".
     """
     from mechsub.stats import permutation_p
 

@@ -175,7 +175,8 @@ def _specific(y, x, a: int, numbers: list[str], cfg: Config) -> dict:
     null = np.abs(v[_shuffles(lengths, cfg.n_permutations, cfg.seed)] @ u)
     others = [_correlation(x[:, a], y[:, b]) for b in range(y.shape[1]) if b != a]
     value = float(u @ v)
-    return {"centred": value, "p_centred": permutation_p(abs(value), null, scale=1.0), "mismatched": float(np.nanmean(others))}
+    p = permutation_p(abs(value), null, scale=1.0)
+    return {"centred": value, "p_centred": p, "mismatched": float(np.nanmean(others))}
 
 
 def _standard(values):

@@ -320,7 +320,7 @@ def test_bad_tensors_are_refused(init, teacher, clusters):
     holed[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
         ms.train(init, holed, clusters[1], **fit(epochs=1))
-    with pytest.raises(ValueError, match="labels reach 17"):
+    with pytest.raises(ValueError, match="labels reach from 8 to 17"):
         ms.train(init, clusters[0], clusters[1] + 8, **fit(epochs=1))
     with pytest.raises(ValueError, match="3 students cannot learn from 4 teachers"):
         ms.distill(init.select([0, 1, 2]), teacher, noise, outputs=AUX)
