@@ -70,6 +70,7 @@ def load_language_model(
     Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
     and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
+    name = os.path.expanduser(name)
     found = _locate(name, revision)
     _check_folder(found, name)
     with ThreadPoolExecutor(1) as pool:
@@ -99,6 +100,7 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
     that hold NaN, which would be seen in the first record; more than a container's or a job's memory. Studies ask
     before they run; it is no part of load_language_model, whose text is that of stored cells.
     """
+    name = os.path.expanduser(name)
     if not os.path.isdir(name):
         return
     folder = Path(name)
@@ -130,7 +132,7 @@ def model_source(model: Any) -> dict:
 def cache_folder() -> Path:
     """$MECHSUB_CACHE, else ~/.cache/mechsub."""
     named = os.environ.get("MECHSUB_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "mechsub"
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "mechsub"
 
 
 def default_folder() -> Path:
