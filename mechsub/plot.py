@@ -296,7 +296,7 @@ def matrix(rows: list[tuple[Any, Any, float]], x_title: str, y_title: str) -> Pa
     columns, lines = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     values = {(row[1], row[0]): row[2] for row in rows}
     trace = go.Heatmap(
-        z=[[values.get((line, column)) for column in columns] for line in lines],  # type: ignore[arg-type]
+        z=[[values.get((line, column)) for column in columns] for line in lines],
         x=[plain(str(c)) for c in columns], y=[plain(str(line)) for line in lines],
         colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
     )  # fmt: skip
