@@ -351,6 +351,7 @@ def add_caption(figure: go.Figure, text: str) -> go.Figure:
 
 def write_figure(figure: go.Figure, path: Path) -> None:
     """Write `<root>/<study>/<name>.html`, readable with no network: it refers to one plotly.min.js in the root."""
+    path = path.expanduser()
     share_plotlyjs(path.parent.parent / "plotly.min.js")
     page = figure.to_html(
         include_plotlyjs="../plotly.min.js",

@@ -56,7 +56,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     if len(a) != len(b):  # type: ignore[arg-type]
         raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")  # type: ignore[arg-type]
     d = _finite(np.subtract(a, b), 2)
-    size = rounding(a, b)
+    size = rounding(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
         return Paired(student_t(d, level), 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
@@ -114,14 +114,19 @@ def rounding(*values) -> float:
 
 
 def joined(values: ArrayLike) -> np.ndarray:
-    """The values, fp64, in which those that differ by rounding are equal: for ranks, which would tell them apart."""
+    """The values, fp64, in which those that differ by rounding are equal: for ranks, which would tell them apart.
+
+    By rounding: by 1e-10 of themselves, so that small values beside large ones keep their order, or 1e-15 of the largest
+    one.
+    """
     x = np.asarray(values, dtype=np.float64)
     order = np.argsort(x, axis=None, kind="stable")
-    flat, size = x.ravel()[order], rounding(values)
-    group = np.concatenate([[0], np.cumsum(np.diff(flat) > size)])
-    first = flat[np.searchsorted(group, group)]
+    flat = x.ravel()[order]
+    size = np.abs(flat)
+    apart = np.diff(flat) > _ROUNDING * np.maximum(size[1:], size[:-1]) + 1e-15 * size.max(initial=0)
+    group = np.concatenate([[0], np.cumsum(apart)])[: len(flat)]
     out = np.empty_like(flat)
-    out[order] = first
+    out[order] = flat[np.searchsorted(group, group)]
     return out.reshape(x.shape)
 
 

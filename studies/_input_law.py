@@ -125,9 +125,8 @@ def _isotonic(x: Array, y: Array, w: Array) -> Array:
 def _ranks(x: Array, w: Array | None = None) -> Array:
     """Ranks among the points of weight 1, equal values sharing theirs."""
     w = np.ones(x.shape) if w is None else w
-    above = x[:, :, None] - x[:, None]
-    size = stats.rounding(x)  # means of the same values in another order are equal
-    return ((above > size) * w[:, None] + 0.5 * (np.abs(above) <= size) * w[:, None]).sum(-1)
+    x = stats.joined(x)  # means of the same values in another order are equal
+    return ((x[:, None] < x[:, :, None]) * w[:, None] + 0.5 * (x[:, None] == x[:, :, None]) * w[:, None]).sum(-1)
 
 
 def _correlation(a: Array, b: Array, w: Array | None = None) -> Array:

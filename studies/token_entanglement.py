@@ -353,11 +353,10 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
 
 def _percentile(values, place: int) -> float:
     """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
-    from mechsub.stats import rounding
+    from mechsub.stats import joined
 
-    size = rounding(values)
-    same = ((values - values[place]).abs() <= size).sum() - 1
-    smaller = (values < values[place] - size).sum()
+    values = joined(values)
+    smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
     return float((smaller + 0.5 * same) / (len(values) - 1))
 
 

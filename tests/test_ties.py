@@ -80,6 +80,10 @@ def test_joined_leaves_other_values_as_they_are():
     x = np.random.default_rng(0).normal(size=(5, 7))
     assert np.array_equal(stats.joined(x), x)
     assert stats.joined([0.3, 1.0, 0.1 + 0.2, -0.3]).tolist() == [0.3, 1.0, 0.3, -0.3]
+    small = 10.0 ** -np.arange(14)  # probabilities: small ones beside 1 keep their order
+    assert np.array_equal(stats.joined(small), small)
+    near = np.float32(0.1) * (1 + np.arange(3) * np.finfo(np.float32).eps).astype(np.float32)
+    assert len(set(stats.joined(near))) == len(set(near.tolist())) > 1  # fp32 data are as they are
 
 
 # Matrices of token entanglement.
