@@ -116,8 +116,8 @@ def rounding(*values) -> float:
 def joined(values: ArrayLike) -> np.ndarray:
     """The values, fp64, in which those that differ by rounding are equal: for ranks, which would tell them apart.
 
-    By rounding: by 1e-10 of themselves, so that small values beside large ones keep their order, or 1e-15 of the largest
-    one.
+    By rounding: by 1e-10 of themselves, so that small values beside large ones keep their order, or by 1e-15 of the
+    largest one.
     """
     x = np.asarray(values, dtype=np.float64)
     order = np.argsort(x, axis=None, kind="stable")
