@@ -284,7 +284,7 @@ def permutation_p(
 
     generator = np.random.default_rng(seed)
     rows = np.zeros(len(b)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
-    seen, null = statistic(a, b), []
+    seen, null = float(statistic(a, b)), []
     for _ in range(n):
         # A stable sort of strata whose members were shuffled: rows land on places of their own stratum.
         shuffled = generator.permutation(len(b))

@@ -347,7 +347,7 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
         k = min(BEST_OF, len(partners))
         best = specific[specific_back[i].topk(k).indices, i].max()
         null = best_of_null(specific[:, i], k, seed=cfg.seed)
-        row["best_of_k_p"] = float((1 + stats.as_large(null, best).sum()) / (1 + len(null)))
+        row["best_of_k_p"] = float((1 + stats.as_large(null, float(best)).sum()) / (1 + len(null)))
         yield row
 
 
