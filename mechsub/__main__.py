@@ -1,7 +1,7 @@
 """Commands on what studies have stored, and on this machine.
 
-    python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
-    python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
+python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
+python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
 """
 
 import argparse

@@ -247,9 +247,7 @@ def test_students_side_by_side_are_those_alone(init, teacher, more):
 
 
 def test_orders_of_teacher_and_student_differ():
-    orders = [
-        next(distillation._batches(500, recipe_of(phase), 3, 0)) for phase in ("train", "distill")
-    ]
+    orders = [next(distillation._batches(500, recipe_of(phase), 3, 0)) for phase in ("train", "distill")]
     assert not torch.equal(*orders)
 
 

@@ -126,9 +126,11 @@ def _along(names):
     yield "lines", _lines(rows), "x"
     yield "lines of other parts", _lines([r for r in rows if r["arm"] == "a" or r["layer"] != names[0]]), "x"
     yield "heatmap, x", _heat(rows), "x"
-    yield "heatmap, y", plot.heatmap(
-        rows, x="arm", y="layer", value="v", x_title="", y_title="", color_title="", **more
-    ), "y"
+    yield (
+        "heatmap, y",
+        plot.heatmap(rows, x="arm", y="layer", value="v", x_title="", y_title="", color_title="", **more),
+        "y",
+    )
     yield "shares", plot.grid([plot.shares([(n, s, 0.5) for n in names for s in "ab"])], ["s"], **more), "y"
     yield "matrix", plot.grid([plot.matrix([(n, "row", 0.5) for n in names], "", "")], ["m"], **more), "x"
     values = {n: [0.5, 0.7] for n in names}

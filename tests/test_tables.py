@@ -133,7 +133,7 @@ def of(names, seed):
 @pytest.mark.parametrize("side", ["outcome", "scores", "baseline"])
 @pytest.mark.parametrize("lost", [1.0, 0.5])
 def test_lost_zeros_are_refused_and_not_guessed(tmp_path, side, lost):
-    """"07" without its zero is "7", a number that the other table has too."""
+    """ "07" without its zero is "7", a number that the other table has too."""
     two = [n for n in FULL if len(n) == 2]
     short = [str(int(n)) if int(n) < 10 * lost else n for n in two]
     names = {"outcome": FULL, "scores": FULL, "baseline": FULL} | {side: short}
