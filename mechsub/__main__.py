@@ -9,9 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from mechsub import terminal
 
+
+@terminal.command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mechsub", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m mechsub", description=(__doc__ or "").partition("\n")[0])
     parser.error = _refuse  # type: ignore[method-assign]
     commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     _add_verify(commands)
@@ -50,7 +53,7 @@ def _add_verify(commands) -> None:
 def _verify(options) -> int:
     from mechsub import audit, store
 
-    root = Path(options.path)
+    root = Path(options.path).expanduser()
     if not root.is_dir():
         _refuse(f"{root} is not a folder")
     if any((folder / store.PROVENANCE).is_file() for folder in (root, *root.iterdir())):

@@ -29,17 +29,20 @@ _TORCHVISION = Path("data")  # where torchvision's own examples keep FashionMNIS
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _KIND = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
+_ENDINGS = (".gz", "")
+_OF_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _SIZE = {"train": 60_000, "test": 10_000}
 
 
 def mnist(split: Split, root: str | Path | None = None) -> tuple[Float[Tensor, "sample 784"], Int[Tensor, "sample"]]:
     """MNIST images in [-1, 1] (pixel / 127.5 - 1, background -1) and labels 0..9, in file order.
 
-    `root` is a folder with other copies of the idx files (gzipped or not); by default the embedded ones are read.
+    `root` is a folder with other copies of the idx files (gzipped or not, or torchvision's root); by default the
+    embedded ones are read.
     Raises FileNotFoundError for a missing file and ValueError for one whose unpacked bytes are not MNIST's.
     Source: LeCun, Cortes, Burges, "The MNIST database"; scaling as in Cloud et al. 2025, section 6.2.
     """
-    return _dataset("mnist", split, Path(root) if root is not None else _EMBEDDED)
+    return _dataset("mnist", split, Path(root).expanduser() if root is not None else _EMBEDDED)
 
 
 def fashion_mnist(
@@ -51,7 +54,7 @@ def fashion_mnist(
     `dataset-fashion-mnist`; else downloaded by torchvision. Raises as `mnist` does.
     Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
     """
-    folder = Path(root) if root is not None else _find_fashion_mnist() or _download_fashion_mnist()
+    folder = Path(root).expanduser() if root is not None else _find_fashion_mnist() or _download_fashion_mnist()
     return _dataset("fashion-mnist", split, folder)
 
 
@@ -71,28 +74,33 @@ def _dataset(dataset: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _idx(folder: Path, dataset: str, split: str, kind: str, shape: tuple[int, ...]) -> Tensor:
-    path = _locate(folder, f"{_PREFIX[split]}-{_KIND[kind]}")
+    path = _locate(folder, dataset, f"{_PREFIX[split]}-{_KIND[kind]}")
     raw = _read(path, 4 + 4 * len(shape) + prod(shape))
     found, expected = hashlib.sha256(raw).hexdigest(), IMAGES[dataset][f"{split} {kind}"]
     if found != expected:
         raise ValueError(
-            f"{path} is damaged: its unpacked bytes have sha256 {found}, expected {expected} "
-            f"({_header_fault(raw, shape)}); replace it with the original {dataset} file"
+            f"{path} is {_instead(found, raw, shape)}: its unpacked bytes have sha256 {found}, expected {expected}; "
+            f"replace it with the original {dataset} file, {split} {kind}"
         )
     return torch.frombuffer(bytearray(raw[4 + 4 * len(shape) :]), dtype=torch.uint8).view(shape)
 
 
-def _locate(folder: Path, name: str) -> Path:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
+def _locate(folder: Path, dataset: str, name: str) -> Path:
+    """The file in the folder, or where torchvision keeps it below the folder; with a dot in its name, as Kaggle's."""
+    places = (folder, folder / _OF_TORCHVISION[dataset] / "raw")
+    for place in places:
+        for path in (place / (spelt + ending) for spelt in (name, name.replace("-idx", ".idx")) for ending in _ENDINGS):
+            if path.is_file():
+                return path
     raise FileNotFoundError(f"{folder / name}[.gz] is missing; put the original idx file there")
 
 
 def _read(path: Path, size: int) -> bytes:
     """The unpacked bytes, or those up to one too many: a few packed kilobytes can unpack to more than any memory."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with open(path, "rb") as file:  # browsers unpack files and keep their names: the content says what it is
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as file:
             return file.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
         with open(path, "rb") as file:
@@ -110,6 +118,17 @@ def _expected(path: Path) -> str:
     return " or ".join(sums)
 
 
+def _instead(found: str, raw: bytes, shape: tuple[int, ...]) -> str:
+    """What a file is that has not the sum it should have."""
+    for dataset in ("mnist", "fashion-mnist"):
+        for part, known in hashes(dataset).items():
+            if known == found:
+                return f"{dataset}'s file, {part}"
+    if fault := _header_fault(raw, shape):
+        return f"damaged ({fault})"
+    return "of another dataset, or damaged (the header is right, the content differs)"
+
+
 def _header_fault(raw: bytes, shape: tuple[int, ...]) -> str:
     magic = bytes([0, 0, 8, len(shape)])
     sizes = b"".join(n.to_bytes(4, "big") for n in shape)
@@ -121,12 +140,14 @@ def _header_fault(raw: bytes, shape: tuple[int, ...]) -> str:
         return f"wrong shape in its header, expected {shape}"
     if len(raw) != 4 + len(sizes) + torch.Size(shape).numel():
         return "wrong length"
-    return "the header is right, the content differs"
+    return ""
 
 
 def _find_fashion_mnist() -> Path | None:
-    named = os.environ.get("MECHSUB_DATA")
-    candidates = [Path(named), Path(named) / "fashion-mnist"] if named else []
+    candidates = []
+    if named := os.environ.get("MECHSUB_DATA"):
+        root = Path(named).expanduser()
+        candidates = [root, root / "fashion-mnist", root / "FashionMNIST" / "raw"]
     candidates += [_TORCHVISION / "FashionMNIST" / "raw", _DEBIAN]
     marker = "train-images-idx3-ubyte"
     return next((f for f in candidates if f.name != "mnist" and _has(f, marker)), None)

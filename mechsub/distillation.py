@@ -7,12 +7,11 @@ not depend on the number of threads, nor on which other members are in the ensem
 """
 
 import math
-import platform
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,8 +20,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
+from mechsub import provenance
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
+from mechsub.toy_inputs import check_finite, check_images, check_outputs, checked_labels
 
 Precision = Literal["auto", "fp32", "bf16"]
 Optimizer = Literal["adam", "sgd", "sign_sgd"]
@@ -58,12 +59,13 @@ class _Recipe:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, not {self.lr}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay}")
+            _at_least_1(name, getattr(self, name))
+        if not (_is_finite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be a positive number, not {self.lr!r}")
+        if not (_is_finite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed must be an integer, not {self.seed!r}")
         _one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
         _one_of("schedule", self.schedule, ("constant", "cosine"))
         _one_of("precision", self.precision, ("fp32", "bf16"))
@@ -101,16 +103,16 @@ def train(
     the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
-    if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
-        raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
+    check_images(images, model.cfg.d_in)
+    targets = checked_labels(labels, len(images), model.cfg.n_classes)
     recipe = _Recipe(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
         "train",
     )  # fmt: skip
-    x = _cast(images, recipe.dtype)
+    x = images.to(recipe.dtype)
 
     def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]]:
-        return x, {"teacher": lambda logits, rows: cross_entropy(logits, labels[rows])}
+        return x, {"teacher": lambda logits, rows: cross_entropy(logits, targets[rows])}
 
     return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, model.seeds, recipe)["teacher"]
 
@@ -191,14 +193,16 @@ def distill_each(
     of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
-    for student, outputs in students.values():
-        _check_pair(student, teacher, outputs)
+    if not students:
+        raise ValueError("there is no student to teach")
     _one_of("loss", loss, ("kl", "mse", "hard"))
+    for student, outputs in students.values():
+        _check_pair(student, teacher, outputs, loss)
     _one_of("noise", noise, ("per_member", "shared"))
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive number, not {temperature}")
-    if not (math.isfinite(target_noise) and target_noise >= 0):
-        raise ValueError(f"target_noise must be a number of at least 0, not {target_noise}")
+    if not (_is_finite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive number, not {temperature!r}")
+    if not (_is_finite(target_noise) and target_noise >= 0):
+        raise ValueError(f"target_noise must be a number of at least 0, not {target_noise!r}")
     if fresh and isinstance(inputs, Tensor):
         raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
     recipe = _Recipe(
@@ -233,12 +237,15 @@ def accuracy(
 ) -> Float[Tensor, "seed"]:
     """Share of images whose largest digit logit (the first n_classes) is the label, for every member, in fp32.
 
-    Raises for NaN or infinite logits, which argmax would read as some class.
+    Raises for labels that are not one class number for each image, and for NaN or infinite logits, which argmax would
+    read as some class.
     """
+    check_images(images, model.cfg.d_in)
+    labels = checked_labels(labels, len(images), model.cfg.n_classes)
     right = []
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         logits = model(x)[..., model.cfg.digits]
-        _check_finite(logits, "logits")
+        check_finite(logits, "logits")
         right.append((logits.argmax(-1) == y).double().sum(-1))
     return (torch.stack(right).sum(0) / len(labels)).float()
 
@@ -248,16 +255,7 @@ def resolve_precision(precision: Precision = "auto") -> str:
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
     if precision != "auto":
         return precision
-    return "bf16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "fp32"
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    info = Path("/proc/cpuinfo")
-    if platform.system() != "Linux" or not info.is_file():
-        return frozenset()
-    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
-    return frozenset(next(lines, "").split())
+    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
 
 
 def _fit(
@@ -375,42 +373,32 @@ def _inputs(
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
     if isinstance(inputs, Tensor):
-        if inputs.ndim == 3 and len(inputs) not in (1, len(teacher.seeds)):
-            raise ValueError(f"inputs hold {len(inputs)} members, the teacher {len(teacher.seeds)}")
-        common = _cast(inputs, recipe.dtype) if inputs.ndim == 2 else None
-        return lambda i, epoch: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
-    if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, not {n_samples}")
+        check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
+        common = inputs.to(recipe.dtype) if inputs.ndim == 2 else None
+        return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(recipe.dtype)
+    if not callable(inputs):
+        raise ValueError(f"inputs must be a tensor or a sampler(n, generator), not {type(inputs).__name__}")
+    _at_least_1("n_samples", n_samples)
     if noise == "shared" and not fresh:
-        common = _draw(inputs, n_samples, recipe, "shared", 0)
+        common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0)
         return lambda i, epoch: common
     if noise == "shared":  # drawn by every member: one that kept all epochs would fill the memory
-        return lambda i, epoch: _draw(inputs, n_samples, recipe, "shared", epoch)
-    return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.seeds[i], epoch)
+        return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", epoch)
+    return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, teacher.seeds[i], epoch)
 
 
-def _draw(sampler: Sampler, n: int, recipe: _Recipe, label: int | str, epoch: int) -> Tensor:
+def _draw(sampler: Sampler, n: int, recipe: _Recipe, d_in: int, label: int | str, epoch: int) -> Tensor:
     """n images in the dtype of the products, drawn in chunks: fp32 draws never stand beside the whole bf16 set."""
     generator = derive_generator(recipe.seed, "noise", label, epoch)
-    first = sampler(min(_CHUNK, n), generator)
-    out = torch.empty(n, first.shape[-1], dtype=recipe.dtype)
+    out = torch.empty(n, d_in, dtype=recipe.dtype)
     for start in range(0, n, _CHUNK):
-        chunk = first if start == 0 else sampler(min(_CHUNK, n - start), generator)
-        _check_finite(chunk)
-        out[start : start + _CHUNK] = chunk
+        size = min(_CHUNK, n - start)
+        chunk = sampler(size, generator)
+        check_images(chunk, d_in, name="inputs")
+        if len(chunk) != size:
+            raise ValueError(f"the sampler gave {len(chunk)} inputs where {size} were asked for")
+        out[start : start + size] = chunk
     return out
-
-
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    _check_finite(x)
-    return x.to(dtype)
-
-
-def _check_finite(x: Tensor, what: str = "inputs") -> None:
-    # Extremes are NaN or infinite where any value is, and need no mask of all values.
-    low, high = torch.aminmax(x)
-    if not torch.isfinite(high - low):
-        raise ValueError(f"{what} hold NaN or infinite values")
 
 
 def _batches(n: int, recipe: _Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
@@ -454,6 +442,8 @@ def _trainable(names: list[str], frozen: tuple[str, ...]) -> list[str]:
     def held(name: str, by: str) -> bool:
         return name == by or name.startswith(f"{by}.")
 
+    if len(frozen) > 1 and all(len(by) == 1 for by in frozen):
+        raise ValueError(f"frozen must be a list of names, not the text {''.join(frozen)!r}")
     for by in frozen:
         if not any(held(name, by) for name in names):
             raise ValueError(f"nothing is named {by!r} to be frozen; parameters are {', '.join(names)}")
@@ -467,6 +457,17 @@ def _trainable(names: list[str], frozen: tuple[str, ...]) -> list[str]:
 def _pool(threads: int) -> ThreadPoolExecutor:
     # Kept for the process: a new thread's first products take a second longer.
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
+
+
+def _forget_threads() -> None:
+    """In a forked child, which has none of its parent's threads: neither this pool's nor those of torch's products,
+    which a child would wait for without end."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def each_member(
@@ -490,21 +491,31 @@ def each_member(
         torch.set_num_threads(threads)
 
 
-def _check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice) -> None:
+def _check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
     for name in ("d_in", "d_vocab"):
         a, b = getattr(student.cfg, name), getattr(teacher.cfg, name)
         if a != b:
             raise ValueError(f"student and teacher differ in {name}: {a} and {b}")
-    if not range(student.cfg.d_vocab)[outputs]:
-        raise ValueError(f"outputs {outputs.start}:{outputs.stop} select none of the {student.cfg.d_vocab} logits")
+    check_outputs(outputs, student.cfg.d_vocab, loss)
 
 
 def _check_steps(keep: set[int], total: int) -> None:
     beyond = sorted(step for step in keep if not 0 <= step <= total)
     if beyond:
         raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")
+
+
+def _at_least_1(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mechsub.hooked import LAST_ONLY
 from mechsub.prompts import encode
 
+_ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
 
@@ -217,7 +218,10 @@ def _device(model: Any) -> torch.device:
 def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
     """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
     s = scores.double()
-    return s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
+    left = s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
+    # What the rounding of a sum of main effects leaves would correlate with anything.
+    size, whole = (x.abs().amax((-2, -1), keepdim=True) for x in (left, s))
+    return torch.where(size <= _ROUNDING * whole, 0.0, left)
 
 
 def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[str, float]:
@@ -230,7 +234,7 @@ def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[s
     if s.ndim != len(axes):
         raise ValueError(f"scores have {s.ndim} axes, names were given for {len(axes)}")
     total = float(((s - s.mean()) ** 2).mean())
-    if total == 0:
+    if total <= (_ROUNDING * float(s.abs().max())) ** 2:
         raise ValueError("all scores are equal; they have no variance to share")
     shares, effects = {}, {(): s.mean()}
     for subset in sorted(_subsets(len(axes)), key=len):
@@ -253,7 +257,7 @@ def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row col
     """Pearson correlation of two matrices over all their entries; raises where one is constant."""
     x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
     scale = float(x.norm() * y.norm())
-    if scale == 0:
+    if any(float(left.norm()) <= _ROUNDING * float(m.double().norm()) for left, m in ((x, a), (y, b))):
         raise ValueError("a matrix is constant; its correlation is not defined")
     return float(x @ y) / scale
 
@@ -274,11 +278,13 @@ def permutation_p(
     stratum for every row: rows move within it (numbers of equally many digits). With move_columns=False only rows move,
     which keeps what rows of a stratum have in common (how animals take to longer numbers): the stricter null wherever
     the two matrices share it, and the only valid one there, since shuffled columns break it too. p = (1 + #{null >=
-    seen}) / (1 + n).
+    seen}) / (1 + n), where values that differ by rounding are equal (`stats.permutation_p`).
     """
+    from mechsub import stats
+
     generator = np.random.default_rng(seed)
     rows = np.zeros(len(b)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
-    seen, null = statistic(a, b), []
+    seen, null = float(statistic(a, b)), []
     for _ in range(n):
         # A stable sort of strata whose members were shuffled: rows land on places of their own stratum.
         shuffled = generator.permutation(len(b))
@@ -288,7 +294,8 @@ def permutation_p(
         if move_columns:
             moved = moved[:, torch.from_numpy(generator.permutation(b.shape[1]))]
         null.append(statistic(a, moved))
-    return (1 + sum(value >= seen for value in null)) / (1 + n), null
+    scale = 1.0 if statistic is matrix_correlation else 0.0
+    return stats.permutation_p(seen, null, scale=scale), null
 
 
 def crossed_bootstrap(

@@ -54,7 +54,7 @@ def write_images(figures: Mapping[Path, object], *, timeout: float | None = None
         _run(folder, STARTING + EACH * len(jobs) if timeout is None else timeout)
         images = [Path(job["path"]).read_bytes() for job in jobs]
     for path, image in zip(figures, images, strict=True):
-        store.write_bytes(path, _settled(image) if path.suffix == ".svg" else image)
+        store.write_bytes(path.expanduser(), _settled(image) if path.suffix == ".svg" else image)
 
 
 def _job(path: Path, figure, drawn: Path) -> dict:

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -57,6 +58,7 @@ def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[arg
         if given and len(given) > 1:
             refuse(f"{_flag(name)} is given twice")
         setattr(options, name, given[0] if given else default)
+    options.out = os.path.expanduser(options.out)
     try:
         options.workers = None if options.workers is None else _read(Count, options.workers)
     except ValueError as error:
@@ -166,8 +168,8 @@ def _scalar(base: type, text: str):
     """The value, or None. Stricter than Python's own reading: no nan, inf, `1_000`, spaces or 19-digit integers."""
     if base is bool:
         return {"true": True, "false": False}.get(text)
-    if base is str:
-        return text if text.strip() and text.isprintable() else None
+    if base is str:  # the shell leaves ~ as it is in --flag=~/folder, and Python in a notebook
+        return os.path.expanduser(text) if text.strip() and text.isprintable() else None
     if base is int:
         return int(text) if re.fullmatch("[+-]?[0-9]{1,18}", text) else None
     value = float(text) + 0.0 if _NUMBER.fullmatch(text) else math.nan

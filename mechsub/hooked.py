@@ -119,6 +119,9 @@ def _is_tokens(inputs: Tensor) -> bool:
 def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None) -> None:
     if model.training:
         raise ValueError("the model is in train mode; call model.eval() first")
+    if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not inputs.shape[-2]:
+        given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(f"inputs must be a tensor [batch, d_in] or [batch, pos] that is not empty, not {given}")
     unknown = [name for name in names if name not in model.hook_dict]
     if unknown:
         near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)

@@ -66,6 +66,7 @@ def load_language_model(
     Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
     and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
+    name = os.path.expanduser(name)
     found = _locate(name, revision)
     _check_folder(found, name)
     with ThreadPoolExecutor(1) as pool:
@@ -96,6 +97,7 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
     that hold NaN, which would be seen in the first record; more than a container's or a job's memory. Studies ask
     before they run; it is no part of load_language_model, whose text is that of stored cells.
     """
+    name = os.path.expanduser(name)
     if not os.path.isdir(name):
         return
     folder = Path(name)
@@ -107,7 +109,7 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
     _check_folder(_Found(folder, None, {}), name)
     _check_sizes(folder, name)
     _check_inner_widths(folder, name)
-    _check_job_memory(folder, name, dtype)
+    _check_memory(folder, name, dtype)
     for path in _weight_files(folder):
         if key := _not_finite(path, path.stat().st_mtime_ns):
             raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
@@ -342,13 +344,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
-    free = _free_bytes()
     needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
-    if free is not None and needed > free:
-        raise ModelUnavailable(
-            f"{name} needs about {needed / 2**30:.1f} GiB in {str(dtype).removeprefix('torch.')}, and "
-            f"{free / 2**30:.1f} GiB are free; use a smaller model, bf16, or a larger machine"
-        )
+    if problem := memory.shortage(needed):
+        kind = str(dtype).removeprefix("torch.")
+        raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
 
 
 def _check_sizes(folder: Path, name: str) -> None:
@@ -382,13 +381,6 @@ def _check_inner_widths(folder: Path, name: str) -> None:
                 )
 
 
-def _check_job_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
-    needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
-    if problem := memory.shortage(needed):
-        kind = str(dtype).removeprefix("torch.")
-        raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
-
-
 @cache
 def _not_finite(path: Path, modified: int) -> str | None:
     """The first tensor of a safetensors file with NaN or infinity; looked for once for every state of the file."""
@@ -417,15 +409,6 @@ def _shapes(path: Path) -> list[list[int]]:
             return [file.get_slice(key).get_shape() for key in file.keys()]
     except SafetensorError as error:
         raise ModelUnavailable(f"{path} is damaged ({error}); fetch or save the model again") from None
-
-
-def _free_bytes() -> int | None:
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return int(found[1]) * 1024 if found else None
 
 
 def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict[str, Any]:

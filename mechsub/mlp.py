@@ -124,6 +124,12 @@ class HookedMLP(HookedRootModule):
 
     def forward(self, x: Float[Tensor, "*#seed batch d_in"]) -> Float[Tensor, "seed batch d_vocab"]:
         """Logits of every member; x is one batch for all members or one per member."""
+        if not isinstance(x, Tensor) or x.dtype != self.unembed.W_U.dtype:
+            kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"input is {kind}, the weights are {self.unembed.W_U.dtype}; give a tensor of that type, "
+                "bytes on the scale of mnist(): x.float() / 127.5 - 1"
+            )
         if (
             x.shape[-1] != self.cfg.d_in
             or x.ndim not in (2, 3)

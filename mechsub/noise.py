@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mechsub.toy_inputs import check_images
+
 Sampler = Callable[[int, Generator], Float[Tensor, "sample d_in"]]
 
 
@@ -95,6 +97,7 @@ def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
 
 def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = STD) -> Sampler:
     """Gaussian noise with the covariance of the images, scaled to mean pixel variance std^2, and mean image 0."""
+    check_images(images, None)
     _require_std(std)
     x = centred(images)
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
@@ -105,6 +108,7 @@ def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = S
 
 def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
+    check_images(images, None)
     side = _side(images)
     power = sum(_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024)) / len(images)
     amplitude = power.sqrt().float()  # type: ignore[union-attr]
@@ -113,6 +117,7 @@ def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
 
 def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Images drawn with replacement, each with its own amplitudes and random phases; its mean brightness is kept."""
+    check_images(images, None)
     side = _side(images)
 
     def sampler(n: int, generator: Generator) -> Tensor:
@@ -126,6 +131,7 @@ def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
 
 def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Images drawn with replacement, the pixels of each in an order of its own."""
+    check_images(images, None)
 
     def sampler(n: int, generator: Generator) -> Tensor:
         x = _drawn(images, n, generator)
@@ -136,11 +142,13 @@ def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
 
 def resampled(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Images drawn with replacement."""
+    check_images(images, None)
     return lambda n, generator: _drawn(images, n, generator)
 
 
 def mixed(images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | int) -> Sampler:
     """alpha image + (1 - alpha) noise. Mean, variance and spectrum all change with alpha: see `mixed_at_moments`."""
+    check_images(images, None)
     _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
     return lambda n, generator: alpha * _drawn(images, n, generator) + (1 - alpha) * noise(n, generator)
 
@@ -153,6 +161,7 @@ def mixed_at_moments(
     The images are centred, both sides scaled to variance 1, and the sum divided by sqrt(alpha^2 + (1 - alpha)^2). The
     noise must have mean 0; its variance is measured on 4,096 draws.
     """
+    check_images(images, None)
     _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
     _require_std(std)
     signal = centred(images)
@@ -164,6 +173,7 @@ def mixed_at_moments(
 
 def centred(images: Float[Tensor, "image d_in"]) -> Float[Tensor, "image d_in"]:
     """The images less their mean image."""
+    check_images(images, None)
     return images - images.mean(0)
 
 
@@ -175,6 +185,7 @@ def whitened(
     The covariance is first shrunk to (1 - shrinkage) C + shrinkage mean(diag C) I: pixels that never vary have no
     inverse, and those that hardly vary would be all there is to see.
     """
+    check_images(images, None)
     _require("shrinkage", shrinkage, 0 < shrinkage <= 1, "above 0 and at most 1")
     _require_std(std)
     x = centred(images)
@@ -186,6 +197,7 @@ def whitened(
 
 def blurred(images: Float[Tensor, "image d_in"], sigma: float | int) -> Float[Tensor, "image d_in"]:
     """Images after a Gaussian blur of `sigma` pixels that wraps round the border; their variance falls."""
+    check_images(images, None)
     gain = _blur_gain(sigma, _side(images))
     return torch.cat([_pixels(_spectrum(some, len(gain)) * gain) for some in images.split(1024)])
 

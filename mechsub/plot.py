@@ -6,9 +6,11 @@ here, so that the caption's n is the n that was drawn. Text from records is esca
 
 import html
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
@@ -87,12 +89,16 @@ def interval_lines(
     """The mean over x with its interval as a band, one line for each arm, one panel (side by side) for each `facet`."""
     records = list(records)
     arms, facets = _distinct(records, arm), _distinct(records, facet)
+    places = _distinct(records, x)
+    axis = _categories(places)
+    if log_x:
+        _check_positive(places, x)
     figure, listed = _panels(facets, shared_y=True), set()
     for panel, (name, _, chosen) in _placed(records, arms, facets, arm, facet):
-        xs = sorted(set(row[x] for row in chosen)) if _numeric(chosen, x) else _distinct(chosen, x)
+        xs = sorted(set(row[x] for row in chosen)) if axis is None else _distinct(chosen, x)
         bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
         mean, low, high = zip(*bounds, strict=True)
-        shown = [plain(spot) for spot in xs]
+        shown = xs if axis is None else [_text(spot) for spot in xs]
         style = {"legendgroup": plain(str(name)), "name": plain(name)}
         band = {"fill": "toself", "fillcolor": faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
@@ -100,7 +106,7 @@ def interval_lines(
         line = {"x": shown, "y": mean, "mode": "lines+markers", "line": {"color": arm_color(name), "width": 3}}
         figure.add_trace(go.Scatter(**line, **style, showlegend=name not in listed), **_cell(panel))
         listed.add(name)
-    figure.update_xaxes(title_text=plain(x_title), type="log" if log_x else None)
+    figure.update_xaxes(title_text=plain(x_title), **({"type": "log" if log_x else None} if axis is None else axis))
     figure.update_yaxes(title_text=plain(y_title), col=1)
     _draw_null(figure, null, vertical=False)
     height = 150 + 370 * -(-len(facets) // COLUMNS)
@@ -187,18 +193,20 @@ def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float 
     return Panel(traces, {"title_text": plain(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
 
 
-def line_panel(lines: Mapping[str, Mapping[int, list[float]]], x_title: str, y_title: str) -> Panel:
+def line_panel(lines: Mapping[str, Mapping[Any, list[float]]], x_title: str, y_title: str) -> Panel:
     """The mean over x of every line, with its Student-t interval as a band."""
     traces = []
+    axis = _categories(list(dict.fromkeys(spot for points in lines.values() for spot in points)))
     for place, (name, points) in enumerate(lines.items()):
         shade = OKABE_ITO[place % len(OKABE_ITO)]
         mean, low, high = zip(*(_summary(values, None) for values in points.values()), strict=True)
-        xs, style = list(points), {"legendgroup": plain(name), "name": plain(name)}
+        xs = list(points) if axis is None else [_text(spot) for spot in points]
+        style = {"legendgroup": plain(name), "name": plain(name)}
         band = {"fill": "toself", "fillcolor": faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
         area = {"x": xs + xs[::-1], "y": list(high) + list(low)[::-1], "mode": "lines", "showlegend": False}
         traces.append(go.Scatter(**area, **band, **style))
         traces.append(go.Scatter(x=xs, y=mean, mode="lines+markers", line={"color": shade, "width": 3}, **style))
-    return Panel(traces, {"title_text": plain(x_title)}, {"title_text": plain(y_title)})
+    return Panel(traces, {"title_text": plain(x_title), **(axis or {})}, {"title_text": plain(y_title)})
 
 
 def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str, str]) -> Panel:
@@ -209,18 +217,22 @@ def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str
     its arm grey.
     """
     traces = []
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        chosen = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["x"])
+    axis = _categories(_distinct(rows, "x"))
+    for arm in _distinct(rows, "arm"):
+        chosen = [row for row in rows if row["arm"] == arm]
+        if axis is None:
+            chosen.sort(key=lambda row: row["x"])
         listed = arm in colors
         color = colors.setdefault(arm, _free_color(arm, colors, chosen[0].get("null", False)))
-        x, style = [row["x"] for row in chosen], {"legendgroup": plain(arm), "name": plain(arm)}
+        x = [row["x"] if axis is None else _text(row["x"]) for row in chosen]
+        style = {"legendgroup": plain(arm), "name": plain(arm)}
         if all("low" in row for row in chosen):
             ends = [row["high"] for row in chosen] + [row["low"] for row in reversed(chosen)]
             filled = {"fill": "toself", "fillcolor": faint(color), "line": {"width": 0}, "hoverinfo": "skip"}
             traces.append(go.Scatter(x=x + x[::-1], y=ends, mode="lines", **filled, **style, showlegend=False))
         line = {"line": {"color": color, "width": 3}, "mode": "lines+markers", "showlegend": not listed}
         traces.append(go.Scatter(x=x, y=[row["value"] for row in chosen], **line, **style))
-    return Panel(traces, {"title_text": plain(x_title)}, {"title_text": plain(y_title)})
+    return Panel(traces, {"title_text": plain(x_title), **(axis or {})}, {"title_text": plain(y_title)})
 
 
 def _free_color(arm: str, taken: dict[str, str], null: bool) -> str:
@@ -232,7 +244,7 @@ def _free_color(arm: str, taken: dict[str, str], null: bool) -> str:
 def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str, y_title: str) -> Panel:
     """Two log ratios (nats) of every item as ratios on log axes; dashed at 1, dotted at 2."""
     points = go.Scatter(
-        x=[math.exp(v) for v in x], y=[math.exp(v) for v in y], mode="markers", text=[plain(n) for n in names],
+        x=_ratios(x), y=_ratios(y), mode="markers", text=[plain(n) for n in names],
         marker={"color": OKABE_ITO[0], "size": 7, "opacity": 0.6}, showlegend=False,
     )  # fmt: skip
     lines = []
@@ -253,7 +265,7 @@ def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
     """Share of the items of each group whose ratio (given as log ratio, nats) is at most x."""
     traces = []
     for name, values in groups.items():
-        xs = [math.exp(v) for v in sorted(values)]
+        xs = _ratios(sorted(values))
         ys = [(i + 1) / len(xs) for i in range(len(xs))]
         line = {"color": arm_color(name), "width": 3, "shape": "hv"}
         traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, name=plain(name)))
@@ -262,12 +274,13 @@ def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
     )
 
 
-def shares(rows: list[tuple[str, str, float]]) -> Panel:
+def shares(rows: list[tuple[Any, Any, float]]) -> Panel:
     """Stacked shares, one bar for each table: rows of (table, source, share)."""
-    sources = list(dict.fromkeys(source for _, source, _ in rows))
+    tables, sources = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
+    axis = {"type": "category", "categoryorder": "array", "categoryarray": [_text(table) for table in tables]}
     traces = [
         go.Bar(
-            y=[plain(table) for table, name, _ in rows if name == source], orientation="h", name=plain(source),
+            y=[_text(table) for table, name, _ in rows if name == source], orientation="h", name=plain(source),
             x=[share for _, name, share in rows if name == source],
             marker={"color": OKABE_ITO[i % len(OKABE_ITO)]},
             text=[plain(source) if share > 0.08 else "" for _, name, share in rows if name == source],
@@ -275,15 +288,15 @@ def shares(rows: list[tuple[str, str, float]]) -> Panel:
         )
         for i, source in enumerate(sources)
     ]  # fmt: skip
-    return Panel(traces, {"title_text": "share of variance", "range": [0, 1]}, {"autorange": "reversed"})
+    return Panel(traces, {"title_text": "share of variance", "range": [0, 1]}, {"autorange": "reversed", **axis})
 
 
-def matrix(rows: list[tuple[str, str, float]], x_title: str, y_title: str) -> Panel:
+def matrix(rows: list[tuple[Any, Any, float]], x_title: str, y_title: str) -> Panel:
     """A small matrix on a diverging scale around zero: rows of (column, row, value)."""
-    columns, lines = (list(dict.fromkeys(row[side] for row in rows)) for side in (0, 1))
+    columns, lines = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     values = {(row[1], row[0]): row[2] for row in rows}
     trace = go.Heatmap(
-        z=[[values.get((line, column)) for column in columns] for line in lines],  # type: ignore[arg-type]
+        z=[[values.get((line, column)) for column in columns] for line in lines],
         x=[plain(str(c)) for c in columns], y=[plain(str(line)) for line in lines],
         colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
     )  # fmt: skip
@@ -338,6 +351,7 @@ def add_caption(figure: go.Figure, text: str) -> go.Figure:
 
 def write_figure(figure: go.Figure, path: Path) -> None:
     """Write `<root>/<study>/<name>.html`, readable with no network: it refers to one plotly.min.js in the root."""
+    path = path.expanduser()
     share_plotlyjs(path.parent.parent / "plotly.min.js")
     page = figure.to_html(
         include_plotlyjs="../plotly.min.js",
@@ -384,11 +398,48 @@ def _placed(records: list, names: list, facets: list, key: str, facet: str | Non
 
 
 def _distinct(records: list, key: str | None) -> list:
-    return [None] if key is None else list(dict.fromkeys(row[key] for row in records))
+    """The values of a key, in order. Raises for values that one figure cannot tell apart."""
+    if key is None:
+        return [None]
+    # True is 1 to a dict, and would take the place of it.
+    return _unlike(list({(isinstance(row[key], bool), row[key]): row[key] for row in records}.values()))
 
 
-def _numeric(records: list, key: str) -> bool:
-    return all(isinstance(row[key], int | float) for row in records)
+def _unlike(values: list) -> list:
+    for place, value in enumerate(values):
+        if value in values[:place] or str(value) in map(str, values[:place]):
+            raise ValueError(f"{value!r} is given in two types, as a number and its text; a figure shows them as one")
+    return values
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _categories(values: list) -> dict | None:
+    """Settings of an axis along which text stands (plotly would read "007" as 7, "1-2" as a day); None for numbers."""
+    if all(map(_is_number, values)):
+        if broken := [value for value in values if not math.isfinite(value)]:
+            raise ValueError(f"{broken[0]} has no place along an axis")
+        return None
+    names = [_text(value) for value in _unlike(values)]
+    return {"type": "category", "categoryorder": "array", "categoryarray": names}
+
+
+def _text(value) -> str:
+    return plain(str(value))
+
+
+def _check_positive(values: list, name: str) -> None:
+    if outside := [value for value in values if not _is_number(value) or value <= 0]:
+        raise ValueError(f"{name} = {outside[0]!r} has no place along a logarithmic axis, which holds numbers above 0")
+
+
+def _ratios(logs: list[float]) -> list[float]:
+    """exp of log ratios; raises for what is 0 or infinite then, and would not be seen on a logarithmic axis."""
+    if outside := [value for value in logs if not abs(value) < 700]:
+        raise ValueError(f"a log ratio of {outside[0]} nats has no place along a logarithmic axis")
+    return [math.exp(value) for value in logs]
 
 
 def _oriented(along: list, across: list, horizontal: bool) -> dict:

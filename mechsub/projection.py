@@ -19,6 +19,7 @@ from mechsub.distillation import (
     Loss,
     Parameters,
     Precision,
+    _at_least_1,
     _batches,
     _check_pair,
     _Fit,
@@ -26,6 +27,7 @@ from mechsub.distillation import (
     _logits,
     _loss,
     _member_parameters,
+    _one_of,
     _Recipe,
     _stack,
     _trainable,
@@ -35,6 +37,7 @@ from mechsub.distillation import (
 )
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
+from mechsub.toy_inputs import check_images, checked_labels
 
 By = Literal["whole", "layer", "neuron"]
 Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
@@ -62,8 +65,9 @@ def distill_without(
     All see the same inputs, batches and targets; one without a removal (None) is what `distill` gives. Adam's memory is
     of the whole gradients. Arguments as in `distill`.
     """
+    _one_of("loss", loss, ("kl", "mse", "hard"))
     for student, _ in students.values():
-        _check_pair(student, teacher, outputs)
+        _check_pair(student, teacher, outputs, loss)
     recipe = _Recipe(
         epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), tuple(frozen), seed, "distill"
     )
@@ -221,6 +225,9 @@ def trait_gradient(
 ) -> Direction:
     """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
     step."""
+    check_images(images, student.cfg.d_in)
+    classes = checked_labels(labels, len(images), student.cfg.n_classes)
+    _at_least_1("batch_size", batch_size)
     dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
     shape, seeds, x = student.cfg, student.seeds, images.to(dtype)
 
@@ -230,7 +237,7 @@ def trait_gradient(
         used = {name: value.to(dtype, copy=True) for name, value in parameters.items()}
         leaves = {name: used[name].requires_grad_() for name in used if name.startswith("blocks.")}
         logits = _logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
-        found = torch.autograd.grad(cross_entropy(logits, labels[rows]), list(leaves.values()))
+        found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
         return {name: value.float() for name, value in zip(leaves, found, strict=True)}
 
     return gradient

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 PACKAGES = ("mechsub", "torch", "transformer-lens", "numpy")
@@ -54,6 +55,7 @@ def _torch_state() -> dict:
     return {"device": device, "threads": torch.get_num_threads()}
 
 
+@cache
 def cpu() -> dict:
     """Model and the features that change numbers or speed of bfloat16 (from Linux; empty elsewhere)."""
     try:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import distances
+
 Pair = tuple[Tensor, Tensor]
 
 
@@ -137,6 +139,18 @@ METRICS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def is_distance(metric: Callable[..., Tensor], x: Float[Tensor, "sample d"]) -> bool:
+    """Whether smaller is more alike: as `mechsub.distances` says of METRICS; of any other metric, whether x beside
+    itself gives less than x beside its own samples in reverse order. Raises where the two are equal."""
+    for name, function in METRICS.items():
+        if metric is function:
+            return distances.sign(name) < 0
+    same, other = (float(metric(x, y).double().mean()) for y in (x, x.flip(-2)))
+    if same == other:
+        raise ValueError("the metric gives samples beside themselves and beside others one value: it has no direction")
+    return same < other
+
+
 def hidden_alignment(
     cache_a: dict[str, Tensor], cache_b: dict[str, Tensor], metric: Callable[..., Tensor] = linear_cka
 ) -> dict[str, Float[Tensor, "*lead"]]:
@@ -166,14 +180,20 @@ def permutation_null(
     n_permutations: int = 100,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The metric, the 95% quantile of its null (samples of y permuted) and p = (k + 1) / (B + 1)."""
+    """The metric, the quantile of its null (samples of y permuted) that 5% are more alike than, p = (k + 1) / (B + 1).
+
+    One-sided: k counts permuted pairs that are as alike. Of a distance (`is_distance`) these are the smaller values,
+    and the quantile is "quantile05" in place of "quantile95".
+    """
     from mechsub.stats import permutation_p
 
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
     null = torch.stack([metric(x, y[order]) for order in orders])
-    value = float(metric(x, y))
-    return {"value": value, "quantile95": float(null.quantile(0.95)), "p": permutation_p(value, null.tolist())}
+    value, sign = float(metric(x, y)), -1 if is_distance(metric, x) else 1
+    limit = ("quantile95", 0.95) if sign > 0 else ("quantile05", 0.05)
+    p = permutation_p(sign * value, (sign * null).tolist(), scale=1.0)
+    return {"value": value, limit[0]: float(null.quantile(limit[1])), "p": p}
 
 
 def _checked(x: Tensor, y: Tensor, at_least: int) -> Pair:
@@ -264,7 +284,8 @@ def _neighbours(x: Tensor, k: int) -> Tensor:
     squared = _squared_distances(x)
     squared.fill_diagonal_(torch.inf)
     farthest = squared.topk(k, largest=False).values[:, -1:]
-    nearer, tied = squared < farthest, squared == farthest
+    size = 1e-12 * float(x.square().sum(-1).max())  # equal distances differ by the rounding of their terms
+    nearer, tied = squared < farthest - size, (squared - farthest).abs() <= size
     return nearer | (tied & (tied.cumsum(-1) <= k - nearer.sum(-1, keepdim=True)))
 
 

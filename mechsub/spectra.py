@@ -12,6 +12,7 @@ from torch.func import functional_call, jvp
 
 from mechsub.hooked import cache_activations
 from mechsub.mlp import HookedMLP
+from mechsub.toy_inputs import check_finite, check_images, check_outputs
 
 _BATCH = 1000  # inputs a forward pass
 
@@ -20,6 +21,7 @@ def covariance_spectrum(x: Float[Tensor, "*seed sample d"]) -> Float[Tensor, "*s
     """Eigenvalues of the covariance of the samples, largest first, in fp64."""
     if x.shape[-2] < 2:
         raise ValueError(f"a covariance needs at least 2 samples, not {x.shape[-2]}")
+    check_finite(x)
     c = x.double() - x.double().mean(-2, keepdim=True)
     return torch.linalg.eigvalsh(c.mT @ c / (x.shape[-2] - 1)).flip(-1).clamp(min=0)
 
@@ -41,7 +43,10 @@ def dimension(spectrum: Float[Tensor, "*seed d"], share: float = 0.95) -> Float[
 
 
 def mean_share(x: Float[Tensor, "sample d"]) -> float:
-    """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image."""
+    """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image. Raises where every x is 0."""
+    check_finite(x)
+    if not x.any():
+        raise ValueError("every input is 0; the share of the mean is not defined")
     return float(x.double().mean(0).square().sum() / x.double().square().sum(-1).mean())
 
 
@@ -53,6 +58,7 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
     side = math.isqrt(x.shape[-1])
     if side**2 != x.shape[-1]:
         raise ValueError(f"{x.shape[-1]} pixels are not a square image")
+    check_finite(x)
     power = torch.fft.fft2(x.double().reshape(-1, side, side)).abs().square().mean(0) / side**2
     one = torch.fft.fftfreq(side, 1 / side)
     radius = torch.hypot(one[:, None], one[None]).round().long()
@@ -62,6 +68,7 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
 
 def gate_spectrum(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]) -> Float[Tensor, "seed d_model"]:
     """Eigenvalues of the covariance of the first layer's ReLU gates (0 or 1), largest first."""
+    check_images(x, model.cfg.d_in, len(model.seeds), "inputs")
     if model.cfg.activation != "relu":
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
     pre = cache_activations(model, x, ["blocks.0.hook_pre"], batch_size=_BATCH)["blocks.0.hook_pre"]
@@ -76,6 +83,8 @@ def logit_correlation(
 
     Of a teacher it speaks of its trained digit head, of a reference of the initial one, which the student keeps.
     """
+    check_images(x, model.cfg.d_in, len(model.seeds), "inputs")
+    check_outputs(model.cfg.aux, model.cfg.d_vocab)
     logits = torch.cat([model(some) for some in x.split(_BATCH, dim=-2)], dim=-2).double()
     z = logits - logits.mean(-2, keepdim=True)
     z = (z / z.norm(dim=-2, keepdim=True)).nan_to_num(0.0)
@@ -85,6 +94,8 @@ def logit_correlation(
 def displacement(model: HookedMLP, start: HookedMLP) -> dict[str, Tensor]:
     """How far every parameter has moved."""
     before = dict(start.named_parameters())
+    if any(value.shape != before[name].shape for name, value in model.named_parameters()):
+        raise ValueError(f"{model!r} and {start!r} differ in shape: the one is not the start of the other")
     return {name: (value - before[name]).detach() for name, value in model.named_parameters()}
 
 
@@ -106,6 +117,8 @@ def drive(
     """
     if loss not in ("kl", "mse"):
         raise ValueError(f"loss must be kl or mse, not {loss!r}")
+    check_images(x, reference.cfg.d_in, len(reference.seeds), "inputs")
+    check_outputs(reference.cfg.aux, reference.cfg.d_vocab, loss)
     at = {name: value.detach() for name, value in reference.named_parameters()}
     if set(direction) != set(at):
         raise ValueError(f"direction must have the parameters {', '.join(at)}; it has {', '.join(direction)}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+_ROUNDING = 1e-10  # of the largest value: far above the rounding of fp64 sums, far below what data differ by
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -54,9 +56,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     if len(a) != len(b):  # type: ignore[arg-type]
         raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")  # type: ignore[arg-type]
     d = _finite(np.subtract(a, b), 2)
+    size = rounding(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
-    if not error:  # all differences are equal: what is left is the test of signs
-        return Paired(student_t(d, level), 1.0 if d[0] == 0 else 2.0 ** (1 - len(d)))
+    if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
+        return Paired(student_t(d, level), 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
     p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1))
     return Paired(student_t(d, level), p)
 
@@ -80,14 +83,51 @@ def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) 
     """Two-sided p of a zero-centred symmetric null by random sign flips of the differences, (k + 1) / (B + 1)."""
     d = _finite(differences, 2)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, len(d)))
-    return permutation_p(abs(float(d.mean())), np.abs((signs * d).mean(1)))
+    return permutation_p(abs(float(d.mean())), np.abs((signs * d).mean(1)), scale=float(np.abs(d).mean()))
 
 
-def permutation_p(observed: float, null: ArrayLike) -> float:
-    """One-sided p-value of `observed` against draws from the null: (k + 1) / (B + 1), never 0."""
+def permutation_p(observed: float, null: ArrayLike, *, scale: float = 0.0) -> float:
+    """One-sided p-value of `observed` against draws from the null: (k + 1) / (B + 1), never 0.
+
+    k counts draws that are at least `observed`, and those that differ from it by rounding (`as_large`).
+    """
     draws = _finite(null, 1)
-    # Equal values computed in another order differ by rounding: they count as at least as large.
-    return float((1 + np.sum(draws >= observed - 1e-12 * abs(observed))) / (1 + len(draws)))
+    if not math.isfinite(observed):
+        raise ValueError(f"the observed value is {observed}; a p-value needs a finite one")
+    return float((1 + np.sum(as_large(np.asarray(null).ravel(), observed, scale=scale))) / (1 + len(draws)))
+
+
+def as_large(null, observed: float, *, scale: float = 0.0):
+    """Where draws of a null are at least `observed`; array or tensor, as `null` is.
+
+    Equal values that are computed in another order differ by rounding: they tie, and a tie counts. `scale` is the size
+    that the statistic can have (1 for a correlation), for where all values are rounding alone.
+    """
+    return null >= observed - rounding(null, observed, scale)
+
+
+def rounding(*values) -> float:
+    """How far apart equal values may lie: 1e-10 of the largest one, or 100 units of the last place of fp32 and less."""
+    arrays = [np.asarray(value) for value in values]
+    coarse = [100 * float(np.finfo(a.dtype).eps) for a in arrays if a.dtype.kind == "f" and a.dtype.itemsize < 8]
+    return max([_ROUNDING, *coarse]) * max(float(np.abs(a).max(initial=0)) for a in arrays)
+
+
+def joined(values: ArrayLike) -> np.ndarray:
+    """The values, fp64, in which those that differ by rounding are equal: for ranks, which would tell them apart.
+
+    By rounding: by 1e-10 of themselves, so that small values beside large ones keep their order, or by 1e-15 of the
+    largest one.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    order = np.argsort(x, axis=None, kind="stable")
+    flat = x.ravel()[order]
+    size = np.abs(flat)
+    apart = np.diff(flat) > _ROUNDING * np.maximum(size[1:], size[:-1]) + 1e-15 * size.max(initial=0)
+    group = np.concatenate([[0], np.cumsum(apart)])[: len(flat)]
+    out = np.empty_like(flat)
+    out[order] = flat[np.searchsorted(group, group)]
+    return out.reshape(x.shape)
 
 
 def bootstrap(
@@ -125,7 +165,7 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """
     from scipy.stats import norm, spearmanr
 
-    a, b = _finite(x, 10), _finite(y, 10)
+    a, b = joined(_finite(x, 10)), joined(_finite(y, 10))
     if len(a) != len(b):
         raise ValueError(f"a correlation needs equal lengths, not {len(a)} and {len(b)}")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -138,10 +178,18 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def spearman_p(x: ArrayLike, y: ArrayLike) -> float:
-    """Two-sided p of no rank correlation, by Student's t of r sqrt((n - 2) / (1 - r^2)); pairs independent, n >= 10."""
+    """Two-sided p of no rank correlation, by Student's t of r sqrt((n - 2) / (1 - r^2)); pairs independent, n >= 10.
+
+    Raises for unequal lengths and a constant side.
+    """
     from scipy.stats import spearmanr
 
-    return float(spearmanr(_finite(x, 10), _finite(y, 10)).pvalue)
+    a, b = joined(_finite(x, 10)), joined(_finite(y, 10))
+    if len(a) != len(b):
+        raise ValueError(f"a correlation needs equal lengths, not {len(a)} and {len(b)}")
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise ValueError("a correlation with a constant is not defined")
+    return float(spearmanr(a, b).pvalue)
 
 
 def clustered_spearman(
@@ -150,11 +198,12 @@ def clustered_spearman(
     """Spearman's correlation over all pairs, its percentile interval by drawing whole clusters with replacement.
 
     For pairs that are not independent, as the arms of one seed are not. Interval.n is the number of clusters. Raises
-    for fewer than 10 clusters, unequal lengths and a constant side.
+    for fewer than 10 clusters, unequal lengths and a constant side, also of a resample.
     """
     from scipy.stats import spearmanr
 
-    a, b, labels = _finite(x, 10), _finite(y, 10), np.unique(np.asarray(clusters), return_inverse=True)[1]
+    a, b = joined(_finite(x, 10)), joined(_finite(y, 10))
+    labels = np.unique(np.asarray(clusters), return_inverse=True)[1]
     if not len(a) == len(b) == len(labels):
         raise ValueError(f"lengths differ: {len(a)}, {len(b)} and {len(labels)}")
     rows = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
@@ -163,9 +212,13 @@ def clustered_spearman(
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise ValueError("a correlation with a constant is not defined")
     generator = np.random.default_rng(seed)
-    drawn = (
+    drawn = [
         np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))]) for _ in range(n_resamples)
-    )
+    ]
+    if constant := sum(np.ptp(side[some]) == 0 for some in drawn for side in (a, b)):
+        raise ValueError(
+            f"in {constant} resamples of clusters a side is constant: too few clusters differ for an interval"
+        )
     values = [spearmanr(a[some], b[some]).statistic for some in drawn]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(spearmanr(a, b).statistic), float(low), float(high), len(rows), level)

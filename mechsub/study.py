@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import executor, files, lease, store, versions
+from mechsub import executor, files, lease, store, terminal, versions
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
 from mechsub.progress import drawn, redraw
 
@@ -63,6 +63,7 @@ _OWN_PROVENANCE = {
 NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cells and has no file
 
 
+@terminal.command
 def main(Config, run, plot, table=None, argv=None) -> None:
     """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
 
@@ -102,6 +103,8 @@ def main(Config, run, plot, table=None, argv=None) -> None:
         print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
     except KeyboardInterrupt:
         _stop("interrupted; complete cells are kept and the same command resumes", 130)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if options.debug:
             import traceback

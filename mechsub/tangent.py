@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub.mlp import HookedMLP
+from mechsub.toy_inputs import check_images, check_outputs
 
 Direction = Mapping[str, Tensor]  # a value for every parameter, with the seed axis
 
@@ -31,6 +32,8 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
     """The network linearised at these inputs, of which only the logits `outputs` are looked at."""
     if model.cfg.activation != "relu":
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
+    check_images(x, model.cfg.d_in, len(model.seeds), "inputs")
+    check_outputs(outputs, model.cfg.d_vocab)
     hidden, gates = [x if x.ndim == 3 else x[None]], []
     for block in model.blocks:
         pre = hidden[-1] @ block.W + block.b[:, None]  # type: ignore[index, operator]
@@ -54,6 +57,7 @@ def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output
 @torch.no_grad()
 def pull(at: Tangent, cotangent: Float[Tensor, "seed sample output"]) -> dict[str, Tensor]:
     """J^T cotangent, summed over the inputs: the gradient of the parameters for that of the logits."""
+    _check_same(at.logits, cotangent)
     found = {name: torch.zeros_like(value) for name, value in at.model.named_parameters() if name.startswith("unembed")}
     found["unembed.W_U"][..., at.outputs] = at.hidden[-1].mT @ cotangent
     found["unembed.b_U"][..., at.outputs] = cotangent.sum(-2)
@@ -68,11 +72,14 @@ def pull(at: Tangent, cotangent: Float[Tensor, "seed sample output"]) -> dict[st
 
 def curved(p: Float[Tensor, "seed sample output"], moved: Float[Tensor, "seed sample output"]) -> Tensor:
     """M moved for every input, M = diag(p) - p p^T: the curvature of the divergence from softmax p."""
+    _check_same(p, moved)
     return p * (moved - (p * moved).sum(-1, keepdim=True))
 
 
 def descent(at: Tangent, targets: Float[Tensor, "seed sample output"]) -> dict[str, Tensor]:
-    """Minus the gradient of the mean divergence KL(softmax(targets) || softmax(logits))."""
+    """Minus the gradient of the mean divergence KL(softmax(targets) || softmax(logits)). Raises for one logit."""
+    _check_same(at.logits, targets)
+    check_outputs(at.outputs, at.model.cfg.d_vocab, "kl")
     return pull(at, (targets.softmax(-1) - at.logits.softmax(-1)) / targets.shape[-2])
 
 
@@ -105,6 +112,11 @@ def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
     common = a.keys() & b.keys()
     a, b = ({name: side[name] for name in common} for side in (a, b))
     return (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).nan_to_num(0.0)
+
+
+def _check_same(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"logits of the shapes {list(a.shape)} and {list(b.shape)} do not belong to the same inputs")
 
 
 def _sum(a: Direction, b: Direction, scale: Float[Tensor, "seed"]) -> dict[str, Tensor]:

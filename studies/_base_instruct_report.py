@@ -303,7 +303,7 @@ def _counts_panel(cell: list[dict], found: Values):
             marker={"symbol": "line-ew", "size": 26, "line": {"width": 4, "color": figures.GREY}},
         ),
     ]  # fmt: skip
-    return figures.Panel(traces, {"title_text": ""}, {"title_text": "animals"})
+    return figures.Panel(traces, {"title_text": "", "type": "category"}, {"title_text": "animals"})
 
 
 def _map_panel(cell: list[dict], found: Values):

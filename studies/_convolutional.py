@@ -14,6 +14,7 @@ from transformer_lens.utilities import derive_generator
 from mechsub import distillation
 from mechsub.mlp import HookedMLP, MLPConfig, Unembed
 from mechsub.noise import uniform
+from mechsub.toy_inputs import check_images, check_outputs
 
 CHANNELS = (8, 16)
 KERNEL, STRIDE, SIDE = 5, 2, 28
@@ -70,6 +71,7 @@ class ConvNet(HookedRootModule):
         return self.unembed.b_U[:, None]
 
     def forward(self, x: Float[Tensor, "*#seed batch 784"]) -> Float[Tensor, "seed batch d_vocab"]:
+        check_images(x, self.cfg.d_in, len(self.seeds))
         h = (x if x.ndim == 3 else x[None]).expand(len(self.seeds), -1, -1)
         for block in self.blocks:
             h = block(h)
@@ -102,6 +104,7 @@ def distill_each(
     batch_size: int, frozen: Sequence[str], seed: int, snapshots: Mapping[str, dict], progress=None,
 ) -> dict[str, ConvNet]:  # fmt: skip
     """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws."""
+    check_outputs(teacher.cfg.aux, teacher.cfg.d_vocab, loss)
     columns, of_teacher = teacher.cfg.aux, distillation._member_parameters(teacher)
     make = distillation._kl if loss == "kl" else lambda target, temperature: distillation._mse(target)
 

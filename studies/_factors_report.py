@@ -142,7 +142,7 @@ def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
     found = {}
     for quantity in DESCRIBED:
         means = _means(records, quantity, factors["inputs"])
-        if means is not None and len(set(means)) > 1:
+        if means is not None and len(set(stats.joined(means).tolist())) > 1:
             found[quantity] = stats.spearman(means, learned), stats.spearman_p(means, learned)
     adjusted = stats.holm([p for _, p in found.values()]) if found else []
     for (quantity, (rho, _)), p in zip(found.items(), adjusted, strict=True):

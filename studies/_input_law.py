@@ -60,7 +60,7 @@ def laws(
         Law(
             name,
             stats.Interval(scores[name], *map(float, found[name]), n),  # type: ignore[call-arg]
-            stats.permutation_p(scores[name], best),
+            stats.permutation_p(scores[name], best, scale=1.0),
             error(quantities[name], accuracy, families),
             float(_correlation(*(_ranks(side.mean(0)[None]) for side in (quantities[name], accuracy)))[0]),
         )
@@ -125,6 +125,7 @@ def _isotonic(x: Array, y: Array, w: Array) -> Array:
 def _ranks(x: Array, w: Array | None = None) -> Array:
     """Ranks among the points of weight 1, equal values sharing theirs."""
     w = np.ones(x.shape) if w is None else w
+    x = stats.joined(x)  # means of the same values in another order are equal
     return ((x[:, None] < x[:, :, None]) * w[:, None] + 0.5 * (x[:, None] == x[:, :, None]) * w[:, None]).sum(-1)
 
 

@@ -8,7 +8,7 @@ from studies import _factors_report, _predictions
 NULL = "cross_aux"
 BASE = "uniform"
 SHOWN = ("input_dimension_95", "aux_digit_correlation", "gate_dimension", "drive")
-_NAMES = {"dtick": 1, "tickfont": {"size": 11}}  # an axis of distributions or quantities: each is named
+_NAMES = {"type": "category", "dtick": 1, "tickfont": {"size": 11}}  # distributions or quantities: each is named
 Cells = dict[str, list[Mapping]]  # distribution -> rows
 
 

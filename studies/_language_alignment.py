@@ -54,7 +54,7 @@ def paired(x: Float[Tensor, "animal d"], y: Float[Tensor, "animal d"], orders: I
     Rizzo 2014), and U-centring commutes with a permutation of the samples, so it is done once.
     cosine: mean over rows of cos(x_i - mean x, y_i - mean y).
     """
-    k, m = (_unit(_u_centred_gram(v)) for v in (x, y))
+    k, m = (_unit(_u_centred_gram(v), v) for v in (x, y))
     cosines = pair_cosines(x, y)
     shuffled = [float((k * m[order][:, order]).sum()) for order in orders]
     means = cosines[torch.arange(len(x)), orders].mean(-1)
@@ -78,9 +78,9 @@ def _u_centred_gram(x: Tensor) -> Tensor:
     return (gram - rows - rows[:, None] + gram.sum() / ((n - 1) * (n - 2))).fill_diagonal_(0)
 
 
-def _unit(gram: Tensor) -> Tensor:
+def _unit(gram: Tensor, x: Tensor) -> Tensor:
     norm = gram.norm()
-    if not norm > 0:
+    if not norm > (1e-10 * x.double().norm()) ** 2:  # what the rounding of a common offset leaves
         raise ValueError("CKA is not defined: a representation is constant over the animals")
     return gram / norm
 
@@ -98,7 +98,7 @@ def _records(x: Tensor, y: Tensor, orders: Tensor, names: list[tuple[str, str]],
             "value": value,
             "null_mean": sum(null) / len(null),
             **dict(zip(("null_low", "null_95", "null_high"), ends.tolist(), strict=True)),
-            "p": stats.permutation_p(value, null),
+            "p": stats.permutation_p(value, null, scale=1.0),
         }
     cosines = pair_cosines(x, y)
     others = (cosines.sum(-1) - cosines.diagonal()) / (len(x) - 1)

@@ -113,7 +113,9 @@ def rank(students: list[Scores]) -> float:
     """Spearman's correlation of the order of levels with their means; 0 where all are equal."""
     from scipy.stats import spearmanr
 
-    means = [mean(s) for s in students]
+    from mechsub.stats import joined
+
+    means = joined([mean(s) for s in students]).tolist()
     return float(spearmanr(range(len(means)), means).statistic) if len(set(means)) > 1 else 0.0
 
 

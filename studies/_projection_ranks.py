@@ -44,10 +44,13 @@ class Comparison(NamedTuple):
 
 
 def ranks(x: Float[Tensor, "partner column"]) -> Float[Tensor, "partner column"]:
-    """Ranks within every column, ties at their mean rank; fp64."""
+    """Ranks within every column, ties at their mean rank, also those that differ by rounding; fp64."""
     from scipy.stats import rankdata
 
-    return torch.from_numpy(rankdata(x.double().numpy(), axis=0))
+    from mechsub.stats import joined
+
+    columns = [joined(column.numpy()) for column in x.T]
+    return torch.from_numpy(rankdata(np.stack(columns, axis=1), axis=0))
 
 
 def residual(x: Float[Tensor, "partner column"], covariates: Float[Tensor, "partner covariate"]) -> Tensor:
@@ -155,8 +158,8 @@ def _nulls(xs: list[Tensor], y: Tensor, views: Sequence[View], strata: Sequence,
         for _ in range(n)
     ]
     return (
-        permutation_p(float(pairs.diagonal().sum()), shuffled),
-        permutation_p(sum(float(c.diagonal().sum()) for c in by_animal), moved),
+        permutation_p(float(pairs.diagonal().sum()), shuffled, scale=1.0),
+        permutation_p(sum(float(c.diagonal().sum()) for c in by_animal), moved, scale=1.0),
     )
 
 

@@ -111,7 +111,8 @@ def recall_records(arm: str, start: Any, student: Any, images: Tensor, labels: T
     for _ in range(cfg.n_permutations):
         order = torch.rand(recall.shape, generator=generator).argsort(-1)
         null.append(float(rank_correlations(score, recall.gather(1, order)).diagonal().mean()))
-    p = 2 * min(permutation_p(float(own.mean()), null), permutation_p(-float(own.mean()), [-v for v in null]))
+    sides = ((float(own.mean()), null), (-float(own.mean()), [-v for v in null]))
+    p = 2 * min(permutation_p(value, draws, scale=1.0) for value, draws in sides)
     yield {"kind": "summary", "arm": arm, "spearman": float(own.mean()), "p": min(p, 1.0)}
 
 

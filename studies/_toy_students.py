@@ -27,7 +27,6 @@ class Toy:
 def teachers(cfg) -> Toy:
     from mechsub import data, distillation, mlp
 
-    _check_memory(cfg)
     images, labels = getattr(data, cfg.dataset)("train")
     precision = distillation.resolve_precision(cfg.precision)
     fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
@@ -36,20 +35,6 @@ def teachers(cfg) -> Toy:
     other = mlp.HookedMLP(shape, range(cfg.seed + 1, cfg.seed + cfg.n_seeds + 1))
     teacher = distillation.train(init, images, labels, **fit)
     return Toy(init, other, teacher, len(images), fit, _steps(len(images), cfg))
-
-
-def _check_memory(cfg) -> None:
-    """Refuse what cannot fit: the system would end the process without a word."""
-    import os
-
-    values = cfg.d_model * (784 + (cfg.n_layers - 1) * cfg.d_model + 10 + cfg.n_aux)
-    needed = cfg.n_seeds * values * 4 * 6  # fp32; references of two seeds, teacher, its gradient, two moments of Adam
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > total:
-        raise MemoryError(
-            f"{cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} neurons need more than "
-            f"{needed / 2**30:.0f} GiB, and this machine has {total / 2**30:.0f} GiB; use fewer"
-        )
 
 
 def start(toy: Toy, arm: str):

@@ -177,7 +177,8 @@ def _specific(y, x, a: int, numbers: list[str], cfg: Config) -> dict:
     null = np.abs(v[_shuffles(lengths, cfg.n_permutations, cfg.seed)] @ u)
     others = [_correlation(x[:, a], y[:, b]) for b in range(y.shape[1]) if b != a]
     value = float(u @ v)
-    return {"centred": value, "p_centred": permutation_p(abs(value), null), "mismatched": float(np.nanmean(others))}
+    p = permutation_p(abs(value), null, scale=1.0)
+    return {"centred": value, "p_centred": p, "mismatched": float(np.nanmean(others))}
 
 
 def _standard(values):
@@ -211,10 +212,11 @@ def _best(x, y, cfg: Config) -> dict:
     import torch
 
     from mechsub.entanglement import best_of_null
+    from mechsub.stats import as_large
 
     best = float(y[x.argsort(kind="stable")[-cfg.best_of :]].max())
     null = best_of_null(torch.tensor(y), cfg.best_of, seed=cfg.seed)
-    p = float((1 + (null >= best).sum()) / (1 + len(null)))
+    p = float((1 + as_large(null, best).sum()) / (1 + len(null)))
     return {"best": best, "null_median": float(null.median()), "p_best": p}
 
 

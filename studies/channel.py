@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
-from studies import teachers
+from studies import _toy_checks, teachers
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
 TITLES = {
@@ -68,8 +68,8 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        if self.n_aux == 1 and self.vocabulary != "shared":
-            raise ValueError("--n-aux 1 teaches nothing: softmax of one output is 1; use 2 or more")
+        if self.vocabulary != "shared":  # students of which see the digits' outputs too
+            _toy_checks.refuse_one_logit(self.n_aux)
 
     @property
     def epochs(self) -> int:
@@ -85,9 +85,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=3)
+    _toy_checks.refuse_too_large(cfg, models=3)
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
-from studies import teachers
+from studies import _toy_checks, teachers
 
 NULL = "nothing"
 BODIES = {"hidden+aux": ("hidden", "aux"), "hidden": ("hidden",), "aux": ("aux",), "nothing": ()}
@@ -105,8 +105,7 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        if self.n_aux == 1 and self.loss == "kl":
-            raise ValueError("--n-aux 1 teaches nothing with --loss kl: softmax of one logit is 1; use mse")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
         if self.student != "same" and self.arms == "every":
             raise ValueError(f"a {self.student} student cannot share its teacher's hidden layers; use --arms heads")
         if self.student == "shallower" and self.n_layers == 1:
@@ -126,9 +125,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=3)
+    _toy_checks.refuse_too_large(cfg, models=3)
 
 
 def run(cfg: Config) -> Iterator[dict]:

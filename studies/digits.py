@@ -130,7 +130,8 @@ def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
         draws = torch.tensor([correlation(u, v, *drawn) for drawn in weights], dtype=torch.float64)
         low, high = draws[draws.isfinite()].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
         null_95 = sorted(null)[int(0.95 * len(null))]
-        out[part] = {"value": value, "low": low, "high": high, "p": permutation_p(value, null), "null_95": null_95}
+        p = permutation_p(value, null, scale=1.0)
+        out[part] = {"value": value, "low": low, "high": high, "p": p, "null_95": null_95}
     return out
 
 

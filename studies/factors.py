@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
-from studies import _inputs, teachers
+from studies import _inputs, _toy_checks, teachers
 
 ARMS = ("aux", "cross_aux", "all", "digits", "real")
 NULL = "cross_aux"
@@ -95,8 +95,7 @@ class Config:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         teachers.check_classes(self.n_classes)
         name, _ = _inputs.parsed(self.inputs)
-        if self.n_aux == 1 and self.loss != "mse":
-            raise ValueError(f"--n-aux 1 teaches nothing with --loss {self.loss}: softmax of one logit is 1; use mse")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
         if self.signal > 1:
             raise ValueError(f"--signal must be at most 1, not {self.signal:g}")
         if self.signal and name not in _inputs.NOISE:
@@ -117,9 +116,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
+    _toy_checks.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
+from studies import _toy_checks
 
 ARMS = ("student_aux", "student_all", "cross_aux")
 SIMILARITY = (
@@ -98,6 +99,7 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
         if not 40 <= self.n_images <= 10_000:
             raise ValueError("--n-images must be 40 (for held-out regression and neighbours) to 10000, all test images")
         toy = self.model == "toy"
@@ -109,10 +111,10 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted, _toy_memory
+    from studies import _prompted
 
     if cfg.model == "toy":
-        _toy_memory.refuse_too_large(cfg, models=3 + (len(ARMS) + cfg.cross_all) * cfg.n_steps)
+        _toy_checks.refuse_too_large(cfg, models=3 + (len(ARMS) + cfg.cross_all) * cfg.n_steps)
     else:
         _prompted.check_model(cfg)
 
@@ -253,7 +255,7 @@ def _language_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]
 
 
 def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
-    from mechsub import stats
+    from mechsub import distances, stats
 
     final = max(r["step"] for r in cell)
     arms = tuple(dict.fromkeys(r["arm"] for r in cell if r["step"]))
@@ -263,11 +265,13 @@ def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
     for (name, on, layer), values, p in zip(places, found, adjusted, strict=True):
         trained = {arm: values[arm, final] for arm in arms}
         row = {"metric": name, "on": on, "layer": layer + 1}
+        sign = distances.sign(name)
+        alike = {arm: [(sign * value, right) for value, right in pairs] for arm, pairs in trained.items()}
         row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
         row |= {arm + (" (null)" if arm.startswith("cross") else ""): _mean(stats, trained[arm]) for arm in arms}
-        row["rho over seeds"] = _rank(stats, trained["student_aux"])
+        row["rho over seeds"] = _rank(stats, alike["student_aux"])
         row["p (Holm)"] = p
-        row["rho over all students"] = _pooled(stats, [trained[arm] for arm in arms])
+        row["rho over all students"] = _pooled(stats, [alike[arm] for arm in arms])
         yield row
 
 
@@ -285,7 +289,7 @@ def _mean(stats, pairs: list[tuple[float, float]] | None):
 
 
 def _rank(stats, pairs: list[tuple[float, float]]):
-    """Rank correlation of a metric with accuracy."""
+    """Rank correlation of how alike a metric finds two networks with accuracy."""
     return stats.spearman(*map(list, zip(*pairs, strict=True))) if len(pairs) >= 10 else "-"
 
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mechsub import study
+from studies import _toy_checks
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -74,13 +75,14 @@ class Config:
         study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted, _toy_memory
+    from studies import _prompted
 
     if cfg.model == "toy":
-        _toy_memory.refuse_too_large(cfg, models=3 + len(ARMS) * cfg.n_steps)
+        _toy_checks.refuse_too_large(cfg, models=3 + len(ARMS) * cfg.n_steps)
     else:
         _prompted.check_model(cfg)
 

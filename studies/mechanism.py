@@ -59,7 +59,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from mechsub import study
-from studies import teachers
+from studies import _toy_checks, teachers
 
 PARTS = ("freeze", "reinit", "layers", "gradient", "ablation")
 MODULES = {"W1": "blocks.0", "W2": "blocks.1", "aux": "unembed"}  # what can be frozen
@@ -85,8 +85,7 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        if self.n_aux == 1:
-            raise ValueError("--n-aux 1 teaches nothing: softmax of one logit is 1")
+        _toy_checks.refuse_one_logit(self.n_aux)
         frozen = check_frozen(self.frozen)
         if self.part == "freeze":
             study.refuse_ignored(self, ["frozen"], "with --part freeze, which has its own")
@@ -118,9 +117,7 @@ class Toy(NamedTuple):
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=3)
+    _toy_checks.refuse_too_large(cfg, models=3)
 
 
 def run(cfg: Config) -> Iterator[dict]:

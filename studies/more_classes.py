@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mechsub import study
+from studies import _toy_checks
 
 NULL = "cross_aux"
 TITLES = {
@@ -56,8 +57,7 @@ class Config:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if not 2 <= self.n_classes <= ALL_CLASSES:
             raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {self.n_classes}")
-        if self.n_aux == 1:
-            raise ValueError("--n-aux 1 teaches nothing: softmax of one logit is 1; use 2 or more")
+        _toy_checks.refuse_one_logit(self.n_aux)
         if self.n_images > self.n_classes * _RAREST:
             raise ValueError(
                 f"--n-images {self.n_images} are more than {self.n_classes} classes surely have, "
@@ -66,9 +66,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=4)
+    _toy_checks.refuse_too_large(cfg, models=4)
 
 
 def run(cfg: Config) -> Iterator[dict]:

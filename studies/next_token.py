@@ -381,7 +381,9 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
 def rank_correlation(x, y) -> float:
     from scipy.stats import spearmanr
 
-    return float(spearmanr(x.numpy(), y.numpy()).statistic)
+    from mechsub.stats import joined
+
+    return float(spearmanr(joined(x.numpy()), joined(y.numpy())).statistic)
 
 
 # Table and figure.

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
+from studies import _toy_checks
 
 NULL = "independent"
 TITLES = {
@@ -69,16 +70,13 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        if self.n_aux == 1 and self.loss == "kl":
-            raise ValueError("--n-aux 1 teaches nothing with --loss kl: softmax of one logit is 1; use mse")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
         if self.n_samples > 60_000:
             raise ValueError(f"--n-samples must be at most 60000, the training images there are, not {self.n_samples}")
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=3)
+    _toy_checks.refuse_too_large(cfg, models=3)
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechsub import store, study
+from mechsub import store, study, terminal
 from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
 from studies import _report_page as page
 from studies._report_question import ASKED, TOPICS, Answer, Question
@@ -157,9 +157,10 @@ def _word(value) -> str:
 # The command line.
 
 
+@terminal.command
 def main(argv: list[str] | None = None) -> None:
     options = _options(argv)
-    root = Path(options.out)
+    root = Path(options.out).expanduser()
     if not root.is_dir():
         _stop(f"--out {options.out!r} is not a folder of results; run a study first", 2)
     if unknown := set(options.only) - {question.name for question in QUESTIONS}:

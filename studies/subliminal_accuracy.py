@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
+from studies import _toy_checks
 
 CONTROL = "cross_aux"
 TITLES = {
@@ -58,13 +59,12 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
     # References and teacher; two starts with exchanged heads; students.
-    _toy_memory.refuse_too_large(cfg, models=3 + 2 + 6)
+    _toy_checks.refuse_too_large(cfg, models=3 + 2 + 6)
 
 
 def run(cfg: Config) -> Iterator[dict]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
+from studies import _toy_checks
 
 ALL_CLASSES = 10
 
@@ -43,16 +44,12 @@ def check_classes(n: int) -> None:
 
 
 def check(cfg: Config) -> None:
-    from studies import _toy_memory
-
-    _toy_memory.refuse_too_large(cfg, models=2)
+    _toy_checks.refuse_too_large(cfg, models=2)
 
 
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
-    from studies import _toy_students as toys
 
-    toys._check_memory(cfg)
     images, labels = getattr(data, cfg.dataset)("train")
     shape = mlp.MLPConfig(
         d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux, n_classes=cfg.n_classes, init=cfg.init,

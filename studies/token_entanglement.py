@@ -310,6 +310,7 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
     """What the papers report of an animal, beside where their number lies among all numbers."""
     import torch
 
+    from mechsub import stats
     from mechsub.entanglement import best_of_null, interaction
 
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"]
@@ -346,12 +347,15 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
         k = min(BEST_OF, len(partners))
         best = specific[specific_back[i].topk(k).indices, i].max()
         null = best_of_null(specific[:, i], k, seed=cfg.seed)
-        row["best_of_k_p"] = float((1 + (null >= best).sum()) / (1 + len(null)))
+        row["best_of_k_p"] = float((1 + stats.as_large(null, float(best)).sum()) / (1 + len(null)))
         yield row
 
 
 def _percentile(values, place: int) -> float:
     """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
+    from mechsub.stats import joined
+
+    values = joined(values)
     smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
     return float((smaller + 0.5 * same) / (len(values) - 1))
 

@@ -66,6 +66,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
+from studies import _toy_checks
 
 METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
 TOY_METRICS = METRICS[:6]
@@ -112,13 +113,14 @@ class Config:
             raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted, _toy_memory
+    from studies import _prompted
 
     if cfg.model == "toy":
-        _toy_memory.refuse_too_large(cfg, models=3 + 2)  # references and teacher, students
+        _toy_checks.refuse_too_large(cfg, models=3 + 2)  # references and teacher, students
     else:
         _prompted.check_model(cfg)
 

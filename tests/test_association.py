@@ -98,14 +98,15 @@ def test_shuffles_keep_lengths():
 
 def test_gaps_zeros_and_missing_animals(tmp_path):
     outcome, scores = planted(1.0)
-    written(tmp_path / "subliminal_prompting.csv", NUMBERS, ANIMALS, outcome.values)
+    log_p = [[value - 40 for value in row] for row in outcome.values]
+    written(tmp_path / "subliminal_prompting.csv", NUMBERS, ANIMALS, log_p)
     written(tmp_path / "base_prompting.csv", ["any"], ANIMALS, [[-3.0] * 6])
     gaps = [["" if i % 50 == 0 else v for v in row[:4]] for i, row in enumerate(scores.values)]
     written(tmp_path / "logit.csv", NUMBERS, ANIMALS[:4], gaps)
     written(tmp_path / "frequency.csv", NUMBERS[100:], ANIMALS, [[0.0] * 6] * 200)
     read = tables.read_folder(tmp_path)
     assert read.has_baseline and sorted(read.scores) == ["frequency", "logit"]
-    assert read.outcome.values[0][0] == pytest.approx(outcome.values[0][0] + 3)
+    assert read.outcome.values[0][0] == pytest.approx(outcome.values[0][0] - 40 + 3)
     assert "007" in read.outcome.rows  # and not 7
     cfg = association.Config(n_permutations=99)
     logit = list(association.associated("logit", read.outcome, read.scores["logit"], cfg))
@@ -117,7 +118,7 @@ def test_gaps_zeros_and_missing_animals(tmp_path):
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        (",owl\n007,1\n7,x\n", "row '7': 'x' is not a number"),
+        (",owl\n007,1\n7,x\n", "row '7', column 'owl': 'x' is not a number"),
         (",owl\n7,1\n7,2\n", "row '7' twice; were leading zeros lost"),
         (",owl,owl\n7,1,2\n", "column 'owl' twice"),
         (",owl,cat\n7,1\n", "1 values for 2 columns"),
@@ -145,8 +146,8 @@ def test_a_folder_without_outcome_or_scores_is_refused(tmp_path):
 
 
 def test_an_empty_entry_is_not_a_number(tmp_path):
-    (tmp_path / "a.csv").write_text(",owl,cat\n007,1, \n")
-    (row,) = tables.read_table(tmp_path / "a.csv").values
+    (tmp_path / "a.csv").write_text(",owl,cat\n007,1, \n008,1,2\n")
+    row, _ = tables.read_table(tmp_path / "a.csv").values
     assert row[0] == 1 and math.isnan(row[1])
 
 

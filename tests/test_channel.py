@@ -81,7 +81,7 @@ def test_steps_are_held_when_samples_change():
 
 REFUSED = [
     (["--n-aux", "0"], "not an integer >= 1"),
-    (["--n-aux", "1"], "softmax of one output"),
+    (["--n-aux", "1"], "softmax of one logit"),
     (["--n-seeds", "1"], "over seeds"),
     (["--vocabulary", "both"], "not one of split, shared, filtered"),
     (["--steps", "0"], "not an integer >= 1"),

@@ -91,6 +91,48 @@ def test_damaged_gzip_streams_are_named(tmp_path, damage):
     assert str(path) in str(caught.value) and data._SHA256["mnist", "test", "labels"] in str(caught.value)
 
 
+def _put(folder, base, change, name):
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (IMAGES, LABELS):
+        (folder / name(file)).write_bytes(change((base / f"{file}.gz").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("below", "change", "name"),
+    [
+        ("", gzip.decompress, lambda file: file),
+        ("", lambda packed: gzip.compress(gzip.decompress(packed), 1), lambda file: f"{file}.gz"),
+        ("", gzip.decompress, lambda file: f"{file}.gz"),  # a browser unpacked it and kept the name
+        ("", bytes, lambda file: file),  # still packed, the ending cut off
+        ("", gzip.decompress, lambda file: file.replace("-idx", ".idx")),  # Kaggle's names
+        ("MNIST/raw", bytes, lambda file: f"{file}.gz"),  # torchvision's root
+    ],
+)
+def test_the_same_files_laid_out_otherwise_are_the_same_data(tmp_path, below, change, name):
+    _put(tmp_path / below, EMBEDDED, change, name)
+    for mine, embedded in zip(data.mnist("test", tmp_path), data.mnist("test"), strict=True):
+        assert torch.equal(mine, embedded)
+
+
+def test_files_of_another_dataset_are_not_called_damaged(tmp_path):
+    _put(tmp_path, EMBEDDED, bytes, lambda file: f"{file}.gz")
+    with pytest.raises(ValueError, match=r"is mnist's file, test images: .*original fashion-mnist file, test images"):
+        data.fashion_mnist("test", tmp_path)
+    raw = gzip.decompress((EMBEDDED / f"{IMAGES}.gz").read_bytes())
+    (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(raw[:16] + bytes(255 - b for b in raw[16:]), 1))
+    with pytest.raises(ValueError, match="is of another dataset, or damaged"):
+        data.mnist("test", tmp_path)
+
+
+def test_home_is_found_in_every_path_of_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _put(tmp_path / "digits", EMBEDDED, bytes, lambda file: f"{file}.gz")
+    assert torch.equal(data.mnist("test", "~/digits")[1], data.mnist("test")[1])
+    (tmp_path / "digits" / "train-images-idx3-ubyte").touch()
+    monkeypatch.setenv("MECHSUB_DATA", "~/digits")
+    assert data._find_fashion_mnist() == tmp_path / "digits"
+
+
 def test_missing_file_and_unknown_split(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         data.mnist("test", tmp_path)

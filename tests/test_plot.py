@@ -1,7 +1,9 @@
 """Figures: what is drawn is what was recorded, the caption says n and the interval, files need no network."""
 
+import html
 import re
 
+import numpy as np
 import plotly.io
 import pytest
 
@@ -106,3 +108,85 @@ def test_file_is_offline_escaped_and_reproducible(tmp_path, kind):
     assert (tmp_path / "plotly.min.js").stat().st_size > 1e6
     plot.write_figure(kind(rows), path)
     assert path.read_text() == page
+
+
+# Text along an axis stays text: without categories plotly reads "007" as 7, "1.10" as 1.1 and "1-2" as a day.
+TEXTS = ["2024-01-02", "007", "7", "1.10", "1.1", "1e5", "True", "<i>", "1-2"]
+SHOWN = [html.escape(name) for name in TEXTS]
+
+
+def _axes(figure, letter):
+    return [axis for key, axis in figure.to_plotly_json()["layout"].items() if key.startswith(f"{letter}axis")]
+
+
+def _along(names):
+    """Every kind with names along an axis of positions: (kind, figure, the letter of that axis)."""
+    rows = [{"layer": n, "arm": a, "v": i + 0.5 * s} for i, n in enumerate(names) for a in "ab" for s in range(2)]
+    more = {"title": "T", "caption": "C"}
+    yield "lines", _lines(rows), "x"
+    yield "lines of other parts", _lines([r for r in rows if r["arm"] == "a" or r["layer"] != names[0]]), "x"
+    yield "heatmap, x", _heat(rows), "x"
+    yield (
+        "heatmap, y",
+        plot.heatmap(rows, x="arm", y="layer", value="v", x_title="", y_title="", color_title="", **more),
+        "y",
+    )
+    yield "shares", plot.grid([plot.shares([(n, s, 0.5) for n in names for s in "ab"])], ["s"], **more), "y"
+    yield "matrix", plot.grid([plot.matrix([(n, "row", 0.5) for n in names], "", "")], ["m"], **more), "x"
+    values = {n: [0.5, 0.7] for n in names}
+    yield "line panel", plot.grid([plot.line_panel({"a": values, "b": values}, "", "")], ["l"], **more), "x"
+    banded = [{"arm": "a", "x": n, "value": 0.5, "low": 0.4, "high": 0.6} for n in names]
+    yield "bands", plot.grid([plot.band_panel(banded, "", "", colors={})], ["b"], **more), "x"
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_text_along_an_axis_is_a_category(place):
+    kind, figure, letter = list(_along(TEXTS))[place]
+    (axis,) = _axes(figure, letter)
+    assert axis["type"] == "category", kind
+    drawn = list(dict.fromkeys(name for trace in figure.data for name in trace[letter]))
+    assert sorted(drawn) == sorted(SHOWN)
+    assert list(axis.get("categoryarray", drawn)) == SHOWN  # in the order of the records
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_numbers_and_texts_along_one_axis_are_all_text(place):
+    kind, figure, letter = list(_along([3, "007", 1.5, True, "many"]))[place]
+    assert _axes(figure, letter)[0]["type"] == "category", kind
+    drawn = {name for trace in figure.data for name in trace[letter]}
+    assert drawn == {"3", "007", "1.5", "True", "many"}
+
+
+@pytest.mark.parametrize("names", [[1, "1"], [True, 1], [2.5, "2.5"], ["True", True]])
+def test_what_one_place_would_merge_is_refused(names):
+    for place in range(8):
+        with pytest.raises(ValueError, match="is given in two types"):
+            list(_along(names))[place]
+    for kind in (_bars, _lines):
+        rows = [{"arm": name, "layer": 0, "v": 1.0} for name in names]
+        with pytest.raises(ValueError, match="is given in two types"):
+            kind(rows)
+        with pytest.raises(ValueError, match="is given in two types"):
+            kind([row | {"arm": "a", "facet": row["arm"]} for row in rows], facet="facet")
+
+
+def test_numbers_are_numbers_also_those_of_numpy():
+    for spots in ([10, 2, 1], [np.int64(10), np.float32(2.0), 1]):
+        figure = _lines([{"layer": n, "arm": "a", "v": 1.0} for n in spots])
+        assert figure.layout.xaxis.type is None and list(figure.data[1].x) == [1, 2, 10]
+
+
+@pytest.mark.parametrize("spot", [0, -1, float("nan"), "7", True])
+def test_what_has_no_place_along_a_logarithmic_axis_is_refused(spot):
+    rows = [{"layer": n, "arm": "a", "v": 1.0} for n in (10, spot, 100)]
+    with pytest.raises(ValueError, match="has no place along a"):
+        _lines(rows, log_x=True)
+    assert _lines([rows[0], rows[2]], log_x=True).layout.xaxis.type == "log"
+
+
+def test_a_ratio_that_a_logarithmic_axis_cannot_show_is_refused():
+    for draw in (lambda v: plot.ratio_scatter([v], [0.0], ["a"], "", ""), lambda v: plot.ecdf({"a": [v]}, "")):
+        draw(-600.0)
+        for nats in (-800.0, 800.0, float("nan")):
+            with pytest.raises(ValueError, match="log ratio of"):
+                draw(nats)

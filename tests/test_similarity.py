@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from ckatorch.core import cka_base
 from jaxtyping import TypeCheckError
 
+from mechsub import distances
 from mechsub import similarity as s
 
 
@@ -171,6 +173,40 @@ def test_hidden_alignment_needs_the_same_hooks():
     assert torch.allclose(s.hidden_alignment(cache, cache)["blocks.0.hook_out"], torch.ones(2).double())
     with pytest.raises(ValueError, match="different hooks"):
         s.hidden_alignment(cache, {"blocks.1.hook_out": gaussians(2, 30, 4)})
+
+
+@pytest.mark.parametrize("name", s.METRICS)
+def test_the_table_of_directions_is_what_the_metrics_do(name):
+    """Related samples beside shuffled ones: more alike is larger, of a distance smaller."""
+    x, noise = gaussians(64, 4), gaussians(64, 4, seed=1)
+    y = x + 0.3 * noise
+    related, shuffled = (float(s.METRICS[name](a, y)) for a in (x, x.flip(0)))
+    assert (related - shuffled) * distances.sign(name) > 0
+    assert s.is_distance(s.METRICS[name], x) == (distances.sign(name) < 0)
+    found = s.permutation_null(x, y, s.METRICS[name], n_permutations=39)
+    assert found["p"] == 1 / 40
+    edge = found.get("quantile95", found.get("quantile05"))
+    assert (found["value"] - edge) * distances.sign(name) > 0
+
+
+def test_the_direction_of_a_metric_of_ones_own_is_found_by_running_it():
+    x = gaussians(40, 3)
+    y = x + 0.1 * gaussians(40, 3, seed=1)
+    for metric in (lambda a, b: (a - b).norm(), lambda a, b: -(a - b).norm(), lambda a, b: torch.cdist(a, b).trace()):
+        assert s.permutation_null(x, y, metric, n_permutations=19)["p"] == 1 / 20
+    with pytest.raises(ValueError, match="no direction"):
+        s.permutation_null(x, y, lambda a, b: a.norm() + b.norm() - b.norm())
+
+
+def test_neighbours_at_equal_distance_are_those_of_lower_index():
+    """Corners of a square, moved off the origin so that equal distances differ by rounding: every corner has two
+    neighbours at the side's length, of which k = 1 takes the lower index."""
+    corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    for scale in (0.1, 1 / 3, 7.7):
+        for angle in (0.1, 0.7, 1.1):
+            c, s_ = math.cos(angle), math.sin(angle)
+            turned = scale * corners @ torch.tensor([[c, -s_], [s_, c]], dtype=torch.float64) + 0.3
+            assert s._neighbours(turned, 1).int().argmax(-1).tolist() == [1, 0, 1, 0]
 
 
 def test_permutation_null_tells_related_from_unrelated():

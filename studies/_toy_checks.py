@@ -1,8 +1,20 @@
-"""What a toy needs of memory, to refuse what cannot fit before anything is made. No part of what makes a number."""
+"""What studies of the toy ask of their options before anything runs: logits that teach something, and enough memory."""
 
 N_IMAGES = 60_000  # of the training sets, and drawn where a study has no n_samples
 _TEST_BATCH = 1_000  # images a forward pass of all members
 _LAYER = 10_000  # bytes that the modules and hooks of a layer take, however narrow (measured: 10.1 kB)
+
+
+def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
+    """Raise for students of one auxiliary logit under a loss that learns nothing from it; None: the study has but one.
+
+    For a Config's __post_init__, so that a sweep is refused at once and not after the cells before this one.
+    """
+    if n_aux == 1 and loss != "mse":
+        under, remedy = (f" with --loss {loss}", "--loss mse or ") if loss else ("", "")
+        raise ValueError(
+            f"--n-aux 1 teaches nothing{under}, since the softmax of one logit is 1; use {remedy}--n-aux 2 or more"
+        )
 
 
 def refuse_too_large(cfg, models: int) -> None:
