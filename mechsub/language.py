@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechsub import memory, store
+from mechsub import checks, memory, store
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -89,6 +89,7 @@ def load_language_model(
         "n_params": sum(p.numel() for p in model.original_model.parameters()),
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
+    checks.try_out(model)
     return model
 
 
