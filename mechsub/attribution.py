@@ -18,7 +18,8 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, tor
 class Attribution:
     """values[..., token, unit] sums over unit to summed[..., token] - bias[token].
 
-    summed: the logits before a soft cap (Gemma 2), and otherwise the logits; logits: the model's own, of this run.
+    logits: the model's own in this run, with which the sum was compared; summed: the logits before a soft cap (Gemma
+    2), and otherwise the same.
     """
 
     values: Float[Tensor, "*lead token unit"]
@@ -67,8 +68,7 @@ def direct_logit_attribution(
     parts, logits, names = {"coordinate": _coordinates, "component": _components, "head": _heads}[unit](
         model, inputs, pos
     )
-    places = torch.as_tensor(list(tokens), device=model.W_U.device)
-    columns, bias, logits = model.W_U[..., places], model.b_U[..., places], logits[..., places.to(logits.device)]
+    columns, bias, logits = read.columns(tokens), read.bias(tokens), logits[..., list(tokens)]
     if unit == "coordinate":
         values = parts[..., None, :] * columns.mT.unsqueeze(-3)
     else:
@@ -113,7 +113,10 @@ def _heads(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Tensor,
     _need_residual_stream(inputs, "head")
     writes = checks.stream(model)
     names = [hook for write in writes for hook in [*write.hooks, write.raw]]
-    names += [f"blocks.{write.layer}.attn.o.hook_in" for write in writes if _is_attention(write)]
+    mixed = [f"blocks.{write.layer}.attn.o.hook_in" for write in writes if _is_attention(write)]
+    if without := [name for name in mixed if name not in model.hook_dict]:
+        raise ValueError(f"this model has no attention heads to look at ({without[0]}); use unit='component'")
+    names += mixed
     cache, logits = _cache(model, inputs, names, pos)
     stack, units = [cache["blocks.0.hook_in"]], ["embed"]
     for write in writes:
@@ -123,7 +126,9 @@ def _heads(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Tensor,
             continue
         heads = _written_by_heads(model, cache[f"blocks.{write.layer}.attn.o.hook_in"], write, cache)
         if not _sums_to(torch.stack(list(heads.values())).sum(0), write.of(cache)):
-            raise ValueError(f"the heads of layer {write.layer} do not sum to its attention's output; use unit='component'")
+            raise ValueError(
+                f"the heads of layer {write.layer} do not sum to its attention's output; use unit='component'"
+            )
         stack += heads.values()
         units += heads
     return _final(model, stack, cache, logits, units)
@@ -134,8 +139,8 @@ def _is_attention(write: checks.Write) -> bool:
 
 
 def _sums_to(a: Tensor, b: Tensor) -> bool:
-    loose = b.dtype in (torch.float16, torch.bfloat16)
-    return torch.allclose(a, b, rtol=5e-2 if loose else 1e-3, atol=(5e-2 if loose else 1e-4) * max(1.0, float(b.abs().max())))
+    loose = 5e-2 if b.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    return torch.allclose(a, b, rtol=10 * loose, atol=loose * max(1.0, float(b.abs().max())))
 
 
 def _written_by_heads(model: Any, z: Tensor, write: checks.Write, cache: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -170,9 +175,7 @@ def _through_norm(
 def _cache(
     model: HookedModel, inputs: Tensor, names: Sequence[str], pos: int | None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    more = [name for name in ("ln_final.hook_in", "ln_final.hook_scale") if name in model.hook_dict]
-    last = f"blocks.{model.cfg.n_layers - 1}.hook_out"
-    return cache_with_logits(model, inputs, ["blocks.0.hook_in", *names, last, "unembed.hook_in", *more], pos=pos)
+    return cache_with_logits(model, inputs, ["blocks.0.hook_in", *names, *checks.scale_hooks(model)], pos=pos)
 
 
 def _final(
@@ -180,22 +183,11 @@ def _final(
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Each part of the residual stream after the final norm, its scale frozen: [batch, part, d_model]."""
     norm = checks.final_norm(model)
-    parts = norm.centred(torch.stack(stack, dim=-2)) / _scale(model, norm, cache).unsqueeze(-2) * norm.gain
+    parts = norm.centred(torch.stack(stack, dim=-2)) / checks.final_scale(model, cache).unsqueeze(-2) * norm.gain
     if norm.bias is not None:
         parts = torch.cat([parts, norm.bias.expand(len(parts), 1, -1).to(parts)], dim=-2)
         units = [*units, "ln_final.b"]
     return parts, logits, tuple(units)
-
-
-def _scale(model: HookedModel, norm: checks.Norm, cache: dict[str, Tensor]) -> Tensor:
-    """The final norm's scale in this run: that which its hook tells, where it is so."""
-    last = cache[f"blocks.{model.cfg.n_layers - 1}.hook_out"]
-    scale = 1 / norm.inverse_scale(last.double(), cache["unembed.hook_in"].double())
-    told = cache.get("ln_final.hook_scale")
-    close = 1e-2 if last.dtype in (torch.float16, torch.bfloat16) else 1e-4
-    if told is not None and told.shape == scale.shape and torch.allclose(told.double(), scale, rtol=close):
-        return told
-    return scale.to(last.dtype)
 
 
 def _need_residual_stream(inputs: Tensor, unit: str) -> None:

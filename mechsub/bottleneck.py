@@ -129,9 +129,10 @@ class _Constraints:
     """What a changed vector [seed, batch, concept, d] must do: for the concept, the held outputs and the norm."""
 
     def __init__(self, model, start, gain, concepts, held, among, rise):
-        scale = checks.readout(model).linear("a cheapest change")
+        readout = checks.readout(model)
+        scale = readout.linear("a cheapest change")
         W = (model.W_U.detach().double() * gain[..., None])[None if model.W_U.ndim == 2 else ...]
-        self.W, self.bias = scale * W, scale * model.b_U.detach().double().reshape(len(W), -1)
+        self.W, self.bias = scale * W, scale * readout.bias().detach().double().reshape(len(W), -1)
         self.concepts, self.held = list(concepts), list(held)
         self.among = None if among is None else list(among)
         self.norm = start.square().sum(-1) if checks.final_norm(model).normalises else None
@@ -186,7 +187,7 @@ def _normalised(model: HookedModel, resid: Tensor) -> tuple[Tensor, Tensor, Tens
     gain = norm.gain.detach().double()
     if not norm.normalises:
         return resid, gain, resid.new_ones(*resid.shape[:-1], 1)
-    h, scaled = model.ln_final(resid.to(model.W_U.dtype)).double(), resid * gain
+    h, scaled = norm(resid.to(model.W_U.dtype)).double(), resid * gain
     inverse = (h * scaled).sum(-1, keepdim=True) / scaled.square().sum(-1, keepdim=True)
     return resid * inverse, gain, 1 / inverse
 

@@ -62,8 +62,9 @@ class _Known:
     state: tuple
     results: dict[str, Any] = field(default_factory=dict)
     branches_to: int = 0  # the longest prompt and path at which branches were right
-    branches_fail: float = float("inf")  # the shortest at which they were not
+    branches_fail: int | float = float("inf")  # the shortest at which they were not
     wide: int = 0  # positions of the widest run that was right, where that is more than the model takes
+    wide_fail: int | float = float("inf")  # of the narrowest such that was not
     warned: set[str] = field(default_factory=set)
 
 
@@ -144,6 +145,8 @@ def _results(model: Any, *properties: str) -> tuple:
             known.results["norm"] = measured_norm(model.ln_final, model.W_U)
         except Refused as error:
             known.results["norm"] = error
+        except Exception as error:
+            known.results["norm"] = Refused(f"the final norm could not be tried out: {type(error).__name__}: {error}")
     return tuple(_given(known.results[each]) for each in properties)
 
 
@@ -201,7 +204,7 @@ def _run_on(model: Any, inputs: Tensor) -> _Probe:
 def _watched(model: Any) -> list[str]:
     names = ["unembed.hook_in", "ln_final.hook_in"]
     for layer in range(model.cfg.n_layers):
-        names += [f"blocks.{layer}.{part}" for part in ("hook_in", "hook_out", *chain(*_WRITES))]
+        names += [f"blocks.{layer}.{part}" for part in ("hook_in", "hook_out", "ln2.hook_in", *chain(*_WRITES))]
     return [name for name in names if name in model.hook_dict]
 
 
@@ -220,12 +223,14 @@ def _inputs(model: Any) -> Iterator[Tensor]:
 
 
 def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
-    embedding = getattr(model, "W_E", None) if hasattr(model, "original_model") else None
-    size = min(model.W_U.shape[-1], len(embedding) if embedding is not None else model.W_U.shape[-1])
+    size = model.W_U.shape[-1]
+    if hasattr(model, "original_model"):
+        embedding = model.original_model.get_input_embeddings()
+        size = min(size, getattr(embedding, "num_embeddings", size))
     return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
 
 
-def _differ(a: Tensor, b: Tensor, spread: Tensor | None = None) -> str | None:
+def differ(a: Tensor, b: Tensor, spread: Tensor | None = None) -> str | None:
     """By how much two tensors that should be one differ, unless it is rounding of b's type."""
     if a.shape != b.shape:
         return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
@@ -249,11 +254,16 @@ class Readout:
 
     def __call__(self, h: Float[Tensor, "... d_model"], tokens: Sequence[int] | None = None) -> Tensor:
         """Logits of `unembed.hook_in`, of all outputs or of some."""
-        W_U, b_U = self.model.W_U, self.model.b_U
-        if tokens is not None:
-            places = torch.as_tensor(list(tokens), device=W_U.device)
-            W_U, b_U = W_U[..., places], b_U[..., places]
-        return self.finish(h @ W_U + b_U)
+        W_U = self.model.W_U if tokens is None else self.columns(tokens)
+        return self.finish(h @ W_U + self.bias(tokens))
+
+    def columns(self, tokens: Sequence[int]) -> Float[Tensor, "*seed d_model token"]:
+        W_U = self.model.W_U
+        return W_U[..., torch.as_tensor(list(tokens), device=W_U.device)]
+
+    def bias(self, tokens: Sequence[int] | None = None) -> Tensor:
+        b_U = self.model.b_U
+        return b_U if tokens is None else b_U[..., torch.as_tensor(list(tokens), device=b_U.device)]
 
     def finish(self, logits: Tensor) -> Tensor:
         """The model's own cap or scale of h @ W_U + b_U."""
@@ -286,7 +296,7 @@ def _measure_readout(model: Any, probe: _Probe) -> Readout:
     h = probe.values.get("unembed.hook_in")
     if h is None:
         raise Refused("the model has no hook 'unembed.hook_in', or it does not fire")
-    if error := _differ(found(h), probe.logits):
+    if error := differ(found(h), probe.logits):
         raise Refused(
             f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
             "it does something else to them"
@@ -308,7 +318,7 @@ def _measure_reads(model: Any, probe: _Probe) -> bool:
     last, h = probe.values.get(f"blocks.{model.cfg.n_layers - 1}.hook_out"), probe.values.get("unembed.hook_in")
     if last is None or h is None:
         raise Refused("the last block's hook_out or unembed.hook_in does not fire in this model")
-    if error := _differ(model.ln_final(last), h):
+    if error := differ(model.ln_final(last), h):
         raise Refused(f"ln_final of the last block's output is not what this model unembeds ({error})")
     return True
 
@@ -323,10 +333,14 @@ class Norm:
     Where `normalises` is false the scale is 1: nothing is divided.
     """
 
+    module: Callable[[Tensor], Tensor]
     gain: Float[Tensor, "*seed d"]
     bias: Float[Tensor, "*seed d"] | None
     centres: bool
     normalises: bool
+
+    def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return self.module(x)
 
     def centred(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         return x - x.mean(-1, keepdim=True) if self.centres else x
@@ -375,9 +389,12 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
     bare = x.double() - x.double().mean(-1, keepdim=True) if centres else x.double()
     unit = bare / bare.square().mean(-1, keepdim=True).sqrt() if normalises else bare
     gain, bias = (odd * unit).sum(-2) / unit.square().sum(-2), even.mean(-2)
-    if max(float((odd - gain[..., None, :] * unit).abs().max()), float((even - bias[..., None, :]).abs().max())) > small:
+    if (
+        max(float((odd - gain[..., None, :] * unit).abs().max()), float((even - bias[..., None, :]).abs().max()))
+        > small
+    ):
         raise Refused("the final norm is no gain times a scaled vector, plus a bias: its gain is not defined")
-    return Norm(_exact(gain, norm, W), _exact_bias(bias, norm, W, small), centres, normalises)
+    return Norm(norm, _exact(gain, norm, W), _exact_bias(bias, norm, W, small), centres, normalises)
 
 
 def _exact(gain: Tensor, norm: Any, W: Tensor) -> Tensor:
@@ -397,16 +414,37 @@ def _exact_bias(bias: Tensor, norm: Any, W: Tensor, small: float) -> Tensor | No
     if float(bias.abs().max()) <= small * 1e-2:
         return None
     own = getattr(norm, "bias", None)
-    if isinstance(own, Tensor) and own.shape == bias.shape and torch.allclose(bias, own.double(), atol=small, rtol=1e-4):
+    if (
+        isinstance(own, Tensor)
+        and own.shape == bias.shape
+        and torch.allclose(bias, own.double(), atol=small, rtol=1e-4)
+    ):
         return own.detach().to(W.dtype)
     return bias.to(W.dtype)
+
+
+def final_scale(model: Any, cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1"]:
+    """The final norm's scale in a run that cached `scale_hooks`: that which its hook tells, where it is so."""
+    norm = final_norm(model)
+    last, out = cache[scale_hooks(model)[0]], cache["unembed.hook_in"]
+    scale = 1 / norm.inverse_scale(last.double(), out.double())
+    told = cache.get("ln_final.hook_scale")
+    close = 1e-2 if last.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if told is not None and told.shape == scale.shape and torch.allclose(told.double(), scale, rtol=close):
+        return told
+    return scale.to(last.dtype)
+
+
+def scale_hooks(model: Any) -> list[str]:
+    names = [f"blocks.{model.cfg.n_layers - 1}.hook_out", "unembed.hook_in", "ln_final.hook_scale"]
+    return [name for name in names if name in model.hook_dict]
 
 
 # The residual stream.
 
 
 class Write(NamedTuple):
-    """What one part of a block adds to the residual: factor * activation of `hook`, less the block's input if `whole`.
+    """What one part of a block adds to the residual: factor * (activation of `hook`, less those of `less`).
 
     `raw` is what the module itself gives, `norm` the norm between it and the residual.
     """
@@ -415,17 +453,19 @@ class Write(NamedTuple):
     layer: int
     hook: str
     factor: float
-    less: str | None  # a hook whose activation is contained in `hook` and is no part of what is added
+    less: tuple[str, ...]  # hooks whose activations `hook` holds besides
     raw: str
     norm: str | None
 
     def of(self, cache: dict[str, Tensor]) -> Tensor:
-        value = cache[self.hook] if self.less is None else cache[self.hook] - cache[self.less]
+        value = cache[self.hook]
+        for name in self.less:
+            value = value - cache[name]
         return value if self.factor == 1 else self.factor * value
 
     @property
     def hooks(self) -> list[str]:
-        return [self.hook] if self.less is None else [self.hook, self.less]
+        return [self.hook, *self.less]
 
 
 def stream(model: Any) -> tuple[Write, ...]:
@@ -440,11 +480,11 @@ def _measure_stream(model: Any, probe: _Probe) -> tuple[Write, ...]:
     for layer in range(model.cfg.n_layers):
         here = f"blocks.{layer}"
         before, after = probe.values[f"{here}.hook_in"], probe.values[f"{here}.hook_out"]
-        if layer and (error := _differ(before, probe.values[f"blocks.{layer - 1}.hook_out"])):
+        if layer and (error := differ(before, probe.values[f"blocks.{layer - 1}.hook_out"])):
             raise Refused(f"block {layer} does not take what block {layer - 1} puts out ({error})")
         writes += _block(model, layer, before, after, probe)
     final = probe.values.get("ln_final.hook_in")
-    if final is not None and (error := _differ(final, probe.values[f"{here}.hook_out"])):
+    if final is not None and (error := differ(final, probe.values[f"{here}.hook_out"])):
         raise Refused(f"the final norm does not take what the last block puts out ({error})")
     return tuple(writes)
 
@@ -452,14 +492,20 @@ def _measure_stream(model: Any, probe: _Probe) -> tuple[Write, ...]:
 def _block(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write]:
     values = probe.values
     here, added = f"blocks.{layer}", after.double() - before.double()
-    allowed = _TOLERANCE[after.dtype] * float(added.std()) + 16 * torch.finfo(after.dtype).eps * float(after.abs().max())
-    sides = [[p for p in side if f"{here}.{p}" in values and values[f"{here}.{p}"].shape == after.shape] for side in _WRITES]
+    allowed = _TOLERANCE[after.dtype] * float(added.std()) + 16 * torch.finfo(after.dtype).eps * float(
+        after.abs().max()
+    )
+    sides = [
+        [p for p in side if f"{here}.{p}" in values and values[f"{here}.{p}"].shape == after.shape] for side in _WRITES
+    ]
     pairs = list(product(*sides)) or [(part,) for part in chain(*sides)]
     kinds = ("attn", "mlp") if all(sides) else ("attn",) if sides[0] else ("mlp",)
     for free in (False, True):
         for pair in pairs:
             parts = torch.stack([values[f"{here}.{part}"].double().flatten() for part in pair], dim=1)
-            factors = torch.linalg.lstsq(parts, added.flatten()[:, None]).solution[:, 0] if free else torch.ones(len(pair))
+            factors = torch.ones(len(pair))
+            if free:
+                factors = torch.linalg.lstsq(parts, added.flatten()[:, None]).solution[:, 0]
             left = (added.flatten() - parts @ factors.to(parts)).abs().max()
             if float(left) <= allowed:
                 rounded = [1.0 if abs(factor - 1) < 1e-3 else factor for factor in factors.tolist()]
@@ -485,25 +531,33 @@ def _write(layer: int, kind: str, part: str, factor: float, values: dict[str, Te
     raw = f"{here}.{module}.hook_out"
     if between is None and f"{here}.{part}" != raw and raw in values:  # a hook on what was scaled: by how much
         wide, own = values[f"{here}.{part}"].double(), values[raw].double()
-        return Write(unit, layer, raw, float((wide * own).sum() / own.square().sum()), None, raw, None)
-    return Write(unit, layer, f"{here}.{part}", factor, None, raw, between)
+        return Write(unit, layer, raw, float((wide * own).sum() / own.square().sum()), (), raw, None)
+    return Write(unit, layer, f"{here}.{part}", factor, (), raw, between)
 
 
 def _folded(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write] | None:
-    """Blocks whose attention and MLP modules add the residual themselves (BLOOM): the MLP's output is the block's."""
+    """Blocks whose MLP module adds the residual itself (MPT), and whose attention may too (BLOOM)."""
     here = f"blocks.{layer}"
-    attention, mlp = (probe.values.get(f"{here}.{part}.hook_out") for part in ("attn", "mlp"))
-    if attention is None or mlp is None or _differ(mlp, after):
+    names = {part: f"{here}.{part}" for part in ("hook_in", "attn.hook_out", "mlp.hook_out", "ln2.hook_in")}
+    if not all(name in probe.values for name in names.values()):
         return None
-    if _heads_differ(model, layer, probe.inputs, attention - before):
+    attention, mlp, middle = (probe.values[names[part]] for part in ("attn.hook_out", "mlp.hook_out", "ln2.hook_in"))
+    if differ(mlp, after):
         return None
-    return [
-        Write(f"{here}.attn.hook_out", layer, f"{here}.attn.hook_out", 1.0, f"{here}.hook_in", f"{here}.attn.hook_out", None),
-        Write(f"{here}.mlp.hook_out", layer, f"{here}.hook_out", 1.0, f"{here}.attn.hook_out", f"{here}.mlp.hook_out", None),
-    ]
+    if not differ(attention, middle):
+        contained: tuple[str, ...] = (names["hook_in"],)
+    elif not differ(before + attention, middle):
+        contained = ()
+    else:
+        return None
+    if _headsdiffer(model, layer, probe.inputs, attention - before if contained else attention):
+        return None
+    attn = Write(f"{here}.attn.hook_out", layer, names["attn.hook_out"], 1.0, contained, names["attn.hook_out"], None)
+    rest = (names["attn.hook_out"],) if contained else (names["hook_in"], names["attn.hook_out"])
+    return [attn, Write(f"{here}.mlp.hook_out", layer, names["mlp.hook_out"], 1.0, rest, names["mlp.hook_out"], None)]
 
 
-def _heads_differ(model: Any, layer: int, inputs: Tensor, written: Tensor) -> bool:
+def _headsdiffer(model: Any, layer: int, inputs: Tensor, written: Tensor) -> bool:
     """Whether the heads of a block do not sum to what its attention writes."""
     kept: list[Tensor] = []
 
@@ -514,7 +568,7 @@ def _heads_differ(model: Any, layer: int, inputs: Tensor, written: Tensor) -> bo
     attention = model.blocks[layer].attn
     W_O, b_O = attention.W_O.detach(), getattr(attention, "b_O", None)
     sums = kept[0] @ W_O.flatten(0, 1)
-    return _differ(sums if b_O is None else sums + b_O.detach(), written) is not None
+    return differ(sums if b_O is None else sums + b_O.detach(), written) is not None
 
 
 # Branches beside a prompt.
@@ -568,7 +622,7 @@ def holds_beside(model: Any, length: int, branches: Branches) -> bool:
     total, positions = max(1, length) + max(1, depth), length + len(branches.tokens)
     wide = positions if positions > _context(model) else 0
     known = _known(model)
-    if total >= known.branches_fail:
+    if total >= known.branches_fail or wide >= known.wide_fail:
         return False
     if total <= known.branches_to and wide <= known.wide:
         return True
@@ -579,19 +633,22 @@ def holds_beside(model: Any, length: int, branches: Branches) -> bool:
         right = False
     if right:
         known.branches_to, known.wide = max(known.branches_to, total), max(known.wide, wide)
-    elif not wide:
+    elif wide:
+        known.wide_fail = wide
+    else:
         known.branches_fail = total
     return right
 
 
-def _context(model: Any) -> float:
+def _context(model: Any) -> int | float:
     config = getattr(getattr(model, "original_model", None), "config", None)
     sizes = (getattr(owner, name, None) for owner, name in ((model.cfg, "n_ctx"), (config, "max_position_embeddings")))
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=float("inf"))
 
 
 def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
-    """A path and a copy of the prompt's end, with others before them, against the plain run of prompt and path."""
+    """A path and a copy of the prompt's end, with others before them, against the plain run of prompt and path; and
+    the prompt alone, whose end must not depend on what follows."""
     path = min(3, total - 1)
     plain = _tokens(model, total)
     length = total - path  # of the prompt; its last token is a branch here
@@ -604,8 +661,9 @@ def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
     parents = [*parents[:3], *[-1] * filler, *(p if p < 3 else p + filler for p in parents[3:])]
     found = _states(model, lambda hooks: run_beside(model, trunk[None], _branches(tokens, parents), hooks), len(tokens))
     expected = _states(model, lambda hooks: _plain(model, plain[None], hooks), path + 1)
-    error = _differ(found[:, -(path + 1) :], expected) or _differ(found[:, 0], expected[:, 0], expected)
-    return error is None
+    alone = _states(model, lambda hooks: _plain(model, plain[None, :length], hooks), 1)
+    pairs = ((found[:, -(path + 1) :], expected), (found[:, 0], expected[:, 0]), (alone[:, 0], expected[:, 0]))
+    return not any(differ(a, b, expected) for a, b in pairs)
 
 
 def _branches(tokens: Tensor, parents: Sequence[int]) -> Branches:
@@ -658,14 +716,16 @@ def _edited_is_plain(model: Any) -> bool:
 
     copies = _branches(tokens[-1:].expand(3), [-1, -1, -1])
     found = _states(model, lambda hooks: run_beside(model, tokens[None, :-1], copies, [(name, add), *hooks]), 3)
-    changed, same = (_states(model, lambda h, e=e: _plain(model, tokens[None], [*e, *h]), 1) for e in ([(name, add)], []))
+    same = _states(model, lambda hooks: _plain(model, tokens[None], hooks), 1)
+    changed = _states(model, lambda hooks: _plain(model, tokens[None], [(name, add), *hooks]), 1)
     expected = torch.cat([same, same, changed], dim=1)
-    return _differ(found, expected) is None
+    return differ(found, expected) is None
 
 
 # At loading, and for a reader.
 
 
+@torch.no_grad()
 def try_out(model: Any) -> None:
     """Find out what holds, so that it is known when it is asked for; nothing is refused here."""
     size = sum(p.numel() for p in model.original_model.parameters())
@@ -679,3 +739,108 @@ def try_out(model: Any) -> None:
         final_norm(model)
     except Refused:
         pass
+
+
+class Check(NamedTuple):
+    """Whether a public function holds on a model: "right", "slower" (string by string, edit by edit) or "refused"."""
+
+    function: str
+    result: str
+    why: str
+
+
+class Checks(tuple[Check, ...]):
+    """The table of `check_model`, which it prints as."""
+
+    def __repr__(self) -> str:
+        widths = [max(len(row[column]) for row in self) for column in (0, 1)]
+        return "\n".join(f"{row.function:{widths[0]}}  {row.result:{widths[1]}}  {row.why}".rstrip() for row in self)
+
+
+def check_model(model: Any, inputs: Tensor | None = None, *, n: int = _SHORT) -> Checks:
+    """Every public function that reads a model, called on it: which give the right number, and which refuse, and why.
+
+    inputs: what the model takes (default: random token ids, or random numbers for the toy); a model of your own that
+    takes neither needs them. n: positions of the random prompt; one longer than an attention window shows what that
+    changes. Functions are called, so the table is what they do; that they are right is tried out as they are called.
+    """
+    require_eval(model)
+    if inputs is None:
+        inputs = _tokens(model, n)[None] if hasattr(model, "original_model") else next(_inputs(model))
+    known = _known(model)
+    if inputs.is_floating_point() or isinstance(known.results.get("readout"), Refused):
+        known.results |= _measured(model, inputs)
+    rows = [_checked(model, name, call) for name, call in _calls(model, inputs).items()]
+    return Checks(rows)
+
+
+def _checked(model: Any, name: str, call: Callable[[], Any]) -> Check:
+    import warnings
+
+    before = set(_known(model).warned)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        _known(model).warned.clear()
+        try:
+            call()
+            result, why = "right", ""
+        except Exception as error:  # whatever it is, it is the line that the caller would see
+            told = " ".join(str(error).split())
+            result, why = "refused", told if isinstance(error, ValueError) else f"{type(error).__name__}: {told}"
+    slower = [str(each.message) for each in said if "which is slower" in str(each.message)]
+    _known(model).warned |= before
+    if slower and result == "right":
+        return Check(name, "slower", slower[0])
+    return Check(name, result, why)
+
+
+def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
+    """Every public function that takes a model, by name, with small arguments."""
+    import mechsub as ms
+
+    language = not inputs.is_floating_point()
+    size = model.W_U.shape[-1]
+    a, b = list(range(min(3, size // 2))), list(range(size - min(3, size // 2), size))
+    pos = -1 if language else None
+    hidden = f"blocks.{model.cfg.n_layers - 1}.hook_out"
+
+    def resid() -> Tensor:
+        name = "ln_final.hook_in" if "ln_final.hook_in" in model.hook_dict else hidden
+        return ms.cache_activations(model, inputs, [name], pos=pos)[name]
+
+    def patched() -> Tensor:
+        return ms.run_patched(model, inputs, ms.cache_activations(model, inputs, [hidden], pos=pos), pos=pos)
+
+    def attributed(unit: Any) -> Any:
+        return ms.direct_logit_attribution(model, inputs, a, pos=pos, unit=unit)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "cache_activations": lambda: ms.cache_activations(model, inputs, pos=pos),
+        "run_patched": patched,
+        "logit_lens": lambda: ms.logit_lens(model, inputs, pos=pos),
+        "unembed": lambda: ms.unembed(model, resid()),
+        "token_directions": lambda: ms.token_directions(model, a, basis="centered"),
+        **{
+            f"unembed_projection, {metric}": lambda m=metric: ms.unembed_projection(model, a, b, m)
+            for metric in ms.unembedding.METRICS
+        },
+        **{
+            f"direct_logit_attribution, {unit}": lambda u=unit: attributed(u)
+            for unit in ("coordinate", "component", "head")
+        },
+        "direction_basis": lambda: ms.direction_basis(model, a),
+        "ablated_columns": lambda: ms.ablated_columns(model, b, ms.direction_basis(model, a)),
+        "ablated_hidden": lambda: ms.ablated_hidden(model, resid(), ms.direction_basis(model, a)),
+        "price": lambda: ms.price(model, a, b),
+        "cheapest_change": lambda: ms.cheapest_change(model, resid()[..., :1, :], a, b, among=a, n_steps=2),
+    }
+    if not language:
+        return calls
+    prompt = inputs[0]
+    trie = ms.entanglement.build_tries([(1, 2, 0), (1, 1, 0)])[0]
+    return calls | {
+        "next_token_log_probs": lambda: ms.next_token_log_probs(model, [prompt]),
+        "string_log_probs": lambda: (readout(model), ms.entanglement.string_states(model, [prompt], trie)),
+        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.W_U.shape[-2]), a),
+        "divergence_tokens": lambda: ms.divergence_tokens(model, [prompt], prompt, prompt[:2]),
+    }

@@ -184,20 +184,27 @@ def _beside(model: Any, batch: Tensor, branches: checks.Branches, name: str) -> 
 
 
 def _one_by_one(model: Any, batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
-    """The same from a plain run of every path to an inner node that has none below it."""
+    """The same from a plain run of the prompt, and of every path to an inner node that has none below it.
+
+    Raises where a state depends on tokens after it: then what is said of a string depends on how far it is run.
+    """
     found: dict[int, Tensor] = {}
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook) -> None:
         kept.append(activation[:, batch.shape[1] - 1 :].clone())
 
-    for leaf in sorted(set(range(len(trie.tokens))) - set(trie.parents)):
+    for leaf in sorted({0, *set(range(len(trie.tokens))) - set(trie.parents)}):
         path = trie.path_to(leaf)
         tail = torch.tensor([trie.tokens[node] for node in path[1:]], dtype=batch.dtype)
         tokens = torch.cat([batch, tail.expand(len(batch), -1)], dim=1).to(_device(model))
         model.run_with_hooks(tokens, fwd_hooks=[(name, keep), LAST_ONLY])
         for node, state in zip(path, kept.pop().unbind(1), strict=True):
-            found.setdefault(node, state)
+            if checks.differ(state, found.setdefault(node, state)):
+                raise checks.Refused(
+                    f"this model's state after {batch.shape[1] + trie.depths[node]} tokens depends on those that follow "
+                    "(it is not causal, or scales positions by length): a string has no log-probability of its own"
+                )
     return torch.stack([found[node] for node in range(len(trie.tokens))], dim=1)
 
 

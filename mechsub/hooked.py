@@ -95,7 +95,8 @@ def cache_with_logits(
     if pos is not None:
         logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, pos]
     axis = -3 if _is_tokens(inputs) and pos is None else -2
-    return {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}, _finite("logits", [logits], 0)
+    cache = {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+    return cache, _finite("logits", [logits], 0)
 
 
 @torch.no_grad()
