@@ -8,6 +8,7 @@ model for as long as its weights, hooks and configuration stay as they are.
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, product
 from typing import Any, NamedTuple
 
@@ -32,6 +33,10 @@ _WRITES = (
 
 class Refused(ValueError):
     """Something does not hold of this model; the message says what, and by how much."""
+
+
+class CannotRun(RuntimeError):
+    """The model raises where it is run on a few token ids."""
 
 
 # Train mode.
@@ -283,7 +288,7 @@ def readout(model: Any) -> Readout:
 
 def _measure_readout(model: Any, probe: _Probe) -> Readout:
     transform = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
-    scale = 1.0
+    scale: float | None = 1.0
     if transform is not None:
         z = torch.linspace(-1000, 1000, 9, device=probe.logits.device)
         out = transform(z)
@@ -304,7 +309,7 @@ def _measure_readout(model: Any, probe: _Probe) -> Readout:
     return found
 
 
-def reads(model: Any) -> Callable[[Tensor], Tensor]:
+def reads(model: Any) -> Callable[..., Tensor]:
     """ln_final then the readout, after they gave the model's logits from the last block's output."""
     found, _ = _results(model, "readout", "reads")
 
@@ -661,9 +666,17 @@ def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
     parents = [*parents[:3], *[-1] * filler, *(p if p < 3 else p + filler for p in parents[3:])]
     found = _states(model, lambda hooks: run_beside(model, trunk[None], _branches(tokens, parents), hooks), len(tokens))
     expected = _states(model, lambda hooks: _plain(model, plain[None], hooks), path + 1)
-    alone = _states(model, lambda hooks: _plain(model, plain[None, :length], hooks), 1)
-    pairs = ((found[:, -(path + 1) :], expected), (found[:, 0], expected[:, 0]), (alone[:, 0], expected[:, 0]))
+    pairs = [(found[:, -(path + 1) :], expected), (found[:, 0], expected[:, 0])]
+    if total <= _SHORT or _rescales(model):
+        alone = _states(model, lambda hooks: _plain(model, plain[None, :length], hooks), 1)
+        pairs.append((alone[:, 0], expected[:, 0]))
     return not any(differ(a, b, expected) for a, b in pairs)
+
+
+def _rescales(model: Any) -> bool:
+    """Whether the configuration names a scaling of positions by the text's length: only where to look once more."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    return any(kind in str(getattr(config, "rope_parameters", "")) for kind in ("dynamic", "longrope"))
 
 
 def _branches(tokens: Tensor, parents: Sequence[int]) -> Branches:
@@ -727,18 +740,58 @@ def _edited_is_plain(model: Any) -> bool:
 
 @torch.no_grad()
 def try_out(model: Any) -> None:
-    """Find out what holds, so that it is known when it is asked for; nothing is refused here."""
+    """Find out what holds, so that it is known when it is asked for. Raises CannotRun, and refuses nothing else."""
     size = sum(p.numel() for p in model.original_model.parameters())
     length = max(_SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
+    try:
+        _plain(model, _tokens(model, 2)[None], [])
+    except Exception as error:  # a model of someone else's can raise anything
+        raise CannotRun(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     known = _known(model)
     known.results |= _measured(model)
-    tip = _branches(torch.zeros(3, dtype=torch.long), [-1, 0, 1])
-    holds_beside(model, length - 3, tip)
+    path = _branches(torch.zeros(3, dtype=torch.long), [-1, 0, 1])
+    for total in sorted({_SHORT, length}):
+        holds_beside(model, total - 3, path)
     holds_edited(model)
     try:
         final_norm(model)
     except Refused:
         pass
+
+
+def record(model: Any) -> dict[str, Any]:
+    """What was found out, as it is stored: only what holds, and from and to which lengths."""
+    results, known = _known(model).results, _known(model)
+    lengths = {"branches_to": known.branches_to, "wide": known.wide}
+    if known.branches_fail != float("inf"):
+        lengths["branches_fail"] = int(known.branches_fail)
+    found: dict[str, Any] = {"lengths": lengths, "edited": results.get("edited")}
+    if isinstance(results.get("readout"), Readout):
+        found["scale"] = results["readout"].scale
+        found["changed"] = results["readout"].transform is not None
+    found["reads"] = results.get("reads") is True
+    if isinstance(results.get("stream"), tuple):
+        found["stream"] = [list(write) for write in results["stream"]]
+    return found
+
+
+def recall(model: Any, found: dict[str, Any]) -> bool:
+    """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
+    if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
+        return False
+    known = _known(model)
+    for name, value in found["lengths"].items():
+        setattr(known, name, value)
+    transform = model.adapter.apply_output_logits_transform if found["changed"] else None
+    known.results |= {
+        "readout": Readout(model, transform, found["scale"]),
+        "reads": True,
+        "edited": found["edited"],
+        "stream": tuple(
+            Write(*(tuple(each) if isinstance(each, list) else each for each in w)) for w in found["stream"]
+        ),
+    }
+    return True
 
 
 class Check(NamedTuple):
@@ -821,11 +874,11 @@ def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
         "unembed": lambda: ms.unembed(model, resid()),
         "token_directions": lambda: ms.token_directions(model, a, basis="centered"),
         **{
-            f"unembed_projection, {metric}": lambda m=metric: ms.unembed_projection(model, a, b, m)
+            f"unembed_projection, {metric}": partial(ms.unembed_projection, model, a, b, metric)
             for metric in ms.unembedding.METRICS
         },
         **{
-            f"direct_logit_attribution, {unit}": lambda u=unit: attributed(u)
+            f"direct_logit_attribution, {unit}": partial(attributed, unit)
             for unit in ("coordinate", "component", "head")
         },
         "direction_basis": lambda: ms.direction_basis(model, a),

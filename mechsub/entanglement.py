@@ -202,7 +202,7 @@ def _one_by_one(model: Any, batch: Tensor, trie: Trie, name: str) -> Float[Tenso
         for node, state in zip(path, kept.pop().unbind(1), strict=True):
             if checks.differ(state, found.setdefault(node, state)):
                 raise checks.Refused(
-                    f"this model's state after {batch.shape[1] + trie.depths[node]} tokens depends on those that follow "
+                    f"this model's state after {batch.shape[1] + trie.depths[node]} tokens depends on those after it "
                     "(it is not causal, or scales positions by length): a string has no log-probability of its own"
                 )
     return torch.stack([found[node] for node in range(len(trie.tokens))], dim=1)

@@ -14,12 +14,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
+from importlib import metadata
 from io import StringIO
 from math import prod
 from pathlib import Path
@@ -42,6 +44,7 @@ _LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
 _NO_CODE = {"trust_remote_code": False}  # left out, Hugging Face asks on the terminal, and runs the code for a "y"
+_WORTH_KEEPING = 0.5  # seconds that finding out what holds of a model takes; less is not stored
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
 
 
@@ -89,7 +92,7 @@ def load_language_model(
         "n_params": sum(p.numel() for p in model.original_model.parameters()),
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
-    checks.try_out(model)
+    _try_out(model, name, found.folder)
     return model
 
 
@@ -454,6 +457,36 @@ def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -
         said = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
     return model.eval().requires_grad_(False)
+
+
+def _try_out(model: Any, name: str, folder: Path) -> None:
+    """Find out what holds of the model; of one for which that takes its time, look up what was found out before."""
+    path = cache_folder() / "checks" / f"{_checks_key(model, folder)}.json"
+    try:
+        if path.is_file() and checks.recall(model, json.loads(path.read_text())):
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # damaged: made again
+    started = time.perf_counter()
+    try:
+        checks.try_out(model)
+    except checks.CannotRun as error:
+        raise ModelUnavailable(f"{name} cannot be run: {error}") from None
+    if time.perf_counter() - started > _WORTH_KEEPING:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.write_text(path, json.dumps(checks.record(model)) + "\n")
+        except OSError:
+            pass  # found out again next time
+
+
+def _checks_key(model: Any, folder: Path) -> str:
+    """Of the weights, the configuration, the type and place of the values, and the code that ran them."""
+    source = model.mechsub_source
+    versions = [metadata.version(package) for package in ("torch", "transformers", "transformer-lens")]
+    code = Path(checks.__file__).read_bytes() + (folder / "config.json").read_bytes()
+    parts = [source["weights_sha256"], source["model_dtype"], model.W_U.device.type, *versions]
+    return hashlib.sha256(" ".join(parts).encode() + code).hexdigest()[:32]
 
 
 def _complete_model() -> type:
