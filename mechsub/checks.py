@@ -35,7 +35,7 @@ class Refused(ValueError):
     """Something does not hold of this model; the message says what, and by how much."""
 
 
-class CannotRun(RuntimeError):
+class CannotRun(Refused):
     """The model raises where it is run on a few token ids."""
 
 
@@ -145,6 +145,7 @@ def _results(model: Any, *properties: str) -> tuple:
     if not known.results.keys() >= {"readout"}:
         require_eval(model)
         known.results |= _measured(model)
+        known.state = _state(model)  # a first run may set up hooks
     if "norm" in properties and "norm" not in known.results:
         try:
             known.results["norm"] = measured_norm(model.ln_final, model.W_U)
@@ -157,7 +158,7 @@ def _results(model: Any, *properties: str) -> tuple:
 
 def _given(value: Any) -> Any:
     if isinstance(value, Refused):
-        raise Refused(*value.args)
+        raise type(value)(*value.args)
     return value
 
 
@@ -168,7 +169,7 @@ def _measured(model: Any, inputs: Tensor | None = None) -> dict[str, Any]:
     except Exception as error:  # a model of someone else's can raise anything
         said = f"the model could not be tried out ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         advice = "try it on inputs of its own with mechsub.check_model(model, inputs)"
-        return dict.fromkeys(("readout", "reads", "stream"), Refused(f"{said}; {advice}"))
+        return dict.fromkeys(("readout", "reads", "stream"), CannotRun(f"{said}; {advice}"))
     found: dict[str, Any] = {}
     for what, measure in (("readout", _measure_readout), ("reads", _measure_reads), ("stream", _measure_stream)):
         try:
@@ -666,17 +667,9 @@ def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
     parents = [*parents[:3], *[-1] * filler, *(p if p < 3 else p + filler for p in parents[3:])]
     found = _states(model, lambda hooks: run_beside(model, trunk[None], _branches(tokens, parents), hooks), len(tokens))
     expected = _states(model, lambda hooks: _plain(model, plain[None], hooks), path + 1)
-    pairs = [(found[:, -(path + 1) :], expected), (found[:, 0], expected[:, 0])]
-    if total <= _SHORT or _rescales(model):
-        alone = _states(model, lambda hooks: _plain(model, plain[None, :length], hooks), 1)
-        pairs.append((alone[:, 0], expected[:, 0]))
+    alone = _states(model, lambda hooks: _plain(model, plain[None, :length], hooks), 1)
+    pairs = ((found[:, -(path + 1) :], expected), (found[:, 0], expected[:, 0]), (alone[:, 0], expected[:, 0]))
     return not any(differ(a, b, expected) for a, b in pairs)
-
-
-def _rescales(model: Any) -> bool:
-    """Whether the configuration names a scaling of positions by the text's length: only where to look once more."""
-    config = getattr(getattr(model, "original_model", None), "config", None)
-    return any(kind in str(getattr(config, "rope_parameters", "")) for kind in ("dynamic", "longrope"))
 
 
 def _branches(tokens: Tensor, parents: Sequence[int]) -> Branches:
@@ -727,12 +720,10 @@ def _edited_is_plain(model: Any) -> bool:
         out[:, -1] += vector.to(out)
         return out
 
-    copies = _branches(tokens[-1:].expand(3), [-1, -1, -1])
-    found = _states(model, lambda hooks: run_beside(model, tokens[None, :-1], copies, [(name, add), *hooks]), 3)
-    same = _states(model, lambda hooks: _plain(model, tokens[None], hooks), 1)
-    changed = _states(model, lambda hooks: _plain(model, tokens[None], [(name, add), *hooks]), 1)
-    expected = torch.cat([same, same, changed], dim=1)
-    return differ(found, expected) is None
+    copies, hook = _branches(tokens[-1:].expand(2), [-1, -1]), (name, add)
+    found = _states(model, lambda hooks: run_beside(model, tokens[None, :-1], copies, [hook, *hooks]), 2)
+    changed = _states(model, lambda hooks: _plain(model, tokens[None], [hook, *hooks]), 1)
+    return differ(found[:, 1:], changed) is None and differ(found[:, :1], changed) is not None
 
 
 # At loading, and for a reader.
@@ -744,14 +735,12 @@ def try_out(model: Any) -> None:
     size = sum(p.numel() for p in model.original_model.parameters())
     length = max(_SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
     try:
-        _plain(model, _tokens(model, 2)[None], [])
-    except Exception as error:  # a model of someone else's can raise anything
-        raise CannotRun(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-    known = _known(model)
-    known.results |= _measured(model)
-    path = _branches(torch.zeros(3, dtype=torch.long), [-1, 0, 1])
-    for total in sorted({_SHORT, length}):
-        holds_beside(model, total - 3, path)
+        readout(model)
+    except CannotRun:
+        raise
+    except Refused:
+        pass
+    holds_beside(model, length - 3, _branches(torch.zeros(3, dtype=torch.long), [-1, 0, 1]))
     holds_edited(model)
     try:
         final_norm(model)
@@ -775,20 +764,23 @@ def record(model: Any) -> dict[str, Any]:
     return found
 
 
+@torch.no_grad()
 def recall(model: Any, found: dict[str, Any]) -> bool:
     """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
     if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
         return False
+    _plain(model, _tokens(model, 2)[None], [])  # a first run may set up hooks, which are part of the state
     known = _known(model)
-    for name, value in found["lengths"].items():
-        setattr(known, name, value)
+    known.branches_to, known.wide = found["lengths"]["branches_to"], found["lengths"]["wide"]
+    known.branches_fail = found["lengths"].get("branches_fail", float("inf"))
     transform = model.adapter.apply_output_logits_transform if found["changed"] else None
     known.results |= {
         "readout": Readout(model, transform, found["scale"]),
         "reads": True,
         "edited": found["edited"],
         "stream": tuple(
-            Write(*(tuple(each) if isinstance(each, list) else each for each in w)) for w in found["stream"]
+            Write(unit, layer, hook, factor, tuple(less), raw, norm)
+            for unit, layer, hook, factor, less, raw, norm in found["stream"]
         ),
     }
     return True
