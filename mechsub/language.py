@@ -446,17 +446,42 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
 def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
+    plain: list[torch.Tensor] = []
     try:
         with _quietly(), _own_tokenizer(folder) as tokenizer:
             model = TransformerBridge.boot_transformers(
-                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
+                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model(plain)
             )
     except ModelUnavailable:
         raise
     except Exception as error:  # a foreign folder can make the loading libraries raise anything
         said = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    _check_bridge(model, plain, name)
+    return model
+
+
+def _check_bridge(model: Any, plain: list[torch.Tensor], name: str) -> None:
+    """Raise where TransformerLens's bridge gives other logits than Hugging Face's model gave before it was wrapped."""
+    for expected in plain:
+        with torch.no_grad():
+            try:
+                logits = model(_probe(model.original_model).to(model.W_U.device))
+            except Exception as error:
+                said = " ".join(str(error).split())[:200]
+                raise ModelUnavailable(
+                    f"{name} cannot be run by TransformerLens, though Hugging Face runs it ({type(error).__name__}: "
+                    f"{said}); use another model"
+                ) from None
+        if difference := checks.differ(logits.to(expected.device), expected):
+            raise ModelUnavailable(
+                f"{name} cannot be used: TransformerLens's bridge gives other logits than Hugging Face ({difference})"
+            )
+
+
+def _probe(model: Any) -> torch.Tensor:
+    return checks.probe_tokens(model.get_input_embeddings().num_embeddings)
 
 
 def _try_out(model: Any, name: str, folder: Path) -> None:
@@ -489,8 +514,11 @@ def _checks_key(model: Any, folder: Path) -> str:
     return hashlib.sha256(" ".join(parts).encode() + code).hexdigest()[:32]
 
 
-def _complete_model() -> type:
-    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start."""
+def _complete_model(plain: list[torch.Tensor]) -> type:
+    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
+
+    The loaded model's own logits of a few tokens are put into `plain`, before anything wraps it.
+    """
     from transformers import AutoModelForCausalLM
 
     class CompleteModel(AutoModelForCausalLM):
@@ -509,6 +537,11 @@ def _complete_model() -> type:
                     f"the safetensors in {folder} hold {len(extra)} weights that its config.json leaves out, "
                     f"{extra[0]} for one; save both with save_pretrained"
                 )
+            try:
+                with torch.no_grad():
+                    plain.append(model(_probe(model).to(model.get_input_embeddings().weight.device)).logits)
+            except Exception:  # it cannot be run here, or not yet: found out when it is whole
+                pass
             return model
 
     return CompleteModel
