@@ -54,7 +54,7 @@ def require_eval(model: Any) -> None:
         for module in root.modules():
             if module.training:
                 name = next(name for name, each in root.named_modules() if each is module)
-                where = ".".join(part for part in (prefix, name) if part)
+                where = ".".join(part for part in (prefix, name.replace("_original_component.", "")) if part)
                 raise ValueError(
                     f"the model is in train mode{f' (its part {where})' if where else ''}; call model.eval() first"
                 )
@@ -91,10 +91,11 @@ def _known(model: Any) -> _Known:
 def _state(model: Any) -> tuple:
     """What tells that a model is not what it was: weights (a sample's sum, version, place), hooks, settings."""
     original = getattr(model, "original_model", None)
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    roots = [root for root in (original, model) if isinstance(root, torch.nn.Module)]
+    modules = [*roots[0].modules(), *roots[1:]] if roots else []
     hooks = [
         (id(module), *module._forward_hooks, *module._forward_pre_hooks, id(module.__dict__.get("forward")))
-        for module in (modules if original is None else chain([original], modules))
+        for module in modules
         if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     ]
     settings = [
@@ -422,7 +423,7 @@ def _exact(gain: Tensor, norm: Any, W: Tensor) -> Tensor:
         if each.shape[-1:] == gain.shape[-1:] and each.ndim == 1:
             size = each.double().abs()
             if bool(((gain - each.double()).abs() <= small * (size + size.max())).all()):
-                return each.to(W.dtype)
+                return each.to(W.dtype, copy=True)
     return gain.to(W.dtype)
 
 
@@ -435,7 +436,7 @@ def _exact_bias(bias: Tensor, norm: Any, W: Tensor, small: float) -> Tensor | No
         and own.shape == bias.shape
         and torch.allclose(bias, own.double(), atol=small, rtol=1e-4)
     ):
-        return own.detach().to(W.dtype)
+        return own.detach().to(W.dtype, copy=True)
     return bias.to(W.dtype)
 
 

@@ -163,7 +163,7 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
             s = checks.final_scale(model, cache_activations(model, tokens, checks.scale_hooks(model), pos=-1))
             scale[some] = s.double().cpu().reshape(len(some))
     usual = (scale * (1 / scale).mean())[:, None, None]  # type: ignore[operator, union-attr]
-    scaled = torch.tensor([not name.startswith("ln_final") for name in names])  # the final norm's bias is not
+    scaled = torch.tensor([name != "ln_final.b" for name in names])  # the final norm's bias is not
     written = values * torch.where(scaled, usual, 1.0)  # type: ignore[operator]
     parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]  # type: ignore[operator]
     return [*names, "scale"], torch.stack(parts)
