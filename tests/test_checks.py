@@ -128,6 +128,15 @@ def test_prompts_within_the_window_run_together_and_longer_ones_alone():
         assert torch.allclose(found, expected, atol=1e-3)
 
 
+def test_a_window_is_seen_through_attention_that_has_settled():
+    """One block whose scores are of tens of nats: a random prompt would not show that it may see one token less."""
+    from tiny_families import drawn, judge
+
+    draw, length = drawn("mistral, window", 6)
+    assert draw.layers == 1 and draw.window == 5
+    assert judge("mistral, window", draw, length, torch.float64)["strings"] < 1e-3
+
+
 @torch.no_grad()
 def _alone(theirs, ids, string, tokenizer):
     tail = torch.tensor(tokenizer(string, add_special_tokens=False)["input_ids"])
