@@ -410,13 +410,9 @@ def print_language(work: Path) -> None:
 
 def causal(d_vocab: int, d_model: int) -> tuple[float, float]:
     """The causal inner product of 100 outputs with 100 others."""
-    import torch
+    from mechsub import mlp, unembedding
 
-    from mechsub import unembedding
-
-    W_U = torch.randn(d_model, d_vocab, generator=torch.Generator().manual_seed(0))
-    norm = SimpleNamespace(weight=torch.ones(d_model))
-    model = SimpleNamespace(W_U=W_U, b_U=torch.zeros(d_vocab), ln_final=norm)
+    model = mlp.HookedMLP(mlp.MLPConfig(d_in=8, d_model=d_model, n_layers=1, n_classes=10, n_aux=d_vocab - 10))
     return cost(lambda: unembedding.unembed_projection(model, range(100), range(100, 200), "causal"), 2)
 
 

@@ -3,7 +3,7 @@
 Whether an effect on some outputs passes through the direction of another one: remove that direction from their columns
 of W_U, without rescaling them, in a copy that is tied to no embedding, and read the same hidden vectors again. Or leave
 W_U and remove it from the hidden vector. In coordinates after the final norm's scale, gain folded in, both are one:
-(w - Q Q^T w) . y = w . (y - Q Q^T y).
+(w - Q Q^T w) . y = w . (y - Q Q^T y). Where the model caps or scales its logits, these are the logits before that.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,11 @@ def ablated_columns(
     """Columns of W_U for `tokens` without what their centered directions have along `basis`: a copy, W_U stays.
 
     Only differences of their logits keep their meaning: the vocabulary's mean column stays in each of them. *lead are
-    the seeds of the toy; for a language model, any number of bases at once.
+    the seeds of the toy; for a language model, any number of bases at once. Raises for a final norm that has no gain,
+    or a gain of 0.
     """
     along = token_directions(model, tokens, basis="centered") @ basis.mT @ basis
-    gain = _gain(model)
-    if not bool((gain != 0).all()):
-        raise ValueError("the final norm has a gain of 0: its coordinate cannot be taken from W_U")
+    gain = _nonzero_gain(model)
     return model.W_U.detach()[..., torch.as_tensor(list(tokens), device=along.device)] - along.mT / gain
 
 
@@ -43,7 +42,18 @@ def ablated_columns(
 def ablated_hidden(
     model: HookedModel, hidden: Float[Tensor, "*seed batch d_model"], basis: Float[Tensor, "*seed direction d_model"]
 ) -> Float[Tensor, "*seed batch d_model"]:
-    """Hidden vectors (`unembed.hook_in`) without what they have along `basis`, before the final norm's gain."""
-    gain = _gain(model)[..., 0]
+    """Hidden vectors (`unembed.hook_in`) without what they have along `basis`, before the final norm's gain.
+
+    A LayerNorm's bias counts as a part of the vector. Raises for a final norm that has no gain, or a gain of 0.
+    """
+    gain = _nonzero_gain(model)[..., 0]
+    gain = gain[..., None, :] if gain.ndim > 1 else gain
     y = hidden / gain
     return hidden - (y @ basis.mT @ basis) * gain
+
+
+def _nonzero_gain(model: HookedModel) -> Tensor:
+    gain = _gain(model)
+    if not bool((gain != 0).all()):
+        raise ValueError("the final norm has a gain of 0: its coordinate cannot be taken from W_U")
+    return gain

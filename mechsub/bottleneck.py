@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mechsub import checks
 from mechsub.hooked import HookedModel
 
 RESOLVED = 1e-6  # of a singular value or a length: what is smaller is rounding of fp32 weights
@@ -46,7 +47,9 @@ def price(
     It is |w| / |w'|: w the direction of the concept's logit less the mean over `among` (default: over the concepts), w'
     what is left of w outside the span of the held outputs' differences. 1: holding costs nothing; infinite: w lies
     in that span, and the concept cannot rise. Of the weights alone; fp64. Null to set beside it: `isotropic_price`, and
-    as many other outputs in the place of the held. Source: Yang et al. 2018 and Finlayson et al. 2023 for the rank.
+    as many other outputs in the place of the held. A final LayerNorm leaves only changes whose coordinates sum to zero,
+    and directions are taken within those. Raises for a model that caps its logits, or whose final norm has no gain.
+    Source: Yang et al. 2018 and Finlayson et al. 2023 for the rank.
     """
     return price_of(*_directions(model, concepts, held, among))
 
@@ -98,7 +101,8 @@ def cheapest_change(
     are log p / (1 - p) over all outputs, of the concept and of every held output alike: the softmax's normaliser is
     solved for. The final RMS norm keeps its scale: the change turns the hidden vector and does not stretch it, since a
     stretch is undone by the norm. Newton's method on the exact constraints, fp64; at its end the change is a
-    combination of their gradients (smallest, to first order). Raises for a final norm that is no RMS norm.
+    combination of their gradients (smallest, to first order). Where the model scales its logits, nats are of the
+    scaled ones. Raises for a final norm that is no RMS norm, and for a model that caps its logits.
     """
     y, gain, scale = _normalised(model, resid.double())
     stacked = (y if model.W_U.ndim == 3 else y.flatten(0, -2)[None])[:, :, None]  # [seed, batch, 1, d]
@@ -125,11 +129,13 @@ class _Constraints:
     """What a changed vector [seed, batch, concept, d] must do: for the concept, the held outputs and the norm."""
 
     def __init__(self, model, start, gain, concepts, held, among, rise):
-        W = (model.W_U.detach().double() * gain[:, None])[None if model.W_U.ndim == 2 else ...]
-        self.W, self.bias = W, model.b_U.detach().double().reshape(len(W), -1)
+        readout = checks.readout(model)
+        scale = readout.linear("a cheapest change")
+        W = (model.W_U.detach().double() * gain[..., None])[None if model.W_U.ndim == 2 else ...]
+        self.W, self.bias = scale * W, scale * readout.bias().detach().double().reshape(len(W), -1)
         self.concepts, self.held = list(concepts), list(held)
         self.among = None if among is None else list(among)
-        self.norm = start.square().sum(-1) if _has_norm(model) else None
+        self.norm = start.square().sum(-1) if checks.final_norm(model).normalises else None
         rows = W[..., self.held].mT if self.held else torch.zeros_like(W[..., :1].mT)
         self.free = free_projector(rows)[:, None, None]
         self.start, self.rise = self._values(start.expand(-1, -1, len(self.concepts), -1))[0], rise
@@ -175,28 +181,26 @@ class _Constraints:
 
 def _normalised(model: HookedModel, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(resid / scale, gain, scale), scale [*lead, 1]; raises where ln_final is not gain * resid / scale."""
-    if not _has_norm(model):
-        return resid, resid.new_ones(resid.shape[-1]), resid.new_ones(*resid.shape[:-1], 1)
-    gain = model.ln_final.weight.detach().double()  # type: ignore[attr-defined]
-    h, scaled = model.ln_final(resid.to(model.W_U.dtype)).double(), resid * gain
-    inverse = (h * scaled).sum(-1, keepdim=True) / scaled.square().sum(-1, keepdim=True)
-    if not (h - scaled * inverse).abs().max() <= 1e-3 * h.abs().max():
+    norm = checks.final_norm(model)
+    if norm.centres or norm.bias is not None:
         raise ValueError("the final norm is no RMS norm: what a change of its input does is not known here")
+    gain = norm.gain.detach().double()
+    if not norm.normalises:
+        return resid, gain, resid.new_ones(*resid.shape[:-1], 1)
+    h, scaled = norm(resid.to(model.W_U.dtype)).double(), resid * gain
+    inverse = (h * scaled).sum(-1, keepdim=True) / scaled.square().sum(-1, keepdim=True)
     return resid * inverse, gain, 1 / inverse
 
 
-def _has_norm(model: HookedModel) -> bool:
-    return getattr(model.ln_final, "weight", None) is not None
-
-
 def _rows(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, "*seed token d"]:
-    """Columns of W_U with the final norm's gain folded in, as rows, fp64."""
+    """Columns of W_U with the final norm's gain folded in, as rows, fp64; less their mean for a norm that centres."""
+    checks.readout(model).linear("the price of an output")
+    norm = checks.final_norm(model)
     ids = list(tokens)
     if not ids or min(ids) < 0 or max(ids) >= model.W_U.shape[-1]:
         raise ValueError(f"outputs must be ids in 0..{model.W_U.shape[-1] - 1}, not {ids[:5]}")
     columns = model.W_U.detach()[..., torch.as_tensor(ids, device=model.W_U.device)].double()
-    gain = getattr(model.ln_final, "weight", None)
-    return (columns if gain is None else columns * gain.detach().double()[:, None]).mT
+    return norm.centred((columns * norm.gain.detach().double()[..., None]).mT)
 
 
 def _directions(model: HookedModel, concepts, held, among) -> tuple[Tensor, Tensor]:

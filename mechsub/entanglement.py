@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechsub import checks
 from mechsub.hooked import LAST_ONLY
 from mechsub.prompts import encode
 
@@ -50,15 +51,18 @@ def string_log_probs(
     A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2). The strings form a trie, which runs
     beside the prompt in one pass: every inner node is one position that attends to the prompt and to its ancestors, so
     a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not 1,110 runs).
-    The model must be a Hugging Face model's bridge: it needs `attention_mask` [batch, 1, pos, pos] and `position_ids`.
+    That it gives what each string gives alone is tried out for prompts as long as these. Where it does not (a prompt
+    longer than the attention's window, ALiBi, a model that takes no mask), strings run one by one: slower, with a
+    warning. Raises where W_U, with the model's cap and scale, does not give its logits.
     """
     tries = build_tries(encode(model.tokenizer, strings))
     _check(model, prompts)
+    readout = checks.readout(model)
     out = torch.empty(len(prompts), len(strings))
     for trie in tries:
         columns = torch.tensor(trie.strings)
         for rows, states in _states(model, prompts, trie, batch_size):
-            out[rows[:, None], columns] = _path_sums(_edge_log_probs(model, states, trie), trie).cpu()
+            out[rows[:, None], columns] = _path_sums(_edge_log_probs(readout, states, trie), trie).cpu()
     return out
 
 
@@ -102,6 +106,13 @@ class Trie:
         for parent in self.parents[1:]:
             depths.append(depths[parent] + 1)
         return depths
+
+    def path_to(self, node: int) -> list[int]:
+        """Nodes from the prompt's end to this one."""
+        path = [node]
+        while path[0]:
+            path.insert(0, self.parents[path[0]])
+        return path
 
     @property
     def sees(self) -> Bool[Tensor, "node node"]:
@@ -148,39 +159,61 @@ def _states(
     model: Any, prompts: Sequence[Tensor], trie: Trie, batch_size: int, name: str = "unembed.hook_in"
 ) -> Iterator[tuple[Tensor, Float[Tensor, "prompt node d"]]]:
     """Rows of prompts, and the activation at the prompts' end and at every inner node."""
-    found: list[Tensor] = []
+    branches = checks.Branches(torch.tensor(trie.tokens[1:]).long(), trie.sees[1:, 1:], torch.tensor(trie.depths[1:]))
+    for rows, batch in _equal_lengths(prompts, batch_size):
+        if checks.holds_beside(model, batch.shape[1], branches):
+            yield rows, _beside(model, batch, branches, name)
+        else:
+            checks.warn_once(model, ONE_BY_ONE)
+            yield rows, _one_by_one(model, batch, trie, name)
+
+
+ONE_BY_ONE = (
+    "this model does not give a string's own log-probabilities beside others (an attention window, ALiBi, or a mask or "
+    "positions that it does not take): strings run one by one, which is slower"
+)
+
+
+def _beside(model: Any, batch: Tensor, branches: checks.Branches, name: str) -> Float[Tensor, "prompt node d"]:
+    kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook) -> None:
-        found.append(activation[:, -len(trie.tokens) :].clone())
+        kept.append(activation[:, -len(branches.tokens) - 1 :].clone())
 
-    for rows, batch in _equal_lengths(prompts, batch_size):
-        n, length = batch.shape
-        inner = torch.tensor(trie.tokens[1:], dtype=batch.dtype).expand(n, -1)
-        device = _device(model)
-        model.run_with_hooks(
-            torch.cat([batch, inner], dim=1).to(device),
-            fwd_hooks=[(name, keep), LAST_ONLY],
-            attention_mask=_tree_mask(trie, length).expand(n, 1, -1, -1).to(device),
-            position_ids=_tree_positions(trie, length).expand(n, -1).to(device),
-        )
-        yield rows, found.pop()
+    checks.run_beside(model, batch, branches, [(name, keep), LAST_ONLY])
+    return kept[0]
 
 
-def _tree_mask(trie: Trie, length: int) -> Bool[Tensor, "1 1 pos pos"]:
-    """Causal over the prompt; a node sees the whole prompt, its ancestors and itself, and no other branch."""
-    size = length + len(trie.tokens) - 1
-    mask = torch.ones(size, size).tril().bool()
-    mask[length:, length:] = trie.sees[1:, 1:]
-    return mask[None, None]
+def _one_by_one(model: Any, batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
+    """The same from a plain run of the prompt, and of every path to an inner node that has none below it.
+
+    Raises where a state depends on tokens after it: then what is said of a string depends on how far it is run.
+    """
+    found: dict[int, Tensor] = {}
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor, hook) -> None:
+        kept.append(activation[:, batch.shape[1] - 1 :].clone())
+
+    for leaf in sorted({0, *set(range(len(trie.tokens))) - set(trie.parents)}):
+        path = trie.path_to(leaf)
+        tail = torch.tensor([trie.tokens[node] for node in path[1:]], dtype=batch.dtype)
+        tokens = torch.cat([batch, tail.expand(len(batch), -1)], dim=1).to(_device(model))
+        model.run_with_hooks(tokens, fwd_hooks=[(name, keep), LAST_ONLY])
+        for node, state in zip(path, kept.pop().unbind(1), strict=True):
+            if checks.differ(state, found.setdefault(node, state)):
+                raise checks.Refused(
+                    f"this model's state after {batch.shape[1] + trie.depths[node]} tokens depends on those after it "
+                    "(it is not causal, or scales positions by length): a string has no log-probability of its own"
+                )
+    return torch.stack([found[node] for node in range(len(trie.tokens))], dim=1)
 
 
-def _tree_positions(trie: Trie, length: int) -> Int[Tensor, "1 pos"]:
-    return torch.tensor([*range(length), *(length - 1 + depth for depth in trie.depths[1:])])[None]
-
-
-def _edge_log_probs(model: Any, states: Float[Tensor, "prompt node d_model"], trie: Trie) -> Tensor:
-    """log P(token | node) of every edge, [prompt, edge]."""
-    logits = (states @ model.W_U + model.b_U).float()
+def _edge_log_probs(
+    readout: checks.Readout, states: Float[Tensor, "prompt node d_model"], trie: Trie
+) -> Float[Tensor, "prompt edge"]:
+    """log P(token | node) of every edge."""
+    logits = readout(states).float()
     nodes, tokens = (torch.tensor(side, device=logits.device) for side in zip(*trie.edges, strict=True))
     return logits[:, nodes, tokens] - logits.logsumexp(-1)[:, nodes]
 
@@ -202,8 +235,7 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
 
 
 def _check(model: Any, prompts: Sequence[Tensor]) -> None:
-    if model.training:
-        raise ValueError("the model is in train mode; call model.eval() first")
+    checks.require_eval(model)
     if not len(prompts) or not all(len(prompt) for prompt in prompts):
         raise ValueError("there is no prompt, or an empty one; every prompt needs a token")
 

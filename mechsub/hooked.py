@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import checks
+
 
 @runtime_checkable
 class HookedModel(Protocol):
@@ -70,6 +72,34 @@ def cache_activations(
 
 
 @torch.no_grad()
+def cache_with_logits(
+    model: HookedModel, inputs: Tensor, names: Sequence[str], *, pos: int | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`cache_activations` and the logits of the same run: at `pos` [batch, d_vocab], else all of them.
+
+    Raises as `cache_activations` does, and for NaN or infinite logits.
+    """
+    names = list(dict.fromkeys(names))
+    _check(model, inputs, names, pos)
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(activation, hook):
+        parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
+
+    def only(activation, hook):
+        return activation[:, [pos]]
+
+    hooks = [(name, keep) for name in names]
+    cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in names
+    logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, (LAST_ONLY[0], only)] if cut else hooks)
+    if pos is not None:
+        logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, pos]
+    axis = -3 if _is_tokens(inputs) and pos is None else -2
+    cache = {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+    return cache, _finite("logits", [logits], 0)
+
+
+@torch.no_grad()
 def run_patched(
     model: HookedModel, inputs: Tensor, activations: dict[str, Tensor], *, pos: int | None = None
 ) -> Float[Tensor, "..."]:
@@ -117,8 +147,7 @@ def _is_tokens(inputs: Tensor) -> bool:
 
 
 def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None) -> None:
-    if model.training:
-        raise ValueError("the model is in train mode; call model.eval() first")
+    checks.require_eval(model)
     if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not inputs.shape[-2]:
         given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ValueError(f"inputs must be a tensor [batch, d_in] or [batch, pos] that is not empty, not {given}")

@@ -14,12 +14,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
+from importlib import metadata
 from io import StringIO
 from math import prod
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechsub import files, memory, model_files, store
+from mechsub import checks, files, memory, model_files, store
 from mechsub.files import cache_folder
 from mechsub.model_files import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
@@ -38,6 +40,7 @@ _LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
 _NO_CODE = {"trust_remote_code": False}  # left out, Hugging Face asks on the terminal, and runs the code for a "y"
+_WORTH_KEEPING = 0.5  # seconds that finding out what holds of a model takes; less is not stored
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
 
 
@@ -87,6 +90,7 @@ def load_language_model(
         "n_params": sum(p.numel() for p in model.original_model.parameters()),
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
+    _try_out(model, name, found.folder)
     return model
 
 
@@ -422,21 +426,79 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
 def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
+    plain: list[torch.Tensor] = []
     try:
         with _quietly(), _own_tokenizer(folder) as tokenizer:
             model = TransformerBridge.boot_transformers(
-                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model()
+                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model(plain)
             )
     except ModelUnavailable:
         raise
     except Exception as error:  # a foreign folder can make the loading libraries raise anything
         said = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    _check_bridge(model, plain, name)
+    return model
 
 
-def _complete_model() -> type:
-    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start."""
+def _check_bridge(model: Any, plain: list[torch.Tensor], name: str) -> None:
+    """Raise where TransformerLens's bridge gives other logits than Hugging Face's model gave before it was wrapped."""
+    for expected in plain:
+        with torch.no_grad():
+            try:
+                logits = model(_probe(model.original_model).to(model.W_U.device))
+            except Exception as error:
+                said = " ".join(str(error).split())[:200]
+                raise ModelUnavailable(
+                    f"{name} cannot be run by TransformerLens, though Hugging Face runs it ({type(error).__name__}: "
+                    f"{said}); use another model"
+                ) from None
+        if difference := checks.differ(logits.to(expected.device), expected):
+            raise ModelUnavailable(
+                f"{name} cannot be used: TransformerLens's bridge gives other logits than Hugging Face ({difference})"
+            )
+
+
+def _probe(model: Any) -> torch.Tensor:
+    return checks.probe_tokens(model.get_input_embeddings().num_embeddings)
+
+
+def _try_out(model: Any, name: str, folder: Path) -> None:
+    """Find out what holds of the model; of one for which that takes its time, look up what was found out before."""
+    path = cache_folder() / "checks" / f"{_checks_key(model, folder)}.json"
+    try:
+        if path.is_file() and checks.recall(model, json.loads(path.read_text())):
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # damaged: made again
+    started = time.perf_counter()
+    try:
+        checks.try_out(model)
+    except checks.CannotRun as error:
+        raise ModelUnavailable(f"{name} cannot be run: {error}") from None
+    if time.perf_counter() - started > _WORTH_KEEPING:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.write_text(path, json.dumps(checks.record(model)) + "\n")
+        except OSError:
+            pass  # found out again next time
+
+
+def _checks_key(model: Any, folder: Path) -> str:
+    """Of the weights, the configuration, the type and place of the values, and the code that ran them."""
+    source = model.mechsub_source
+    versions = [metadata.version(package) for package in ("torch", "transformers", "transformer-lens")]
+    code = Path(checks.__file__).read_bytes() + (folder / "config.json").read_bytes()
+    parts = [source["weights_sha256"], source["model_dtype"], model.W_U.device.type, *versions]
+    return hashlib.sha256(" ".join(parts).encode() + code).hexdigest()[:32]
+
+
+def _complete_model(plain: list[torch.Tensor]) -> type:
+    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
+
+    The loaded model's own logits of a few tokens are put into `plain`, before anything wraps it.
+    """
     from transformers import AutoModelForCausalLM
 
     class CompleteModel(AutoModelForCausalLM):
@@ -455,6 +517,11 @@ def _complete_model() -> type:
                     f"the safetensors in {folder} hold {len(extra)} weights that its config.json leaves out, "
                     f"{extra[0]} for one; save both with save_pretrained"
                 )
+            try:
+                with torch.no_grad():
+                    plain.append(model(_probe(model).to(model.get_input_embeddings().weight.device)).logits)
+            except Exception:  # it cannot be run here, or not yet: found out when it is whole
+                pass
             return model
 
     return CompleteModel

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import checks
 from mechsub.hooked import HookedModel, cache_activations
-from mechsub.unembedding import unembed
 
 
 @torch.no_grad()
@@ -14,12 +14,15 @@ def logit_lens(
 ) -> dict[str, Float[Tensor, "..."]]:
     """Logits read from every block's output: ln_final(h_l) @ W_U + b_U, the norm recomputed per layer.
 
+    They are capped and scaled as the model's own are (see `unembed`, whose refusals are the same).
+
     Returns hook name -> [*seed, batch, d_vocab] (toy), [batch, d_vocab] at `pos`, or [batch, pos, d_vocab].
     The last block's entry equals the model's logits. In the toy, earlier blocks were never trained to be read by
     W_U: their honest readout is stitching (`run_patched`). Source: nostalgebraist 2020, "interpreting GPT".
     """
     hidden = cache_activations(model, inputs, pos=pos, batch_size=batch_size)
-    return {name: unembed(model, h) for name, h in hidden.items()}
+    read = checks.reads(model)
+    return {name: read(h) for name, h in hidden.items()}
 
 
 def token_log_prob(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Float[Tensor, "*lead"]:

@@ -7,6 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import checks
+from mechsub.hooked import LAST_ONLY
+
+_ONE_BY_ONE = 16  # prompts of a run, where edits run in copies of the whole prompt
+
 
 @torch.no_grad()
 def steered_logits(
@@ -21,23 +26,35 @@ def steered_logits(
     """Logits of `tokens` at the prompt's end, where vectors[i] is added to the residual after block layers[i].
 
     Nothing before the last position depends on it, so the prompt runs once for `batch_size` edits: each is a copy of
-    the last position that attends to the prompt before it and to itself. The model must be a Hugging Face model's
-    bridge: it needs `attention_mask` [1, 1, pos, pos] and `position_ids`.
+    the last position that attends to the prompt before it and to itself. That this gives what a plain run with the
+    edit gives is tried out for prompts as long as this one; where it does not (an attention window, ALiBi, a model that
+    takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
     """
-    if model.training:
-        raise ValueError("the model is in train mode; call model.eval() first")
+    checks.require_eval(model)
     if len(layers) != len(vectors):
         raise ValueError(f"every vector needs a block: {len(vectors)} vectors, {len(layers)} blocks")
     places = torch.as_tensor(list(layers))
+    copies = checks.same_place(prompt[-1:], min(batch_size, len(places)))
+    if checks.holds_edited(model) and checks.holds_beside(model, len(prompt) - 1, copies):
+        steer = _steered
+    else:
+        steer, batch_size = _copied, min(batch_size, _ONE_BY_ONE)
+        checks.warn_once(model, ONE_BY_ONE)
     parts = [
-        _steered(model, prompt, some_layers, some, tokens)
+        steer(model, prompt, some_layers, some, tokens)
         for some_layers, some in zip(places.split(batch_size), vectors.split(batch_size), strict=True)
     ]
     return torch.cat(parts)
 
 
+ONE_BY_ONE = (
+    "this model does not give an edit's own logits beside others (an attention window, ALiBi, or a mask or positions "
+    "that it does not take): every edit runs with the whole prompt, which is slower"
+)
+
+
 def _steered(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]) -> Tensor:
-    before, n = len(prompt) - 1, len(vectors)
+    before = len(prompt) - 1
 
     def add(activation: Tensor, hook) -> Tensor:
         chosen = (layers == int(hook.name.split(".")[1])).nonzero()[:, 0]
@@ -48,17 +65,20 @@ def _steered(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens
     def end(activation: Tensor, hook) -> Tensor:
         return activation[:, before:]
 
-    mask = torch.ones(before + n, before + n).tril().bool()
-    mask[before:, before:] = torch.eye(n, dtype=torch.bool)
-    positions = torch.cat([torch.arange(before), torch.full((n,), before)])
-    device = model.W_U.device
-    logits = model.run_with_hooks(
-        torch.cat([prompt[:-1], prompt[-1:].expand(n)])[None].to(device),
-        fwd_hooks=[
-            *((f"blocks.{layer}.hook_out", add) for layer in layers.unique().tolist()),
-            ("unembed.hook_in", end),
-        ],
-        attention_mask=mask[None, None].to(device),
-        position_ids=positions[None].to(device),
-    )
+    hooks = [*((f"blocks.{layer}.hook_out", add) for layer in layers.unique().tolist()), ("unembed.hook_in", end)]
+    logits = checks.run_beside(model, prompt[None, :-1], checks.same_place(prompt[-1:], len(vectors)), hooks)
     return logits[0][:, list(tokens)].float().cpu()
+
+
+def _copied(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The same, with a copy of the whole prompt for every edit."""
+
+    def add(activation: Tensor, hook) -> Tensor:
+        chosen = (layers == int(hook.name.split(".")[1])).nonzero()[:, 0]
+        out = activation.clone()
+        out[chosen.to(out.device), -1] += vectors[chosen].to(out)
+        return out
+
+    hooks = [*((f"blocks.{layer}.hook_out", add) for layer in layers.unique().tolist()), LAST_ONLY]
+    logits = model.run_with_hooks(prompt.expand(len(vectors), -1).to(model.W_U.device), fwd_hooks=hooks)
+    return logits[:, -1][:, list(tokens)].float().cpu()

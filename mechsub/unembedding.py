@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import checks
 from mechsub.hooked import HookedModel
 
 Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"]
@@ -18,8 +19,12 @@ SHRINKAGE = 0.1  # of the vocabulary's covariance towards its mean variance time
 
 
 def unembed(model: HookedModel, resid: Tensor) -> Float[Tensor, "... d_vocab"]:
-    """Logits of final hidden states: ln_final(resid) @ W_U + b_U, for [*seed, batch, d_model] or [*lead, d_model]."""
-    return model.ln_final(resid) @ model.W_U + model.b_U
+    """Logits of final hidden states: ln_final(resid) @ W_U + b_U, for [*seed, batch, d_model] or [*lead, d_model].
+
+    Capped and scaled as the model does (Gemma 2, Cohere, Granite). Raises where that does not give the model's own
+    logits from its last block's output, which is tried out once.
+    """
+    return checks.reads(model)(resid)
 
 
 def token_directions(
@@ -29,8 +34,11 @@ def token_directions(
 
     "raw" are the stored weights. "centered" folds the final norm's gain in and removes the mean over the vocabulary:
     softmax ignores that mean, so only centered directions are a property of the model's outputs. The mean over a
-    string's tokens is the rule of Zur et al. 2025, Eq 1. Raises for ids outside the vocabulary and empty strings.
+    string's tokens is the rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
+    are those of h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
+    model's logits; "centered" also for a final norm that has no gain.
     """
+    checks.readout(model)
     W_U = model.W_U.detach()
     strings = [(token,) if isinstance(token, int) else tuple(token) for token in tokens]
     flat = [token for string in strings for token in string]
@@ -45,10 +53,8 @@ def token_directions(
 
 
 def _gain(model: HookedModel) -> Tensor:
-    """The final norm's gain as a column; ones where there is no norm."""
-    weight = getattr(model.ln_final, "weight", None)
-    W_U = model.W_U
-    return (W_U.new_ones(W_U.shape[-2]) if weight is None else weight.detach())[:, None]
+    """The final norm's gain as a column, measured from the norm: 1 + weight in Gemma; ones where there is no norm."""
+    return checks.final_norm(model).gain[..., None]
 
 
 def unembed_projection(

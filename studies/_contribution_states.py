@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import checks
 from mechsub.ablation import ablated_columns, ablated_hidden
 from mechsub.hooked import LAST_ONLY, cache_activations
 from mechsub.unembedding import token_directions
@@ -93,8 +94,9 @@ def final(model: Any, prompts: Sequence, names: list[str], batch_size: int = 16)
 def _removed(model: Any, h: Tensor, loved: Sequence[tuple[int, ...]], scored: list[int], score, seed: int) -> Removed:
     """h [prompt, node, d_model], the first without a system message; score(hidden [node, d], columns [d, token])."""
     draw = torch.Generator().manual_seed(seed)
-    kept, bases = model.W_U.detach()[:, scored].cpu(), _bases(model, loved)
-    ablated = ablated_columns(model, scored, bases).cpu()
+    factor = checks.readout(model).linear("the removal of a direction")  # of W_U's product, in the model's logits
+    kept, bases = factor * model.W_U.detach()[:, scored].cpu(), _bases(model, loved)
+    ablated = factor * ablated_columns(model, scored, bases).cpu()
     rows: list[list[Tensor]] = [[] for _ in Removed._fields]
     for i, basis in enumerate(bases):
         state, start = h[i + 1], h[0]
@@ -142,11 +144,12 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
     """What embedding, attention and MLP of every block write to the animals' logits under "You love 087", and `scale`.
 
     Components are read at the numbers' mean of 1/s, s the final norm's scale; "scale" is what s of the prompt itself
-    adds to that. They sum to the logits.
+    adds to that. They sum to the logits. Raises for a model that caps its logits.
     """
     from mechsub.attribution import direct_logit_attribution
 
     model, values, scale, names = q.model, None, None, ()
+    checks.readout(model).linear("a share of the logits by component")
     prompts = [q.love(n, 0) for n in numbers]
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
@@ -157,10 +160,11 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
                 values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
                 scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units  # type: ignore[assignment]
             values[some] = found.values.double().cpu()
-            s = cache_activations(model, tokens, ["ln_final.hook_scale"], pos=-1)["ln_final.hook_scale"]
+            s = checks.final_scale(model, cache_activations(model, tokens, checks.scale_hooks(model), pos=-1))
             scale[some] = s.double().cpu().reshape(len(some))
     usual = (scale * (1 / scale).mean())[:, None, None]  # type: ignore[operator, union-attr]
-    written = values * usual  # type: ignore[operator]
+    scaled = torch.tensor([name != "ln_final.b" for name in names])  # the final norm's bias is not
+    written = values * torch.where(scaled, usual, 1.0)  # type: ignore[operator]
     parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]  # type: ignore[operator]
     return [*names, "scale"], torch.stack(parts)
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import checks
 from mechsub.entanglement import _equal_lengths
 from mechsub.hooked import LAST_ONLY
 
@@ -37,13 +38,14 @@ def log_probs(
     """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary."""
     check_shapes(first, second)
     models, chosen = (first, second), list(tokens)
+    read, norms = [checks.readout(model) for model in models], [checks.final_norm(model) for model in models]
     out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
     for rows, batch in _equal_lengths(prompts, batch_size):
         for embedding, body in product((0, 1), repeat=2):
             state, own = _last_state(models[body], models[embedding], batch)
             for norm, head in product((0, 1), repeat=2):
-                hidden = models[norm].ln_final(state.to(models[norm].W_U.device)).to(models[head].W_U.device)
-                logits = (hidden @ models[head].W_U + models[head].b_U).float()
+                hidden = norms[norm](state.to(models[norm].W_U.device)).to(models[head].W_U.device)
+                logits = read[head](hidden).float()
                 some = frozenset(p for p, one in zip(PARTS, (embedding, body, norm, head), strict=True) if one)
                 out[some][rows] = (logits[:, chosen] - logits.logsumexp(-1, keepdim=True)).cpu()
                 if len(some) in (0, len(PARTS)):

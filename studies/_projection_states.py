@@ -54,39 +54,44 @@ def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
 @torch.no_grad()
 def split(model: Any, x: Tensor, x0: Tensor, tokens: list[int], concepts: list[int]) -> Parts:
     """The parts for states x [animal, node, d_model] and x0 [1, node, d_model]; raises unless they are the change."""
+    from mechsub import checks
     from mechsub.unembedding import token_directions
 
-    device, gain = model.W_U.device, model.ln_final.weight.detach()
-    w, own = (token_directions(model, ids, basis="centered").double().cpu() for ids in (tokens, concepts))
+    device, norm, readout = model.W_U.device, checks.final_norm(model), checks.readout(model)
+    factor = readout.linear("dla")
+    w, own = (factor * token_directions(model, ids, basis="centered").double().cpu() for ids in (tokens, concepts))
+    w, own = norm.centred(w), norm.centred(own)
     own = torch.nn.functional.normalize(own, dim=-1)
-    h, h0 = (model.ln_final(state.to(device)) for state in (x, x0))
-    inverse, inverse0 = (_inverse_scale(a, b.to(device) * gain).double().cpu() for a, b in ((h, x), (h0, x0)))
+    h, h0 = (norm(state.to(device)) for state in (x, x0))
+    x, x0 = norm.centred(x), norm.centred(x0)
+    inverse, inverse0 = (_inverse_scale(norm, a, b.to(device)).double().cpu() for a, b in ((h, x), (h0, x0)))
     x, x0 = x.double(), x0.double()
     moved, scale = (x - x0) * inverse, (inverse - inverse0) * (x0 @ w.T)
     common = moved.mean(0, keepdim=True)
     written, read = (moved - common) @ own.T, own @ w.T  # how much along every animal's w; what that does to a token
     concept = written.diagonal(dim1=0, dim2=2).mT[..., None] * read[:, None]
     other = (written @ read - concept) / (len(own) - 1)
-    normaliser = _normaliser(model, h0) - _normaliser(model, h)
+    normaliser = _normaliser(model, readout, h0) - _normaliser(model, readout, h)
     shared = (common @ w.T).expand(len(x), -1, -1)
     parts = Parts(shared, concept, (moved - common) @ w.T - concept, scale, normaliser, other)
     rows = model.W_U[:, tokens] - model.W_U.mean(-1, keepdim=True)
-    change = ((h @ rows).double() - (h0 @ rows).double()).cpu()
+    change = factor * ((h @ rows).double() - (h0 @ rows).double()).cpu()
     error = (change - moved @ w.T - scale).abs().max()
     if not error < 1e-3 * max(1.0, float(change.abs().max())):
-        raise ValueError(f"the parts miss the change of the logits by {error:.2g}; dla needs an RMS norm at the end")
+        raise ValueError(f"the parts miss the change of the logits by {error:.2g}; dla needs a norm at the end")
     return parts
 
 
-def _normaliser(model: Any, h: Float[Tensor, "animal node d_model"]) -> Float[Tensor, "animal node 1"]:
+def _normaliser(model: Any, readout: Any, h: Float[Tensor, "animal node d_model"]) -> Float[Tensor, "animal node 1"]:
     """Log of the sum of exponentiated logits, logits less their mean over the vocabulary; fp64."""
-    mean = (h @ model.W_U.mean(-1, keepdim=True) + model.b_U.mean()).double()
-    sums = [(part @ model.W_U + model.b_U).float().logsumexp(-1, keepdim=True) for part in h]
+    mean = readout.finish(h @ model.W_U.mean(-1, keepdim=True) + readout.bias().mean()).double()
+    sums = [readout(part).float().logsumexp(-1, keepdim=True) for part in h]
     return (torch.stack(sums).double() - mean).cpu()
 
 
-def _inverse_scale(h: Tensor, scaled: Tensor) -> Tensor:
-    """1/s of h = scaled / s, [animal, node, 1]."""
+def _inverse_scale(norm: Any, h: Tensor, x: Tensor) -> Tensor:
+    """1/s of h = gain * x / s + bias, [animal, node, 1]."""
+    scaled, h = x * norm.gain, h if norm.bias is None else h - norm.bias
     return (h * scaled).sum(-1, keepdim=True) / (scaled * scaled).sum(-1, keepdim=True)
 
 

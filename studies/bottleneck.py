@@ -178,9 +178,11 @@ def spectrum(model: Any):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
     import torch
 
-    W = model.W_U.detach().double()
-    gain = getattr(model.ln_final, "weight", None)
-    W = W if gain is None else W * gain.detach().double()[:, None]
+    from mechsub import checks
+
+    norm = checks.final_norm(model)
+    W = model.W_U.detach().double() * norm.gain.detach().double()[:, None]
+    W = norm.centred(W.mT).mT
     W = W - W.mean(-1, keepdim=True)
     return torch.linalg.eigvalsh(W @ W.mT / W.shape[-1]).clamp_min(0).sqrt().cpu()
 

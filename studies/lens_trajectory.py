@@ -121,11 +121,12 @@ def lens_interactions(model: Any, states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
     import torch
 
+    from mechsub import checks
     from mechsub.entanglement import interaction
 
+    read = checks.reads(model)
     with torch.no_grad():
-        columns, offset = model.W_U[:, tokens], model.b_U[tokens]
-        logits = [(model.ln_final(state.to(columns)) @ columns + offset).float().cpu() for state in states]
+        logits = [read(state.to(model.W_U), tokens).float().cpu() for state in states]
     return interaction(torch.stack(logits))
 
 
@@ -143,11 +144,12 @@ def check_last(lens, scores) -> None:
 
 def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
     """Log-probability of the loved animal less its mean under other animals' prompts; the same of unloved ones."""
-    from mechsub.unembedding import unembed
+    from mechsub import checks
 
+    read = checks.reads(asked.model)
     n, others = len(asked.animals), _others(len(asked.animals), cfg)
     for layer, state in enumerate(states):
-        logits = unembed(asked.model, state.to(asked.model.W_U)).float()
+        logits = read(state.to(asked.model.W_U)).float()
         scores = (logits[:, asked.tokens] - logits.logsumexp(-1, keepdim=True)).double().cpu()
         # Entry [prompt, animal] less the animal's mean under the prompts other than this one.
         rise = (scores - scores.mean(0)) * n / (n - 1)

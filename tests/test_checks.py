@@ -1,0 +1,228 @@
+"""Models in which one property is broken on purpose: each is noticed, by a refusal or by a slower way that is right."""
+
+import ast
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_families import STRINGS, TOKENS, Draw, make_prompts, pair, truth
+
+import mechsub as ms
+from mechsub import checks
+
+SOURCE = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def llama():
+    return pair("llama")[0]
+
+
+@pytest.fixture
+def ids():
+    return make_prompts()
+
+
+def calls(model, ids):
+    """Functions that read final states, gains or the residual."""
+    return {
+        "strings": lambda: ms.string_log_probs(model, list(ids), STRINGS),
+        "lens": lambda: ms.logit_lens(model, ids, pos=-1),
+        "unembed": lambda: ms.unembed(model, torch.randn(2, 32)),
+        "cosine": lambda: ms.unembed_projection(model, [1, 2], [3]),
+        "centred": lambda: ms.unembed_projection(model, [1, 2], [3], "centered_cosine"),
+        "price": lambda: ms.price(model, [1, 2], [3, 4]),
+        "coordinate": lambda: ms.direct_logit_attribution(model, ids, TOKENS, pos=-1),
+        "component": lambda: ms.direct_logit_attribution(model, ids, TOKENS, pos=-1, unit="component"),
+    }
+
+
+def refused(model, ids) -> set[str]:
+    out = set()
+    for name, call in calls(model, ids).items():
+        try:
+            call()
+        except ValueError as error:
+            assert "\n" not in str(error)
+            out.add(name)
+    return out
+
+
+def test_nothing_is_refused_of_a_whole_model(llama, ids):
+    assert refused(llama, ids) == set()
+
+
+@pytest.mark.parametrize("change", [lambda z: 0.5 * z, lambda z: 5 * torch.tanh(z / 5), lambda z: z + z.roll(1, -1)])
+def test_a_hidden_change_of_the_logits_is_noticed(llama, ids, change):
+    llama.unembed.register_forward_hook(lambda _module, _inputs, out: change(out))
+    assert refused(llama, ids) == set(calls(llama, ids))
+
+
+def test_a_norm_whose_gain_is_not_its_weight_is_measured(llama, ids):
+    """The gain of what the norm does is right though the weight says something else: three times it, turned round."""
+    norm = llama.ln_final.original_component
+    true = 3 * norm.weight.detach().flip(0)
+    llama.ln_final.register_forward_hook(lambda _m, args, out: out / norm.weight * true)
+    assert torch.allclose(checks.final_norm(llama).gain, true, rtol=1e-4)
+    W = llama.W_U.detach() * true[:, None]
+    W = torch.nn.functional.normalize(W - W.mean(-1, keepdim=True), dim=0)
+    assert torch.allclose(ms.unembed_projection(llama, [1], [3], "centered_cosine")[0, 0], W[:, 1] @ W[:, 3], atol=1e-4)
+    for unit in ("coordinate", "component", "head"):
+        found = ms.direct_logit_attribution(llama, ids, TOKENS, pos=-1, unit=unit)
+        with torch.no_grad():
+            assert torch.allclose(found.logits, llama(ids)[:, -1, TOKENS], atol=1e-3)
+
+
+def test_a_norm_that_is_no_norm_has_no_gain(llama, ids):
+    llama.ln_final.register_forward_hook(lambda _m, _args, out: torch.tanh(out))
+    assert refused(llama, ids) == {"centred", "price", "component"}
+
+
+def test_a_block_that_adds_something_else_is_noticed(llama, ids):
+    original = llama.blocks[1].original_component
+    extra = torch.randn(32)
+    original.register_forward_hook(lambda _m, _args, out: out + extra)
+    assert refused(llama, ids) == {"component"}
+
+
+def test_something_between_the_blocks_is_noticed(llama, ids):
+    llama.blocks[2].register_forward_pre_hook(lambda _m, args: (1.01 * args[0], *args[1:]))
+    assert refused(llama, ids) == {"component"}
+
+
+def test_something_between_norm_and_unembedding_is_noticed(llama, ids):
+    """Only what reads earlier states through the norm needs it to be the last step."""
+    llama.unembed.register_forward_pre_hook(lambda _m, args: (args[0] + 1,))
+    assert {"lens", "unembed", "centred", "price", "component"} <= refused(llama, ids)
+
+
+def test_a_mask_that_is_ignored_is_noticed_and_strings_run_alone(ids):
+    """No mask of branches reaches the attention: what is returned is that of strings and edits on their own."""
+    model, theirs = pair("llama")
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
+    right = truth(theirs, ids, [0, 1, 2], vectors)
+    inner = model.original_model.model
+    whole = inner.forward
+    inner.forward = lambda *args, **kwargs: whole(*args, **{**kwargs, "attention_mask": None})
+    with pytest.warns(UserWarning, match="strings run one by one"):
+        found = ms.string_log_probs(model, list(ids), STRINGS)
+    assert torch.allclose(found.double(), right.strings, atol=1e-3)
+    with pytest.warns(UserWarning, match="every edit runs with the whole prompt"):
+        steered = ms.steered_logits(model, ids[0], [0, 1, 2], vectors, TOKENS)
+    assert torch.allclose(steered, right.steered, atol=1e-3)
+    with warnings.catch_warnings():  # said once
+        warnings.simplefilter("error")
+        ms.string_log_probs(model, list(ids), STRINGS)
+
+
+def test_prompts_within_the_window_run_together_and_longer_ones_alone():
+    model, theirs = pair("mistral, window", Draw(window=16))
+    for length, apart in ((6, False), (20, True)):
+        ids = make_prompts(length)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = ms.string_log_probs(model, list(ids), STRINGS)
+        assert bool(said) == apart
+        expected = torch.stack([_alone(theirs, ids, string, model.tokenizer) for string in STRINGS], dim=1)
+        assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_a_window_is_seen_through_attention_that_has_settled():
+    """One block whose scores are of tens of nats: a random prompt would not show that it may see one token less."""
+    from tiny_families import drawn, judge
+
+    draw, length = drawn("mistral, window", 6)
+    assert draw.layers == 1 and draw.window == 5
+    assert judge("mistral, window", draw, length, torch.float64)["strings"] < 1e-3
+
+
+@torch.no_grad()
+def _alone(theirs, ids, string, tokenizer):
+    tail = torch.tensor(tokenizer(string, add_special_tokens=False)["input_ids"])
+    rows = theirs(torch.cat([ids, tail.expand(len(ids), -1)], 1)).logits.log_softmax(-1)
+    return sum(rows[:, ids.shape[1] - 1 + i, token] for i, token in enumerate(tail))
+
+
+def test_edited_weights_are_looked_at_again(llama):
+    first = checks.final_norm(llama)
+    assert checks.final_norm(llama) is first
+    with torch.no_grad():
+        llama.ln_final.original_component.weight.mul_(2)
+    assert torch.allclose(checks.final_norm(llama).gain, 2 * first.gain)
+
+
+@pytest.mark.parametrize("part", ["blocks.1.mlp", "ln_final"])
+def test_train_mode_is_seen_wherever_it_is(llama, ids, part):
+    llama.get_submodule(part).train()
+    for name, call in {
+        **calls(llama, ids),
+        "next": lambda: ms.next_token_log_probs(llama, list(ids)),
+        "steered": lambda: ms.steered_logits(llama, ids[0], [0], torch.zeros(1, 32), TOKENS),
+    }.items():
+        if name in ("unembed", "cosine", "centred", "price"):
+            continue  # of weights: known from before
+        with pytest.raises(ValueError, match=f"train mode .its part {part}"):
+            call()
+
+
+def test_train_mode_of_the_wrapped_model_is_seen(llama, ids):
+    llama.original_model.training = True
+    with pytest.raises(ValueError, match="train mode"):
+        ms.next_token_log_probs(llama, list(ids))
+
+
+def test_the_toy_goes_the_same_way(toy):
+    table = {check.function: check.result for check in ms.check_model(toy)}
+    refused = {name for name, result in table.items() if result == "refused"}
+    assert refused == {"direct_logit_attribution, component", "direct_logit_attribution, head"}
+    assert checks.readout(toy).scale == 1 and not checks.final_norm(toy).normalises
+
+
+def test_the_table_says_what_is_refused_and_why():
+    table = ms.check_model(pair("gemma2")[0])
+    of = {check.function: check for check in table}
+    assert of["logit_lens"].result == "right" and of["price"].result == "refused" and "soft cap" in of["price"].why
+    assert of["string_log_probs"].result == "slower"  # 8 tokens and a window of 4
+    assert repr(table).count("\n") == len(table) - 1 and "refused" in repr(table)
+
+
+def test_the_table_has_every_public_function_that_takes_a_model():
+    import inspect
+
+    functions = [getattr(ms, name) for name in ms._NAMES]
+    takes = {f.__name__ for f in functions if inspect.isfunction(f) and "model" in inspect.signature(f).parameters}
+    in_table = {check.function.split(",")[0] for check in ms.check_model(pair("llama")[0])}
+    assert takes - {"check_model", "hidden_names", "accuracy", "train", "distill", "distill_each"} <= in_table
+
+
+def test_what_was_found_out_is_taken_from_a_record(llama, ids):
+    kept = checks.record(llama)
+    before = ms.direct_logit_attribution(llama, ids, TOKENS, pos=-1, unit="head")
+    checks._KNOWN.clear()
+    assert checks.recall(llama, kept) and checks.record(llama) == kept
+    assert torch.equal(ms.direct_logit_attribution(llama, ids, TOKENS, pos=-1, unit="head").values, before.values)
+
+
+GUARDED = {"b_U", "ln_final", "attention_mask", "position_ids", "apply_output_logits_transform"}
+GUARDED_HOOKS = {"ln_final.hook_scale"}
+# Of the toy alone, whose readout is in the same file, and what declares the names.
+OF_THE_TOY = {
+    "mechsub/mlp.py", "mechsub/tangent.py", "mechsub/distillation.py", "studies/_convolutional.py",
+    "studies/_next_token_model.py", "studies/_toy_students.py", "studies/_mechanism_gradients.py",
+    "studies/conditions.py", "studies/channel.py", "studies/_projection_toy.py",
+}  # fmt: skip
+
+
+def test_readouts_norms_and_masks_are_had_from_checks_alone():
+    """A function that reads them of a model by itself would forget to ask whether they hold."""
+    found = []
+    for path in [*(SOURCE / "mechsub").glob("*.py"), *(SOURCE / "studies").glob("*.py")]:
+        name = str(path.relative_to(SOURCE))
+        if name == "mechsub/checks.py" or name in OF_THE_TOY:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = {getattr(node, "attr", None), getattr(node, "arg", None)}
+            if words & GUARDED or (isinstance(node, ast.Constant) and node.value in GUARDED | GUARDED_HOOKS):
+                found.append(f"{name}:{getattr(node, 'lineno', '?')}")
+    assert not found, f"ask mechsub.checks instead: {found}"

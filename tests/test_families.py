@@ -1,0 +1,55 @@
+"""Every function on tiny models of many families, against Hugging Face's eager forward pass: right, or one line."""
+
+import pytest
+import torch
+from tiny_families import FAMILIES, drawn, judge
+
+TOLERANCE = 2e-3  # of logits and log-probabilities in fp32, whose spread is several nats; faults were of 0.02 to 290
+USUAL = (
+    "llama", "mistral, window", "qwen2", "phi3, window", "gemma", "gemma2", "gemma3, window", "gpt2", "gpt_neox",
+    "olmo2", "granite", "cohere", "bloom", "mpt", "opt",
+)  # fmt: skip
+# Where a function cannot be right it says so; anything else here is a fault.
+REFUSED = {
+    "change": ("no RMS norm", "soft cap"),
+    "price": ("soft cap",),
+    "dla head": ("no attention heads",),
+}
+
+
+def check(outcomes: dict, tolerance: float = TOLERANCE) -> list[str]:
+    """What is wrong, or refused without need."""
+    wrong = []
+    for what, outcome in outcomes.items():
+        if isinstance(outcome, str):
+            if not any(reason in outcome for reason in REFUSED.get(what, ())):
+                wrong.append(f"{what} is refused: {outcome}")
+        elif not outcome < tolerance:
+            wrong.append(f"{what} is off by {outcome:.2g}")
+    return wrong
+
+
+@pytest.mark.filterwarnings("ignore:this model does not give")
+@pytest.mark.parametrize("name", USUAL)
+def test_a_family_is_right_or_refused(name):
+    assert not check(judge(name))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:this model does not give")
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in USUAL])
+def test_a_further_family_is_right_or_refused(name):
+    assert not check(judge(name))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:this model does not give")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_random_configurations_are_right_or_refused(name):
+    """2,000 cases over all families: depth, width, heads, KV heads, windows, tying, caps, scales, prompts' length."""
+    wrong = []
+    for seed in range(-(-2000 // len(FAMILIES))):
+        draw, length = drawn(name, seed)
+        outcomes = judge(name, draw, length, torch.float64)
+        wrong += [f"{draw}, prompts of {length}: {w}" for w in check(outcomes, 1e-3) if "is refused" not in w]
+    assert not wrong, "\n".join(wrong[:10])
