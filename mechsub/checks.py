@@ -237,9 +237,9 @@ def _inputs(model: Any) -> Iterator[Tensor]:
 
 def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
     size = model.W_U.shape[-1]
-    if hasattr(model, "original_model"):
-        embedding = model.original_model.get_input_embeddings()
-        size = min(size, getattr(embedding, "num_embeddings", size))
+    embeddings = getattr(getattr(model, "original_model", None), "get_input_embeddings", None)
+    if embeddings is not None:
+        size = min(size, getattr(embeddings(), "num_embeddings", size))
     return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
 
 
@@ -316,7 +316,7 @@ def _measure_readout(model: Any, probe: _Probe) -> Readout:
     if error := differ(found(h), probe.logits):
         raise Refused(
             f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
-            "it does something else to them"
+            "it scales or caps them otherwise, or does something else to them"
         )
     return found
 

@@ -162,11 +162,11 @@ def test_a_change_along_concepts_is_concept_and_one_that_all_share_is_common(bri
     assert max(shared.concept.abs().max(), shared.rest.abs().max()) < 1e-6 < shared.common.abs().max()
 
 
-def test_a_final_norm_that_is_no_rms_norm_is_refused(bridge):
+def test_a_final_norm_that_is_no_norm_is_refused(bridge):
     hook = bridge.hook_dict["ln_final.hook_out"]
-    hook.add_hook(lambda h, hook: h + 1, is_permanent=True)
+    hook.add_hook(lambda h, hook: torch.tanh(h), is_permanent=True)
     try:
-        with pytest.raises(ValueError, match="RMS norm"):
+        with pytest.raises(ValueError, match="gain is not defined"):
             states.split(bridge, torch.randn(2, 1, 16), torch.randn(1, 1, 16), [3], [2, 4])
     finally:
         hook.remove_hooks(including_permanent=True)
