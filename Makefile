@@ -6,7 +6,7 @@ PIP    := $(VENV)/bin/python -m pip install --quiet --no-compile
 RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: run report test test-all test-lowest probe-coverage lint docs bench clean
+.PHONY: run report test probes test-all test-lowest probe-coverage lint docs bench clean
 
 run: $(RUN)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 	$(VENV)/bin/python -m studies.hidden_alignment $(ARGS)
@@ -14,8 +14,11 @@ run: $(RUN)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 report: $(RUN)  ## every question, answered from the stored cells: artifacts/index.html
 	$(VENV)/bin/python -m studies.report $(ARGS)
 
-test: $(DEV)  ## the default tests
+test: $(DEV) probes  ## the default tests, and the probes of all studies
 	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+probes: $(DEV)  ## tiny cells of every study, made again and compared with tests/probes
+	$(VENV)/bin/python -m mechsub recheck --probes --workers 2
 
 test-all: $(DEV)  ## also the slow ones
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -220,7 +220,7 @@ def _unraised(probe: Probe, rows: list[dict]) -> str:
 
 
 def _write(probe: Probe, rows: list[dict], measured: Mapping[str, float], loose: Iterable[str]) -> None:
-    """measured: field -> how far other instructions are from these rows; loose: fields that differ and are no numbers."""
+    """measured: field -> how far other instructions are from these rows; loose: fields that differ, but no numbers."""
     body = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     tolerance = {
         key: max(float(f"{MARGIN * measured.get(key, 0.0):.1g}"), float(f"{SMALLEST * scale:.1g}"))

@@ -225,8 +225,8 @@ def plot(records: list[dict]):
 
 VERSION = 1
 PROBES = (
-    Config(n_images=32, precision="fp32", n_seeds=2),
-    Config(entry="open", share=0.1, n_images=32, precision="fp32", n_seeds=2, seed=105),
+    Config(n_images=96, precision="fp32", n_seeds=2),
+    Config(entry="open", share=0.1, n_images=48, precision="fp32", n_seeds=2, seed=105),
 )
 
 
