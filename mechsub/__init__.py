@@ -42,6 +42,7 @@ _MODULES = (
     "store",
     "study",
     "tangent",
+    "threads",
     "unembedding",
     "vocabulary",
 )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mechsub.hooked import LAST_ONLY
 from mechsub.prompts import encode
+from mechsub.threads import one_thread
 
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
@@ -214,12 +215,14 @@ def _device(model: Any) -> torch.device:
 # What is left of a matrix of log-probabilities.
 
 
+@one_thread()
 def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
     """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
     s = scores.double()
     return s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
 
 
+@one_thread()
 def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[str, float]:
     """Shares of the total variance of a fully crossed table: every main effect and every interaction of its axes.
 
@@ -249,6 +252,7 @@ def _subsets(n: int) -> list[tuple[int, ...]]:
     return [tuple(axis for axis in range(n) if code >> axis & 1) for code in range(2**n)]
 
 
+@one_thread()
 def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
     """Pearson correlation of two matrices over all their entries; raises where one is constant."""
     x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
@@ -258,6 +262,7 @@ def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row col
     return float(x @ y) / scale
 
 
+@one_thread()
 def permutation_p(
     a: Float[Tensor, "row column"],
     b: Float[Tensor, "row column"],
@@ -291,6 +296,7 @@ def permutation_p(
     return (1 + sum(value >= seen for value in null)) / (1 + n), null
 
 
+@one_thread()
 def crossed_bootstrap(
     statistic: Callable[[Tensor, Tensor], float], n_rows: int, n_columns: int, *, n: int = 999, seed: int = 0
 ) -> tuple[float, float]:

@@ -35,6 +35,7 @@ from mechsub.distillation import (
 )
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
+from mechsub.threads import one_thread
 
 By = Literal["whole", "layer", "neuron"]
 Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
@@ -149,6 +150,7 @@ def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
     }
 
 
+@one_thread()
 def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in k"]]:
     """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
     return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}

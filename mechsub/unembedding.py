@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub.hooked import HookedModel
+from mechsub.threads import one_thread
 
 Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"]
 Basis = Literal["raw", "centered"]
@@ -51,6 +52,7 @@ def _gain(model: HookedModel) -> Tensor:
     return (W_U.new_ones(W_U.shape[-2]) if weight is None else weight.detach())[:, None]
 
 
+@one_thread()
 def unembed_projection(
     model: HookedModel, source: Tokens, target: Tokens, metric: Metric = "cosine"
 ) -> Float[Tensor, "*seed source target"]:

@@ -44,7 +44,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _inputs, teachers
 
 ARMS = ("aux", "cross_aux", "all", "digits", "real")
@@ -122,6 +122,7 @@ def check(cfg: Config) -> None:
     _toy_memory.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp, store
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 
 ARMS = ("student_aux", "student_all", "cross_aux")
 SIMILARITY = (
@@ -128,6 +128,11 @@ def _run_language(cfg: Config) -> Iterator[dict]:
 
 
 def _run_toy(cfg: Config) -> Iterator[dict]:
+    yield from _toy_records(cfg)
+
+
+@threads.made_by_one
+def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub import data
     from studies import _toy_students as toys
 

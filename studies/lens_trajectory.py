@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study
+from mechsub import study, threads
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -252,6 +252,11 @@ def _band(null) -> dict:
 
 
 def _run_toy(cfg: Config) -> Iterator[dict]:
+    yield from _toy_records(cfg)
+
+
+@threads.made_by_one
+def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub import data
     from studies import _toy_students as toys
 

@@ -25,7 +25,7 @@ run, and more classes have fewer images each. It is no mere sorting of digits fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import study
+from mechsub import study, threads
 
 NULL = "cross_aux"
 TITLES = {
@@ -71,6 +71,7 @@ def check(cfg: Config) -> None:
     _toy_memory.refuse_too_large(cfg, models=4)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import distillation, mlp
     from mechsub.noise import uniform

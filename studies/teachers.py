@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 
 ALL_CLASSES = 10
 
@@ -48,6 +48,7 @@ def check(cfg: Config) -> None:
     _toy_memory.refuse_too_large(cfg, models=2)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
     from studies import _toy_students as toys
