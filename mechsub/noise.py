@@ -193,7 +193,6 @@ def whitened(
     return white * (std / white.square().mean().sqrt())
 
 
-@one_thread()
 def blurred(images: Float[Tensor, "image d_in"], sigma: float | int) -> Float[Tensor, "image d_in"]:
     """Images after a Gaussian blur of `sigma` pixels that wraps round the border; their variance falls."""
     gain = _blur_gain(sigma, _side(images))
@@ -207,7 +206,7 @@ def _drawn(images: Tensor, n: int, generator: Generator) -> Tensor:
 def _filtered(gain: Float[Tensor, "side side"], std: float) -> Sampler:
     _require_std(std)
     side, scaled = len(gain), gain * (std / gain.square().mean().sqrt())
-    return one_thread()(lambda n, generator: _pixels(_white_spectrum(n, side, generator) * scaled))
+    return lambda n, generator: _pixels(_white_spectrum(n, side, generator) * scaled)
 
 
 def _blur_gain(sigma: float | int, side: int) -> Float[Tensor, "{side} {side}"]:

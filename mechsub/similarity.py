@@ -66,7 +66,6 @@ def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sam
     return torch.linalg.svdvals(x.mT @ y).sum(-1)
 
 
-@one_thread()
 def identity_distance(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Frobenius distance without rotation, same normalisation: its excess over sqrt(2 - 2 procrustes) is the part
     that is alike up to a rotation only."""

@@ -16,7 +16,7 @@ import torch
 import mechsub as ms
 from mechsub import bottleneck, entanglement, noise, projection, similarity, spectra, study, tangent, threads
 from studies import bottleneck as bottleneck_study
-from studies import factors
+from studies import factors, teachers
 
 
 @pytest.fixture(autouse=True)
@@ -52,38 +52,38 @@ def states():
     return x, x @ normal(256, 200, seed=1).double() + normal(600, 200, seed=2)
 
 
-X, Y = normal(400, 301).double(), normal(400, 301, seed=1).double() + normal(400, 301).double()
+UNIT_BY_UNIT = ("cosine", "unit_correlation", "gate_agreement", "identity_distance")
+X, Y = normal(903, 301).double(), normal(903, 301, seed=1).double() + normal(903, 301).double()
 
 COMPUTED = {
     "mixed_at_moments": lambda: drawn(noise.mixed_at_moments(images(), noise.uniform, 0.5)),
     "covariance_matched_noise": lambda: drawn(noise.covariance_matched_noise(images())),
     "whitened": lambda: noise.whitened(images()),
     "subspace_noise": lambda: drawn(noise.subspace_noise(700)),
-    "power_law_noise": lambda: drawn(noise.power_law_noise(1, side=201), n=3),
+    "power_law_noise": lambda: drawn(noise.power_law_noise(1.5, side=201), n=3),
     "blurred_noise": lambda: drawn(noise.blurred_noise(1)),
     "blurred": lambda: noise.blurred(images(), 1),
     "spectrum_matched_noise": lambda: drawn(noise.spectrum_matched_noise(images())),
     "phase_scrambled": lambda: drawn(noise.phase_scrambled(images())),
     "covariance_spectrum": lambda: spectra.covariance_spectrum(images()),
     "gate_spectrum": lambda: spectra.gate_spectrum(toy(2), images()),
-    "mean_share": lambda: spectra.mean_share(normal(31, 40_001)),
+    "mean_share": lambda: spectra.mean_share(normal(31, 200_003)),
     "inputs_of": lambda: projection.inputs_of({"W": normal(1, 784, 256)}, 64)["W"],
     "dot": lambda: tangent.dot({"W": normal(1, 784, 256)}, {"W": normal(1, 784, 256, seed=1)}),
     **{f"similarity, {name}": partial(lambda of: of(*states()), of) for name, of in similarity.METRICS.items()
-       if name not in ("cosine", "unit_correlation", "gate_agreement", "identity_distance")},
-    **{f"similarity, {name}": partial(lambda of: of(states()[0], states()[0] + normal(600, 256, seed=3)), of)
-       for name, of in similarity.METRICS.items()
-       if name in ("cosine", "unit_correlation", "gate_agreement", "identity_distance")},
+       if name not in UNIT_BY_UNIT},
+    **{f"similarity, {name}, {n} x {d}": partial(lambda of, *shape: of(normal(*shape), normal(*shape, seed=3)), of, n, d)
+       for name, of in similarity.METRICS.items() if name in UNIT_BY_UNIT for n, d in ((5, 40_003), (40_003, 5))},
     "weight_cosine": lambda: similarity.weight_cosine(normal(784, 256), normal(784, 256, seed=1), n_lead=0),
     "projection_share": lambda: similarity.projection_share(normal(784, 256), normal(784, 256, seed=1), n_lead=0),
     "interaction": lambda: entanglement.interaction(X),
     "variance_shares": lambda: list(entanglement.variance_shares(X, ("row", "column")).values()),
     "matrix_correlation": lambda: entanglement.matrix_correlation(X, Y),
     "permutation_p": lambda: entanglement.permutation_p(X, Y, n=9, statistic=lambda a, b: float((a * b).sum()))[1],
-    "crossed_bootstrap": lambda: entanglement.crossed_bootstrap(lambda r, c: float(X[r][:, c].sum()), 400, 301, n=9),
+    "crossed_bootstrap": lambda: entanglement.crossed_bootstrap(lambda r, c: float(X[r][:, c].sum()), 903, 301, n=9),
     "price": lambda: bottleneck.price(toy(n_classes=250), range(200, 210), range(200)),
-    "direction_basis": lambda: ms.direction_basis(toy(n_classes=250), range(200)),
-    "unembed_projection": lambda: ms.unembed_projection(toy(n_classes=250), range(10), range(10, 99), "causal"),
+    "direction_basis": lambda: ms.direction_basis(toy(n_classes=250).double(), range(200)),
+    "unembed_projection": lambda: ms.unembed_projection(toy(n_classes=250).double(), [0], range(9), "causal"),
     "spectrum of studies.bottleneck": lambda: bottleneck_study.spectrum(toy(n_classes=250)),
 }  # fmt: skip
 
@@ -99,7 +99,20 @@ def test_computed_alike(name):
     assert all(torch.equal(values[1], value) for value in values.values())
 
 
-SMALL = ["--d-model", "64", "--n-seeds", "2", "--teacher-epochs", "1", "--epochs", "1", "--precision", "fp32"]
+SMALL = [
+    "--d-model",
+    "64",
+    "--n-seeds",
+    "2",
+    "--n-classes",
+    "2",
+    "--teacher-epochs",
+    "1",
+    "--epochs",
+    "1",
+    "--precision",
+    "fp32",
+]
 CELLS = {
     "orthogonal": (factors, [*SMALL, "--n-samples", "2048", "--arms", "aux", "--perturbation", "0.3",
                              "--perturb-direction", "orthogonal"]),
@@ -128,18 +141,18 @@ TOY = (
 
 
 @pytest.mark.parametrize("name", TOY)
-def test_what_a_cell_of_the_toy_computes_between_trainings_has_one_thread(name):
-    """After the first row too, so whatever is added to such a study. Few are made here: others take longer to begin."""
-    module = importlib.import_module(f"studies.{name}")
-    assert module.run.__wrapped__
-    if name in ("subliminal_accuracy", "teachers"):
-        torch.set_num_threads(2)
-        small = {"n_seeds": 2, "d_model": 8, "precision": "fp32", "epochs": 1}
-        rows = module.run(module.Config(**small))
-        next(rows)
-        assert torch.get_num_threads() == 1
-        rows.close()
-        assert torch.get_num_threads() == 2
+def test_what_a_toy_computes_between_trainings_has_one_thread(name):
+    """So whatever is added to such a study too."""
+    assert importlib.import_module(f"studies.{name}").run.__wrapped__
+
+
+def test_between_rows_too():
+    torch.set_num_threads(2)
+    rows = teachers.run(teachers.Config(n_seeds=2, n_classes=2, d_model=8, precision="fp32", epochs=1))
+    next(rows)
+    assert torch.get_num_threads() == 1
+    rows.close()
+    assert torch.get_num_threads() == 2
 
 
 def test_members_still_run_side_by_side():
