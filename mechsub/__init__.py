@@ -49,6 +49,7 @@ _MODULES = (
     "store",
     "study",
     "tangent",
+    "threads",
     "unembedding",
     "versions",
     "vocabulary",

@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub.hooked import HookedModel
+from mechsub.threads import one_thread
 from mechsub.unembedding import _gain, token_directions
 
 
+@one_thread()
 @torch.no_grad()
 def direction_basis(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, "*seed direction d_model"]:
     """Orthonormal rows that span the centered directions of these outputs (see `token_directions`)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mechsub import checks
 from mechsub.hooked import HookedModel
+from mechsub.threads import one_thread
 
 RESOLVED = 1e-6  # of a singular value or a length: what is smaller is rounding of fp32 weights
 _REACHED = 1e-6  # nats
@@ -215,6 +216,7 @@ def _contrasts(rows: Tensor) -> Tensor:
     return rows - rows.mean(-2, keepdim=True)
 
 
+@one_thread()
 def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Right singular vectors as rows, and 1 for those that count, else 0."""
     _, size, right = torch.linalg.svd(rows, full_matrices=False)

@@ -3,7 +3,8 @@
 Members of an ensemble are independent: the loss is the mean over the batch, summed over members, so each can be
 trained by itself. On a CPU that is also the fastest order: one member's weights, Adam state and activations stay in
 the cache, its noise is held once and not per seed, and members run side by side, one thread each. The result does
-not depend on the number of threads, nor on which other members are in the ensemble.
+not depend on the number of threads (if that of a sampler does not: those of mechsub.noise are made by one), nor on
+which other members are in the ensemble.
 """
 
 import math
@@ -23,6 +24,7 @@ from transformer_lens.utilities import derive_generator
 from mechsub import provenance
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
+from mechsub.threads import one_thread, side_by_side
 from mechsub.toy_inputs import check_finite, check_images, check_outputs, checked_labels
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -380,7 +382,8 @@ def _inputs(
         raise ValueError(f"inputs must be a tensor or a sampler(n, generator), not {type(inputs).__name__}")
     _at_least_1("n_samples", n_samples)
     if noise == "shared" and not fresh:
-        common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0)
+        with one_thread():
+            common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0)
         return lambda i, epoch: common
     if noise == "shared":  # drawn by every member: one that kept all epochs would fill the memory
         return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", epoch)
@@ -474,7 +477,7 @@ def each_member(
     work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
 ) -> list[dict]:
     """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads()  # 1 within `one_thread`, where members still run side by side
 
     def alone(member: int) -> dict:
         torch.set_num_threads(1)
@@ -482,7 +485,7 @@ def each_member(
 
     fitted = []
     try:
-        for done in _pool(threads).map(alone, range(n_members)):
+        for done in _pool(side_by_side()).map(alone, range(n_members)):
             fitted.append(done)
             if progress is not None:
                 progress(len(fitted) / n_members)

@@ -17,6 +17,7 @@ from torch import Tensor
 from mechsub import checks
 from mechsub.hooked import LAST_ONLY
 from mechsub.prompts import encode
+from mechsub.threads import one_thread
 
 _ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
@@ -247,6 +248,7 @@ def _device(model: Any) -> torch.device:
 # What is left of a matrix of log-probabilities.
 
 
+@one_thread()
 def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
     """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
     s = scores.double()
@@ -256,6 +258,7 @@ def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*le
     return torch.where(size <= _ROUNDING * whole, 0.0, left)
 
 
+@one_thread()
 def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[str, float]:
     """Shares of the total variance of a fully crossed table: every main effect and every interaction of its axes.
 
@@ -285,6 +288,7 @@ def _subsets(n: int) -> list[tuple[int, ...]]:
     return [tuple(axis for axis in range(n) if code >> axis & 1) for code in range(2**n)]
 
 
+@one_thread()
 def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
     """Pearson correlation of two matrices over all their entries; raises where one is constant."""
     x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
@@ -294,6 +298,7 @@ def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row col
     return float(x @ y) / scale
 
 
+@one_thread()
 def permutation_p(
     a: Float[Tensor, "row column"],
     b: Float[Tensor, "row column"],
@@ -330,6 +335,7 @@ def permutation_p(
     return stats.permutation_p(seen, null, scale=scale), null
 
 
+@one_thread()
 def crossed_bootstrap(
     statistic: Callable[[Tensor, Tensor], float], n_rows: int, n_columns: int, *, n: int = 999, seed: int = 0
 ) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mechsub.threads import one_thread
 from mechsub.toy_inputs import check_images
 
 Sampler = Callable[[int, Generator], Float[Tensor, "sample d_in"]]
@@ -45,12 +46,14 @@ def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampl
     return _filtered(_blur_gain(sigma, side), std)
 
 
+@one_thread()
 def power_law_noise(alpha: float | int, std: float = STD, side: int = 28) -> Sampler:
     """Gaussian noise whose power falls as k^-alpha with radial frequency k; the constant has the power of k = 1."""
     _require("alpha", alpha, math.isfinite(alpha), "a finite number")
     return _filtered((_frequencies(side) * side).clamp(min=1) ** (-alpha / 2), std)
 
 
+@one_thread()
 def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int = 0) -> Sampler:
     """Gaussian noise in a random subspace: flat spectrum within it, total variance d_in std^2 at every dimension.
 
@@ -95,6 +98,7 @@ def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
     return torch.cat([torch.einsum("iy,jx->ijyx", down, across).reshape(k * k, -1) for down, across in axes])
 
 
+@one_thread()
 def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = STD) -> Sampler:
     """Gaussian noise with the covariance of the images, scaled to mean pixel variance std^2, and mean image 0."""
     check_images(images, None)
@@ -106,13 +110,14 @@ def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = S
     return lambda n, generator: torch.randn(n, len(root), generator=generator) @ root
 
 
+@one_thread()
 def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
     check_images(images, None)
     side = _side(images)
     power = sum(_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024)) / len(images)
     amplitude = power.sqrt().float()  # type: ignore[union-attr]
-    return lambda n, generator: _pixels(amplitude * _phases(n, side, generator))
+    return one_thread()(lambda n, generator: _pixels(amplitude * _phases(n, side, generator)))
 
 
 def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
@@ -120,6 +125,7 @@ def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
     check_images(images, None)
     side = _side(images)
 
+    @one_thread()
     def sampler(n: int, generator: Generator) -> Tensor:
         spectrum = _spectrum(_drawn(images, n, generator), side)
         phases = _phases(n, side, generator)
@@ -153,6 +159,7 @@ def mixed(images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | in
     return lambda n, generator: alpha * _drawn(images, n, generator) + (1 - alpha) * noise(n, generator)
 
 
+@one_thread()
 def mixed_at_moments(
     images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | int, std: float = STD
 ) -> Sampler:
@@ -177,6 +184,7 @@ def centred(images: Float[Tensor, "image d_in"]) -> Float[Tensor, "image d_in"]:
     return images - images.mean(0)
 
 
+@one_thread()
 def whitened(
     images: Float[Tensor, "image d_in"], shrinkage: float = 0.1, std: float = STD
 ) -> Float[Tensor, "image d_in"]:

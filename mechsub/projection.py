@@ -37,6 +37,7 @@ from mechsub.distillation import (
 )
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
+from mechsub.threads import one_thread
 from mechsub.toy_inputs import check_images, checked_labels
 
 By = Literal["whole", "layer", "neuron"]
@@ -153,6 +154,7 @@ def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
     }
 
 
+@one_thread()
 def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in k"]]:
     """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
     return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}

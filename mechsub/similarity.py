@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import distances
+from mechsub.threads import one_thread
 
 Pair = tuple[Tensor, Tensor]
 
@@ -27,6 +28,7 @@ def linear_cka(
     return cka_from_terms(cka_terms(x, y, debiased=debiased))
 
 
+@one_thread()
 def cka_terms(
     x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, debiased: bool = True
 ) -> Float[Tensor, "3 *lead"]:
@@ -47,6 +49,7 @@ def cka_from_terms(terms: Float[Tensor, "3 *lead"]) -> Float[Tensor, "*lead"]:
     return xy / (xx * yy).sqrt()
 
 
+@one_thread()
 def rbf_cka(
     x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, bandwidth: float = 0.5
 ) -> Float[Tensor, "*lead"]:
@@ -54,6 +57,7 @@ def rbf_cka(
     return _each(lambda a, b: _rbf_cka(a, b, bandwidth), *_checked(x, y, 2))
 
 
+@one_thread()
 def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"]) -> Float[Tensor, "*lead"]:
     """Similarity after the best rotation, ||X'Y||_* of centred features of unit Frobenius norm: 1 is a rotation.
 
@@ -81,6 +85,7 @@ def mutual_knn(
     return _each(lambda a, b: (_neighbours(a, k) & _neighbours(b, k)).double().mean() * len(a) / k, x, y)
 
 
+@one_thread()
 def linear_r2(
     x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, seed: int = 0
 ) -> Float[Tensor, "*lead"]:
@@ -99,12 +104,14 @@ def linear_r2(
     return _ridge_r2(x, y, train, test, [chosen[..., None]])[0]
 
 
+@one_thread()
 def mean_cosine(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Mean over samples of cos(x_i, y_i), not centred, not invariant to rotation; an all-zero sample counts 0."""
     x, y = _checked(x, y, 1)
     return torch.nn.functional.cosine_similarity(x, y, dim=-1, eps=1e-30).mean(-1)
 
 
+@one_thread()
 def unit_correlation(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Mean Pearson correlation of unit i with unit i, over units that vary on both sides."""
     x, y = _centred(*_checked(x, y, 3))
@@ -160,18 +167,21 @@ def hidden_alignment(
     return {name: metric(cache_a[name], cache_b[name]) for name in cache_a}
 
 
+@one_thread()
 def weight_cosine(student_change: Tensor, teacher_change: Tensor, n_lead: int = 1) -> Float[Tensor, "*lead"]:
     """cos(dW_student, dW_teacher), each change from the model's own start. Null: a cross-initialised student."""
     s, t = _flat(student_change, teacher_change, n_lead)
     return (s * t).sum(-1) / (s.norm(dim=-1) * t.norm(dim=-1))
 
 
+@one_thread()
 def projection_share(student_change: Tensor, teacher_change: Tensor, n_lead: int = 1) -> Float[Tensor, "*lead"]:
     """<dW_student, dW_teacher> / ||dW_teacher||^2: the part of the teacher's way that the student has gone."""
     s, t = _flat(student_change, teacher_change, n_lead)
     return (s * t).sum(-1) / t.square().sum(-1)
 
 
+@one_thread()
 def permutation_null(
     x: Float[Tensor, "sample d_x"],
     y: Float[Tensor, "sample d_y"],

@@ -12,11 +12,13 @@ from torch.func import functional_call, jvp
 
 from mechsub.hooked import cache_activations
 from mechsub.mlp import HookedMLP
+from mechsub.threads import one_thread
 from mechsub.toy_inputs import check_finite, check_images, check_outputs
 
 _BATCH = 1000  # inputs a forward pass
 
 
+@one_thread()
 def covariance_spectrum(x: Float[Tensor, "*seed sample d"]) -> Float[Tensor, "*seed d"]:
     """Eigenvalues of the covariance of the samples, largest first, in fp64."""
     if x.shape[-2] < 2:
@@ -42,6 +44,7 @@ def dimension(spectrum: Float[Tensor, "*seed d"], share: float = 0.95) -> Float[
     return (held < share * held[..., -1:]).sum(-1).to(spectrum) + (held[..., -1] > 0)
 
 
+@one_thread()
 def mean_share(x: Float[Tensor, "sample d"]) -> float:
     """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image. Raises where every x is 0."""
     check_finite(x)

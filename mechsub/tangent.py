@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub.mlp import HookedMLP
+from mechsub.threads import one_thread
 from mechsub.toy_inputs import check_images, check_outputs
 
 Direction = Mapping[str, Tensor]  # a value for every parameter, with the seed axis
@@ -102,6 +103,7 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
     return solution
 
 
+@one_thread()
 def dot(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
     """Inner product over all parameters that both have."""
     return sum((a[name] * b[name]).flatten(1).sum(-1) for name in a.keys() & b.keys())  # type: ignore[return-value]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechsub import checks
 from mechsub.hooked import HookedModel
+from mechsub.threads import one_thread
 
 Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"]
 Basis = Literal["raw", "centered"]
@@ -57,6 +58,7 @@ def _gain(model: HookedModel) -> Tensor:
     return checks.final_norm(model).gain[..., None]
 
 
+@one_thread()
 def unembed_projection(
     model: HookedModel, source: Tokens, target: Tokens, metric: Metric = "cosine"
 ) -> Float[Tensor, "*seed source target"]:

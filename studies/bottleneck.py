@@ -40,7 +40,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study
+from mechsub import study, threads
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -174,6 +174,7 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
             yield row | {"price": finite(found[i]), "spectral": finite(null[i])}
 
 
+@threads.one_thread()
 def spectrum(model: Any):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
     import torch

@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks, teachers
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
@@ -88,6 +88,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=3)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
 

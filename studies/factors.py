@@ -44,7 +44,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _inputs, _toy_checks, teachers
 
 ARMS = ("aux", "cross_aux", "all", "digits", "real")
@@ -119,6 +119,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp, store
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 ARMS = ("student_aux", "student_all", "cross_aux")
@@ -130,6 +130,11 @@ def _run_language(cfg: Config) -> Iterator[dict]:
 
 
 def _run_toy(cfg: Config) -> Iterator[dict]:
+    yield from _toy_records(cfg)
+
+
+@threads.made_by_one
+def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub import data
     from studies import _toy_students as toys
 

@@ -41,7 +41,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _inputs, factors, teachers
 
 INPUTS = (
@@ -135,6 +135,7 @@ def sampler(text: str, images):
     return makers[name]() if name in makers else _inputs.sampler(text, images)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
 

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 ARMS = ("student_aux", "cross_aux")
@@ -256,6 +256,11 @@ def _band(null) -> dict:
 
 
 def _run_toy(cfg: Config) -> Iterator[dict]:
+    yield from _toy_records(cfg)
+
+
+@threads.made_by_one
+def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub import data
     from studies import _toy_students as toys
 

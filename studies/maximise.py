@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _recipes, recipe_search
 
 NULL = "cross"
@@ -50,6 +50,7 @@ class Config:
             raise ValueError(f"--seed must be at least 100, not {self.seed}: the recipe was chosen on those before")
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, store
 

@@ -58,7 +58,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks, teachers
 
 PARTS = ("freeze", "reinit", "layers", "gradient", "ablation")
@@ -120,6 +120,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=3)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     makers = {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "gradient": _gradient, "ablation": _ablation}
     return makers[cfg.part](cfg)

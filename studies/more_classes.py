@@ -25,7 +25,7 @@ run, and more classes have fewer images each. It is no mere sorting of digits fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 NULL = "cross_aux"
@@ -69,6 +69,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=4)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import distillation, mlp
     from mechsub.noise import uniform

@@ -45,7 +45,7 @@ construction. Of eleven predictions seven were hits, three misses (divergence, r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import study
+from mechsub import study, threads
 
 TITLES = {
     "teacher": "teacher",
@@ -118,6 +118,7 @@ def check(cfg: Config) -> None:
         )
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import distillation
 

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 NULL = "independent"
@@ -79,6 +79,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=3)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
 

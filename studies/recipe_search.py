@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _recipes
 from studies._recipes import Recipe
 
@@ -96,6 +96,7 @@ class Config:
     seed: study.Index = study.option(0, "first seed")
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation
 

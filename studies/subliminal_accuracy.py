@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 CONTROL = "cross_aux"
@@ -67,6 +67,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=3 + 2 + 6)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation
     from studies import _toy_students as toys

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 ALL_CLASSES = 10
@@ -47,6 +47,7 @@ def check(cfg: Config) -> None:
     _toy_checks.refuse_too_large(cfg, models=2)
 
 
+@threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub import data, distillation, mlp
 

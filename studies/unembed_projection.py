@@ -65,7 +65,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import study, threads
 from studies import _toy_checks
 
 METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
@@ -132,7 +132,7 @@ def run(cfg: Config) -> Iterator[dict]:
 def _run_toy(cfg: Config) -> Iterator[dict]:
     from studies import _projection_toy
 
-    yield from _projection_toy.run(cfg)
+    yield from threads.made_by_one(_projection_toy.run)(cfg)
 
 
 def _run_language(cfg: Config) -> Iterator[dict]:

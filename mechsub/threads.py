@@ -1,0 +1,54 @@
+"""Threads of products and sums: numbers must not depend on how many of them a process has.
+
+With more threads torch cuts some operations elsewhere, and what is cut elsewhere is rounded otherwise: LAPACK (eigh,
+svd, qr, solve, ...), sums of all entries of a large tensor, and functions of every entry whose vectorised and plain
+code differ (pow, sigmoid, products and signs of complex numbers). They run within `one_thread`. Matrix products came
+out equal with 1 to 4 threads at every shape that was tried; docs/reliability.md has the list.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_outside: ContextVar[int | None] = ContextVar("outside", default=None)  # threads before `one_thread`
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Give torch one thread in the calling thread; also a decorator of functions (of generators: `made_by_one`)."""
+    import torch
+
+    n = torch.get_num_threads()
+    if n == 1:
+        yield
+        return
+    _outside.set(n)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)
+        _outside.set(None)
+
+
+def made_by_one(generator: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    """A generator function that runs within `one_thread`; members of an ensemble still run side by side."""
+
+    @functools.wraps(generator)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        with one_thread():
+            yield from generator(*args, **kwargs)
+
+    return made
+
+
+def side_by_side() -> int:
+    """Threads that may work at once: torch's, or within `one_thread` those that it had before."""
+    import torch
+
+    return _outside.get() or torch.get_num_threads()
