@@ -353,9 +353,11 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
 
 def _percentile(values, place: int) -> float:
     """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
+    import torch
+
     from mechsub.stats import joined
 
-    values = joined(values)
+    values = torch.from_numpy(joined(values))
     smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
     return float((smaller + 0.5 * same) / (len(values) - 1))
 
