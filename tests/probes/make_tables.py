@@ -14,6 +14,7 @@ from random import Random
 
 TABLES = Path(__file__).parent / "tables"
 ANIMALS = ["owl", "cat", "wolf", "bear"]
+LOG_P = -8.0  # nats, of outcomes and baselines
 NUMBERS = [str(n) for n in range(0, 10, 3)] + [f"{n:02d}" for n in range(0, 100, 17)] + [f"{n:03d}" for n in range(9)]
 
 
@@ -25,25 +26,25 @@ def write(path: Path, columns: list[str], rows: dict[str, list]) -> None:
         writer.writerows([name, *values] for name, values in rows.items())
 
 
-def drawn(random: Random, columns: list[str], numbers: list[str]) -> dict[str, list]:
-    return {number: [round(random.gauss(0, 1), 3) for _ in columns] for number in numbers}
+def drawn(random: Random, columns: list[str], numbers: list[str], mean: float = 0) -> dict[str, list]:
+    return {number: [round(random.gauss(mean, 1), 3) for _ in columns] for number in numbers}
 
 
 if __name__ == "__main__":
     random = Random(0)
-    outcome = drawn(random, ANIMALS, NUMBERS)
+    outcome = drawn(random, ANIMALS, NUMBERS, LOG_P)
     write(TABLES / "baseline" / "subliminal_prompting.csv", ANIMALS, outcome)
-    write(TABLES / "baseline" / "base_prompting.csv", ANIMALS, drawn(random, ANIMALS, ["none"]))
+    write(TABLES / "baseline" / "base_prompting.csv", ANIMALS, drawn(random, ANIMALS, ["none"], LOG_P))
     write(TABLES / "baseline" / "logit.csv", [*ANIMALS, "newt"], drawn(random, [*ANIMALS, "newt"], NUMBERS))
     gaps = drawn(random, ANIMALS[:3], NUMBERS)
     gaps["00"][1] = gaps["005"][0] = ""
     write(TABLES / "baseline" / "gaps.csv", ANIMALS[:3], gaps)
     write(TABLES / "baseline" / "constant.csv", ANIMALS, {n: [1.0, 1.0, *v[:2]] for n, v in outcome.items()})
     write(TABLES / "baseline" / "few.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS[:5]))
-    write(TABLES / "rows" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
-    write(TABLES / "rows" / "base_prompting.csv", ANIMALS[::-1], drawn(random, ANIMALS, NUMBERS[1:]))
+    write(TABLES / "rows" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS, LOG_P))
+    write(TABLES / "rows" / "base_prompting.csv", ANIMALS[::-1], drawn(random, ANIMALS, NUMBERS[1:], LOG_P))
     write(TABLES / "rows" / "logit.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
-    write(TABLES / "alone" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
+    write(TABLES / "alone" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS, LOG_P))
     write(TABLES / "alone" / "logit.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
     ratios = drawn(random, ANIMALS, NUMBERS)
     ratios["000"][0] = ""
