@@ -15,6 +15,7 @@ from random import Random
 TABLES = Path(__file__).parent / "tables"
 ANIMALS = ["owl", "cat", "wolf", "bear"]
 LOG_P = -8.0  # nats, of outcomes and baselines
+FEW = ["001", "004", "005", "007", "008"]
 NUMBERS = [str(n) for n in range(0, 10, 3)] + [f"{n:02d}" for n in range(0, 100, 17)] + [f"{n:03d}" for n in range(9)]
 
 
@@ -40,7 +41,7 @@ if __name__ == "__main__":
     gaps["00"][1] = gaps["005"][0] = ""
     write(TABLES / "baseline" / "gaps.csv", ANIMALS[:3], gaps)
     write(TABLES / "baseline" / "constant.csv", ANIMALS, {n: [1.0, 1.0, *v[:2]] for n, v in outcome.items()})
-    write(TABLES / "baseline" / "few.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS[:5]))
+    write(TABLES / "baseline" / "few.csv", ANIMALS, drawn(random, ANIMALS, FEW))
     write(TABLES / "rows" / "subliminal_prompting.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS, LOG_P))
     write(TABLES / "rows" / "base_prompting.csv", ANIMALS[::-1], drawn(random, ANIMALS, NUMBERS[1:], LOG_P))
     write(TABLES / "rows" / "logit.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS))
