@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, jvp
 
+from mechsub import arguments
 from mechsub.hooked import cache_activations
 from mechsub.mlp import HookedMLP
 
@@ -18,8 +19,9 @@ _BATCH = 1000  # inputs a forward pass
 
 def covariance_spectrum(x: Float[Tensor, "*seed sample d"]) -> Float[Tensor, "*seed d"]:
     """Eigenvalues of the covariance of the samples, largest first, in fp64."""
+    arguments.values(x, "x", "*seed sample d")
     if x.shape[-2] < 2:
-        raise ValueError(f"a covariance needs at least 2 samples, not {x.shape[-2]}")
+        raise ValueError(f"a covariance of x needs at least 2 samples, not {x.shape[-2]}")
     c = x.double() - x.double().mean(-2, keepdim=True)
     return torch.linalg.eigvalsh(c.mT @ c / (x.shape[-2] - 1)).flip(-1).clamp(min=0)
 
@@ -29,19 +31,29 @@ def participation_ratio(spectrum: Float[Tensor, "*seed d"]) -> Float[Tensor, "*s
 
     From n samples that of white noise is d / (1 + d / n), so compare spectra of equal n.
     """
+    _check_spectrum(spectrum)
     return (spectrum.sum(-1).square() / spectrum.square().sum(-1)).nan_to_num(0.0)
 
 
 def dimension(spectrum: Float[Tensor, "*seed d"], share: float = 0.95) -> Float[Tensor, "*seed"]:
-    """How many of the largest eigenvalues hold `share` of the variance."""
-    if not 0 < share < 1:
-        raise ValueError(f"share must be between 0 and 1, not {share}")
-    held = spectrum.cumsum(-1)
+    """How many of the largest eigenvalues hold `share` of the variance; eigenvalues in any order."""
+    arguments.share(share, "share")
+    held = _check_spectrum(spectrum).sort(-1, descending=True).values.cumsum(-1)
     return (held < share * held[..., -1:]).sum(-1).to(spectrum) + (held[..., -1] > 0)
+
+
+def _check_spectrum(spectrum: Tensor) -> Tensor:
+    arguments.values(spectrum, "spectrum", "*seed d", floating=True)
+    if bool((spectrum < 0).any()):
+        raise ValueError("spectrum holds negative eigenvalues; a covariance has none")
+    return spectrum
 
 
 def mean_share(x: Float[Tensor, "sample d"]) -> float:
     """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image."""
+    arguments.values(x, "x", "sample d")
+    if not bool((x != 0).any()):
+        raise ValueError("x is 0 everywhere: it has no second moment to share")
     return float(x.double().mean(0).square().sum() / x.double().square().sum(-1).mean())
 
 
@@ -50,9 +62,9 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
 
     White noise of variance v has v at every frequency. Modes beyond side/2, the corners, are left out.
     """
-    side = math.isqrt(x.shape[-1])
+    side = math.isqrt(arguments.values(x, "x", "sample d").shape[-1])
     if side**2 != x.shape[-1]:
-        raise ValueError(f"{x.shape[-1]} pixels are not a square image")
+        raise ValueError(f"x must be square images; {x.shape[-1]} pixels are not")
     power = torch.fft.fft2(x.double().reshape(-1, side, side)).abs().square().mean(0) / side**2
     one = torch.fft.fftfreq(side, 1 / side)
     radius = torch.hypot(one[:, None], one[None]).round().long()
@@ -62,6 +74,7 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
 
 def gate_spectrum(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]) -> Float[Tensor, "seed d_model"]:
     """Eigenvalues of the covariance of the first layer's ReLU gates (0 or 1), largest first."""
+    _check_toy(model, x)
     if model.cfg.activation != "relu":
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
     pre = cache_activations(model, x, ["blocks.0.hook_pre"], batch_size=_BATCH)["blocks.0.hook_pre"]
@@ -76,6 +89,7 @@ def logit_correlation(
 
     Of a teacher it speaks of its trained digit head, of a reference of the initial one, which the student keeps.
     """
+    _check_toy(model, x)
     logits = torch.cat([model(some) for some in x.split(_BATCH, dim=-2)], dim=-2).double()
     z = logits - logits.mean(-2, keepdim=True)
     z = (z / z.norm(dim=-2, keepdim=True)).nan_to_num(0.0)
@@ -83,7 +97,13 @@ def logit_correlation(
 
 
 def displacement(model: HookedMLP, start: HookedMLP) -> dict[str, Tensor]:
-    """How far every parameter has moved."""
+    """How far every parameter has moved; of the same members, in the same order."""
+    for name, one in (("model", model), ("start", start)):
+        arguments.instance(one, HookedMLP, name)
+    if model.seeds != start.seeds:
+        raise ValueError(f"model and start must have the same seeds, not {model.seeds} and {start.seeds}")
+    if model.cfg != start.cfg:
+        raise ValueError(f"model and start must have the same shape, not {model.cfg} and {start.cfg}")
     before = dict(start.named_parameters())
     return {name: (value - before[name]).detach() for name, value in model.named_parameters()}
 
@@ -104,16 +124,34 @@ def drive(
     teacher's displacement as direction it is, to leading order, the product of that displacement and the student's
     first step of gradient descent, and twice the loss at the start (Cloud et al. 2025, Theorem 1, appendix C).
     """
-    if loss not in ("kl", "mse"):
-        raise ValueError(f"loss must be kl or mse, not {loss!r}")
+    _check_toy(reference, x, "reference")
+    arguments.choice(loss, "loss", ("kl", "mse"))
+    arguments.positive(temperature, "temperature")
     at = {name: value.detach() for name, value in reference.named_parameters()}
-    if set(direction) != set(at):
+    if set(arguments.mapping(direction, "direction", "tensors")) != set(at):
         raise ValueError(f"direction must have the parameters {', '.join(at)}; it has {', '.join(direction)}")
+    check_direction(direction, at)
     total = torch.zeros(len(reference.seeds), dtype=torch.float64)
     for some in x.split(_BATCH, dim=-2):
         logits, moved = _directional(reference, at, dict(direction), some)
         total += _squared(logits.double(), moved.double(), loss, temperature).sum(-1)
     return (total / x.shape[-2]).float()
+
+
+def check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor], name: str = "direction") -> None:
+    """Raise for a move that lacks one of these parameters, or has one in another shape."""
+    for key, value in parameters.items():
+        if key not in direction:
+            raise ValueError(f"{name} lacks the parameter {key}; it has {', '.join(direction)}")
+        given = arguments.tensor(direction[key], f"{name}[{key!r}]", "*axis", floating=True)
+        if given.shape != value.shape:
+            raise ValueError(f"{name}[{key!r}] must have shape {list(value.shape)}, not {list(given.shape)}")
+
+
+def _check_toy(model: HookedMLP, x: Tensor, name: str = "model") -> None:
+    arguments.instance(model, HookedMLP, name)
+    model.check_images(x, "x")
+    arguments.finite(x, "x")
 
 
 def _directional(model: HookedMLP, at: dict, direction: dict, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mechsub import arguments
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -39,10 +41,12 @@ class Paired:
 
 
 def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2 or NaN."""
+    """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2, NaN, and a table of
+    values, whose axes would have to be told apart from replicates."""
     from scipy.stats import t
 
-    x = _finite(values, 2)
+    x = arguments.vector(values, "values", 2)
+    arguments.share(level, "level")
     half = float(t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
 
@@ -51,14 +55,15 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     """Mean of a_i - b_i with its Student-t interval and p-value; a and b are in the same order of replicates."""
     from scipy.stats import t
 
-    if len(a) != len(b):  # type: ignore[arg-type]
-        raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")  # type: ignore[arg-type]
-    d = _finite(np.subtract(a, b), 2)
+    x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
+    arguments.same_length(a=x, b=y)
+    d = x - y
+    interval = student_t(d, level)
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if not error:  # all differences are equal: what is left is the test of signs
-        return Paired(student_t(d, level), 1.0 if d[0] == 0 else 2.0 ** (1 - len(d)))
+        return Paired(interval, 1.0 if d[0] == 0 else 2.0 ** (1 - len(d)))
     p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1))
-    return Paired(student_t(d, level), p)
+    return Paired(interval, p)
 
 
 def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
@@ -66,11 +71,10 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 
     For a mean of b that is far from 0 against its own error.
     """
-    x, y = _finite(a, 2), _finite(b, 2)
-    if len(x) != len(y):
-        raise ValueError(f"a ratio of means needs equal lengths, not {len(x)} and {len(y)}")
+    x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
+    arguments.same_length(a=x, b=y)
     if not y.mean():
-        raise ValueError("a ratio to a mean of 0 is not defined")
+        raise ValueError("b has a mean of 0: a ratio to it is not defined")
     ratio = float(x.mean() / y.mean())
     spread = student_t((x - ratio * y) / y.mean(), level)
     return Interval(ratio, ratio + spread.low, ratio + spread.high, len(x), level)
@@ -78,14 +82,17 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 
 def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) -> float:
     """Two-sided p of a zero-centred symmetric null by random sign flips of the differences, (k + 1) / (B + 1)."""
-    d = _finite(differences, 2)
+    d = arguments.vector(differences, "differences", 2)
+    arguments.whole(n_flips, "n_flips", 1)
+    arguments.seed(seed)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, len(d)))
     return permutation_p(abs(float(d.mean())), np.abs((signs * d).mean(1)))
 
 
 def permutation_p(observed: float, null: ArrayLike) -> float:
     """One-sided p-value of `observed` against draws from the null: (k + 1) / (B + 1), never 0."""
-    draws = _finite(null, 1)
+    draws = arguments.vector(null, "null")
+    arguments.number(observed, "observed")
     # Equal values computed in another order differ by rounding: they count as at least as large.
     return float((1 + np.sum(draws >= observed - 1e-12 * abs(observed))) / (1 + len(draws)))
 
@@ -99,7 +106,11 @@ def bootstrap(
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap; for n >= 25 only (at n = 5 its 95% intervals cover 84%: use student_t)."""
-    x = _finite(values, 25)
+    x = arguments.vector(values, "values", 25)
+    arguments.function(statistic, "statistic")
+    arguments.whole(n_resamples, "n_resamples", 1)
+    arguments.share(level, "level")
+    arguments.seed(seed)
     rows = np.random.default_rng(seed).integers(0, len(x), size=(n_resamples, len(x)))
     low, high = np.quantile([statistic(x[row]) for row in rows], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(statistic(x)), float(low), float(high), len(x), level)
@@ -109,9 +120,9 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """Exact interval of a proportion k / n."""
     from scipy.stats import beta
 
-    if not 0 <= k <= n or n < 1:
-        raise ValueError(f"a proportion needs 0 <= k <= n and n >= 1, not {k} of {n}")
-    tail = (1 - level) / 2
+    n = arguments.whole(n, "n", 1)
+    k = arguments.whole(k, "k", 0, n)
+    tail = (1 - arguments.share(level, "level")) / 2
     low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
     return Interval(k / n, low, high, n, level)
@@ -125,11 +136,8 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """
     from scipy.stats import norm, spearmanr
 
-    a, b = _finite(x, 10), _finite(y, 10)
-    if len(a) != len(b):
-        raise ValueError(f"a correlation needs equal lengths, not {len(a)} and {len(b)}")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise ValueError("a correlation with a constant is not defined")
+    a, b = _correlated(x, y)
+    arguments.share(level, "level")
     r, n = float(spearmanr(a, b).statistic), len(a)
     most = 1 - 6 / (n * (n * n - 1))
     z = math.atanh(min(max(r, -most), most))
@@ -141,7 +149,16 @@ def spearman_p(x: ArrayLike, y: ArrayLike) -> float:
     """Two-sided p of no rank correlation, by Student's t of r sqrt((n - 2) / (1 - r^2)); pairs independent, n >= 10."""
     from scipy.stats import spearmanr
 
-    return float(spearmanr(_finite(x, 10), _finite(y, 10)).pvalue)
+    return float(spearmanr(*_correlated(x, y)).pvalue)
+
+
+def _correlated(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = arguments.vector(x, "x", 10), arguments.vector(y, "y", 10)
+    arguments.same_length(x=a, y=b)
+    for name, side in (("x", a), ("y", b)):
+        if np.ptp(side) == 0:
+            raise ValueError(f"{name} is constant: a correlation with it is not defined")
+    return a, b
 
 
 def clustered_spearman(
@@ -154,14 +171,14 @@ def clustered_spearman(
     """
     from scipy.stats import spearmanr
 
-    a, b, labels = _finite(x, 10), _finite(y, 10), np.unique(np.asarray(clusters), return_inverse=True)[1]
-    if not len(a) == len(b) == len(labels):
-        raise ValueError(f"lengths differ: {len(a)}, {len(b)} and {len(labels)}")
+    a, b = _correlated(x, y)
+    labels = arguments.labels(clusters, "clusters", len(a))
+    arguments.whole(n_resamples, "n_resamples", 1)
+    arguments.share(level, "level")
+    arguments.seed(seed)
     rows = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if len(rows) < 10:
-        raise ValueError(f"needs at least 10 clusters, not {len(rows)}")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise ValueError("a correlation with a constant is not defined")
+        raise ValueError(f"clusters must name at least 10 clusters, not {len(rows)}")
     generator = np.random.default_rng(seed)
     drawn = (
         np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))]) for _ in range(n_resamples)
@@ -186,7 +203,7 @@ def benjamini_hochberg(p: ArrayLike) -> list[float]:
 
 def benjamini_yekutieli(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under any dependence (Benjamini, Yekutieli 2001)."""
-    return _step_up(p, sum(1 / k for k in range(1, len(p) + 1)))  # type: ignore[arg-type, misc]
+    return _step_up(p, sum(1 / k for k in range(1, len(_probabilities(p)) + 1)))
 
 
 def _step_up(p: ArrayLike, factor: float) -> list[float]:
@@ -203,19 +220,10 @@ def _back(adjusted: np.ndarray, order: np.ndarray) -> list[float]:
 
 
 def _probabilities(p: ArrayLike) -> np.ndarray:
-    values = _finite(p, 1)
+    values = arguments.vector(p, "p")
     if values.min() < 0 or values.max() > 1:
-        raise ValueError("p-values must be within 0..1")
+        raise ValueError("p must hold p-values, which are within 0..1")
     return values
-
-
-def _finite(values, at_least: int) -> np.ndarray:
-    x = np.asarray(values, dtype=np.float64).ravel()
-    if len(x) < at_least:
-        raise ValueError(f"needs at least {at_least} values, not {len(x)}")
-    if not np.isfinite(x).all():
-        raise ValueError("values hold NaN or infinity")
-    return x
 
 
 def shapley(value: Mapping[frozenset, float]) -> dict:
@@ -223,11 +231,15 @@ def shapley(value: Mapping[frozenset, float]) -> dict:
 
     `value` holds every set of players. The shares sum to the total exactly, to rounding (Shapley 1953).
     """
+    if not isinstance(value, Mapping) or not value or not all(isinstance(players, frozenset) for players in value):
+        arguments.refuse("value", "a dict of numbers by frozensets of players", value)
+    for players, worth in value.items():
+        arguments.number(worth, f"value[{arguments.described(set(players))}]")
     players = sorted(frozenset().union(*value))
     n = len(players)
     missing = 2**n - len(value)
     if missing:
-        raise ValueError(f"shares of {n} players need the value of all {2**n} sets; {missing} are missing")
+        raise ValueError(f"value must hold all {2**n} sets of {n} players; {missing} are missing")
 
     def share(player) -> float:
         without = [some for some in value if player not in some]
