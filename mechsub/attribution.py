@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import arguments
 from mechsub.hooked import HookedModel, cache_activations
 
 
@@ -45,8 +46,9 @@ def direct_logit_attribution(
     Raises on the toy for "component" and "head" (it has no residual stream), and for "head" where the heads do not sum
     to what their block writes (a norm after attention, as in Gemma 2). Source: Elhage et al. 2021; nostalgebraist 2020.
     """
-    if unit not in ("coordinate", "component", "head"):
-        raise ValueError(f"unknown unit {unit!r}; choose coordinate, component or head")
+    arguments.choice(unit, "unit", ("coordinate", "component", "head"))
+    tokens = arguments.ids(tokens, arguments.vocabulary(arguments.model(model)))
+    arguments.tensor(inputs, "inputs", "*lead pos")
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
     parts, names = {"coordinate": _coordinates, "component": _components, "head": _heads}[unit](model, inputs, pos)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
+from mechsub import arguments
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
 
@@ -58,12 +59,10 @@ class _Recipe:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, not {self.lr}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay}")
+            arguments.whole(getattr(self, name), name, 1)
+        arguments.seed(self.seed)
+        arguments.positive(self.lr, "lr")
+        arguments.number(self.weight_decay, "weight_decay", "a number of at least 0", least=0)
         _one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
         _one_of("schedule", self.schedule, ("constant", "cosine"))
         _one_of("precision", self.precision, ("fp32", "bf16"))
@@ -101,10 +100,11 @@ def train(
     the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
+    _check_images(model, images, labels)
     if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
         raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
     recipe = _Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
         "train",
     )  # fmt: skip
     x = _cast(images, recipe.dtype)
@@ -153,7 +153,7 @@ def distill(
     Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
-    given = {"student": snapshots} if snapshots is not None else {}
+    given = {"student": _steps(snapshots)} if snapshots is not None else {}
     return distill_each(
         {"student": (student, outputs)}, teacher, inputs,
         n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, target_noise=target_noise, fresh=fresh,
@@ -191,18 +191,17 @@ def distill_each(
     of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
-    for student, outputs in students.values():
+    for student, outputs in _students(students).values():
         _check_pair(student, teacher, outputs)
+    arguments.flag(fresh, "fresh")
     _one_of("loss", loss, ("kl", "mse", "hard"))
     _one_of("noise", noise, ("per_member", "shared"))
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive number, not {temperature}")
-    if not (math.isfinite(target_noise) and target_noise >= 0):
-        raise ValueError(f"target_noise must be a number of at least 0, not {target_noise}")
+    arguments.positive(temperature, "temperature")
+    arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
     if fresh and isinstance(inputs, Tensor):
         raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
     recipe = _Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
         "distill",
     )  # fmt: skip
     draw = _inputs(inputs, teacher, n_samples, noise, fresh, recipe)
@@ -223,6 +222,9 @@ def distill_each(
             for name, (_, outputs) in students.items()
         }
 
+    for name, steps in arguments.mapping(snapshots or {}, "snapshots", "dicts of steps", 0).items():
+        arguments.choice(name, "a name in snapshots", students)
+        _steps(steps, f"snapshots[{name!r}]")
     jobs = {name: _Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
     return _fit(jobs, problem, teacher.seeds, recipe, progress)
 
@@ -235,6 +237,7 @@ def accuracy(
 
     Raises for NaN or infinite logits, which argmax would read as some class.
     """
+    _check_images(model, images, labels)
     right = []
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         logits = model(x)[..., model.cfg.digits]
@@ -375,12 +378,11 @@ def _inputs(
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
     if isinstance(inputs, Tensor):
-        if inputs.ndim == 3 and len(inputs) not in (1, len(teacher.seeds)):
-            raise ValueError(f"inputs hold {len(inputs)} members, the teacher {len(teacher.seeds)}")
+        teacher.check_images(inputs, "inputs")
         common = _cast(inputs, recipe.dtype) if inputs.ndim == 2 else None
         return lambda i, epoch: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
-    if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, not {n_samples}")
+    arguments.function(inputs, "inputs")
+    arguments.whole(n_samples, "n_samples", 1)
     if noise == "shared" and not fresh:
         common = _draw(inputs, n_samples, recipe, "shared", 0)
         return lambda i, epoch: common
@@ -473,6 +475,8 @@ def each_member(
     work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
 ) -> list[dict]:
     """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
+    arguments.function(work, "work")
+    arguments.whole(n_members, "n_members", 1)
     threads = torch.get_num_threads()
 
     def alone(member: int) -> dict:
@@ -490,15 +494,47 @@ def each_member(
         torch.set_num_threads(threads)
 
 
+def _check_images(model: HookedMLP, images: Tensor, labels: Tensor) -> None:
+    """Raise unless every image has one whole number as its label: a shift of the two would be trained on."""
+    arguments.instance(model, HookedMLP, "model")
+    arguments.tensor(images, "images", "sample d_in", floating=True)
+    arguments.width(images, model.cfg.d_in, "images")
+    arguments.tensor(labels, "labels", "sample")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        arguments.refuse("labels", "a tensor [sample] of whole numbers", labels)
+    if len(images) != len(labels):
+        raise ValueError(f"images and labels must be as many, not {len(images)} and {len(labels)}")
+
+
+def _frozen(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(arguments.texts(names, "frozen", 0))
+
+
+def _steps(snapshots: Snapshots, name: str = "snapshots") -> Snapshots:
+    if not isinstance(snapshots, dict):
+        arguments.refuse(name, "a dict by steps, as {0: None, 100: None}, which is filled", snapshots)
+    for step in snapshots:
+        arguments.whole(step, f"a step of {name}", 0)
+    return snapshots
+
+
+def _students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
+    for name, pair in arguments.mapping(students, "students", "pairs (student, outputs)").items():
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            arguments.refuse(f"students[{name!r}]", "a pair of a student and what belongs to it", pair)
+    return students
+
+
 def _check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice) -> None:
+    arguments.instance(student, HookedMLP, "student")
+    arguments.instance(teacher, HookedMLP, "teacher")
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
     for name in ("d_in", "d_vocab"):
         a, b = getattr(student.cfg, name), getattr(teacher.cfg, name)
         if a != b:
             raise ValueError(f"student and teacher differ in {name}: {a} and {b}")
-    if not range(student.cfg.d_vocab)[outputs]:
-        raise ValueError(f"outputs {outputs.start}:{outputs.stop} select none of the {student.cfg.d_vocab} logits")
+    arguments.outputs(outputs, student.cfg.d_vocab)
 
 
 def _check_steps(keep: set[int], total: int) -> None:
@@ -508,5 +544,5 @@ def _check_steps(keep: set[int], total: int) -> None:
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, not {arguments.described(value)}")

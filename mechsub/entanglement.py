@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechsub import arguments
 from mechsub.hooked import LAST_ONLY
 from mechsub.prompts import encode
 
@@ -29,11 +30,12 @@ def next_token_log_probs(
     Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
     rounding; only the last position is unembedded. Raises for an empty prompt and a model in train mode.
     """
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
     out = None
     for rows, batch in _equal_lengths(prompts, batch_size):
         logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
-        chosen = logits if tokens is None else logits[:, list(tokens)]
+        chosen = logits if tokens is None else logits[:, tokens]
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
         out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
         out[rows] = values
@@ -51,8 +53,8 @@ def string_log_probs(
     a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not 1,110 runs).
     The model must be a Hugging Face model's bridge: it needs `attention_mask` [batch, 1, pos, pos] and `position_ids`.
     """
-    tries = build_tries(encode(model.tokenizer, strings))
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    tries = build_tries(encode(model.tokenizer, arguments.texts(strings, "strings")))
     out = torch.empty(len(prompts), len(strings))
     for trie in tries:
         columns = torch.tensor(trie.strings)
@@ -71,7 +73,9 @@ def string_states(
     batch_size: int = 8,
 ) -> Float[Tensor, "prompt node d"]:
     """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    arguments.choice(name, "name", model.hook_dict)
+    arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.vocabulary(model), "trie.tokens", 0)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
         out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
@@ -113,6 +117,9 @@ class Trie:
 
 def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
     """As few tries as hold all strings with at most `max_nodes` inner nodes each (or one string's own)."""
+    arguments.whole(max_nodes, "max_nodes", 1)
+    for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids")):
+        arguments.ids(string, 2**31, f"strings[{i}]")
     order = sorted(range(len(strings)), key=lambda i: strings[i])
     groups: list[list[int]] = []
     prefixes: set[tuple[int, ...]] = set()
@@ -200,11 +207,10 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
-def _check(model: Any, prompts: Sequence[Tensor]) -> None:
-    if model.training:
-        raise ValueError("the model is in train mode; call model.eval() first")
-    if not len(prompts) or not all(len(prompt) for prompt in prompts):
-        raise ValueError("there is no prompt, or an empty one; every prompt needs a token")
+def _check(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
+    """The prompts as a list; raises for what no run of them can be meant with."""
+    arguments.whole(batch_size, "batch_size", 1)
+    return arguments.prompts(prompts, arguments.vocabulary(arguments.model(model)))
 
 
 def _device(model: Any) -> torch.device:
@@ -216,7 +222,7 @@ def _device(model: Any) -> torch.device:
 
 def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
     """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
-    s = scores.double()
+    s = arguments.values(scores, "scores", "*lead row column").double()
     return s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
 
 
@@ -226,9 +232,10 @@ def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[s
     The orthogonal (ANOVA) decomposition of the sum of squares, fp64; keys join axis names by " x ". Shares sum to 1.
     Descriptive shares: the highest interaction also holds whatever noise the table has. Raises for a constant table.
     """
-    s = scores.double()
+    axes = arguments.distinct(arguments.texts(axes, "axes"), "axes")
+    s = arguments.values(scores, "scores", "*axis").double()
     if s.ndim != len(axes):
-        raise ValueError(f"scores have {s.ndim} axes, names were given for {len(axes)}")
+        raise ValueError(f"axes must name the {s.ndim} axes of scores, not {len(axes)}")
     total = float(((s - s.mean()) ** 2).mean())
     if total == 0:
         raise ValueError("all scores are equal; they have no variance to share")
@@ -251,11 +258,18 @@ def _subsets(n: int) -> list[tuple[int, ...]]:
 
 def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
     """Pearson correlation of two matrices over all their entries; raises where one is constant."""
+    _check_matrices(a, b)
     x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
     scale = float(x.norm() * y.norm())
     if scale == 0:
-        raise ValueError("a matrix is constant; its correlation is not defined")
+        raise ValueError("a or b is constant; the correlation of such a matrix is not defined")
     return float(x @ y) / scale
+
+
+def _check_matrices(a: Tensor, b: Tensor) -> None:
+    for name, side in (("a", a), ("b", b)):
+        arguments.values(side, name, "row column")
+    arguments.same_shape(a=a, b=b)
 
 
 def permutation_p(
@@ -276,8 +290,12 @@ def permutation_p(
     the two matrices share it, and the only valid one there, since shuffled columns break it too. p = (1 + #{null >=
     seen}) / (1 + n).
     """
-    generator = np.random.default_rng(seed)
-    rows = np.zeros(len(b)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    _check_matrices(a, b)
+    arguments.whole(n, "n", 1)
+    arguments.flag(move_columns, "move_columns")
+    arguments.function(statistic, "statistic")
+    generator = np.random.default_rng(arguments.seed(seed))
+    rows = np.zeros(len(b)) if strata is None else arguments.labels(strata, "strata", len(b))
     seen, null = statistic(a, b), []
     for _ in range(n):
         # A stable sort of strata whose members were shuffled: rows land on places of their own stratum.
@@ -299,7 +317,11 @@ def crossed_bootstrap(
     Both are random factors (numbers and animals), so both are drawn with replacement, independently (the pigeonhole
     bootstrap, Owen 2007: conservative for crossed random effects).
     """
-    generator = np.random.default_rng(seed)
+    arguments.function(statistic, "statistic")
+    for name, number in (("n_rows", n_rows), ("n_columns", n_columns)):
+        arguments.whole(number, name, 2)
+    arguments.whole(n, "n", 1)
+    generator = np.random.default_rng(arguments.seed(seed))
     values = [
         statistic(
             torch.from_numpy(generator.integers(n_rows, size=n_rows)),
@@ -313,8 +335,9 @@ def crossed_bootstrap(
 
 def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, seed: int = 0) -> Float[Tensor, "draw"]:
     """The largest effect among k numbers drawn at random without replacement, n times: the null of any best of k."""
-    if not 1 <= k <= len(effects):
-        raise ValueError(f"best of {k} needs 1 to {len(effects)} numbers")
-    generator = torch.Generator().manual_seed(seed)
+    arguments.values(effects, "effects", "number")
+    arguments.whole(k, "k", 1, len(effects))
+    arguments.whole(n, "n", 1)
+    generator = torch.Generator().manual_seed(arguments.seed(seed))
     draws = torch.rand(n, len(effects), generator=generator).topk(k, dim=-1).indices
     return effects[draws].amax(-1)

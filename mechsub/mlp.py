@@ -150,7 +150,7 @@ class HookedMLP(HookedRootModule):
         for name, value in arguments.mapping(parameters, "parameters", "tensors", 0).items():
             if name not in own:
                 raise ValueError(f"parameters hold the unknown parameter {name!r}; this model has {', '.join(own)}")
-            arguments.values(value, f"parameters[{name!r}]", "*axis", floating=True)
+            arguments.tensor(value, f"parameters[{name!r}]", "*axis", floating=True)
             if value.shape != own[name].shape:
                 raise ValueError(f"parameters[{name!r}] has shape {tuple(own[name].shape)}, not {tuple(value.shape)}")
             if value.dtype != own[name].dtype:

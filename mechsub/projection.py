@@ -14,20 +14,25 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformer_lens.utilities import derive_generator
 
+from mechsub import arguments
 from mechsub.distillation import (
     DistillationLoss,
     Loss,
     Parameters,
     Precision,
     _batches,
+    _cast,
+    _check_images,
     _check_pair,
     _Fit,
+    _frozen,
     _inputs,
     _logits,
     _loss,
     _member_parameters,
     _Recipe,
     _stack,
+    _students,
     _trainable,
     _views,
     each_member,
@@ -62,10 +67,12 @@ def distill_without(
     All see the same inputs, batches and targets; one without a removal (None) is what `distill` gives. Adam's memory is
     of the whole gradients. Arguments as in `distill`.
     """
-    for student, _ in students.values():
+    for name, (student, removal) in _students(students).items():
         _check_pair(student, teacher, outputs)
+        if removal is not None:
+            arguments.function(removal, f"the removal of students[{name!r}]")
     recipe = _Recipe(
-        epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), tuple(frozen), seed, "distill"
+        epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), _frozen(frozen), seed, "distill"
     )
     draw = _inputs(inputs, teacher, n_samples, "per_member", False, recipe)
     learned, activation = _member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
@@ -120,6 +127,7 @@ def along(direction: Direction, by: By = "neuron") -> Removal:
     """The component along a direction, as one vector of all weights ("whole"), one for every layer (weights and
     biases), or one for every neuron (its incoming weights and its bias)."""
     _check_by(by)
+    arguments.function(direction, "direction")
     return lambda member, step, before, update: component(update, direction(member, step, before), by)
 
 
@@ -129,6 +137,9 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     Random directions are windows of one row of normal numbers: drawing all anew takes longer than the step.
     """
     _check_by(by)
+    arguments.function(direction, "direction")
+    arguments.instance(student, HookedMLP, "student")
+    arguments.seed(seed)
     sizes = {name: value[0].numel() for name, value in student.named_parameters()}
     n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
     row = torch.randn(2 * n, generator=derive_generator(seed, "random direction"))
@@ -144,6 +155,8 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
 
 def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
     """All changes of how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
+    for name, basis in arguments.mapping(inputs, "inputs", "tensors").items():
+        arguments.values(basis, f"inputs[{name!r}]", "seed d_in k", floating=True)
     return lambda member, step, before, update: {
         name: basis[member] @ (basis[member].mT @ update[name]) for name, basis in inputs.items() if name in update
     }
@@ -151,12 +164,14 @@ def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
 
 def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in k"]]:
     """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
+    for name, value in arguments.mapping(change, "change", "tensors").items():
+        arguments.values(value, f"change[{name!r}]", "seed d_in d_out", full=True)
+        arguments.whole(k, "k", 1, min(value.shape[-2:]))
     return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}
 
 
 def _check_by(by: str) -> None:
-    if by not in ("whole", "layer", "neuron"):
-        raise ValueError(f"by must be whole, layer or neuron, not {by!r}")
+    arguments.choice(by, "by", ("whole", "layer", "neuron"))
 
 
 @torch.no_grad()
@@ -168,6 +183,7 @@ def component(
     `instead` names another direction that a part of the same length is taken along: a control. Parameters that the
     direction lacks, and groups in which it is 0, have no part.
     """
+    _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
     direction = {name: direction[name] for name in update if name in direction}
     update = {name: update[name] for name in direction}
     length = products(direction, direction, by)
@@ -178,6 +194,8 @@ def component(
         direction = {name: instead[name] for name in direction}
         other = products(direction, direction, by)
         scale = {group: along[group] / (length[group] * other[group]).sqrt() for group in along}
+    for group, value in length.items():  # below, NaN would become 0, as the scale of what has no length is
+        arguments.finite(value + along[group], f"update or direction of {group or 'all weights'}")
     scale = {group: value.nan_to_num(0.0, 0.0, 0.0) for group, value in scale.items()}
     return {
         name: value * (scale[_group(name, by)][..., None, :] if _is_matrix(name) else scale[_group(name, by)])
@@ -187,14 +205,30 @@ def component(
 
 def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tensor]:
     """Inner products group by group: [*seed, 1] for all weights together or a layer, [*seed, neuron] for neurons."""
+    _check_by(by)
+    _check_parameters(a=a, b=b)
     out: dict[str, Tensor] = {}
     for name in a:
+        if name not in b:
+            raise ValueError(f"b lacks the parameter {name}; it has {', '.join(b)}")
         product = a[name] * b[name]
         each = product.sum(-2) if _is_matrix(name) else product
         each = each if by == "neuron" else each.sum(-1, keepdim=True)
         group = _group(name, by)
         out[group] = out[group] + each if group in out else each
     return out
+
+
+def _check_parameters(**sides: Parameters) -> None:
+    """Dicts of tensors, of one shape where they have a parameter in common."""
+    first = next(iter(sides.values()))
+    for side, parameters in sides.items():
+        for name, value in arguments.mapping(parameters, side, "tensors", 0).items():
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                arguments.refuse(f"{side}[{name!r}]", "a tensor of floating-point numbers", value)
+            if name in first and value.shape != first[name].shape:
+                wanted = list(first[name].shape)
+                raise ValueError(f"{side}[{name!r}] must have shape {wanted}, not {list(value.shape)}")
 
 
 def _group(name: str, by: str) -> str:
@@ -207,6 +241,8 @@ def _is_matrix(name: str) -> bool:
 
 def fixed(directions: Parameters) -> Direction:
     """A direction that stays as it is at all steps, from one with a leading axis of members."""
+    for name, value in arguments.mapping(directions, "directions", "tensors").items():
+        arguments.values(value, f"directions[{name!r}]", "seed *axis", floating=True)
     return lambda member, step, parameters: {name: value[member] for name, value in directions.items()}
 
 
@@ -221,6 +257,10 @@ def trait_gradient(
 ) -> Direction:
     """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
     step."""
+    _check_images(arguments.instance(student, HookedMLP, "student"), images, labels)
+    _cast(images, torch.float32)
+    arguments.whole(batch_size, "batch_size", 1)
+    arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
     shape, seeds, x = student.cfg, student.seeds, images.to(dtype)
 

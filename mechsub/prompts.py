@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechsub import arguments
+
 Format = Literal["auto", "chat", "published", "plain"]
 DATE = "26 Jul 2024"  # the fallback date of Llama-3.2's own template
 # Before a template that takes no date and asks the clock: the pinned one answers.
@@ -73,14 +75,13 @@ def prompt(
     * "plain": `System: ...`, `User: ...`, `Assistant: ...`, for base models;
     * "auto": chat where the tokenizer has a template, else plain.
     """
+    arguments.choice(format, "format", ("auto", "chat", "published", "plain"))
     if format == "auto":
         format = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
     if format == "plain":
         return plain(tokenizer, user, system=system, answer=answer)
     if format == "published":
         return _published(tokenizer, user, system, answer)
-    if format != "chat":
-        raise ValueError(f"unknown prompt format {format!r}; choose auto, chat, published or plain")
     return chat(tokenizer, user, system=system, answer=answer)
 
 
@@ -95,6 +96,7 @@ def chat(
     """
     _need_template(tokenizer)
     _check_texts(tokenizer, user=user, system=system, answer=answer)
+    arguments.text(date, "date")
     ids = _render(tokenizer, _messages(tokenizer, user, system, answer), bool(answer), tokenize=True, date=date)
     return torch.tensor(_one_bos(tokenizer, ids))
 
@@ -118,12 +120,16 @@ def single_tokens(tokenizer: Any, words: Iterable[str]) -> dict[str, int]:
     """word -> id for the words that are one token exactly as written (" owl" with its space); others are left out, and
     control tokens too."""
     control = _control_tokens(tokenizer)
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        arguments.refuse("words", "a list of strings", words)
+    words = arguments.texts(sorted(words, key=str) if isinstance(words, set | frozenset) else list(words), "words", 0)
     encoded = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words if word not in control}
     return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1 and tokenizer.decode(ids) == word}
 
 
 def encode(tokenizer: Any, strings: Sequence[str]) -> list[tuple[int, ...]]:
     """Token ids of continuations, without special tokens; raises for an empty one, and for one that holds any."""
+    arguments.texts(strings, "strings")
     _check_texts(tokenizer, **{f"continuation {number}": text for number, text in enumerate(strings)})
     ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in strings]
     if not all(ids):

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import arguments
+
 
 @torch.no_grad()
 def steered_logits(
@@ -24,11 +26,14 @@ def steered_logits(
     the last position that attends to the prompt before it and to itself. The model must be a Hugging Face model's
     bridge: it needs `attention_mask` [1, 1, pos, pos] and `position_ids`.
     """
-    if model.training:
-        raise ValueError("the model is in train mode; call model.eval() first")
+    size = arguments.vocabulary(arguments.model(model))
+    arguments.prompt(prompt, size, "prompt")
+    arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
+    layers, tokens = arguments.ids(layers, model.cfg.n_layers, "layers"), arguments.ids(tokens, size)
+    arguments.whole(batch_size, "batch_size", 1)
     if len(layers) != len(vectors):
-        raise ValueError(f"every vector needs a block: {len(vectors)} vectors, {len(layers)} blocks")
-    places = torch.as_tensor(list(layers))
+        raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")
+    places = torch.as_tensor(layers)
     parts = [
         _steered(model, prompt, some_layers, some, tokens)
         for some_layers, some in zip(places.split(batch_size), vectors.split(batch_size), strict=True)

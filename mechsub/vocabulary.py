@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mechsub import arguments
+
 FAMILIES = ("colors", "cities", "months", "names", "trees")
 
 _DATA = Path(__file__).parent / "_data"
@@ -50,8 +52,7 @@ def numbers() -> list[str]:
 
 def family(name: str) -> list[str]:
     """Words of a control family, as they are written within a sentence; raises for an unknown name."""
-    if name not in FAMILIES:
-        raise ValueError(f"unknown family {name!r}; choose {', '.join(FAMILIES)}")
+    arguments.choice(name, "name", FAMILIES)
     return json.loads(_text("families.json"))[name]
 
 
