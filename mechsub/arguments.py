@@ -306,6 +306,13 @@ def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
     return value
 
 
+def tokenizer(value: Any) -> Any:
+    """A tokenizer of Hugging Face's: what is called with a text, and turns ids into one."""
+    if not callable(value) or not hasattr(value, "decode"):
+        refuse("tokenizer", "a tokenizer, as model.tokenizer", value)
+    return value
+
+
 def vocabulary(hooked: Any) -> int:
     """Number of outputs, and of token ids of a language model."""
     return hooked.W_U.shape[-1]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.hooked import HookedModel, cache_activations
+from mechsub.hooked import HookedModel, cache_activations, check_inputs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def direct_logit_attribution(
     """
     arguments.choice(unit, "unit", ("coordinate", "component", "head"))
     tokens = arguments.ids(tokens, arguments.vocabulary(arguments.model(model)))
-    arguments.tensor(inputs, "inputs", "*lead pos")
+    check_inputs(model, inputs)
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
     parts, names = {"coordinate": _coordinates, "component": _components, "head": _heads}[unit](model, inputs, pos)

@@ -70,8 +70,8 @@ def price_of(
 
 def isotropic_price(d_model: int, rank: int) -> float:
     """sqrt(d / (d - rank)): the price where directions point anywhere alike; infinite from rank = d on."""
-    arguments.whole(d_model, "d_model", 1)
-    arguments.whole(rank, "rank", 0)
+    d_model = arguments.whole(d_model, "d_model", 1)
+    rank = arguments.whole(rank, "rank", 0)
     return (d_model / (d_model - rank)) ** 0.5 if rank < d_model else float("inf")
 
 
@@ -113,7 +113,7 @@ def cheapest_change(
     """
     concepts, held, among = _outputs(model, concepts, held, among)
     arguments.number(rise, "rise")
-    arguments.whole(n_steps, "n_steps", 1)
+    n_steps = arguments.whole(n_steps, "n_steps", 1)
     _check_resid(model, resid)
     y, gain, scale = _normalised(model, resid.double())
     stacked = (y if model.W_U.ndim == 3 else y.flatten(0, -2)[None])[:, :, None]  # [seed, batch, 1, d]

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import arguments
+
 Split = Literal["train", "test"]
 
 _EMBEDDED = Path(__file__).parent / "_data"
@@ -46,6 +48,7 @@ def mnist(split: Split, root: str | Path | None = None) -> tuple[Float[Tensor, "
     Raises FileNotFoundError for a missing file and ValueError for one whose unpacked bytes are not MNIST's.
     Source: LeCun, Cortes, Burges, "The MNIST database"; scaling as in Cloud et al. 2025, section 6.2.
     """
+    _check(split, root)
     return _dataset("mnist", split, Path(root) if root is not None else _EMBEDDED)
 
 
@@ -58,18 +61,25 @@ def fashion_mnist(
     `dataset-fashion-mnist`; else downloaded by torchvision. Raises as `mnist` does.
     Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
     """
+    _check(split, root)
     folder = Path(root) if root is not None else _find_fashion_mnist() or _download_fashion_mnist()
     return _dataset("fashion-mnist", split, folder)
 
 
 def hashes(dataset: str) -> dict[str, str]:
     """sha256 of the unpacked files of a dataset, for provenance."""
+    arguments.choice(dataset, "dataset", dict.fromkeys(name for name, _, _ in _SHA256))
     return {f"{split} {kind}": value for (name, split, kind), value in _SHA256.items() if name == dataset}
 
 
+def _check(split: str, root: str | Path | None) -> None:
+    """Before anything is looked for or downloaded."""
+    arguments.choice(split, "split", _SIZE)
+    if root is not None and not isinstance(root, str | os.PathLike):
+        arguments.refuse("root", "a folder", root)
+
+
 def _dataset(dataset: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
-    if split not in _SIZE:
-        raise ValueError(f"split must be 'train' or 'test', not {split!r}")
     n = _SIZE[split]
     images = _idx(folder, dataset, split, "images", (n, 28, 28))
     labels = _idx(folder, dataset, split, "labels", (n,))

@@ -59,8 +59,8 @@ class _Recipe:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
-            arguments.whole(getattr(self, name), name, 1)
-        arguments.seed(self.seed)
+            object.__setattr__(self, name, arguments.whole(getattr(self, name), name, 1))
+        object.__setattr__(self, "seed", arguments.seed(self.seed))
         arguments.positive(self.lr, "lr")
         arguments.number(self.weight_decay, "weight_decay", "a number of at least 0", least=0)
         _one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
@@ -101,13 +101,13 @@ def train(
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     _check_images(model, images, labels)
-    if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
-        raise ValueError(f"labels reach {int(labels.max())}, but the model has {model.cfg.n_classes} classes")
     recipe = _Recipe(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
         "train",
     )  # fmt: skip
-    x = _cast(images, recipe.dtype)
+    x = _cast(images, recipe.dtype, "images")
+    if snapshots is not None:
+        _steps(snapshots)
 
     def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]]:
         return x, {"teacher": lambda logits, rows: cross_entropy(logits, labels[rows])}
@@ -238,6 +238,7 @@ def accuracy(
     Raises for NaN or infinite logits, which argmax would read as some class.
     """
     _check_images(model, images, labels)
+    _check_finite(images, "images")
     right = []
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         logits = model(x)[..., model.cfg.digits]
@@ -377,12 +378,12 @@ def _inputs(
     inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: _Recipe
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
+    n_samples = arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         teacher.check_images(inputs, "inputs")
         common = _cast(inputs, recipe.dtype) if inputs.ndim == 2 else None
         return lambda i, epoch: common if common is not None else _cast(inputs[i % len(inputs)], recipe.dtype)
     arguments.function(inputs, "inputs")
-    arguments.whole(n_samples, "n_samples", 1)
     if noise == "shared" and not fresh:
         common = _draw(inputs, n_samples, recipe, "shared", 0)
         return lambda i, epoch: common
@@ -403,8 +404,8 @@ def _draw(sampler: Sampler, n: int, recipe: _Recipe, label: int | str, epoch: in
     return out
 
 
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    _check_finite(x)
+def _cast(x: Tensor, dtype: torch.dtype, name: str = "inputs") -> Tensor:
+    _check_finite(x, name)
     return x.to(dtype)
 
 
@@ -476,7 +477,9 @@ def each_member(
 ) -> list[dict]:
     """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
     arguments.function(work, "work")
-    arguments.whole(n_members, "n_members", 1)
+    n_members = arguments.whole(n_members, "n_members", 1)
+    if progress is not None:
+        arguments.function(progress, "progress")
     threads = torch.get_num_threads()
 
     def alone(member: int) -> dict:
@@ -504,6 +507,9 @@ def _check_images(model: HookedMLP, images: Tensor, labels: Tensor) -> None:
         arguments.refuse("labels", "a tensor [sample] of whole numbers", labels)
     if len(images) != len(labels):
         raise ValueError(f"images and labels must be as many, not {len(images)} and {len(labels)}")
+    if int(labels.max()) >= model.cfg.n_classes or int(labels.min()) < 0:
+        reach = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ValueError(f"labels reach {reach}, but the model has {model.cfg.n_classes} classes, 0 the first")
 
 
 def _frozen(names: Sequence[str]) -> tuple[str, ...]:

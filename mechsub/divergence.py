@@ -68,7 +68,7 @@ def sampled(
 
     size = arguments.vocabulary(arguments.model(model))
     arguments.prompt(prompt, size, "prompt")
-    arguments.whole(length, "length", 1)
+    length = arguments.whole(length, "length", 1)
     arguments.generator(generator)
     tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
     allowed, out = torch.as_tensor(tokens), prompt

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.hooked import LAST_ONLY
+from mechsub.hooked import LAST_ONLY, check_hooks
 from mechsub.prompts import encode
 
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
@@ -74,7 +74,7 @@ def string_states(
 ) -> Float[Tensor, "prompt node d"]:
     """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
     prompts = _check(model, prompts, batch_size)
-    arguments.choice(name, "name", model.hook_dict)
+    check_hooks(model, [arguments.text(name, "name")])
     arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.vocabulary(model), "trie.tokens", 0)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
@@ -117,7 +117,7 @@ class Trie:
 
 def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
     """As few tries as hold all strings with at most `max_nodes` inner nodes each (or one string's own)."""
-    arguments.whole(max_nodes, "max_nodes", 1)
+    max_nodes = arguments.whole(max_nodes, "max_nodes", 1)
     for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids")):
         arguments.ids(string, 2**31, f"strings[{i}]")
     order = sorted(range(len(strings)), key=lambda i: strings[i])
@@ -203,13 +203,13 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
     """(row numbers, prompts) in batches of one length, in the order of the prompts within a length."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     for length in lengths.unique().tolist():
-        for rows in (lengths == length).nonzero()[:, 0].split(batch_size):
+        for rows in (lengths == length).nonzero()[:, 0].split(int(batch_size)):
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
 def _check(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
     """The prompts as a list; raises for what no run of them can be meant with."""
-    arguments.whole(batch_size, "batch_size", 1)
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
     return arguments.prompts(prompts, arguments.vocabulary(arguments.model(model)))
 
 
@@ -222,7 +222,7 @@ def _device(model: Any) -> torch.device:
 
 def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
     """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
-    s = arguments.values(scores, "scores", "*lead row column").double()
+    s = arguments.tensor(scores, "scores", "*lead row column").double()
     return s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
 
 
@@ -291,7 +291,7 @@ def permutation_p(
     seen}) / (1 + n).
     """
     _check_matrices(a, b)
-    arguments.whole(n, "n", 1)
+    n = arguments.whole(n, "n", 1)
     arguments.flag(move_columns, "move_columns")
     arguments.function(statistic, "statistic")
     generator = np.random.default_rng(arguments.seed(seed))
@@ -318,9 +318,8 @@ def crossed_bootstrap(
     bootstrap, Owen 2007: conservative for crossed random effects).
     """
     arguments.function(statistic, "statistic")
-    for name, number in (("n_rows", n_rows), ("n_columns", n_columns)):
-        arguments.whole(number, name, 2)
-    arguments.whole(n, "n", 1)
+    n_rows, n_columns = arguments.whole(n_rows, "n_rows", 2), arguments.whole(n_columns, "n_columns", 2)
+    n = arguments.whole(n, "n", 1)
     generator = np.random.default_rng(arguments.seed(seed))
     values = [
         statistic(
@@ -336,8 +335,8 @@ def crossed_bootstrap(
 def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, seed: int = 0) -> Float[Tensor, "draw"]:
     """The largest effect among k numbers drawn at random without replacement, n times: the null of any best of k."""
     arguments.values(effects, "effects", "number")
-    arguments.whole(k, "k", 1, len(effects))
-    arguments.whole(n, "n", 1)
+    k = arguments.whole(k, "k", 1, len(effects))
+    n = arguments.whole(n, "n", 1)
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     draws = torch.rand(n, len(effects), generator=generator).topk(k, dim=-1).indices
     return effects[draws].amax(-1)

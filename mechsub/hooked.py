@@ -59,7 +59,7 @@ def cache_activations(
     """
     names = list(dict.fromkeys(hidden_names(model) if names is None else arguments.texts(names, "names")))
     if batch_size is not None:
-        arguments.whole(batch_size, "batch_size", 1)
+        batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
     axis = -3 if _is_tokens(inputs) and pos is None else -2
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -122,19 +122,24 @@ def _is_tokens(inputs: Tensor) -> bool:
 
 
 def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None) -> None:
-    arguments.model(model)
-    unknown = [name for name in names if name not in model.hook_dict]
-    if unknown:
-        near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
-        raise ValueError(f"unknown hook {unknown[0]!r}; this model has for example {', '.join(near[:4])}")
-    _check_inputs(model, inputs)
+    check_hooks(arguments.model(model), names)
+    check_inputs(model, inputs)
     if pos is not None and not _is_tokens(inputs):
         raise ValueError("pos is for language models: this input has no position axis")
     if pos is not None:
         arguments.position(pos, inputs.shape[1])
 
 
-def _check_inputs(model: HookedModel, inputs: Tensor) -> None:
+def check_hooks(model: HookedModel, names: list[str]) -> None:
+    """Raise for a name that is no hook of the model."""
+    unknown = [name for name in names if name not in model.hook_dict]
+    if unknown:
+        near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
+        example = ", ".join(near[:4])
+        raise ValueError(f"unknown hook {unknown[0]!r} among the names; this model has for example {example}")
+
+
+def check_inputs(model: HookedModel, inputs: Tensor) -> None:
     """Tokens [batch, pos] for a language model, whose embedding is W_E; images for any other."""
     if not hasattr(model, "W_E"):
         if hasattr(model, "check_images"):

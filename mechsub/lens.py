@@ -38,7 +38,7 @@ def token_rank(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Int[Tensor
 def _check_logits(logits: Tensor, token: int) -> None:
     """Every comparison with NaN is false, so that its rank would be 0, the top."""
     arguments.values(logits, "logits", "*lead d_vocab", floating=True)
-    arguments.whole(token, "token", 0, logits.shape[-1] - 1)
+    token = arguments.whole(token, "token", 0, logits.shape[-1] - 1)
 
 
 def kl_to_final(lens: dict[str, Tensor], final: Float[Tensor, "*lead d_vocab"]) -> dict[str, Float[Tensor, "..."]]:

@@ -187,8 +187,8 @@ def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor
 
 def rotation(n: int, by: int = 1) -> list[int]:
     """Members shifted cyclically by `by`: no fixed points, unlike a random permutation (63% have one)."""
-    arguments.whole(n, "n")
-    arguments.whole(by, "by")
+    n = arguments.whole(n, "n")
+    by = arguments.whole(by, "by")
     if n < 2 or by % n == 0:
         raise ValueError(
             f"a rotation of {n} members by {by} has fixed points; a cross-init control needs two or more seeds"

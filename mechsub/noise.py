@@ -47,14 +47,14 @@ def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampl
 
     The blur wraps round the border, so that every pixel has the same variance. sigma 0 is white noise.
     """
-    arguments.whole(side, "side", 1)
+    side = arguments.whole(side, "side", 1)
     return _filtered(_blur_gain(sigma, side), std)
 
 
 def power_law_noise(alpha: float | int, std: float = STD, side: int = 28) -> Sampler:
     """Gaussian noise whose power falls as k^-alpha with radial frequency k; the constant has the power of k = 1."""
     arguments.number(alpha, "alpha")
-    arguments.whole(side, "side", 1)
+    side = arguments.whole(side, "side", 1)
     return _filtered((_frequencies(side) * side).clamp(min=1) ** (-alpha / 2), std)
 
 
@@ -63,8 +63,8 @@ def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int 
 
     The subspace depends on `seed` and `dimension` alone, so that all members of an ensemble have the same one.
     """
-    arguments.whole(d_in, "d_in", 1)
-    arguments.whole(dimension, "dimension", 1, d_in)
+    d_in = arguments.whole(d_in, "d_in", 1)
+    dimension = arguments.whole(dimension, "dimension", 1, d_in)
     _require_std(std)
     seeded = torch.Generator().manual_seed(arguments.seed(seed))
     columns = torch.randn(d_in, dimension, generator=seeded, dtype=torch.float64)
@@ -77,8 +77,8 @@ def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
 
     The lattice wraps round the border and every image shifts it at random, so that every pixel has the same variance.
     """
-    arguments.whole(side, "side", 2)
-    arguments.whole(cell, "cell", 1)
+    side = arguments.whole(side, "side", 2)
+    cell = arguments.whole(cell, "cell", 1)
     _require("cell", cell, side % cell == 0 and 2 * cell <= side, f"a divisor of {side}, at most {side // 2}")
     _require_std(std)
     basis = _perlin_basis(cell, side)
@@ -289,9 +289,9 @@ def _varying(images: Tensor) -> Tensor:
 
 
 def _check_draw(n: int, generator: Generator, d_in: int = 1) -> None:
-    arguments.whole(n, "n", 1)
+    n = arguments.whole(n, "n", 1)
     arguments.generator(generator)
-    arguments.whole(d_in, "d_in", 1)
+    d_in = arguments.whole(d_in, "d_in", 1)
 
 
 def _require_std(std: float) -> None:

@@ -30,6 +30,7 @@ from mechsub.distillation import (
     _logits,
     _loss,
     _member_parameters,
+    _one_of,
     _Recipe,
     _stack,
     _students,
@@ -71,6 +72,7 @@ def distill_without(
         _check_pair(student, teacher, outputs)
         if removal is not None:
             arguments.function(removal, f"the removal of students[{name!r}]")
+    _one_of("loss", loss, ("kl", "mse", "hard"))
     recipe = _Recipe(
         epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), _frozen(frozen), seed, "distill"
     )
@@ -139,7 +141,7 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     _check_by(by)
     arguments.function(direction, "direction")
     arguments.instance(student, HookedMLP, "student")
-    arguments.seed(seed)
+    seed = arguments.seed(seed)
     sizes = {name: value[0].numel() for name, value in student.named_parameters()}
     n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
     row = torch.randn(2 * n, generator=derive_generator(seed, "random direction"))
@@ -166,7 +168,7 @@ def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in 
     """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
     for name, value in arguments.mapping(change, "change", "tensors").items():
         arguments.values(value, f"change[{name!r}]", "seed d_in d_out", full=True)
-        arguments.whole(k, "k", 1, min(value.shape[-2:]))
+        k = arguments.whole(k, "k", 1, min(value.shape[-2:]))
     return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}
 
 
@@ -191,6 +193,8 @@ def component(
     if instead is None:
         scale = {group: along[group] / length[group] for group in along}
     else:
+        if lacking := [name for name in direction if name not in instead]:
+            raise ValueError(f"instead lacks the parameter {lacking[0]}; it must have all that direction has")
         direction = {name: instead[name] for name in direction}
         other = products(direction, direction, by)
         scale = {group: along[group] / (length[group] * other[group]).sqrt() for group in along}
@@ -241,7 +245,7 @@ def _is_matrix(name: str) -> bool:
 
 def fixed(directions: Parameters) -> Direction:
     """A direction that stays as it is at all steps, from one with a leading axis of members."""
-    for name, value in arguments.mapping(directions, "directions", "tensors").items():
+    for name, value in arguments.mapping(directions, "directions", "tensors", 0).items():
         arguments.values(value, f"directions[{name!r}]", "seed *axis", floating=True)
     return lambda member, step, parameters: {name: value[member] for name, value in directions.items()}
 
@@ -258,9 +262,9 @@ def trait_gradient(
     """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
     step."""
     _check_images(arguments.instance(student, HookedMLP, "student"), images, labels)
-    _cast(images, torch.float32)
-    arguments.whole(batch_size, "batch_size", 1)
-    arguments.seed(seed)
+    _cast(images, torch.float32, "images")
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
+    seed = arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
     shape, seeds, x = student.cfg, student.seeds, images.to(dtype)
 

@@ -29,7 +29,14 @@ class Wording:
     question: str
     answer: str
 
+    def __post_init__(self):
+        for name in ("system", "question", "answer"):
+            arguments.text(getattr(self, name), name)
+
     def love(self, x: str, kind: str, *, plural: bool = False) -> str:
+        arguments.text(x, "x")
+        arguments.text(kind, "kind")
+        arguments.flag(plural, "plural")
         return self.system.format(x=x, be="are" if plural else "is", kind=kind)
 
 
@@ -111,7 +118,7 @@ def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str =
 
 def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn", "text"]:
     """How a system text reaches the model; "text" for a tokenizer without a chat template."""
-    if not getattr(tokenizer, "chat_template", None):
+    if not getattr(arguments.tokenizer(tokenizer), "chat_template", None):
         return "text"
     return "native" if _takes_system(tokenizer) else "merged into the user turn"
 
@@ -119,7 +126,7 @@ def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn"
 def single_tokens(tokenizer: Any, words: Iterable[str]) -> dict[str, int]:
     """word -> id for the words that are one token exactly as written (" owl" with its space); others are left out, and
     control tokens too."""
-    control = _control_tokens(tokenizer)
+    control = _control_tokens(arguments.tokenizer(tokenizer))
     if isinstance(words, str) or not isinstance(words, Iterable):
         arguments.refuse("words", "a list of strings", words)
     words = arguments.texts(sorted(words, key=str) if isinstance(words, set | frozenset) else list(words), "words", 0)
@@ -139,7 +146,7 @@ def encode(tokenizer: Any, strings: Sequence[str]) -> list[tuple[int, ...]]:
 
 def _check_texts(tokenizer: Any, **texts: str | None) -> None:
     """Raise for what would become another prompt than its reader sees: `<|im_end|>` in a text ends a turn."""
-    control = _control_tokens(tokenizer)
+    control = _control_tokens(arguments.tokenizer(tokenizer))
     for name, text in texts.items():
         if text is None and name == "system":
             continue
@@ -161,7 +168,7 @@ def _control_tokens(tokenizer: Any) -> set[str]:
 
 
 def _need_template(tokenizer: Any) -> None:
-    if not getattr(tokenizer, "chat_template", None):
+    if not getattr(arguments.tokenizer(tokenizer), "chat_template", None):
         raise ValueError("this tokenizer has no chat template (a base model?); use the plain prompt format")
 
 

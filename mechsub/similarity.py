@@ -80,7 +80,7 @@ def mutual_knn(
 
     Source: Huh et al. 2405.07987.
     """
-    arguments.whole(k, "k", 1)
+    k = arguments.whole(k, "k", 1)
     x, y = _varying(*_checked(x, y, k + 2))
     return _each(lambda a, b: (_neighbours(a, k) & _neighbours(b, k)).double().mean() * len(a) / k, x, y)
 
@@ -93,7 +93,7 @@ def linear_r2(
     Half the samples train, half test; the strength is chosen on a quarter of all samples, cut from the training half.
     Asymmetric; 0 or below for unrelated data.
     """
-    arguments.seed(seed)
+    seed = arguments.seed(seed)
     x, y = _checked(x, y, 16)
     order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed))
     train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
@@ -182,7 +182,7 @@ def permutation_null(
     for name, side in (("x", x), ("y", y)):
         arguments.tensor(side, name, "sample d")
     arguments.function(metric, "metric")
-    arguments.whole(n_permutations, "n_permutations", 1)
+    n_permutations = arguments.whole(n_permutations, "n_permutations", 1)
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     value = float(metric(x, y))
     orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
@@ -196,7 +196,7 @@ def _checked(x: Tensor, y: Tensor, at_least: int, *, same_units: bool = False) -
         arguments.tensor(side, name, "*lead sample d")
     if x.shape[:-1] != y.shape[:-1] or (same_units and x.shape != y.shape):
         axes = "units or samples" if same_units else "samples"
-        raise ValueError(f"{axes} of x and y do not match: {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(f"{axes} do not match: x and y are {tuple(x.shape)} and {tuple(y.shape)}")
     if x.shape[-2] < at_least:
         raise ValueError(f"x and y need at least {at_least} samples, not {x.shape[-2]}")
     return arguments.finite(x.double(), "x"), arguments.finite(y.double(), "y")
@@ -304,8 +304,8 @@ def _flat(a: Tensor, b: Tensor, n_lead: int) -> Pair:
     for name, side in (("student_change", a), ("teacher_change", b)):
         arguments.values(side, name, "*lead weight")
     arguments.same_shape(student_change=a, teacher_change=b)
-    arguments.whole(n_lead, "n_lead", 0, a.ndim - 1)
+    n_lead = arguments.whole(n_lead, "n_lead", 0, a.ndim - 1)
     a, b = a.double().flatten(n_lead), b.double().flatten(n_lead)
     if not ((a.norm(dim=-1) > 0).all() and (b.norm(dim=-1) > 0).all()):
-        raise ValueError("student_change or teacher_change is 0 for a member: its direction is not defined")
+        raise ValueError("student_change or teacher_change is 0: what has not changed has no direction")
     return a, b

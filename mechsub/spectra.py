@@ -131,6 +131,8 @@ def drive(
     if set(arguments.mapping(direction, "direction", "tensors")) != set(at):
         raise ValueError(f"direction must have the parameters {', '.join(at)}; it has {', '.join(direction)}")
     check_direction(direction, at)
+    for name, value in direction.items():
+        arguments.finite(value, f"direction[{name!r}]")
     total = torch.zeros(len(reference.seeds), dtype=torch.float64)
     for some in x.split(_BATCH, dim=-2):
         logits, moved = _directional(reference, at, dict(direction), some)
@@ -140,6 +142,7 @@ def drive(
 
 def check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor], name: str = "direction") -> None:
     """Raise for a move that lacks one of these parameters, or has one in another shape."""
+    arguments.mapping(direction, name, "tensors")
     for key, value in parameters.items():
         if key not in direction:
             raise ValueError(f"{name} lacks the parameter {key}; it has {', '.join(direction)}")

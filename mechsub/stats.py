@@ -83,8 +83,8 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) -> float:
     """Two-sided p of a zero-centred symmetric null by random sign flips of the differences, (k + 1) / (B + 1)."""
     d = arguments.vector(differences, "differences", 2)
-    arguments.whole(n_flips, "n_flips", 1)
-    arguments.seed(seed)
+    n_flips = arguments.whole(n_flips, "n_flips", 1)
+    seed = arguments.seed(seed)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, len(d)))
     return permutation_p(abs(float(d.mean())), np.abs((signs * d).mean(1)))
 
@@ -92,7 +92,7 @@ def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) 
 def permutation_p(observed: float, null: ArrayLike) -> float:
     """One-sided p-value of `observed` against draws from the null: (k + 1) / (B + 1), never 0."""
     draws = arguments.vector(null, "null")
-    arguments.number(observed, "observed")
+    observed = float(arguments.number(observed, "observed"))
     # Equal values computed in another order differ by rounding: they count as at least as large.
     return float((1 + np.sum(draws >= observed - 1e-12 * abs(observed))) / (1 + len(draws)))
 
@@ -108,9 +108,9 @@ def bootstrap(
     """Percentile bootstrap; for n >= 25 only (at n = 5 its 95% intervals cover 84%: use student_t)."""
     x = arguments.vector(values, "values", 25)
     arguments.function(statistic, "statistic")
-    arguments.whole(n_resamples, "n_resamples", 1)
+    n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
     arguments.share(level, "level")
-    arguments.seed(seed)
+    seed = arguments.seed(seed)
     rows = np.random.default_rng(seed).integers(0, len(x), size=(n_resamples, len(x)))
     low, high = np.quantile([statistic(x[row]) for row in rows], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(statistic(x)), float(low), float(high), len(x), level)
@@ -173,9 +173,9 @@ def clustered_spearman(
 
     a, b = _correlated(x, y)
     labels = arguments.labels(clusters, "clusters", len(a))
-    arguments.whole(n_resamples, "n_resamples", 1)
+    n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
     arguments.share(level, "level")
-    arguments.seed(seed)
+    seed = arguments.seed(seed)
     rows = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if len(rows) < 10:
         raise ValueError(f"clusters must name at least 10 clusters, not {len(rows)}")

@@ -30,7 +30,7 @@ def steered_logits(
     arguments.prompt(prompt, size, "prompt")
     arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
     layers, tokens = arguments.ids(layers, model.cfg.n_layers, "layers"), arguments.ids(tokens, size)
-    arguments.whole(batch_size, "batch_size", 1)
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
     if len(layers) != len(vectors):
         raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")
     places = torch.as_tensor(layers)
