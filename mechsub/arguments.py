@@ -159,7 +159,7 @@ def ids(value: Any, size: int, name: str = "tokens", least: int = 1) -> list[int
     if all(type(one) is int for one in members) and (not members or (min(members) >= 0 and max(members) < size)):
         return members  # a thousand ids need no thousand calls
     for i, one in enumerate(members):
-        if isinstance(one, bool) or not isinstance(one, numbers.Integral) or not 0 <= one < size:
+        if isinstance(one, bool) or not isinstance(one, numbers.Integral) or not 0 <= int(one) < size:
             raise ValueError(f"{name} must be ids in 0..{size - 1}; {name}[{i}] is {described(one)}")
     return [int(one) for one in members]
 
@@ -172,8 +172,8 @@ def outputs(value: Any, size: int, name: str = "outputs") -> slice:
     for end in (value.start, value.stop, value.step):
         if end is not None and (isinstance(end, bool) or not isinstance(end, numbers.Integral)):
             refuse(name, wanted, value)
-        if end is not None and end is not value.step and not -size <= end <= size:
-            refuse(name, wanted, value)
+    if any(end is not None and not -size <= int(end) <= size for end in (value.start, value.stop)):
+        refuse(name, wanted, value)
     if value.step == 0 or not range(size)[value]:
         raise ValueError(f"{name} must be {wanted}; {described(value)} selects none")
     return value
@@ -270,7 +270,7 @@ def finite(x: Any, name: str) -> Any:
     """Raise for NaN and infinity; reads all values once."""
     if x.is_floating_point():
         low, high = x.detach().aminmax()
-        if not bool((high - low).isfinite()):
+        if not bool(low.isfinite() & high.isfinite()):
             raise ValueError(f"{name} holds NaN or infinite values; give finite ones")
     return x
 

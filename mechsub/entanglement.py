@@ -5,6 +5,7 @@ number does to that animal. The estimand of entanglement is therefore the intera
 specific to the number and to the animal: its double-centred part.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -258,9 +259,11 @@ def _subsets(n: int) -> list[tuple[int, ...]]:
 
 def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
     """Pearson correlation of two matrices over all their entries; raises where one is constant."""
-    _check_matrices(a, b)
+    _check_matrices(a, b)  # and NaN below, where it costs nothing: a test calls this a thousand times
     x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
     scale = float(x.norm() * y.norm())
+    if not math.isfinite(scale):
+        raise ValueError("a or b holds NaN or infinite values; give finite ones")
     if scale == 0:
         raise ValueError("a or b is constant; the correlation of such a matrix is not defined")
     return float(x @ y) / scale
@@ -268,7 +271,7 @@ def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row col
 
 def _check_matrices(a: Tensor, b: Tensor) -> None:
     for name, side in (("a", a), ("b", b)):
-        arguments.values(side, name, "row column")
+        arguments.tensor(side, name, "row column")
     arguments.same_shape(a=a, b=b)
 
 
@@ -291,6 +294,8 @@ def permutation_p(
     seen}) / (1 + n).
     """
     _check_matrices(a, b)
+    arguments.finite(a, "a")
+    arguments.finite(b, "b")
     n = arguments.whole(n, "n", 1)
     arguments.flag(move_columns, "move_columns")
     arguments.function(statistic, "statistic")

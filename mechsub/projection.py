@@ -185,21 +185,23 @@ def component(
     `instead` names another direction that a part of the same length is taken along: a control. Parameters that the
     direction lacks, and groups in which it is 0, have no part.
     """
+    _check_by(by)
     _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
     direction = {name: direction[name] for name in update if name in direction}
     update = {name: update[name] for name in direction}
-    length = products(direction, direction, by)
-    along = products(update, direction, by)
+    length = _products(direction, direction, by)
+    along = _products(update, direction, by)
     if instead is None:
         scale = {group: along[group] / length[group] for group in along}
     else:
         if lacking := [name for name in direction if name not in instead]:
             raise ValueError(f"instead lacks the parameter {lacking[0]}; it must have all that direction has")
         direction = {name: instead[name] for name in direction}
-        other = products(direction, direction, by)
+        other = _products(direction, direction, by)
         scale = {group: along[group] / (length[group] * other[group]).sqrt() for group in along}
-    for group, value in length.items():  # below, NaN would become 0, as the scale of what has no length is
-        arguments.finite(value + along[group], f"update or direction of {group or 'all weights'}")
+    if length:  # below, NaN would become 0, as the scale of what has no length is
+        lengths = torch.cat([value.flatten() for value in (*length.values(), *along.values())])
+        arguments.finite(lengths, "update or direction")
     scale = {group: value.nan_to_num(0.0, 0.0, 0.0) for group, value in scale.items()}
     return {
         name: value * (scale[_group(name, by)][..., None, :] if _is_matrix(name) else scale[_group(name, by)])
@@ -211,10 +213,14 @@ def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tenso
     """Inner products group by group: [*seed, 1] for all weights together or a layer, [*seed, neuron] for neurons."""
     _check_by(by)
     _check_parameters(a=a, b=b)
+    if lacking := [name for name in a if name not in b]:
+        raise ValueError(f"b lacks the parameter {lacking[0]}; it has {', '.join(b)}")
+    return _products(a, b, by)
+
+
+def _products(a: Parameters, b: Parameters, by: str) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name in a:
-        if name not in b:
-            raise ValueError(f"b lacks the parameter {name}; it has {', '.join(b)}")
         product = a[name] * b[name]
         each = product.sum(-2) if _is_matrix(name) else product
         each = each if by == "neuron" else each.sum(-1, keepdim=True)

@@ -233,8 +233,8 @@ def shapley(value: Mapping[frozenset, float]) -> dict:
     """
     if not isinstance(value, Mapping) or not value or not all(isinstance(players, frozenset) for players in value):
         arguments.refuse("value", "a dict of numbers by frozensets of players", value)
-    for players, worth in value.items():
-        arguments.number(worth, f"value[{arguments.described(set(players))}]")
+    for group, worth in value.items():
+        arguments.number(worth, f"value[{arguments.described(set(group))}]")
     players = sorted(frozenset().union(*value))
     n = len(players)
     missing = 2**n - len(value)

@@ -64,6 +64,15 @@ def test_a_value_is_described_on_one_short_line(value):
     assert "\n" not in said and 0 < len(said) < 90
 
 
+def test_the_largest_finite_values_are_finite():
+    """65504 is the largest half; the difference of the two ends would not be finite."""
+    x = torch.tensor([65504.0, -65504.0], dtype=torch.float16)
+    assert arguments.finite(x, "x") is x
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        with pytest.raises(ValueError, match="x holds NaN or infinite"):
+            arguments.finite(torch.tensor([0.0, bad, 1.0]), "x")
+
+
 def test_eigenvalues_count_in_any_order():
     """9, 1 and 0.1: the largest alone holds 9 / 10.1 = 89% of the variance, two hold 99%."""
     for order in ([9.0, 1.0, 0.1], [0.1, 1.0, 9.0], [1.0, 9.0, 0.1]):
