@@ -74,12 +74,14 @@ def hashes(dataset: str) -> dict[str, str]:
 
 def _check(split: str, root: str | Path | None) -> None:
     """Before anything is looked for or downloaded."""
-    arguments.choice(split, "split", _SIZE)
+    if not isinstance(split, str) or split not in _SIZE:
+        raise ValueError(f"split must be 'train' or 'test', not {arguments.described(split)}")
     if root is not None and not isinstance(root, str | os.PathLike):
         arguments.refuse("root", "a folder", root)
 
 
 def _dataset(dataset: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
+    _check(split, folder)
     n = _SIZE[split]
     images = _idx(folder, dataset, split, "images", (n, 28, 28))
     labels = _idx(folder, dataset, split, "labels", (n,))
