@@ -97,11 +97,11 @@ def logit_correlation(
 
 
 def displacement(model: HookedMLP, start: HookedMLP) -> dict[str, Tensor]:
-    """How far every parameter has moved; of the same members, in the same order."""
+    """model - start for every parameter, member by member; of other seeds, the way from one network to another."""
     for name, one in (("model", model), ("start", start)):
         arguments.instance(one, HookedMLP, name)
-    if model.seeds != start.seeds:
-        raise ValueError(f"model and start must have the same seeds, not {model.seeds} and {start.seeds}")
+    if len(model.seeds) != len(start.seeds):
+        raise ValueError(f"model and start must have as many members, not {len(model.seeds)} and {len(start.seeds)}")
     if model.cfg != start.cfg:
         raise ValueError(f"model and start must have the same shape, not {model.cfg} and {start.cfg}")
     before = dict(start.named_parameters())

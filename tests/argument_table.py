@@ -465,7 +465,8 @@ def _spectra() -> dict:
                         **pair(value),
                         "other seeds": mlp.HookedMLP(value.cfg, (5, 6)),
                         "other order": value.select([1, 0]),
-                    }
+                    },
+                    right=dict.fromkeys(("other seeds", "other order"), "the way between two networks"),
                 )
                 for name in ("model", "start")
             },
