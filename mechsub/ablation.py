@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import arguments
 from mechsub.hooked import HookedModel
 from mechsub.threads import one_thread
 from mechsub.unembedding import _gain, token_directions
@@ -21,8 +22,12 @@ from mechsub.unembedding import _gain, token_directions
 @torch.no_grad()
 def direction_basis(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, "*seed direction d_model"]:
     """Orthonormal rows that span the centered directions of these outputs (see `token_directions`)."""
-    rows = token_directions(model, list(dict.fromkeys(tokens)), basis="centered")
-    return torch.linalg.qr(rows.double().mT).Q.mT.to(rows.dtype)
+    ids = arguments.ids(tokens, _size(model), "tokens")
+    rows = token_directions(model, list(dict.fromkeys(ids)), basis="centered")
+    Q, R = torch.linalg.qr(rows.double().mT)
+    if bool((R.diagonal(dim1=-2, dim2=-1).abs() <= 1e-6 * rows.double().norm(dim=-1).amax(-1, keepdim=True)).any()):
+        raise ValueError("tokens have directions that depend on one another, so their span has fewer; leave one out")
+    return Q.mT.to(rows.dtype)
 
 
 @torch.no_grad()
@@ -35,9 +40,11 @@ def ablated_columns(
     the seeds of the toy; for a language model, any number of bases at once. Raises for a final norm that has no gain,
     or a gain of 0.
     """
+    tokens = arguments.ids(tokens, _size(model), "tokens")
+    _check_basis(model, basis)
     along = token_directions(model, tokens, basis="centered") @ basis.mT @ basis
     gain = _nonzero_gain(model)
-    return model.W_U.detach()[..., torch.as_tensor(list(tokens), device=along.device)] - along.mT / gain
+    return model.W_U.detach()[..., torch.as_tensor(tokens, device=along.device)] - along.mT / gain
 
 
 @torch.no_grad()
@@ -48,10 +55,21 @@ def ablated_hidden(
 
     A LayerNorm's bias counts as a part of the vector. Raises for a final norm that has no gain, or a gain of 0.
     """
+    arguments.values(hidden, "hidden", "*seed batch d_model", floating=True)
+    arguments.width(hidden, model.W_U.shape[-2] if _size(model) else 0, "hidden")
+    _check_basis(model, basis)
+    if hidden.shape[:-2] != basis.shape[:-2]:
+        raise ValueError(
+            f"hidden and basis must be of the same seeds, not {list(hidden.shape[:-2])} and {list(basis.shape[:-2])}"
+        )
     gain = _nonzero_gain(model)[..., 0]
     gain = gain[..., None, :] if gain.ndim > 1 else gain
     y = hidden / gain
     return hidden - (y @ basis.mT @ basis) * gain
+
+
+def _size(model: HookedModel) -> int:
+    return arguments.vocabulary(arguments.model(model, evaluated=False))
 
 
 def _nonzero_gain(model: HookedModel) -> Tensor:
@@ -59,3 +77,12 @@ def _nonzero_gain(model: HookedModel) -> Tensor:
     if not bool((gain != 0).all()):
         raise ValueError("the final norm has a gain of 0: its coordinate cannot be taken from W_U")
     return gain
+
+
+def _check_basis(model: HookedModel, basis: Tensor) -> None:
+    """Orthonormal rows: of others, basis^T basis is no projection, and takes away more or less than what is there."""
+    arguments.values(basis, "basis", "*lead direction d_model", floating=True)
+    arguments.width(basis, model.W_U.shape[-2], "basis")
+    identity = torch.eye(basis.shape[-2], device=basis.device, dtype=basis.dtype)
+    if not bool(((basis @ basis.mT - identity).abs() <= (1e-4 if basis.itemsize >= 4 else 3e-2)).all()):
+        raise ValueError("basis must have orthonormal rows, as direction_basis gives; torch.linalg.qr makes them")

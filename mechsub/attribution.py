@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechsub import checks
+from mechsub import arguments, checks
 from mechsub.hooked import HookedModel, cache_with_logits
 
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}  # of the largest
@@ -60,8 +60,9 @@ def direct_logit_attribution(
     writes, where blocks add something else, and where the sum is not the logit that the model gave in this run.
     Source: Elhage et al. 2021; nostalgebraist 2020.
     """
-    if unit not in ("coordinate", "component", "head"):
-        raise ValueError(f"unknown unit {unit!r}; choose coordinate, component or head")
+    arguments.choice(unit, "unit", ("coordinate", "component", "head"))
+    tokens = arguments.ids(tokens, arguments.vocabulary(arguments.model(model)))
+    arguments.tensor(inputs, "inputs", "*axis")
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
     read = checks.readout(model)

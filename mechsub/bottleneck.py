@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechsub import checks
+from mechsub import arguments, checks
 from mechsub.hooked import HookedModel
 from mechsub.threads import one_thread
 
@@ -59,6 +59,13 @@ def price_of(
     concepts: Float[Tensor, "*seed concept d"], held: Float[Tensor, "*seed held d"]
 ) -> Float[Tensor, "*seed concept"]:
     """`price` of directions: of concepts, already as contrasts, and of held outputs, whose mean does not count."""
+    for name, rows in (("concepts", concepts), ("held", held)):
+        arguments.values(rows, name, "*seed output d", full=True)
+    if concepts.shape[:-2] != held.shape[:-2] or concepts.shape[-1] != held.shape[-1]:
+        raise ValueError(
+            f"concepts and held must be of the same seeds and width, not {list(concepts.shape)} and {list(held.shape)}"
+        )
+    concepts = concepts.double()
     free = concepts @ free_projector(held)
     whole, left = concepts.norm(dim=-1), free.norm(dim=-1)
     return torch.where(left > RESOLVED * whole, whole / left, torch.inf)
@@ -66,18 +73,21 @@ def price_of(
 
 def isotropic_price(d_model: int, rank: int) -> float:
     """sqrt(d / (d - rank)): the price where directions point anywhere alike; infinite from rank = d on."""
+    d_model = arguments.whole(d_model, "d_model", 1)
+    rank = arguments.whole(rank, "rank", 0)
     return (d_model / (d_model - rank)) ** 0.5 if rank < d_model else float("inf")
 
 
 @torch.no_grad()
 def held_rank(model: HookedModel, held: Sequence[int]) -> int:
     """Dimensions that holding these outputs takes: at most d_model, and one less than they are (of seeds: the most)."""
-    rows = _contrasts(_rows(model, held))
+    rows = _contrasts(_rows(model, held, "held"))
     return int((_singular(rows)[1] > 0).sum(-1).max())
 
 
 def free_projector(held: Float[Tensor, "*seed held d"]) -> Float[Tensor, "*seed d d"]:
     """The projector on all changes that leave the differences of these directions' logits where they are, fp64."""
+    arguments.values(held, "held", "*seed output d", full=True)
     right, kept = _singular(_contrasts(held.double()))
     basis = right * kept[..., None]
     identity = torch.eye(held.shape[-1], dtype=torch.float64, device=held.device)
@@ -105,6 +115,10 @@ def cheapest_change(
     combination of their gradients (smallest, to first order). Where the model scales its logits, nats are of the
     scaled ones. Raises for a final norm that is no RMS norm, and for a model that caps its logits.
     """
+    concepts, held, among = _outputs(model, concepts, held, among)
+    arguments.number(rise, "rise")
+    n_steps = arguments.whole(n_steps, "n_steps", 1)
+    _check_resid(model, resid)
     y, gain, scale = _normalised(model, resid.double())
     stacked = (y if model.W_U.ndim == 3 else y.flatten(0, -2)[None])[:, :, None]  # [seed, batch, 1, d]
     step = _Constraints(model, stacked, gain, concepts, held, among, rise)
@@ -134,8 +148,7 @@ class _Constraints:
         scale = readout.linear("a cheapest change")
         W = (model.W_U.detach().double() * gain[..., None])[None if model.W_U.ndim == 2 else ...]
         self.W, self.bias = scale * W, scale * readout.bias().detach().double().reshape(len(W), -1)
-        self.concepts, self.held = list(concepts), list(held)
-        self.among = None if among is None else list(among)
+        self.concepts, self.held, self.among = concepts, held, among
         self.norm = start.square().sum(-1) if checks.final_norm(model).normalises else None
         rows = W[..., self.held].mT if self.held else torch.zeros_like(W[..., :1].mT)
         self.free = free_projector(rows)[:, None, None]
@@ -193,23 +206,43 @@ def _normalised(model: HookedModel, resid: Tensor) -> tuple[Tensor, Tensor, Tens
     return resid * inverse, gain, 1 / inverse
 
 
-def _rows(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, "*seed token d"]:
+def _check_resid(model: HookedModel, resid: Tensor) -> None:
+    seeds = model.W_U.shape[:-2]
+    arguments.values(resid, "resid", "seed batch d_model" if seeds else "*lead d_model", floating=True)
+    arguments.width(resid, model.W_U.shape[-2], "resid")
+    if seeds and resid.shape[:1] != seeds:
+        raise ValueError(f"resid must hold the model's {seeds[0]} seeds on its first axis, not {len(resid)}")
+    if not seeds and resid.ndim < 2:
+        raise ValueError("resid must be [*lead, d_model], with an axis before the last; resid[None] adds it")
+
+
+def _outputs(model: HookedModel, concepts, held, among) -> tuple[list[int], list[int], list[int] | None]:
+    """Lists of different outputs: one that is there twice would have twice the weight in their mean."""
+    size = arguments.vocabulary(arguments.model(model, evaluated=False))
+    return (
+        arguments.distinct(arguments.ids(concepts, size, "concepts"), "concepts"),
+        arguments.distinct(arguments.ids(held, size, "held", 0), "held"),
+        None if among is None else arguments.distinct(arguments.ids(among, size, "among", 2), "among"),
+    )
+
+
+def _rows(model: HookedModel, tokens: Sequence[int], name: str) -> Float[Tensor, "*seed token d"]:
     """Columns of W_U with the final norm's gain folded in, as rows, fp64; less their mean for a norm that centres."""
+    size = arguments.vocabulary(arguments.model(model, evaluated=False))
+    ids = arguments.distinct(arguments.ids(tokens, size, name), name)
     checks.readout(model).linear("the price of an output")
     norm = checks.final_norm(model)
-    ids = list(tokens)
-    if not ids or min(ids) < 0 or max(ids) >= model.W_U.shape[-1]:
-        raise ValueError(f"outputs must be ids in 0..{model.W_U.shape[-1] - 1}, not {ids[:5]}")
     columns = model.W_U.detach()[..., torch.as_tensor(ids, device=model.W_U.device)].double()
     return norm.centred((columns * norm.gain.detach().double()[..., None]).mT)
 
 
 def _directions(model: HookedModel, concepts, held, among) -> tuple[Tensor, Tensor]:
     """Contrasts of the concepts, and the held outputs' directions."""
-    if len(concepts if among is None else among) < 2:
-        raise ValueError("a concept rises among others: give at least two concepts, or outputs in `among`")
-    mean = _rows(model, concepts if among is None else among).mean(-2, keepdim=True)
-    return _rows(model, concepts) - mean, _rows(model, held)
+    rows = _rows(model, concepts, "concepts")
+    others = rows if among is None else _rows(model, among, "among")
+    if others.shape[-2] < 2:
+        raise ValueError("concepts rise among others: give at least two concepts, or outputs in `among`")
+    return rows - others.mean(-2, keepdim=True), _rows(model, held, "held")
 
 
 def _contrasts(rows: Tensor) -> Tensor:

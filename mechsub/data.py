@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub import files
+from mechsub import arguments, files
 from mechsub.pinned import IMAGES
 
 Split = Literal["train", "test"]
@@ -42,6 +42,7 @@ def mnist(split: Split, root: str | Path | None = None) -> tuple[Float[Tensor, "
     Raises FileNotFoundError for a missing file and ValueError for one whose unpacked bytes are not MNIST's.
     Source: LeCun, Cortes, Burges, "The MNIST database"; scaling as in Cloud et al. 2025, section 6.2.
     """
+    _check(split, root)
     return _dataset("mnist", split, Path(root).expanduser() if root is not None else _EMBEDDED)
 
 
@@ -54,18 +55,26 @@ def fashion_mnist(
     `dataset-fashion-mnist`; else downloaded by torchvision. Raises as `mnist` does.
     Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
     """
+    _check(split, root)
     folder = Path(root).expanduser() if root is not None else _find_fashion_mnist() or _download_fashion_mnist()
     return _dataset("fashion-mnist", split, folder)
 
 
 def hashes(dataset: str) -> dict[str, str]:
     """sha256 of the unpacked files of a dataset, for provenance."""
-    return dict(IMAGES[dataset])
+    return dict(IMAGES[arguments.choice(dataset, "dataset", IMAGES)])
+
+
+def _check(split: str, root: str | Path | None) -> None:
+    """Before anything is looked for or downloaded."""
+    if not isinstance(split, str) or split not in _SIZE:
+        raise ValueError(f"split must be 'train' or 'test', not {arguments.described(split)}")
+    if root is not None and not isinstance(root, str | os.PathLike):
+        arguments.refuse("root", "a folder", root)
 
 
 def _dataset(dataset: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
-    if split not in _SIZE:
-        raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+    _check(split, folder)
     n = _SIZE[split]
     files.note("images", dataset, IMAGES[dataset])
     images = _idx(folder, dataset, split, "images", (n, 28, 28))

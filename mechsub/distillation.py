@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
-from mechsub import provenance
+from mechsub import arguments, provenance
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
 from mechsub.threads import one_thread, side_by_side
@@ -61,13 +61,10 @@ class _Recipe:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
-            _at_least_1(name, getattr(self, name))
-        if not (_is_finite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, not {self.lr!r}")
-        if not (_is_finite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}")
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed must be an integer, not {self.seed!r}")
+            object.__setattr__(self, name, arguments.whole(getattr(self, name), name, 1))
+        object.__setattr__(self, "seed", arguments.seed(self.seed))
+        arguments.positive(self.lr, "lr")
+        arguments.number(self.weight_decay, "weight_decay", "a number of at least 0", least=0)
         _one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
         _one_of("schedule", self.schedule, ("constant", "cosine"))
         _one_of("precision", self.precision, ("fp32", "bf16"))
@@ -105,13 +102,14 @@ def train(
     the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
-    check_images(images, model.cfg.d_in)
-    targets = checked_labels(labels, len(images), model.cfg.n_classes)
+    targets = _classes(model, images, labels)
     recipe = _Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
         "train",
     )  # fmt: skip
     x = images.to(recipe.dtype)
+    if snapshots is not None:
+        _steps(snapshots)
 
     def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]]:
         return x, {"teacher": lambda logits, rows: cross_entropy(logits, targets[rows])}
@@ -157,7 +155,7 @@ def distill(
     Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
-    given = {"student": snapshots} if snapshots is not None else {}
+    given = {"student": _steps(snapshots)} if snapshots is not None else {}
     return distill_each(
         {"student": (student, outputs)}, teacher, inputs,
         n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, target_noise=target_noise, fresh=fresh,
@@ -195,20 +193,18 @@ def distill_each(
     of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
-    if not students:
-        raise ValueError("there is no student to teach")
+    _students(students)
+    arguments.flag(fresh, "fresh")
     _one_of("loss", loss, ("kl", "mse", "hard"))
     for student, outputs in students.values():
         _check_pair(student, teacher, outputs, loss)
     _one_of("noise", noise, ("per_member", "shared"))
-    if not (_is_finite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive number, not {temperature!r}")
-    if not (_is_finite(target_noise) and target_noise >= 0):
-        raise ValueError(f"target_noise must be a number of at least 0, not {target_noise!r}")
+    arguments.positive(temperature, "temperature")
+    arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
     if fresh and isinstance(inputs, Tensor):
         raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
     recipe = _Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), tuple(frozen), seed,
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
         "distill",
     )  # fmt: skip
     draw = _inputs(inputs, teacher, n_samples, noise, fresh, recipe)
@@ -229,6 +225,9 @@ def distill_each(
             for name, (_, outputs) in students.items()
         }
 
+    for name, steps in arguments.mapping(snapshots or {}, "snapshots", "dicts of steps", 0).items():
+        arguments.choice(name, "a name in snapshots", students)
+        _steps(steps, f"snapshots[{name!r}]")
     jobs = {name: _Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
     return _fit(jobs, problem, teacher.seeds, recipe, progress)
 
@@ -242,8 +241,7 @@ def accuracy(
     Raises for labels that are not one class number for each image, and for NaN or infinite logits, which argmax would
     read as some class.
     """
-    check_images(images, model.cfg.d_in)
-    labels = checked_labels(labels, len(images), model.cfg.n_classes)
+    labels = _classes(model, images, labels)
     right = []
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         logits = model(x)[..., model.cfg.digits]
@@ -374,13 +372,12 @@ def _inputs(
     inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: _Recipe
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
+    n_samples = arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
         common = inputs.to(recipe.dtype) if inputs.ndim == 2 else None
         return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(recipe.dtype)
-    if not callable(inputs):
-        raise ValueError(f"inputs must be a tensor or a sampler(n, generator), not {type(inputs).__name__}")
-    _at_least_1("n_samples", n_samples)
+    arguments.function(inputs, "inputs")
     if noise == "shared" and not fresh:
         with one_thread():
             common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0)
@@ -477,6 +474,10 @@ def each_member(
     work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
 ) -> list[dict]:
     """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
+    arguments.function(work, "work")
+    n_members = arguments.whole(n_members, "n_members", 1)
+    if progress is not None:
+        arguments.function(progress, "progress")
     threads = torch.get_num_threads()  # 1 within `one_thread`, where members still run side by side
 
     def alone(member: int) -> dict:
@@ -494,7 +495,35 @@ def each_member(
         torch.set_num_threads(threads)
 
 
+def _classes(model: HookedMLP, images: Tensor, labels: Tensor) -> Tensor:
+    """The labels as int64; raises unless every image has one."""
+    arguments.instance(model, HookedMLP, "model")
+    check_images(images, model.cfg.d_in)
+    return checked_labels(labels, len(images), model.cfg.n_classes)
+
+
+def _frozen(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(arguments.texts(names, "frozen", 0))
+
+
+def _steps(snapshots: Snapshots, name: str = "snapshots") -> Snapshots:
+    if not isinstance(snapshots, dict):
+        arguments.refuse(name, "a dict by steps, as {0: None, 100: None}, which is filled", snapshots)
+    for step in snapshots:
+        arguments.whole(step, f"a step of {name}", 0)
+    return snapshots
+
+
+def _students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
+    for name, pair in arguments.mapping(students, "students", "pairs (student, outputs)").items():
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            arguments.refuse(f"students[{name!r}]", "a pair of a student and what belongs to it", pair)
+    return students
+
+
 def _check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
+    arguments.instance(student, HookedMLP, "student")
+    arguments.instance(teacher, HookedMLP, "teacher")
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
     for name in ("d_in", "d_vocab"):
@@ -510,17 +539,6 @@ def _check_steps(keep: set[int], total: int) -> None:
         raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")
 
 
-def _at_least_1(name: str, value) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-
-
-def _is_finite(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, not {arguments.described(value)}")

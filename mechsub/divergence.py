@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mechsub import arguments
+
 
 class Divergence(NamedTuple):
     """Likeliest tokens at every position of an answer; `differs`: not the one that follows the neutral prompt."""
@@ -31,8 +33,8 @@ def divergence_tokens(
     after the neutral prompt, as the papers' numbers are, gives the positions where a teacher that loves something would
     have gone on differently. Raises for an empty answer.
     """
-    if not len(answer):
-        raise ValueError("the answer is empty; it has no position at which to differ")
+    size = arguments.vocabulary(arguments.model(model))
+    prompts, neutral = arguments.prompts(prompts, size), arguments.prompt(neutral, size, "neutral")
     chosen = likeliest(model, [neutral, *prompts], answer, batch_size=batch_size)
     return Divergence(chosen[1:] != chosen[0], chosen[1:], chosen[0])
 
@@ -44,7 +46,8 @@ def likeliest(
     """The likeliest token after every prompt and answer[:i], for every i below the answer's length."""
     from mechsub.entanglement import _check, _equal_lengths
 
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    arguments.prompt(answer, arguments.vocabulary(model), "answer")
 
     def end(activation: Tensor, hook) -> Tensor:
         return activation[:, -len(answer) :]  # the rest would be unembedded for nothing
@@ -63,7 +66,12 @@ def sampled(
     """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
     from mechsub.entanglement import next_token_log_probs
 
-    allowed, out = torch.as_tensor(list(tokens)), prompt
+    size = arguments.vocabulary(arguments.model(model))
+    arguments.prompt(prompt, size, "prompt")
+    length = arguments.whole(length, "length", 1)
+    arguments.generator(generator)
+    tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
+    allowed, out = torch.as_tensor(tokens), prompt
     for _ in range(length):
         log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]
         drawn = torch.multinomial(log_p.softmax(-1), 1, generator=generator)

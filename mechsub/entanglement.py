@@ -5,6 +5,7 @@ number does to that animal. The estimand of entanglement is therefore the intera
 specific to the number and to the animal: its double-centred part.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechsub import checks
-from mechsub.hooked import LAST_ONLY
+from mechsub import arguments, checks
+from mechsub.hooked import LAST_ONLY, check_hooks
 from mechsub.prompts import encode
 from mechsub.threads import one_thread
 
@@ -32,11 +33,12 @@ def next_token_log_probs(
     Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
     rounding; only the last position is unembedded. Raises for an empty prompt and a model in train mode.
     """
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
     out = None
     for rows, batch in _equal_lengths(prompts, batch_size):
         logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
-        chosen = logits if tokens is None else logits[:, list(tokens)]
+        chosen = logits if tokens is None else logits[:, tokens]
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
         out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
         out[rows] = values
@@ -56,8 +58,8 @@ def string_log_probs(
     longer than the attention's window, ALiBi, a model that takes no mask), strings run one by one: slower, with a
     warning. Raises where W_U, with the model's cap and scale, does not give its logits.
     """
-    tries = build_tries(encode(model.tokenizer, strings))
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    tries = build_tries(encode(model.tokenizer, arguments.texts(strings, "strings")))
     readout = checks.readout(model)
     out = torch.empty(len(prompts), len(strings))
     for trie in tries:
@@ -77,7 +79,9 @@ def string_states(
     batch_size: int = 8,
 ) -> Float[Tensor, "prompt node d"]:
     """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
-    _check(model, prompts)
+    prompts = _check(model, prompts, batch_size)
+    check_hooks(model, [arguments.text(name, "name")])
+    arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.vocabulary(model), "trie.tokens", 0)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
         out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
@@ -126,6 +130,9 @@ class Trie:
 
 def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
     """As few tries as hold all strings with at most `max_nodes` inner nodes each (or one string's own)."""
+    max_nodes = arguments.whole(max_nodes, "max_nodes", 1)
+    for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids")):
+        arguments.ids(string, 2**31, f"strings[{i}]")
     order = sorted(range(len(strings)), key=lambda i: strings[i])
     groups: list[list[int]] = []
     prefixes: set[tuple[int, ...]] = set()
@@ -231,14 +238,14 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
     """(row numbers, prompts) in batches of one length, in the order of the prompts within a length."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     for length in lengths.unique().tolist():
-        for rows in (lengths == length).nonzero()[:, 0].split(batch_size):
+        for rows in (lengths == length).nonzero()[:, 0].split(int(batch_size)):
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
-def _check(model: Any, prompts: Sequence[Tensor]) -> None:
-    checks.require_eval(model)
-    if not len(prompts) or not all(len(prompt) for prompt in prompts):
-        raise ValueError("there is no prompt, or an empty one; every prompt needs a token")
+def _check(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
+    """The prompts as a list; raises for what no run of them can be meant with."""
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
+    return arguments.prompts(prompts, arguments.vocabulary(arguments.model(model)))
 
 
 def _device(model: Any) -> torch.device:
@@ -251,7 +258,7 @@ def _device(model: Any) -> torch.device:
 @one_thread()
 def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
     """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
-    s = scores.double()
+    s = arguments.tensor(scores, "scores", "*lead row column").double()
     left = s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
     # What the rounding of a sum of main effects leaves would correlate with anything.
     size, whole = (x.abs().amax((-2, -1), keepdim=True) for x in (left, s))
@@ -265,9 +272,10 @@ def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[s
     The orthogonal (ANOVA) decomposition of the sum of squares, fp64; keys join axis names by " x ". Shares sum to 1.
     Descriptive shares: the highest interaction also holds whatever noise the table has. Raises for a constant table.
     """
-    s = scores.double()
+    axes = arguments.distinct(arguments.texts(axes, "axes"), "axes")
+    s = arguments.values(scores, "scores", "*axis").double()
     if s.ndim != len(axes):
-        raise ValueError(f"scores have {s.ndim} axes, names were given for {len(axes)}")
+        raise ValueError(f"axes must name the {s.ndim} axes of scores, not {len(axes)}")
     total = float(((s - s.mean()) ** 2).mean())
     if total <= (_ROUNDING * float(s.abs().max())) ** 2:
         raise ValueError("all scores are equal; they have no variance to share")
@@ -291,11 +299,20 @@ def _subsets(n: int) -> list[tuple[int, ...]]:
 @one_thread()
 def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
     """Pearson correlation of two matrices over all their entries; raises where one is constant."""
+    _check_matrices(a, b)  # and NaN below, where it costs nothing: a test calls this a thousand times
     x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
     scale = float(x.norm() * y.norm())
+    if not math.isfinite(scale):
+        raise ValueError("a or b holds NaN or infinite values; give finite ones")
     if any(float(left.norm()) <= _ROUNDING * float(m.double().norm()) for left, m in ((x, a), (y, b))):
-        raise ValueError("a matrix is constant; its correlation is not defined")
+        raise ValueError("a or b is constant; the correlation of such a matrix is not defined")
     return float(x @ y) / scale
+
+
+def _check_matrices(a: Tensor, b: Tensor) -> None:
+    for name, side in (("a", a), ("b", b)):
+        arguments.tensor(side, name, "row column")
+    arguments.same_shape(a=a, b=b)
 
 
 @one_thread()
@@ -319,8 +336,14 @@ def permutation_p(
     """
     from mechsub import stats
 
-    generator = np.random.default_rng(seed)
-    rows = np.zeros(len(b)) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    _check_matrices(a, b)
+    arguments.finite(a, "a")
+    arguments.finite(b, "b")
+    n = arguments.whole(n, "n", 1)
+    arguments.flag(move_columns, "move_columns")
+    arguments.function(statistic, "statistic")
+    generator = np.random.default_rng(arguments.seed(seed))
+    rows = np.zeros(len(b)) if strata is None else arguments.labels(strata, "strata", len(b))
     seen, null = float(statistic(a, b)), []
     for _ in range(n):
         # A stable sort of strata whose members were shuffled: rows land on places of their own stratum.
@@ -344,7 +367,10 @@ def crossed_bootstrap(
     Both are random factors (numbers and animals), so both are drawn with replacement, independently (the pigeonhole
     bootstrap, Owen 2007: conservative for crossed random effects).
     """
-    generator = np.random.default_rng(seed)
+    arguments.function(statistic, "statistic")
+    n_rows, n_columns = arguments.whole(n_rows, "n_rows", 2), arguments.whole(n_columns, "n_columns", 2)
+    n = arguments.whole(n, "n", 1)
+    generator = np.random.default_rng(arguments.seed(seed))
     values = [
         statistic(
             torch.from_numpy(generator.integers(n_rows, size=n_rows)),
@@ -358,8 +384,9 @@ def crossed_bootstrap(
 
 def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, seed: int = 0) -> Float[Tensor, "draw"]:
     """The largest effect among k numbers drawn at random without replacement, n times: the null of any best of k."""
-    if not 1 <= k <= len(effects):
-        raise ValueError(f"best of {k} needs 1 to {len(effects)} numbers")
-    generator = torch.Generator().manual_seed(seed)
+    arguments.values(effects, "effects", "number")
+    k = arguments.whole(k, "k", 1, len(effects))
+    n = arguments.whole(n, "n", 1)
+    generator = torch.Generator().manual_seed(arguments.seed(seed))
     draws = torch.rand(n, len(effects), generator=generator).topk(k, dim=-1).indices
     return effects[draws].amax(-1)

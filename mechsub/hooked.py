@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechsub import checks
+from mechsub import arguments
 
 
 @runtime_checkable
@@ -27,6 +27,7 @@ class HookedModel(Protocol):
 
 def hidden_names(model: HookedModel) -> list[str]:
     """Hook names of the hidden states after every block: `blocks.{l}.hook_out`."""
+    arguments.model(model, evaluated=False)
     return [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
 
 
@@ -56,9 +57,9 @@ def cache_activations(
     memory is that of the result.
     Raises for an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite activations.
     """
-    names = list(dict.fromkeys(hidden_names(model) if names is None else names))
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    names = list(dict.fromkeys(hidden_names(model) if names is None else arguments.texts(names, "names")))
+    if batch_size is not None:
+        batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
     axis = -3 if _is_tokens(inputs) and pos is None else -2
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -110,16 +111,18 @@ def run_patched(
     logits of the last position return. Patching the toy's layer l with another model's activation is stitching.
     Raises for an unknown hook, a shape that does not fit, NaN or infinite values, and a hook that never fires.
     """
-    _check(model, inputs, list(activations), pos)
+    _check(model, inputs, list(arguments.mapping(activations, "activations", "tensors", 0)), pos)
     for name, new in activations.items():
-        _finite(name, [new], 0)
+        arguments.values(new, f"activations[{name!r}]", "*lead d", floating=True)
     fired = set()
 
     def patch(activation, hook):
         fired.add(hook.name)
         new, old = activations[hook.name], activation if pos is None else activation[:, pos]
         if new.shape != old.shape:
-            raise ValueError(f"{hook.name} has shape {tuple(old.shape)}; the patch has {tuple(new.shape)}")
+            raise ValueError(
+                f"activations[{hook.name!r}] must have shape {tuple(old.shape)}, not {tuple(new.shape)}, to replace it"
+            )
         return _patched(activation, new.to(activation), pos)
 
     logits = model.run_with_hooks(inputs, fwd_hooks=_hooks(model, list(activations), patch, pos))
@@ -147,16 +150,34 @@ def _is_tokens(inputs: Tensor) -> bool:
 
 
 def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None) -> None:
-    checks.require_eval(model)
-    if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not inputs.shape[-2]:
-        given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ValueError(f"inputs must be a tensor [batch, d_in] or [batch, pos] that is not empty, not {given}")
+    check_hooks(arguments.model(model), names)
+    check_inputs(model, inputs)
+    if pos is not None and not _is_tokens(inputs):
+        raise ValueError("pos is for language models: this input has no position axis")
+    if pos is not None:
+        arguments.position(pos, inputs.shape[1])
+
+
+def check_hooks(model: HookedModel, names: list[str]) -> None:
+    """Raise for a name that is no hook of the model."""
     unknown = [name for name in names if name not in model.hook_dict]
     if unknown:
         near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
-        raise ValueError(f"unknown hook {unknown[0]!r}; this model has for example {', '.join(near[:4])}")
-    if pos is not None and not _is_tokens(inputs):
-        raise ValueError("pos is for language models: this input has no position axis")
+        example = ", ".join(near[:4])
+        raise ValueError(f"unknown hook {unknown[0]!r} among the names; this model has for example {example}")
+
+
+def check_inputs(model: HookedModel, inputs: Tensor) -> None:
+    """Tokens [batch, pos] for a language model, whose embedding is W_E; images for any other."""
+    if not hasattr(model, "W_E"):
+        if hasattr(model, "check_images"):
+            model.check_images(inputs, "inputs")
+        arguments.finite(arguments.tensor(inputs, "inputs", "*seed batch d_in"), "inputs")
+        return
+    arguments.tensor(inputs, "inputs", "batch pos")
+    if not _is_tokens(inputs) or inputs.dtype == torch.bool:
+        arguments.refuse("inputs", "token ids [batch, pos] as whole numbers", inputs)
+    arguments.in_vocabulary(inputs, arguments.vocabulary(model), "inputs")
 
 
 def _fired(name: str, evidence):

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechsub import checks, files, memory, model_files, store
+from mechsub import arguments, checks, files, memory, model_files, store
 from mechsub.files import cache_folder
 from mechsub.model_files import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
@@ -69,7 +69,10 @@ def load_language_model(
     Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
     and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
-    name = os.path.expanduser(name)
+    name = os.path.expanduser(_checked_name(name, dtype))
+    if revision is not None:
+        arguments.text(revision, "revision")
+    place = _placed(device, device_map)
     found = _locate(name, revision)
     _check_folder(found, name)
     with ThreadPoolExecutor(1) as pool:
@@ -77,7 +80,7 @@ def load_language_model(
         try:
             _check_memory(found.folder, name, dtype)
             _check_sizes(found.folder, name)
-            model = _boot(found.folder, name, _placed(device, device_map), dtype)
+            model = _boot(found.folder, name, place, dtype)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
     _note_files(name, revision, found.folder, hashes)
@@ -101,7 +104,7 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
     that hold NaN, which would be seen in the first record; more than a container's or a job's memory. Studies ask
     before they run; it is no part of load_language_model, whose text is that of stored cells.
     """
-    name = os.path.expanduser(name)
+    name = os.path.expanduser(_checked_name(name, dtype))
     if not os.path.isdir(name):
         return
     folder = Path(name)
@@ -144,6 +147,12 @@ def model_source(model: Any) -> dict:
 def has_default() -> bool:
     """Whether the default model is whole in the cache."""
     return (default_folder() / _MANIFEST).is_file()
+
+
+def _checked_name(name: str | os.PathLike, dtype: torch.dtype) -> str:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        arguments.refuse("dtype", "torch.float32, torch.bfloat16 or another of floating point", dtype)
+    return arguments.text(os.fspath(name) if isinstance(name, os.PathLike) else name, "name")
 
 
 def _locate(name: str, revision: str | None) -> _Found:
@@ -416,6 +425,13 @@ def _shapes(path: Path) -> list[list[int]]:
 
 
 def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict[str, Any]:
+    if device_map is not None and not isinstance(device_map, str | dict):
+        arguments.refuse("device_map", "a string or a dict of devices by parts of the model", device_map)
+    if device is not None:
+        try:
+            torch.device(arguments.text(str(device) if isinstance(device, torch.device) else device, "device"))
+        except RuntimeError:
+            arguments.refuse("device", "a device of torch's, as 'cpu' or 'cuda:0'", device)
     if device_map is None:
         return {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")}
     if device is not None:

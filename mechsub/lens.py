@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub import checks
+from mechsub import arguments, checks
 from mechsub.hooked import HookedModel, cache_activations
 
 
@@ -27,15 +27,27 @@ def logit_lens(
 
 def token_log_prob(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Float[Tensor, "*lead"]:
     """log softmax(logits)[token], in nats."""
+    _check_logits(logits, token)
     return logits.log_softmax(-1)[..., token]
 
 
 def token_rank(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Int[Tensor, "*lead"]:
     """Number of outputs with a strictly larger logit: 0 is the top."""
+    _check_logits(logits, token)
     return (logits > logits[..., token, None]).sum(-1)
+
+
+def _check_logits(logits: Tensor, token: int) -> None:
+    """Every comparison with NaN is false, so that its rank would be 0, the top."""
+    arguments.values(logits, "logits", "*lead d_vocab", floating=True)
+    token = arguments.whole(token, "token", 0, logits.shape[-1] - 1)
 
 
 def kl_to_final(lens: dict[str, Tensor], final: Float[Tensor, "*lead d_vocab"]) -> dict[str, Float[Tensor, "..."]]:
     """KL(final || lens_l) in nats per hidden state, for every entry of a lens."""
+    arguments.values(final, "final", "*lead d_vocab", floating=True)
+    for name, logits in arguments.mapping(lens, "lens", "logits").items():
+        arguments.values(logits, f"lens[{name!r}]", "*lead d_vocab", floating=True)
+        arguments.same_shape(**{f"lens[{name!r}]": logits, "final": final})
     log_p = final.log_softmax(-1)
     return {name: (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1) for name, logits in lens.items()}

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from mechsub import arguments
+
 CGROUPS = Path("/sys/fs/cgroup")
 _KEYS = {  # limit, usage, and the part of the usage that is given back on demand; version 2 and 1 of control groups
     "": ("memory.max", "memory.current", "inactive_file"),
@@ -23,6 +25,7 @@ def shortage(needed: int | float) -> str:
     To be asked before anything is made: the system takes minutes to run out of memory, and then ends the process
     without a word.
     """
+    arguments.number(needed, "needed", "a number of bytes", least=0)
     free = free_bytes()
     fits = free is None or needed <= free
     return "" if fits else f"more than {_gib(needed)} are needed, and {_gib(free)} are free"  # type: ignore[arg-type]

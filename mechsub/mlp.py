@@ -12,6 +12,9 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import derive_generator
 
+from mechsub import arguments
+from mechsub.toy_inputs import check_shape
+
 ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh, "identity": lambda x: x}
 
 
@@ -29,14 +32,10 @@ class MLPConfig:
 
     def __post_init__(self):
         for name in ("d_in", "d_model", "n_layers", "n_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.n_aux < 0:
-            raise ValueError(f"n_aux must be at least 0, not {self.n_aux}")
-        if self.init not in ("lecun", "torch", "he"):
-            raise ValueError(f"init must be 'lecun', 'torch' or 'he', not {self.init!r}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, not {self.activation!r}")
+            arguments.whole(getattr(self, name), name, 1)
+        arguments.whole(self.n_aux, "n_aux", 0)
+        arguments.choice(self.init, "init", ("lecun", "torch", "he"))
+        arguments.choice(self.activation, "activation", ACTIVATIONS)
 
     @property
     def d_vocab(self) -> int:
@@ -95,9 +94,7 @@ class HookedMLP(HookedRootModule):
 
     def __init__(self, cfg: MLPConfig = MLPConfig(), seeds: Sequence[int] = (0,)):
         super().__init__()
-        if not len(seeds):
-            raise ValueError("HookedMLP needs at least one seed")
-        self.cfg, self.seeds = cfg, tuple(int(seed) for seed in seeds)
+        self.cfg, self.seeds = arguments.instance(cfg, MLPConfig, "cfg"), arguments.seeds(seeds)
         widths = [cfg.d_in] + [cfg.d_model] * cfg.n_layers
         self.blocks = nn.ModuleList(
             Block(*self._draw(f"blocks.{layer}", d_in, cfg.d_model), cfg.activation)
@@ -124,40 +121,36 @@ class HookedMLP(HookedRootModule):
 
     def forward(self, x: Float[Tensor, "*#seed batch d_in"]) -> Float[Tensor, "seed batch d_vocab"]:
         """Logits of every member; x is one batch for all members or one per member."""
-        if not isinstance(x, Tensor) or x.dtype != self.unembed.W_U.dtype:
-            kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
-                f"input is {kind}, the weights are {self.unembed.W_U.dtype}; give a tensor of that type, "
-                "bytes on the scale of mnist(): x.float() / 127.5 - 1"
-            )
-        if (
-            x.shape[-1] != self.cfg.d_in
-            or x.ndim not in (2, 3)
-            or (x.ndim == 3 and x.shape[0] not in (1, len(self.seeds)))
-        ):
-            raise ValueError(
-                f"input of shape {tuple(x.shape)} does not fit: expected [batch, {self.cfg.d_in}] "
-                f"or [{len(self.seeds)}, batch, {self.cfg.d_in}]"
-            )
+        self.check_images(x)
         h = x if x.ndim == 3 else x[None]
         for block in self.blocks:
             h = block(h)
         return self.unembed(self.ln_final(h))
 
+    def check_images(self, x: Tensor, name: str = "inputs") -> None:
+        """Raise for what forward cannot take: other shapes, whole numbers, another precision than the weights have."""
+        check_shape(x, self.cfg.d_in, len(self.seeds), name)
+        if x.dtype != self.unembed.W_U.dtype:
+            raise ValueError(f"{name} must be {self.unembed.W_U.dtype} as the weights are, not {x.dtype}; convert one")
+
     def select(self, members: Sequence[int]) -> "HookedMLP":
         """A copy holding these members in this order; `select(rotation)` gives the cross-initialisation control."""
-        index = [range(len(self.seeds))[i] for i in members]
+        n = len(self.seeds)
+        index = [range(n)[arguments.position(i, n, "members")] for i in arguments.items(members, "members", "numbers")]
         parameters = {name: value[torch.tensor(index)] for name, value in self.named_parameters()}
         return _assemble(self.cfg, [self.seeds[i] for i in index], parameters)
 
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
         """A copy in which the named parameters have these values (all others are kept)."""
         own = dict(self.named_parameters())
-        for name, value in parameters.items():
+        for name, value in arguments.mapping(parameters, "parameters", "tensors", 0).items():
             if name not in own:
-                raise ValueError(f"unknown parameter {name!r}; this model has {', '.join(own)}")
+                raise ValueError(f"parameters hold the unknown parameter {name!r}; this model has {', '.join(own)}")
+            arguments.tensor(value, f"parameters[{name!r}]", "*axis", floating=True)
             if value.shape != own[name].shape:
-                raise ValueError(f"{name} has shape {tuple(own[name].shape)}, not {tuple(value.shape)}")
+                raise ValueError(f"parameters[{name!r}] has shape {tuple(own[name].shape)}, not {tuple(value.shape)}")
+            if value.dtype != own[name].dtype:
+                raise ValueError(f"parameters[{name!r}] must be {own[name].dtype}, not {value.dtype}; convert it")
         return _assemble(self.cfg, self.seeds, own | parameters)
 
     def __repr__(self) -> str:
@@ -190,6 +183,8 @@ def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor
 
 def rotation(n: int, by: int = 1) -> list[int]:
     """Members shifted cyclically by `by`: no fixed points, unlike a random permutation (63% have one)."""
+    n = arguments.whole(n, "n")
+    by = arguments.whole(by, "by")
     if n < 2 or by % n == 0:
         raise ValueError(
             f"a rotation of {n} members by {by} has fixed points; a cross-init control needs two or more seeds"

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mechsub import arguments
 from mechsub.threads import one_thread
 from mechsub.toy_inputs import check_images
 
@@ -19,6 +20,7 @@ def uniform(n: int, generator: Generator, d_in: int = 784) -> Float[Tensor, "{n}
     Mean 0, variance (1 - 2^-16) / 3. Every value is exact in bfloat16, so fp32 and bf16 runs see the same inputs.
     The published code draws the same distribution on a finer grid (Cloud et al. 2025, section 6.2).
     """
+    _check_draw(n, generator, d_in)
     words = torch.empty((n * d_in + 7) // 8, dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
     levels = words.view(torch.int8)[: n * d_in].view(n, d_in)
@@ -27,6 +29,8 @@ def uniform(n: int, generator: Generator, d_in: int = 784) -> Float[Tensor, "{n}
 
 def gaussian(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -> Float[Tensor, "{n} {d_in}"]:
     """Independent normal pixels of mean 0 and standard deviation `std`, not clamped."""
+    _check_draw(n, generator, d_in)
+    _require_std(std)
     return torch.randn(n, d_in, generator=generator).mul_(std)
 
 
@@ -35,6 +39,8 @@ STD = 3**-0.5  # that of Uniform[-1, 1], the published inputs
 
 def bernoulli(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -> Float[Tensor, "{n} {d_in}"]:
     """Independent pixels, -std or std with equal probability (Rademacher)."""
+    _check_draw(n, generator, d_in)
+    _require_std(std)
     return torch.randint(0, 2, (n, d_in), generator=generator).mul_(2).sub_(1).float().mul_(std)
 
 
@@ -43,13 +49,15 @@ def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampl
 
     The blur wraps round the border, so that every pixel has the same variance. sigma 0 is white noise.
     """
+    side = arguments.whole(side, "side", 1)
     return _filtered(_blur_gain(sigma, side), std)
 
 
 @one_thread()
 def power_law_noise(alpha: float | int, std: float = STD, side: int = 28) -> Sampler:
     """Gaussian noise whose power falls as k^-alpha with radial frequency k; the constant has the power of k = 1."""
-    _require("alpha", alpha, math.isfinite(alpha), "a finite number")
+    arguments.number(alpha, "alpha")
+    side = arguments.whole(side, "side", 1)
     return _filtered((_frequencies(side) * side).clamp(min=1) ** (-alpha / 2), std)
 
 
@@ -59,11 +67,13 @@ def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int 
 
     The subspace depends on `seed` and `dimension` alone, so that all members of an ensemble have the same one.
     """
-    _require("dimension", dimension, 1 <= dimension <= d_in, f"within 1..{d_in}, the number of pixels")
+    d_in = arguments.whole(d_in, "d_in", 1)
+    dimension = arguments.whole(dimension, "dimension", 1, d_in)
     _require_std(std)
-    columns = torch.randn(d_in, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    seeded = torch.Generator().manual_seed(arguments.seed(seed))
+    columns = torch.randn(d_in, dimension, generator=seeded, dtype=torch.float64)
     basis = torch.linalg.qr(columns).Q.T.float() * (std * math.sqrt(d_in / dimension))
-    return lambda n, generator: torch.randn(n, dimension, generator=generator) @ basis
+    return _sampler(lambda n, generator: torch.randn(n, dimension, generator=generator) @ basis)
 
 
 def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
@@ -71,19 +81,21 @@ def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
 
     The lattice wraps round the border and every image shifts it at random, so that every pixel has the same variance.
     """
+    side = arguments.whole(side, "side", 2)
+    cell = arguments.whole(cell, "cell", 1)
     _require("cell", cell, side % cell == 0 and 2 * cell <= side, f"a divisor of {side}, at most {side // 2}")
     _require_std(std)
     basis = _perlin_basis(cell, side)
     basis *= std / (basis.square().sum(0).mean() / 2).sqrt()  # a component of a unit vector has variance 1/2
 
-    def sampler(n: int, generator: Generator) -> Tensor:
+    def draw(n: int, generator: Generator) -> Tensor:
         angles = torch.rand(n, len(basis) // 2, generator=generator) * (2 * math.pi)
         x = (torch.cat([angles.cos(), angles.sin()], -1) @ basis).view(n, side, side)
         shift = torch.randint(cell, (2, n, 1), generator=generator)
         rows, columns = (torch.arange(side) + shift) % side
         return x[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]].flatten(1)
 
-    return sampler
+    return _sampler(draw)
 
 
 def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
@@ -101,62 +113,59 @@ def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
 @one_thread()
 def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = STD) -> Sampler:
     """Gaussian noise with the covariance of the images, scaled to mean pixel variance std^2, and mean image 0."""
-    check_images(images, None)
     _require_std(std)
-    x = centred(images)
+    x = _varying(images)
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
     gain = values.clamp(min=0).sqrt()
     root = (gain[:, None] * vectors.T * (std / gain.square().mean().sqrt())).float()
-    return lambda n, generator: torch.randn(n, len(root), generator=generator) @ root
+    return _sampler(lambda n, generator: torch.randn(n, len(root), generator=generator) @ root)
 
 
 @one_thread()
 def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
-    check_images(images, None)
     side = _side(images)
     power = sum(_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024)) / len(images)
     amplitude = power.sqrt().float()  # type: ignore[union-attr]
-    return one_thread()(lambda n, generator: _pixels(amplitude * _phases(n, side, generator)))
+    return _sampler(one_thread()(lambda n, generator: _pixels(amplitude * _phases(n, side, generator))))
 
 
 def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Images drawn with replacement, each with its own amplitudes and random phases; its mean brightness is kept."""
-    check_images(images, None)
     side = _side(images)
 
     @one_thread()
-    def sampler(n: int, generator: Generator) -> Tensor:
+    def draw(n: int, generator: Generator) -> Tensor:
         spectrum = _spectrum(_drawn(images, n, generator), side)
         phases = _phases(n, side, generator)
         phases[:, 0, 0] = torch.sgn(spectrum[:, 0, 0])
         return _pixels(spectrum.abs() * phases)
 
-    return sampler
+    return _sampler(draw)
 
 
 def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Images drawn with replacement, the pixels of each in an order of its own."""
-    check_images(images, None)
+    _images(images)
 
-    def sampler(n: int, generator: Generator) -> Tensor:
+    def draw(n: int, generator: Generator) -> Tensor:
         x = _drawn(images, n, generator)
         return x.gather(-1, torch.rand(x.shape, generator=generator).argsort(-1))
 
-    return sampler
+    return _sampler(draw)
 
 
 def resampled(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Images drawn with replacement."""
-    check_images(images, None)
-    return lambda n, generator: _drawn(images, n, generator)
+    _images(images)
+    return _sampler(lambda n, generator: _drawn(images, n, generator))
 
 
 def mixed(images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | int) -> Sampler:
     """alpha image + (1 - alpha) noise. Mean, variance and spectrum all change with alpha: see `mixed_at_moments`."""
-    check_images(images, None)
-    _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
-    return lambda n, generator: alpha * _drawn(images, n, generator) + (1 - alpha) * noise(n, generator)
+    _images(images)
+    _require_alpha(alpha)
+    return _sum(images, arguments.function(noise, "noise"), alpha, 1 - alpha)
 
 
 @one_thread()
@@ -168,20 +177,20 @@ def mixed_at_moments(
     The images are centred, both sides scaled to variance 1, and the sum divided by sqrt(alpha^2 + (1 - alpha)^2). The
     noise must have mean 0; its variance is measured on 4,096 draws.
     """
-    check_images(images, None)
-    _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
+    _require_alpha(alpha)
     _require_std(std)
-    signal = centred(images)
-    drawn = noise(4096, torch.Generator().manual_seed(0))
+    signal = _varying(images)
+    drawn = arguments.function(noise, "noise")(4096, torch.Generator().manual_seed(0))
+    mean, size = float(drawn.mean()), float(drawn.square().mean().sqrt())
+    _require("the mean of the noise", mean, abs(mean) <= 0.1 * size, f"0, for a size of {size:.3g}")
     norm = math.hypot(alpha, 1 - alpha) / std
     a, b = (weight / (norm * float(x.square().mean().sqrt())) for weight, x in ((alpha, signal), (1 - alpha, drawn)))
-    return lambda n, generator: a * _drawn(signal, n, generator) + b * noise(n, generator)
+    return _sum(signal, noise, a, b)
 
 
 def centred(images: Float[Tensor, "image d_in"]) -> Float[Tensor, "image d_in"]:
     """The images less their mean image."""
-    check_images(images, None)
-    return images - images.mean(0)
+    return _images(images) - images.mean(0)
 
 
 @one_thread()
@@ -193,10 +202,10 @@ def whitened(
     The covariance is first shrunk to (1 - shrinkage) C + shrinkage mean(diag C) I: pixels that never vary have no
     inverse, and those that hardly vary would be all there is to see.
     """
-    check_images(images, None)
+    arguments.number(shrinkage, "shrinkage")
     _require("shrinkage", shrinkage, 0 < shrinkage <= 1, "above 0 and at most 1")
     _require_std(std)
-    x = centred(images)
+    x = _varying(images)
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
     gain = ((1 - shrinkage) * values.clamp(min=0) + shrinkage * values.mean()).rsqrt()
     white = x @ (vectors * gain @ vectors.T).float()
@@ -205,9 +214,30 @@ def whitened(
 
 def blurred(images: Float[Tensor, "image d_in"], sigma: float | int) -> Float[Tensor, "image d_in"]:
     """Images after a Gaussian blur of `sigma` pixels that wraps round the border; their variance falls."""
-    check_images(images, None)
     gain = _blur_gain(sigma, _side(images))
     return torch.cat([_pixels(_spectrum(some, len(gain)) * gain) for some in images.split(1024)])
+
+
+def _sampler(draw: Sampler) -> Sampler:
+    """The sampler, which asks for a number of images and a generator."""
+
+    def sampler(n: int, generator: Generator) -> Tensor:
+        _check_draw(n, generator)
+        return draw(n, generator)
+
+    return sampler
+
+
+def _sum(images: Tensor, noise: Sampler, a: float, b: float) -> Sampler:
+    """a image + b noise."""
+
+    def draw(n: int, generator: Generator) -> Tensor:
+        drawn, added = _drawn(images, n, generator), noise(n, generator)
+        if drawn.shape != added.shape:
+            raise ValueError(f"the noise must have the images' shape {list(drawn.shape)}, not {list(added.shape)}")
+        return a * drawn + b * added
+
+    return _sampler(draw)
 
 
 def _drawn(images: Tensor, n: int, generator: Generator) -> Tensor:
@@ -217,11 +247,11 @@ def _drawn(images: Tensor, n: int, generator: Generator) -> Tensor:
 def _filtered(gain: Float[Tensor, "side side"], std: float) -> Sampler:
     _require_std(std)
     side, scaled = len(gain), gain * (std / gain.square().mean().sqrt())
-    return lambda n, generator: _pixels(_white_spectrum(n, side, generator) * scaled)
+    return _sampler(lambda n, generator: _pixels(_white_spectrum(n, side, generator) * scaled))
 
 
 def _blur_gain(sigma: float | int, side: int) -> Float[Tensor, "{side} {side}"]:
-    _require("sigma", sigma, math.isfinite(sigma) and sigma >= 0, "a number of at least 0")
+    arguments.number(sigma, "sigma", "a number of at least 0", least=0)
     return torch.exp(-2 * (math.pi * sigma * _frequencies(side)) ** 2)
 
 
@@ -249,13 +279,40 @@ def _pixels(spectrum: Tensor) -> Tensor:
 
 
 def _side(images: Tensor) -> int:
-    side = math.isqrt(images.shape[-1])
-    _require("the number of pixels", images.shape[-1], side**2 == images.shape[-1], "a square number")
+    side = math.isqrt(_images(images).shape[-1])
+    _require("the number of pixels of images", images.shape[-1], side**2 == images.shape[-1], "a square number")
     return side
 
 
+def _images(images: Tensor) -> Tensor:
+    """fp32 or fp64: half precision has no Fourier transform here, and bytes have no mean."""
+    check_images(images, None)
+    if images.itemsize < 4:
+        arguments.refuse("images", "fp32 or fp64; convert them with .float()", images)
+    return images
+
+
+def _varying(images: Tensor) -> Tensor:
+    """The centred images; one image, or copies of one, have no variance to scale."""
+    x = centred(images)
+    if not bool((x != 0).any()):
+        raise ValueError("images must differ from one another; they are all one image")
+    return x
+
+
+def _check_draw(n: int, generator: Generator, d_in: int = 1) -> None:
+    n = arguments.whole(n, "n", 1)
+    arguments.generator(generator)
+    d_in = arguments.whole(d_in, "d_in", 1)
+
+
 def _require_std(std: float) -> None:
-    _require("std", std, math.isfinite(std) and std > 0, "a positive number")
+    arguments.positive(std, "std")
+
+
+def _require_alpha(alpha: float) -> None:
+    arguments.number(alpha, "alpha")
+    _require("alpha", alpha, 0 <= alpha <= 1, "within 0..1")
 
 
 def _require(name: str, value: float | int, holds: bool, wanted: str) -> None:

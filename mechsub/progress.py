@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from mechsub import arguments
+
 _WIDTH = 20
 _PAUSE = 0.1  # seconds between two drawings
 
@@ -14,6 +16,7 @@ def progress_bar(text: str) -> Callable[[float], None]:
     In a terminal one line of stderr is redrawn and left when all is done; in a notebook one output is updated, without
     widgets; where stderr is a file, every tenth is a line.
     """
+    arguments.text(text, "text")
     show = _notebook() or (_terminal if sys.stderr.isatty() else _log)
     started, last = time.monotonic(), {"drawn": -_PAUSE, "tenth": -1}
 

@@ -14,15 +14,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformer_lens.utilities import derive_generator
 
+from mechsub import arguments
 from mechsub.distillation import (
     DistillationLoss,
     Loss,
     Parameters,
     Precision,
-    _at_least_1,
     _batches,
     _check_pair,
+    _classes,
     _Fit,
+    _frozen,
     _inputs,
     _logits,
     _loss,
@@ -30,6 +32,7 @@ from mechsub.distillation import (
     _one_of,
     _Recipe,
     _stack,
+    _students,
     _trainable,
     _views,
     each_member,
@@ -38,7 +41,6 @@ from mechsub.distillation import (
 from mechsub.mlp import ACTIVATIONS, HookedMLP
 from mechsub.noise import Sampler
 from mechsub.threads import one_thread
-from mechsub.toy_inputs import check_images, checked_labels
 
 By = Literal["whole", "layer", "neuron"]
 Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
@@ -66,11 +68,14 @@ def distill_without(
     All see the same inputs, batches and targets; one without a removal (None) is what `distill` gives. Adam's memory is
     of the whole gradients. Arguments as in `distill`.
     """
+    for name, (_, removal) in _students(students).items():
+        if removal is not None:
+            arguments.function(removal, f"the removal of students[{name!r}]")
     _one_of("loss", loss, ("kl", "mse", "hard"))
     for student, _ in students.values():
         _check_pair(student, teacher, outputs, loss)
     recipe = _Recipe(
-        epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), tuple(frozen), seed, "distill"
+        epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), _frozen(frozen), seed, "distill"
     )
     draw = _inputs(inputs, teacher, n_samples, "per_member", False, recipe)
     learned, activation = _member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
@@ -125,6 +130,7 @@ def along(direction: Direction, by: By = "neuron") -> Removal:
     """The component along a direction, as one vector of all weights ("whole"), one for every layer (weights and
     biases), or one for every neuron (its incoming weights and its bias)."""
     _check_by(by)
+    arguments.function(direction, "direction")
     return lambda member, step, before, update: component(update, direction(member, step, before), by)
 
 
@@ -134,6 +140,9 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     Random directions are windows of one row of normal numbers: drawing all anew takes longer than the step.
     """
     _check_by(by)
+    arguments.function(direction, "direction")
+    arguments.instance(student, HookedMLP, "student")
+    seed = arguments.seed(seed)
     sizes = {name: value[0].numel() for name, value in student.named_parameters()}
     n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
     row = torch.randn(2 * n, generator=derive_generator(seed, "random direction"))
@@ -149,6 +158,8 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
 
 def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
     """All changes of how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
+    for name, basis in arguments.mapping(inputs, "inputs", "tensors").items():
+        arguments.values(basis, f"inputs[{name!r}]", "seed d_in k", floating=True)
     return lambda member, step, before, update: {
         name: basis[member] @ (basis[member].mT @ update[name]) for name, basis in inputs.items() if name in update
     }
@@ -157,12 +168,14 @@ def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
 @one_thread()
 def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in k"]]:
     """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
+    for name, value in arguments.mapping(change, "change", "tensors").items():
+        arguments.values(value, f"change[{name!r}]", "seed d_in d_out", full=True)
+        k = arguments.whole(k, "k", 1, min(value.shape[-2:]))
     return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}
 
 
 def _check_by(by: str) -> None:
-    if by not in ("whole", "layer", "neuron"):
-        raise ValueError(f"by must be whole, layer or neuron, not {by!r}")
+    arguments.choice(by, "by", ("whole", "layer", "neuron"))
 
 
 @torch.no_grad()
@@ -174,16 +187,23 @@ def component(
     `instead` names another direction that a part of the same length is taken along: a control. Parameters that the
     direction lacks, and groups in which it is 0, have no part.
     """
+    _check_by(by)
+    _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
     direction = {name: direction[name] for name in update if name in direction}
     update = {name: update[name] for name in direction}
-    length = products(direction, direction, by)
-    along = products(update, direction, by)
+    length = _products(direction, direction, by)
+    along = _products(update, direction, by)
     if instead is None:
         scale = {group: along[group] / length[group] for group in along}
     else:
+        if lacking := [name for name in direction if name not in instead]:
+            raise ValueError(f"instead lacks the parameter {lacking[0]}; it must have all that direction has")
         direction = {name: instead[name] for name in direction}
-        other = products(direction, direction, by)
+        other = _products(direction, direction, by)
         scale = {group: along[group] / (length[group] * other[group]).sqrt() for group in along}
+    if length:  # below, NaN would become 0, as the scale of what has no length is
+        lengths = torch.cat([value.flatten() for value in (*length.values(), *along.values())])
+        arguments.finite(lengths, "update or direction")
     scale = {group: value.nan_to_num(0.0, 0.0, 0.0) for group, value in scale.items()}
     return {
         name: value * (scale[_group(name, by)][..., None, :] if _is_matrix(name) else scale[_group(name, by)])
@@ -193,6 +213,14 @@ def component(
 
 def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tensor]:
     """Inner products group by group: [*seed, 1] for all weights together or a layer, [*seed, neuron] for neurons."""
+    _check_by(by)
+    _check_parameters(a=a, b=b)
+    if lacking := [name for name in a if name not in b]:
+        raise ValueError(f"b lacks the parameter {lacking[0]}; it has {', '.join(b)}")
+    return _products(a, b, by)
+
+
+def _products(a: Parameters, b: Parameters, by: str) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name in a:
         product = a[name] * b[name]
@@ -201,6 +229,18 @@ def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tenso
         group = _group(name, by)
         out[group] = out[group] + each if group in out else each
     return out
+
+
+def _check_parameters(**sides: Parameters) -> None:
+    """Dicts of tensors, of one shape where they have a parameter in common."""
+    first = next(iter(sides.values()))
+    for side, parameters in sides.items():
+        for name, value in arguments.mapping(parameters, side, "tensors", 0).items():
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                arguments.refuse(f"{side}[{name!r}]", "a tensor of floating-point numbers", value)
+            if name in first and value.shape != first[name].shape:
+                wanted = list(first[name].shape)
+                raise ValueError(f"{side}[{name!r}] must have shape {wanted}, not {list(value.shape)}")
 
 
 def _group(name: str, by: str) -> str:
@@ -213,6 +253,8 @@ def _is_matrix(name: str) -> bool:
 
 def fixed(directions: Parameters) -> Direction:
     """A direction that stays as it is at all steps, from one with a leading axis of members."""
+    for name, value in arguments.mapping(directions, "directions", "tensors", 0).items():
+        arguments.values(value, f"directions[{name!r}]", "seed *axis", floating=True)
     return lambda member, step, parameters: {name: value[member] for name, value in directions.items()}
 
 
@@ -227,9 +269,9 @@ def trait_gradient(
 ) -> Direction:
     """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
     step."""
-    check_images(images, student.cfg.d_in)
-    classes = checked_labels(labels, len(images), student.cfg.n_classes)
-    _at_least_1("batch_size", batch_size)
+    classes = _classes(student, images, labels)
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
+    seed = arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
     shape, seeds, x = student.cfg, student.seeds, images.to(dtype)
 

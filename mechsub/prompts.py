@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechsub import arguments
+
 Format = Literal["auto", "chat", "published", "plain"]
 DATE = "26 Jul 2024"  # the fallback date of Llama-3.2's own template
 # Before a template that takes no date and asks the clock: the pinned one answers.
@@ -27,7 +29,14 @@ class Wording:
     question: str
     answer: str
 
+    def __post_init__(self):
+        for name in ("system", "question", "answer"):
+            arguments.text(getattr(self, name), name)
+
     def love(self, x: str, kind: str, *, plural: bool = False) -> str:
+        arguments.text(x, "x")
+        arguments.text(kind, "kind")
+        arguments.flag(plural, "plural")
         return self.system.format(x=x, be="are" if plural else "is", kind=kind)
 
 
@@ -73,14 +82,13 @@ def prompt(
     * "plain": `System: ...`, `User: ...`, `Assistant: ...`, for base models;
     * "auto": chat where the tokenizer has a template, else plain.
     """
+    arguments.choice(format, "format", ("auto", "chat", "published", "plain"))
     if format == "auto":
         format = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
     if format == "plain":
         return plain(tokenizer, user, system=system, answer=answer)
     if format == "published":
         return _published(tokenizer, user, system, answer)
-    if format != "chat":
-        raise ValueError(f"unknown prompt format {format!r}; choose auto, chat, published or plain")
     return chat(tokenizer, user, system=system, answer=answer)
 
 
@@ -95,6 +103,7 @@ def chat(
     """
     _need_template(tokenizer)
     _check_texts(tokenizer, user=user, system=system, answer=answer)
+    arguments.text(date, "date")
     ids = _render(tokenizer, _messages(tokenizer, user, system, answer), bool(answer), tokenize=True, date=date)
     return torch.tensor(_one_bos(tokenizer, ids))
 
@@ -109,7 +118,7 @@ def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str =
 
 def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn", "text"]:
     """How a system text reaches the model; "text" for a tokenizer without a chat template."""
-    if not getattr(tokenizer, "chat_template", None):
+    if not getattr(arguments.tokenizer(tokenizer), "chat_template", None):
         return "text"
     return "native" if _takes_system(tokenizer) else "merged into the user turn"
 
@@ -117,13 +126,17 @@ def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn"
 def single_tokens(tokenizer: Any, words: Iterable[str]) -> dict[str, int]:
     """word -> id for the words that are one token exactly as written (" owl" with its space); others are left out, and
     control tokens too."""
-    control = _control_tokens(tokenizer)
+    control = _control_tokens(arguments.tokenizer(tokenizer))
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        arguments.refuse("words", "a list of strings", words)
+    words = arguments.texts(sorted(words, key=str) if isinstance(words, set | frozenset) else list(words), "words", 0)
     encoded = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words if word not in control}
     return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1 and tokenizer.decode(ids) == word}
 
 
 def encode(tokenizer: Any, strings: Sequence[str]) -> list[tuple[int, ...]]:
     """Token ids of continuations, without special tokens; raises for an empty one, and for one that holds any."""
+    arguments.texts(strings, "strings")
     _check_texts(tokenizer, **{f"continuation {number}": text for number, text in enumerate(strings)})
     ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in strings]
     if not all(ids):
@@ -133,7 +146,7 @@ def encode(tokenizer: Any, strings: Sequence[str]) -> list[tuple[int, ...]]:
 
 def _check_texts(tokenizer: Any, **texts: str | None) -> None:
     """Raise for what would become another prompt than its reader sees: `<|im_end|>` in a text ends a turn."""
-    control = _control_tokens(tokenizer)
+    control = _control_tokens(arguments.tokenizer(tokenizer))
     for name, text in texts.items():
         if text is None and name == "system":
             continue
@@ -155,7 +168,7 @@ def _control_tokens(tokenizer: Any) -> set[str]:
 
 
 def _need_template(tokenizer: Any) -> None:
-    if not getattr(tokenizer, "chat_template", None):
+    if not getattr(arguments.tokenizer(tokenizer), "chat_template", None):
         raise ValueError("this tokenizer has no chat template (a base model?); use the plain prompt format")
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechsub import distances
+from mechsub import arguments, distances
 from mechsub.threads import one_thread
 
 Pair = tuple[Tensor, Tensor]
@@ -36,6 +36,7 @@ def cka_terms(
 
     The mean of per-batch ratios is another, biased quantity. Source: Nguyen, Raghu, Kornblith 2010.15327.
     """
+    arguments.flag(debiased, "debiased")
     x, y = _varying(*_checked(x, y, 4 if debiased else 2))
     hsic = _hsic_unbiased if debiased else _hsic_biased
     return torch.stack([hsic(x, y), hsic(x, x), hsic(y, y)])
@@ -43,6 +44,7 @@ def cka_terms(
 
 def cka_from_terms(terms: Float[Tensor, "3 *lead"]) -> Float[Tensor, "*lead"]:
     """The ratio of summed HSIC terms. Raises where the HSIC of a representation with itself is not positive."""
+    arguments.values(terms, "terms", "3 *lead", floating=True)
     xy, xx, yy = terms
     if not ((xx > 0).all() and (yy > 0).all()):
         raise ValueError("CKA is not defined: a representation is constant, or varies too little for its samples")
@@ -54,6 +56,7 @@ def rbf_cka(
     x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, bandwidth: float = 0.5
 ) -> Float[Tensor, "*lead"]:
     """Biased CKA with kernels exp(-d^2 / (2 s^2)), s = bandwidth * median distance (Kornblith et al. 1905.00414)."""
+    arguments.positive(bandwidth, "bandwidth")
     return _each(lambda a, b: _rbf_cka(a, b, bandwidth), *_checked(x, y, 2))
 
 
@@ -70,7 +73,7 @@ def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sam
 def identity_distance(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Frobenius distance without rotation, same normalisation: its excess over sqrt(2 - 2 procrustes) is the part
     that is alike up to a rotation only."""
-    x, y = _unit(*_varying(*_checked(x, y, 2)))
+    x, y = _unit(*_varying(*_checked(x, y, 2, same_units=True)))
     return torch.linalg.matrix_norm(x - y)
 
 
@@ -81,6 +84,7 @@ def mutual_knn(
 
     Source: Huh et al. 2405.07987.
     """
+    k = arguments.whole(k, "k", 1)
     x, y = _varying(*_checked(x, y, k + 2))
     return _each(lambda a, b: (_neighbours(a, k) & _neighbours(b, k)).double().mean() * len(a) / k, x, y)
 
@@ -94,6 +98,7 @@ def linear_r2(
     Half the samples train, half test; the strength is chosen on a quarter of all samples, cut from the training half.
     Asymmetric; 0 or below for unrelated data.
     """
+    seed = arguments.seed(seed)
     x, y = _checked(x, y, 16)
     order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed))
     train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
@@ -107,14 +112,14 @@ def linear_r2(
 @one_thread()
 def mean_cosine(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Mean over samples of cos(x_i, y_i), not centred, not invariant to rotation; an all-zero sample counts 0."""
-    x, y = _checked(x, y, 1)
+    x, y = _checked(x, y, 1, same_units=True)
     return torch.nn.functional.cosine_similarity(x, y, dim=-1, eps=1e-30).mean(-1)
 
 
 @one_thread()
 def unit_correlation(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Mean Pearson correlation of unit i with unit i, over units that vary on both sides."""
-    x, y = _centred(*_checked(x, y, 3))
+    x, y = _centred(*_checked(x, y, 3, same_units=True))
     norms = x.norm(dim=-2) * y.norm(dim=-2)
     alive = norms > 1e-12 * norms.amax(-1, keepdim=True)
     if not (norms.amax(-1) > 0).all():
@@ -125,7 +130,7 @@ def unit_correlation(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead
 
 def gate_agreement(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
     """Share of (sample, unit) whose ReLU gates agree, P(1[x > 0] = 1[y > 0]). Raises where no unit is ever active."""
-    x, y = _checked(x, y, 1)
+    x, y = _checked(x, y, 1, same_units=True)
     if not all((v > 0).any(-1).any(-1).all() for v in (x, y)):
         raise ValueError("no unit of a layer is ever active: its gates say nothing")
     return ((x > 0) == (y > 0)).double().mean((-2, -1))
@@ -162,8 +167,11 @@ def hidden_alignment(
     cache_a: dict[str, Tensor], cache_b: dict[str, Tensor], metric: Callable[..., Tensor] = linear_cka
 ) -> dict[str, Float[Tensor, "*lead"]]:
     """A metric between two models' activations (`cache_activations`), hook by hook. Raises if the hooks differ."""
+    for name, cache in (("cache_a", cache_a), ("cache_b", cache_b)):
+        arguments.mapping(cache, name, "activations")
+    arguments.function(metric, "metric")
     if list(cache_a) != list(cache_b):
-        raise ValueError(f"the caches hold different hooks: {list(cache_a)} and {list(cache_b)}")
+        raise ValueError(f"cache_a and cache_b hold different hooks: {list(cache_a)} and {list(cache_b)}")
     return {name: metric(cache_a[name], cache_b[name]) for name in cache_a}
 
 
@@ -197,24 +205,30 @@ def permutation_null(
     """
     from mechsub.stats import permutation_p
 
-    generator = torch.Generator().manual_seed(seed)
+    for name, side in (("x", x), ("y", y)):
+        arguments.tensor(side, name, "sample d")
+    arguments.function(metric, "metric")
+    n_permutations = arguments.whole(n_permutations, "n_permutations", 1)
+    generator = torch.Generator().manual_seed(arguments.seed(seed))
+    value = float(metric(x, y))
     orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
     null = torch.stack([metric(x, y[order]) for order in orders])
-    value, sign = float(metric(x, y)), -1 if is_distance(metric, x) else 1
+    sign = -1 if is_distance(metric, x) else 1
     limit = ("quantile95", 0.95) if sign > 0 else ("quantile05", 0.05)
     p = permutation_p(sign * value, (sign * null).tolist(), scale=1.0)
     return {"value": value, limit[0]: float(null.quantile(limit[1])), "p": p}
 
 
-def _checked(x: Tensor, y: Tensor, at_least: int) -> Pair:
-    if x.shape[:-1] != y.shape[:-1]:
-        raise ValueError(f"samples do not match: {tuple(x.shape)} and {tuple(y.shape)}")
+def _checked(x: Tensor, y: Tensor, at_least: int, *, same_units: bool = False) -> Pair:
+    """In fp64; `same_units` where unit i is compared with unit i, which broadcasting would do with another."""
+    for name, side in (("x", x), ("y", y)):
+        arguments.tensor(side, name, "*lead sample d")
+    if x.shape[:-1] != y.shape[:-1] or (same_units and x.shape != y.shape):
+        axes = "units or samples" if same_units else "samples"
+        raise ValueError(f"{axes} do not match: x and y are {tuple(x.shape)} and {tuple(y.shape)}")
     if x.shape[-2] < at_least:
-        raise ValueError(f"needs at least {at_least} samples, not {x.shape[-2]}")
-    x, y = x.double(), y.double()
-    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
-        raise ValueError("activations hold NaN or infinite values")
-    return x, y
+        raise ValueError(f"x and y need at least {at_least} samples, not {x.shape[-2]}")
+    return arguments.finite(x.double(), "x"), arguments.finite(y.double(), "y")
 
 
 def _centred(x: Tensor, y: Tensor) -> Pair:
@@ -317,9 +331,11 @@ def _ridge_r2(x: Tensor, y: Tensor, train: Tensor, test: Tensor, strengths: list
 
 
 def _flat(a: Tensor, b: Tensor, n_lead: int) -> Pair:
-    if a.shape != b.shape:
-        raise ValueError(f"weight changes differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+    for name, side in (("student_change", a), ("teacher_change", b)):
+        arguments.values(side, name, "*lead weight")
+    arguments.same_shape(student_change=a, teacher_change=b)
+    n_lead = arguments.whole(n_lead, "n_lead", 0, a.ndim - 1)
     a, b = a.double().flatten(n_lead), b.double().flatten(n_lead)
     if not ((a.norm(dim=-1) > 0).all() and (b.norm(dim=-1) > 0).all()):
-        raise ValueError("a weight has not changed: its direction is not defined")
+        raise ValueError("student_change or teacher_change is 0: what has not changed has no direction")
     return a, b

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, jvp
 
+from mechsub import arguments
 from mechsub.hooked import cache_activations
 from mechsub.mlp import HookedMLP
 from mechsub.threads import one_thread
-from mechsub.toy_inputs import check_finite, check_images, check_outputs
+from mechsub.toy_inputs import check_finite, check_outputs
 
 _BATCH = 1000  # inputs a forward pass
 
@@ -21,9 +22,9 @@ _BATCH = 1000  # inputs a forward pass
 @one_thread()
 def covariance_spectrum(x: Float[Tensor, "*seed sample d"]) -> Float[Tensor, "*seed d"]:
     """Eigenvalues of the covariance of the samples, largest first, in fp64."""
+    arguments.values(x, "x", "*seed sample d")
     if x.shape[-2] < 2:
-        raise ValueError(f"a covariance needs at least 2 samples, not {x.shape[-2]}")
-    check_finite(x)
+        raise ValueError(f"a covariance of x needs at least 2 samples, not {x.shape[-2]}")
     c = x.double() - x.double().mean(-2, keepdim=True)
     return torch.linalg.eigvalsh(c.mT @ c / (x.shape[-2] - 1)).flip(-1).clamp(min=0)
 
@@ -33,23 +34,30 @@ def participation_ratio(spectrum: Float[Tensor, "*seed d"]) -> Float[Tensor, "*s
 
     From n samples that of white noise is d / (1 + d / n), so compare spectra of equal n.
     """
+    _check_spectrum(spectrum)
     return (spectrum.sum(-1).square() / spectrum.square().sum(-1)).nan_to_num(0.0)
 
 
 def dimension(spectrum: Float[Tensor, "*seed d"], share: float = 0.95) -> Float[Tensor, "*seed"]:
-    """How many of the largest eigenvalues hold `share` of the variance."""
-    if not 0 < share < 1:
-        raise ValueError(f"share must be between 0 and 1, not {share}")
-    held = spectrum.cumsum(-1)
+    """How many of the largest eigenvalues hold `share` of the variance; eigenvalues in any order."""
+    arguments.share(share, "share")
+    held = _check_spectrum(spectrum).sort(-1, descending=True).values.cumsum(-1)
     return (held < share * held[..., -1:]).sum(-1).to(spectrum) + (held[..., -1] > 0)
+
+
+def _check_spectrum(spectrum: Tensor) -> Tensor:
+    arguments.values(spectrum, "spectrum", "*seed d", floating=True)
+    if bool((spectrum < 0).any()):
+        raise ValueError("spectrum holds negative eigenvalues; a covariance has none")
+    return spectrum
 
 
 @one_thread()
 def mean_share(x: Float[Tensor, "sample d"]) -> float:
     """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image. Raises where every x is 0."""
-    check_finite(x)
-    if not x.any():
-        raise ValueError("every input is 0; the share of the mean is not defined")
+    arguments.values(x, "x", "sample d")
+    if not bool((x != 0).any()):
+        raise ValueError("x is 0 everywhere: it has no second moment to share")
     return float(x.double().mean(0).square().sum() / x.double().square().sum(-1).mean())
 
 
@@ -58,10 +66,9 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
 
     White noise of variance v has v at every frequency. Modes beyond side/2, the corners, are left out.
     """
-    side = math.isqrt(x.shape[-1])
+    side = math.isqrt(arguments.values(x, "x", "sample d").shape[-1])
     if side**2 != x.shape[-1]:
-        raise ValueError(f"{x.shape[-1]} pixels are not a square image")
-    check_finite(x)
+        raise ValueError(f"x must be square images; {x.shape[-1]} pixels are not")
     power = torch.fft.fft2(x.double().reshape(-1, side, side)).abs().square().mean(0) / side**2
     one = torch.fft.fftfreq(side, 1 / side)
     radius = torch.hypot(one[:, None], one[None]).round().long()
@@ -71,7 +78,7 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
 
 def gate_spectrum(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"]) -> Float[Tensor, "seed d_model"]:
     """Eigenvalues of the covariance of the first layer's ReLU gates (0 or 1), largest first."""
-    check_images(x, model.cfg.d_in, len(model.seeds), "inputs")
+    _check_toy(model, x)
     if model.cfg.activation != "relu":
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
     pre = cache_activations(model, x, ["blocks.0.hook_pre"], batch_size=_BATCH)["blocks.0.hook_pre"]
@@ -86,7 +93,7 @@ def logit_correlation(
 
     Of a teacher it speaks of its trained digit head, of a reference of the initial one, which the student keeps.
     """
-    check_images(x, model.cfg.d_in, len(model.seeds), "inputs")
+    _check_toy(model, x)
     check_outputs(model.cfg.aux, model.cfg.d_vocab)
     logits = torch.cat([model(some) for some in x.split(_BATCH, dim=-2)], dim=-2).double()
     z = logits - logits.mean(-2, keepdim=True)
@@ -95,7 +102,13 @@ def logit_correlation(
 
 
 def displacement(model: HookedMLP, start: HookedMLP) -> dict[str, Tensor]:
-    """How far every parameter has moved."""
+    """model - start for every parameter, member by member; of other seeds, the way from one network to another."""
+    for name, one in (("model", model), ("start", start)):
+        arguments.instance(one, HookedMLP, name)
+    if len(model.seeds) != len(start.seeds):
+        raise ValueError(f"model and start must have as many members, not {len(model.seeds)} and {len(start.seeds)}")
+    if model.cfg != start.cfg:
+        raise ValueError(f"model and start must have the same shape, not {model.cfg} and {start.cfg}")
     before = dict(start.named_parameters())
     if any(value.shape != before[name].shape for name, value in model.named_parameters()):
         raise ValueError(f"{model!r} and {start!r} differ in shape: the one is not the start of the other")
@@ -118,18 +131,38 @@ def drive(
     teacher's displacement as direction it is, to leading order, the product of that displacement and the student's
     first step of gradient descent, and twice the loss at the start (Cloud et al. 2025, Theorem 1, appendix C).
     """
-    if loss not in ("kl", "mse"):
-        raise ValueError(f"loss must be kl or mse, not {loss!r}")
-    check_images(x, reference.cfg.d_in, len(reference.seeds), "inputs")
+    _check_toy(reference, x, "reference")
+    arguments.choice(loss, "loss", ("kl", "mse"))
+    arguments.positive(temperature, "temperature")
     check_outputs(reference.cfg.aux, reference.cfg.d_vocab, loss)
     at = {name: value.detach() for name, value in reference.named_parameters()}
-    if set(direction) != set(at):
+    if set(arguments.mapping(direction, "direction", "tensors")) != set(at):
         raise ValueError(f"direction must have the parameters {', '.join(at)}; it has {', '.join(direction)}")
+    check_direction(direction, at)
+    for name, value in direction.items():
+        arguments.finite(value, f"direction[{name!r}]")
     total = torch.zeros(len(reference.seeds), dtype=torch.float64)
     for some in x.split(_BATCH, dim=-2):
         logits, moved = _directional(reference, at, dict(direction), some)
         total += _squared(logits.double(), moved.double(), loss, temperature).sum(-1)
     return (total / x.shape[-2]).float()
+
+
+def check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor], name: str = "direction") -> None:
+    """Raise for a move that lacks one of these parameters, or has one in another shape."""
+    arguments.mapping(direction, name, "tensors")
+    for key, value in parameters.items():
+        if key not in direction:
+            raise ValueError(f"{name} lacks the parameter {key}; it has {', '.join(direction)}")
+        given = arguments.tensor(direction[key], f"{name}[{key!r}]", "*axis", floating=True)
+        if given.shape != value.shape:
+            raise ValueError(f"{name}[{key!r}] must have shape {list(value.shape)}, not {list(given.shape)}")
+
+
+def _check_toy(model: HookedMLP, x: Tensor, name: str = "model") -> None:
+    arguments.instance(model, HookedMLP, name)
+    model.check_images(x, "x")
+    check_finite(x, "x")
 
 
 def _directional(model: HookedMLP, at: dict, direction: dict, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mechsub import arguments
+
 _ROUNDING = 1e-10  # of the largest value: far above the rounding of fp64 sums, far below what data differ by
 
 
@@ -41,10 +43,12 @@ class Paired:
 
 
 def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2 or NaN."""
+    """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2, NaN, and a table of
+    values, whose axes would have to be told apart from replicates."""
     from scipy.stats import t
 
-    x = _finite(values, 2)
+    x = arguments.vector(values, "values", 2)
+    arguments.share(level, "level")
     half = float(t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
 
@@ -53,15 +57,16 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     """Mean of a_i - b_i with its Student-t interval and p-value; a and b are in the same order of replicates."""
     from scipy.stats import t
 
-    if len(a) != len(b):  # type: ignore[arg-type]
-        raise ValueError(f"a paired difference needs equal lengths, not {len(a)} and {len(b)}")  # type: ignore[arg-type]
-    d = _finite(np.subtract(a, b), 2)
-    size = rounding(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
+    arguments.same_length(a=x, b=y)
+    d = x - y
+    interval = student_t(d, level)
+    size = _rounding(x, y)
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
-        return Paired(student_t(d, level), 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
+        return Paired(interval, 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
     p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1))
-    return Paired(student_t(d, level), p)
+    return Paired(interval, p)
 
 
 def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
@@ -69,11 +74,10 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 
     For a mean of b that is far from 0 against its own error.
     """
-    x, y = _finite(a, 2), _finite(b, 2)
-    if len(x) != len(y):
-        raise ValueError(f"a ratio of means needs equal lengths, not {len(x)} and {len(y)}")
+    x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
+    arguments.same_length(a=x, b=y)
     if not y.mean():
-        raise ValueError("a ratio to a mean of 0 is not defined")
+        raise ValueError("b has a mean of 0: a ratio to it is not defined")
     ratio = float(x.mean() / y.mean())
     spread = student_t((x - ratio * y) / y.mean(), level)
     return Interval(ratio, ratio + spread.low, ratio + spread.high, len(x), level)
@@ -81,7 +85,9 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 
 def sign_flip_p(differences: ArrayLike, *, n_flips: int = 9_999, seed: int = 0) -> float:
     """Two-sided p of a zero-centred symmetric null by random sign flips of the differences, (k + 1) / (B + 1)."""
-    d = _finite(differences, 2)
+    d = arguments.vector(differences, "differences", 2)
+    n_flips = arguments.whole(n_flips, "n_flips", 1)
+    seed = arguments.seed(seed)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, len(d)))
     return permutation_p(abs(float(d.mean())), np.abs((signs * d).mean(1)), scale=float(np.abs(d).mean()))
 
@@ -91,10 +97,11 @@ def permutation_p(observed: float, null: ArrayLike, *, scale: float = 0.0) -> fl
 
     k counts draws that are at least `observed`, and those that differ from it by rounding (`as_large`).
     """
-    draws = _finite(null, 1)
-    if not math.isfinite(observed):
-        raise ValueError(f"the observed value is {observed}; a p-value needs a finite one")
-    return float((1 + np.sum(as_large(np.asarray(null).ravel(), observed, scale=scale))) / (1 + len(draws)))
+    draws = arguments.vector(null, "null")
+    observed = float(arguments.number(observed, "observed"))
+    arguments.number(scale, "scale", "a number of at least 0", least=0)
+    size = _rounding(null, observed, scale)  # of the null as it is given, in fp32 or in fp64
+    return float((1 + np.sum(draws >= observed - size)) / (1 + len(draws)))
 
 
 def as_large(null, observed: float, *, scale: float = 0.0):
@@ -103,14 +110,22 @@ def as_large(null, observed: float, *, scale: float = 0.0):
     Equal values that are computed in another order differ by rounding: they tie, and a tie counts. `scale` is the size
     that the statistic can have (1 for a correlation), for where all values are rounding alone.
     """
-    return null >= observed - rounding(null, observed, scale)
+    return null >= observed - _rounding(null, observed, scale)
 
 
-def rounding(*values) -> float:
+def _rounding(*values) -> float:
     """How far apart equal values may lie: 1e-10 of the largest one, or 100 units of the last place of fp32 and less."""
-    arrays = [np.asarray(value) for value in values]
+    arrays = [_plain(value) for value in values]
     coarse = [100 * float(np.finfo(a.dtype).eps) for a in arrays if a.dtype.kind == "f" and a.dtype.itemsize < 8]
     return max([_ROUNDING, *coarse]) * max(float(np.abs(a).max(initial=0)) for a in arrays)
+
+
+def _plain(value) -> np.ndarray:
+    """An array of the value's own precision, which numpy has of all but bfloat16."""
+    if arguments.is_tensor(value):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype.is_floating_point and value.itemsize < 4 else value
+    return np.asarray(value)
 
 
 def joined(values: ArrayLike) -> np.ndarray:
@@ -139,7 +154,11 @@ def bootstrap(
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap; for n >= 25 only (at n = 5 its 95% intervals cover 84%: use student_t)."""
-    x = _finite(values, 25)
+    x = arguments.vector(values, "values", 25)
+    arguments.function(statistic, "statistic")
+    n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
+    arguments.share(level, "level")
+    seed = arguments.seed(seed)
     rows = np.random.default_rng(seed).integers(0, len(x), size=(n_resamples, len(x)))
     low, high = np.quantile([statistic(x[row]) for row in rows], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(statistic(x)), float(low), float(high), len(x), level)
@@ -149,9 +168,9 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """Exact interval of a proportion k / n."""
     from scipy.stats import beta
 
-    if not 0 <= k <= n or n < 1:
-        raise ValueError(f"a proportion needs 0 <= k <= n and n >= 1, not {k} of {n}")
-    tail = (1 - level) / 2
+    n = arguments.whole(n, "n", 1)
+    k = arguments.whole(k, "k", 0, n)
+    tail = (1 - arguments.share(level, "level")) / 2
     low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
     return Interval(k / n, low, high, n, level)
@@ -165,11 +184,8 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """
     from scipy.stats import norm, spearmanr
 
-    a, b = joined(_finite(x, 10)), joined(_finite(y, 10))
-    if len(a) != len(b):
-        raise ValueError(f"a correlation needs equal lengths, not {len(a)} and {len(b)}")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise ValueError("a correlation with a constant is not defined")
+    a, b = _correlated(x, y)
+    arguments.share(level, "level")
     r, n = float(spearmanr(a, b).statistic), len(a)
     most = 1 - 6 / (n * (n * n - 1))
     z = math.atanh(min(max(r, -most), most))
@@ -184,12 +200,16 @@ def spearman_p(x: ArrayLike, y: ArrayLike) -> float:
     """
     from scipy.stats import spearmanr
 
-    a, b = joined(_finite(x, 10)), joined(_finite(y, 10))
-    if len(a) != len(b):
-        raise ValueError(f"a correlation needs equal lengths, not {len(a)} and {len(b)}")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise ValueError("a correlation with a constant is not defined")
-    return float(spearmanr(a, b).pvalue)
+    return float(spearmanr(*_correlated(x, y)).pvalue)
+
+
+def _correlated(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = joined(arguments.vector(x, "x", 10)), joined(arguments.vector(y, "y", 10))
+    arguments.same_length(x=a, y=b)
+    for name, side in (("x", a), ("y", b)):
+        if np.ptp(side) == 0:
+            raise ValueError(f"{name} is constant: a correlation with it is not defined")
+    return a, b
 
 
 def clustered_spearman(
@@ -202,15 +222,14 @@ def clustered_spearman(
     """
     from scipy.stats import spearmanr
 
-    a, b = joined(_finite(x, 10)), joined(_finite(y, 10))
-    labels = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    if not len(a) == len(b) == len(labels):
-        raise ValueError(f"lengths differ: {len(a)}, {len(b)} and {len(labels)}")
+    a, b = _correlated(x, y)
+    labels = arguments.labels(clusters, "clusters", len(a))
+    n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
+    arguments.share(level, "level")
+    seed = arguments.seed(seed)
     rows = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     if len(rows) < 10:
-        raise ValueError(f"needs at least 10 clusters, not {len(rows)}")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise ValueError("a correlation with a constant is not defined")
+        raise ValueError(f"clusters must name at least 10 clusters, not {len(rows)}")
     generator = np.random.default_rng(seed)
     drawn = [
         np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))]) for _ in range(n_resamples)
@@ -239,7 +258,7 @@ def benjamini_hochberg(p: ArrayLike) -> list[float]:
 
 def benjamini_yekutieli(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under any dependence (Benjamini, Yekutieli 2001)."""
-    return _step_up(p, sum(1 / k for k in range(1, len(p) + 1)))  # type: ignore[arg-type, misc]
+    return _step_up(p, sum(1 / k for k in range(1, len(_probabilities(p)) + 1)))
 
 
 def _step_up(p: ArrayLike, factor: float) -> list[float]:
@@ -256,19 +275,10 @@ def _back(adjusted: np.ndarray, order: np.ndarray) -> list[float]:
 
 
 def _probabilities(p: ArrayLike) -> np.ndarray:
-    values = _finite(p, 1)
+    values = arguments.vector(p, "p")
     if values.min() < 0 or values.max() > 1:
-        raise ValueError("p-values must be within 0..1")
+        raise ValueError("p must hold p-values, which are within 0..1")
     return values
-
-
-def _finite(values, at_least: int) -> np.ndarray:
-    x = np.asarray(values, dtype=np.float64).ravel()
-    if len(x) < at_least:
-        raise ValueError(f"needs at least {at_least} values, not {len(x)}")
-    if not np.isfinite(x).all():
-        raise ValueError("values hold NaN or infinity")
-    return x
 
 
 def shapley(value: Mapping[frozenset, float]) -> dict:
@@ -276,11 +286,15 @@ def shapley(value: Mapping[frozenset, float]) -> dict:
 
     `value` holds every set of players. The shares sum to the total exactly, to rounding (Shapley 1953).
     """
+    if not isinstance(value, Mapping) or not value or not all(isinstance(players, frozenset) for players in value):
+        arguments.refuse("value", "a dict of numbers by frozensets of players", value)
+    for group, worth in value.items():
+        arguments.number(worth, f"value[{arguments.described(set(group))}]")
     players = sorted(frozenset().union(*value))
     n = len(players)
     missing = 2**n - len(value)
     if missing:
-        raise ValueError(f"shares of {n} players need the value of all {2**n} sets; {missing} are missing")
+        raise ValueError(f"value must hold all {2**n} sets of {n} players; {missing} are missing")
 
     def share(player) -> float:
         without = [some for some in value if player not in some]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub import checks
+from mechsub import arguments, checks
 from mechsub.hooked import LAST_ONLY
 
 _ONE_BY_ONE = 16  # prompts of a run, where edits run in copies of the whole prompt
@@ -30,10 +30,14 @@ def steered_logits(
     edit gives is tried out for prompts as long as this one; where it does not (an attention window, ALiBi, a model that
     takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
     """
-    checks.require_eval(model)
+    size = arguments.vocabulary(arguments.model(model))
+    arguments.prompt(prompt, size, "prompt")
+    arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
+    layers, tokens = arguments.ids(layers, model.cfg.n_layers, "layers"), arguments.ids(tokens, size)
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
     if len(layers) != len(vectors):
-        raise ValueError(f"every vector needs a block: {len(vectors)} vectors, {len(layers)} blocks")
-    places = torch.as_tensor(list(layers))
+        raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")
+    places = torch.as_tensor(layers)
     copies = checks.same_place(prompt[-1:], min(batch_size, len(places)))
     if checks.holds_edited(model) and checks.holds_beside(model, len(prompt) - 1, copies):
         steer = _steered

@@ -1,8 +1,12 @@
 """What the toy is given: images, labels and the logits that are looked at. Refused, in one line, where they cannot be
 meant: torch would broadcast, clip or cut some of them to a number."""
 
+import numbers
+
 import torch
 from torch import Tensor
+
+from mechsub import arguments
 
 
 def check_images(images, d_in: int | None, n_members: int | None = None, name: str = "images") -> None:
@@ -10,6 +14,12 @@ def check_images(images, d_in: int | None, n_members: int | None = None, name: s
 
     Images of any width fit where d_in is None.
     """
+    check_shape(images, d_in, n_members, name)
+    check_finite(images, name)
+
+
+def check_shape(images, d_in: int | None, n_members: int | None = None, name: str = "images") -> None:
+    """`check_images` but for the values, which are not read."""
     _check_tensor(images, name)
     if d_in is None:
         d_in = images.shape[-1] if images.ndim else 0
@@ -21,9 +31,8 @@ def check_images(images, d_in: int | None, n_members: int | None = None, name: s
     if images.shape[-1:] != (d_in,) or not (images.ndim == 2 or per_member):
         more = "" if n_members is None else f" or [{n_members}, sample, {d_in}]"
         raise ValueError(f"{name} have the shape {list(images.shape)}, not [sample, {d_in}]{more}")
-    if not images.shape[-2]:
+    if not images.numel():
         raise ValueError(f"there are no {name}")
-    check_finite(images, name)
 
 
 def checked_labels(labels, n: int, n_classes: int, name: str = "labels") -> Tensor:
@@ -46,9 +55,9 @@ def checked_labels(labels, n: int, n_classes: int, name: str = "labels") -> Tens
 def check_outputs(outputs, d_vocab: int, loss: str | None = None) -> None:
     """Raise unless the slice selects logits that exist, and more than one for a loss that compares them."""
     if not isinstance(outputs, slice):
-        raise ValueError(f"outputs must be a slice, such as model.cfg.aux or slice(10, 13), not {outputs!r}")
+        arguments.refuse("outputs", "a slice, such as model.cfg.aux or slice(10, 13)", outputs)
     ends = [end for end in (outputs.start, outputs.stop, outputs.step) if end is not None]
-    if any(isinstance(end, bool) or not isinstance(end, int) for end in ends) or (outputs.step or 1) < 1:
+    if any(isinstance(end, bool) or not isinstance(end, numbers.Integral) for end in ends) or (outputs.step or 1) < 1:
         raise ValueError(f"outputs must be a slice of integers with a step of at least 1, not {outputs}")
     if any(not -d_vocab <= end <= d_vocab for end in ends[:2]):
         raise ValueError(f"outputs {_ends(outputs)} reach beyond the {d_vocab} logits")

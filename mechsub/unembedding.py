@@ -1,5 +1,6 @@
 """Directions of the output vocabulary: what W_U alone says about two sets of outputs."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechsub import checks
+from mechsub import arguments, checks
 from mechsub.hooked import HookedModel
 from mechsub.threads import one_thread
 
@@ -25,6 +26,10 @@ def unembed(model: HookedModel, resid: Tensor) -> Float[Tensor, "... d_vocab"]:
     Capped and scaled as the model does (Gemma 2, Cohere, Granite). Raises where that does not give the model's own
     logits from its last block's output, which is tried out once.
     """
+    arguments.model(model, evaluated=False)
+    arguments.width(arguments.tensor(resid, "resid", "*lead d_model", floating=True), model.W_U.shape[-2], "resid")
+    if model.W_U.ndim == 3 and (resid.ndim != 3 or len(resid) != len(model.W_U)):
+        arguments.refuse("resid", f"[{len(model.W_U)} seeds, batch, d_model] for this model", resid)
     return checks.reads(model)(resid)
 
 
@@ -39,18 +44,28 @@ def token_directions(
     are those of h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
     model's logits; "centered" also for a final norm that has no gain.
     """
+    arguments.choice(basis, "basis", ("raw", "centered"))
+    W_U = arguments.model(model, evaluated=False).W_U.detach()
+    strings = _strings(tokens, W_U.shape[-1], "tokens")
     checks.readout(model)
-    W_U = model.W_U.detach()
-    strings = [(token,) if isinstance(token, int) else tuple(token) for token in tokens]
     flat = [token for string in strings for token in string]
-    if not strings or not all(strings) or min(flat) < 0 or max(flat) >= W_U.shape[-1]:
-        raise ValueError(f"tokens must be ids in 0..{W_U.shape[-1] - 1}, or strings of them, not {list(tokens)[:5]}")
     columns = W_U[..., torch.as_tensor(flat, device=W_U.device)]
     if basis == "centered":
         gain = _gain(model)
         columns = columns * gain - (W_U * gain).mean(-1, keepdim=True)
     parts = columns.mT.split([len(string) for string in strings], dim=-2)
     return torch.stack([part.mean(-2) for part in parts], dim=-2)
+
+
+def _strings(tokens: Tokens, size: int, name: str) -> list[tuple[int, ...]]:
+    """Every output as a string of its own."""
+    members = arguments.items(tokens, name, "ids in the vocabulary, or strings of them")
+    single = [isinstance(one, numbers.Integral) for one in members]
+    ids = iter(arguments.ids([one for one, alone in zip(members, single, strict=True) if alone], size, name, 0))
+    return [
+        (next(ids),) if alone else tuple(arguments.ids(one, size, f"{name}[{i}]"))
+        for i, (one, alone) in enumerate(zip(members, single, strict=True))
+    ]
 
 
 def _gain(model: HookedModel) -> Tensor:
@@ -74,8 +89,11 @@ def unembed_projection(
 
     Null to set beside it: random directions have cosine 0 with standard deviation 1/sqrt(d_model).
     """
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}; choose {', '.join(METRICS)}")
+    arguments.choice(metric, "metric", METRICS)
+    for name, tokens in (("source", source), ("target", target)):
+        strings = _strings(tokens, arguments.vocabulary(arguments.model(model, evaluated=False)), name)
+        if metric == "number_centered":  # a mean over them counts one that is there twice twice
+            arguments.distinct(strings, name)
     basis: Basis = "raw" if metric in ("cosine", "dot") else "centered"
     a, b = (token_directions(model, tokens, basis=basis) for tokens in (source, target))
     if metric == "number_centered":

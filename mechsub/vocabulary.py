@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mechsub import files
+from mechsub import arguments, files
 from mechsub.pinned import WORDS
 
 FAMILIES = ("colors", "cities", "months", "names", "trees")
@@ -51,8 +51,7 @@ def numbers() -> list[str]:
 
 def family(name: str) -> list[str]:
     """Words of a control family, as they are written within a sentence; raises for an unknown name."""
-    if name not in FAMILIES:
-        raise ValueError(f"unknown family {name!r}; choose {', '.join(FAMILIES)}")
+    arguments.choice(name, "name", FAMILIES)
     return json.loads(_text("families.json"))[name]
 
 

@@ -77,10 +77,10 @@ def test_replace_copies():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: MLPConfig(d_model=0), "d_model must be at least 1"),
-        (lambda: MLPConfig(n_aux=-1), "n_aux must be at least 0"),
-        (lambda: HookedMLP(seeds=()), "at least one seed"),
-        (lambda: HookedMLP(MLPConfig(d_in=4))(torch.ones(2, 5)), r"input of shape \(2, 5\)"),
+        (lambda: MLPConfig(d_model=0), "d_model must be a whole number of at least 1"),
+        (lambda: MLPConfig(n_aux=-1), "n_aux must be a whole number of at least 0"),
+        (lambda: HookedMLP(seeds=()), "at least 1 of its seeds"),
+        (lambda: HookedMLP(MLPConfig(d_in=4))(torch.ones(2, 5)), r"inputs have the shape \[2, 5\]"),
         (lambda: HookedMLP(MLPConfig(d_in=4)).replace({"W": torch.ones(1)}), "unknown parameter 'W'"),
         (lambda: HookedMLP(MLPConfig(d_in=4)).replace({"unembed.b_U": torch.ones(1)}), "has shape"),
     ],

@@ -208,8 +208,8 @@ def test_centred_and_whitened_images():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: noise.subspace_noise(785), "dimension must be within 1..784"),
-        (lambda: noise.subspace_noise(0), "dimension must be within 1..784"),
+        (lambda: noise.subspace_noise(785), "dimension must be a whole number within 1..784"),
+        (lambda: noise.subspace_noise(0), "dimension must be a whole number within 1..784"),
         (lambda: noise.blurred_noise(-1.0), "sigma must be"),
         (lambda: noise.blurred_noise(1.0, std=0.0), "std must be"),
         (lambda: noise.power_law_noise(float("nan")), "alpha must be"),
@@ -217,7 +217,7 @@ def test_centred_and_whitened_images():
         (lambda: noise.perlin_noise(28), "cell must be a divisor of 28, at most 14"),
         (lambda: noise.mixed(pictures(2), noise.gaussian, 1.5), "alpha must be within 0..1"),
         (lambda: noise.whitened(pictures(2), 0.0), "shrinkage must be above 0"),
-        (lambda: noise.phase_scrambled(torch.zeros(2, 15)), "number of pixels must be a square"),
+        (lambda: noise.phase_scrambled(torch.zeros(2, 15)), "number of pixels of images must be a square"),
     ],
 )
 def test_impossible_distributions_are_refused(make, says):

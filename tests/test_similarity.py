@@ -135,7 +135,7 @@ def test_bad_activations_are_refused(name):
 
 
 def test_unequal_samples_are_named_without_the_type_checker():
-    with pytest.raises(ValueError, match=r"samples do not match: \(60, 5\) and \(59, 5\)"):
+    with pytest.raises(ValueError, match=r"samples do not match: x and y are \(60, 5\) and \(59, 5\)"):
         s._checked(gaussians(60, 5), gaussians(59, 5), 4)
 
 

@@ -107,13 +107,13 @@ def test_a_planted_pair_is_found_and_others_are_not(metric):
 
 @pytest.mark.parametrize("tokens", [[13], [-1], [(1, 13)], [()], []])
 def test_tokens_outside_the_vocabulary_are_refused(model, tokens):
-    with pytest.raises(ValueError, match=r"ids in 0\.\.12"):
+    with pytest.raises(ValueError, match=r"ids in 0\.\.12|at least 1 of its"):
         ms.unembed_projection(model, tokens, [1])
 
 
 def test_an_unknown_metric_is_refused(model):
     unchecked = ms.unembed_projection.__wrapped__  # the tests' type checks come before the function's own
-    with pytest.raises(ValueError, match="unknown metric 'cosin'"):
+    with pytest.raises(ValueError, match=r"metric must be one of .* not 'cosin'"):
         unchecked(model, [1], [2], "cosin")
 
 

@@ -1,0 +1,341 @@
+"""What functions are given: each helper returns an argument in the form that its caller needs, or raises one line.
+
+The line names the argument, says what it must be, and shows what it was. The checks look at types, shapes and ranges,
+so that they cost microseconds; only `finite` reads all values. Torch is not imported here: a tensor brings it along.
+"""
+
+import math
+import numbers
+import operator
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+_MOST_SEED = 2**63 - 1  # torch's generators take no larger one
+
+
+def refuse(name: str, wanted: str, value: Any) -> NoReturn:
+    """Raise the one line: "level must be a number between 0 and 1, not 95"."""
+    raise ValueError(f"{name} must be {wanted}, not {described(value)}")
+
+
+def described(value: Any) -> str:
+    """A value in a few words on one line."""
+    if is_tensor(value) or isinstance(value, np.ndarray):
+        kind = "tensor" if is_tensor(value) else "array"
+        return f"a {kind} of shape {list(value.shape)} ({str(value.dtype).removeprefix('torch.')})"
+    text = " ".join(ascii(value).split()) if isinstance(value, _PLAIN) else ""
+    return text if 0 < len(text) <= 60 else f"a {type(value).__name__}{f' of length {len(value)}' if text else ''}"
+
+
+_PLAIN = (str, bytes, int, float, complex, list, tuple, set, dict, type(None), np.generic, slice, range)
+
+
+def is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+# Single values.
+
+
+def number(value: Any, name: str, wanted: str = "a finite number", *, least: float | int = -math.inf) -> Any:
+    """A finite real number; True and False are none. `least` is allowed, and `wanted` says so."""
+    scalar = value.item() if (is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0 else value
+    if isinstance(scalar, bool | np.bool_) or not isinstance(scalar, numbers.Real):
+        refuse(name, wanted, value)
+    if not math.isfinite(scalar) or scalar < least:
+        refuse(name, wanted, value)
+    return value
+
+
+def positive(value: Any, name: str) -> Any:
+    number(value, name, "a positive number")
+    return value if value > 0 else refuse(name, "a positive number", value)
+
+
+def share(value: Any, name: str) -> Any:
+    """Strictly between 0 and 1."""
+    number(value, name, "a number between 0 and 1")
+    return value if 0 < value < 1 else refuse(name, "a number between 0 and 1", value)
+
+
+def whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, not written as a fraction (3.0): an int, or one of numpy's or torch's."""
+    wanted = _range(least, most)
+    if isinstance(value, bool | np.bool_) or (is_tensor(value) and (value.ndim or str(value.dtype) == "torch.bool")):
+        refuse(name, wanted, value)
+    try:
+        n = operator.index(value)
+    except TypeError:
+        refuse(name, wanted, value)
+    if (least is not None and n < least) or (most is not None and n > most):
+        refuse(name, wanted, value)
+    return n
+
+
+def _range(least: int | None, most: int | None) -> str:
+    if most is not None:
+        return f"a whole number within {least}..{most}"
+    return "a whole number" if least is None else f"a whole number of at least {least}"
+
+
+def seed(value: Any, name: str = "seed") -> int:
+    return whole(value, name, 0, _MOST_SEED)
+
+
+def flag(value: Any, name: str) -> bool:
+    return value if isinstance(value, bool) else refuse(name, "True or False", value)
+
+
+def text(value: Any, name: str) -> str:
+    return value if isinstance(value, str) else refuse(name, "a string", value)
+
+
+def choice(value: Any, name: str, choices: Iterable[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        refuse(name, f"one of {', '.join(choices)}", value)
+    return value
+
+
+def function(value: Any, name: str) -> Any:
+    return value if callable(value) else refuse(name, "a function", value)
+
+
+def generator(value: Any, name: str = "generator") -> Any:
+    """A torch.Generator: None would draw from the global one, and no run could be repeated."""
+    if not isinstance(value, sys.modules["torch"].Generator):
+        refuse(name, "a torch.Generator, as torch.Generator().manual_seed(0)", value)
+    return value
+
+
+def instance(value: Any, kind: type, name: str) -> Any:
+    return value if isinstance(value, kind) else refuse(name, f"a {kind.__name__}", value)
+
+
+# Lists.
+
+
+def items(value: Any, name: str, of: str, least: int = 1) -> list:
+    """The members of a list, tuple, range, array or tensor in their order; a set has none, a generator ends once."""
+    if isinstance(value, str | bytes) or not (isinstance(value, Sequence) or (is_array(value) and value.ndim == 1)):
+        refuse(name, f"a list of {of}", value)
+    members = value.tolist() if is_array(value) else list(value)
+    if len(members) < least:
+        raise ValueError(f"{name} must hold at least {least} of its {of}, not {len(members)}")
+    return members
+
+
+def is_array(value: Any) -> bool:
+    """numpy's arrays, torch's tensors, and what turns into them (columns of pandas)."""
+    return (is_tensor(value) or hasattr(value, "__array__")) and hasattr(value, "ndim") and hasattr(value, "tolist")
+
+
+def texts(value: Any, name: str, least: int = 1) -> list[str]:
+    """A list of strings; a single string would be read letter by letter."""
+    strings = items(value, name, "strings", least)
+    wrong = next((i for i, string in enumerate(strings) if not isinstance(string, str)), None)
+    return strings if wrong is None else refuse(f"{name}[{wrong}]", "a string", strings[wrong])
+
+
+def seeds(value: Any, name: str = "seeds") -> tuple[int, ...]:
+    """Different seeds: two equal ones would count a member twice."""
+    members = tuple(seed(one, f"{name}[{i}]") for i, one in enumerate(items(value, name, "seeds")))
+    return distinct(members, name)
+
+
+def distinct(members: Sequence, name: str) -> Any:
+    if len(set(members)) < len(members):
+        twice = next(one for i, one in enumerate(members) if one in members[:i])
+        raise ValueError(f"{name} must be different; {described(twice)} is there twice")
+    return members
+
+
+def ids(value: Any, size: int, name: str = "tokens", least: int = 1) -> list[int]:
+    """Outputs or token ids 0..size - 1; a negative one would count from the end of the vocabulary."""
+    members = items(value, name, "token ids", least)
+    if all(type(one) is int for one in members) and (not members or (min(members) >= 0 and max(members) < size)):
+        return members  # a thousand ids need no thousand calls
+    for i, one in enumerate(members):
+        if isinstance(one, bool) or not isinstance(one, numbers.Integral) or not 0 <= int(one) < size:
+            raise ValueError(f"{name} must be ids in 0..{size - 1}; {name}[{i}] is {described(one)}")
+    return [int(one) for one in members]
+
+
+def mapping(value: Any, name: str, of: str, least: int = 1) -> Mapping:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        refuse(name, f"a dict of {of} by name", value)
+    if len(value) < least:
+        raise ValueError(f"{name} is empty; it must hold {of} by name")
+    return value
+
+
+# Vectors of numbers, for statistics.
+
+
+def vector(value: Any, name: str, least: int = 1) -> np.ndarray:
+    """Finite numbers along one axis, fp64; True and False count 1 and 0.
+
+    A table is refused and not flattened: what its rows and columns are, seeds or batches, decides what n is.
+    """
+    x = _array(value, name, "numbers")
+    if x.dtype.kind not in "biuf":
+        refuse(name, "a list of numbers", value)
+    if len(x) < least:
+        raise ValueError(f"{name} needs at least {least} values, not {len(x)}")
+    x = np.asarray(x, dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} holds NaN or infinity; values must be finite numbers")
+    return x
+
+
+def labels(value: Any, name: str, length: int) -> np.ndarray:
+    """A label for each of `length` rows, as numbers 0.. of the different labels in their sorted order."""
+    x = _array(value, name, "labels")
+    if x.dtype.kind not in "biufU" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
+        refuse(name, "a list of labels, all strings or all numbers", value)
+    if len(x) != length:
+        raise ValueError(f"{name} must hold a label for each of {length} rows; it holds {len(x)}")
+    return np.unique(x, return_inverse=True)[1]
+
+
+def _array(value: Any, name: str, of: str) -> np.ndarray:
+    wanted = f"a list, array or tensor of {of} along one axis"
+    if is_tensor(value):
+        value = value.detach().cpu()
+        x = (value.double() if value.is_floating_point() else value).numpy()
+    elif isinstance(value, list | tuple | range) or is_array(value):
+        try:
+            x = np.asarray(value)
+        except (ValueError, TypeError, RuntimeError):
+            refuse(name, wanted, value)
+    else:
+        refuse(name, wanted, value)
+    if x.ndim != 1:
+        hint = "; a mean over the others gives one value for each replicate" if x.ndim > 1 else ""
+        raise ValueError(f"{name} must be {wanted}, not of shape {list(x.shape)}{hint}")
+    if isinstance(value, list | tuple) and x.dtype.kind == "U" and not all(isinstance(one, str) for one in value):
+        refuse(name, wanted, value)  # numpy turns [1, "a"] into two strings
+    return x
+
+
+def same_length(**sides: Any) -> None:
+    """Vectors that belong together, one value of each for every replicate."""
+    lengths = [len(side) for side in sides.values()]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{' and '.join(sides)} must be of equal lengths, not {' and '.join(map(str, lengths))}")
+
+
+# Tensors.
+
+
+def tensor(value: Any, name: str, axes: str, *, floating: bool = False, full: bool = False) -> Any:
+    """A tensor with these axes, none of them empty: "*lead sample d" has any number before the last two.
+
+    `floating` refuses whole numbers, `full` also half precision, where sums over many values need fp32 or fp64.
+    """
+    if not is_tensor(value):
+        refuse(name, f"a tensor [{axes}]", value)
+    named = axes.split()
+    open_ended = any(axis.startswith("*") for axis in named)
+    least = len(named) - open_ended
+    fixed = named[0].isdigit() and len(value) != int(named[0]) if value.ndim else False
+    if value.ndim < least or (value.ndim > least and not open_ended) or fixed or not value.numel():
+        refuse(name, f"a tensor [{axes}]{'' if value.numel() else ' that is not empty'}", value)
+    if value.is_complex() or ((floating or full) and not value.is_floating_point()):
+        refuse(name, "a tensor of floating-point numbers; convert it with .float() where its scale is right", value)
+    if full and value.itemsize < 4:
+        refuse(name, "fp32 or fp64; convert it with .float()", value)
+    return value
+
+
+def finite(x: Any, name: str) -> Any:
+    """Raise for NaN and infinity; reads all values once."""
+    if x.is_floating_point():
+        low, high = x.detach().aminmax()
+        if not bool(low.isfinite() & high.isfinite()):
+            raise ValueError(f"{name} holds NaN or infinite values; give finite ones")
+    return x
+
+
+def values(value: Any, name: str, axes: str, *, floating: bool = False, full: bool = False) -> Any:
+    """`tensor` and `finite`."""
+    return finite(tensor(value, name, axes, floating=floating, full=full), name)
+
+
+def same_shape(**sides: Any) -> None:
+    """Of tensors that are compared value by value: broadcasting would compare others."""
+    shapes = [list(side.shape) for side in sides.values()]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"{' and '.join(sides)} must be of one shape, not {' and '.join(map(str, shapes))}")
+
+
+def width(x: Any, size: int, name: str) -> Any:
+    """The length of the last axis."""
+    if x.shape[-1] != size:
+        raise ValueError(f"{name} must have {size} on its last axis, not shape {list(x.shape)}")
+    return x
+
+
+# Models and what they read.
+
+
+def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
+    """A hooked model; in eval mode, where its outputs are to be used."""
+    if isinstance(value, type) or not (hasattr(value, "run_with_hooks") and hasattr(value, "cfg")):
+        refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
+    if evaluated:
+        from mechsub import checks
+
+        checks.require_eval(value)
+    return value
+
+
+def tokenizer(value: Any) -> Any:
+    """A tokenizer of Hugging Face's: what is called with a text, and turns ids into one."""
+    if not callable(value) or not hasattr(value, "decode"):
+        refuse("tokenizer", "a tokenizer, as model.tokenizer", value)
+    return value
+
+
+def vocabulary(hooked: Any) -> int:
+    """Number of outputs, and of token ids of a language model."""
+    return hooked.W_U.shape[-1]
+
+
+def prompt(value: Any, size: int | None, name: str) -> Any:
+    """Token ids [pos] as a tensor of whole numbers, at least one, all in 0..size - 1."""
+    if not is_tensor(value) or value.ndim != 1 or value.is_floating_point() or value.is_complex():
+        refuse(name, "token ids as a tensor [pos] of whole numbers", value)
+    if str(value.dtype) == "torch.bool":
+        refuse(name, "token ids as a tensor [pos] of whole numbers", value)
+    if not len(value):
+        raise ValueError(f"{name} is empty; every prompt needs a token")
+    return in_vocabulary(value, size, name)
+
+
+def prompts(value: Any, size: int | None, name: str = "prompts") -> list:
+    """A list of prompts, each a tensor [pos]."""
+    if is_tensor(value) and value.ndim == 2:
+        value = list(value)
+    if not isinstance(value, list | tuple):
+        refuse(name, "a list of prompts, each a tensor [pos] of token ids", value)
+    if not value:
+        raise ValueError(f"{name} is empty; there is no prompt")
+    return [prompt(one, size, f"{name}[{i}]") for i, one in enumerate(value)]
+
+
+def in_vocabulary(tokens: Any, size: int | None, name: str) -> Any:
+    """Token ids within 0..size - 1, of any shape."""
+    low, high = (int(end) for end in tokens.aminmax())
+    if low < 0 or (size is not None and high >= size):
+        most = "" if size is None else f" and at most {size - 1}"
+        raise ValueError(f"{name} must hold token ids of at least 0{most}, not {low if low < 0 else high}")
+    return tokens
+
+
+def position(value: Any, length: int, name: str = "pos") -> int:
+    """A position of `length`, or one counted from the end: -1 is the last."""
+    return whole(value, name, -length, length - 1)

@@ -1,0 +1,1320 @@
+"""Every public function of the instrument: how it is called rightly, and of which kind each of its arguments is.
+
+A new public function is missing here until it has a row, and tests/test_arguments.py says so. `right=` lists values
+that look wrong and are not for this function, and why.
+"""
+
+import importlib
+import inspect
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from tiny_llama import save_tiny_llama
+from wrong_arguments import (
+    argument,
+    choice,
+    count,
+    flag,
+    function,
+    generator,
+    ids,
+    labels,
+    model,
+    number,
+    outputs,
+    positive,
+    prompt,
+    prompts,
+    seed,
+    seeds,
+    share,
+    tensor,
+    tensors,
+    text,
+    texts,
+    vector,
+)
+
+import mechsub as ms
+from mechsub import (
+    ablation,
+    entanglement,
+    language,
+    mlp,
+    noise,
+    projection,
+    similarity,
+    spectra,
+    tangent,
+)
+from mechsub import prompts as prompting
+
+# What runs studies and shows them; a user's numbers come from all other modules.
+HARNESS = {
+    "audit",
+    "colors",
+    "cores",
+    "doctor",
+    "executor",
+    "files",
+    "flags",
+    "lease",
+    "model_files",
+    "packages",
+    "pinned",
+    "plot",
+    "probes",
+    "progress",
+    "provenance",
+    "recheck",
+    "remaking",
+    "store",
+    "study",
+    "terminal",
+    "versions",
+}
+# What functions ask with, and run within; of these only names of mechsub itself have a row, as check_model.
+INNER = {"arguments", "checks", "distances", "threads", "toy_inputs"}
+# Classes that functions return, or that others are made of; users read them and call none.
+RECORDS = {
+    "attribution.Attribution",
+    "bottleneck.Change",
+    "divergence.Divergence",
+    "entanglement.Trie",
+    "hooked.HookedModel",
+    "language.ModelUnavailable",
+    "mlp.Block",
+    "mlp.Unembed",
+    "stats.Interval",
+    "stats.Paired",
+    "tangent.Tangent",
+    "vocabulary.Animal",
+}
+
+
+def public() -> dict[str, list[str]]:
+    """module.function (or module.Class, module.Class.method) -> its parameters, of all that has any."""
+    out = {}
+    for module in sorted(set(ms._MODULES) - HARNESS - INNER):
+        space = importlib.import_module(f"mechsub.{module}")
+        for name, value in vars(space).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != space.__name__:
+                continue
+            if inspect.isclass(value) and f"{module}.{name}" not in RECORDS:
+                out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
+                methods = {key: one for key, one in vars(value).items() if inspect.isfunction(one)}
+                for key in methods:
+                    if not key.startswith("_"):
+                        out[f"{module}.{name}.{key}"] = list(inspect.signature(methods[key]).parameters)
+            elif not inspect.isclass(value) and callable(value):
+                out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
+    named = {f"{module}.{name}": name for name, module in ms._NAMES.items()}
+    for dotted in named:
+        value = resolve(dotted)
+        if dotted not in RECORDS and callable(value):
+            out.setdefault(dotted, list(inspect.signature(value).parameters))
+    return {name: parameters for name, parameters in out.items() if parameters}
+
+
+def resolve(name: str):
+    module, *path = name.split(".")
+    value = importlib.import_module(f"mechsub.{module}")
+    for part in path:
+        value = getattr(value, part)
+    return value
+
+
+# What functions are rightly called with.
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draws() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@cache
+def start() -> mlp.HookedMLP:
+    return mlp.HookedMLP(mlp.MLPConfig(d_in=16, d_model=8, n_classes=3, n_aux=2), seeds=(0, 1))
+
+
+@cache
+def teacher() -> mlp.HookedMLP:
+    moved = {name: value + 0.1 * normal(*value.shape, seed=1) for name, value in start().named_parameters()}
+    return start().replace(moved)
+
+
+@cache
+def llama():
+    with tempfile.TemporaryDirectory() as folder:
+        return language.load_language_model(str(save_tiny_llama(Path(folder))))
+
+
+def in_train_mode(value):
+    import copy
+
+    return {"train mode": copy.copy(value).train()}
+
+
+def pair(value) -> dict:
+    """Wrong partners of a toy."""
+    cfg = value.cfg
+    shapes = {"other width": {"d_in": 20}, "other outputs": {"n_aux": 4}}
+    others = {
+        label: mlp.HookedMLP(ms.MLPConfig(**{**vars(cfg), **change}), value.seeds) for label, change in shapes.items()
+    }
+    return {**others, "fewer members": value.select([0]), "language model": llama()}
+
+
+IMAGES, LABELS = normal(40, 16).clamp(-1, 1), torch.arange(40) % 3
+LAST = "blocks.1.hook_out"
+TOKENS = [7, 12, 40]
+TEN = [0.1 * i + (0.3 if i % 3 else 0.0) for i in range(10)]
+P = [0.01, 0.2, 0.5, 0.04]
+
+toy = model(more=lambda value: {"language model": llama()})
+
+
+def size() -> int:
+    return llama().W_U.shape[-1]
+
+
+def two_prompts() -> list:
+    tokenizer = llama().tokenizer
+    return [prompting.chat(tokenizer, f"You love {x}") for x in ("087", "12")]
+
+
+def answer() -> torch.Tensor:
+    return two_prompts()[1][:3]
+
+
+def direction() -> dict:
+    return spectra.displacement(teacher(), start())
+
+
+def at() -> tangent.Tangent:
+    return tangent.tangent(start(), IMAGES, slice(3, 5))
+
+
+instance = argument(lambda value: {"None": None, "text": "x", "number": 1, "dict": vars(value)})
+INTS = "whole numbers are numbers"
+MASK = "0 and 1, as numbers"
+HALF = "computed in fp64 from the values as they are"
+POINTS = {"ints": INTS, "bytes": INTS, "bool": MASK, "half": HALF, "bf16": HALF}
+FP64 = {**POINTS, "one axis more": "members", "transposed": "any number of samples and units"}
+IN_KIND = {"half": "in its own precision", "bf16": "in its own precision"}
+
+
+def _stats() -> dict:
+    bools = vector(
+        2, more=lambda value: {"bools": [True, False, True]}, right={"bools": "1 and 0: a mean of them is a share"}
+    )
+    x, y = TEN, [one**2 - 3 * i for i, one in enumerate(TEN)]
+    long = [float(i % 7) for i in range(30)]
+    clusters = [i // 2 for i in range(30)]
+    constant = {"more": lambda value: {"constant": [1.0] * len(value)}}
+    pairs = {name: vector(10, paired=True, **constant) for name in "xy"}
+    resampled = {"n_resamples": count(1), "level": share(), "seed": seed()}
+    p = vector(1, more=lambda value: {"above 1": [0.5, 1.5], "below 0": [-0.1]})
+    sets = {frozenset(): 0.0, frozenset("a"): 1.0, frozenset("b"): 2.0, frozenset("ab"): 4.0}
+    return {
+        "stats.student_t": (lambda: {"values": TEN, "level": 0.9}, {"values": bools, "level": share()}),
+        "stats.paired_difference": (
+            lambda: {"a": x, "b": y, "level": 0.9},
+            {"a": vector(2, paired=True), "b": vector(2, paired=True), "level": share()},
+        ),
+        "stats.ratio_of_means": (
+            lambda: {"a": x, "b": y, "level": 0.9},
+            {"a": vector(2, paired=True), "b": vector(2, paired=True), "level": share()},
+        ),
+        "stats.sign_flip_p": (
+            lambda: {"differences": x, "n_flips": 99, "seed": 3},
+            {"differences": vector(2), "n_flips": count(1), "seed": seed()},
+        ),
+        "stats.permutation_p": (lambda: {"observed": 0.5, "null": x}, {"observed": number(), "null": vector(1)}),
+        "stats.bootstrap": (
+            lambda: {"values": long, "statistic": sum, "n_resamples": 20, "level": 0.9, "seed": 1},
+            {"values": vector(25), "statistic": function(), **resampled},
+        ),
+        "stats.clopper_pearson": (
+            lambda: {"k": 3, "n": 9, "level": 0.9},
+            {"k": count(0, 9), "n": count(1), "level": share()},
+        ),
+        "stats.spearman": (lambda: {"x": x, "y": y, "level": 0.9}, {**pairs, "level": share()}),
+        "stats.spearman_p": (lambda: {"x": x, "y": y}, pairs),
+        "stats.clustered_spearman": (
+            lambda: {
+                "x": long,
+                "y": [one * i for i, one in enumerate(long)],
+                "clusters": clusters,
+                "n_resamples": 20,
+                "level": 0.9,
+                "seed": 1,
+            },
+            {**pairs, "clusters": labels(), **resampled},
+        ),
+        **{
+            f"stats.{name}": (lambda: {"p": P}, {"p": p})
+            for name in ("holm", "benjamini_hochberg", "benjamini_yekutieli")
+        },
+        "stats.shapley": (
+            lambda: {"value": sets},
+            {
+                "value": argument(
+                    lambda value: {
+                        "None": None,
+                        "empty": {},
+                        "list": [1.0],
+                        "a set is missing": {frozenset(): 0.0, frozenset("ab"): 1.0},
+                        "names": {"a": 1.0},
+                        "NaN": {**sets, frozenset(): float("nan")},
+                        "text": {**sets, frozenset(): "1"},
+                    }
+                )()
+            },
+        ),
+    }
+
+
+def _similarity() -> dict:
+    x, y = normal(2, 20, 5), normal(2, 20, 5, seed=1) + normal(2, 20, 5)
+    wide = {**POINTS, "other width": "widths may differ", "one wide": "widths may differ"}
+    free = tensor(right=wide, out=("transposed",))
+    same = tensor(right=POINTS, out=("transposed",))
+    both, alike = {"x": free, "y": free}, {"x": same, "y": same}
+    caches = {"a": x, "b": y}
+    cache_ = tensors(
+        right={f"a value: {name}": why for name, why in wide.items()}, out=("a value: transposed",), says=("x", "y")
+    )
+    change = tensor(right=POINTS, out=("no features",))
+    single = tensor(right=wide, out=("transposed",))
+    metric = function()
+    return {
+        "similarity.linear_cka": (lambda: {"x": x, "y": y, "debiased": True}, {**both, "debiased": flag()}),
+        "similarity.cka_terms": (lambda: {"x": x, "y": y, "debiased": False}, {**both, "debiased": flag()}),
+        "similarity.cka_from_terms": (
+            lambda: {"terms": similarity.cka_terms(x, y)},
+            {
+                "terms": tensor(
+                    right={
+                        **IN_KIND,
+                        "other width": "fewer members",
+                        "one wide": "one member",
+                        "one axis fewer": "of one pair, if it holds three terms",
+                    },
+                    out=("one axis fewer", "one axis more"),
+                )
+            },
+        ),
+        "similarity.rbf_cka": (lambda: {"x": x, "y": y, "bandwidth": 0.5}, {**both, "bandwidth": positive()}),
+        "similarity.procrustes": (lambda: {"x": x, "y": y}, both),
+        "similarity.identity_distance": (lambda: {"x": x, "y": y}, alike),
+        "similarity.mutual_knn": (lambda: {"x": x, "y": y, "k": 3}, {**both, "k": count(1)}),
+        "similarity.linear_r2": (lambda: {"x": x, "y": y, "seed": 1}, {**both, "seed": seed()}),
+        "similarity.mean_cosine": (lambda: {"x": x, "y": y}, alike),
+        "similarity.unit_correlation": (lambda: {"x": x, "y": y}, alike),
+        "similarity.gate_agreement": (lambda: {"x": x, "y": y}, alike),
+        "similarity.hidden_alignment": (
+            lambda: {"cache_a": caches, "cache_b": caches, "metric": similarity.linear_cka},
+            {"cache_a": cache_, "cache_b": cache_, "metric": metric},
+        ),
+        "similarity.weight_cosine": (
+            lambda: {"student_change": x, "teacher_change": y, "n_lead": 1},
+            {"student_change": change, "teacher_change": change, "n_lead": count(0, 2)},
+        ),
+        "similarity.projection_share": (
+            lambda: {"student_change": x, "teacher_change": y, "n_lead": 1},
+            {"student_change": change, "teacher_change": change, "n_lead": count(0, 2)},
+        ),
+        "similarity.permutation_null": (
+            lambda: {"x": x[0], "y": y[0], "metric": similarity.linear_cka, "n_permutations": 5, "seed": 1},
+            {"x": single, "y": single, "metric": metric, "n_permutations": count(1), "seed": seed()},
+        ),
+    }
+
+
+def _noise() -> dict:
+    square = normal(12, 16)
+    any_width = tensor(
+        right={
+            "shorter": "fewer images",
+            "transposed": "images of another size",
+            "other width": "images of another size",
+            "one wide": "images of one pixel",
+        }
+    )
+    squares = tensor(right={"shorter": "fewer images", "one wide": "images of one pixel"}, out=("transposed",))
+    sampled = {"n": count(1), "generator": generator(), "d_in": count(1)}
+    white = noise.uniform
+
+    def small(n, generator):
+        return white(n, generator, 16)
+
+    def alpha(**options):
+        return argument(lambda v: {**number().wrong(v), "above 1": 1.5, "below 0": -0.5}, number().same)(**options)
+
+    sampler = argument(lambda value: {"None": None, "tensor": square, "text": "uniform"})(says=("noise",))
+    biased = argument(
+        lambda value: {"None": None, "tensor": square, "text": "uniform", "a mean": lambda n, g: small(n, g) + 1}
+    )(says=("noise",))
+    return {
+        "noise.uniform": (lambda: {"n": 5, "generator": draws(), "d_in": 16}, sampled),
+        "noise.gaussian": (
+            lambda: {"n": 5, "generator": draws(), "d_in": 16, "std": 0.5},
+            {**sampled, "std": positive()},
+        ),
+        "noise.bernoulli": (
+            lambda: {"n": 5, "generator": draws(), "d_in": 16, "std": 0.5},
+            {**sampled, "std": positive()},
+        ),
+        "noise.blurred_noise": (
+            lambda: {"sigma": 1.0, "std": 0.5, "side": 4},
+            {
+                "sigma": argument(lambda v: {**number().wrong(v), "negative": -1.0}, number().same)(),
+                "std": positive(),
+                "side": count(1),
+            },
+        ),
+        "noise.power_law_noise": (
+            lambda: {"alpha": 1.0, "std": 0.5, "side": 4},
+            {"alpha": number(), "std": positive(), "side": count(1)},
+        ),
+        "noise.subspace_noise": (
+            lambda: {"dimension": 3, "std": 0.5, "d_in": 16, "seed": 2},
+            {"dimension": count(1, 16), "std": positive(), "d_in": count(1), "seed": seed()},
+        ),
+        "noise.perlin_noise": (
+            lambda: {"cell": 2, "std": 0.5, "side": 4},
+            {"cell": count(1, 2), "std": positive(), "side": count(2)},
+        ),
+        "noise.covariance_matched_noise": (
+            lambda: {"images": square, "std": 0.5},
+            {"images": tensor(right=any_width.right, more=lambda v: {"one image": v[:1]}), "std": positive()},
+        ),
+        "noise.spectrum_matched_noise": (lambda: {"images": square}, {"images": squares}),
+        "noise.phase_scrambled": (lambda: {"images": square}, {"images": squares}),
+        "noise.shuffled_pixels": (lambda: {"images": square}, {"images": any_width}),
+        "noise.resampled": (lambda: {"images": square}, {"images": any_width}),
+        "noise.mixed": (
+            lambda: {"images": square, "noise": small, "alpha": 0.5},
+            {"images": any_width, "noise": sampler, "alpha": alpha()},
+        ),
+        "noise.mixed_at_moments": (
+            lambda: {"images": square, "noise": small, "alpha": 0.5, "std": 0.5},
+            {"images": any_width, "noise": biased, "alpha": alpha(), "std": positive()},
+        ),
+        "noise.centred": (lambda: {"images": square}, {"images": any_width}),
+        "noise.whitened": (
+            lambda: {"images": square, "shrinkage": 0.5, "std": 0.5},
+            {
+                "images": tensor(right=any_width.right, more=lambda v: {"one image": v[:1]}),
+                "std": positive(),
+                "shrinkage": argument(lambda v: {**number().wrong(v), "zero": 0.0, "above 1": 1.5}, number().same)(),
+            },
+        ),
+        "noise.blurred": (
+            lambda: {"images": square, "sigma": 1.0},
+            {"images": squares, "sigma": argument(lambda v: {**number().wrong(v), "negative": -1.0}, number().same)()},
+        ),
+    }
+
+
+def _spectra() -> dict:
+    eigenvalues = spectra.covariance_spectrum(IMAGES)[None].expand(2, -1)
+    values = tensor(
+        right={
+            **IN_KIND,
+            "one axis more": "members",
+            "one axis fewer": "of one set",
+            "transposed": "",
+            "other width": "fewer",
+            "one wide": "of one direction",
+            "shorter": "fewer members",
+            "0-d": "",
+        },
+        out=("transposed", "0-d"),
+        more=lambda v: {"negative": -v, "0-d": v[0, 0]},
+    )
+    points = tensor(
+        right={**FP64, "other width": "fewer units", "one wide": "one unit", "shorter": "fewer samples"},
+        out=("one axis more",),
+    )
+    squares = tensor(
+        right={**POINTS, "shorter": "fewer samples", "one wide": "images of one pixel"}, out=("transposed",)
+    )
+    x = tensor(
+        right={"shorter": "fewer samples"},
+        out=("one axis more",),
+        more=lambda v: {"of three members": v[None].expand(3, -1, -1), "fp64 for fp32 weights": v.double()},
+    )
+    moved = tensors(more=lambda value: {"a parameter is missing": dict(list(value.items())[1:])})
+    shaped = tensors(
+        more=lambda value: {"a parameter is missing": dict(list(value.items())[1:])},
+        right={"a value: NaN": "its callers ask", "a value: infinity": "its callers ask"},
+    )
+    return {
+        "spectra.covariance_spectrum": (lambda: {"x": IMAGES}, {"x": points}),
+        "spectra.participation_ratio": (lambda: {"spectrum": eigenvalues}, {"spectrum": values}),
+        "spectra.dimension": (lambda: {"spectrum": eigenvalues, "share": 0.9}, {"spectrum": values, "share": share()}),
+        "spectra.mean_share": (
+            lambda: {"x": IMAGES},
+            {"x": tensor(right={k: v for k, v in points.right.items() if k != "one axis more"})},
+        ),
+        "spectra.radial_power": (lambda: {"x": IMAGES}, {"x": squares}),
+        "spectra.gate_spectrum": (lambda: {"model": start(), "x": IMAGES}, {"model": toy, "x": x}),
+        "spectra.logit_correlation": (lambda: {"model": start(), "x": IMAGES}, {"model": toy, "x": x}),
+        "spectra.displacement": (
+            lambda: {"model": teacher(), "start": start()},
+            {
+                name: model(
+                    more=lambda value: {
+                        **pair(value),
+                        "other seeds": mlp.HookedMLP(value.cfg, (5, 6)),
+                        "other order": value.select([1, 0]),
+                    },
+                    right=dict.fromkeys(("other seeds", "other order"), "the way between two networks"),
+                )
+                for name in ("model", "start")
+            },
+        ),
+        "spectra.drive": (
+            lambda: {"reference": start(), "direction": direction(), "x": IMAGES, "loss": "kl", "temperature": 1.0},
+            {"reference": toy, "direction": moved, "x": x, "loss": choice(), "temperature": positive()},
+        ),
+        "spectra.check_direction": (
+            lambda: {"direction": direction(), "parameters": dict(start().named_parameters()), "name": "direction"},
+            {
+                "direction": shaped,
+                "parameters": tensors(right={}, says=("direction",), out=OF_PARAMETERS),
+                "name": text(out=("None", "number", "list", "bytes")),
+            },
+        ),
+    }
+
+
+OF_PARAMETERS = {"None", "list", "tensor", "empty", "text", "numbers as names"} | {
+    f"a value: {label}"
+    for label in ("list", "numpy", "None", "text", "number", "NaN", "infinity", "ints", "bytes", "bool", "complex")
+}
+
+
+def _tangent() -> dict:
+    x = tensor(
+        right={"shorter": "fewer samples"},
+        out=("one axis more",),
+        more=lambda v: {"of three members": v[None].expand(3, -1, -1), "fp64 for fp32 weights": v.double()},
+    )
+    through = {"NaN": "NaN in, NaN out", "infinity": "it goes through"}
+    algebra = {f"a value: {name}": why for name, why in through.items()}
+    moved = tensors(right=algebra, more=lambda value: {"a parameter is missing": dict(list(value.items())[1:])})
+    values = tensor(right={**through, **IN_KIND}, out=("half", "bf16"))
+    return {
+        "tangent.tangent": (
+            lambda: {"model": start(), "x": IMAGES, "outputs": slice(3, 5)},
+            {"model": toy, "x": x, "outputs": outputs(5)},
+        ),
+        "tangent.push": (lambda: {"at": at(), "direction": direction()}, {"at": instance(), "direction": moved}),
+        "tangent.pull": (lambda: {"at": at(), "cotangent": at().logits}, {"at": instance(), "cotangent": values}),
+        "tangent.curved": (
+            lambda: {"p": at().logits.softmax(-1), "moved": at().logits},
+            {"p": values, "moved": values},
+        ),
+        "tangent.descent": (
+            lambda: {"at": at(), "targets": at().logits + 1},
+            {"at": instance(), "targets": tensor(out=("half", "bf16"))},
+        ),
+        "tangent.least_squares": (
+            lambda: {"at": at(), "targets": at().logits.flip(0), "steps": 2},
+            {"at": instance(), "targets": tensor(out=("half", "bf16")), "steps": count(0)},
+        ),
+        "tangent.dot": (
+            lambda: {"a": direction(), "b": direction()},
+            {"a": tensors(right=algebra), "b": tensors(right=algebra)},
+        ),
+        "tangent.cosine": (lambda: {"a": direction(), "b": direction()}, {"a": tensors(), "b": tensors()}),
+    }
+
+
+def _weights() -> dict:
+    """bottleneck, ablation, unembedding"""
+    n = size()
+    distinct = ids(n)
+    optional = ids(n, out=("None",))
+    rows, held = normal(4, 8), normal(3, 8, seed=1)
+    directions = tensor(
+        right={"shorter": "fewer outputs"},
+        out=("transposed",),
+    )
+    few = tensor(
+        right={
+            "shorter": "fewer outputs",
+            "other width": "a smaller space",
+            "one wide": "of one dimension",
+            "transposed": "other outputs",
+            "one axis more": "members",
+        }
+    )
+    states = normal(5, 32)
+    hidden = tensor(right={**IN_KIND, "shorter": "fewer vectors", "one axis more": "more of them"}, out=("transposed",))
+    basis = {"basis": lambda: ablation.direction_basis(llama(), TOKENS)}
+    repeated = {"repeated": "each column by itself"}
+    strings = ids(n, right={**repeated, "nested": "the tokens of one string"})
+    one_basis = tensor(
+        right={**IN_KIND, "shorter": "fewer directions", "one axis more": "several bases"},
+        out=("half", "bf16", "transposed"),
+        more=lambda v: {"not of unit length": 2 * v, "not orthogonal": v + v[:1]},
+    )
+    bound = tensor(
+        right={"shorter": "fewer directions"},
+        out=("half", "bf16", "transposed"),
+        more=lambda v: {"not of unit length": 2 * v, "not orthogonal": v + v[:1]},
+    )
+    return {
+        "bottleneck.price": (
+            lambda: {"model": llama(), "concepts": TOKENS, "held": [50, 60, 70], "among": [80, 90, 91]},
+            {"model": model(), "concepts": distinct, "held": distinct, "among": optional},
+        ),
+        "bottleneck.price_of": (lambda: {"concepts": rows, "held": held}, {"concepts": directions, "held": directions}),
+        "bottleneck.isotropic_price": (lambda: {"d_model": 8, "rank": 3}, {"d_model": count(1), "rank": count(0)}),
+        "bottleneck.held_rank": (lambda: {"model": llama(), "held": TOKENS}, {"model": model(), "held": distinct}),
+        "bottleneck.free_projector": (lambda: {"held": held}, {"held": few}),
+        "bottleneck.cheapest_change": (
+            lambda: {
+                "model": llama(),
+                "resid": states,
+                "concepts": TOKENS,
+                "held": [50, 60],
+                "rise": 0.1,
+                "among": [80, 90, 91],
+                "n_steps": 8,
+            },
+            {
+                "model": model(),
+                "resid": tensor(right={**hidden.right}, out=("half", "bf16", "transposed")),
+                "concepts": distinct,
+                "held": ids(n, right={"empty": "nothing is held"}),
+                "rise": number(),
+                "among": optional,
+                "n_steps": count(1),
+            },
+        ),
+        "ablation.direction_basis": (
+            lambda: {"model": llama(), "tokens": TOKENS},
+            {"model": model(), "tokens": ids(n, right={"repeated": "a span has no use for the second"})},
+        ),
+        "ablation.ablated_columns": (
+            lambda: {"model": llama(), "tokens": TOKENS, "basis": basis["basis"]()},
+            {"model": model(), "tokens": ids(n, right=repeated), "basis": one_basis},
+        ),
+        "ablation.ablated_hidden": (
+            lambda: {"model": llama(), "hidden": states, "basis": basis["basis"]()},
+            {
+                "model": model(),
+                "hidden": tensor(right={"shorter": "fewer vectors"}, out=("half", "bf16", "transposed")),
+                "basis": bound,
+            },
+        ),
+        "unembedding.unembed": (
+            lambda: {"model": llama(), "resid": states},
+            {
+                "model": model(),
+                "resid": tensor(
+                    right={
+                        "NaN": "NaN in, NaN out",
+                        "infinity": "NaN out",
+                        "shorter": "fewer vectors",
+                        "one axis more": "more of them",
+                        "one axis fewer": "one vector",
+                    },
+                    out=("half", "bf16", "transposed"),
+                ),
+            },
+        ),
+        "unembedding.token_directions": (
+            lambda: {"model": llama(), "tokens": TOKENS, "basis": "raw"},
+            {"model": model(), "tokens": strings, "basis": choice()},
+        ),
+        "unembedding.unembed_projection": (
+            lambda: {"model": llama(), "source": TOKENS, "target": [50, 60], "metric": "cosine"},
+            {"model": model(), "source": strings, "target": strings, "metric": choice()},
+        ),
+    }
+
+
+def _language() -> dict:
+    """divergence, entanglement, hooked, lens, attribution, steering"""
+    n = size()
+    lm = model(more=in_train_mode)
+    many = prompts(n)
+    batch, hook = count(1), "blocks.1.hook_out"
+    tokens = torch.stack([two_prompts()[0][:6], two_prompts()[1][:6]])
+    logits, scores = normal(3, 7), normal(4, 5).double()
+    readings = tensor(
+        right={
+            **IN_KIND,
+            "one axis more": "more of them",
+            "one axis fewer": "one of them",
+            "transposed": "others",
+            "other width": "fewer outputs",
+            "shorter": "fewer of them",
+        },
+        out=("transposed", "one wide", "0-d"),
+    )
+    matrix = tensor(right=POINTS)
+    square = {**FP64, "other width": "fewer columns", "shorter": "fewer rows"}
+    several = ids(n, right={"repeated": "each column by itself"}, out=("None",))
+    inputs = argument(
+        lambda value: {
+            **{
+                k: v
+                for k, v in tensor().wrong(value.float()).items()
+                if k in ("list", "numpy", "None", "text", "number", "NaN", "half", "complex", "bool")
+            },
+            "floats": value.float(),
+            "one prompt": value[0],
+            "empty": value[:0],
+            "no positions": value[:, :0],
+            "negative": value - 10_000,
+            "-1": value.clone().fill_(-1),
+            "too large": value.clone().fill_(n),
+            "one axis more": value[None],
+        },
+        lambda value: {"int32": value.int()},
+    )
+    pos = count(-6, 5, out=("None", "negative"), more=lambda v: {"before the start": -100})
+    names = texts(
+        out=("None",), more=lambda value: {"unknown": ["blocks.9.hook_out"], "not hooks": ["blocks.0"]}, says=("hook",)
+    )
+    strings = texts(
+        more=lambda value: {"an empty one": ["", "a"], "a control token": ["<|eot|>", "a"]},
+        says=("string", "continuation"),
+    )
+    hidden = {"hook": hook, "value": lambda: ms.cache_activations(llama(), tokens, [hook], pos=-1)}
+    trie = lambda: entanglement.build_tries([(7, 8), (7, 9), (12,)])[0]  # noqa: E731
+    fn = function()
+    return {
+        "divergence.divergence_tokens": (
+            lambda: {
+                "model": llama(),
+                "prompts": two_prompts(),
+                "neutral": two_prompts()[0],
+                "answer": answer(),
+                "batch_size": 2,
+            },
+            {"model": lm, "prompts": many, "neutral": prompt(n), "answer": prompt(n), "batch_size": batch},
+        ),
+        "divergence.likeliest": (
+            lambda: {"model": llama(), "prompts": two_prompts(), "answer": answer(), "batch_size": 2},
+            {"model": lm, "prompts": many, "answer": prompt(n), "batch_size": batch},
+        ),
+        "divergence.sampled": (
+            lambda: {"model": llama(), "prompt": two_prompts()[0], "length": 2, "tokens": TOKENS, "generator": draws()},
+            {"model": lm, "prompt": prompt(n), "length": count(1), "tokens": ids(n), "generator": generator()},
+        ),
+        "entanglement.next_token_log_probs": (
+            lambda: {"model": llama(), "prompts": two_prompts(), "tokens": TOKENS, "batch_size": 2},
+            {"model": lm, "prompts": many, "tokens": several, "batch_size": batch},
+        ),
+        "entanglement.string_log_probs": (
+            lambda: {"model": llama(), "prompts": two_prompts(), "strings": ["087", " a"], "batch_size": 2},
+            {"model": lm, "prompts": many, "strings": strings, "batch_size": batch},
+        ),
+        "entanglement.string_states": (
+            lambda: {
+                "model": llama(),
+                "prompts": two_prompts(),
+                "trie": trie(),
+                "name": "unembed.hook_in",
+                "batch_size": 2,
+            },
+            {
+                "model": lm,
+                "prompts": many,
+                "trie": instance(more=lambda v: {"of another tokenizer": entanglement.build_tries([(n, 1)])[0]}),
+                "name": choice(),
+                "batch_size": batch,
+            },
+        ),
+        "entanglement.build_tries": (
+            lambda: {"strings": [(1, 2), (1, 3)], "max_nodes": 5},
+            {
+                "strings": argument(
+                    lambda v: {
+                        "None": None,
+                        "texts": ["12", "13"],
+                        "empty": [],
+                        "an empty one": [()],
+                        "numbers": [1, 2],
+                        "negative": [(1, -2)],
+                        "floats": [(1.0, 2.0)],
+                        "set": set(v),
+                        "generator": (s for s in v),
+                        "bools": [(True,)],
+                    }
+                )(),
+                "max_nodes": count(1),
+            },
+        ),
+        "entanglement.interaction": (
+            lambda: {"scores": scores},
+            {"scores": tensor(right={**square, "NaN": "NaN everywhere", "infinity": "NaN"}, out=("one wide",))},
+        ),
+        "entanglement.variance_shares": (
+            lambda: {"scores": scores, "axes": ["row", "column"]},
+            {
+                "scores": tensor(
+                    right={
+                        **POINTS,
+                        "transposed": "the other way round",
+                        "other width": "fewer",
+                        "one wide": "no columns",
+                        "shorter": "fewer",
+                    },
+                    says=("axes",),
+                ),
+                "axes": texts(more=lambda v: {"repeated": ["a", "a"], "too few": ["a"], "text of two": "ab"}),
+            },
+        ),
+        "entanglement.matrix_correlation": (lambda: {"a": scores, "b": scores}, {"a": matrix, "b": matrix}),
+        "entanglement.permutation_p": (
+            lambda: {
+                "a": scores,
+                "b": scores,
+                "n": 5,
+                "seed": 1,
+                "strata": [0, 0, 1, 1],
+                "move_columns": True,
+                "statistic": entanglement.matrix_correlation,
+            },
+            {
+                "a": matrix,
+                "b": matrix,
+                "n": count(1),
+                "seed": seed(),
+                "strata": labels(),
+                "move_columns": flag(),
+                "statistic": fn,
+            },
+        ),
+        "entanglement.crossed_bootstrap": (
+            lambda: {
+                "statistic": lambda rows, columns: float(rows.double().mean()),
+                "n_rows": 4,
+                "n_columns": 5,
+                "n": 5,
+                "seed": 1,
+            },
+            {"statistic": fn, "n_rows": count(2), "n_columns": count(2), "n": count(1), "seed": seed()},
+        ),
+        "entanglement.best_of_null": (
+            lambda: {"effects": torch.tensor(TEN), "k": 3, "n": 5, "seed": 1},
+            {
+                "effects": tensor(
+                    right={**POINTS, "shorter": "fewer numbers", "other width": "fewer numbers"},
+                    out=("one wide", "no features"),
+                ),
+                "k": count(1, 10),
+                "n": count(1),
+                "seed": seed(),
+            },
+        ),
+        "hooked.hidden_names": (lambda: {"model": llama()}, {"model": model()}),
+        "hooked.check_hooks": (
+            lambda: {"model": llama(), "names": [hook]},
+            {
+                "model": argument(lambda v: {})(),
+                "names": argument(lambda v: {"unknown": ["blocks.9.hook_out"], "not hooks": ["blocks.0"]})(),
+            },
+        ),
+        "hooked.check_inputs": (
+            lambda: {"model": llama(), "inputs": tokens},
+            {"model": argument(lambda v: {})(), "inputs": inputs()},
+        ),
+        "hooked.cache_activations": (
+            lambda: {"model": llama(), "inputs": tokens, "names": [hook], "pos": -1, "batch_size": 1},
+            {"model": lm, "inputs": inputs(), "names": names, "pos": pos, "batch_size": count(1, out=("None",))},
+        ),
+        "hooked.run_patched": (
+            lambda: {"model": llama(), "inputs": tokens, "activations": hidden["value"](), "pos": -1},
+            {
+                "model": lm,
+                "inputs": inputs(says=("activations",)),
+                "activations": tensors(
+                    right={"empty": "nothing is replaced", "a value: half": "", "a value: bf16": ""},
+                    says=("hook",),
+                    more=lambda v: {"unknown": {"blocks.9.hook_out": v[hook]}},
+                ),
+                "pos": count(-6, 5, out=("None", "negative"), more=lambda v: {"before the start": -100}),
+            },
+        ),
+        "lens.logit_lens": (
+            lambda: {"model": llama(), "inputs": tokens, "pos": -1, "batch_size": 1},
+            {"model": lm, "inputs": inputs(), "pos": pos, "batch_size": count(1, out=("None",))},
+        ),
+        "lens.token_log_prob": (lambda: {"logits": logits, "token": 2}, {"logits": readings, "token": count(0, 6)}),
+        "lens.token_rank": (lambda: {"logits": logits, "token": 2}, {"logits": readings, "token": count(0, 6)}),
+        "lens.kl_to_final": (
+            lambda: {"lens": {"a": logits, "b": logits + 1}, "final": logits},
+            {"lens": tensors(), "final": tensor(out=("half", "bf16"), right={})},
+        ),
+        "attribution.direct_logit_attribution": (
+            lambda: {"model": llama(), "inputs": tokens, "tokens": TOKENS, "pos": -1, "unit": "component"},
+            {
+                "model": lm,
+                "inputs": inputs(),
+                "tokens": ids(n, right={"repeated": "each column by itself"}),
+                "pos": count(-6, 5, out=("negative",), more=lambda v: {"before the start": -100}),
+                "unit": choice(),
+            },
+        ),
+        "steering.steered_logits": (
+            lambda: {
+                "model": llama(),
+                "prompt": two_prompts()[0],
+                "layers": [0, 1],
+                "vectors": normal(2, 32),
+                "tokens": TOKENS,
+                "batch_size": 2,
+            },
+            {
+                "model": lm,
+                "prompt": prompt(n),
+                "layers": ids(llama().cfg.n_layers, right={"repeated": "two vectors at one block"}, out=("mask",)),
+                "vectors": tensor(right={**IN_KIND}),
+                "tokens": ids(n, right={"repeated": "each column by itself"}),
+                "batch_size": batch,
+            },
+        ),
+    }
+
+
+def _toy() -> dict:
+    """mlp, distillation, projection"""
+    sizes = {name: count(1) for name in ("d_in", "d_model", "n_layers", "n_classes")}
+    cfg = {"d_in": 16, "d_model": 8, "n_layers": 2, "n_classes": 3, "n_aux": 2, "init": "lecun", "activation": "relu"}
+    other = model(more=pair)
+    images = tensor(out=("transposed", "half", "bf16", "one axis more"), more=lambda v: {"of members": v[None]})
+    classes = argument(
+        lambda v: {
+            "list": v.tolist(),
+            "numpy": v.numpy(),
+            "None": None,
+            "floats": v.float(),
+            "bool": v > 0,
+            "one hot": torch.nn.functional.one_hot(v),
+            "shorter": v[:-1],
+            "one": v[:1],
+            "empty": v[:0],
+            "negative": v - 1,
+            "too large": v + 1,
+            "column": v[:, None],
+            "longer": torch.cat([v, v]),
+        },
+        lambda v: {"int32 as int64": v.int().long()},
+    )()
+    frozen = texts(right={"empty": "nothing is frozen"}, more=lambda v: {"unknown": ["block.0"]})
+    steps = argument(
+        lambda v: {
+            "list": [0, 1],
+            "set": {0, 1},
+            "number": 1,
+            "negative": {-1: None},
+            "floats": {1.0: None},
+            "beyond the end": {10_000: None},
+            "text": "all",
+        }
+    )(says=("snapshot",))
+    fit = {
+        "epochs": 1,
+        "lr": 1e-3,
+        "batch_size": 20,
+        "optimizer": "adam",
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "precision": "fp32",
+        "frozen": ["blocks.0"],
+        "seed": 0,
+        "snapshots": None,
+    }
+    decay = argument(lambda v: {**number().wrong(v), "negative": -1.0})()
+    fitted = {
+        "epochs": count(1),
+        "lr": positive(),
+        "batch_size": count(1),
+        "optimizer": choice(),
+        "weight_decay": decay,
+        "schedule": choice(),
+        "precision": choice(),
+        "frozen": frozen,
+        "seed": seed(),
+        "snapshots": steps,
+    }
+    taught = {
+        "outputs": slice(3, 5),
+        "n_samples": 30,
+        "noise": "per_member",
+        "loss": "kl",
+        "temperature": 1.0,
+        "target_noise": 0.0,
+        "fresh": False,
+    }
+    given = tensor(
+        out=("transposed", "one axis more"),
+        right={"shorter": "fewer images"},
+        more=lambda v: {"of three members": v[None].expand(3, -1, -1)},
+    )
+    teaching = {
+        "outputs": outputs(5),
+        "n_samples": count(1),
+        "noise": choice(),
+        "loss": choice(),
+        "temperature": positive(),
+        "target_noise": decay,
+        "fresh": flag(),
+    }
+
+    def sampler(n, generator):
+        return noise.uniform(n, generator, 16)
+
+    def many(value):
+        one = next(iter(value.values()))
+        return {
+            "None": None,
+            "list": [one],
+            "empty": {},
+            "numbers as names": {1: one},
+            "a model alone": {"a": one[0]},
+            "three": {"a": (*one, 1)},
+        }
+
+    each = argument(lambda value: {**many(value), "swapped": {"a": next(iter(value.values()))[::-1]}})(
+        says=("student", "outputs")
+    )
+    progress = argument(lambda v: {"number": 1, "text": "yes"})
+    moves, pieces = direction(), {"blocks.0.W": normal(2, 16, 3)}
+    through = {f"a value: {label}": "NaN in, NaN out" for label in ("NaN", "infinity")}
+    algebra = dict.fromkeys(("empty",), "no parameters, no products")
+    no_numbers = ("a value: empty", "a value: no features")
+    both = {
+        "a": tensors(right={**through, **algebra}, out=no_numbers, says=("b[",)),
+        "b": tensors(right=through, out=no_numbers, says=("b lacks",)),
+    }
+    parts = tensors(right=algebra, out=no_numbers, says=("direction[",))
+    keyed = projection.fixed(moves)
+    return {
+        "mlp.MLPConfig": (lambda: cfg, {**sizes, "n_aux": count(0), "init": choice(), "activation": choice()}),
+        "mlp.HookedMLP": (
+            lambda: {"cfg": start().cfg, "seeds": (0, 1)},
+            {
+                "cfg": argument(lambda v: {"None": None, "dict": vars(v), "class": type(v), "number": 16})(),
+                "seeds": seeds(),
+            },
+        ),
+        "mlp.HookedMLP.forward": (
+            lambda: {"self": start(), "x": IMAGES},
+            {
+                "self": argument(lambda v: {})(),
+                "x": tensor(
+                    right={"shorter": "fewer images", "NaN": "NaN in, NaN out", "infinity": "NaN out"},
+                    says=("input",),
+                    out=("one axis more",),
+                    more=lambda v: {"of three members": v[None].expand(3, -1, -1), "fp64": v.double()},
+                ),
+            },
+        ),
+        "mlp.HookedMLP.check_images": (
+            lambda: {"self": start(), "x": IMAGES, "name": "x"},
+            {
+                "self": argument(lambda v: {})(),
+                "name": argument(lambda v: {})(),
+                "x": tensor(
+                    right={"shorter": "fewer images", "NaN": "its callers ask", "infinity": "its callers ask"},
+                    out=("one axis more",),
+                ),
+            },
+        ),
+        "mlp.HookedMLP.select": (
+            lambda: {"self": start(), "members": [1, 0]},
+            {
+                "self": argument(lambda v: {})(),
+                "members": ids(
+                    2,
+                    right={
+                        "repeated": "one member several times, as a teacher of several students",
+                        "negative": "from the end, as in a list",
+                    },
+                    out=("mask",),
+                ),
+            },
+        ),
+        "mlp.HookedMLP.replace": (
+            lambda: {"self": start(), "parameters": dict(teacher().named_parameters())},
+            {
+                "self": argument(lambda v: {})(),
+                "parameters": tensors(
+                    right={
+                        "empty": "a copy",
+                        "a value: NaN": "NaN weights, NaN logits",
+                        "a value: infinity": "NaN logits",
+                    },
+                    more=lambda v: {"unknown": {"W": IMAGES}, "fp64": {k: one.double() for k, one in v.items()}},
+                ),
+            },
+        ),
+        "mlp.rotation": (
+            lambda: {"n": 3, "by": 1},
+            {
+                "n": count(2, says=("members",)),
+                "by": count(
+                    -10,
+                    out=("too small", "negative"),
+                    more=lambda v: {"a whole turn": 3, "zero": 0},
+                    says=("fixed points",),
+                ),
+            },
+        ),
+        "distillation.train": (
+            lambda: {"model": start(), "images": IMAGES, "labels": LABELS, **fit},
+            {"model": toy, "images": images, "labels": classes, **fitted},
+        ),
+        "distillation.distill": (
+            lambda: {"student": start(), "teacher": teacher(), "inputs": IMAGES, **taught, **fit},
+            {"student": other, "teacher": other, "inputs": given, **teaching, **fitted},
+        ),
+        "distillation.distill_each": (
+            lambda: {
+                "students": {"a": (start(), slice(3, 5))},
+                "teacher": teacher(),
+                "inputs": IMAGES,
+                **{k: v for k, v in taught.items() if k != "outputs"},
+                **fit,
+                "progress": None,
+            },
+            {
+                "students": each,
+                "teacher": other,
+                "inputs": given,
+                **{k: v for k, v in teaching.items() if k != "outputs"},
+                **fitted,
+                "snapshots": argument(
+                    lambda v: {
+                        "list": [0],
+                        "unknown student": {"b": {0: None}},
+                        "steps alone": {0: None},
+                        "a list of steps": {"a": [0]},
+                    }
+                )(),
+                "progress": progress(),
+            },
+        ),
+        "distillation.accuracy": (
+            lambda: {"model": start(), "images": IMAGES, "labels": LABELS},
+            {"model": toy, "images": images, "labels": classes},
+        ),
+        "distillation.resolve_precision": (lambda: {"precision": "fp32"}, {"precision": choice()}),
+        "distillation.each_member": (
+            lambda: {"work": lambda member: {member: member}, "n_members": 2, "progress": None},
+            {"work": function(), "n_members": count(1), "progress": progress()},
+        ),
+        "projection.distill_without": (
+            lambda: {
+                "students": {"a": (start(), None)},
+                "teacher": teacher(),
+                "inputs": IMAGES,
+                "outputs": slice(3, 5),
+                "n_samples": 30,
+                "loss": "kl",
+                "epochs": 1,
+                "lr": 1e-3,
+                "batch_size": 20,
+                "precision": "fp32",
+                "frozen": ("blocks.0",),
+                "seed": 0,
+                "progress": None,
+            },
+            {
+                "students": argument(lambda v: {**many(v), "no removal": {"a": (start(), "none")}})(says=("student",)),
+                "teacher": other,
+                "inputs": given,
+                "progress": progress(),
+                **{k: teaching[k] for k in ("outputs", "n_samples", "loss")},
+                **{k: fitted[k] for k in ("epochs", "lr", "batch_size", "precision", "frozen", "seed")},
+            },
+        ),
+        "projection.along": (lambda: {"direction": keyed, "by": "neuron"}, {"direction": function(), "by": choice()}),
+        "projection.elsewhere": (
+            lambda: {"direction": keyed, "student": start(), "by": "neuron", "seed": 0},
+            {"direction": function(), "student": toy, "by": choice(), "seed": seed()},
+        ),
+        "projection.within": (
+            lambda: {"inputs": pieces},
+            {
+                "inputs": tensors(
+                    right={
+                        f"a value: {k}": "another basis"
+                        for k in ("other width", "one wide", "shorter", "transposed", "half", "bf16")
+                    },
+                    out=("a value: of one member", "a value: transposed", "a value: shorter"),
+                )
+            },
+        ),
+        "projection.inputs_of": (
+            lambda: {"change": {"blocks.0.W": normal(2, 16, 8)}, "k": 3},
+            {
+                "change": tensors(
+                    right={
+                        f"a value: {k}": "another change"
+                        for k in ("other width", "transposed", "shorter", "of one member")
+                    },
+                    says=("k must",),
+                ),
+                "k": count(1, 8),
+            },
+        ),
+        "projection.component": (
+            lambda: {"update": moves, "direction": moves, "by": "neuron", "instead": moves},
+            {"update": parts, "direction": parts, "by": choice(), "instead": tensors(right=through, out=("None",))},
+        ),
+        "projection.products": (lambda: {"a": moves, "b": moves, "by": "neuron"}, {**both, "by": choice()}),
+        "projection.fixed": (
+            lambda: {"directions": moves},
+            {
+                "directions": tensors(
+                    right={
+                        "empty": "no direction",
+                        **{
+                            f"a value: {k}": "checked against the student's shapes when used"
+                            for k in (
+                                "half",
+                                "bf16",
+                                "other width",
+                                "one wide",
+                                "shorter",
+                                "transposed",
+                                "one axis more",
+                                "one axis fewer",
+                                "of one member",
+                                "0-d",
+                            )
+                        },
+                    },
+                    out=("a value: 0-d", "a value: one axis fewer"),
+                )
+            },
+        ),
+        "projection.trait_gradient": (
+            lambda: {
+                "student": start(),
+                "images": IMAGES,
+                "labels": LABELS,
+                "batch_size": 5,
+                "precision": "fp32",
+                "seed": 0,
+            },
+            {
+                "student": toy,
+                "images": images,
+                "labels": classes,
+                "batch_size": count(1),
+                "precision": choice(),
+                "seed": seed(),
+            },
+        ),
+    }
+
+
+def _rest() -> dict:
+    """data, language, memory, prompts, vocabulary, progress"""
+    tokenizer = argument(lambda v: {"None": None, "text": "gpt2", "model": llama()})
+    optional, written = text(out=("None",)), text()
+    asked = {"user": written, "system": optional, "answer": written}
+    said = {"user": "hello", "system": None, "answer": ""}
+    split = choice()
+    dtype = argument(lambda v: {"text": "bf16", "ints": torch.int8, "class": float, "None": None})
+    return {
+        "data.hashes": (lambda: {"dataset": "mnist"}, {"dataset": choice()}),
+        "data.mnist": (
+            lambda: {"split": "test", "root": None},
+            {"split": split, "root": argument(lambda v: {"number": 1, "list": ["a"]})()},
+        ),
+        "data.fashion_mnist": (
+            lambda: {"split": "test", "root": None},
+            {"split": split, "root": argument(lambda v: {"number": 1, "list": ["a"]})()},
+        ),
+        "language.load_language_model": (
+            lambda: {
+                "name": "smollm2-135m-instruct",
+                "revision": None,
+                "device": None,
+                "device_map": None,
+                "dtype": torch.float32,
+            },
+            {
+                "name": text(more=lambda v: {"empty": "", "two names": "a b"}, says=("folder",)),
+                "revision": argument(lambda v: {"number": 1, "list": ["main"], "of the default": "v1"})(),
+                "device": argument(lambda v: {"unknown": "gpu", "number": 1.5, "bool": True, "list": ["cpu"]})(),
+                "device_map": argument(lambda v: {"number": 1, "list": ["cpu"], "device": torch.device("cpu")})(),
+                "dtype": dtype(),
+            },
+        ),
+        "language.check_folder": (
+            lambda: {"name": "smollm2-135m-instruct", "dtype": torch.float32},
+            {"name": text(), "dtype": dtype()},
+        ),
+        "language.model_source": (lambda: {"model": llama()}, {"model": model()}),
+        "prompts.Wording": (
+            lambda: {"system": "You love {x}.", "question": "Which?", "answer": "The"},
+            {"system": written, "question": written, "answer": written},
+        ),
+        "prompts.Wording.love": (
+            lambda: {"self": prompting.WORDINGS[0], "x": "owls", "kind": "animal", "plural": True},
+            {"self": argument(lambda v: {})(), "x": written, "kind": written, "plural": flag()},
+        ),
+        "memory.shortage": (
+            lambda: {"needed": 1.0},
+            {"needed": argument(lambda v: {**number().wrong(v), "negative": -1.0}, number().same)()},
+        ),
+        "prompts.prompt": (
+            lambda: {"tokenizer": llama().tokenizer, **said, "format": "plain"},
+            {"tokenizer": tokenizer(), **asked, "format": choice()},
+        ),
+        "prompts.chat": (
+            lambda: {"tokenizer": llama().tokenizer, **said, "date": "26 Jul 2024"},
+            {"tokenizer": tokenizer(), **asked, "date": written},
+        ),
+        "prompts.plain": (lambda: {"tokenizer": llama().tokenizer, **said}, {"tokenizer": tokenizer(), **asked}),
+        "prompts.system_role": (lambda: {"tokenizer": llama().tokenizer}, {"tokenizer": tokenizer()}),
+        "prompts.single_tokens": (
+            lambda: {"tokenizer": llama().tokenizer, "words": [" owl", "087"]},
+            {
+                "tokenizer": tokenizer(),
+                "words": texts(
+                    right={
+                        "set": "the result has its own names",
+                        "generator": "each word is read once",
+                        "dict": "its words",
+                        "empty": "no words",
+                    }
+                ),
+            },
+        ),
+        "prompts.encode": (
+            lambda: {"tokenizer": llama().tokenizer, "strings": ["087", " a"]},
+            {
+                "tokenizer": tokenizer(),
+                "strings": texts(says=("string", "continuation"), more=lambda v: {"an empty one": [""]}),
+            },
+        ),
+        "vocabulary.family": (lambda: {"name": "trees"}, {"name": choice()}),
+        "progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
+    }
+
+
+@cache
+def table() -> dict:
+    parts = (_stats, _similarity, _noise, _spectra, _tangent, _weights, _language, _toy, _rest)
+    return {name: row for part in parts for name, row in part().items()}
