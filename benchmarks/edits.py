@@ -36,7 +36,7 @@ CRASHES = re.compile(
 )
 NO_RECORD = ("is missing or cannot be read", "is damaged; restore it", "is of version", "is of no probe")
 
-# Run in the working folder of the store, with the edited code: how many cells there are, and which are not stored.
+# Run in the working folder of the store, with the edited code: which cells it would call stored.
 STATUS = """
 import importlib, sys
 from pathlib import Path
@@ -44,15 +44,13 @@ import mechsub
 from mechsub import remaking, store, study, versions
 assert Path(mechsub.__file__).is_relative_to(sys.argv[1]), mechsub.__file__
 cells = sorted(path.parent for path in Path("artifacts").glob("*/*/provenance.json"))
-print(len(cells))
 for cell in cells:
     made = store.read_provenance(cell)
     module = importlib.import_module(f"studies.{made['study']}")
     cfg = module.Config(**made["config"])
     now = versions.version_of(module), study.config_of(cfg), study.defaults_of(cfg)
-    status = versions.status(cell, *now, remaking.find_study)
-    if status.kind != "stored":
-        print(f"{cell}: {status.kind}: {status.reason}")
+    if versions.status(cell, *now, remaking.find_study).kind == "stored":
+        print(cell)
 """
 
 
@@ -168,15 +166,14 @@ def probed(folder: Path, studies: Iterable[str], workers: int, *, to_the_end: bo
         process.wait()
 
 
-def stale(folder: Path) -> tuple[int, list[str]]:
-    """How many cells the checkout's store has, and those that the copy's code would not call stored."""
+def stored(folder: Path) -> set[str]:
+    """The cells of the checkout's store that the copy's code would call stored."""
     # -P: the working folder, where the store and the models are, must not lend its code.
     command = [sys.executable, "-P", "-c", STATUS, str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, check=False)
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        return 0, [(done.stderr.strip().splitlines() or ["no answer"])[-1]]
-    return int(lines[0]), lines[1:]
+    if done.returncode:
+        print(f"the cells cannot be looked at: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
+    return set(done.stdout.splitlines())
 
 
 # Edits that preserve behaviour.
@@ -198,16 +195,15 @@ def print_preserving(edits: list[dict], workers: int) -> bool:
             print("\nedits do not apply; mend edits.toml")
             return False
         print(flush=True)
-        n, named = stale(together)
-        print(f"all {len(edits)} at once: {len(named)} of {n} stored cells stale", *named[:3], sep="\n  ", flush=True)
-        good &= not named and n > 0
+        plain = Path(place) / "plain"
+        copy(plain)
+        before = stored(plain)
+        good &= print_stale(f"all {len(edits)} at once", before, stored(together))
         for edit in (edit for edit in edits if edit.get("alone")):
             alone = Path(place) / "alone"
             copy(alone)
             apply(edit, alone)
-            m, named = stale(alone)
-            print(f"{edit['name']}, alone: {len(named)} of {m} stored cells stale", *named[:3], sep="\n  ", flush=True)
-            good &= not named and m == n
+            good &= print_stale(f"{edit['name']}, alone", before, stored(alone))
             shutil.rmtree(alone)
         probes = list(probed(together, (), workers, to_the_end=True))
     wrong = [(probe, problem) for probe, problem in probes if problem]
@@ -216,6 +212,12 @@ def print_preserving(edits: list[dict], workers: int) -> bool:
         print(f"  {probe}: {first_difference(problem)}")
     print()
     return good and not wrong
+
+
+def print_stale(what: str, before: set[str], after: set[str]) -> bool:
+    gone = sorted(before - after)
+    print(f"{what}: {len(gone)} of {len(before)} stored cells become stale", *gone[:3], sep="\n  ", flush=True)
+    return bool(before) and not gone
 
 
 # Edits that change numbers.
@@ -261,10 +263,19 @@ def first_difference(problem: str) -> str:
     told = re.fullmatch(r"(row \d+) \(.*?\): (.*?); in all .*", problem)
     if told is None:
         return shortened(problem.removeprefix("it cannot be made: "), 70)
-    field = re.match(r"(.*?) (\S+|\[.*?|\{.*?) -> ([^\s,]+)", told[2])
-    if field is None:
-        return f"{told[1]}: {shortened(told[2], 60)}"
-    return f"{told[1]}: {field[1]} {shortened(field[2], 24)} -> {shortened(field[3], 24)}"
+    field, old, new = re.match(r"(.*?) (\S+|[\[{].*?) -> (\S+)", told[2]).groups()  # type: ignore[union-attr]
+    if old[0] in "[{":
+        return f"{told[1]}: values in {field}"
+    return f"{told[1]}: {field} {' -> '.join(apart(old, new.rstrip(',')))}"
+
+
+def apart(old: str, new: str) -> tuple[str, str]:
+    """Two numbers with as many digits as tell them apart; other values as they are."""
+    try:
+        pairs = [(f"{float(old):.{digits}g}", f"{float(new):.{digits}g}") for digits in range(3, 18)]
+    except ValueError:
+        return shortened(old, 24), shortened(new, 24)
+    return next((pair for pair in pairs if pair[0] != pair[1]), (old, new))
 
 
 def shortened(text: str, length: int) -> str:
