@@ -9,6 +9,7 @@ which other members are in the ensemble.
 
 import math
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -251,8 +252,12 @@ def accuracy(
 
 
 def resolve_precision(precision: Precision = "auto") -> str:
-    """The precision of products; "auto" is bf16 where the processor has AMX or AVX512-BF16, else fp32."""
+    """The precision of products; "auto" is $MECHSUB_PRECISION, else bf16 where the processor has AMX or AVX512-BF16,
+    else fp32."""
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
+    if precision == "auto" and (named := os.environ.get("MECHSUB_PRECISION")):
+        _one_of("MECHSUB_PRECISION", named, ("fp32", "bf16"))
+        return named
     if precision != "auto":
         return precision
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"

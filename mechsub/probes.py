@@ -28,11 +28,13 @@ ENVIRONMENT = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
+    "PYTHONHASHSEED": "0",
+    "MECHSUB_PRECISION": "fp32",
 }
 # What other processors would use: for the tolerance.
 OTHERS = (
     {**ENVIRONMENT, "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "AVX2"},
-    {name: "1" for name in remaking.ONE_THREAD},
+    {**remaking.ONE_THREAD, "MECHSUB_PRECISION": "fp32"},
 )
 MARGIN = 4.0
 SMALLEST = 1e-6  # tolerance of a number, relative to the largest of its field

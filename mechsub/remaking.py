@@ -11,6 +11,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,14 +61,16 @@ def make_all(tasks: Iterable[Task], workers: int, environment: Mapping[str, str]
     for count, task in enumerate(tasks, 1):  # noqa: B007, the count is used below
         waiting.put(task)
     done: queue.SimpleQueue[Made] = queue.SimpleQueue()
-    threads = [
-        threading.Thread(target=_serve, args=(waiting, done, {**os.environ, **environment}), daemon=True)
-        for _ in range(min(workers, count))
-    ]
-    for thread in threads:
-        thread.start()
-    for _ in range(count):
-        yield done.get()
+    with tempfile.TemporaryDirectory() as checkpoints:  # with those of the cache, nothing would be trained again
+        given = {**os.environ, **environment, "MECHSUB_CHECKPOINTS": checkpoints}
+        threads = [
+            threading.Thread(target=_serve, args=(waiting, done, given), daemon=True)
+            for _ in range(min(workers, count))
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in range(count):
+            yield done.get()
 
 
 def _serve(waiting: queue.SimpleQueue, done: queue.SimpleQueue, environment: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ class Missing(Exception):
 
 
 def module(name: str):
-    """By its name, so that an audit's cell goes by the sums of what it read, and not by all that made it."""
+    """The module of a study by its name, as a claim gives it; None for one that is not there."""
     if importlib.util.find_spec(f"studies.{name}") is None:
         return None
     return importlib.import_module(f"studies.{name}")

@@ -1,7 +1,9 @@
 """Training of a small Llama on blocks of text, then on chats: resumable, and the same after a kill as without one."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from random import Random
 
 import torch
@@ -149,8 +151,11 @@ def _schedule(step: int, steps: int) -> float:
     return FLOOR + (1 - FLOOR) / 2 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _checkpoint(name: str):
-    return language.cache_folder() / "organisms" / f"{name}.safetensors"
+def _checkpoint(name: str) -> Path:
+    """In the cache; for a cell that is made again, where mechsub.remaking says: what made it must not be found."""
+    elsewhere = os.environ.get("MECHSUB_CHECKPOINTS")
+    folder = Path(elsewhere) if elsewhere else language.cache_folder() / "organisms"
+    return folder / f"{name}.safetensors"
 
 
 def _save(name: str, model, optimizer, losses: list[float]) -> None:

@@ -118,7 +118,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "null": "cross-initialisation student of the same loss, paired by seed",
             "epochs": cfg.epochs,
             # Teachers are not committed: naming their `run` makes these cells stale when it changes.
-            "teachers": teachers.run.__module__,
         }
     }
 

@@ -157,7 +157,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
             # Teachers are not committed: naming their `run` makes these cells stale when it changes.
-            "teachers": teachers.run.__module__,
         }
     }
 

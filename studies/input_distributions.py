@@ -168,7 +168,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "measured_on": f"test images; quantities on inputs and the first {DIGITS} training images",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed; accuracies permuted over distributions",
-            "teachers": teachers.run.__module__,
         }
     }
 

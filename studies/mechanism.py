@@ -168,7 +168,6 @@ def _provenance(cfg: Config, **more) -> dict:
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
             # Teachers are not committed: naming their `run` makes these cells stale when it changes.
-            "teachers": teachers.run.__module__,
             **more,
         }
     }

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import probe_study
 from tiny_llama import make_tokenizer, save_tiny_llama
 
-from mechsub import data, language, prompts, store, study, vocabulary
+from mechsub import data, language, pinned, prompts, store, study, vocabulary
 
 ROOT = Path(study.__file__).parents[1]
 IDX = {"images": "t10k-images-idx3-ubyte", "labels": "t10k-labels-idx1-ubyte", "labels.gz": "t10k-labels-idx1-ubyte.gz"}
@@ -57,7 +57,7 @@ def make_place(place: Path) -> Path:
         (materials / "data" / IDX[name]).write_bytes(gzip.decompress(packed))
     (materials / "data" / IDX["labels.gz"]).write_bytes((data._EMBEDDED / IDX["labels.gz"]).read_bytes())
     (materials / "words").mkdir()
-    for name in vocabulary._SHA256:
+    for name in pinned.WORDS:
         shutil.copy(vocabulary._DATA / name, materials / "words")
     (place / "file").write_text("not a folder")
     with contextlib.redirect_stdout(io.StringIO()):

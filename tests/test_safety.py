@@ -121,9 +121,9 @@ def hostile_wheel(path: Path, content: bytes, **declared) -> Path:
         link = zipfile.ZipInfo("link")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc")
-        archive.writestr(language._MEMBER, content)
+        archive.writestr(language.MEMBER, content)
         for key, value in declared.items():
-            setattr(archive.getinfo(language._MEMBER), key, value)
+            setattr(archive.getinfo(language.MEMBER), key, value)
     return path
 
 
