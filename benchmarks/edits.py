@@ -31,8 +31,8 @@ COPIED = ("mechsub", "studies", "tests/probes")
 GOAL = 27  # of 30
 # What a study says of numbers that cannot be right is an answer; what Python says of code that cannot run is none.
 CRASHES = re.compile(
-    r"it cannot be made: (Syntax|Indentation|Name|UnboundLocal|Import|ModuleNotFound|Attribute|Type|Key|Index)Error"
-    r"|it cannot be made: its process left"
+    r"it cannot be made: (its process left"
+    r"|(Syntax|Indentation|Name|UnboundLocal|Import|ModuleNotFound|Attribute|Type|Key|Index|Runtime)Error)"
 )
 NO_RECORD = ("is missing or cannot be read", "is damaged; restore it", "is of version", "is of no probe")
 

@@ -108,3 +108,21 @@ def test_members_do_not_mix(reference, teacher, x):
 def test_other_activations_are_refused(x):
     with pytest.raises(ValueError, match="gates are those of ReLU"):
         tangent.tangent(ms.HookedMLP(ms.MLPConfig(d_in=16, d_model=12, activation="tanh")), x.float(), slice(10, 13))
+
+
+def test_inner_products_are_summed_in_the_order_of_the_first_direction():
+    """Sums written out here. In the order of a set, which is another in every process, at most one of them is met."""
+    draw, names = generator(), [f"blocks.{n}.W" for n in range(8)]
+    a, b = ({name: torch.randn(1, 300, generator=draw) for name in names} for _ in range(2))
+    seen = set()
+    for k in range(8):
+        order = names[k:] + names[:k]
+        wanted = torch.zeros(1)
+        for name in order:
+            wanted = wanted + (a[name] * b[name]).sum(-1)
+        first = {name: a[name] for name in order}
+        assert tangent.dot(first, b).equal(wanted)
+        lengths = tangent.dot(first, first) * tangent.dot({name: b[name] for name in order}, b)
+        assert tangent.cosine(first, b).equal(wanted / lengths.sqrt())
+        seen.add(float(wanted))
+    assert len(seen) > 1
