@@ -73,7 +73,6 @@ def _gain(model: HookedModel) -> Tensor:
     return checks.final_norm(model).gain[..., None]
 
 
-@one_thread()
 def unembed_projection(
     model: HookedModel, source: Tokens, target: Tokens, metric: Metric = "cosine"
 ) -> Float[Tensor, "*seed source target"]:
@@ -101,8 +100,13 @@ def unembed_projection(
     if metric in ("cosine", "centered_cosine"):
         a, b = (torch.nn.functional.normalize(v, dim=-1) for v in (a, b))
     if metric == "causal":
-        return (a.double() @ torch.cholesky_solve(b.double().mT, _covariance_root(model))).to(a.dtype)
+        return _causal(model, a.double(), b.double()).to(a.dtype)
     return a @ b.mT
+
+
+@one_thread()
+def _causal(model: HookedModel, a: Tensor, b: Tensor) -> Tensor:
+    return a @ torch.cholesky_solve(b.mT, _covariance_root(model))
 
 
 def _covariance_root(model: HookedModel) -> Float[Tensor, "*seed d_model d_model"]:
