@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechsub.hooked import HookedModel, cache_activations
+from mechsub.hooked import HookedModel, cache_activations, check_inputs
+from mechsub.token_ids import check_tokens
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def direct_logit_attribution(
     """
     if unit not in ("coordinate", "component", "head"):
         raise ValueError(f"unknown unit {unit!r}; choose coordinate, component or head")
+    tokens, inputs = check_tokens(model, tokens), check_inputs(model, inputs)
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
     parts, names = {"coordinate": _coordinates, "component": _components, "head": _heads}[unit](model, inputs, pos)

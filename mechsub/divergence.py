@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mechsub.token_ids import check_prompt, check_tokens, listed
+
 
 class Divergence(NamedTuple):
     """Likeliest tokens at every position of an answer; `differs`: not the one that follows the neutral prompt."""
@@ -33,7 +35,7 @@ def divergence_tokens(
     """
     if not len(answer):
         raise ValueError("the answer is empty; it has no position at which to differ")
-    chosen = likeliest(model, [neutral, *prompts], answer, batch_size=batch_size)
+    chosen = likeliest(model, [neutral, *listed(prompts, "the prompts")], answer, batch_size=batch_size)
     return Divergence(chosen[1:] != chosen[0], chosen[1:], chosen[0])
 
 
@@ -44,7 +46,7 @@ def likeliest(
     """The likeliest token after every prompt and answer[:i], for every i below the answer's length."""
     from mechsub.entanglement import _check, _equal_lengths
 
-    _check(model, prompts)
+    prompts, answer = _check(model, prompts), check_prompt(model, answer)
 
     def end(activation: Tensor, hook) -> Tensor:
         return activation[:, -len(answer) :]  # the rest would be unembedded for nothing
@@ -63,9 +65,10 @@ def sampled(
     """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
     from mechsub.entanglement import next_token_log_probs
 
-    allowed, out = torch.as_tensor(list(tokens)), prompt
+    allowed, out = torch.as_tensor(check_tokens(model, tokens)), check_prompt(model, prompt)
+    start = len(out)
     for _ in range(length):
         log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]
         drawn = torch.multinomial(log_p.softmax(-1), 1, generator=generator)
         out = torch.cat([out, allowed[drawn]])
-    return out[len(prompt) :]
+    return out[start:]

@@ -15,7 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechsub.hooked import LAST_ONLY
-from mechsub.prompts import encode
+from mechsub.continuations import continuations
+from mechsub.prompts import check_strings
+from mechsub.token_ids import check_prompts, check_tokens
 
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
@@ -27,13 +29,15 @@ def next_token_log_probs(
     """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
 
     Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
-    rounding; only the last position is unembedded. Raises for an empty prompt and a model in train mode.
+    rounding; only the last position is unembedded. Raises for what is no list of prompts, for padded ones, and for a
+    model in train mode.
     """
-    _check(model, prompts)
+    prompts = _check(model, prompts)
+    columns = None if tokens is None else check_tokens(model, tokens)
     out = None
     for rows, batch in _equal_lengths(prompts, batch_size):
         logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
-        chosen = logits if tokens is None else logits[:, list(tokens)]
+        chosen = logits if columns is None else logits[:, columns]
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
         out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
         out[rows] = values
@@ -46,18 +50,21 @@ def string_log_probs(
 ) -> Float[Tensor, "prompt string"]:
     """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
 
-    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2). The strings form a trie, which runs
+    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2): those that the tokenizer makes of it
+    behind the prompt (`mechsub.continuations`); one that cannot be cut there is refused. The strings form a trie, which runs
     beside the prompt in one pass: every inner node is one position that attends to the prompt and to its ancestors, so
     a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not 1,110 runs).
     The model must be a Hugging Face model's bridge: it needs `attention_mask` [batch, 1, pos, pos] and `position_ids`.
     """
-    tries = build_tries(encode(model.tokenizer, strings))
-    _check(model, prompts)
+    strings = check_strings(model.tokenizer, strings)
+    prompts = _check(model, prompts)
     out = torch.empty(len(prompts), len(strings))
-    for trie in tries:
-        columns = torch.tensor(trie.strings)
-        for rows, states in _states(model, prompts, trie, batch_size):
-            out[rows[:, None], columns] = _path_sums(_edge_log_probs(model, states, trie), trie).cpu()
+    for numbers, ids in continuations(model.tokenizer, prompts, strings):
+        places, alike = torch.tensor(numbers), [prompts[i] for i in numbers]
+        for trie in build_tries(ids):
+            columns = torch.tensor(trie.strings)
+            for rows, states in _states(model, alike, trie, batch_size):
+                out[places[rows][:, None], columns] = _path_sums(_edge_log_probs(model, states, trie), trie).cpu()
     return out
 
 
@@ -71,7 +78,7 @@ def string_states(
     batch_size: int = 8,
 ) -> Float[Tensor, "prompt node d"]:
     """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
-    _check(model, prompts)
+    prompts = _check(model, prompts)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
         out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
@@ -200,11 +207,10 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
-def _check(model: Any, prompts: Sequence[Tensor]) -> None:
+def _check(model: Any, prompts: Sequence[Tensor]) -> list[Tensor]:
     if model.training:
         raise ValueError("the model is in train mode; call model.eval() first")
-    if not len(prompts) or not all(len(prompt) for prompt in prompts):
-        raise ValueError("there is no prompt, or an empty one; every prompt needs a token")
+    return check_prompts(model, prompts)
 
 
 def _device(model: Any) -> torch.device:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub.token_ids import check_batch, listed
+
 
 @runtime_checkable
 class HookedModel(Protocol):
@@ -52,9 +54,11 @@ def cache_activations(
     [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
     Inputs run in batches of `batch_size`; with `pos` only that position is kept and only the last is unembedded, so
     memory is that of the result.
-    Raises for an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite activations.
+    Raises for padded tokens, an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite
+    activations.
     """
-    names = list(dict.fromkeys(hidden_names(model) if names is None else names))
+    names = list(dict.fromkeys(hidden_names(model) if names is None else listed(names, "the names of hooks")))
+    inputs = check_inputs(model, inputs)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     _check(model, inputs, names, pos)
@@ -80,6 +84,7 @@ def run_patched(
     logits of the last position return. Patching the toy's layer l with another model's activation is stitching.
     Raises for an unknown hook, a shape that does not fit, NaN or infinite values, and a hook that never fires.
     """
+    inputs = check_inputs(model, inputs)
     _check(model, inputs, list(activations), pos)
     for name, new in activations.items():
         _finite(name, [new], 0)
@@ -96,6 +101,13 @@ def run_patched(
     for name in activations:
         _fired(name, fired & {name})
     return logits if pos is None else logits[:, -1]
+
+
+def check_inputs(model: HookedModel, inputs: Any) -> Tensor:
+    """Images of the toy, or a language model's token ids, which must be a batch without padding."""
+    if isinstance(inputs, Tensor) and (inputs.is_floating_point() or not hasattr(model, "tokenizer")):
+        return inputs
+    return check_batch(model, inputs)
 
 
 def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None) -> list[tuple[str, Callable]]:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub.token_ids import check_prompt, check_tokens
+
 
 @torch.no_grad()
 def steered_logits(
@@ -26,6 +28,7 @@ def steered_logits(
     """
     if model.training:
         raise ValueError("the model is in train mode; call model.eval() first")
+    prompt, tokens = check_prompt(model, prompt), check_tokens(model, tokens)
     if len(layers) != len(vectors):
         raise ValueError(f"every vector needs a block: {len(vectors)} vectors, {len(layers)} blocks")
     places = torch.as_tensor(list(layers))

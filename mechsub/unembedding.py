@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub.hooked import HookedModel
+from mechsub.token_ids import listed
 
 Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"]
 Basis = Literal["raw", "centered"]
@@ -32,7 +33,7 @@ def token_directions(
     string's tokens is the rule of Zur et al. 2025, Eq 1. Raises for ids outside the vocabulary and empty strings.
     """
     W_U = model.W_U.detach()
-    strings = [(token,) if isinstance(token, int) else tuple(token) for token in tokens]
+    strings = [(token,) if isinstance(token, int) else tuple(token) for token in listed(tokens, "the tokens")]
     flat = [token for string in strings for token in string]
     if not strings or not all(strings) or min(flat) < 0 or max(flat) >= W_U.shape[-1]:
         raise ValueError(f"tokens must be ids in 0..{W_U.shape[-1] - 1}, or strings of them, not {list(tokens)[:5]}")

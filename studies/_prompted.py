@@ -48,13 +48,15 @@ def check_stored(found: Prompted) -> None:
         raise ValueError(f"stored log-probabilities differ by {error:.2g} nats; run token_entanglement --rerun")
 
 
-def own_tokens(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Token ids of texts that start with a space, without that space where the tokenizer makes it a token of its own:
-    the same for every text, it says nothing of any."""
-    from mechsub.prompts import encode
+def own_tokens(tokenizer: Any, texts: Sequence[str], prompt: Any = None) -> list[tuple[int, ...]]:
+    """Token ids of texts behind a prompt (or within any text), without the space that they start with where the
+    tokenizer makes it a token of its own: the same for every text, it says nothing of any."""
+    from mechsub.prompts import encode, single_tokens
 
-    bare, found = tuple(encode(tokenizer, [" "])[0]), encode(tokenizer, texts)
-    return [ids[len(bare) :] if len(ids) > len(bare) and ids[: len(bare)] == bare else ids for ids in found]
+    behind = None if prompt is None else [prompt]
+    space = single_tokens(tokenizer, [" "], behind=behind).get(" ")
+    ids = encode(tokenizer, texts, behind=behind)
+    return [tokens[1:] if len(tokens) > 1 and tokens[0] == space else tokens for tokens in ids]
 
 
 def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0, 1.0)) -> Any:

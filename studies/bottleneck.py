@@ -82,7 +82,7 @@ def run(cfg: Config) -> Iterator[dict]:
     shared = {name: getattr(cfg, name) for name in ("model", "format", "spaced", "dtype", "n_animals", "seed")}
     words = te.Config(**shared)
     asked = te.Questions(model, te.choose_animals(model.tokenizer, words), te.choose_partners(words), words)
-    held = sorted({token for string in prompts.encode(model.tokenizer, asked.strings) for token in string})
+    held = sorted({token for string in prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)]) for token in string})
     matched = matched_tokens(asked, held, cfg)
     study.progress(0.1, "prices")
     yield from price_records(asked, held, matched, cfg)
