@@ -27,7 +27,7 @@ def prompted(cfg) -> Prompted:
     from mechsub import language, store
     from studies import token_entanglement as te
 
-    chosen = te.Config(**{name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)})
+    chosen = te.Config(**_shared(cfg))
     tensors = store.read_tensors(study.stored_cell(te, chosen))
     study.progress(0.0, "loading the model")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen.dtype]
@@ -36,6 +36,10 @@ def prompted(cfg) -> Prompted:
     found = Prompted(asked, tensors)
     check_stored(found)
     return found
+
+
+def _shared(cfg) -> dict:
+    return {name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)}
 
 
 def check_stored(found: Prompted) -> None:
@@ -82,13 +86,16 @@ def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0,
 
 
 def check_model(cfg) -> None:
-    """Raise for a folder that should not be loaded, before anything is: see mechsub.language.check_folder."""
+    """Raise, before anything is loaded, for a folder that should not be (mechsub.language.check_folder) and for one in
+    whose tokenizer too few animals are one token."""
     if os.path.isdir(cfg.model):  # else nothing is to be imported for it
         import torch
 
         from mechsub import language
+        from studies import token_entanglement as te
 
         language.check_folder(cfg.model, {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype])
+        te.choose_animals(language.load_tokenizer(cfg.model), te.Config(**_shared(cfg)))
 
 
 def provenance(found: Prompted) -> dict:
