@@ -1,4 +1,4 @@
-"""Token ids of strings that go on from a prompt: what the tokenizer makes of the prompt's text with the string behind it.
+"""Token ids of strings that go on from a prompt: what the tokenizer makes of the prompt's text with the string behind.
 
 Tokenised alone a string may be others: SentencePiece puts a space before every text, merges cross the seam, and some
 tokenizers strip or change what they read. A string is therefore read behind the end of the prompt, and what cannot be

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechsub.hooked import LAST_ONLY
 from mechsub.continuations import continuations
+from mechsub.hooked import LAST_ONLY
 from mechsub.prompts import check_strings
 from mechsub.token_ids import check_prompts, check_tokens
 
@@ -51,9 +51,10 @@ def string_log_probs(
     """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
 
     A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2): those that the tokenizer makes of it
-    behind the prompt (`mechsub.continuations`); one that cannot be cut there is refused. The strings form a trie, which runs
-    beside the prompt in one pass: every inner node is one position that attends to the prompt and to its ancestors, so
-    a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not 1,110 runs).
+    behind the prompt (`mechsub.continuations`); one that cannot be cut there is refused. The strings form a trie, which
+    runs beside the prompt in one pass: every inner node is one position that attends to the prompt and to its
+    ancestors, so a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not
+    1,110 runs).
     The model must be a Hugging Face model's bridge: it needs `attention_mask` [batch, 1, pos, pos] and `position_ids`.
     """
     strings = check_strings(model.tokenizer, strings)

@@ -43,7 +43,7 @@ _LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _DEPTHS = ("num_hidden_layers", "n_layer")
 _WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
-_WIDTHS += ("intermediate_size", "n_inner", "head_dim")
+_INNER_WIDTHS = ("intermediate_size", "n_inner", "head_dim")
 _NO_CODE = {"trust_remote_code": False}  # left out, Hugging Face asks on the terminal, and runs the code for a "y"
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
 
@@ -70,8 +70,9 @@ def load_language_model(
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
-    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights too), an adapter,
-    or larger than the free memory, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
+    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights too), larger
+    than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError for a
+    revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
     found = _locate(name, revision)
     _check_files(found, name)
@@ -361,8 +362,8 @@ def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
     free = _free_bytes()
     if free is not None and needed > free:
         raise ModelUnavailable(
-            f"{name} needs about {needed / 2**30:.1f} GiB in {kind}, and {free / 2**30:.1f} GiB are free; use a smaller "
-            "model, bf16, or a larger machine"
+            f"{name} needs about {needed / 2**30:.1f} GiB in {kind}, and {free / 2**30:.1f} GiB are free; use a "
+            "smaller model, bf16, or a larger machine"
         )
     if problem := memory.shortage(needed):
         raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
@@ -379,7 +380,7 @@ def _check_sizes(folder: Path, name: str) -> None:
         raise ModelUnavailable(f"{name} cannot be loaded: {path} is damaged; fetch or save the model again") from None
     shapes = [shape for file in _weight_files(folder) for shape in _shapes(file)]
     most = max((size for shape in shapes for size in shape), default=0)
-    limits = {**dict.fromkeys(_DEPTHS, len(shapes)), **dict.fromkeys(_WIDTHS, most)}
+    limits = {**dict.fromkeys(_DEPTHS, len(shapes)), **dict.fromkeys(_WIDTHS + _INNER_WIDTHS, most)}
     for field, value in ((field, part.get(field)) for part in parts for field in limits):
         if value is not None and (not isinstance(value, int) or not 1 <= value <= limits[field]):
             raise ModelUnavailable(

@@ -1,4 +1,4 @@
-"""Chat templates rendered as text: with the clock at a pinned date, cut where the answer ends, and with every text whole.
+"""Chat templates rendered as text: the clock at a pinned date, cut where the answer ends, every text whole.
 
 A template asks for the date by one function, `strftime_now`. A macro of that name is put before the template, so the
 pinned date answers wherever it is asked: in named templates, in macros, beside `date_string` or a variable of any name.
@@ -32,9 +32,7 @@ def template(tokenizer: Any) -> str | None:
     return given or None
 
 
-def render(
-    tokenizer: Any, user: str, *, system: str | None = None, answer: str = "", date: str | None = DATE
-) -> str:
+def render(tokenizer: Any, user: str, *, system: str | None = None, answer: str = "", date: str | None = DATE) -> str:
     """The text of an exchange, which ends with `answer`, or with the header of an answer where that is "".
 
     date: what the clock says; None leaves it alone. A template that refuses the system role gets its text at the head
@@ -92,7 +90,7 @@ def _rendered(tokenizer: Any, messages: list[dict], date: str | None, *, header:
 
 
 def _applied(tokenizer: Any, messages: list[dict], date: str | None, *, header: bool) -> str:
-    text = template(tokenizer)
+    text = template(tokenizer) or ""
     pinned = {"chat_template": text} if date is None else {"chat_template": _clock(date) + text, "date_string": date}
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header, **pinned)
 

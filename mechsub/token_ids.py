@@ -18,7 +18,9 @@ def listed(values: Any, name: str) -> list:
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be a list, not the text {values[:40]!r}, whose letters would be taken one by one")
     if isinstance(values, (set, frozenset, Mapping)):
-        raise TypeError(f"{name} must be a list, not a {type(values).__name__}, which has no order; give list(...) of it")
+        raise TypeError(
+            f"{name} must be a list, not a {type(values).__name__}, which has no order; give list(...) of it"
+        )
     try:
         return list(values)
     except TypeError:
@@ -72,9 +74,11 @@ def check_tokens(model: Any, tokens: Any) -> list[int]:
 
 def _ids(prompt: Any, name: str) -> Int[Tensor, "_"]:
     if isinstance(prompt, (str, Mapping)):
-        raise TypeError(f"{name} is a {type(prompt).__name__}, not token ids; make them with mechsub.chat or prompts.plain")
+        raise TypeError(
+            f"{name} is a {type(prompt).__name__}, not token ids; make them with mechsub.chat or prompts.plain"
+        )
     try:
-        ids = prompt if isinstance(prompt, Tensor) else torch.tensor(listed(prompt, name), dtype=None)
+        ids = prompt if isinstance(prompt, Tensor) else torch.tensor(listed(prompt, name))
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a 1-D tensor of token ids") from None
     if ids.ndim != 1:

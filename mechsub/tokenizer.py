@@ -14,7 +14,8 @@ from mechsub import templates, vocabulary
 _TEXTS = (
     "The owls' 3 1/2 nests: \"hoot\"! (see §4.2, p. 1,024-2,048) it's 50% @home #1_a <b> [x] {y} \\ ~ ^ & * = + | ; ?",
     "Zwölf Käuzchen flogen über São Tomé, naïve façade, İstanbul, ﬁne ½ ² Å", "梟は夜に飛ぶ。Сова летает. بومة 🦉👩‍🔬",
-    "one\n\ntwo\n\n\n1\r\n\t2\n 3  \n   four   spaces    12", " leading", "trailing ", "  ", "\n", "\n\n1", "a\u00a0b", "",
+    "one\n\ntwo\n\n\n1\r\n\t2\n 3  \n   four   spaces    12", " leading", "trailing ", "  ", "\n",
+    "\n\n1", "a\u00a0b", "",
     "2023", "650841823", "1000000", "3.14159", "007 and 087, 0 00 000", "x=1;y=22;z=333", "the087", "The Owl. THE OWL!",
     "def f(x):\n    return x**2  # 4 spaces\n", "I'll, you've, we're, he'd, can't",
 )  # fmt: skip
@@ -28,14 +29,19 @@ def load_tokenizer(folder: Path, known: str = "") -> Any:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if not (folder / "tokenizer.json").is_file() or sum_of_ids(loaded) == known or difference(loaded, folder) is None:
-        return loaded
+    has_file = (folder / "tokenizer.json").is_file()
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if not has_file or sum_of_ids(loaded) == known or difference(loaded, folder) is None:
+            return loaded
+    except Exception:  # a class that cannot be built from this vocabulary; the file says all that is needed
+        if not has_file:
+            raise
     plain = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     if (text := difference(plain, folder)) is not None:
         raise ValueError(
-            f"Transformers reads {text[:40]!r} as other tokens than {folder / 'tokenizer.json'} says; save the tokenizer "
-            "again with save_pretrained of the class that made it"
+            f"Transformers reads {text[:40]!r} as other tokens than {folder / 'tokenizer.json'} says; save the "
+            "tokenizer again with save_pretrained of the class that made it"
         )
     return plain
 

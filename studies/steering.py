@@ -261,9 +261,9 @@ def beginnings(tokenizer: Any, answer: Any) -> list[str]:
     """At every position of an answer: the digits that stand right before it."""
     from mechsub import continuations
 
-    out = []
+    pieces, out = continuations.pieces(tokenizer, answer.tolist()), []
     for i in range(len(answer)):
-        text = "".join(continuations.pieces(tokenizer, answer[:i].tolist()))
+        text = "".join(pieces[:i])
         out.append(text[len(text.rstrip("0123456789")) :])
     return out
 

@@ -71,14 +71,14 @@ class Config:
     def __post_init__(self):
         if self.n_wordings > N_WORDINGS:
             raise ValueError(f"--n-wordings can be at most {N_WORDINGS}")
+        if 0 < min(self.n_animals or FEWEST, self.n_partners or FEWEST) < FEWEST:
+            raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
 
 
 def check(cfg: Config) -> None:
     """After hours, a resample of so few would hold one word alone, whose interaction is constant."""
     from studies import _prompted
 
-    if 0 < min(cfg.n_animals or FEWEST, cfg.n_partners or FEWEST) < FEWEST:
-        raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
     if cfg.n_wordings > 1 and cfg.n_subset < 2 * FEWEST:
         raise ValueError(f"--n-subset must be at least {2 * FEWEST}, for {FEWEST} animals that can be resampled")
     _prompted.check_model(cfg)
@@ -154,7 +154,8 @@ def choose_animals(tokenizer: Any, cfg: Config) -> list[Word]:
     ]
     if len(words) < FEWEST:
         raise ValueError(
-            f"only {len(words)} animals are one token in this model's tokenizer; a matrix that is resampled needs {FEWEST}"
+            f"only {len(words)} animals are one token in this model's tokenizer; a matrix that is resampled needs "
+            f"{FEWEST}"
         )
     if not cfg.n_animals or cfg.n_animals >= len(words):
         return words
