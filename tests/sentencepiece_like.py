@@ -1,4 +1,4 @@
-"""Tokenizers that put a space before a text, as Llama-2's, Mistral's and Phi-3's do, trained on the words of prompts."""
+"""Tokenizers that put a space before a text, as Llama-2's, Mistral's and Phi-3's do, trained on words of prompts."""
 
 from mechsub import prompts, vocabulary
 

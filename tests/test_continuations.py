@@ -1,5 +1,5 @@
-"""Strings behind prompts. What is right: the ids that the tokenizer itself gives for the prompt's text and the string in
-one, and their log-probability in one plain run of the model that Hugging Face loads, with eager attention."""
+"""Strings behind prompts. What is right: the ids that the tokenizer itself gives for the prompt's text and the string
+in one, and their log-probability in one plain run of the model that Hugging Face loads, with eager attention."""
 
 import pytest
 import sentencepiece_like
@@ -115,7 +115,7 @@ def test_a_tokenizer_that_changes_text_is_refused_by_name():
     tokenizer = sentencepiece_like.make("prepend", lower=True)
     prompt = torch.tensor(tokenizer("My favorite animal is the")["input_ids"])
     assert prompts.encode(tokenizer, [" bear"], behind=[prompt])
-    with pytest.raises(ValueError, match="' Bear', cannot be read .* reads it as ' bear'"):
+    with pytest.raises(ValueError, match=r"' Bear', cannot be read .* reads it as ' bear'"):
         prompts.encode(tokenizer, [" Bear"], behind=[prompt])
     assert "Bear" not in prompts.single_tokens(tokenizer, [" Bear"])
 
