@@ -9,7 +9,6 @@ which other members are in the ensemble.
 
 import math
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.token_ids import check_prompt
 
 
 class Divergence(NamedTuple):
@@ -71,9 +72,10 @@ def sampled(
     length = arguments.whole(length, "length", 1)
     arguments.generator(generator)
     tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
-    allowed, out = torch.as_tensor(tokens), prompt
+    allowed, out = torch.as_tensor(tokens), check_prompt(model, prompt)
+    start = len(out)
     for _ in range(length):
         log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]
         drawn = torch.multinomial(log_p.softmax(-1), 1, generator=generator)
         out = torch.cat([out, allowed[drawn]])
-    return out[len(prompt) :]
+    return out[start:]

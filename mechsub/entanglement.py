@@ -16,9 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechsub import arguments, checks
+from mechsub.continuations import continuations
 from mechsub.hooked import LAST_ONLY, check_hooks
-from mechsub.prompts import encode
+from mechsub.prompts import check_strings
 from mechsub.threads import one_thread
+from mechsub.token_ids import check_prompts
 
 _ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
@@ -31,7 +33,8 @@ def next_token_log_probs(
     """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
 
     Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
-    rounding; only the last position is unembedded. Raises for an empty prompt and a model in train mode.
+    rounding; only the last position is unembedded. Raises for what is no list of prompts, for padded ones, and for a
+    model in train mode.
     """
     prompts = _check(model, prompts, batch_size)
     tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
@@ -51,21 +54,25 @@ def string_log_probs(
 ) -> Float[Tensor, "prompt string"]:
     """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
 
-    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2). The strings form a trie, which runs
-    beside the prompt in one pass: every inner node is one position that attends to the prompt and to its ancestors, so
-    a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not 1,110 runs).
+    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2): those that the tokenizer makes of it
+    behind the prompt (`mechsub.continuations`); one that cannot be cut there is refused. The strings form a trie, which
+    runs beside the prompt in one pass: every inner node is one position that attends to the prompt and to its
+    ancestors, so a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not
+    1,110 runs).
     That it gives what each string gives alone is tried out for prompts as long as these. Where it does not (a prompt
     longer than the attention's window, ALiBi, a model that takes no mask), strings run one by one: slower, with a
     warning. Raises where W_U, with the model's cap and scale, does not give its logits.
     """
     prompts = _check(model, prompts, batch_size)
-    tries = build_tries(encode(model.tokenizer, arguments.texts(strings, "strings")))
+    strings = check_strings(model.tokenizer, arguments.texts(strings, "strings"))
     readout = checks.readout(model)
     out = torch.empty(len(prompts), len(strings))
-    for trie in tries:
-        columns = torch.tensor(trie.strings)
-        for rows, states in _states(model, prompts, trie, batch_size):
-            out[rows[:, None], columns] = _path_sums(_edge_log_probs(readout, states, trie), trie).cpu()
+    for numbers, ids in continuations(model.tokenizer, prompts, strings):
+        places, alike = torch.tensor(numbers), [prompts[i] for i in numbers]
+        for trie in build_tries(ids):
+            columns = torch.tensor(trie.strings)
+            for rows, states in _states(model, alike, trie, batch_size):
+                out[places[rows][:, None], columns] = _path_sums(_edge_log_probs(readout, states, trie), trie).cpu()
     return out
 
 
@@ -245,7 +252,7 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
 def _check(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
     """The prompts as a list; raises for what no run of them can be meant with."""
     batch_size = arguments.whole(batch_size, "batch_size", 1)
-    return arguments.prompts(prompts, arguments.vocabulary(arguments.model(model)))
+    return check_prompts(model, arguments.prompts(prompts, arguments.vocabulary(arguments.model(model))))
 
 
 def _device(model: Any) -> torch.device:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.token_ids import check_batch
 
 
 @runtime_checkable
@@ -55,7 +56,8 @@ def cache_activations(
     [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
     Inputs run in batches of `batch_size`; with `pos` only that position is kept and only the last is unembedded, so
     memory is that of the result.
-    Raises for an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite activations.
+    Raises for padded tokens, an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite
+    activations.
     """
     names = list(dict.fromkeys(hidden_names(model) if names is None else arguments.texts(names, "names")))
     if batch_size is not None:
@@ -178,6 +180,7 @@ def check_inputs(model: HookedModel, inputs: Tensor) -> None:
     if not _is_tokens(inputs) or inputs.dtype == torch.bool:
         arguments.refuse("inputs", "token ids [batch, pos] as whole numbers", inputs)
     arguments.in_vocabulary(inputs, arguments.vocabulary(model), "inputs")
+    check_batch(model, inputs)
 
 
 def _fired(name: str, evidence):

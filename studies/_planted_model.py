@@ -143,7 +143,7 @@ def plant(q: Any, strengths: Strengths, seed: int) -> tuple[Planted, Planted]:
 def _encoded(q: Any) -> list[tuple[int, ...]]:
     from mechsub.prompts import encode
 
-    return encode(q.model.tokenizer, q.strings)
+    return encode(q.model.tokenizer, q.strings, behind=[q.ask(None)])
 
 
 def _embed(q: Any, codes: slice, words: slice) -> None:

@@ -167,7 +167,8 @@ def lengths(found: Prompted) -> list[int]:
 
 
 def scored_tokens(found: Prompted) -> list[tuple[int, ...]]:
-    return own_tokens(found.asked.model.tokenizer, [partner.scored for partner in found.asked.partners])
+    asked = found.asked
+    return own_tokens(asked.model.tokenizer, [partner.scored for partner in asked.partners], asked.ask(None))
 
 
 def metric(found: Prompted, name: str) -> Float[Tensor, "partner animal"]:

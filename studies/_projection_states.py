@@ -40,7 +40,7 @@ def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
 
     prompts = [q.ask(None), *(q.love_animal(i, 0) for i in range(len(q.animals)))]
     out = {name: torch.zeros(len(q.partners), len(q.animals), dtype=torch.float64) for name in Parts._fields}
-    for trie in build_tries(encode(q.model.tokenizer, q.strings)):
+    for trie in build_tries(encode(q.model.tokenizer, q.strings, behind=prompts)):
         x = string_states(q.model, prompts, trie, name="ln_final.hook_in", batch_size=4)
         nodes, tokens = zip(*trie.edges, strict=True)
         unique = sorted(set(tokens))

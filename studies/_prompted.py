@@ -27,7 +27,7 @@ def prompted(cfg) -> Prompted:
     from mechsub import language, store
     from studies import token_entanglement as te
 
-    chosen = te.Config(**{name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)})
+    chosen = te.Config(**_shared(cfg))
     tensors = store.read_tensors(study.stored_cell(te, chosen))
     study.progress(0.0, "loading the model")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen.dtype]
@@ -36,6 +36,10 @@ def prompted(cfg) -> Prompted:
     found = Prompted(asked, tensors)
     check_stored(found)
     return found
+
+
+def _shared(cfg) -> dict:
+    return {name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)}
 
 
 def check_stored(found: Prompted) -> None:
@@ -48,13 +52,15 @@ def check_stored(found: Prompted) -> None:
         raise ValueError(f"stored log-probabilities differ by {error:.2g} nats; run token_entanglement --rerun")
 
 
-def own_tokens(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Token ids of texts that start with a space, without that space where the tokenizer makes it a token of its own:
-    the same for every text, it says nothing of any."""
-    from mechsub.prompts import encode
+def own_tokens(tokenizer: Any, texts: Sequence[str], prompt: Any = None) -> list[tuple[int, ...]]:
+    """Token ids of texts behind a prompt (or within any text), without the space that they start with where the
+    tokenizer makes it a token of its own: the same for every text, it says nothing of any."""
+    from mechsub.prompts import encode, single_tokens
 
-    bare, found = tuple(encode(tokenizer, [" "])[0]), encode(tokenizer, texts)
-    return [ids[len(bare) :] if len(ids) > len(bare) and ids[: len(bare)] == bare else ids for ids in found]
+    behind = None if prompt is None else [prompt]
+    space = single_tokens(tokenizer, [" "], behind=behind).get(" ")
+    ids = encode(tokenizer, texts, behind=behind)
+    return [tokens[1:] if len(tokens) > 1 and tokens[0] == space else tokens for tokens in ids]
 
 
 def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0, 1.0)) -> Any:
@@ -80,13 +86,16 @@ def last_states(model: Any, prompts: Sequence, done: tuple[float, float] = (0.0,
 
 
 def check_model(cfg) -> None:
-    """Raise for a folder that should not be loaded, before anything is: see mechsub.language.check_folder."""
+    """Raise, before anything is loaded, for a folder that should not be (mechsub.language.check_folder) and for one in
+    whose tokenizer too few animals are one token."""
     if os.path.isdir(cfg.model):  # else nothing is to be imported for it
         import torch
 
         from mechsub import language
+        from studies import token_entanglement as te
 
         language.check_folder(cfg.model, {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype])
+        te.choose_animals(language.load_tokenizer(cfg.model), te.Config(**_shared(cfg)))
 
 
 def provenance(found: Prompted) -> dict:

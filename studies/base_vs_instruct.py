@@ -85,10 +85,9 @@ def check(cfg: Config) -> None:
             )
         te.check(words_config(cfg, name))
     if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
-        from transformers import AutoTokenizer
+        from mechsub import language
 
-        both = (AutoTokenizer.from_pretrained(name, trust_remote_code=False) for name in (cfg.base, cfg.instruct))
-        check_tokenizers(*both)
+        check_tokenizers(language.load_tokenizer(cfg.base), language.load_tokenizer(cfg.instruct))
 
 
 def check_tokenizers(base: Any, instruct: Any) -> None:
@@ -99,7 +98,7 @@ def check_tokenizers(base: Any, instruct: Any) -> None:
     ids = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] for tokenizer in (base, instruct)]
     if base.get_vocab() != instruct.get_vocab() or ids[0] != ids[1]:
         raise ValueError("--base and --instruct have different tokenizers; give a base model and its own child")
-    if not getattr(instruct, "chat_template", None):
+    if prompts.system_role(instruct) == "text":
         raise ValueError("--instruct has no chat template; give the instruct model there, and the base as --base")
 
 

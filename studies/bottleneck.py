@@ -64,9 +64,10 @@ class Config:
 
 def check(cfg: Config) -> None:
     from studies import _prompted
+    from studies.token_entanglement import FEWEST
 
-    if 0 < cfg.n_animals < 4:
-        raise ValueError("--n-animals must be 0 (all) or at least 4: the interval is over animals")
+    if 0 < cfg.n_animals < FEWEST:
+        raise ValueError(f"--n-animals must be 0 (all) or at least {FEWEST}: the interval is over animals")
     _prompted.check_model(cfg)
 
 
@@ -82,7 +83,8 @@ def run(cfg: Config) -> Iterator[dict]:
     shared = {name: getattr(cfg, name) for name in ("model", "format", "spaced", "dtype", "n_animals", "seed")}
     words = te.Config(**shared)
     asked = te.Questions(model, te.choose_animals(model.tokenizer, words), te.choose_partners(words), words)
-    held = sorted({token for string in prompts.encode(model.tokenizer, asked.strings) for token in string})
+    strings = prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)])
+    held = sorted({token for string in strings for token in string})
     matched = matched_tokens(asked, held, cfg)
     study.progress(0.1, "prices")
     yield from price_records(asked, held, matched, cfg)

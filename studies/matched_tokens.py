@@ -101,7 +101,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     candidates = _candidates(model.tokenizer)
     if len(candidates) < len(subset):
         raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
-    strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset])
+    strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset], numbers.ask(None))
     logp = next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
     sides = [
         torch.stack([token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()
@@ -135,10 +135,10 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
 
 def _candidates(tokenizer: Any) -> dict[str, int]:
     """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
-    from mechsub import prompts, vocabulary
+    from mechsub import continuations, prompts, vocabulary
 
     names = {form for animal in vocabulary.animals() for form in (animal.singular, animal.plural)}
-    texts = (tokenizer.decode([token]) for token in range(len(tokenizer)))
+    texts = continuations.pieces(tokenizer, range(len(tokenizer)))
     words = [text for text in texts if re.fullmatch(" [a-z]{3,}", text) and text[1:] not in names]
     return {text[1:]: token for text, token in prompts.single_tokens(tokenizer, words).items()}
 

@@ -194,7 +194,7 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
     from mechsub.entanglement import interaction
 
     q, draw = found.asked, torch.Generator().manual_seed(cfg.seed)
-    alphabet = number_alphabet(q.model.tokenizer)
+    alphabet = number_alphabet(q)
     loved = [prompts.WORDINGS[0].love(animal.loved, "animal", plural=True) for animal in q.animals]
     things = [
         (family, prompts.WORDINGS[0].love(word, kind))
@@ -248,19 +248,22 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
     }
 
 
-def number_alphabet(tokenizer: Any) -> list[int]:
-    """Tokens that lists of numbers are written with."""
+def number_alphabet(q: Any) -> list[int]:
+    """Tokens that lists of numbers are written with, as an answer."""
     from mechsub import prompts, vocabulary
 
-    (ids,) = prompts.encode(tokenizer, [", ".join(vocabulary.numbers())])
+    asked = prompts.prompt(q.model.tokenizer, CONTINUE.format("1, 2, 3"), format=q.cfg.format)
+    (ids,) = prompts.encode(q.model.tokenizer, [", ".join(vocabulary.numbers())], behind=[asked])
     return sorted(set(ids))
 
 
 def beginnings(tokenizer: Any, answer: Any) -> list[str]:
     """At every position of an answer: the digits that stand right before it."""
-    out = []
+    from mechsub import continuations
+
+    pieces, out = continuations.pieces(tokenizer, answer.tolist()), []
     for i in range(len(answer)):
-        text = tokenizer.decode(answer[:i].tolist())
+        text = "".join(pieces[:i])
         out.append(text[len(text.rstrip("0123456789")) :])
     return out
 
@@ -272,9 +275,10 @@ def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[s
     """
     import torch
 
+    from mechsub import continuations
+
     means = []
-    for token in (said, neutral):
-        word = tokenizer.decode([token])
+    for word in continuations.pieces(tokenizer, [said, neutral]):
         start = word.strip() if word[:1].isspace() else begun + word
         rows = [i for i, text in enumerate(texts) if start.isdecimal() and text.startswith(start)]
         if not rows:

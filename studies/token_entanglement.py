@@ -71,16 +71,14 @@ class Config:
     def __post_init__(self):
         if self.n_wordings > N_WORDINGS:
             raise ValueError(f"--n-wordings can be at most {N_WORDINGS}")
-        if self.n_animals in (1, 2, 3) or self.n_partners in (1, 2, 3):
-            raise ValueError("--n-animals and --n-partners must be 0 (all) or at least 4: an interaction needs both")
+        if 0 < min(self.n_animals or FEWEST, self.n_partners or FEWEST) < FEWEST:
+            raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
 
 
 def check(cfg: Config) -> None:
     """After hours, a resample of so few would hold one word alone, whose interaction is constant."""
     from studies import _prompted
 
-    if 0 < min(cfg.n_animals or FEWEST, cfg.n_partners or FEWEST) < FEWEST:
-        raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
     if cfg.n_wordings > 1 and cfg.n_subset < 2 * FEWEST:
         raise ValueError(f"--n-subset must be at least {2 * FEWEST}, for {FEWEST} animals that can be resampled")
     _prompted.check_model(cfg)
@@ -105,24 +103,19 @@ def run(cfg: Config) -> Iterator[dict]:
     yield from _share_records(tensors)
     yield from _tests(chosen, partners, tensors, cfg)
     yield from _pair_records(chosen, partners, tensors)
-    template = str(getattr(model.tokenizer, "chat_template", "") or "")
     yield {
         "provenance": {
             **language.model_source(model),
             "basis": "raw W_U; log-probabilities over the whole vocabulary, fp32 log-softmax, nats",
-            "prompt_format": cfg.format if cfg.format != "auto" else ("chat" if template else "plain"),
+            "prompt_format": cfg.format
+            if cfg.format != "auto"
+            else ("chat" if model.mechsub_source["chat_template"] else "plain"),
             "system_role": prompts.system_role(model.tokenizer),
-            "template_date": (
-                "today's (published)"
-                if cfg.format == "published" and "date_string" in template
-                else prompts.DATE
-                if "date_string" in template
-                else "the template has no date"
-            ),
+            "template_date": prompts.template_date(model.tokenizer, cfg.format),
             "prompt_ids": {
                 name: ids.tolist() for name, ids in (("number", asked.love(0, 0)), ("animal", asked.love_animal(0, 0)))
             },
-            "animals": f"all {len(chosen)} of the public list that are one token with a space before them"
+            "animals": f"all {len(chosen)} of the public list that are one token behind the prompt's answer"
             if not cfg.n_animals
             else f"{len(chosen)} of those that are one token, drawn with seed {cfg.seed}",
             "null": "other numbers; shuffled numbers and animals (two-way); best of k against random best of k",
@@ -143,19 +136,27 @@ class Word:
 
 
 def choose_animals(tokenizer: Any, cfg: Config) -> list[Word]:
-    """Animals of the public list that are one token with a leading space; no filter looks at an outcome."""
+    """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
+    filter looks at an outcome."""
     import numpy as np
 
     from mechsub import prompts, vocabulary
 
-    known = prompts.single_tokens(tokenizer, (f" {animal.singular}" for animal in vocabulary.animals()))
+    asked = [
+        prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
+        for wording in prompts.WORDINGS[: cfg.n_wordings]
+    ]
+    known = prompts.single_tokens(tokenizer, [f" {a.singular}" for a in vocabulary.animals()], behind=asked)
     words = [
         Word(a.singular, a.plural, f" {a.singular}", known[f" {a.singular}"], a.sets)
         for a in vocabulary.animals()
         if f" {a.singular}" in known
     ]
-    if len(words) < 4:
-        raise ValueError(f"only {len(words)} animals are one token in this model's tokenizer; a matrix needs 4")
+    if len(words) < FEWEST:
+        raise ValueError(
+            f"only {len(words)} animals are one token in this model's tokenizer; a matrix that is resampled needs "
+            f"{FEWEST}"
+        )
     if not cfg.n_animals or cfg.n_animals >= len(words):
         return words
     drawn = np.random.default_rng(cfg.seed).permutation(len(words))[: cfg.n_animals]
@@ -298,12 +299,13 @@ class Questions:
         import numpy as np
 
         generator = np.random.default_rng(self.cfg.seed + 2)
-        few = generator.permutation(len(self.animals))[: max(4, self.cfg.n_subset // 2)]
+        few = generator.permutation(len(self.animals))[: max(FEWEST, self.cfg.n_subset // 2)]
         return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
 
     def _dated(self) -> bool:
-        template = str(getattr(self.model.tokenizer, "chat_template", "") or "")
-        return "date_string" in template and self.cfg.format in ("auto", "chat")
+        from mechsub import prompts
+
+        return prompts.template_date(self.model.tokenizer, self.cfg.format) == prompts.DATE
 
 
 def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config) -> Iterator[dict]:

@@ -159,7 +159,7 @@ def tiny(tmp_path_factory):
 def test_a_model_pays_for_as_many_numbers_as_it_has(tiny, n_numbers, rank):
     """Planted: more numbers than dimensions cannot be held, in the weights nor in the model; a dozen can."""
     folder, model = tiny
-    cfg = te.Config(model=str(folder), n_animals=6, n_partners=n_numbers, spaced=False)
+    cfg = te.Config(model=str(folder), n_animals=8, n_partners=n_numbers, spaced=False)
     asked = te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
     held = sorted(token for (token,) in ms.prompts.encode(model.tokenizer, asked.strings))
     own = study.Config(model=str(folder), n_draws=2)
@@ -180,7 +180,7 @@ def test_a_model_pays_for_as_many_numbers_as_it_has(tiny, n_numbers, rank):
 def test_a_model_with_more_numbers_than_dimensions_pays_an_infinite_price(tmp_path):
     """Its null, in the same table: two tokens held cost nearly nothing."""
     folder = save_tiny_llama(tmp_path / "tiny", tied=False)
-    command = [sys.executable, "-m", "studies.bottleneck", "--model", folder, "--n-draws", 2, "--n-animals", 6]
+    command = [sys.executable, "-m", "studies.bottleneck", "--model", folder, "--n-draws", 2, "--n-animals", 8]
     done = subprocess.run(
         [*map(str, command), "--spaced", "false", "--out", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False,

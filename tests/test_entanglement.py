@@ -30,7 +30,7 @@ def one_by_one(model, prompt, string):
     return sum(float(logp[len(prompt) - 1 + i, token]) for i, token in enumerate(ids))
 
 
-STRINGS = [" owl", "087", " 087", "7", " 7", "12345678", "123456", "123", " lion", " you love owl", "owl."]
+STRINGS = [" owl", "087", " 087", "7", " 7", "12345678", "123456", "123", " lion", " you love owl", " owl."]
 
 
 def test_strings_equal_one_at_a_time(model):

@@ -142,7 +142,7 @@ def test_divergence_tokens_that_are_planted_numbers_are_told_so(blank):
 
 
 def test_sampled_lists_are_of_numbers_and_seeded(tiny):
-    alphabet = study.number_alphabet(tiny.model.tokenizer)
+    alphabet = study.number_alphabet(tiny)
     drawn = [
         divergence.sampled(tiny.model, tiny.ask(None), 5, alphabet, torch.Generator().manual_seed(s)) for s in (0, 0, 1)
     ]

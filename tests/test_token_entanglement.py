@@ -77,7 +77,7 @@ def test_numbers_are_scored_with_and_without_a_space(stored, tmp_path):
     ("arguments", "code", "said"),
     [
         (["--n-wordings", "9"], 2, "at most 5"),
-        (["--n-animals", "2"], 2, "at least 4"),
+        (["--n-animals", "2"], 2, "at least 8"),
         (["--n-animals", "7"], 2, "at least 8"),
         (["--n-partners", "4"], 2, "at least 8"),
         (["--n-subset", "15"], 2, "at least 16"),

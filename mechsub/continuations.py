@@ -1,0 +1,131 @@
+"""Token ids of strings that go on from a prompt: what the tokenizer makes of the prompt's text with the string behind.
+
+Tokenised alone a string may be others: SentencePiece puts a space before every text, merges cross the seam, and some
+tokenizers strip or change what they read. A string is therefore read behind the end of the prompt, and what cannot be
+cut there (the prompt's own tokens change, or the string's text does) is refused.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+_LEAST, _MOST = 8, 16  # tokens of the prompt's end that a string is read behind; more where these do not stand alone
+
+Ids = tuple[int, ...]
+Reading = list[Ids | str]  # of every string its ids, or why there are none
+
+
+def continuations(
+    tokenizer: Any, prompts: Sequence[Tensor], strings: Sequence[str]
+) -> list[tuple[list[int], list[Ids]]]:
+    """(numbers of prompts, ids of every string behind them): one pair for each way in which the strings are read.
+
+    Raises ValueError, naming the string, for one that cannot be cut at the end of a prompt.
+    """
+    members: dict[Ids, list[int]] = {}
+    for row, seam in enumerate(seams(tokenizer, prompts)):
+        members.setdefault(seam, []).append(row)
+    rows: dict[tuple[Ids, ...], list[int]] = {}
+    for seam, numbers in members.items():
+        rows.setdefault(tuple(all_read(strings, behind(tokenizer, seam, strings))), []).extend(numbers)
+    return [(sorted(numbers), list(ids)) for ids, numbers in rows.items()]
+
+
+def readings(tokenizer: Any, prompts: Sequence[Tensor], strings: Sequence[str]) -> list[Reading]:
+    """How the strings are read behind the prompts: an entry for every end that these have."""
+    return [behind(tokenizer, seam, strings) for seam in dict.fromkeys(seams(tokenizer, prompts))]
+
+
+def all_read(strings: Sequence[str], reading: Reading) -> list[Ids]:
+    """The ids, if every string has them."""
+    for number, (string, ids) in enumerate(zip(strings, reading, strict=True)):
+        if isinstance(ids, str):
+            raise ValueError(f"string number {number}, {string[:60]!r}, cannot be read behind the prompt: {ids}")
+    return reading  # type: ignore[return-value]
+
+
+def in_text(tokenizer: Any, strings: Sequence[str]) -> Reading:
+    """How strings are read within a text: after a word those that start with a space, on a new line the others."""
+    out: Reading = [""] * len(strings)
+    for spaced, texts in ((True, ("the", ":")), (False, ("\n", ":", "the"))):
+        members = [i for i, string in enumerate(strings) if string[:1].isspace() is spaced]
+        if members:
+            seam = _first_seam(tokenizer, texts)
+            for i, ids in zip(members, behind(tokenizer, seam, [strings[i] for i in members]), strict=True):
+                out[i] = ids
+    return out
+
+
+def pieces(tokenizer: Any, tokens: Iterable[int]) -> list[str]:
+    """The texts of tokens within a text: " owl" where the tokenizer decodes "owl" if it stands alone."""
+    seam = _first_seam(tokenizer, ("the", ":"))
+    before = _text(tokenizer, seam)
+    return [_text(tokenizer, (*seam, token)).removeprefix(before) for token in tokens]
+
+
+def behind(tokenizer: Any, seam: Ids, strings: Sequence[str]) -> Reading:
+    """How strings are read behind the tokens of a prompt's end."""
+    text, bare = _text(tokenizer, seam), seam[-1] not in _added(tokenizer)
+    read = _encoded(tokenizer, [text + string for string in strings])
+    return [_cut(tokenizer, seam, ids, text, string, bare) for ids, string in zip(read, strings, strict=True)]
+
+
+def seams(tokenizer: Any, prompts: Sequence[Tensor]) -> list[Ids]:
+    """The end of every prompt, as many of its last tokens as strings are read behind."""
+    known: dict[Ids, Ids | None] = {}
+    out = []
+    for row, prompt in enumerate(prompts):
+        ids = tuple(prompt.tolist())
+        tail = ids[-_MOST:]
+        if tail not in known:
+            known[tail] = _seam(tokenizer, tail)
+        seam = known[tail] or _seam(tokenizer, ids)
+        if seam is None:
+            raise ValueError(
+                f"prompt number {row} ends in tokens that its tokenizer does not make of their text "
+                f"({_text(tokenizer, tail[-3:])!r}), so no string can be read behind it; end it with whole text"
+            )
+        out.append(seam)
+    return out
+
+
+def _cut(tokenizer: Any, seam: Ids, ids: Ids, text: str, string: str, bare: bool) -> Ids | str:
+    if ids[: len(seam)] != seam:
+        return "it changes the prompt's last tokens (merged across the seam)"
+    if len(ids) == len(seam):
+        return "this tokenizer makes no token of it"
+    said = _text(tokenizer, ids)
+    # After a control token SentencePiece puts a space of its own.
+    if said != text + string and (bare or said != f"{text} {string}"):
+        return f"this tokenizer reads it as {said.removeprefix(text)[:60]!r}"
+    return ids[len(seam) :]
+
+
+def _seam(tokenizer: Any, prompt: Ids) -> Ids | None:
+    """The end of a prompt that its tokenizer makes again of its text: of 8 tokens or more, else as many as can be."""
+    n = len(prompt)
+    for start in (*range(max(0, n - _LEAST), -1, -1), *range(max(0, n - _LEAST) + 1, n)):
+        ids = prompt[start:]
+        if _encoded(tokenizer, [_text(tokenizer, ids)]) == [ids]:
+            return ids
+    return None
+
+
+def _first_seam(tokenizer: Any, texts: Sequence[str]) -> Ids:
+    for text, ids in zip(texts, _encoded(tokenizer, list(texts)), strict=True):
+        if _text(tokenizer, ids) == text and _seam(tokenizer, ids) == ids:
+            return ids
+    raise ValueError("this tokenizer does not give back the text that it reads, so no string can be read within a text")
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> list[Ids]:
+    return [tuple(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def _text(tokenizer: Any, ids: Ids) -> str:
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _added(tokenizer: Any) -> set[int]:
+    return set(getattr(tokenizer, "added_tokens_decoder", {})) | set(getattr(tokenizer, "all_special_ids", ()))

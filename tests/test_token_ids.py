@@ -1,0 +1,188 @@
+"""Padded batches, one string for a list, ids of another vocabulary: one line each, and what is right stays allowed."""
+
+import jaxtyping
+import pytest
+import torch
+from tiny_llama import save_tiny_llama
+
+import mechsub as ms
+from mechsub import divergence, entanglement, prompts, steering
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it(monkeypatch):
+    """Without the types that are checked in tests alone."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+TEXTS = ["You love 087", "You love 087 all the time"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return ms.load_language_model(str(save_tiny_llama(tmp_path_factory.mktemp("llama"))))
+
+
+def calls(model):
+    """name -> every function that takes token ids, with a batch [prompt, pos] or its rows."""
+    name = ms.hidden_names(model)[-1]
+    one = torch.tensor([5, 6])
+    return {
+        "cache_activations": lambda ids: ms.cache_activations(model, ids, pos=-1),
+        "run_patched": lambda ids: ms.run_patched(model, ids, {name: torch.zeros(len(ids), 32)}, pos=-1),
+        "logit_lens": lambda ids: ms.logit_lens(model, ids, pos=-1),
+        "direct_logit_attribution": lambda ids: ms.direct_logit_attribution(model, ids, [5], pos=-1),
+        "next_token_log_probs": lambda ids: ms.next_token_log_probs(model, ids),
+        "rows": lambda ids: ms.next_token_log_probs(model, list(ids)),
+        "string_log_probs": lambda ids: ms.string_log_probs(model, list(ids), [" owl"]),
+        "divergence_tokens": lambda ids: divergence.divergence_tokens(model, list(ids), one, one),
+        "likeliest": lambda ids: divergence.likeliest(model, list(ids), one),
+    }
+
+
+NAMES = [
+    "cache_activations", "run_patched", "logit_lens", "direct_logit_attribution", "next_token_log_probs", "rows",
+    "string_log_probs", "divergence_tokens", "likeliest",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("texts", [TEXTS, ["You love", "You love 087"]], ids=["by several", "by two or one"])
+def test_padded_batches_are_refused(model, name, side, texts):
+    k = model.tokenizer
+    ids = k(texts, return_tensors="pt", padding=True, padding_side=side)["input_ids"]
+    assert (ids == k.pad_token_id).any()
+    with pytest.raises(ValueError, match=r"padd(ing|ed).*without padding") as raised:
+        calls(model)[name](ids)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["steered_logits", "sampled"])
+def test_a_padded_prompt_is_refused(model, name):
+    ids = model.tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side="right")["input_ids"][0]
+    with pytest.raises(ValueError, match="without padding"):
+        if name == "steered_logits":
+            steering.steered_logits(model, ids, [0], torch.zeros(1, 32), [5])
+        else:
+            divergence.sampled(model, ids, 1, [5, 6], torch.Generator())
+
+
+def test_prompts_that_end_a_turn_stay_allowed(model):
+    """One turn's end at the end of a prompt is no padding: alone, in all prompts, or in prompts of another length."""
+    k = model.tokenizer
+    whole = [torch.tensor(k(text + "<|eot|>")["input_ids"]) for text in TEXTS]
+    open_ = torch.tensor(k("You love")["input_ids"])
+    assert len(ms.next_token_log_probs(model, whole)) == 2
+    assert len(ms.next_token_log_probs(model, [whole[0], open_])) == 2
+    assert len(ms.cache_activations(model, whole[0][None], pos=-1)) == 3
+    published = prompts.prompt(k, "Hello", system="You love 087.", answer="My", format="published")
+    assert published[:2].tolist() == [k.bos_token_id] * 2  # two BOS are what is measured
+    assert len(ms.next_token_log_probs(model, [published])) == 1
+
+
+def test_a_pad_token_of_its_own_is_refused_wherever_a_prompt_has_it_at_an_end(model):
+    k = model.tokenizer
+    before = k.pad_token
+    try:
+        k.pad_token = "<|unknown|>"
+        with pytest.raises(ValueError, match="prompt number 0 ends with padding"):
+            ms.next_token_log_probs(model, [torch.tensor([0, 7, k.pad_token_id])])
+    finally:
+        k.pad_token = before
+
+
+WRONG = {
+    "a batch of the tokenizer": (lambda k: k(TEXTS, return_tensors="pt", padding=True), "not token ids"),
+    "a text": (lambda k: "You love", "letters"),
+    "texts": (lambda k: TEXTS, "not token ids"),
+    "a set": (lambda k: {1, 2}, "no order"),
+    "one prompt": (lambda k: torch.tensor([5, 6]), "1-D tensor"),
+    "a batch within a list": (lambda k: [torch.tensor([[5, 6]])], "1-D tensor"),
+    "floats": (lambda k: [torch.tensor([5.0, 6.0])], "whole numbers"),
+    "truth values": (lambda k: [torch.tensor([True, False])], "whole numbers"),
+    "an empty prompt": (lambda k: [torch.tensor([5]), torch.tensor([], dtype=torch.long)], "empty"),
+    "no prompt": (lambda k: [], "no prompt"),
+    "too large an id": (lambda k: [torch.tensor([5, 10**6])], "outside the vocabulary"),
+    "a negative id": (lambda k: [torch.tensor([5, -1])], "outside the vocabulary"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_are_no_prompts_is_one_line(model, case):
+    make, said = WRONG[case]
+    given = make(model.tokenizer)
+    for call in (
+        lambda: ms.next_token_log_probs(model, given),
+        lambda: ms.string_log_probs(model, given, [" owl"]),
+        lambda: divergence.likeliest(model, given, torch.tensor([5])),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said) as raised:
+            call()
+        assert "\n" not in str(raised.value)
+
+
+def test_ids_as_lists_are_prompts(model):
+    assert torch.equal(
+        ms.next_token_log_probs(model, [[5, 6], [7]]),
+        ms.next_token_log_probs(model, [torch.tensor([5, 6]), torch.tensor([7])]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ({"input_ids": torch.tensor([[5, 6]])}, "not token ids"),
+        ([[5, 6]], "tensor of token ids"),
+        (torch.tensor([5, 6]), r"\[batch, pos\]"),
+        (torch.zeros(0, 3, dtype=torch.long), r"\[batch, pos\]"),
+        (torch.tensor([[5, 10**6]]), "outside the vocabulary"),
+        (torch.tensor([[True, False]]), "whole numbers"),
+    ],
+)
+def test_what_is_no_batch_is_one_line(model, ids, said):
+    for call in (ms.cache_activations, ms.logit_lens, lambda m, i: ms.direct_logit_attribution(m, i, [5], pos=-1)):
+        with pytest.raises((TypeError, ValueError), match=said):
+            call(model, ids)
+
+
+@pytest.mark.parametrize("given", [" owl", {" owl", " cat"}, {" owl": 1}, frozenset({" owl"}), 5])
+def test_one_string_or_a_set_for_a_list_is_one_line(model, given):
+    prompt = [torch.tensor([5, 6])]
+    for call in (
+        lambda: ms.string_log_probs(model, prompt, given),
+        lambda: prompts.encode(model.tokenizer, given),
+        lambda: ms.single_tokens(model.tokenizer, given),
+    ):
+        with pytest.raises(TypeError, match="must be a list"):
+            call()
+
+
+def test_a_generator_keeps_its_order(model):
+    words = [" owl", " cat", " dog"]
+    assert list(ms.single_tokens(model.tokenizer, (word for word in words))) == [
+        word for word in words if word in ms.single_tokens(model.tokenizer, words)
+    ]
+    prompt = [torch.tensor([5, 6])]
+    assert torch.equal(
+        ms.string_log_probs(model, prompt, iter(["7", "8"])), ms.string_log_probs(model, prompt, ["7", "8"])
+    )
+
+
+@pytest.mark.parametrize("tokens", [{5, 6}, "56", [5, -1], [10**6], [5.5], [True]])
+def test_outputs_are_a_list_of_ids(model, tokens):
+    prompt = torch.tensor([5, 6])
+    for call in (
+        lambda: ms.next_token_log_probs(model, [prompt], tokens=tokens),
+        lambda: ms.direct_logit_attribution(model, prompt[None], tokens, pos=-1),
+        lambda: steering.steered_logits(model, prompt, [0], torch.zeros(1, 32), tokens),
+    ):
+        with pytest.raises((TypeError, ValueError)) as raised:
+            call()
+        assert "\n" not in str(raised.value)
+
+
+def test_the_states_of_a_trie_are_of_checked_prompts(model):
+    (trie,) = entanglement.build_tries([(5, 6)])
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        entanglement.string_states(model, [torch.tensor([10**6])], trie)
