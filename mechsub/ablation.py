@@ -80,9 +80,10 @@ def _nonzero_gain(model: HookedModel) -> Tensor:
 
 
 def _check_basis(model: HookedModel, basis: Tensor) -> None:
-    """Orthonormal rows: of others, basis^T basis is no projection, and takes away more or less than what is there."""
+    """Orthonormal rows, or rows of zeros, which take nothing away: of others, basis^T basis is no projection."""
     arguments.values(basis, "basis", "*lead direction d_model", floating=True)
     arguments.width(basis, model.W_U.shape[-2], "basis")
-    identity = torch.eye(basis.shape[-2], device=basis.device, dtype=basis.dtype)
-    if not bool(((basis @ basis.mT - identity).abs() <= (1e-4 if basis.itemsize >= 4 else 3e-2)).all()):
+    gram = basis @ basis.mT
+    wanted = torch.diag_embed((gram.diagonal(dim1=-2, dim2=-1) != 0).to(gram.dtype))
+    if not bool(((gram - wanted).abs() <= (1e-4 if basis.itemsize >= 4 else 3e-2)).all()):
         raise ValueError("basis must have orthonormal rows, as direction_basis gives; torch.linalg.qr makes them")
