@@ -208,7 +208,7 @@ def fill(folder: Path, n: int) -> None:
 
 
 def look(n: int, folder: Path) -> dict[str, float]:
-    from mechsub import store, study
+    from mechsub import store, study, versions
 
     numbers = range(n)
     some = random.Random(0).sample(numbers, 100)
@@ -222,7 +222,11 @@ def look(n: int, folder: Path) -> dict[str, float]:
     def read() -> list[dict]:
         return [row for cell in cells for row in store.read_records(cell)]
 
-    statuses = cost(lambda: [store.cell_status(folder / f"seed={i}", "f", synthetic(i, 0)[0]) for i in some])
+    def status(i: int) -> str:
+        config = synthetic(i, 0)[0]
+        return versions.status(folder / f"seed={i}", 1, config, config, {}.get).kind
+
+    statuses = cost(lambda: [status(i) for i in some])
     few = 3 if n < 10_000 else 1
     seconds, mib = cost(read, few)
     records = read()

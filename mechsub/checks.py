@@ -313,7 +313,10 @@ def _measure_readout(model: Any, probe: _Probe) -> Readout:
     h = probe.values.get("unembed.hook_in")
     if h is None:
         raise Refused("the model has no hook 'unembed.hook_in', or it does not fire")
-    if error := differ(found(h), probe.logits):
+    logits = probe.logits
+    if model.W_U.ndim == 3:  # members: samples and positions are one axis to their readouts
+        h, logits = h.flatten(1, -2), logits.flatten(1, -2)
+    if error := differ(found(h), logits):
         raise Refused(
             f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
             "it scales or caps them otherwise, or does something else to them"

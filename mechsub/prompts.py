@@ -5,7 +5,7 @@ and a template without a pinned date says today's. Both are in the published cod
 `format="published"` so that their effect can be measured.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -141,7 +141,7 @@ def single_tokens(
     Without `behind` a word that starts with a space stands after another word, and any other one on a new line.
     """
     control = _control_tokens(arguments.tokenizer(tokenizer))
-    if isinstance(words, str) or not isinstance(words, Iterable):
+    if isinstance(words, str | Mapping) or not isinstance(words, Iterable):
         arguments.refuse("words", "a list of strings", words)
     words = arguments.texts(sorted(words, key=str) if isinstance(words, set | frozenset) else list(words), "words", 0)
     texts = [word for word in words if word and word not in control]

@@ -28,7 +28,17 @@ def load_tokenizer(folder: Path, known: str = "") -> Any:
     where not even Transformers' plain class gives the ids of the file.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # what a class says of a folder that is refused below is no line of ours
+    try:
+        return _load(folder, known, AutoTokenizer, PreTrainedTokenizerFast)
+    finally:
+        logging.set_verbosity(said)
+
+
+def _load(folder: Path, known: str, AutoTokenizer: Any, PreTrainedTokenizerFast: Any) -> Any:
     has_file = (folder / "tokenizer.json").is_file()
     try:
         loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -167,7 +167,7 @@ def test_a_model_pays_for_as_many_numbers_as_it_has(tiny, n_numbers, rank):
     assert all(len(some) == n_numbers and not set(some) & {*held, *asked.tokens} for some in matched)
     rows = [row for row in study.price_records(asked, held, matched, own) if row["kind"] == "price"]
     changes = list(study.change_records(asked, held, matched[0]))
-    assert len(rows) == 6 and {row["rank"] for row in rows} == {rank} and len(changes) == 12
+    assert len(rows) == 8 and {row["rank"] for row in rows} == {rank} and len(changes) == 16
     for row in rows:
         assert (row["price"] is None) == (row["isotropic"] is None) == (rank == 32)
     for row in changes:
