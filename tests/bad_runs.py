@@ -57,7 +57,7 @@ def make_place(place: Path) -> Path:
         (materials / "data" / IDX[name]).write_bytes(gzip.decompress(packed))
     (materials / "data" / IDX["labels.gz"]).write_bytes((data._EMBEDDED / IDX["labels.gz"]).read_bytes())
     (materials / "words").mkdir()
-    for name in vocabulary._SHA256:
+    for name in vocabulary.WORDS:
         shutil.copy(vocabulary._DATA / name, materials / "words")
     (place / "file").write_text("not a folder")
     with contextlib.redirect_stdout(io.StringIO()):

@@ -78,7 +78,7 @@ def test_damaged_files_are_named(tmp_path, damage, says, packed):
     with pytest.raises(ValueError, match=says) as caught:
         data.mnist("test", tmp_path)
     message = str(caught.value)
-    assert str(path) in message and data._SHA256["mnist", "test", "labels"] in message and "\n" not in message
+    assert str(path) in message and data.IMAGES["mnist"]["test labels"] in message and "\n" not in message
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not gzip", flipped])
@@ -88,7 +88,7 @@ def test_damaged_gzip_streams_are_named(tmp_path, damage):
     path.write_bytes(damage((EMBEDDED / f"{LABELS}.gz").read_bytes()))
     with pytest.raises(ValueError, match="damaged") as caught:
         data.mnist("test", tmp_path)
-    assert str(path) in str(caught.value) and data._SHA256["mnist", "test", "labels"] in str(caught.value)
+    assert str(path) in str(caught.value) and data.IMAGES["mnist"]["test labels"] in str(caught.value)
 
 
 def _put(folder, base, change, name):
