@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments, checks
-from mechsub.hooked import HookedModel, cache_with_logits
+from mechsub.hooked import HookedModel, cache_with_logits, check_inputs
 
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}  # of the largest
 
@@ -62,7 +62,7 @@ def direct_logit_attribution(
     """
     arguments.choice(unit, "unit", ("coordinate", "component", "head"))
     tokens = arguments.ids(tokens, arguments.vocabulary(arguments.model(model)))
-    arguments.tensor(inputs, "inputs", "*axis")
+    check_inputs(model, inputs)
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
     read = checks.readout(model)

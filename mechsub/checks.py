@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechsub import arguments
+
 # Of the spread. Models of fp64 hold norms, rotations and softmaxes of fp32.
 TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}
 _SAMPLE = 64  # values of a parameter that stand for it: an edit in place also raises its version
@@ -839,8 +841,13 @@ def check_model(model: Any, inputs: Tensor | None = None, *, n: int = _SHORT) ->
     takes neither needs them. n: positions of the random prompt; one longer than an attention window shows what that
     changes. Functions are called, so the table is what they do; that they are right is tried out as they are called.
     """
-    require_eval(model)
-    if inputs is None:
+    from mechsub.hooked import check_inputs
+
+    arguments.model(model)
+    n = arguments.whole(n, "n", 1)
+    if inputs is not None:
+        check_inputs(model, inputs)
+    else:
         inputs = _tokens(model, n)[None] if hasattr(model, "original_model") else next(_inputs(model))
     known = _known(model)
     if inputs.is_floating_point() or isinstance(known.results.get("readout"), Refused):

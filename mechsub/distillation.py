@@ -499,9 +499,9 @@ def each_member(
         torch.set_num_threads(threads)
 
 
-def _classes(model: HookedMLP, images: Tensor, labels: Tensor) -> Tensor:
+def _classes(model: HookedMLP, images: Tensor, labels: Tensor, name: str = "model") -> Tensor:
     """The labels as int64; raises unless every image has one."""
-    arguments.instance(model, HookedMLP, "model")
+    arguments.instance(model, HookedMLP, name)
     check_images(images, model.cfg.d_in)
     return checked_labels(labels, len(images), model.cfg.n_classes)
 

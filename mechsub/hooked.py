@@ -82,7 +82,7 @@ def cache_with_logits(
 
     Raises as `cache_activations` does, and for NaN or infinite logits.
     """
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys(arguments.texts(names, "names")))
     _check(model, inputs, names, pos)
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
 

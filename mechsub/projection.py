@@ -269,7 +269,7 @@ def trait_gradient(
 ) -> Direction:
     """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
     step."""
-    classes = _classes(student, images, labels)
+    classes = _classes(student, images, labels, "student")
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     seed = arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32

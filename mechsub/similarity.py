@@ -154,6 +154,8 @@ METRICS: dict[str, Callable[..., Tensor]] = {
 def is_distance(metric: Callable[..., Tensor], x: Float[Tensor, "sample d"]) -> bool:
     """Whether smaller is more alike: as `mechsub.distances` says of METRICS; of any other metric, whether x beside
     itself gives less than x beside its own samples in reverse order. Raises where the two are equal."""
+    arguments.function(metric, "metric")
+    arguments.values(x, "x", "sample d")
     for name, function in METRICS.items():
         if metric is function:
             return distances.sign(name) < 0

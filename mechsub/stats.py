@@ -110,6 +110,11 @@ def as_large(null, observed: float, *, scale: float = 0.0):
     Equal values that are computed in another order differ by rounding: they tie, and a tie counts. `scale` is the size
     that the statistic can have (1 for a correlation), for where all values are rounding alone.
     """
+    if not arguments.is_array(null):
+        arguments.refuse("null", "an array or tensor of numbers", null)
+    _finite(null, "null")
+    arguments.number(observed, "observed")
+    arguments.number(scale, "scale", "a number of at least 0", least=0)
     return null >= observed - _rounding(null, observed, scale)
 
 
@@ -128,13 +133,26 @@ def _plain(value) -> np.ndarray:
     return np.asarray(value)
 
 
+def _finite(value, name: str) -> np.ndarray:
+    """Numbers of any shape."""
+    try:
+        x = _plain(value)
+    except (ValueError, TypeError, RuntimeError):
+        arguments.refuse(name, "an array of numbers", value)
+    if x.dtype.kind not in "biuf":
+        arguments.refuse(name, "an array of numbers", value)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} holds NaN or infinity; values must be finite numbers")
+    return x
+
+
 def joined(values: ArrayLike) -> np.ndarray:
     """The values, fp64, in which those that differ by rounding are equal: for ranks, which would tell them apart.
 
     By rounding: by 1e-10 of themselves, so that small values beside large ones keep their order, or by 1e-15 of the
     largest one.
     """
-    x = np.asarray(values, dtype=np.float64)
+    x = np.asarray(_finite(values, "values"), dtype=np.float64)
     order = np.argsort(x, axis=None, kind="stable")
     flat = x.ravel()[order]
     size = np.abs(flat)

@@ -10,6 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from tiny_llama import save_tiny_llama
 from wrong_arguments import (
@@ -157,7 +158,9 @@ def llama():
 def in_train_mode(value):
     import copy
 
-    return {"train mode": copy.copy(value).train()}
+    other = copy.copy(value)
+    other.training = True  # train() would also set the parts, which the copy shares with the model
+    return {"train mode": other}
 
 
 def pair(value) -> dict:
@@ -209,6 +212,21 @@ FP64 = {**POINTS, "one axis more": "members", "transposed": "any number of sampl
 IN_KIND = {"half": "in its own precision", "bf16": "in its own precision"}
 
 
+least_0 = argument(lambda v: {**number().wrong(v), "negative": -1.0}, number().same)
+array = argument(
+    lambda v: {
+        "None": None,
+        "text": "1.0",
+        "list": v.tolist(),
+        "NaN": torch.where(v == v[0], torch.nan, v),
+        "infinity": torch.where(v == v[0], torch.inf, v),
+        "complex": v + 0j,
+        "texts": np.array([str(one) for one in v.tolist()]),
+    },
+    lambda v: {"numpy": v.numpy(), "requires_grad": v.clone().requires_grad_()},
+)
+
+
 def _stats() -> dict:
     bools = vector(
         2, more=lambda value: {"bools": [True, False, True]}, right={"bools": "1 and 0: a mean of them is a share"}
@@ -235,7 +253,15 @@ def _stats() -> dict:
             lambda: {"differences": x, "n_flips": 99, "seed": 3},
             {"differences": vector(2), "n_flips": count(1), "seed": seed()},
         ),
-        "stats.permutation_p": (lambda: {"observed": 0.5, "null": x}, {"observed": number(), "null": vector(1)}),
+        "stats.permutation_p": (
+            lambda: {"observed": 0.5, "null": x, "scale": 1.0},
+            {"observed": number(), "null": vector(1), "scale": least_0()},
+        ),
+        "stats.as_large": (
+            lambda: {"null": torch.tensor(x), "observed": 0.5, "scale": 1.0},
+            {"null": array(), "observed": number(), "scale": least_0()},
+        ),
+        "stats.joined": (lambda: {"values": torch.tensor(x)}, {"values": array(right={"list": "its numbers"})}),
         "stats.bootstrap": (
             lambda: {"values": long, "statistic": sum, "n_resamples": 20, "level": 0.9, "seed": 1},
             {"values": vector(25), "statistic": function(), **resampled},
@@ -329,6 +355,10 @@ def _similarity() -> dict:
         "similarity.projection_share": (
             lambda: {"student_change": x, "teacher_change": y, "n_lead": 1},
             {"student_change": change, "teacher_change": change, "n_lead": count(0, 2)},
+        ),
+        "similarity.is_distance": (
+            lambda: {"metric": similarity.linear_cka, "x": x[0]},
+            {"metric": metric, "x": tensor(right={**wide, "shorter": "fewer samples", "transposed": "others"})},
         ),
         "similarity.permutation_null": (
             lambda: {"x": x[0], "y": y[0], "metric": similarity.linear_cka, "n_permutations": 5, "seed": 1},
@@ -838,6 +868,14 @@ def _language() -> dict:
             lambda: {"model": llama(), "inputs": tokens, "names": [hook], "pos": -1, "batch_size": 1},
             {"model": lm, "inputs": inputs(), "names": names, "pos": pos, "batch_size": count(1, out=("None",))},
         ),
+        "hooked.cache_with_logits": (
+            lambda: {"model": llama(), "inputs": tokens, "names": [hook], "pos": -1},
+            {"model": lm, "inputs": inputs(), "names": names, "pos": pos},
+        ),
+        "checks.check_model": (
+            lambda: {"model": llama(), "inputs": tokens, "n": 4},
+            {"model": lm, "inputs": inputs(out=("None",)), "n": count(1)},
+        ),
         "hooked.run_patched": (
             lambda: {"model": llama(), "inputs": tokens, "activations": hidden["value"](), "pos": -1},
             {
@@ -964,7 +1002,7 @@ def _toy() -> dict:
     }
     given = tensor(
         out=("transposed", "one axis more"),
-        right={"shorter": "fewer images"},
+        right={"shorter": "fewer images", **dict.fromkeys(("half", "bf16"), "cast to the precision of the products")},
         more=lambda v: {"of three members": v[None].expand(3, -1, -1)},
     )
     teaching = {

@@ -1,5 +1,7 @@
 """Metrics of output directions in closed form, on both kinds of model; heads' attributions."""
 
+import inspect
+
 import pytest
 import torch
 from tiny_llama import save_tiny_llama
@@ -112,7 +114,7 @@ def test_tokens_outside_the_vocabulary_are_refused(model, tokens):
 
 
 def test_an_unknown_metric_is_refused(model):
-    unchecked = ms.unembed_projection.__wrapped__  # the tests' type checks come before the function's own
+    unchecked = inspect.unwrap(ms.unembed_projection)  # the tests' type checks come before the function's own
     with pytest.raises(ValueError, match=r"metric must be one of .* not 'cosin'"):
         unchecked(model, [1], [2], "cosin")
 
