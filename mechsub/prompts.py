@@ -5,7 +5,7 @@ and a template without a pinned date says today's. Both are in the published cod
 `format="published"` so that their effect can be measured.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mechsub import arguments, continuations, templates
 from mechsub.templates import DATE
-from mechsub.token_ids import listed
 
 Format = Literal["auto", "chat", "published", "plain"]
 
@@ -125,7 +124,8 @@ def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn"
 
 def template_date(tokenizer: Any, format: Format = "auto") -> str:
     """The date that prompts of a format say, for provenance; found by rendering the template on two days."""
-    if format == "plain" or not templates.template(tokenizer):
+    arguments.choice(format, "format", ("auto", "chat", "published", "plain"))
+    if not templates.template(arguments.tokenizer(tokenizer)) or format == "plain":
         return "no template"
     if not templates.says_date(tokenizer):
         return "the template has no date"
@@ -141,14 +141,14 @@ def single_tokens(
     Without `behind` a word that starts with a space stands after another word, and any other one on a new line.
     """
     control = _control_tokens(arguments.tokenizer(tokenizer))
-    if isinstance(words, str | Mapping) or not isinstance(words, Iterable):
+    if isinstance(words, str) or not isinstance(words, Iterable):
         arguments.refuse("words", "a list of strings", words)
     words = arguments.texts(sorted(words, key=str) if isinstance(words, set | frozenset) else list(words), "words", 0)
     texts = [word for word in words if word and word not in control]
     if behind is None:
         readings = [continuations.in_text(tokenizer, texts)]
     else:
-        readings = continuations.readings(tokenizer, listed(behind, "the prompts"), texts)
+        readings = continuations.readings(tokenizer, arguments.prompts(behind, None, "behind"), texts)
     found = {text: set(ids) for text, *ids in zip(texts, *readings, strict=True)}
     alike = {text: ids.pop() for text, ids in found.items() if len(ids) == 1}
     return {text: ids[0] for text, ids in alike.items() if isinstance(ids, tuple) and len(ids) == 1}
@@ -166,7 +166,7 @@ def encode(
     texts = check_strings(tokenizer, strings)
     if behind is None:
         return continuations.all_read(texts, continuations.in_text(tokenizer, texts))
-    ways = continuations.continuations(tokenizer, listed(behind, "the prompts"), texts)
+    ways = continuations.continuations(tokenizer, arguments.prompts(behind, None, "behind"), texts)
     if len(ways) != 1:
         number = next(i for i, pair in enumerate(zip(ways[0][1], ways[1][1], strict=True)) if pair[0] != pair[1])
         raise ValueError(

@@ -212,6 +212,7 @@ FP64 = {**POINTS, "one axis more": "members", "transposed": "any number of sampl
 IN_KIND = {"half": "in its own precision", "bf16": "in its own precision"}
 
 
+behind = argument(lambda v: {"text": "a", "set": {1}, "number": 1, "texts": ["a"], "empty": []})()
 least_0 = argument(lambda v: {**number().wrong(v), "negative": -1.0}, number().same)
 array = argument(
     lambda v: {
@@ -259,7 +260,7 @@ def _stats() -> dict:
         ),
         "stats.as_large": (
             lambda: {"null": torch.tensor(x), "observed": 0.5, "scale": 1.0},
-            {"null": array(), "observed": number(), "scale": least_0()},
+            {"null": array(out=("numpy",)), "observed": number(), "scale": least_0()},  # its answer is of the same kind
         ),
         "stats.joined": (lambda: {"values": torch.tensor(x)}, {"values": array(right={"list": "its numbers"})}),
         "stats.bootstrap": (
@@ -1326,10 +1327,26 @@ def _rest() -> dict:
         ),
         "prompts.plain": (lambda: {"tokenizer": llama().tokenizer, **said}, {"tokenizer": tokenizer(), **asked}),
         "prompts.system_role": (lambda: {"tokenizer": llama().tokenizer}, {"tokenizer": tokenizer()}),
-        "prompts.single_tokens": (
-            lambda: {"tokenizer": llama().tokenizer, "words": [" owl", "087"]},
+        "prompts.template_date": (
+            lambda: {"tokenizer": llama().tokenizer, "format": "auto"},
+            {"tokenizer": tokenizer(), "format": choice()},
+        ),
+        "prompts.check_strings": (
+            lambda: {"tokenizer": llama().tokenizer, "strings": ["087", " a"]},
             {
                 "tokenizer": tokenizer(),
+                "strings": texts(says=("string", "continuation"), more=lambda v: {"an empty one": [""]}),
+            },
+        ),
+        "language.load_tokenizer": (
+            lambda: {"name": "smollm2-135m-instruct"},
+            {"name": text(more=lambda v: {"empty": "", "two names": "a b"}, says=("folder",))},
+        ),
+        "prompts.single_tokens": (
+            lambda: {"tokenizer": llama().tokenizer, "words": [" owl", "087"], "behind": None},
+            {
+                "tokenizer": tokenizer(),
+                "behind": behind,
                 "words": texts(
                     right={
                         "set": "the result has its own names",
@@ -1341,9 +1358,10 @@ def _rest() -> dict:
             },
         ),
         "prompts.encode": (
-            lambda: {"tokenizer": llama().tokenizer, "strings": ["087", " a"]},
+            lambda: {"tokenizer": llama().tokenizer, "strings": ["087", " a"], "behind": None},
             {
                 "tokenizer": tokenizer(),
+                "behind": behind,
                 "strings": texts(says=("string", "continuation"), more=lambda v: {"an empty one": [""]}),
             },
         ),
