@@ -98,13 +98,14 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
 
 @one_thread()
 def dot(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
-    """Inner product over all parameters that both have."""
-    return sum((a[name] * b[name]).flatten(1).sum(-1) for name in a.keys() & b.keys())  # type: ignore[return-value]
+    """Inner product over all parameters that both have, in the order of the first (that of a set is another in every
+    process, and sums are rounded in their order)."""
+    return sum((a[name] * b[name]).flatten(1).sum(-1) for name in a if name in b)  # type: ignore[return-value]
 
 
 def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
     """Over the parameters that both have; 0 where one does not move."""
-    common = a.keys() & b.keys()
+    common = [name for name in a if name in b]
     a, b = ({name: side[name] for name in common} for side in (a, b))
     return (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).nan_to_num(0.0)
 

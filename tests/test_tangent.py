@@ -108,3 +108,13 @@ def test_members_do_not_mix(reference, teacher, x):
 def test_other_activations_are_refused(x):
     with pytest.raises(ValueError, match="gates are those of ReLU"):
         tangent.tangent(ms.HookedMLP(ms.MLPConfig(d_in=16, d_model=12, activation="tanh")), x.float(), slice(10, 13))
+
+
+@pytest.mark.parametrize("names", ["abcdefghij", "jihgfedcba"])
+def test_an_inner_product_is_summed_in_the_order_of_the_parameters(names):
+    """Ones vanish between 1e8 and -1e8 in fp32, whose neighbours there are 8 apart: first to last, the sum is 0."""
+    sizes = [1e8, *[1.0] * 8, -1e8]
+    a = {name: torch.tensor([[size]]) for name, size in zip(names, sizes, strict=True)}
+    ones = {name: torch.ones(1, 1) for name in reversed(names)}
+    assert float(tangent.dot(a, ones)) == 0
+    assert float(tangent.cosine(a, ones)) == 0
