@@ -432,6 +432,8 @@ def leaves(result) -> list[torch.Tensor]:
     """All numbers of a result, as fp64 tensors."""
     if isinstance(result, torch.Tensor):
         return [] if result.is_complex() else [result.detach().double().cpu()]
+    if isinstance(result, np.ndarray):
+        return [torch.from_numpy(np.asarray(result, dtype=np.float64))]
     if isinstance(result, bool | int | float | np.number):
         return [torch.tensor(float(result), dtype=torch.float64)]
     if isinstance(result, Mapping):
