@@ -49,7 +49,7 @@ def test_a_module_is_renamed_once(tmp_path):
 def test_only_a_number_that_differs_or_is_refused_counts_as_caught():
     told = 'row 3 ({"kind": "share"}): value 0.25 -> 0.5, low [1, 2] -> [1, 3]; in all value by 2.5e-01. Mend the code'
     assert edits.answer_to(told) == "caught" and edits.first_difference(told) == "row 3: value 0.25 -> 0.5"
-    told = 'row 1 ({}): values [1.0, 2.0] -> [1.0, 3.0], a 1.0 -> 2.0; in all values by 1.0e+00. Mend the code'
+    told = "row 1 ({}): values [1.0, 2.0] -> [1.0, 3.0], a 1.0 -> 2.0; in all values by 1.0e+00. Mend the code"
     assert edits.first_difference(told) == "row 1: values in values"
     assert edits.apart("0.12345678", "0.12345999") == ("0.123457", "0.12346")
     assert edits.apart('"a"', "null") == ('"a"', "null")
