@@ -71,8 +71,8 @@ def load_language_model(
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
     Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights too), larger
-    than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError for a
-    revision of anything but a Hugging Face id, and for both a device and a device_map.
+    than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError for
+    a revision of anything but a Hugging Face id, and for both a device and a device_map.
     """
     found = _locate(name, revision)
     _check_files(found, name)
