@@ -187,12 +187,12 @@ def test_a_model_with_more_numbers_than_dimensions_pays_an_infinite_price(tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "price of holding (1110 tokens held, 32 dimensions, of 32)" in done.stdout
-    assert "infinite for 6 of 6 animals" in done.stdout
+    assert "infinite for 8 of 8 animals" in done.stdout
     (cell,) = (path for path in (tmp_path / "bottleneck").iterdir() if path.is_dir())
     records = store.read_records(cell)
     assert all(r["price"] is None and r["rank"] == 32 for r in records if r["kind"] == "price")
     few = [r["price"] for r in records if r["kind"] == "curve" and r["n_held"] == 2]
-    assert len(few) == 6 and max(few) < 1.1
+    assert len(few) == 8 and max(few) < 1.1
     changes = [r for r in records if r["kind"] == "change"]
     assert {r["log_odds"] for r in changes} == {"among", "all"}
     assert all(r["length_numbers"] is None and abs(r["rise_none"] - 1) < 1e-4 for r in changes)
