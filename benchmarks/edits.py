@@ -157,7 +157,7 @@ def probed(folder: Path, studies: Iterable[str], workers: int, *, to_the_end: bo
             else:
                 said = line.strip() or said
         if process.wait() not in (0, 1) or not re.match(r"\d+ probes, ", said):
-            yield "", f"it cannot be made: its process left: {said}"
+            yield "", f"it cannot be made: its process left with exit code {process.returncode}: {said}"
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)  # its workers too, which may be within a probe
