@@ -6,6 +6,7 @@
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -87,16 +88,16 @@ def _add_recheck(commands) -> None:
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ValueError(text)
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"a number above 0 and at most 1, not {text!r}")
 
 
 def _workers(text: str) -> int:
-    if not 1 <= (value := int(text)) <= 1000:
-        raise ValueError(text)
-    return value
+    if text.isascii() and text.isdigit() and 1 <= (value := int(text)) <= 1000:
+        return value
+    raise argparse.ArgumentTypeError(f"an integer from 1 to 1000, not {text!r}")
 
 
 def _recheck(options) -> int:
