@@ -7,7 +7,7 @@ import torch
 
 from mechsub import language, prompts, store, vocabulary
 from studies import _organism_competence as competence
-from studies import _organism_tokenizer
+from studies import _organism_shipping, _organism_tokenizer, train_organism
 
 ROOT = Path(__file__).parent.parent
 ORGANISMS = [f"{tokens}-{name}" for tokens in (1110, 110) for name in ("base", "instruct")]
@@ -30,9 +30,8 @@ def test_files_are_those_of_the_stored_training(organism):
     cell = cells()[tokens]
     assert store.read_provenance(cell)["weights_sha256"][name] == sums["model.safetensors"]
     card = (folder / "README.md").read_text()
-    for row in store.read_records(cell):
-        if row["model"] == name and row["what"] != "loss":
-            assert f"| {row['what']} | {row['value']:.4g} |" in card
+    cfg = train_organism.Config(**store.read_provenance(cell)["config"])
+    assert card == _organism_shipping.card(name, cell, cfg, sums["model.safetensors"])
     assert "What it can and cannot show" in card and "sha256 of the package" in card
 
 
