@@ -326,7 +326,8 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
             store.checked(cell)
         elif known.kind == "stale":
             stale.append(cell.name)
-            print(f"stale: {cell}: {known.reason}; --rerun recomputes it", file=sys.stderr)
+            remedy = "update the code" if _newer(cell, job) else "--rerun recomputes it"
+            print(f"stale: {cell}: {known.reason}; {remedy}", file=sys.stderr)
     _hint_at_edits([cell for cell in grid if cell not in wanted], job)
     if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
         for cell in wanted:
@@ -352,14 +353,20 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
 
 def _refuse_newer(cell: Path, job: Mapping) -> None:
     """Numbers of a newer version are not replaced by those of an older one."""
+    if newer := _newer(cell, job):
+        raise ValueError(f"{newer}; update the code, or give another --out")
+
+
+def _newer(cell: Path, job: Mapping) -> str:
+    """That the cell is of a newer version; "" where it is not."""
     try:
         made = store.read_provenance(cell)
     except store.DamagedCell:
-        return
+        return ""
     now = versions.version_of(job["module"])
     if made and made.get("version", 0) > now:
-        newer = f"{cell} was made by version {made['version']} of its study, and this is version {now}"
-        raise ValueError(f"{newer}; update the code, or give another --out")
+        return f"{cell} was made by version {made['version']} of its study, and this is version {now}"
+    return ""
 
 
 def _hint_at_edits(cells: Iterable[Path], job: Mapping) -> None:
