@@ -396,6 +396,7 @@ _TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamp
 PROBES = (
     Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
     Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),
+    Config(**_TINY | {"n_layers": 1, "n_lists": 1, "n_tokens": 8}, model="tests/probes/models/window", spaced=False),
 )
 
 
