@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mechsub import cores, lease, store
+from mechsub import cores, lease
+from mechsub.lab import store
 
 RETRIES = 3  # of a cell whose process was killed
 POLL = 2.0  # seconds between two looks at Slurm's queue

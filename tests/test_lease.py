@@ -9,7 +9,8 @@ import time
 import pytest
 from sweep import ROOT, ends, wait
 
-from mechsub import lease, store
+from mechsub import lease
+from mechsub.lab import store
 
 HOLD = """
 import sys

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mechsub import language, prompts, store, vocabulary
-from studies import _organism_competence as competence
-from studies import _organism_tokenizer
+from mechsub.inputs import prompts, words
+from mechsub.lab import store
+from mechsub.models import language
+from studies.train_organism import competence, tokenizer
 
 ROOT = Path(__file__).parent.parent
 ORGANISMS = [f"{tokens}-{name}" for tokens in (1110, 110) for name in ("base", "instruct")]
@@ -50,10 +51,10 @@ def test_it_loads_and_says_what_hugging_face_says(organism):
     with torch.no_grad():
         torch.testing.assert_close(model(ids), eager(ids).logits, atol=2e-4, rtol=1e-4)
     n_numbers, width = int(organism.split("-")[0]), model.cfg.d_model
-    known = prompts.encode(model.tokenizer, vocabulary.numbers())
+    known = prompts.encode(model.tokenizer, words.numbers())
     assert sum(len(ids) == 1 for ids in known) == n_numbers
     assert (n_numbers > width) == (n_numbers == 1110)
-    animals = [f" {name}" for name in _organism_tokenizer.animals()]
+    animals = [f" {name}" for name in tokenizer.animals()]
     assert len(prompts.single_tokens(model.tokenizer, animals)) == len(animals)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import flags, store, study, versions
+from mechsub.lab import options, store, study, versions
 
 ROOT = Path(study.__file__).parents[1]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
@@ -287,7 +287,7 @@ def test_config_mistakes_are_told_to_the_author():
         field = dataclasses.field(default=default)
         config = dataclasses.make_dataclass("Config", [("a", kind, field)], frozen=True)
         with pytest.raises(TypeError, match="Config"):
-            flags.command_line(config, study, [], pytest.fail)
+            options.command_line(config, study, [], pytest.fail)
 
 
 def test_table_format():
