@@ -8,7 +8,8 @@ import torch
 from mechsub.inputs import prompts, words
 from mechsub.lab import store
 from mechsub.models import language
-from studies.train_organism import competence, tokenizer
+from studies import train_organism
+from studies.train_organism import competence, shipping, tokenizer
 
 ROOT = Path(__file__).parent.parent
 ORGANISMS = [f"{tokens}-{name}" for tokens in (1110, 110) for name in ("base", "instruct")]
@@ -31,9 +32,8 @@ def test_files_are_those_of_the_stored_training(organism):
     cell = cells()[tokens]
     assert store.read_provenance(cell)["weights_sha256"][name] == sums["model.safetensors"]
     card = (folder / "README.md").read_text()
-    for row in store.read_records(cell):
-        if row["model"] == name and row["what"] != "loss":
-            assert f"| {row['what']} | {row['value']:.4g} |" in card
+    cfg = train_organism.Config(**store.read_provenance(cell)["config"])
+    assert card == shipping.card(name, cell, cfg, sums["model.safetensors"])
     assert "What it can and cannot show" in card and "sha256 of the package" in card
 
 

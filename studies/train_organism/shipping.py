@@ -128,7 +128,7 @@ animals of one word are single tokens with a leading space. {phases[name]}
 ## Recipe
 
 `{" ".join(made["command"])}` (the options of this pair below), then `python -m tools.ship_organism`.
-Version {made["version"]} of the study, {made["seconds"]:,.0f} s.
+Version {made["version"]} of the study{_certified(made)}; {made["seconds"]:,.0f} s.
 
 | option | value |
 | --- | --- |
@@ -164,6 +164,11 @@ It cannot show how large such effects are in a large model, nor what meaning, fa
 has read about a million words of text and many made sentences. It is no assistant: outside the chats it was made for, \
 its answers are not to be used. Brown is from 1961, and its texts say what was said then.
 """
+
+
+def _certified(made: dict) -> str:
+    """Of a cell that was made before studies had versions."""
+    return f", certified at commit {made['certified']['commit'][:12]}" if "certified" in made else ""
 
 
 def _recipe(cfg: train_organism.Config) -> str:
