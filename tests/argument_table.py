@@ -47,7 +47,7 @@ from mechsub.models import language, mlp
 from mechsub.training import removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
-HARNESS = {"cores", "doctor", "executor", "files", "lease", "packages", "progress", "provenance", "sources"}
+HARNESS = {"cores", "doctor", "executor", "files", "packages", "processes", "progress", "provenance", "sources"}
 # What functions ask with, and run within; of these only names of mechsub itself have a row, as check_model.
 INNER = {"arguments", "checks", "distances", "threads", "toy_inputs"}
 # Classes that functions return, or that others are made of; users read them and call none.

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechsub import files, lease, provenance
-from mechsub.lab import remaking, store, study, versions
+from mechsub import files, provenance
+from mechsub.lab import lease, remaking, store, study, versions
 
 LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
 LEVEL = 0.95

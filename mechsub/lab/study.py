@@ -33,8 +33,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import executor, files, lease
-from mechsub.lab import store, terminal, versions
+from mechsub import executor, files
+from mechsub.lab import lease, store, terminal, versions
 from mechsub.lab.options import (
     Count,
     Index,
