@@ -27,7 +27,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
-from mechsub import audit, lease, plot, store, study
+from mechsub import audit, plot, store, study
+from mechsub.lab import lease
 
 SOURCE = '''
 import os
@@ -183,11 +184,11 @@ def print_takeover() -> None:
         os.read(ready, 1)
         os.kill(child, signal.SIGKILL)
         started = time.perf_counter()
+        _wait(child)
         with lease.hold(cell):
             found["of this machine"] = time.perf_counter() - started
-        _wait(child)
-        (cell.parent / lease.FOLDER).mkdir(parents=True, exist_ok=True)
-        (cell.parent / lease.FOLDER / f"{cell.name}.1").write_text("0123456789ab-0000-12-34 process 12 on elsewhere x")
+        elsewhere = f"filelock/2\npid=12\nhost=elsewhere\nmode=lease\ntoken=1\nduration={lease.STALE!r}\n"
+        cell.with_name(f".{cell.name}{lease.SUFFIX}").write_text(elsewhere)
         started = time.perf_counter()
         with lease.hold(cell):
             found["of another machine"] = time.perf_counter() - started

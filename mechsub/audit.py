@@ -8,7 +8,8 @@ A study is looked for as `studies.<name>`; no other code is imported, whatever a
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub import lease, store, study, versions
+from mechsub import store, study, versions
+from mechsub.lab import lease
 from mechsub.remaking import find_study
 
 KINDS = {
@@ -42,8 +43,8 @@ def findings(root: Path) -> Iterator[tuple[str, str]]:
 def _belongs(path: Path) -> bool:
     """Whether a path says that the folder it is in is a study's."""
     if path.is_dir():
-        return path.name == lease.FOLDER or any((path / file).is_file() for file in _FILES)
-    return path.suffix == ".html"
+        return any((path / file).is_file() for file in _FILES)
+    return path.suffix == ".html" or lease.is_lease(path)
 
 
 _FILES = (store.RECORDS, store.TENSORS, store.PROVENANCE)
@@ -63,7 +64,7 @@ def _hidden(path: Path) -> tuple[str, str]:
     cell = path.with_name(path.name[1:-4])
     if path.suffix == ".old" and not cell.exists():
         return "missing", f"{cell} stepped aside and was not replaced; the study's next run brings it back"
-    if path.name == lease.FOLDER or path.suffix in (".old", ".tmp", ".job"):
+    if lease.is_lease(path) or path.suffix in (".old", ".tmp", ".job"):
         return "unfinished", f"{path} is in the making, or left by a process that was killed"
     return "foreign", f"{path} is neither a cell nor a figure"
 

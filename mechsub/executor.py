@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mechsub import cores, lease, store
+from mechsub import cores, processes, store
+from mechsub.lab import lease
 
 RETRIES = 3  # of a cell whose process was killed
 POLL = 2.0  # seconds between two looks at Slurm's queue
@@ -238,7 +239,7 @@ def _earlier(folder: Path) -> dict[Path, dict[str, list[str]]]:
         tasks = _tasks(job)
         queued = _queued(job, tasks)
         jobs[job] = {task: lines for task, lines in tasks.items() if task in queued}
-        if not queued and lease.alive(job.name.split(".")[-2]) is False:
+        if not queued and processes.alive(job.name.split(".")[-2]) is False:
             shutil.rmtree(job, ignore_errors=True)
     return jobs
 
@@ -256,7 +257,7 @@ def _submit(folder: Path, lines: list[str], command: list[str], at_most: int | N
     """
     import submitit
 
-    job = Path(tempfile.mkdtemp(prefix=".slurm-", suffix=f".{lease.owner()}.job", dir=folder))
+    job = Path(tempfile.mkdtemp(prefix=".slurm-", suffix=f".{processes.owner()}.job", dir=folder))
     n_tasks = min(len(lines), LONGEST_ARRAY)
     for task in range(n_tasks):
         (job / f"{task}.cells").write_text("".join(lines[task::n_tasks]), encoding="utf-8")

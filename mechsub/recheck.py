@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechsub import files, lease, provenance, remaking, store, study, versions
+from mechsub import files, provenance, remaking, store, study, versions
+from mechsub.lab import lease
 
 LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
 LEVEL = 0.95

@@ -9,7 +9,7 @@ folder, fsync, rename, fsync of the folder.
 
 Whether a cell is what its study would store today is for `mechsub.versions` to say.
 
-Of several processes, the one that holds the cell's lease writes it (mechsub.lease).
+Of several processes, the one that holds the cell's lease writes it (mechsub.lab.lease).
 """
 
 import json
@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mechsub import lease
+from mechsub import processes
 from mechsub.files import sha256, sync_folder, temporary_path, write_bytes, write_text  # noqa: F401, store.write_text is public
+from mechsub.lab import lease
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 FORMAT = 2  # of provenance.json; 1 had no seal
@@ -37,21 +38,22 @@ class DamagedCell(ValueError):
 
 def clean(folder: Path) -> None:
     """Undo what processes that died left in a study's folder: temporary files, leases, and cells that stepped aside."""
-    for place in (folder.parent, folder, folder / lease.FOLDER):
+    for place in (folder.parent, folder):
         for path in filter(_is_left, place.glob(".*.*-*-*-*.tmp")):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     aside = {cell.with_name(cell.name[1:-4]) for cell in folder.glob(".*.old")}
-    for cell in aside | lease.abandoned(folder):
+    for cell in aside | lease.leased(folder):
         try:
             with lease.hold(cell, wait=False):
                 recover(cell)
+                lease.remove_traces(cell)
         except lease.Lost:  # another process is at it
             continue
 
 
 def _is_left(path: Path) -> bool:
     """Whether a temporary file's maker is dead. One of another machine, of which nothing is known, has a day."""
-    lives = lease.alive(path.name.split(".")[-2])
+    lives = processes.alive(path.name.split(".")[-2])
     try:
         return lives is False or (lives is None and time.time() - path.stat().st_mtime > 86400)
     except FileNotFoundError:

@@ -33,8 +33,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import executor, files, lease, store, terminal, versions
+from mechsub import executor, files, store, terminal, versions
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
+from mechsub.lab import lease
 from mechsub.progress import drawn, redraw
 
 __all__ = [
