@@ -1,0 +1,1 @@
+"""Commands, cells, findings and pages: everything about an experiment that knows no model."""
