@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from mechsub.lab import recheck, store, study
+from mechsub.lab import recheck, store, tables
 from mechsub.lab.figures import colors
 from studies._report_question import NO_CLAIM
 from studies._report_style import SCRIPT, STYLE
@@ -72,7 +72,7 @@ def _script() -> str:
 
 
 def _e(value) -> str:
-    return html.escape(study._cell_text(value))
+    return html.escape(tables.cell_text(value))
 
 
 def _badge(verdict: str) -> str:
