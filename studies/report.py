@@ -10,6 +10,7 @@ row is not there: the question is then not answered yet. Cells are found by stud
 finds them; of an option that a question sweeps, all levels that are stored.
 
     python -m studies.report
+    python -m studies.report --write    # instead of the page: marked numbers of README.md and docs/, docs/answers.md
     python -m studies.report --export docs/figures --only learns ratio    # static images instead of the page
 """
 
@@ -24,9 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechsub.lab import finder, store, terminal
+from mechsub.lab import finder, pages, store, terminal
 from mechsub.lab.cells import run_here
 from mechsub.lab.declared import Study
+from mechsub.lab.findings import Cell, all_findings
+from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.study import planned, table_of
 from studies import _report_factors, _report_language, _report_toy  # noqa: F401 - they ask the questions
 from studies import _report_page as page
@@ -45,7 +48,12 @@ class Found:
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
-    figure: Any = None
+    display: Mapping[str, Any] = field(default_factory=dict)
+    lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
+
+    @functools.cached_property
+    def figure(self) -> Any:
+        return self.study.needed("plot")(self.records, **self.display) if self.records else None
 
 
 @dataclass
@@ -86,7 +94,7 @@ def _finding(question: Question, found: Found) -> Finding:
         finding.why_not = "No whole cell is stored."
         return finding
     try:
-        finding.answer = question.answer(found.rows)
+        finding.answer = question.answer(all_findings(found.lab_cells) if found.lab_cells else found.rows)
     except LookupError as error:
         finding.why_not = f"Not in the stored cells: {' '.join(map(str, error.args))}."
     return finding
@@ -105,8 +113,9 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     whole = [cell for cell, status in cells.items() if status in ("stored", "stale")]
     found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
     if found.records:
-        found.rows = table_of(study, found.records, display)
-        found.figure = study.needed("plot")(found.records, **display)
+        found.rows, found.display = table_of(study, found.records, display), display
+        if (findings := study.part("findings")) is not None:
+            found.lab_cells = lab_cells(found.records, study.Config, findings)
     return found
 
 
@@ -115,7 +124,7 @@ def _audited(study: Study, flags: str, root: Path) -> Found:
     config = study.Config()
     rows = (row for row in run_here(study, config, root) if "provenance" not in row)
     made = [store.record_row(dataclasses.asdict(config), row) for row in rows]
-    return Found(study, flags, {}, made, table_of(study, made, {}), study.needed("plot")(made))
+    return Found(study, flags, {}, made, table_of(study, made, {}))
 
 
 def _stored_levels(study: Study, flags: str, sweep: str, root: Path) -> str:
@@ -173,6 +182,8 @@ def main(argv: list[str] | None = None) -> None:
         _stop(f"--only: {min(unknown)!r} is not one of {names}", 2)
     if options.only and not options.export:
         _stop("--only chooses images; give --export too", 2)
+    if options.write:
+        return _write_pages(root)
     if options.export:
         return _export(root, options)
     found = findings(root)
@@ -186,7 +197,7 @@ def write(found: list[Finding], root: Path) -> None:
     from studies import _report_predictions
 
     plot.share_plotlyjs(root / "plotly.min.js")
-    store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found)), root))
+    store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found, root)), root))
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -196,6 +207,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.error = lambda message: _stop(message, 2)  # type: ignore[method-assign]
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
+    marked = "write the marked numbers of README.md and docs/ anew, and docs/answers.md, not the page"
+    parser.add_argument("--write", action="store_true", help=marked)
     images = "write figures as static images to DIR, not the page (needs the extra `export` and Chromium)"
     parser.add_argument("--export", metavar="DIR", help=images)
     parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the images (default: svg)")
@@ -216,6 +229,21 @@ def _export(root: Path, options: argparse.Namespace) -> None:
     except export.Failed as error:
         _stop(str(error), 1)
     print("".join(f"figure: {path}\n" for path in images), end="")
+
+
+def _write_pages(root: Path) -> None:
+    """Numbers of the pages in the current folder."""
+    read = pages.reader(finder.find_study, root)
+    try:
+        changed = [path for path in (Path("README.md"), *sorted(Path("docs").glob("*.md"))) if pages.write(path, read)]
+    except (LookupError, OSError) as error:
+        _stop(str(error), 1)
+    answers = Path("docs/answers.md")
+    text = page.answers(findings(root))
+    if not answers.exists() or answers.read_text(encoding="utf-8") != text:
+        store.write_text(answers, text)
+        changed.append(answers)
+    print("".join(f"written: {path}\n" for path in changed) or "every page is up to date\n", end="")
 
 
 def _stop(message: str, code: int):

@@ -14,6 +14,7 @@ from typing import Literal
 
 from mechsub import lab, threads
 from mechsub.designs import population
+from mechsub.lab.findings import Finding, all_findings, arm_means, cells, points, rows
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,22 @@ def run(cfg: Config) -> Iterator[dict]:
     yield {"provenance": {"data": data.hashes(cfg.dataset.replace("_", "-")), "null": "chance, 1 / n_classes"}}
 
 
-def table(records: list[dict]) -> list[dict]:
-    from mechsub import stats
+def findings(cell: list[dict]) -> list[Finding]:
+    return list(arm_means([row | {"arm": "teacher"} for row in cell], "accuracy", unit="seeds").values())
 
-    cells = lab.by_cell(records, Config)
-    return [{"cell": label, "accuracy": stats.student_t([r["accuracy"] for r in rows])} for label, rows in cells]
+
+def table(records: list[dict]) -> list[dict]:
+    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):
     from mechsub.lab.figures import kinds as figures
 
-    rows = [r | {"cell": label, "arm": "teacher"} for label, cell in lab.by_cell(records, Config) for r in cell]
+    shown = points(all_findings(cells(records, Config, findings)), "accuracy")
     return figures.interval_bars(
-        rows, value="accuracy", label="cell", title="Teachers", axis="accuracy on the test images", caption=""
-    )
+        [point | {"cell": point["cell"] or "all"} for point in shown],
+        value="accuracy", label="cell", title="Teachers", axis="accuracy on the test images", caption="",
+    )  # fmt: skip
 
 
 study = lab.Study(version=1, probes=(

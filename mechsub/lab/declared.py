@@ -54,7 +54,7 @@ class Study:
             for file in FILES:
                 if importlib.util.find_spec(f"{self.module}.{file}") is not None:
                     value = getattr(importlib.import_module(f"{self.module}.{file}"), name, None)
-                    if value is not None:
+                    if value is not None and not inspect.ismodule(value):
                         return value
         return default
 

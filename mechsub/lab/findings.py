@@ -13,6 +13,7 @@ Where a command names several cells, the key of what is said of one of them begi
 them: "n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". Where there is one cell, there is no such part.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import mechsub as ms
+from mechsub.lab.declared import Study
 
 Rows = list[dict]
 
@@ -150,10 +152,10 @@ def holm(findings: Iterable[Finding]) -> list[Finding]:
 
 def cells(records: Rows, Config, findings: Callable[[Rows], Iterable[Finding]]) -> list[Cell]:
     """The cells of a command, from their rows, each with its findings."""
-    from mechsub.lab import study
+    from mechsub.lab.cells import by_cell
 
     out = []
-    for named, rows in study.cells(records, Config):
+    for named, rows in by_cell(records, Config):
         label = "" if named == "all" else named
         defaults = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
         options = {name: rows[0].get(name, usual) for name, usual in defaults.items()}
@@ -169,15 +171,27 @@ def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> 
     return _distinct([*own, *(comparisons(cells) if comparisons else [])])
 
 
-def read(module, flags: Sequence[str], out: str | Path = "artifacts") -> list[Finding]:
-    """Of the cells that a command of a study's module names, from the store; LookupError where one is not there."""
-    from mechsub.lab import store, study
+def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> list[Finding]:
+    """Of the cells that a command of a study names, from the store; LookupError where one is not there."""
+    from mechsub.lab import store
+    from mechsub.lab.study import planned
 
-    named, _ = study.planned(module, list(flags), str(out))
+    named, _ = planned(study, list(flags), str(out))
     if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
-        raise LookupError(f"{module.__name__} has no stored cell {absent[0]} under {out}")
+        raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
     records = [row for cell in named for row in store.read_records(cell)]
-    return all_findings(cells(records, module.Config, module.findings), getattr(module, "comparisons", None))
+    return all_findings(cells(records, study.Config, study.needed("findings")), study.part("comparisons"))
+
+
+def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
+    """Every whole cell of a study that is stored under `out`, with its findings; damaged ones are left out."""
+    from mechsub.lab import store
+
+    records: list[dict] = []
+    for path in sorted((Path(out) / study.name).glob(f"*/{store.PROVENANCE}")):
+        with contextlib.suppress(store.DamagedCell):
+            records += store.read_records(path.parent)
+    return cells(records, study.Config, study.needed("findings"))
 
 
 def find(findings: Iterable[Finding], name: str) -> Finding:
@@ -216,7 +230,9 @@ def value_text(value) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value) if not math.isfinite(value) else f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
 
 def p_text(p: float | None) -> str:
@@ -248,8 +264,15 @@ def _crossed(findings: list[Finding]) -> bool:
 
 def _row(finding: Finding) -> dict:
     p = "" if finding.p is None else finding.p
-    null = null_text(finding)
-    return {"cell": finding.cell or "all", "quantity": finding.label, "value": finding.value, "null": null, "p": p}
+    infinite = isinstance(finding.value, float) and math.isinf(finding.value)
+    value = value_text(finding.value) if infinite else finding.value
+    return {
+        "cell": finding.cell or "all",
+        "quantity": finding.label,
+        "value": value,
+        "null": null_text(finding),
+        "p": p,
+    }
 
 
 def _by_subject(findings: list[Finding]) -> list[dict]:

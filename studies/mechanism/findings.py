@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from mechsub import lab
-from mechsub.lab import predictions
+from mechsub.lab import predictions, verdicts
 
 Rows = list[Mapping]
 Scores = dict[int, float]  # member -> value
@@ -312,9 +312,7 @@ def removed(arm: str) -> str:
 
 
 def verdict(interval, at_least: float, at_most: float) -> str:
-    if at_least <= interval.low and interval.high <= at_most:
-        return "hit"
-    return "miss" if interval.high < at_least or interval.low > at_most else "open"
+    return verdicts.side("within", interval, (at_least, at_most))[0]
 
 
 def _judged(value, told: Mapping | None) -> dict:
