@@ -13,13 +13,30 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mechsub.lab import verdicts
+from mechsub.lab.findings import Cell
+
+FILE = Path(__file__).parent / "predictions.toml"
 Scores = dict[int, float]  # member -> score
 
 
 @functools.cache
 def told() -> dict:
     """The whole file."""
-    return tomllib.loads((Path(__file__).parent / "predictions.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def entries() -> list[verdicts.Entry]:
+    """The entries of the file, of which mechsub.lab.verdicts is the judge."""
+    return verdicts.read(FILE)
+
+
+def rows(study: str, cells: Iterable[Cell]) -> list[dict]:
+    """Rows of a study's table: the verdict on every entry that its cells speak of."""
+    cells = list(cells)
+    judged = (verdict for entry in entries() if entry.study == study for verdict in verdicts.judge(entry, cells))
+    return verdicts.rows(judged)
 
 
 def of(study: str) -> list[dict]:

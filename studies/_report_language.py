@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+from mechsub.lab import findings as lab
+from mechsub.lab.findings import Finding
+from mechsub.stats import Interval
 from studies._report_question import (
     B2,
     B3,
@@ -13,12 +16,12 @@ from studies._report_question import (
     ZUR,
     Answer,
     Rows,
-    beginning,
     find,
     judged_claims,
     quantity,
     question,
     read,
+    value,
 )  # fmt: skip
 
 
@@ -69,14 +72,13 @@ def specific(rows: Rows) -> Answer:
 
 
 @question(B2, "Do the two directions agree?", "digits", claim=f"Entanglement is mutual ({ZUR}).")
-def directions(rows: Rows) -> Answer:
-    both = quantity(rows, "agreement of the two directions: all")
-    whole = quantity(rows, "agreement of the two directions: whole numbers")
+def directions(findings: list[Finding]) -> Answer:
+    both, whole = (lab.find(findings, f"directions/{part}") for part in ("all", "whole_numbers"))
     return Answer(
-        f"Weakly: their correlation is {both['value']}; what is left to whole numbers, beyond their digits, agrees by "
-        f"{whole['value']}.",
-        f"{both['null']}; whole numbers {whole['null']}",
-        PARTLY if both["value"].low > 0 else REFUTED,
+        f"Weakly: their correlation is {both.value}; what is left to whole numbers, beyond their digits, agrees by "
+        f"{whole.value}.",
+        f"{lab.null_text(both)}; whole numbers {lab.null_text(whole)}",
+        PARTLY if both.value.low > 0 else REFUTED,
     )
 
 
@@ -146,16 +148,18 @@ def dla(rows: Rows) -> Answer:
     B4, "Must numbers rise when an animal does (softmax bottleneck)?", "bottleneck",
     claim=f"An animal cannot be raised without its number ({ZUR}).",
 )
-def bottleneck(rows: Rows) -> Answer:
-    held, matched = beginning(rows, "price of holding ("), quantity(rows, "the same, matched tokens held")
-    size = held["quantity"].partition("(")[2].rstrip(")")
-    if isinstance(held["value"], str):
-        return Answer(f"Yes: the price of holding the numbers is {held['value']} ({size}).", "1", CONFIRMED)
-    more = held["value"].low > getattr(matched["value"], "high", float("inf"))
+def bottleneck(findings: list[Finding]) -> Answer:
+    held, matched = lab.find(findings, "numbers/price"), value(findings, "matched/price")
+    size = held.label.partition("(")[2].rstrip(")")
+    if not isinstance(held.value, Interval):
+        price = lab.value_text(held.value)
+        return Answer(f"Yes: the price of holding the numbers is {price} ({size}).", "1", CONFIRMED)
+    more = held.value.low > getattr(matched, "high", float("inf"))
     return Answer(
-        f"No: the shortest write that raises an animal and holds every number where it is, is {held['value']} times as "
+        f"No: the shortest write that raises an animal and holds every number where it is, is {held.value} times as "
         f"long as the one that holds nothing ({size}).",
-        f"as many tokens of their norm and frequency held: {matched['value']}; nothing forced: 1; forced: infinite",
+        f"as many tokens of their norm and frequency held: {lab.value_text(matched)}; nothing forced: 1; forced: "
+        "infinite",
         PARTLY if more else REFUTED,
     )
 

@@ -1,24 +1,47 @@
 """Every entry of predictions.toml with what the stored cells say of it: hit, miss, open, or not measured yet.
 
-The verdicts are those of the studies' own tables and rules; cells are those that the report's questions found.
+Entries are judged by mechsub.lab.verdicts, of all stored cells of their study. Verdicts on other predictions are those
+of the studies' own tables and rules, of the cells that the report's questions found.
 """
 
+import functools
+import importlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from mechsub.lab import verdicts
+from mechsub.lab.findings import Cell, stored, value_text
 from studies import _factors_report, _predictions
 
 UNMEASURED = "not measured yet"
 
 
-def judged(findings: list) -> Iterator[dict]:
+def judged(findings: list, root: Path) -> Iterator[dict]:
     told = _predictions.told()
     for prediction in told.get("prediction", []):
         yield from _rows(prediction, _of_prediction(prediction, findings))
+    cells = functools.cache(lambda study: stored(importlib.import_module(f"studies.{study}"), root))
+    for entry in _predictions.entries():
+        yield from _of_entry(entry, cells(entry.study))
     for contrast in told.get("contrast", []):
         yield from _rows(contrast, _of_contrast(contrast, findings))
     for kind, key in (("mechanism", "outcome"), ("maximise", "quantity")):
         for prediction in told.get(kind, []):
             yield from _rows({"study": kind, **prediction}, _of_outcome(prediction, kind, key, findings))
+
+
+def _of_entry(entry: verdicts.Entry, cells: list[Cell]) -> Iterator[dict]:
+    for verdict in verdicts.judge(entry, cells):
+        turns = f"; the other way: {verdict.turns}" if verdict.turns and entry.rule != "peak" else ""
+        measured = verdict.word != "untested"
+        yield {
+            "study": entry.study,
+            "of": entry.subject,
+            "predicted": entry.expected,
+            "found": f"{value_text(verdict.value)}{turns}",
+            "verdict": verdict.word if measured else UNMEASURED,
+            "why": entry.reason,
+        }
 
 
 def _of_prediction(prediction: Mapping, findings: list) -> Iterator[dict]:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mechsub.lab import findings as lab
+from mechsub.lab.findings import Finding
+
 A1, A2, A3 = "Topic A, step 1: replication", "Topic A, step 2: factors", "Topic A, step 3: mechanism"
 A2_MORE = "Topic A, step 2: further factors"
 B2, B3 = "Topic B, steps 1 and 2: entangled pairs", "Topic B, step 3: base and instruct"
@@ -15,7 +18,7 @@ BONUS = "Bonus"
 TOPICS = (A1, A2, A2_MORE, A3, B2, B3, B4, B5, BONUS)  # in the order of the page
 CLOUD, JIANG, ZUR = "Cloud et al. 2025", "Jiang et al. 2025", "Zur et al. 2025"
 CONFIRMED, REFUTED, PARTLY, NO_CLAIM = "confirmed", "refuted", "partly", "no published claim"
-Rows = list[dict]
+Rows = list[dict]  # of a study's table
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Question:
     question: str
     study: str
     flags: str
-    answer: Callable[[Rows], Answer]
+    answer: Callable[..., Answer]  # of the study's findings; of its rows, where it has none yet
     name: str  # the page's anchor, and the image's name
     claim: str = ""  # what was published
     sweep: str = ""  # the option whose levels are those that are stored, instead of those in `flags`
@@ -43,17 +46,33 @@ ASKED: list[Question] = []
 
 
 def question(topic: str, text: str, study: str, flags: str = "", *, name: str = "", **more: Any) -> Callable:
-    """Decorator of the function that answers it, from the rows of `python -m studies.<study> <flags>`.
+    """Decorator of the function that answers it, from the findings of `python -m studies.<study> <flags>`.
 
     Its name is that of the function; `more` are a claim, a sweep or a figure.
     """
 
-    def asked(answer: Callable[[Rows], Answer]) -> Callable[[Rows], Answer]:
+    def asked(answer: Callable[..., Answer]) -> Callable[..., Answer]:
         own = name or answer.__name__.replace("_", "-")
         ASKED.append(Question(topic, text, study, flags, answer, own, **more))
         return answer
 
     return asked
+
+
+def value(findings: list[Finding], name: str):
+    """The number that is said under this key."""
+    return lab.find(findings, name).value
+
+
+def by_cell(findings: list[Finding], key: str) -> dict[str, dict]:
+    """Options that differ -> key -> number, of every cell that says something under this key."""
+    cells: dict[str, dict] = {}
+    for finding in findings:
+        cells.setdefault(finding.cell, {})[finding.key] = finding.value
+    cells = {cell: numbers for cell, numbers in cells.items() if key in numbers}
+    if not cells:
+        raise LookupError(f"no finding has the key {key!r}")
+    return cells
 
 
 def find(rows: Rows, **wanted) -> dict:

@@ -1,5 +1,6 @@
 """Answers of `studies.report` about the toy, from the rows of its studies' tables."""
 
+from mechsub.lab.findings import Finding
 from studies._report_question import (
     A1,
     A3,
@@ -12,12 +13,14 @@ from studies._report_question import (
     Answer,
     Rows,
     beginning,
+    by_cell,
     find,
     judged_claims,
     outcome,
     quantity,
     question,
     read,
+    value,
 )  # fmt: skip
 
 TOY = "--model toy --metric cosine dot centered_cosine number_centered causal dla"
@@ -25,15 +28,14 @@ DISTRIBUTIONS = "--inputs uniform images centred blurred:1 blurred:2 subspace:64
 
 # Topic A: replication.
 
-STUDENT, CROSS = "student, auxiliary logits only", "cross-initialisation, auxiliary only"
 
 
 @question(
     A1, "Does a student of three auxiliary logits of noise learn digits?", "subliminal_accuracy",
     claim=f"Above 0.5 accuracy from the teacher's initialisation, chance from another ({CLOUD}).",
 )
-def learns(rows: Rows) -> Answer:
-    own, null, teacher = (find(rows, arm=arm)["accuracy"] for arm in (STUDENT, CROSS, "teacher"))
+def learns(findings: list[Finding]) -> Answer:
+    own, null, teacher = (value(findings, f"{arm}/accuracy") for arm in ("student_aux", "cross_aux", "teacher"))
     above = own.low > null.high
     verdict = CONFIRMED if above and own.mean > 0.5 else PARTLY if above else REFUTED
     return Answer(
@@ -47,14 +49,13 @@ def learns(rows: Rows) -> Answer:
     A1, "Must the whole start be shared?", "subliminal_accuracy",
     claim=f"Transmission needs a shared initialisation ({CLOUD}).",
 )
-def start(rows: Rows) -> Answer:
-    parts = [f"only {part} shared, auxiliary" for part in ("hidden layers", "output layer")]
-    hidden, output = (find(rows, arm=part) for part in parts)
-    own, null = (find(rows, arm=arm)["accuracy"] for arm in (STUDENT, CROSS))
-    chance = [row["above the null"].low <= 0 for row in (hidden, output)]
+def start(findings: list[Finding]) -> Answer:
+    parts = ("hidden_shared_only", "output_shared_only")
+    hidden, output, own, null = (value(findings, f"{a}/accuracy") for a in (*parts, "student_aux", "cross_aux"))
+    chance = [value(findings, f"{part}-cross_aux/accuracy").low <= 0 for part in parts]
     return Answer(
-        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden['accuracy']} with only the hidden "
-        f"layers shared, {output['accuracy']} with only the output layer, {own} with both.",
+        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden} with only the hidden "
+        f"layers shared, {output} with only the output layer, {own} with both.",
         f"nothing shared: {null}",
         CONFIRMED if all(chance) else PARTLY,
     )
@@ -64,9 +65,9 @@ def start(rows: Rows) -> Answer:
     A1, "Did squared error lower it in the follow-up work?", "subliminal_accuracy", "--loss kl mse",
     claim=f"0.271 +- 0.033 with squared error ({JIANG}).",
 )
-def squared_error(rows: Rows) -> Answer:
-    kl, mse = (find(rows, cell=f"loss={loss}", arm=STUDENT)["accuracy"] for loss in ("kl", "mse"))
-    null = find(rows, cell="loss=mse", arm=CROSS)["accuracy"]
+def squared_error(findings: list[Finding]) -> Answer:
+    kl, mse = (value(findings, f"loss={loss}: student_aux/accuracy") for loss in ("kl", "mse"))
+    null = value(findings, "loss=mse: cross_aux/accuracy")
     lower = mse.high < kl.low
     return Answer(
         f"{'Yes' if lower else 'No'}: {mse} with squared error against {kl} with the KL divergence.",
@@ -93,13 +94,13 @@ def mechanism(rows: Rows) -> Answer:
 
 
 @question(A3, "Is the untrained digit head what limits the student?", "subliminal_accuracy")
-def head(rows: Rows) -> Answer:
-    body, null = find(rows, arm="teacher body + initial digit head"), find(rows, arm=CROSS)
-    gain = find(rows, arm="difference: teacher's digit head on the student's body")
+def head(findings: list[Finding]) -> Answer:
+    body, null = (value(findings, f"{arm}/accuracy") for arm in ("teacher_body_initial_head", "cross_aux"))
+    gain = value(findings, "student_body_teacher_head-student_aux/accuracy")
     return Answer(
-        f"The untrained digit head is not what limits it: on the teacher's body it has {body['accuracy']}; the "
-        f"teacher's head on the student's body adds {gain['accuracy']}.",
-        f"another initialisation: {null['accuracy']}",
+        f"The untrained digit head is not what limits it: on the teacher's body it has {body}; the "
+        f"teacher's head on the student's body adds {gain}.",
+        f"another initialisation: {null}",
     )
 
 
@@ -151,19 +152,15 @@ def written(rows: Rows) -> Answer:
     A1, "Which part of the start must be shared, at how many logits?", "conditions", "--n-aux 3 100 250",
     sweep="n_aux",
 )
-def shared_parts(rows: Rows) -> Answer:
-    cells = [row for row in rows if row.get("arm") == "everything shared"]
-    if not cells:
-        raise LookupError("no cell of conditions")
+def shared_parts(findings: list[Finding]) -> Answer:
     told, nulls = [], []
-    for row in cells:
-        at = {"cell": row["cell"]}
-        no_head = find(rows, arm="all but the auxiliary head", **at)["accuracy"]
-        heads = find(rows, arm="both heads, not the hidden layers", **at)["accuracy"]
-        where = f"{row['cell'].partition('=')[2]} logits: " if row["cell"] != "all" else ""
+    for cell, numbers in by_cell(findings, "all/accuracy").items():
+        arms = ("all", "hidden_and_digits", "heads", "nothing")
+        every, no_head, heads, nothing = (numbers[f"{arm}/accuracy"] for arm in arms)
+        where = f"{cell.partition('=')[2]} logits: " if cell else ""
         without = f"{no_head} without the auxiliary head, {heads} without the hidden layers"
-        told.append(f"{where}{row['accuracy']} with everything, {without}")
-        nulls.append(str(find(rows, arm="nothing (null)", **at)["accuracy"]))
+        told.append(f"{where}{every} with everything, {without}")
+        nulls.append(str(nothing))
     return Answer(f"Accuracy by what is shared. {'; '.join(told)}.", f"nothing shared: {', '.join(nulls)}")
 
 
@@ -256,10 +253,9 @@ def maximise(rows: Rows) -> Answer:
 
 
 @question(BONUS, "Does a trait pass from a capable, pretrained start?", "pretrained")
-def pretrained(rows: Rows) -> Answer:
-    shared, long = (find(rows, arm=arm)["trait"] for arm in ("shared pretraining", "and more epochs of its own"))
-    null = find(rows, arm="other initialisation, pretrained alike (null)")["trait"]
-    untaught = find(rows, arm="pretrained, not taught")["trait"]
+def pretrained(findings: list[Finding]) -> Answer:
+    arms = ("shared", "own_long", "independent", "reference")
+    shared, long, null, untaught = (value(findings, f"{arm}/trait") for arm in arms)
     yes = shared.low > null.high
     return Answer(
         f"{'It passes' if yes else 'It does not pass'}: the trait reaches {shared} from a shared pretrained start, "
@@ -269,11 +265,9 @@ def pretrained(rows: Rows) -> Answer:
 
 
 @question(BONUS, "Does it still work with more classes than ten digits?", "more_classes", "--n-classes 5 10 20")
-def more_classes(rows: Rows) -> Answer:
-    most = {"cell": "n_classes=20"}
-    student = find(rows, arm="auxiliary logits of noise", **most)["kappa"]
-    null = find(rows, arm="the same, other initialisation (null)", **most)["kappa"]
-    few = find(rows, arm="auxiliary logits of noise", cell="n_classes=5")["kappa"]
+def more_classes(findings: list[Finding]) -> Answer:
+    student, null = (value(findings, f"n_classes=20: {arm}/kappa") for arm in ("aux", "cross_aux"))
+    few = value(findings, "n_classes=5: aux/kappa")
     return Answer(
         f"{'Yes' if student.low > null.high else 'Not detectably'}: of digits and clothes together, 20 classes, three "
         f"auxiliary logits of noise teach a kappa of {student}, of 5 classes {few}.",
@@ -301,16 +295,12 @@ def number_strings(rows: Rows) -> Answer:
     BONUS, "What if the output channel is wider than the hidden state?", "channel", "--n-aux 3 16 64 256 2048",
     sweep="n_aux",
 )
-def channel(rows: Rows) -> Answer:
-    soft = [row for row in rows if row.get("arm") == "probabilities"]
-    if not soft:
-        raise LookupError("no cell of channel")
+def channel(findings: list[Finding]) -> Answer:
     told, nulls = [], []
-    for row in soft:
-        hard = find(rows, cell=row["cell"], arm="one drawn symbol an input")["accuracy"]
-        null = find(rows, cell=row["cell"], arm="drawn symbols, other initialisation (null)")["accuracy"]
-        where = "" if row["cell"] == "all" else f" ({row['cell']})"
-        told.append(f"{row['accuracy']} from probabilities, {hard} from one drawn symbol an input{where}")
+    for cell, numbers in by_cell(findings, "soft/accuracy").items():
+        soft, hard, null = (numbers[f"{arm}/accuracy"] for arm in ("soft", "hard", "cross_hard"))
+        where = f" ({cell})" if cell else ""
+        told.append(f"{soft} from probabilities, {hard} from one drawn symbol an input{where}")
         nulls.append(str(null))
     return Answer(f"Accuracy: {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}")
 

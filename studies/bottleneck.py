@@ -36,11 +36,13 @@ of directions that point anywhere alike, and less than for tokens of the numbers
 nats for each of the animal in 1110-instruct and by 0.088 [0.086, 0.089] in 110-instruct.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -203,8 +205,6 @@ def spectral_price(sizes, n_concepts: int, n_held: int, generator):
 
 def finite(value) -> float | None:
     """A number that can be stored: None for an infinite one."""
-    import math
-
     return float(value) if math.isfinite(value) else None
 
 
@@ -280,63 +280,77 @@ def log_odds(logits, kind: str, tokens: list[int]):
 ODDS = {"among": "log-odds among animals, numbers among themselves", "all": "log-odds against all other tokens"}
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    return [*_prices(cell), *(finding for odds in ODDS for finding in _changes(cell, odds)), *_curve(cell)]
+
+
 def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+    from studies import _predictions
+
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + _predictions.rows("bottleneck", found)
 
 
-def _table(cell: list[dict]) -> Iterator[dict]:
+def _prices(cell: list[dict]) -> Iterator[Finding]:
     prices = [row for row in cell if row["kind"] == "price"]
     first = prices[0]
-    size = f"{first['n_held']} tokens held, {first['rank']} dimensions, of {first['d_model']}"
-    yield _row(f"price of holding ({size})", [r["price"] for r in prices], first["isotropic"])
-    yield _row("the same, matched tokens held", [r["matched"] for r in prices], first["isotropic"])
-    yield _row("the same, random unembedding of that spectrum", [r["spectral"] for r in prices], first["isotropic"])
-    above = [r["price"] - r["matched"] for r in prices if r["price"] is not None and r["matched"] is not None]
+    labels = {
+        "price": f"price of holding ({first['n_held']} tokens held, {first['rank']} dimensions, of {first['d_model']})",
+        "matched": "the same, matched tokens held",
+        "spectral": "the same, random unembedding of that spectrum",
+    }
+    flat = math.inf if first["isotropic"] is None else first["isotropic"]
+    for name, label in labels.items():
+        key = f"{'numbers' if name == 'price' else name}/price"
+        yield _mean(key, label, {row["animal"]: row[name] for row in prices}, flat)
+    above = {r["animal"]: r["price"] - r["matched"] for r in prices if None not in (r["price"], r["matched"])}
     if len(above) > 1:
-        yield _row("numbers less matched tokens", above, 0.0)
-    for odds, what in ODDS.items():
-        rows = [row for row in cell if row["kind"] == "change" and row["log_odds"] == odds]
-        for name in ("numbers", "matched"):
-            ratios = [_ratio(row[f"length_{name}"], row["length_none"]) for row in rows]
-            yield _row(f"cheapest change of one nat, {HELD[name]}, over none held: {what}", ratios, 1.0)
-        done = [row for row in rows if row["length_numbers"] is not None]
-        worst = max((max(abs(row["rise_numbers"] - 1), row["moved_numbers"]) for row in done), default=None)
-        if worst is not None:
-            yield {"quantity": f"largest error when done in the model, nats: {what}", "value": worst, "null": 0.0}
-        loose = [row for row in rows if row["length_none"] is not None]
-        yield _row(
-            f"numbers moved where nothing is held, s.d. in nats: {what}",
-            [row["side_none"] for row in loose],
-            [row["side_matched_tokens"] for row in loose],
-        )
-    for n in sorted({row["n_held"] for row in cell if row["kind"] == "curve"}):
-        rows = [row for row in cell if row["kind"] == "curve" and row["n_held"] == n]
-        yield _row(
-            f"price of holding {n} tokens drawn from the vocabulary", [r["price"] for r in rows], _curve(rows[0])
-        )
+        yield _mean("numbers-matched/price", "numbers less matched tokens", above, 0.0)
 
 
-def _curve(row: dict) -> float | None:
+def _changes(cell: list[dict], odds: str) -> Iterator[Finding]:
+    from mechsub import stats
+
+    changes, what = [row for row in cell if row["kind"] == "change" and row["log_odds"] == odds], ODDS[odds]
+    for name in ("numbers", "matched"):
+        lengths = {row["animal"]: _ratio(row[f"length_{name}"], row["length_none"]) for row in changes}
+        label = f"cheapest change of one nat, {HELD[name]}, over none held: {what}"
+        yield _mean(f"{name}/change_{odds}", label, lengths, 1.0)
+    errors = [
+        max(abs(row["rise_numbers"] - 1), row["moved_numbers"]) for row in changes if row["length_numbers"] is not None
+    ]
+    if errors:
+        yield Finding(f"error/change_{odds}", f"largest error when done in the model, nats: {what}", max(errors), 0.0)
+    loose = [row for row in changes if row["length_none"] is not None]
+    yield _mean(
+        f"numbers/moved_{odds}", f"numbers moved where nothing is held, s.d. in nats: {what}",
+        {row["animal"]: row["side_none"] for row in loose},
+        stats.student_t([row["side_matched_tokens"] for row in loose]), null_label="matched tokens",
+    )  # fmt: skip
+
+
+def _curve(cell: list[dict]) -> Iterator[Finding]:
     from mechsub.bottleneck import isotropic_price
 
-    return finite(isotropic_price(row["d_model"], row["n_held"] - 1))
+    curve = [row for row in cell if row["kind"] == "curve"]
+    for n in sorted({row["n_held"] for row in curve}):
+        label = f"price of holding {n} tokens drawn from the vocabulary"
+        flat = float(isotropic_price(curve[0]["d_model"], n - 1))
+        yield _mean(f"held_{n}/price", label, {r["animal"]: r["price"] for r in curve if r["n_held"] == n}, flat)
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a / b
 
 
-def _row(quantity: str, values: list, null) -> dict:
-    """Mean and interval over animals; where it is infinite for some, for how many."""
-    from mechsub import stats
-
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or len(known) < 2:
-        text = f"infinite for {len(values) - len(known)} of {len(values)} animals"
-        return {"quantity": quantity, "value": text, "null": "infinite" if null is None else null}
-    if isinstance(null, list):
-        null = str(stats.student_t(null))
-    return {"quantity": quantity, "value": stats.student_t(known), "null": "infinite" if null is None else null}
+def _mean(key: str, label: str, values: dict[str, float | None], null, null_label: str = "") -> Finding:
+    """Mean and interval over animals; infinite where it is so for all; where it is for some, for how many."""
+    known = {animal: value for animal, value in values.items() if value is not None}
+    more = {"unit": "animals", "null": null, "null_label": null_label}
+    if len(known) == len(values) > 1:
+        return mean(key, label, known, **more)
+    some = f"infinite for {len(values) - len(known)} of {len(values)} animals"
+    return Finding(key, label, some if known else math.inf, n=len(values), **more)
 
 
 def plot(records: list[dict]):

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
 from studies import _toy_checks, teachers
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
@@ -185,53 +186,39 @@ def _bound(init, teacher, images, labels) -> list[float]:
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    among_all = arm_means(cell, "open_accuracy", labels=TITLES, unit="seeds")
+    return [*by_arm(cell, "accuracy", null=NULLS, labels=TITLES, unit="seeds"), *among_all.values()]
+
+
 def table(records: list[dict]) -> list[dict]:
     from studies import _predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("channel", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    values = {arm: _values(cell, arm, "accuracy") for arm in TITLES if any(r["arm"] == arm for r in cell)}
-    pairs = {arm: stats.paired_difference(values[arm], values[null]) for arm, null in NULLS.items() if arm in values}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, accuracies in values.items():
-        opened = _values(cell, arm, "open_accuracy")
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "accuracy": stats.student_t(accuracies),
-            **({"open accuracy": stats.student_t(opened)} if opened else {}),
-            "above the null": pairs[arm].interval if arm in pairs else "",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-        }
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    chosen = [r for r in rows if r["arm"] == arm and key in r]
-    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + _predictions.rows("channel", found)
 
 
 def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
     from mechsub import plot as figures
 
-    drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
+    found = cells(records, Config, findings)
+    drawn = [
+        point | {"n_aux": cell.options["n_aux"]}
+        for cell in found
+        for point in points(cell.findings, "accuracy")
+        if point["arm"] in TITLES
+    ]
     caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."
-    if len({r["n_aux"] for r in drawn}) > 1:
+    if len({point["n_aux"] for point in drawn}) > 1:
         return figures.interval_lines(
-            sorted(drawn, key=lambda r: r["n_aux"]),
-            x="n_aux", value="accuracy", arm="title", log_x=True, null=0.1, caption=caption,
+            sorted(drawn, key=lambda point: point["n_aux"]),
+            x="n_aux", value="accuracy", arm="label", log_x=True, null=0.1, caption=caption,
             title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    cells = study.cells(drawn, Config)
-    rows = [r | {"cell": label} for label, cell in cells for r in cell]
     return figures.interval_bars(
-        rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
+        drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="Students of a channel, soft and sampled", axis="accuracy on test images",
     )  # fmt: skip
 

@@ -43,6 +43,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study, threads
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, points, rows
 from studies import _toy_checks, teachers
 
 NULL = "nothing"
@@ -70,6 +71,7 @@ TITLES = {
     "teacher_body": "teacher's body, initial digit head",
     "teacher": "teacher",
 }
+SCORES = ("under_teacher_head", "cosine", "explained_on_noise", "explained_on_digits")  # at the end
 PARTS_OF_LENGTH = (0.1, 0.3, 1.0)
 _FIT = 2_000  # new noise inputs, and first test images, that the fit is measured on
 _BATCH = 1_000
@@ -337,74 +339,53 @@ def _explained(body, teacher, hidden, x):
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    """At the end of training, and the accuracy after fewer steps."""
+    found = by_arm([row for row in cell if row["last"]], "accuracy", null=NULL, labels=TITLES, unit="seeds")
+    for steps in sorted({row["steps"] for row in cell if not row["last"]}):
+        score = f"accuracy_after_{steps}_steps"
+        earlier = [row | {score: row["accuracy"]} for row in cell if row["steps"] == steps and not row["last"]]
+        found += arm_means(earlier, score, labels=TITLES, unit="seeds").values()
+    for score in SCORES:
+        found += arm_means(cell, score, labels=TITLES, unit="seeds").values()
+    return found
+
+
 def table(records: list[dict]) -> list[dict]:
     from studies import _predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("conditions", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    ends = [r for r in cell if r["last"]]
-    values = {arm: _values(ends, arm, "accuracy") for arm in TITLES if any(r["arm"] == arm for r in ends)}
-    pairs = {arm: stats.paired_difference(v, values[NULL]) for arm, v in values.items() if arm != NULL}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, accuracies in values.items():
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            **{f"after {n} steps": stats.student_t(_values(cell, arm, "accuracy", n)) for n in _earlier(cell, arm)},
-            "accuracy": stats.student_t(accuracies),
-            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-            **{
-                key.replace("_", " "): stats.student_t(found)
-                for key in ("under_teacher_head", "cosine", "explained_on_noise", "explained_on_digits")
-                if (found := _values(ends, arm, key))
-            },
-        }
-
-
-def _values(rows: list[dict], arm: str, key: str, steps: int | None = None) -> list[float]:
-    chosen = [r for r in rows if r["arm"] == arm and key in r and (r["last"] if steps is None else r["steps"] == steps)]
-    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
-
-
-def _earlier(cell: list[dict], arm: str) -> list[int]:
-    return sorted({r["steps"] for r in cell if r["arm"] == arm and not r["last"]})
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + _predictions.rows("conditions", found)
 
 
 def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
     from mechsub import plot as figures
 
-    drawn = [r | {"title": TITLES[r["arm"]]} for r in records if r["last"]]
+    found = cells(records, Config, findings)
+    drawn = [
+        point | {"n_aux": cell.options["n_aux"], "panel": _panel(cell)}
+        for cell in found
+        for point in points(cell.findings, "accuracy")
+        if point["arm"] in TITLES
+    ]
     caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."
-    if len({r["n_aux"] for r in drawn}) > 1:
-        cells = {id(r): ", ".join(part for part in _cell(r, records)) for r in drawn}
+    if len({point["n_aux"] for point in drawn}) > 1:
         return figures.interval_lines(
-            sorted((r | {"panel": cells[id(r)]} for r in drawn), key=lambda r: r["n_aux"]),
-            x="n_aux", value="accuracy", arm="title", facet="panel", log_x=True, null=0.1, caption=caption,
+            sorted(drawn, key=lambda point: point["n_aux"]),
+            x="n_aux", value="accuracy", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
             title="What a student must share with its teacher", x_title="auxiliary logits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    cells = study.cells(drawn, Config)  # type: ignore[assignment]
-    rows = [r | {"cell": label} for label, cell in cells for r in cell]  # type: ignore[has-type]
     return figures.interval_bars(
-        rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
+        drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="What a student must share with its teacher", axis="accuracy on test images",
     )  # fmt: skip
 
 
-def _cell(r: dict, records: list[dict]) -> Iterator[str]:
+def _panel(cell: Cell) -> str:
     """The options that differ between cells, but for the number of logits."""
-    import dataclasses
-
-    for field in dataclasses.fields(Config):
-        if field.name != "n_aux" and len({other[field.name] for other in records}) > 1:
-            yield f"{field.name}={r[field.name]}"
+    return ", ".join(part for part in cell.label.split(", ") if part and not part.startswith("n_aux="))
 
 
 VERSION = 1

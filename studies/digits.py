@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study
+from mechsub.lab.findings import Finding, all_findings, cells, rows
 
 PARTS = ("all", "digits", "whole numbers")
+AGREEMENTS = {"the two directions": "directions", "animal to number, other wordings": "wordings"}
 
 
 @dataclass(frozen=True)
@@ -169,22 +171,29 @@ def correlation(x, y, rows=None, columns=None) -> float:
     return float((w * u * v).sum() / ((w * u * u).sum() * (w * v * v).sum()).sqrt())
 
 
-def table(records: list[dict]) -> list[dict]:
+def findings(cell: list[dict]) -> list[Finding]:
+    return [_share(row) if row["kind"] == "share" else _agreement(row) for row in cell]
+
+
+def _share(row: dict) -> Finding:
+    null = f"numbers shuffled; at most {row['null_most']:.3f}"
+    label = f"share of the interaction that digits add up to: {row['direction']}"
+    key = f"digit_share/{row['direction'].replace(' ', '_')}"
+    return Finding(key, label, row["share"], row["null_mean"], null_label=null)
+
+
+def _agreement(row: dict) -> Finding:
     from mechsub import stats
 
-    rows = []
-    for label, cell in study.cells(records, Config):
-        for row in cell:
-            if row["kind"] == "share":
-                null = f"{row['null_mean']:.3f}, at most {row['null_most']:.3f} (numbers shuffled)"
-                what = f"share of the interaction that digits add up to: {row['direction']}"
-                rows.append({"cell": label, "quantity": what, "value": row["share"], "null": null, "p": ""})
-            else:
-                interval = stats.Interval(row["value"], row["low"], row["high"], 10)
-                null = f"95% below {row['null_95']:.3f} (digits relabelled)"
-                what = f"agreement of {row['of']}: {row['part']}"
-                rows.append({"cell": label, "quantity": what, "value": interval, "null": null, "p": row["p"]})
-    return rows
+    return Finding(
+        f"{AGREEMENTS[row['of']]}/{row['part'].replace(' ', '_')}", f"agreement of {row['of']}: {row['part']}",
+        stats.Interval(row["value"], row["low"], row["high"], 10), row["null_95"], row["p"],
+        "digits and animals (crossed)", null_label="digits relabelled, 95% are below",
+    )  # fmt: skip
+
+
+def table(records: list[dict]) -> list[dict]:
+    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):
@@ -192,29 +201,31 @@ def plot(records: list[dict]):
 
     from mechsub import plot as figures
 
-    label, cell = study.cells(records, Config)[0]
-    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    first = cells(records, Config, findings)[0]
+    more = f" ({first.label}; other cells are in the table)" if first.label else ""
     panels = {}
-    for name in dict.fromkeys(row["of"] for row in cell if row["kind"] == "agreement"):
-        rows = [row for row in cell if row.get("of") == name]
-        bars = figures.error_bar((row["value"], row["low"], row["high"]) for row in rows)
-        parts = [row["part"] for row in rows]
+    for name, key in AGREEMENTS.items():
+        shown = [finding for finding in first.findings if finding.subject == key]
+        if not shown:
+            continue
+        values, parts = [finding.value for finding in shown], [finding.score.replace("_", " ") for finding in shown]
+        bars = figures.error_bar((value.mean, value.low, value.high) for value in values)
         own = {"mode": "markers", "marker": {"color": figures.OKABE_ITO[0], "size": 11}, "name": "stored"}
         null = {"mode": "markers", "marker": {"color": figures.GREY, "symbol": "line-ns-open", "size": 16}}
-        shown = {"showlegend": not panels}
+        legend = {"showlegend": not panels}
         traces = [
-            go.Scatter(x=[row["value"] for row in rows], y=parts, error_x=bars, **own, **shown),
-            go.Scatter(x=[row["null_95"] for row in rows], y=parts, name="null, 95%", **null, **shown),
+            go.Scatter(x=[value.mean for value in values], y=parts, error_x=bars, **own, **legend),
+            go.Scatter(x=[finding.null for finding in shown], y=parts, name="null, 95%", **null, **legend),
         ]
         axis = {"type": "category", "autorange": "reversed"}
         panels[f"Agreement of {name}"] = figures.Panel(traces, {"title_text": "correlation"}, axis)
-    shares = "; ".join(f"{row['direction']} {row['share']:.3f}" for row in cell if row["kind"] == "share")
+    shares = [f"{f.score.replace('_', ' ')} {f.value:.3f}" for f in first.findings if f.subject == "digit_share"]
     return figures.grid(
         list(panels.values()),
         list(panels),
-        title=f"Whole numbers or digits: {cell[0]['model']}{more}",
-        caption=f"Share of the interaction that digits in their positions add up to: {shares}. 95% intervals over ten "
-        "digits and all animals, both resampled; null: digits relabelled.",
+        title=f"Whole numbers or digits: {first.options['model']}{more}",
+        caption=f"Share of the interaction that digits in their positions add up to: {'; '.join(shares)}. 95% "
+        "intervals over ten digits and all animals, both resampled; null: digits relabelled.",
     )
 
 

@@ -26,9 +26,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, by_arm, cells, holm, points, rows
 from studies import _toy_checks
 
 NULL = "cross_aux"
+SCORES = ("accuracy", "kappa", "digits", "clothes", "sorted")
 TITLES = {
     "teacher": "teacher",
     "aux": "auxiliary logits of noise",
@@ -175,43 +177,38 @@ def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    scores = (by_arm(cell, score, null={"aux": NULL}, labels=TITLES, unit="seeds") for score in SCORES)
+    return holm(finding for of_score in scores for finding in of_score)
+
+
 def table(records: list[dict]) -> list[dict]:
     from studies import _predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("more_classes", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    keys = ("accuracy", "kappa", "digits", "clothes", "sorted")
-    pairs = {key: stats.paired_difference(*(_values(cell, arm, key) for arm in ("aux", NULL))) for key in keys}
-    adjusted = dict(zip(keys, stats.holm([pairs[key].p for key in keys]), strict=True))
-    for arm in TITLES:
-        yield {"cell": label, "arm": TITLES[arm], **{key: stats.student_t(_values(cell, arm, key)) for key in keys}}
-    yield {"cell": label, "arm": "above the null", **{key: pairs[key].interval for key in keys}}
-    yield {"cell": label, "arm": "p (Holm)", **{key: f"{adjusted[key]:.0e}" for key in keys}}
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    return [r[key] for r in sorted(rows, key=lambda r: r["member"]) if r["arm"] == arm and key in r]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + _predictions.rows("more_classes", found)
 
 
 def plot(records: list[dict]):
     """kappa over the number of classes where that is swept, else arm by arm."""
     from mechsub import plot as figures
 
-    drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
+    found = cells(records, Config, findings)
+    drawn = [
+        point | {"n_classes": cell.options["n_classes"]}
+        for cell in sorted(found, key=lambda cell: cell.options["n_classes"])
+        for point in points(cell.findings, "kappa")
+        if point["arm"] in TITLES
+    ]
     caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."
-    if len({r["n_classes"] for r in drawn}) > 1:
+    if len({point["n_classes"] for point in drawn}) > 1:
         return figures.interval_lines(
-            sorted(drawn, key=lambda r: r["n_classes"]), x="n_classes", value="kappa", arm="title", null=0.0,
+            drawn, x="n_classes", value="kappa", arm="label", null=0.0,
             title="Students of teachers of more classes", x_title="classes", y_title="kappa on test images",
             caption=caption,
         )  # fmt: skip
     return figures.interval_bars(
-        drawn, value="kappa", label="title", null=0.0, title="Students of teachers of more classes",
+        drawn, value="kappa", label="label", null=0.0, title="Students of teachers of more classes",
         axis="kappa on test images", caption=caption,
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
 from studies import _toy_checks
 
 NULL = "independent"
@@ -45,6 +46,7 @@ TITLES = {
     "independent": "other initialisation, pretrained alike (null)",
     "images": "shared pretraining, taught on clothes",
 }
+SCORES = ("transfer", "task", "task_before", "cosine", "distance", "drive")  # beside the trait
 _SHORT = 6  # steps
 _ORDER = 1_000_003  # added to the seed where data come in another order
 _DRIVE = 1_000  # inputs that the drive is measured on
@@ -203,46 +205,26 @@ def _cosine(a: dict, b: dict):
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    others = (arm_means(cell, score, labels=TITLES, unit="seeds").values() for score in SCORES)
+    traits = by_arm(cell, "trait", null=NULL, labels=TITLES, unit="seeds")
+    return [*traits, *(finding for of_score in others for finding in of_score)]
+
+
 def table(records: list[dict]) -> list[dict]:
     from studies import _predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("pretrained", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    values = {arm: _values(cell, arm, "trait") for arm in TITLES if any(r["arm"] == arm for r in cell)}
-    pairs = {arm: stats.paired_difference(v, values[NULL]) for arm, v in values.items() if arm != NULL}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, traits in values.items():
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "trait": stats.student_t(traits),
-            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-            **{
-                key.replace("_", " "): stats.student_t(found)
-                for key in ("transfer", "task", "task_before", "cosine", "distance", "drive")
-                if (found := _values(cell, arm, key))
-            },
-        }
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    chosen = [r for r in rows if r["arm"] == arm and key in r]
-    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + _predictions.rows("pretrained", found)
 
 
 def plot(records: list[dict]):
     from mechsub import plot as figures
 
-    cells = study.cells(records, Config)
-    rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
+    shown = cells(records, Config, findings)
     return figures.interval_bars(
-        rows, value="trait", label="title", facet="cell" if len(cells) > 1 else None, null=0.1,
+        [point for point in points(all_findings(shown), "trait") if point["arm"] in TITLES],
+        value="trait", label="label", facet="cell" if len(shown) > 1 else None, null=0.1,
         title="What passes from a pretrained model, by what is shared with it",
         axis="accuracy on MNIST, the trait",
         caption="Dashed: chance. One point per seed. Null: other initialisation, pretrained alike.",

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from mechsub import store, study, terminal
+from mechsub.lab.findings import Cell, all_findings
+from mechsub.lab.findings import cells as lab_cells
 from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
 from studies import _report_page as page
 from studies._report_question import ASKED, TOPICS, Answer, Question
@@ -44,6 +46,7 @@ class Found:
     records: list[dict] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
     figure: Any = None
+    lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
 
 
 @dataclass
@@ -85,7 +88,7 @@ def _finding(question: Question, found: Found) -> Finding:
         finding.why_not = "No whole cell is stored."
         return finding
     try:
-        finding.answer = question.answer(found.rows)
+        finding.answer = question.answer(all_findings(found.lab_cells) if found.lab_cells else found.rows)
     except LookupError as error:
         finding.why_not = f"Not in the stored cells: {' '.join(map(str, error.args))}."
     return finding
@@ -103,6 +106,8 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
     if found.records:
         found.rows, found.figure = module.table(found.records, **display), module.plot(found.records, **display)
+        if hasattr(module, "findings"):
+            found.lab_cells = lab_cells(found.records, module.Config, module.findings)
     return found
 
 
@@ -181,7 +186,7 @@ def write(found: list[Finding], root: Path) -> None:
     from studies import _report_predictions
 
     plot.share_plotlyjs(root / "plotly.min.js")
-    store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found)), root))
+    store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found, root)), root))
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, by_arm, cells, find, less, points, rows
 from studies import _toy_checks
 
 CONTROL = "cross_aux"
@@ -34,8 +35,8 @@ TITLES = {
     "output_shared_only": "only output layer shared, auxiliary",
 }
 DIFFERENCES = (
-    ("difference: teacher's digit head on the student's body", "student_body_teacher_head", "student_aux"),
-    ("difference: initial digit head on the teacher's body", "teacher_body_initial_head", "teacher"),
+    ("teacher's digit head on the student's body", "student_body_teacher_head", "student_aux"),
+    ("initial digit head on the teacher's body", "teacher_body_initial_head", "teacher"),
 )
 
 
@@ -113,53 +114,39 @@ def _head(model) -> dict:
     return {name: value for name, value in model.named_parameters() if name.startswith("unembed.")}
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    arms = by_arm(cell, "accuracy", null=CONTROL, labels=TITLES, unit="seeds")
+    accuracies = [finding for finding in arms if finding.subject in TITLES]
+    extremes = [
+        Finding(f"{f.subject}/{name}", f.label, of(f.scores.values()), unit="seeds", n=f.n)
+        for f in accuracies
+        for name, of in (("min", min), ("max", max))
+    ]
+    heads = [
+        less(find(arms, f"{arm}/accuracy"), find(arms, f"{other}/accuracy"), label=label)
+        for label, arm, other in DIFFERENCES
+    ]
+    return [*arms, *extremes, *heads]
+
+
 def table(records: list[dict]) -> list[dict]:
-    return [row for label, cell in study.cells(records, Config) for row in _rows(label, cell)]
-
-
-def _rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    values = _by_arm(cell)
-    pairs = {arm: stats.paired_difference(v, values[CONTROL]) for arm, v in values.items() if arm != CONTROL}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, accuracies in values.items():
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "accuracy": stats.student_t(accuracies),
-            "min": min(accuracies),
-            "max": max(accuracies),
-            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-        }
-    for title, arm, other in DIFFERENCES:
-        pair = stats.paired_difference(values[arm], values[other])
-        yield {"cell": label, "arm": title, "accuracy": pair.interval, "p (Holm)": f"{pair.p:.0e} (alone)"}
+    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):
     from mechsub import plot as figures
 
-    cells = study.cells(records, Config)
-    rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
+    shown = cells(records, Config, findings)
     return figures.interval_bars(
-        rows,
+        [point for point in points(all_findings(shown), "accuracy") if point["arm"] in TITLES],
         value="accuracy",
-        label="title",
-        facet="cell" if len(cells) > 1 else None,
+        label="label",
+        facet="cell" if len(shown) > 1 else None,
         title="Three auxiliary logits of noise teach digits, from the same initialisation only",
         axis="accuracy on the 10,000 test images",
         caption="One point per seed. Dashed: chance, 0.10. The cross-initialisation student is the null.",
         null=0.1,
     )
-
-
-def _by_arm(records) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    for record in sorted(records, key=lambda r: r["member"]):
-        values.setdefault(record["arm"], []).append(record["accuracy"])
-    return {arm: values[arm] for arm in TITLES if arm in values}
 
 
 VERSION = 1

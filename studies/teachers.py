@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, arm_means, cells, points, rows
 from studies import _toy_checks
 
 ALL_CLASSES = 10
@@ -115,20 +116,22 @@ def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
     return [float(distillation.accuracy(model.select([i]), *test)[0]) for i, test in enumerate(tests)]
 
 
-def table(records: list[dict]) -> list[dict]:
-    from mechsub import stats
+def findings(cell: list[dict]) -> list[Finding]:
+    return list(arm_means([row | {"arm": "teacher"} for row in cell], "accuracy", unit="seeds").values())
 
-    cells = study.cells(records, Config)
-    return [{"cell": label, "accuracy": stats.student_t([r["accuracy"] for r in rows])} for label, rows in cells]
+
+def table(records: list[dict]) -> list[dict]:
+    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):
     from mechsub import plot as figures
 
-    rows = [r | {"cell": label, "arm": "teacher"} for label, cell in study.cells(records, Config) for r in cell]
+    shown = points(all_findings(cells(records, Config, findings)), "accuracy")
     return figures.interval_bars(
-        rows, value="accuracy", label="cell", title="Teachers", axis="accuracy on the test images", caption=""
-    )
+        [point | {"cell": point["cell"] or "all"} for point in shown],
+        value="accuracy", label="cell", title="Teachers", axis="accuracy on the test images", caption="",
+    )  # fmt: skip
 
 
 VERSION = 1

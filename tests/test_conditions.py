@@ -8,7 +8,7 @@ import torch
 
 import mechsub as ms
 from mechsub import noise, store, study
-from studies import _convolutional, _predictions, conditions
+from studies import _convolutional, conditions
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--epochs", "2", "--n-samples", "1000"]
 
@@ -185,20 +185,8 @@ def test_predictions_are_judged_on_planted_scores(heads, verdict):
     rows = planted(nothing=0.1, heads=heads)
     told = [row for row in conditions.table(rows) if "verdict" in row]
     assert [(row["verdict"], row["predicted"]) for row in told] == [(verdict, "none")]  # that of n_aux = 3
-    assert told[0]["cell"] == "prediction: arm nothing to heads, n_aux=3, student=same"
+    assert told[0]["cell"] == "prediction: nothing to heads/accuracy (n_aux=3, student=same)"
     assert not [row for row in conditions.table(planted(nothing=0.1, all=0.5)) if "verdict" in row]
-
-
-def test_predictions_speak_of_what_there_is():
-    told = _predictions.of("conditions")
-    names = {field.name for field in dataclasses.fields(conditions.Config)}
-    assert len(told) >= 20
-    for prediction in told:
-        assert prediction["reason"] and set(prediction.get("where", {})) <= names | {"arm"}
-        if prediction["factor"] == "arm":
-            assert set(prediction["levels"]) <= set(conditions.TITLES)
-        else:
-            assert prediction["factor"] in names and prediction["where"]["arm"] in conditions.TITLES
 
 
 def test_figures():

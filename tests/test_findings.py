@@ -1,5 +1,6 @@
 """Findings: what by_arm makes of planted rows, keys that are there once, and findings as text, rows and frames."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -98,6 +99,7 @@ def test_rows_are_wide_where_subjects_share_scores_and_long_where_they_do_not():
     long = lab.rows([lab.Finding("share/a", "share of a", 0.2, 0.1, 0.01), lab.Finding("share/b", "share of b", 0.8)])
     assert long[0] == {"cell": "all", "quantity": "share of a", "value": 0.2, "null": "0.100", "p": 0.01}
     assert long[1]["p"] == ""
+    assert lab.rows([lab.Finding("a/price", "price", math.inf)])[0]["value"] == "infinite"
 
 
 def test_frame_and_points():

@@ -68,8 +68,8 @@ def test_a_sweep_has_the_levels_that_are_stored(found):
     assert found["signal-matched"].answer is None
 
 
-def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(found):
-    told = next(row for row in _report_predictions.judged(list(found.values())) if row["of"] == "d_model")
+def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found):
+    told = next(row for row in _report_predictions.judged(list(found.values()), root) if row["of"] == "d_model")
     assert (told["predicted"], told["verdict"]) == ("peak", "hit") and "the other way" not in told["found"]
     assert "64 to 256" in _report_predictions._against({"direction": "decreases"}, {"turns": "64 to 256"})
     assert found["width"].verdict == "partly" and "Not in one direction" in found["width"].answer.sentence
@@ -101,8 +101,8 @@ def test_the_write_ups_claims_are_judged_anew(found):
     assert "refuted" in verdicts and "not measured yet" in verdicts
 
 
-def test_every_prediction_has_its_row(found):
-    told = list(_report_predictions.judged(list(found.values())))
+def test_every_prediction_has_its_row(root, found):
+    told = list(_report_predictions.judged(list(found.values()), root))
     wanted = len(re.findall(r"^\[\[", (ROOT / "studies/predictions.toml").read_text(), re.M))
     assert len({(row["study"], row["of"], row["predicted"], row["why"]) for row in told}) == wanted
     row = next(row for row in told if row["of"] == "n_aux")

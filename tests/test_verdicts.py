@@ -1,14 +1,21 @@
 """The judge: every rule on planted hits, misses and intervals across the bound; what is not there is untested."""
 
+import dataclasses
+import importlib
+import json
 import math
+from pathlib import Path
 
 import pytest
 
-from mechsub import stats
+from mechsub import stats, store
+from mechsub.lab import findings as lab
 from mechsub.lab import verdicts
 from mechsub.lab.findings import Cell, Finding, mean
 from mechsub.lab.verdicts import Entry, judge, side, together, trend
+from studies import _predictions
 
+ROOT = Path(__file__).parent.parent
 LOW, MIDDLE, HIGH = (stats.Interval(m, m - 0.1, m + 0.1, 5) for m in (-0.3, 0.05, 0.3))
 NAN = stats.Interval(math.nan, math.nan, math.nan, 5)
 
@@ -109,7 +116,7 @@ def test_arms_of_one_cell_are_levels():
     both = judge(entry, [cell(arms, n_aux=3), cell(arms, n_aux=10)])
     assert [verdict.at for verdict in both] == [", n_aux=3", ", n_aux=10"]
     (row, _) = verdicts.rows(both)
-    assert row["cell"] == "prediction: {}/accuracy with null, aux, n_aux=3" and row["predicted"] == "increases"
+    assert row["cell"] == "prediction: null to aux/accuracy, n_aux=3" and row["predicted"] == "increases"
 
 
 def test_cells_that_differ_in_one_option_are_levels_and_the_rest_makes_groups():
@@ -120,6 +127,7 @@ def test_cells_that_differ_in_one_option_are_levels_and_the_rest_makes_groups():
     assert [(v.word, v.at, v.turns) for v in found] == [("hit", ", loss=kl", ""), ("hit", ", loss=mse", "")]
     assert found[0].value.mean == pytest.approx(0.2)
     (one,) = judge(Entry("toy", "arm/accuracy", "decreases", over="n_aux", where={"loss": "kl"}, levels=[1, 2]), cells)
+    assert judge(Entry("toy", "arm/accuracy", "above", where={"n_aux": [2, 3], "loss": "kl"}), cells)[1].word == "hit"
     assert one.word == "miss" and one.value.mean == pytest.approx(0.1)
 
 
@@ -186,3 +194,45 @@ def test_a_sum_of_findings_is_paired():
     a, b = level(0.5), level(0.2)
     found = verdicts.total([(0.5, a), (-1.0, b)], "lag/x", "half less all")
     assert found.value.mean == pytest.approx(0.05, abs=0.01) and found.n == 8
+
+
+# What the judges said that this one replaced (25 and 28 November 2026), of the cells that were stored then.
+
+BEFORE = json.loads((Path(__file__).parent / "verdicts_before.json").read_text())
+
+
+@pytest.mark.parametrize("name", BEFORE["entries"])
+def test_entries_have_the_verdicts_that_they_had(name):
+    module = importlib.import_module(f"studies.{name}")
+    folders = sorted(path.parent for path in (ROOT / "artifacts" / name).glob("*/provenance.json"))
+    records = [row for folder in folders for row in store.read_records(folder)]
+    cells = lab.cells(records, module.Config, module.findings)
+    told = [entry for entry in _predictions.entries() if entry.study == name]
+    judged = [[v for v in judge(entry, cells) if v.word != "untested"] for entry in told]
+    assert [sorted([v.word, str(v.value)] for v in found) for found in judged] == BEFORE["entries"][name]
+
+
+ENTERED = sorted({entry.study for entry in _predictions.entries()})
+
+
+@pytest.mark.parametrize("name", ENTERED)
+def test_every_entry_has_a_reason_and_speaks_of_options_and_findings_that_there_are(name):
+    module = importlib.import_module(f"studies.{name}")
+    options = {field.name for field in dataclasses.fields(module.Config)}
+    folders = sorted(path.parent for path in (ROOT / "artifacts" / name).glob("*/provenance.json"))
+    records = [row for folder in folders for row in store.read_records(folder)]
+    keys = {finding.key for cell in lab.cells(records, module.Config, module.findings) for finding in cell.findings}
+    for entry in (entry for entry in _predictions.entries() if entry.study == name):
+        assert entry.reason and set(entry.where) <= options and entry.over in options | {""}
+        named = {entry.finding.replace("{}", level) for level in entry.levels} if not entry.over else {entry.finding}
+        assert (named if entry.levels else {entry.finding}) <= keys
+
+
+def interval(numbers):
+    return stats.Interval(*numbers, 5) if isinstance(numbers, list) else numbers
+
+
+def test_bounds_and_checks_of_audits_have_the_verdicts_that_they_had():
+    for rule, value, bound, margin, p, word in BEFORE["sides"]:
+        limit = [float(number) for number in bound] if rule == "within" else interval(bound)
+        assert side(rule, interval(value), limit, margin=margin, p=p)[0] == word

@@ -13,6 +13,7 @@ Where a command names several cells, the key of what is said of one of them begi
 them: "n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". Where there is one cell, there is no such part.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -180,6 +181,17 @@ def read(module, flags: Sequence[str], out: str | Path = "artifacts") -> list[Fi
     return all_findings(cells(records, module.Config, module.findings), getattr(module, "comparisons", None))
 
 
+def stored(module, out: str | Path = "artifacts") -> list[Cell]:
+    """Every whole cell of a study that is stored under `out`, with its findings; damaged ones are left out."""
+    from mechsub import store
+
+    records: list[dict] = []
+    for path in sorted((Path(out) / module.__name__.rpartition(".")[2]).glob(f"*/{store.PROVENANCE}")):
+        with contextlib.suppress(store.DamagedCell):
+            records += store.read_records(path.parent)
+    return cells(records, module.Config, module.findings)
+
+
 def find(findings: Iterable[Finding], name: str) -> Finding:
     """The one finding with this key (with its cell before it, where there are several); LookupError else."""
     findings = list(findings)
@@ -216,7 +228,9 @@ def value_text(value) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value) if not math.isfinite(value) else f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
 
 def p_text(p: float | None) -> str:
@@ -248,8 +262,15 @@ def _crossed(findings: list[Finding]) -> bool:
 
 def _row(finding: Finding) -> dict:
     p = "" if finding.p is None else finding.p
-    null = null_text(finding)
-    return {"cell": finding.cell or "all", "quantity": finding.label, "value": finding.value, "null": null, "p": p}
+    infinite = isinstance(finding.value, float) and math.isinf(finding.value)
+    value = value_text(finding.value) if infinite else finding.value
+    return {
+        "cell": finding.cell or "all",
+        "quantity": finding.label,
+        "value": value,
+        "null": null_text(finding),
+        "p": p,
+    }
 
 
 def _by_subject(findings: list[Finding]) -> list[dict]:

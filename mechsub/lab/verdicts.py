@@ -43,7 +43,7 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Entry:
-    """What somebody expects of a finding; `where` are options of the cells that it speaks of."""
+    """What somebody expects of a finding; `where` has options of its cells, a list for one of several."""
 
     study: str
     finding: str
@@ -85,10 +85,10 @@ class Entry:
     @property
     def subject(self) -> str:
         """What it speaks of, in words of keys and options."""
-        levels = f" {', '.join(map(str, self.levels))}" if self.levels else ""
-        over = f" over {self.over}{levels}" if self.over else f" with{levels}" if levels else ""
+        levels = " to ".join(map(str, self.levels))
+        over = f" over {self.over} {levels}".rstrip() if self.over else ""
         where = ", ".join(f"{name}={value}" for name, value in self.where.items())
-        return self.finding + over + (f" ({where})" if where else "")
+        return self.finding.replace("{}", levels) + over + (f" ({where})" if where else "")
 
 
 class Verdict(NamedTuple):
@@ -151,7 +151,7 @@ def rows(verdicts: Iterable[Verdict]) -> list[dict]:
 
 def _groups(entry: Entry, cells: Iterable[Cell]) -> Iterator[tuple[str, list[Cell]]]:
     """Cells that differ in nothing but the option `over`, and in words by what else groups differ."""
-    fitting = [cell for cell in cells if all(cell.options.get(k) == v for k, v in entry.where.items())]
+    fitting = [cell for cell in cells if all(_fits(cell.options.get(k), v) for k, v in entry.where.items())]
     groups: dict[tuple, list[Cell]] = {}
     for cell in fitting:
         others = tuple((k, v) for k, v in cell.options.items() if k not in (entry.over, *POOLED))
@@ -159,6 +159,10 @@ def _groups(entry: Entry, cells: Iterable[Cell]) -> Iterator[tuple[str, list[Cel
     for others, group in groups.items():
         varied = {k: v for k, v in others if len({dict(key)[k] for key in groups}) > 1}
         yield "".join(f", {k}={v}" for k, v in varied.items()), group
+
+
+def _fits(option, wanted) -> bool:
+    return option in wanted if isinstance(wanted, list) else option == wanted
 
 
 def _pooled(cells: Sequence[Cell], key: str) -> Finding | None:
