@@ -49,6 +49,33 @@ was claimed there is none.</p>
 """
 
 
+def answers(findings: list) -> str:
+    """docs/answers.md: every question with its command, answer, null and verdict."""
+    topics = list(dict.fromkeys(f.question.topic for f in findings))
+    parts = [_ANSWERS]
+    for topic in topics:
+        parts.append(f"\n## {topic}\n\n| question | command | answer | null beside it | verdict on the claim |\n")
+        parts.append("| --- | --- | --- | --- | --- |\n")
+        parts += [_answer_row(f) for f in findings if f.question.topic == topic]
+    return "".join(parts)
+
+
+_ANSWERS = """# Every question, and what the stored cells answer
+
+Written by `python -m studies.report --write`; nobody typed a number. Brackets are 95% intervals; what their units are,
+each study's `--help` says. The same answers with their figures are on one page, `artifacts/index.html`, which
+`python -m studies.report` makes.
+"""
+
+
+def _answer_row(f) -> str:
+    claim = f" *Claim: {f.question.claim}*" if f.question.claim else ""
+    answer = f.answer.sentence if f.answer else f.why_not
+    shown = f.verdict if f.question.claim or f.answer is None else ""
+    cells = (f.question.question + claim, f"`{f.command}`", answer, f.answer.null if f.answer else "", shown)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
 def _rechecks(root: Path) -> str:
     """What the ledger of rechecks says of the store as it is."""
     try:
@@ -225,9 +252,7 @@ def _cell(cell: Path, status: str, root: Path) -> str:
     if status not in ("stored", "stale"):
         return name
     rows = "".join(f"<dt>{_e(key)}</dt><dd>{_e(value)}</dd>" for key, value in _told(cell).items() if value)
-    links = ", ".join(
-        f'<a href="{quote(str(place / file))}">{file}</a>' for file in (store.RECORDS, store.PROVENANCE)
-    )
+    links = ", ".join(f'<a href="{quote(str(place / file))}">{file}</a>' for file in (store.RECORDS, store.PROVENANCE))
     return f"{name}<dl>{rows}<dt>files</dt><dd>{links}</dd></dl>"
 
 

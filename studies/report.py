@@ -10,6 +10,7 @@ row is not there: the question is then not answered yet. Cells are found by stud
 finds them; of an option that a question sweeps, all levels that are stored.
 
     python -m studies.report
+    python -m studies.report --write    # instead of the page: marked numbers of README.md and docs/, docs/answers.md
     python -m studies.report --export docs/figures --only learns ratio    # static images instead of the page
 """
 
@@ -25,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechsub import store, study, terminal
+from mechsub import remaking, store, study, terminal
+from mechsub.lab import pages
 from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
 from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
@@ -45,8 +47,12 @@ class Found:
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
-    figure: Any = None
+    display: Mapping[str, Any] = field(default_factory=dict)
     lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
+
+    @functools.cached_property
+    def figure(self) -> Any:
+        return self.module.plot(self.records, **self.display) if self.records else None
 
 
 @dataclass
@@ -105,7 +111,7 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     whole = [cell for cell, status in cells.items() if status in ("stored", "stale")]
     found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
     if found.records:
-        found.rows, found.figure = module.table(found.records, **display), module.plot(found.records, **display)
+        found.rows, found.display = module.table(found.records, **display), display
         if hasattr(module, "findings"):
             found.lab_cells = lab_cells(found.records, module.Config, module.findings)
     return found
@@ -115,7 +121,7 @@ def _audited(flags: str) -> Found:
     """The audit as it would be made now: it trains nothing, and other studies' cells keep arriving."""
     cfg = dataclasses.asdict(audit_toy.Config())
     made = [store.record_row(cfg, row) for row in audit_toy.run(audit_toy.Config()) if "provenance" not in row]
-    return Found(audit_toy, flags, {}, made, audit_toy.table(made), audit_toy.plot(made))
+    return Found(audit_toy, flags, {}, made, audit_toy.table(made))
 
 
 def _stored_levels(module, flags: str, sweep: str, root: Path) -> str:
@@ -173,6 +179,8 @@ def main(argv: list[str] | None = None) -> None:
         _stop(f"--only: {min(unknown)!r} is not one of {names}", 2)
     if options.only and not options.export:
         _stop("--only chooses images; give --export too", 2)
+    if options.write:
+        return _write_pages(root)
     if options.export:
         return _export(root, options)
     found = findings(root)
@@ -196,6 +204,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.error = lambda message: _stop(message, 2)  # type: ignore[method-assign]
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
+    marked = "write the marked numbers of README.md and docs/ anew, and docs/answers.md, not the page"
+    parser.add_argument("--write", action="store_true", help=marked)
     images = "write figures as static images to DIR, not the page (needs the extra `export` and Chromium)"
     parser.add_argument("--export", metavar="DIR", help=images)
     parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the images (default: svg)")
@@ -216,6 +226,21 @@ def _export(root: Path, options: argparse.Namespace) -> None:
     except export.Failed as error:
         _stop(str(error), 1)
     print("".join(f"figure: {path}\n" for path in images), end="")
+
+
+def _write_pages(root: Path) -> None:
+    """Numbers of the pages in the current folder."""
+    read = pages.reader(remaking.find_study, root)
+    try:
+        changed = [path for path in (Path("README.md"), *sorted(Path("docs").glob("*.md"))) if pages.write(path, read)]
+    except (LookupError, OSError) as error:
+        _stop(str(error), 1)
+    answers = Path("docs/answers.md")
+    text = page.answers(findings(root))
+    if not answers.exists() or answers.read_text(encoding="utf-8") != text:
+        store.write_text(answers, text)
+        changed.append(answers)
+    print("".join(f"written: {path}\n" for path in changed) or "every page is up to date\n", end="")
 
 
 def _stop(message: str, code: int):
