@@ -4,7 +4,8 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 
-from mechsub import study
+from mechsub import stats, study
+from mechsub.lab import verdicts
 
 
 class Missing(Exception):
@@ -28,38 +29,23 @@ def outcome(row: Mapping) -> str:
     """ "yes", "no", "open" or "missing", of one check."""
     if "missing" in row:
         return "missing"
-    if "p" in row:  # a test without an interval
-        return _tested(row)
-    # A bound that was measured has an interval too: the two must be apart.
-    least, most = row.get("bound_low", row["bound"]), row.get("bound_high", row["bound"])
-    below, above = row["high"] < least, row["low"] > most
-    if row["expected"] in ("above", "below"):
-        yes, no = (above, below) if row["expected"] == "above" else (below, above)
-    else:
-        yes = most - row["margin"] <= row["low"] and row["high"] <= least + row["margin"]
-        no = row["high"] < least - row["margin"] or row["low"] > most + row["margin"]
-    return "yes" if yes else "no" if no else "open"
+    value = row["mean"] if "p" in row else _between(row["low"], row["high"])
+    bound = row["bound"]
+    if "p" not in row:
+        bound = _between(row.get("bound_low", bound), row.get("bound_high", bound))
+    word, _ = verdicts.side(row["expected"], value, bound, margin=row.get("margin", 0.0), p=row.get("p"))
+    return {"hit": "yes", "miss": "no"}.get(word, word)
 
 
-def _tested(row: Mapping) -> str:
-    if row["p"] >= 0.05 or (row["expected"] == "near" and abs(row["mean"] - row["bound"]) <= row["margin"]):
-        return "open"
-    side = "above" if row["mean"] > row["bound"] else "below"
-    return "yes" if row["expected"] == side else "no"
+def _between(low: float, high: float) -> stats.Interval:
+    """Limits for the judge, which looks at nothing else of an interval."""
+    return stats.Interval((low + high) / 2, float(low), float(high), 0)
 
 
 def verdict(rows: list[Mapping]) -> str:
     """Of all checks of one claim."""
-    found = [outcome(row) for row in rows]
-    measured = [word for word in found if word != "missing"]
-    if not measured:
-        return "not measured yet"
-    if len(set(measured)) == 1:
-        word = {"yes": "confirmed", "no": "refuted", "open": "open"}[measured[0]]
-    else:
-        word = "partly" if {"yes", "no"} <= set(measured) else "open" if "yes" in measured else "not supported"
-    less = f" (by {len(measured)} of {len(found)} checks)" if len(measured) < len(found) else ""
-    return f"{word}{less}"
+    words = {"yes": "hit", "no": "miss", "missing": "untested"}
+    return verdicts.together([words.get(word, word) for word in map(outcome, rows)])
 
 
 def claims(records: list[Mapping]) -> dict[int | str, list[Mapping]]:
@@ -84,8 +70,6 @@ def _row(label: str, number: int | str, told: Mapping, unit: str) -> dict:
 
 
 def _shown(row: Mapping, unit: str) -> dict:
-    from mechsub import stats
-
     told = {"claim": f"  {row['check']}", "verdict": outcome(row), "expected": f"{row['expected']} {row['bound']:.3g}"}
     if "missing" in row:
         return told | {"cells": f"not measured yet: {row['missing']}"}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from mechsub import study
+from mechsub.lab import verdicts
 from studies import _predictions
 
 Rows = list[Mapping]
@@ -312,9 +313,7 @@ def removed(arm: str) -> str:
 
 
 def verdict(interval, at_least: float, at_most: float) -> str:
-    if at_least <= interval.low and interval.high <= at_most:
-        return "hit"
-    return "miss" if interval.high < at_least or interval.low > at_most else "open"
+    return verdicts.side("within", interval, (at_least, at_most))[0]
 
 
 def _judged(value, told: Mapping | None) -> dict:

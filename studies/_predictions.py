@@ -7,14 +7,13 @@ none is named). Every group of records that differ in nothing else is judged, by
 
 import dataclasses
 import functools
-import itertools
 import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mechsub.lab import verdicts
-from mechsub.lab.findings import Cell
+from mechsub.lab.findings import Cell, Finding
 
 FILE = Path(__file__).parent / "predictions.toml"
 Scores = dict[int, float]  # member -> score
@@ -94,46 +93,19 @@ def paired(a: Scores, b: Scores):
     return stats.paired_difference([a[i] for i in common], [b[i] for i in common]) if len(common) > 1 else None
 
 
+def _levels(scores: Iterable[Scores]) -> list[Finding]:
+    """Scores of levels as the judge reads them."""
+    return [Finding(f"level_{place}/score", "", None, scores=own) for place, own in enumerate(scores)]
+
+
 def verdict(direction: str, students: list[Scores], nulls: list[Scores], margin: float) -> str:
     """ "hit", "miss" or "open", by the rules at the head of predictions.toml; one dict of scores for every level."""
-    if direction == "works":
-        above = [paired(own, null) for own, null in zip(students, nulls, strict=True)]
-        return "hit" if all(pair is not None and pair.interval.low > 0 for pair in above) else "miss"
-    if direction == "peak":
-        return _peak(students)
-    ends = paired(students[-1], students[0])
-    if ends is None:
-        return "open"
-    low, high = ends.interval.low, ends.interval.high
-    if direction == "none":
-        return "hit" if -margin <= low and high <= margin else "miss" if low > margin or high < -margin else "open"
-    sign = {"increases": 1, "decreases": -1}[direction]
-    low, high = sorted((sign * low, sign * high))
-    if low > 0 and sign * rank(students) > 0:
-        return "hit"
-    return "miss" if high < 0 else "open"
-
-
-def _peak(students: list[Scores]) -> str:
-    means = [mean(s) for s in students]
-    inner = means[1:-1]
-    if not inner:
-        return "open"
-    best = students[1 + inner.index(max(inner))]
-    over = [paired(best, end) for end in (students[0], students[-1])]
-    if all(pair is not None and pair.interval.low > 0 for pair in over):
-        return "hit"
-    return "miss" if any(pair is not None and pair.interval.high < 0 for pair in over) else "open"
+    return verdicts.trend(direction, _levels(students), _levels(nulls), margin=margin)[0]
 
 
 def rank(students: list[Scores]) -> float:
     """Spearman's correlation of the order of levels with their means; 0 where all are equal."""
-    from scipy.stats import spearmanr
-
-    from mechsub.stats import joined
-
-    means = joined([mean(s) for s in students]).tolist()
-    return float(spearmanr(range(len(means)), means).statistic) if len(set(means)) > 1 else 0.0
+    return verdicts.rank(_levels(students))
 
 
 def mean(scores: Scores) -> float:
@@ -141,14 +113,6 @@ def mean(scores: Scores) -> float:
 
 
 def turns(levels: Sequence, students: list[Scores]) -> dict[str, str]:
-    """{"turns": steps from a level to the next that go against the difference of the extremes, 95% interval without 0}.
-
-    The rules of "increases", "decreases" and "none" do not see them. {} where there are none.
-    """
-    sign = math.copysign(1, mean(students[-1]) - mean(students[0]))
-    found = []
-    for (a, before), (b, after) in itertools.pairwise(zip(levels, students, strict=True)):
-        step = paired(after, before)
-        if step is not None and max(sign * step.interval.low, sign * step.interval.high) < 0:
-            found.append(f"{a} to {b} {step.interval}")
-    return {"turns": ", ".join(found)} if found else {}
+    """{"turns": steps from a level to the next that go against the difference of the ends}; {} where there are none."""
+    found = verdicts.turns(dict(zip(levels, _levels(students), strict=True)))
+    return {"turns": found} if found else {}

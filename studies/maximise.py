@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mechsub import study, threads
+from mechsub.lab import verdicts
 from studies import _recipes, recipe_search
 
 NULL = "cross"
@@ -179,9 +180,8 @@ def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
     for told in _predictions.told().get("maximise", []):
         if told["entry"] == group[0]["entry"] and told["outcome"] == outcome:
             low, high = told.get("at_least", -float("inf")), told.get("at_most", float("inf"))
-            kept, beyond = low <= value.low and value.high <= high, value.high < low or value.low > high
             words = [f"{key.replace('_', ' ')} {told[key]:g}" for key in ("at_least", "at_most") if key in told]
-            return {"expected": ", ".join(words), "verdict": "hit" if kept else "miss" if beyond else "open"}
+            return {"expected": ", ".join(words), "verdict": verdicts.side("within", value, (low, high))[0]}
     return {}
 
 
