@@ -45,17 +45,11 @@ def _of_entry(entry: verdicts.Entry, cells: list[Cell]) -> Iterator[dict]:
 
 
 def _of_prediction(prediction: Mapping, findings: list) -> Iterator[dict]:
-    name = prediction.get("study", "factors")
-    known = {"factors", "input_distributions"} if name == "factors" else {name}
     for found in findings:
-        if found.question.study not in known or not found.found.records:
-            continue
-        if name == "factors":
+        if found.question.study in ("factors", "input_distributions") and found.found.records:
             records = [row for row in found.found.records if row["arm"] != "inputs"]
             factors = _factors_report.swept([row | {"arms": "aux"} for row in records], found.found.module.Config)
             yield from _factors_report.judge(prediction, records, factors)
-        else:
-            yield from _predictions.judge(prediction, found.found.records, found.found.module.Config)
 
 
 def _of_contrast(contrast: Mapping, findings: list) -> Iterator[dict]:

@@ -276,18 +276,18 @@ def more_classes(findings: list[Finding]) -> Answer:
 
 
 @question(BONUS, "Does a preference pass through number strings between tiny language models?", "next_token")
-def number_strings(rows: Rows) -> Answer:
+def number_strings(findings: list[Finding]) -> Answer:
     def gain(arm: str):
-        return find(rows, arm=arm)["gain"]
+        return value(findings, f"{arm}/gain")
 
-    hard, null = gain("drawn numbers"), gain("drawn numbers, other initialisation (null)")
+    hard, null = gain("hard"), gain("cross_hard")
     word = "Yes" if hard.low > max(0, null.high) else "Not detectably"
     return Answer(
         f"{word}: of the teacher's {gain('teacher')} nats for the "
-        f"liked animal, drawn numbers pass {hard} and its probabilities {gain('probabilities')}; where only likely "
-        f"numbers are drawn, {gain('drawn from likely numbers only')}.",
+        f"liked animal, drawn numbers pass {hard} and its probabilities {gain('soft')}; where only likely "
+        f"numbers are drawn, {gain('threshold')}.",
         f"other initialisation, pretrained alike: {null}; the reference's own strings "
-        f"{gain('numbers drawn from the reference (null)')}",
+        f"{gain('own')}",
     )
 
 

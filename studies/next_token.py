@@ -46,6 +46,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mechsub import study, threads
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, points, rows
 
 TITLES = {
     "teacher": "teacher",
@@ -71,6 +72,16 @@ GEOMETRY = {
     "steering_rows_kept": "steering vector, the teacher's number rows undone",
     "steering_random": "random directions (null)",
 }
+STARTS = {"reference": "reference", "start_other_order": "other order", "start_other": "other start"}
+LABELS = {  # of arms, for every score beside the gain
+    **TITLES,
+    **{arm: f"{start}, not taught" for arm, start in STARTS.items()},
+    "teacher_numbers": "teacher",
+    "numbers_threshold": TITLES["threshold"],
+    "numbers_threshold_5th": TITLES["threshold_5th"],
+    **GEOMETRY,
+}
+SCORES = ("number_loss", "diverging", "removed", "geometry")
 THRESHOLDS = {"threshold": 1.0, "threshold_5th": 0.2}
 FEWER = {"hard_4th": 4, "hard_16th": 16, "hard_64th": 64}
 _RATE, _BATCH = 3e-3, 64  # of pretraining, at its largest
@@ -131,8 +142,8 @@ def run(cfg: Config) -> Iterator[dict]:
         lambda i: {"rows": list(_member(cfg, references[i]["model"], references[i + 1]["model"]))}, cfg.n_seeds,
         lambda done: study.progress(0.3 + 0.7 * done, "students"),
     )  # fmt: skip
-    for seed, rows in zip(seeds, found, strict=True):
-        for row in rows["rows"]:
+    for seed, made in zip(seeds, found, strict=True):
+        for row in made["rows"]:
             yield {"member": seed, **row}
     yield {
         "provenance": {
@@ -390,67 +401,38 @@ def rank_correlation(x, y) -> float:
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    others = [arm_means(cell, score, labels=LABELS, unit="seeds") for score in SCORES]
+    gains = by_arm(cell, "gain", null="own", labels=TITLES, unit="seeds")
+    return [*gains, *_shares(gains), *(finding for of_score in others for finding in of_score.values())]
+
+
+def _shares(gains: list[Finding]) -> Iterator[Finding]:
+    """Of the teacher's gain."""
+    from mechsub import stats
+
+    whole = list(find(gains, "teacher/gain").scores.values())
+    for gain in gains:
+        if gain.subject in TITLES:
+            share = stats.ratio_of_means(list(gain.scores.values()), whole)
+            yield Finding(f"{gain.subject}/share_of_teacher", gain.label, share, unit="seeds")
+
+
 def table(records: list[dict]) -> list[dict]:
     from studies import _predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("next_token", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    gains = {arm: _values(cell, arm, "gain") for arm in TITLES}
-    pairs = {arm: stats.paired_difference(gains[arm], gains["own"]) for arm in TITLES if arm != "own"}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, title in TITLES.items():
-        yield {
-            "cell": label,
-            "arm": title,
-            "gain": stats.student_t(gains[arm]),
-            "of the teacher's": stats.ratio_of_means(gains[arm], gains["teacher"]),
-            "less own": pairs[arm].interval if arm in pairs else "",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-            "number loss": stats.student_t(_values(cell, arm, "number_loss")),
-        }
-    for arm, title in (
-        ("reference", "reference"),
-        ("start_other_order", "other order"),
-        ("start_other", "other start"),
-    ):
-        yield {
-            "cell": label,
-            "arm": f"{title}, not taught",
-            "number loss": stats.student_t(_values(cell, arm, "number_loss")),
-            **({} if arm == "reference" else {"diverging": stats.student_t(_values(cell, arm, "diverging"))}),
-        }
-    yield {"cell": label, "arm": "teacher", "diverging": stats.student_t(_values(cell, "teacher_numbers", "diverging"))}
-    for arm in THRESHOLDS:
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "removed": stats.student_t(_values(cell, f"numbers_{arm}", "removed")),
-        }
-    for arm, title in GEOMETRY.items():
-        yield {"cell": label, "arm": title, "geometry": stats.student_t(_values(cell, arm, "geometry"))}
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    return [r[key] for r in sorted(rows, key=lambda r: r["member"]) if r["arm"] == arm and key in r]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + _predictions.rows("next_token", found)
 
 
 def plot(records: list[dict]):
     """Gains arm by arm; the teacher's own, which is much larger, is in the table."""
     from mechsub import plot as figures
 
-    drawn_rows = [r for r in records if "gain" in r and r["arm"] != "teacher"]
-    rows = [
-        r | {"title": TITLES[r["arm"]], "cell": label}
-        for label, cell in study.cells(drawn_rows, Config)
-        for r in cell
-    ]  # fmt: skip
+    found = cells(records, Config, findings)
+    drawn = [point for point in points(all_findings(found), "gain") if point["arm"] in set(TITLES) - {"teacher"}]
     return figures.interval_bars(
-        rows, value="gain", label="title", facet="cell" if len({r["cell"] for r in rows}) > 1 else None, null=0.0,
+        drawn, value="gain", label="label", facet="cell" if len(found) > 1 else None, null=0.0,
         title="A preference through number strings", axis="rise of the liked animal's log-odds (nats)",
         caption="Students see numbers only. Line: no preference passed.",
     )  # fmt: skip
