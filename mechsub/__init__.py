@@ -21,7 +21,6 @@ _MODULES = (
     "divergence",
     "doctor",
     "entanglement",
-    "executor",
     "files",
     "flags",
     "hooked",

@@ -239,7 +239,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _extras() -> Iterator[Finding]:
-    from mechsub import executor
+    from mechsub.lab import workers
 
     for extra in packages.extras():
         absent = packages.unmet(packages.requirements(extra))
@@ -248,7 +248,7 @@ def _extras() -> Iterator[Finding]:
             yield Finding("absent", f"[{extra}]", f"without {', '.join(absent)}", fix)
         else:
             yield Finding("good", f"[{extra}]", "complete")
-        if extra == "cluster" and not absent and (problem := executor.unusable()):
+        if extra == "cluster" and not absent and (problem := workers.unusable()):
             yield Finding("absent", f"[{extra}]", problem)
 
 

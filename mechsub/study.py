@@ -33,9 +33,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import executor, files, store, terminal, versions
+from mechsub import files, store, terminal, versions
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
-from mechsub.lab import lease
+from mechsub.lab import lease, workers
 from mechsub.progress import drawn, redraw
 
 __all__ = [
@@ -91,8 +91,8 @@ def main(Config, run, plot, table=None, argv=None) -> None:
             return _print_status(grid, job)
         if options.cells:
             named = {cell.name: (cell, cfg) for cell, cfg in grid.items()}
-            return executor.work(options.cells, lambda name, before: _make(*named[name], job, before))
-        if options.executor == "slurm" and (problem := executor.unusable()):
+            return workers.work(options.cells, lambda name, before: _make(*named[name], job, before))
+        if options.executor == "slurm" and (problem := workers.unusable()):
             _stop(problem, 2)
         stale = _make_wanted(grid, job, _command(module, argv) if in_file else [])
         with part("the figure"):
@@ -133,7 +133,7 @@ def part(name: str):
 
 
 def _explanation(error: Exception, debug: bool) -> str:
-    if isinstance(error, store.DamagedCell | executor.Failed):
+    if isinstance(error, store.DamagedCell | workers.Failed):
         return str(error)
     where = ", ".join(reversed(getattr(error, "__notes__", ["the study"])))
     hint = "" if debug else " (--debug shows the traceback)"
@@ -338,7 +338,7 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
                     _stop(str(error), 2)
     with _no_empty(folder):
         try:
-            executor.run(
+            workers.run(
                 wanted,
                 make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
                 command=command,

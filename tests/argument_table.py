@@ -58,7 +58,6 @@ HARNESS = {
     "colors",
     "cores",
     "doctor",
-    "executor",
     "files",
     "flags",
     "model_files",
