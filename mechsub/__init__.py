@@ -35,7 +35,6 @@ _MODULES = (
     "plot",
     "probes",
     "processes",
-    "progress",
     "projection",
     "prompts",
     "provenance",
@@ -91,7 +90,7 @@ _NAMES = {
     "string_log_probs": "entanglement",
     "interaction": "entanglement",
     "Interval": "stats",
-    "progress_bar": "progress",
+    "progress_bar": "lab.progress",
 }
 
 

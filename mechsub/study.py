@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
-import math
 import os
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from typing import Any
 from mechsub import files, store, terminal, versions
 from mechsub.flags import Count, Index, NonNegative, Positive, command_line, default_values, option, refuse_ignored
 from mechsub.lab import lease, workers
-from mechsub.progress import drawn, redraw
+from mechsub.lab.progress import clear_bar, progress, start_bar
 
 __all__ = [
     "Count",
@@ -116,7 +115,7 @@ def main(Config, run, plot, table=None, argv=None) -> None:
 
 def _stop(message: str, code: int):
     """Leave with exactly one line on stderr, whatever the message holds."""
-    _clear_bar()
+    clear_bar()
     line = "".join(char if char.isprintable() else " " for char in " ".join(message.split()))
     print(f"error: {line[:800]}", file=sys.stderr)
     raise SystemExit(code)
@@ -343,10 +342,10 @@ def _make_wanted(grid: Mapping[Path, Any], job: Mapping, command: list[str]) -> 
                 make=lambda cell: _make(cell, grid[cell], job, wanted[cell]),
                 command=command,
                 options=options,
-                show=lambda text: _start_bar(text, options.quiet),
+                show=lambda text: start_bar(text, options.quiet),
             )
         finally:
-            _clear_bar()
+            clear_bar()
     store.clean(folder)
     return stale
 
@@ -564,29 +563,6 @@ def _cell_text(value) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
 
-# State of this process: the command that runs, and the progress bar of its terminal.
+# State of this process: the command that runs.
 
 _session: dict[str, Any] = {}
-
-_bar: dict[str, Any] = {"prefix": None, "written": -math.inf}
-
-
-def progress(fraction: float, text: str = "") -> None:
-    """Show how far the current cell is; nothing where stderr is no terminal, and at most ten times a second."""
-    now = time.monotonic()
-    if _bar["prefix"] is None or now - _bar["written"] < 0.1:
-        return
-    _bar["written"] = now
-    redraw(f"{drawn(fraction)} {_bar['prefix']} {text}")
-
-
-def _start_bar(prefix: str, quiet: bool) -> None:
-    visible = sys.stderr.isatty() and not quiet
-    _bar.update(prefix=prefix if visible else None, written=-math.inf)
-    progress(0.0)
-
-
-def _clear_bar() -> None:
-    if _bar["prefix"] is not None:
-        redraw("")
-    _bar.update(prefix=None, written=-math.inf)

@@ -6,6 +6,7 @@ that look wrong and are not for this function, and why.
 
 import importlib
 import inspect
+import pkgutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -66,7 +67,6 @@ HARNESS = {
     "plot",
     "probes",
     "processes",
-    "progress",
     "provenance",
     "recheck",
     "remaking",
@@ -119,11 +119,7 @@ def public() -> dict[str, list[str]]:
 
 
 def resolve(name: str):
-    module, *path = name.split(".")
-    value = importlib.import_module(f"mechsub.{module}")
-    for part in path:
-        value = getattr(value, part)
-    return value
+    return pkgutil.resolve_name(f"mechsub.{name}")
 
 
 # What functions are rightly called with.
@@ -1365,7 +1361,7 @@ def _rest() -> dict:
             },
         ),
         "vocabulary.family": (lambda: {"name": "trees"}, {"name": choice()}),
-        "progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
+        "lab.progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
     }
 
 
