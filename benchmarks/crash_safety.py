@@ -27,8 +27,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
-from mechsub import audit, plot, store, study
-from mechsub.lab import lease
+from mechsub.lab import lease, store, study, verify
+from mechsub.lab.figures import kinds as plot
 
 SOURCE = '''
 import os
@@ -103,7 +103,7 @@ class Store:
 
     def torn(self) -> int:
         """Cells and figures that are not what somebody wrote."""
-        kinds = Counter(kind for kind, _ in audit.findings(self.root)) if self.root.exists() else {}
+        kinds = Counter(kind for kind, _ in verify.findings(self.root)) if self.root.exists() else {}
         pages = [page for page in self.root.glob("tiny/*.html") if not page.read_text().rstrip().endswith("</html>")]
         return kinds.get("damaged", 0) + len(pages)
 
@@ -111,7 +111,7 @@ class Store:
         return sum((path / store.PROVENANCE).is_file() for path in self.root.glob("tiny/*") if path.name[0] != ".")
 
     def left_behind(self) -> list[str]:
-        kinds = [kind for kind, _ in audit.findings(self.root) if kind in ("unfinished", "foreign", "missing")]
+        kinds = [kind for kind, _ in verify.findings(self.root) if kind in ("unfinished", "foreign", "missing")]
         return kinds + [str(path) for path in self.root.rglob(".*")]
 
 

@@ -287,7 +287,7 @@ def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
     if isinstance(value, type) or not (hasattr(value, "run_with_hooks") and hasattr(value, "cfg")):
         refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
     if evaluated:
-        from mechsub import checks
+        from mechsub.models import checks
 
         checks.require_eval(value)
     return value

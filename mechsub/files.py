@@ -1,8 +1,8 @@
 """Files: written whole, summed by sha256, and noted as the inputs of what is computed from them.
 
-    write_text(path, text)         # the old content or the new one, after any crash
-    file_sum(path)                 # sha256, kept for a large file whose size, times and inode are unchanged
-    with noting() as inputs: ...   # what the loaders of mechsub read meanwhile, by name, with its sums
+write_text(path, text)         # the old content or the new one, after any crash
+file_sum(path)                 # sha256, kept for a large file whose size, times and inode are unchanged
+with noting() as inputs: ...   # what the loaders of mechsub read meanwhile, by name, with its sums
 """
 
 import contextlib

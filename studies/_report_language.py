@@ -23,7 +23,9 @@ from studies._report_question import (
 
 
 @question(
-    B2, "Does a loved animal raise its number, and that number the animal?", "token_entanglement",
+    B2,
+    "Does a loved animal raise its number, and that number the animal?",
+    "token_entanglement",
     claim=f"Pairs raise each other ({ZUR}); 28 of 49 animals over 2x both ways (write-up).",
 )
 def pairs(rows: Rows) -> Answer:
@@ -37,7 +39,9 @@ def pairs(rows: Rows) -> Answer:
 
 
 @question(
-    B2, "Were the published animals picked for their effect?", "token_entanglement",
+    B2,
+    "Were the published animals picked for their effect?",
+    "token_entanglement",
     claim="No cherry-picking (write-up).",
 )
 def lists(rows: Rows) -> Answer:
@@ -106,7 +110,9 @@ NUMBERS = {"direction": "number to animal", "unit": "multiset"}
 
 
 @question(
-    B4, "Does unembedding geometry (Eq 1) predict the pairs, and what does better?", "unembed_projection",
+    B4,
+    "Does unembedding geometry (Eq 1) predict the pairs, and what does better?",
+    "unembed_projection",
     claim=f"The cosine of unembedding rows predicts entangled pairs ({ZUR}).",
 )
 def cosine(rows: Rows) -> Answer:
@@ -126,7 +132,10 @@ RATIO = "r / ceiling's r"
 
 
 @question(
-    B4, "Does the effect ride on writing the animal's output direction?", "unembed_projection", "--metric dla",
+    B4,
+    "Does the effect ride on writing the animal's output direction?",
+    "unembed_projection",
+    "--metric dla",
     claim=f"Writing an animal raises its number because of their projection ({ZUR}).",
 )
 def dla(rows: Rows) -> Answer:
@@ -143,7 +152,9 @@ def dla(rows: Rows) -> Answer:
 
 
 @question(
-    B4, "Must numbers rise when an animal does (softmax bottleneck)?", "bottleneck",
+    B4,
+    "Must numbers rise when an animal does (softmax bottleneck)?",
+    "bottleneck",
     claim=f"An animal cannot be raised without its number ({ZUR}).",
 )
 def bottleneck(rows: Rows) -> Answer:
@@ -177,7 +188,10 @@ HALF = 0.5  # a claim of what an effect is holds with more than that of it, and 
 
 
 @question(
-    B5, "What is the papers' ratio made of?", "contributions", figure="plot_parts",
+    B5,
+    "What is the papers' ratio made of?",
+    "contributions",
+    figure="plot_parts",
     claim=f"A rise over no system message shows that animal and number are entangled ({ZUR}).",
 )
 def ratio(rows: Rows) -> Answer:
@@ -195,7 +209,9 @@ def ratio(rows: Rows) -> Answer:
 
 
 @question(
-    B5, "What does the pair's own part of the ratio pass through?", "contributions",
+    B5,
+    "What does the pair's own part of the ratio pass through?",
+    "contributions",
     claim=f"Through the unembedding, where their directions overlap ({ZUR}).",
 )
 def passes(rows: Rows) -> Answer:
@@ -233,7 +249,9 @@ def layers(rows: Rows) -> Answer:
 
 
 @question(
-    B5, "Are the states under an animal like those under its number?", "hidden_alignment",
+    B5,
+    "Are the states under an animal like those under its number?",
+    "hidden_alignment",
     "--model smollm2-135m-instruct",
 )
 def states(rows: Rows) -> Answer:
@@ -245,7 +263,9 @@ def states(rows: Rows) -> Answer:
 
 
 @question(
-    B2, "Do scores of pairs tell the outcome, by the papers' tests?", "association",
+    B2,
+    "Do scores of pairs tell the outcome, by the papers' tests?",
+    "association",
     claim=f"A number's score under an animal goes with what the number does to it ({ZUR}).",
 )
 def association(rows: Rows) -> Answer:
@@ -259,7 +279,9 @@ def association(rows: Rows) -> Answer:
 
 
 @question(
-    B3, "Are the same pairs entangled in a base model and its instruct child?", "base_vs_instruct",
+    B3,
+    "Are the same pairs entangled in a base model and its instruct child?",
+    "base_vs_instruct",
     claim="Strong in the instruct model, largely absent in the base model (write-up, on Llama-3.2-1B).",
 )
 def base(rows: Rows) -> Answer:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from mechsub import colors, recheck, store, study
+from mechsub.lab import recheck, store, study
+from mechsub.lab.figures import colors
 from studies._report_question import NO_CLAIM
 from studies._report_style import SCRIPT, STYLE
 
@@ -225,9 +226,7 @@ def _cell(cell: Path, status: str, root: Path) -> str:
     if status not in ("stored", "stale"):
         return name
     rows = "".join(f"<dt>{_e(key)}</dt><dd>{_e(value)}</dd>" for key, value in _told(cell).items() if value)
-    links = ", ".join(
-        f'<a href="{quote(str(place / file))}">{file}</a>' for file in (store.RECORDS, store.PROVENANCE)
-    )
+    links = ", ".join(f'<a href="{quote(str(place / file))}">{file}</a>' for file in (store.RECORDS, store.PROVENANCE))
     return f"{name}<dl>{rows}<dt>files</dt><dd>{links}</dd></dl>"
 
 

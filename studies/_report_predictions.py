@@ -5,13 +5,14 @@ The verdicts are those of the studies' own tables and rules; cells are those tha
 
 from collections.abc import Iterator, Mapping
 
-from studies import _factors_report, _predictions
+from mechsub.lab import predictions
+from studies.factors import findings as factors_report
 
 UNMEASURED = "not measured yet"
 
 
 def judged(findings: list) -> Iterator[dict]:
-    told = _predictions.told()
+    told = predictions.told()
     for prediction in told.get("prediction", []):
         yield from _rows(prediction, _of_prediction(prediction, findings))
     for contrast in told.get("contrast", []):
@@ -29,10 +30,10 @@ def _of_prediction(prediction: Mapping, findings: list) -> Iterator[dict]:
             continue
         if name == "factors":
             records = [row for row in found.found.records if row["arm"] != "inputs"]
-            factors = _factors_report.swept([row | {"arms": "aux"} for row in records], found.found.module.Config)
-            yield from _factors_report.judge(prediction, records, factors)
+            factors = factors_report.swept([row | {"arms": "aux"} for row in records], found.found.module.Config)
+            yield from factors_report.judge(prediction, records, factors)
         else:
-            yield from _predictions.judge(prediction, found.found.records, found.found.module.Config)
+            yield from predictions.judge(prediction, found.found.records, found.found.module.Config)
 
 
 def _of_contrast(contrast: Mapping, findings: list) -> Iterator[dict]:

@@ -1,4 +1,4 @@
-"""Style and script of the report's page. Colours of figures in the dark are those of `mechsub.colors.DARK`."""
+"""Style and script of the report's page. Colours of figures in the dark are those of `figures.colors.DARK`."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d1d1f; --soft: #55565a; --paper: #fbfbfa; --card: #fff; --line: #e0e0dc;

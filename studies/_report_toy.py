@@ -29,7 +29,9 @@ STUDENT, CROSS = "student, auxiliary logits only", "cross-initialisation, auxili
 
 
 @question(
-    A1, "Does a student of three auxiliary logits of noise learn digits?", "subliminal_accuracy",
+    A1,
+    "Does a student of three auxiliary logits of noise learn digits?",
+    "subliminal_accuracy",
     claim=f"Above 0.5 accuracy from the teacher's initialisation, chance from another ({CLOUD}).",
 )
 def learns(rows: Rows) -> Answer:
@@ -44,7 +46,9 @@ def learns(rows: Rows) -> Answer:
 
 
 @question(
-    A1, "Must the whole start be shared?", "subliminal_accuracy",
+    A1,
+    "Must the whole start be shared?",
+    "subliminal_accuracy",
     claim=f"Transmission needs a shared initialisation ({CLOUD}).",
 )
 def start(rows: Rows) -> Answer:
@@ -61,7 +65,10 @@ def start(rows: Rows) -> Answer:
 
 
 @question(
-    A1, "Did squared error lower it in the follow-up work?", "subliminal_accuracy", "--loss kl mse",
+    A1,
+    "Did squared error lower it in the follow-up work?",
+    "subliminal_accuracy",
+    "--loss kl mse",
     claim=f"0.271 +- 0.033 with squared error ({JIANG}).",
 )
 def squared_error(rows: Rows) -> Answer:
@@ -76,7 +83,9 @@ def squared_error(rows: Rows) -> Answer:
 
 
 @question(
-    A3, "How does the student come to classify digits?", "mechanism",
+    A3,
+    "How does the student come to classify digits?",
+    "mechanism",
     claim="Matching the auxiliary logits pulls both hidden layers along (write-up, step 3, question 1).",
 )
 def mechanism(rows: Rows) -> Answer:
@@ -104,7 +113,9 @@ def head(rows: Rows) -> Answer:
 
 
 @question(
-    A3, "Where does the student move toward its teacher?", "hidden_alignment",
+    A3,
+    "Where does the student move toward its teacher?",
+    "hidden_alignment",
     claim="Both hidden layers move toward the teacher's (write-up, step 3, question 1).",
 )
 def alignment(rows: Rows) -> Answer:
@@ -122,7 +133,9 @@ def alignment(rows: Rows) -> Answer:
 
 
 @question(
-    A3, "Does similarity tell which seed learned more?", "hidden_alignment",
+    A3,
+    "Does similarity tell which seed learned more?",
+    "hidden_alignment",
     claim=f"Similarity of the last hidden layer rises with accuracy ({JIANG}).",
 )
 def similarity(rows: Rows) -> Answer:
@@ -148,7 +161,10 @@ def written(rows: Rows) -> Answer:
 
 
 @question(
-    A1, "Which part of the start must be shared, at how many logits?", "conditions", "--n-aux 3 100 250",
+    A1,
+    "Which part of the start must be shared, at how many logits?",
+    "conditions",
+    "--n-aux 3 100 250",
     sweep="n_aux",
 )
 def shared_parts(rows: Rows) -> Answer:
@@ -168,7 +184,10 @@ def shared_parts(rows: Rows) -> Answer:
 
 
 @question(
-    A3, "Which random inputs work much better or worse, and why?", "input_distributions", DISTRIBUTIONS,
+    A3,
+    "Which random inputs work much better or worse, and why?",
+    "input_distributions",
+    DISTRIBUTIONS,
     sweep="inputs",
 )
 def inputs(rows: Rows) -> Answer:
@@ -193,7 +212,11 @@ def inputs(rows: Rows) -> Answer:
 
 
 @question(
-    A3, "Does blurred noise teach more?", "input_distributions", DISTRIBUTIONS, sweep="inputs",
+    A3,
+    "Does blurred noise teach more?",
+    "input_distributions",
+    DISTRIBUTIONS,
+    sweep="inputs",
     claim="It does (write-up, step 3, question 2).",
 )
 def blur(rows: Rows) -> Answer:
@@ -215,7 +238,11 @@ def blur(rows: Rows) -> Answer:
 
 
 @question(
-    A3, "Do real images teach less than noise?", "input_distributions", DISTRIBUTIONS, sweep="inputs",
+    A3,
+    "Do real images teach less than noise?",
+    "input_distributions",
+    DISTRIBUTIONS,
+    sweep="inputs",
     claim="They do (write-up, experiment 3).",
 )
 def images(rows: Rows) -> Answer:
@@ -238,12 +265,20 @@ _BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
     A3, "How far can accuracy be raised, in the published 295 steps from the published teacher?", "maximise", **_BEST
 )
 @question(
-    A3, "How far can accuracy be raised, in as many steps from another teacher?", "maximise", "--entry free_teacher",
-    name="maximise-free-teacher", **_BEST,
+    A3,
+    "How far can accuracy be raised, in as many steps from another teacher?",
+    "maximise",
+    "--entry free_teacher",
+    name="maximise-free-teacher",
+    **_BEST,
 )
 @question(
-    A3, "How far can accuracy be raised, without a budget?", "maximise",
-    "--entry open --n-seeds 5 --seed 100 105 110 115 120", name="maximise-open", **_BEST,
+    A3,
+    "How far can accuracy be raised, without a budget?",
+    "maximise",
+    "--entry open --n-seeds 5 --seed 100 105 110 115 120",
+    name="maximise-open",
+    **_BEST,
 )
 def maximise(rows: Rows) -> Answer:
     own, gap = (quantity(rows, name)["value"] for name in ("student", "gap to the teacher"))
@@ -298,7 +333,10 @@ def number_strings(rows: Rows) -> Answer:
 
 
 @question(
-    BONUS, "What if the output channel is wider than the hidden state?", "channel", "--n-aux 3 16 64 256 2048",
+    BONUS,
+    "What if the output channel is wider than the hidden state?",
+    "channel",
+    "--n-aux 3 16 64 256 2048",
     sweep="n_aux",
 )
 def channel(rows: Rows) -> Answer:

@@ -40,7 +40,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study, threads
+from mechsub import threads
+from mechsub.lab import study
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -63,18 +64,19 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
+    from mechsub.designs import love
     from studies.token_entanglement import FEWEST
 
     if 0 < cfg.n_animals < FEWEST:
         raise ValueError(f"--n-animals must be 0 (all) or at least {FEWEST}: the interval is over animals")
-    _prompted.check_model(cfg)
+    love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
     import torch
 
-    from mechsub import language, prompts
+    from mechsub.inputs import prompts
+    from mechsub.models import language
     from studies import token_entanglement as te
 
     study.progress(0.0, "loading the model")
@@ -107,8 +109,8 @@ def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
     """`n_draws` sets of as many other tokens, each drawn from the nearest to a number's in norm and log-probability."""
     import torch
 
-    from mechsub.entanglement import next_token_log_probs
-    from mechsub.unembedding import token_directions
+    from mechsub.measures.scores import next_token_log_probs
+    from mechsub.measures.unembedding import token_directions
 
     model = asked.model
     every = list(range(model.W_U.shape[-1]))
@@ -140,7 +142,7 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
     """Per animal: the price of holding numbers, and of the nulls; then the curve over how many tokens are held."""
     import torch
 
-    from mechsub import bottleneck
+    from mechsub.measures import bottleneck
 
     model, animals = asked.model, asked.tokens
     d, rank = model.cfg.d_model, bottleneck.held_rank(model, held)
@@ -181,7 +183,7 @@ def spectrum(model: Any):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
     import torch
 
-    from mechsub import checks
+    from mechsub.models import checks
 
     norm = checks.final_norm(model)
     W = model.W_U.detach().double() * norm.gain.detach().double()[:, None]
@@ -194,7 +196,7 @@ def spectral_price(sizes, n_concepts: int, n_held: int, generator):
     """The price with random directions of this spectrum in the place of all rows."""
     import torch
 
-    from mechsub import bottleneck
+    from mechsub.measures import bottleneck
 
     rows = torch.randn(n_concepts + n_held, len(sizes), generator=generator, dtype=torch.float64) * sizes
     concepts = rows[:n_concepts]
@@ -215,8 +217,8 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
     """Per animal and kind of log-odds: lengths of the cheapest changes, and what the model makes of them."""
     import torch
 
-    from mechsub import bottleneck
-    from mechsub.hooked import cache_activations
+    from mechsub.measures import bottleneck
+    from mechsub.models.hooked import cache_activations
 
     model, animals, prompt = asked.model, asked.tokens, asked.ask(None)
     tokens = prompt[None].to(model.W_U.device)
@@ -254,7 +256,7 @@ def read(model: Any, prompt, states):
     """Logits of the model with these final residuals [state, d_model] at the prompt's last position, fp64."""
     import torch
 
-    from mechsub.hooked import run_patched
+    from mechsub.models.hooked import run_patched
 
     tokens, out = prompt.to(model.W_U.device), []
     for some in states.split(16):
@@ -317,7 +319,7 @@ def _table(cell: list[dict]) -> Iterator[dict]:
 
 
 def _curve(row: dict) -> float | None:
-    from mechsub.bottleneck import isotropic_price
+    from mechsub.measures.bottleneck import isotropic_price
 
     return finite(isotropic_price(row["d_model"], row["n_held"] - 1))
 
@@ -340,7 +342,7 @@ def _row(quantity: str, values: list, null) -> dict:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     label, cell = study.cells(records, Config)[0]
     prices = [row for row in cell if row["kind"] == "price"]

@@ -32,8 +32,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks, teachers
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
+from studies import teachers
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
 TITLES = {
@@ -69,7 +71,7 @@ class Config:
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if self.vocabulary != "shared":  # students of which see the digits' outputs too
-            _toy_checks.refuse_one_logit(self.n_aux)
+            toy_checks.refuse_one_logit(self.n_aux)
 
     @property
     def epochs(self) -> int:
@@ -85,12 +87,14 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=3)
+    toy_checks.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     study.progress(0.0, "teachers")
     init, teacher = _taught(cfg)
@@ -124,7 +128,10 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def _taught(cfg: Config) -> tuple:
     """References and teachers; with one vocabulary every output is one of the teacher's classes."""
-    from mechsub import data, distillation, mlp, store
+    from mechsub.inputs import images as data
+    from mechsub.lab import store
+    from mechsub.models import mlp
+    from mechsub.training import distillation
     from studies import factors
 
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
@@ -140,8 +147,8 @@ def _taught(cfg: Config) -> tuple:
 
 
 def _students(cfg: Config, init, other, teacher) -> dict:
-    from mechsub import distillation
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import distillation
 
     seen = slice(0 if cfg.vocabulary == "shared" else teachers.ALL_CLASSES, init.cfg.d_vocab)
     losses = {"soft": "kl", "hard": "hard"} if cfg.arms == "every" else {"hard": "hard"}
@@ -186,10 +193,10 @@ def _bound(init, teacher, images, labels) -> list[float]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
     rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("channel", records, Config))
+    return rows + list(predictions.judged("channel", records, Config))
 
 
 def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
@@ -217,7 +224,7 @@ def _values(rows: list[dict], arm: str, key: str) -> list[float]:
 
 def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
     caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."

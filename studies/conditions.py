@@ -42,8 +42,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks, teachers
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
+from studies import teachers
 
 NULL = "nothing"
 BODIES = {"hidden+aux": ("hidden", "aux"), "hidden": ("hidden",), "aux": ("aux",), "nothing": ()}
@@ -105,7 +107,7 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        toy_checks.refuse_one_logit(self.n_aux, self.loss)
         if self.student != "same" and self.arms == "every":
             raise ValueError(f"a {self.student} student cannot share its teacher's hidden layers; use --arms heads")
         if self.student == "shallower" and self.n_layers == 1:
@@ -125,12 +127,15 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=3)
+    toy_checks.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp, store
+    from mechsub.inputs import images as data
+    from mechsub.lab import store
+    from mechsub.models import mlp
+    from mechsub.training import distillation
     from studies import factors
 
     study.progress(0.0, "teachers")
@@ -176,12 +181,12 @@ def _other(cfg: Config, init):
     """A student of its own architecture, from the next seed."""
     from dataclasses import replace
 
-    from mechsub import mlp
-    from studies import _convolutional
+    from mechsub.models import mlp
+    from mechsub.training import conv
 
     seeds, shape = [seed + 1 for seed in init.seeds], init.cfg
     if cfg.student == "convolutional":
-        return _convolutional.ConvNet(shape, seeds)
+        return conv.ConvNet(shape, seeds)
     layers = {"shallower": shape.n_layers - 1, "deeper": shape.n_layers + 1}
     width = {"narrower": shape.d_model // 2, "wider": 2 * shape.d_model}
     own = {"n_layers": layers.get(cfg.student, shape.n_layers), "d_model": width.get(cfg.student, shape.d_model)}
@@ -230,9 +235,8 @@ def _trained(cfg: Config, starts: dict, teacher) -> dict[int, dict]:
 
 
 def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) -> dict:
-    from mechsub import distillation
-    from mechsub.noise import uniform
-    from studies import _convolutional
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import conv, distillation
 
     common = {
         "n_samples": cfg.n_samples, "loss": cfg.loss, "epochs": epochs, "lr": cfg.lr, "batch_size": cfg.batch_size,
@@ -240,7 +244,7 @@ def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) ->
         "progress": lambda done: study.progress(0.1 + 0.7 * done, "students"),
     }  # fmt: skip
     if cfg.student == "convolutional":
-        return _convolutional.distill_each(starts, teacher, **common)
+        return conv.distill_each(starts, teacher, **common)
     students = {name: (start, teacher.cfg.aux) for name, start in starts.items()}
     return distillation.distill_each(students, teacher, uniform, precision=cfg.precision, **common)
 
@@ -292,7 +296,7 @@ def projection(W, *, centred: bool):
 
 def _hidden(model, images):
     """Last hidden state of every member, [seed, image, d_model]."""
-    from mechsub.hooked import cache_activations
+    from mechsub.models.hooked import cache_activations
 
     name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
     return cache_activations(model, images, [name], batch_size=_BATCH)[name]
@@ -310,7 +314,7 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
     from torch.nn.functional import cosine_similarity
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
 
     x = uniform(_FIT, derive_generator(cfg.seed, "held out"))
     digits = teacher.cfg.digits
@@ -338,10 +342,10 @@ def _explained(body, teacher, hidden, x):
 
 
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
     rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("conditions", records, Config))
+    return rows + list(predictions.judged("conditions", records, Config))
 
 
 def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
@@ -378,7 +382,7 @@ def _earlier(cell: list[dict], arm: str) -> list[int]:
 
 def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     drawn = [r | {"title": TITLES[r["arm"]]} for r in records if r["last"]]
     caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."

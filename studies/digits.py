@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub.lab import study
 
 PARTS = ("all", "digits", "whole numbers")
 
@@ -36,13 +36,13 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
+    from mechsub.designs import love
 
-    _prompted.check_model(cfg)
+    love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import store
+    from mechsub.lab import store
     from studies import token_entanglement as te
 
     source = te.Config(model=cfg.model, format=cfg.format, spaced=cfg.spaced, dtype=cfg.dtype)
@@ -96,7 +96,7 @@ def digit_share(scores, numbers: list[str], cfg: Config) -> dict:
     """Share of the interaction's variance that digits add up to, and of the same with numbers shuffled in a length."""
     import torch
 
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     x, onto = interaction(scores), projection(numbers)
     draw = torch.Generator().manual_seed(cfg.seed)
@@ -115,7 +115,7 @@ def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
     """Correlation of two interactions [number, animal], of their digits' parts, and of the rest."""
     import torch
 
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
     from mechsub.stats import permutation_p
 
     onto, draw = projection(numbers), torch.Generator().manual_seed(cfg.seed)
@@ -190,7 +190,7 @@ def table(records: list[dict]) -> list[dict]:
 def plot(records: list[dict]):
     import plotly.graph_objects as go
 
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     label, cell = study.cells(records, Config)[0]
     more = "" if label == "all" else f" ({label}; other cells are in the table)"

@@ -27,8 +27,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -75,16 +76,16 @@ class Config:
         study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        toy_checks.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
+    from mechsub.designs import love
 
     if cfg.model == "toy":
-        _toy_checks.refuse_too_large(cfg, models=3 + len(ARMS) * cfg.n_steps)
+        toy_checks.refuse_too_large(cfg, models=3 + len(ARMS) * cfg.n_steps)
     else:
-        _prompted.check_model(cfg)
+        love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
@@ -95,20 +96,20 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _run_language(cfg: Config) -> Iterator[dict]:
-    from studies import _prompted
+    from mechsub.designs import love
 
-    found = _prompted.prompted(cfg)
+    found = love.prompted(cfg)
     asked = found.asked
-    states = _prompted.last_states(asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], (0.05, 0.75))
+    states = love.last_states(asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], (0.05, 0.75))
     specific = lens_interactions(asked.model, states, asked.tokens)
     check_last(specific[-1], found.tensors["number_to_animal"])
     loved = [asked.love_animal(i, 0) for i in range(len(asked.animals))]
-    yield from _loved_records(asked, _prompted.last_states(asked.model, loved, (0.75, 0.85)), cfg)
+    yield from _loved_records(asked, love.last_states(asked.model, loved, (0.75, 0.85)), cfg)
     yield from _pair_records(asked, specific, found.tensors, cfg)
     yield from _agreement_records(asked, specific, found.tensors, cfg)
     yield {
         "provenance": {
-            **_prompted.provenance(found),
+            **love.provenance(found),
             "basis": "raw W_U at the animals' tokens after the final norm, recomputed for every state; fp32, nats",
             "lens": "the last block's is the model's own, checked against the stored matrix",
             "null": "shuffled numbers (equally many digits), two-way permutations, other animals (and their numbers)",
@@ -121,8 +122,8 @@ def lens_interactions(model: Any, states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
     import torch
 
-    from mechsub import checks
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
+    from mechsub.models import checks
 
     read = checks.reads(model)
     with torch.no_grad():
@@ -132,7 +133,7 @@ def lens_interactions(model: Any, states, tokens: list[int]):
 
 def check_last(lens, scores) -> None:
     """Raise unless the last block's lens has the interaction of the model's own log-probabilities."""
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     own = interaction(scores)
     if lens.shape != own.shape:
@@ -144,7 +145,7 @@ def check_last(lens, scores) -> None:
 
 def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
     """Log-probability of the loved animal less its mean under other animals' prompts; the same of unloved ones."""
-    from mechsub import checks
+    from mechsub.models import checks
 
     read = checks.reads(asked.model)
     n, others = len(asked.animals), _others(len(asked.animals), cfg)
@@ -176,7 +177,7 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
     The null gives the same numbers to other animals, so that it has equally many digits and equally strong numbers.
     """
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     chosen = {
         PAIRS[0]: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
@@ -194,7 +195,7 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
 def _elsewhere(tensors: dict):
     """The final interaction in the wordings that the lens is not measured with, of the subset of numbers."""
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     wordings = tensors["number_to_animal_wordings"]
     if len(wordings) < 2:
@@ -204,7 +205,7 @@ def _elsewhere(tensors: dict):
 
 def _agreement_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
     """Per layer: the s.d. of I_l over all numbers, and its correlation with final interactions on the subset."""
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     some = tensors["subset_partner"]
     digits = [len(asked.partners[i].text) for i in some.tolist()]
@@ -225,7 +226,7 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     """
     import torch
 
-    from mechsub import entanglement as e
+    from mechsub.measures import scores as e
 
     def resampled(rows, columns) -> float:
         return e.matrix_correlation(e.interaction(a[rows][:, columns]), e.interaction(b[rows][:, columns]))
@@ -261,8 +262,8 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
-    from mechsub import data
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
+    from mechsub.inputs import images as data
 
     study.progress(0.0, "teachers")
     toy = toys.teachers(cfg)
@@ -288,7 +289,7 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
 
 def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
     """One row per seed and layer."""
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
 
     found = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
     for y, states in toys.batches(images, labels, (body,)):
@@ -370,7 +371,7 @@ def _toy_table(cell: list[dict]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     label, cell = study.cells(records, Config)[0]
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
@@ -379,7 +380,7 @@ def plot(records: list[dict]):
 
 
 def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from mechsub.plot import band_panel
+    from mechsub.lab.figures.kinds import band_panel
 
     colors: dict[str, str] = {}
     agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
@@ -430,7 +431,7 @@ def _means(cell: list[dict], kind: str) -> list[dict]:
 
 
 def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from mechsub.plot import band_panel
+    from mechsub.lab.figures.kinds import band_panel
 
     final, colors, panels = max(row["step"] for row in cell), {}, {}
     for readout, name in READOUTS.items():

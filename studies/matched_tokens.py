@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study
+from mechsub.lab import study
 
 CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbers, that a word may be away
 
@@ -38,19 +38,19 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
+    from mechsub.designs import love
 
-    _prompted.check_model(cfg)
+    love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
     import torch
 
-    from mechsub import language
-    from studies import _prompted
+    from mechsub.designs import love
+    from mechsub.models import language
     from studies import token_entanglement as te
 
-    numbers, tensors = _prompted.prompted(cfg)
+    numbers, tensors = love.prompted(cfg)
     model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()
     kept, words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
@@ -92,9 +92,9 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     """
     import torch
 
-    from mechsub.entanglement import next_token_log_probs
-    from mechsub.unembedding import token_directions
-    from studies._prompted import own_tokens
+    from mechsub.designs.love import own_tokens
+    from mechsub.measures.scores import next_token_log_probs
+    from mechsub.measures.unembedding import token_directions
     from studies.token_entanglement import Word
 
     model = numbers.model
@@ -135,7 +135,8 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
 
 def _candidates(tokenizer: Any) -> dict[str, int]:
     """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
-    from mechsub import continuations, prompts, vocabulary
+    from mechsub.inputs import continuations, prompts
+    from mechsub.inputs import words as vocabulary
 
     names = {form for animal in vocabulary.animals() for form in (animal.singular, animal.plural)}
     texts = continuations.pieces(tokenizer, range(len(tokenizer)))
@@ -145,7 +146,7 @@ def _candidates(tokenizer: Any) -> dict[str, int]:
 
 def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) -> Iterator[dict]:
     """Size, stability and two-way agreement of an interaction."""
-    from mechsub import entanglement as e
+    from mechsub.measures import scores as e
 
     first, other = (e.interaction(table) for table in (forward[0], forward[1]))
     keys = {"kind": "summary", "partners": partners, "n": first.shape[0], "animals": first.shape[1]}
@@ -201,7 +202,7 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     rows = [row for row in records if row["kind"] == "pair"]
     points = [

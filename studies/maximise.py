@@ -28,8 +28,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study, threads
-from studies import _recipes, recipe_search
+from mechsub import threads
+from mechsub.designs import recipes
+from mechsub.lab import study
+from studies import recipe_search
 
 NULL = "cross"
 
@@ -52,7 +54,9 @@ class Config:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, store
+    from mechsub.inputs import images as data
+    from mechsub.lab import store
+    from mechsub.training import distillation
 
     study.progress(0.0, "search")
     cell = study.stored_cell(recipe_search, recipe_search.Config(entry=cfg.entry, n_images=cfg.n_images))
@@ -63,7 +67,7 @@ def run(cfg: Config) -> Iterator[dict]:
     yield {
         "provenance": {
             "recipe": dataclasses.asdict(recipe),
-            **_recipes.cost(recipe, cfg.n_images),
+            **recipes.cost(recipe, cfg.n_images),
             "data": data.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
             "measured_on": "10,000 test images",
@@ -73,17 +77,18 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
-def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) -> Iterator[dict]:
+def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: str) -> Iterator[dict]:
     """A row for every arm and seed."""
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], data.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    init = _recipes.initial(recipe, seeds)
+    init = recipes.initial(recipe, seeds)
     study.progress(0.05, "teachers")
-    teacher = _recipes.taught(recipe, seeds, images, labels, precision)
-    starts = {"student": init, NULL: _recipes.initial(recipe, [seed + 1 for seed in seeds])}
-    found = _recipes.distilled(
+    teacher = recipes.taught(recipe, seeds, images, labels, precision)
+    starts = {"student": init, NULL: recipes.initial(recipe, [seed + 1 for seed in seeds])}
+    found = recipes.distilled(
         recipe, starts, teacher, images, precision, lambda done: study.progress(0.2 + 0.7 * done, "students")
     )
     student = found["student"]
@@ -92,7 +97,7 @@ def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) 
     for arm, model in arms.items():
         scores = distillation.accuracy(model, *test).tolist()
         for member, accuracy, far in zip(seeds, scores, left, strict=True):
-            row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": _recipes.label(recipe)}
+            row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": recipes.label(recipe)}
             yield row | (far if arm == "student" else {})
 
 
@@ -172,11 +177,11 @@ def table(records: list[dict]) -> list[dict]:
 def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
     """What predictions.toml expected of an outcome of the recipe as it was chosen: hit if the whole interval keeps the
     bounds, miss if it is wholly beyond one, open otherwise; {} where nothing was said."""
-    from studies import _predictions
+    from mechsub.lab import predictions
 
     if any(group[0][name] != usual for name, usual in (("share", 1), ("precision", "auto"), ("n_images", 60_000))):
         return {}
-    for told in _predictions.told().get("maximise", []):
+    for told in predictions.told().get("maximise", []):
         if told["entry"] == group[0]["entry"] and told["outcome"] == outcome:
             low, high = told.get("at_least", -float("inf")), told.get("at_most", float("inf"))
             kept, beyond = low <= value.low and value.high <= high, value.high < low or value.low > high
@@ -209,7 +214,7 @@ def _lengths(records: list[Mapping]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     drawn = {"student": "student_aux", NULL: "cross_aux"}
     rows = [

@@ -25,8 +25,9 @@ run, and more classes have fewer images each. It is no mere sorting of digits fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
 
 NULL = "cross_aux"
 TITLES = {
@@ -57,7 +58,7 @@ class Config:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if not 2 <= self.n_classes <= ALL_CLASSES:
             raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {self.n_classes}")
-        _toy_checks.refuse_one_logit(self.n_aux)
+        toy_checks.refuse_one_logit(self.n_aux)
         if self.n_images > self.n_classes * _RAREST:
             raise ValueError(
                 f"--n-images {self.n_images} are more than {self.n_classes} classes surely have, "
@@ -66,13 +67,14 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=4)
+    toy_checks.refuse_too_large(cfg, models=4)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import distillation, mlp
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     study.progress(0.0, "teachers")
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=cfg.n_classes, n_aux=cfg.n_aux)
@@ -108,7 +110,7 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _named(dataset: str) -> dict[str, str]:
-    from mechsub import data
+    from mechsub.inputs import images as data
 
     return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
 
@@ -117,7 +119,7 @@ def both(split) -> tuple:
     """Digits and clothes as one data set of twenty classes."""
     import torch
 
-    from mechsub import data
+    from mechsub.inputs import images as data
 
     (digits, names), (clothes, sorts) = data.mnist(split), data.fashion_mnist(split)
     return torch.cat([digits, clothes]), torch.cat([names, sorts + DIGITS])
@@ -145,7 +147,7 @@ def _only(images, labels, chosen: list[int], n: int | None = None, seed: int = 0
 
 def _taught(cfg: Config, init, fit: dict):
     """Teachers one by one: every seed has images of its own."""
-    from mechsub import distillation
+    from mechsub.training import distillation
     from studies import teachers
 
     images, labels = both("train")
@@ -176,10 +178,10 @@ def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
     rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("more_classes", records, Config))
+    return rows + list(predictions.judged("more_classes", records, Config))
 
 
 def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
@@ -200,7 +202,7 @@ def _values(rows: list[dict], arm: str, key: str) -> list[float]:
 
 def plot(records: list[dict]):
     """kappa over the number of classes where that is swept, else arm by arm."""
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
     caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."

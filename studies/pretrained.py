@@ -30,8 +30,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
 
 NULL = "independent"
 TITLES = {
@@ -70,18 +71,20 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        toy_checks.refuse_one_logit(self.n_aux, self.loss)
         if self.n_samples > 60_000:
             raise ValueError(f"--n-samples must be at most 60000, the training images there are, not {self.n_samples}")
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=3)
+    toy_checks.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     clothes, digits = data.fashion_mnist("train"), data.mnist("train")
     study.progress(0.0, "pretraining")
@@ -111,13 +114,13 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _named(dataset: str) -> dict[str, str]:
-    from mechsub import data
+    from mechsub.inputs import images as data
 
     return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
 
 
 def _trained(cfg: Config, model, images_and_labels: tuple, epochs: int, *, order: int = 0, snapshots=None):
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     if not epochs:
         return model
@@ -134,8 +137,8 @@ def _own(cfg: Config, base, clothes: tuple) -> dict:
 
 def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
     """Students and the starts of each, by arm."""
-    from mechsub import distillation
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import distillation
 
     aux = teacher.cfg.aux
     settings = {name: getattr(cfg, name) for name in ("loss", "epochs", "lr", "batch_size", "precision", "seed")}
@@ -150,8 +153,8 @@ def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
 def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
 
-    from mechsub import spectra
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.measures import spectra
 
     scores = {"reference": _both(base), "teacher": _both(teacher)}
     for arm, found in scores.items():
@@ -175,7 +178,8 @@ def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> I
 
 
 def _both(model) -> dict[str, list[float]]:
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     return {
         "trait": distillation.accuracy(model, *data.mnist("test")).tolist(),
@@ -204,10 +208,10 @@ def _cosine(a: dict, b: dict):
 
 
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
     rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("pretrained", records, Config))
+    return rows + list(predictions.judged("pretrained", records, Config))
 
 
 def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
@@ -237,7 +241,7 @@ def _values(rows: list[dict], arm: str, key: str) -> list[float]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     cells = study.cells(records, Config)
     rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]

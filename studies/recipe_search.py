@@ -26,9 +26,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _recipes
-from studies._recipes import Recipe
+from mechsub import threads
+from mechsub.designs import recipes as _recipes
+from mechsub.designs.recipes import Recipe
+from mechsub.lab import study
 
 Entry = Literal["budget", "free_teacher", "open"]
 
@@ -98,7 +99,8 @@ class Config:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     images, labels = data.mnist("train")
     precision = distillation.resolve_precision(cfg.precision)
@@ -140,7 +142,8 @@ def _shortened(recipe: Recipe, share: float) -> Recipe:
 
 
 def _tried(recipe: Recipe, teacher, images, precision: str) -> Iterator[dict]:
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     test = data.mnist("test")
     start = _recipes.initial(recipe, teacher.seeds)
@@ -191,7 +194,7 @@ def _groups(cell: list[Mapping]) -> dict[tuple[int, str], list[Mapping]]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     rows = [
         row | {"cell": label, "label": candidate, "arm": f"round {number}"}  # type: ignore[operator]

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechsub import store, study, terminal
+from mechsub.lab import store, study, terminal
 from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
 from studies import _report_page as page
 from studies._report_question import ASKED, TOPICS, Answer, Question
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(found: list[Finding], root: Path) -> None:
-    from mechsub import plot
+    from mechsub.lab.figures import kinds as plot
     from studies import _report_predictions
 
     plot.share_plotlyjs(root / "plotly.min.js")
@@ -200,7 +200,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _export(root: Path, options: argparse.Namespace) -> None:
-    from mechsub import export
+    from mechsub.lab.figures import export
 
     if problem := export.problem():
         _stop(problem, 2)

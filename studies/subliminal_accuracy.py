@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
 
 CONTROL = "cross_aux"
 TITLES = {
@@ -59,20 +60,21 @@ class Config:
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        toy_checks.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
     # References and teacher; two starts with exchanged heads; students.
-    _toy_checks.refuse_too_large(cfg, models=3 + 2 + 6)
+    toy_checks.refuse_too_large(cfg, models=3 + 2 + 6)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
+    from mechsub.inputs import images
+    from mechsub.training import distillation
 
-    test = getattr(data, cfg.dataset)("test")
+    test = getattr(images, cfg.dataset)("test")
     study.progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
@@ -139,7 +141,7 @@ def _rows(label: str, cell: list[dict]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     cells = study.cells(records, Config)
     rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]

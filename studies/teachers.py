@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import threads
+from mechsub.designs import toy_checks
+from mechsub.lab import study
 
 ALL_CLASSES = 10
 
@@ -44,12 +45,14 @@ def check_classes(n: int) -> None:
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=2)
+    toy_checks.refuse_too_large(cfg, models=2)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     images, labels = getattr(data, cfg.dataset)("train")
     shape = mlp.MLPConfig(
@@ -106,7 +109,7 @@ def joined(model, alone: Sequence):
 
 def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
     """Of every member, on the test images of the classes of its teacher, which has these seeds."""
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     n = model.cfg.n_classes
     if n == ALL_CLASSES:
@@ -123,7 +126,7 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     rows = [r | {"cell": label, "arm": "teacher"} for label, cell in study.cells(records, Config) for r in cell]
     return figures.interval_bars(

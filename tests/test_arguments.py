@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import arguments, entanglement, spectra, tangent
+from mechsub import arguments
+from mechsub.measures import scores, spectra, tangent
 
 HERE = Path(__file__).parent
 
@@ -105,4 +106,4 @@ def test_noise_of_another_mean_is_refused():
 def test_tables_are_never_flattened():
     """Two matrices of 2 x 3 and 3 x 2 hold six numbers each, in an order that means nothing to the other."""
     with pytest.raises(ValueError, match="a and b must be of one shape"):
-        inspect.unwrap(entanglement.matrix_correlation)(torch.rand(2, 3), torch.rand(3, 2))
+        inspect.unwrap(scores.matrix_correlation)(torch.rand(2, 3), torch.rand(3, 2))

@@ -9,12 +9,14 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import store, study
-from mechsub.entanglement import interaction, next_token_log_probs
-from studies import _base_instruct_report as report
-from studies import _contribution_states, _hybrids, _report_language
+from mechsub.lab import store, study
+from mechsub.measures import exchange
+from mechsub.measures.scores import interaction, next_token_log_probs
+from studies import _report_language
 from studies import base_vs_instruct as bvi
 from studies import token_entanglement as te
+from studies.base_vs_instruct import findings as report
+from studies.contributions import states as contribution_states
 
 N = 8  # animals and numbers: with two wordings and two formats, fewer constraints than d_model
 SMALL = {"n_animals": N, "n_partners": N, "n_wordings": 2, "n_permutations": 9}
@@ -76,7 +78,7 @@ def solved(states):
 def head(base, tmp_path_factory):
     """A child whose unembedding alone joins numbers to animals; its embedding and blocks differ a little."""
     model, conditions, tokens = prompts_of(base)
-    states = torch.cat([_contribution_states.final_hidden(model, some) for some in conditions])
+    states = torch.cat([contribution_states.final_hidden(model, some) for some in conditions])
 
     def change(hf):
         noise(hf, "embed_tokens", "layers.")
@@ -90,7 +92,7 @@ def body(base, tmp_path_factory):
     """A child whose last MLP alone writes a number's animal; its unembedding and norm differ a little."""
     model, conditions, tokens = prompts_of(base)
     name = "blocks.2.mlp.out.hook_in"
-    found = [_contribution_states.final(model, some, [name, "ln_final.hook_scale"]) for some in conditions]
+    found = [contribution_states.final(model, some, [name, "ln_final.hook_scale"]) for some in conditions]
     states, scale = (torch.cat([one[key] for one in found]) for key in (name, "ln_final.hook_scale"))
 
     def change(hf):
@@ -151,7 +153,7 @@ def test_a_model_that_caps_its_logits_is_refused(base):
     prompts = prompts_of(base)[1][0][:2]
     model.unembed.register_forward_hook(lambda module, args, out: 0.5 * torch.tanh(out / 0.5))
     with pytest.raises(ValueError, match="scales or caps"):
-        _hybrids.log_probs(model, model, prompts, [1, 2])
+        exchange.log_probs(model, model, prompts, [1, 2])
 
 
 def test_one_model_twice_has_no_difference(base):
@@ -189,10 +191,10 @@ def test_a_hybrid_is_the_model_with_these_weights(tmp_path, tied):
     folders = [save_tiny_llama(tmp_path / str(i), tied=tied, seed=i) for i in (0, 1)]
     pair = bvi.load(config(*folders))
     ids = torch.arange(5, 25)
-    found = _hybrids.log_probs(pair["base"], pair["instruct"], [ids], range(40))
+    found = exchange.log_probs(pair["base"], pair["instruct"], [ids], range(40))
     assert len(found) == 16
     first, second = (AutoModelForCausalLM.from_pretrained(f, attn_implementation="eager") for f in folders)
-    for some in (frozenset(), {"embedding"}, {"body"}, {"norm", "unembedding"}, frozenset(_hybrids.PARTS)):
+    for some in (frozenset(), {"embedding"}, {"body"}, {"norm", "unembedding"}, frozenset(exchange.PARTS)):
         with torch.no_grad():
             vectors = (second if "embedding" in some else first).model.embed_tokens(ids[None])
             states: list = []

@@ -9,7 +9,8 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import ablation, bottleneck, store
+from mechsub.lab import store
+from mechsub.measures import ablation, bottleneck
 from studies import bottleneck as study
 from studies import token_entanglement as te
 

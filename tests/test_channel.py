@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import noise, store, study
-from studies import _predictions, channel, conditions
+from mechsub.inputs import noise
+from mechsub.lab import predictions, store, study
+from studies import channel, conditions
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--n-samples", "3000", "--lr", "0.003"]
 
@@ -95,7 +96,7 @@ def test_impossible_combinations_are_one_line_before_anything_is_trained(refused
 
 
 def test_predictions_speak_of_what_there_is_and_are_judged(out):
-    told = _predictions.of("channel")
+    told = predictions.of("channel")
     names = {field.name for field in dataclasses.fields(channel.Config)}
     for prediction in told:
         assert prediction["reason"] and set(prediction.get("where", {})) <= names | {"arm"}

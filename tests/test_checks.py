@@ -9,7 +9,7 @@ import torch
 from tiny_families import STRINGS, TOKENS, Draw, make_prompts, pair, truth
 
 import mechsub as ms
-from mechsub import checks
+from mechsub.models import checks
 
 SOURCE = Path(__file__).parent.parent
 
@@ -208,21 +208,22 @@ GUARDED = {"b_U", "ln_final", "attention_mask", "position_ids", "apply_output_lo
 GUARDED_HOOKS = {"ln_final.hook_scale"}
 # Of the toy alone, whose readout is in the same file, and what declares the names.
 OF_THE_TOY = {
-    "mechsub/mlp.py", "mechsub/tangent.py", "mechsub/distillation.py", "studies/_convolutional.py",
-    "studies/_next_token_model.py", "studies/_toy_students.py", "studies/_mechanism_gradients.py",
-    "studies/conditions.py", "studies/channel.py", "studies/_projection_toy.py",
+    "mechsub/models/mlp.py", "mechsub/measures/tangent.py", "mechsub/training/distillation.py",
+    "mechsub/training/conv.py",
+    "mechsub/models/tiny_transformer.py", "mechsub/designs/population.py", "studies/mechanism/gradients.py",
+    "studies/conditions.py", "studies/channel.py", "studies/unembed_projection/toy.py",
 }  # fmt: skip
 
 
 def test_readouts_norms_and_masks_are_had_from_checks_alone():
     """A function that reads them of a model by itself would forget to ask whether they hold."""
     found = []
-    for path in [*(SOURCE / "mechsub").glob("*.py"), *(SOURCE / "studies").glob("*.py")]:
+    for path in [*(SOURCE / "mechsub").rglob("*.py"), *(SOURCE / "studies").rglob("*.py")]:
         name = str(path.relative_to(SOURCE))
-        if name == "mechsub/checks.py" or name in OF_THE_TOY:
+        if name == "mechsub/models/checks.py" or name in OF_THE_TOY:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             words = {getattr(node, "attr", None), getattr(node, "arg", None)}
             if words & GUARDED or (isinstance(node, ast.Constant) and node.value in GUARDED | GUARDED_HOOKS):
                 found.append(f"{name}:{getattr(node, 'lineno', '?')}")
-    assert not found, f"ask mechsub.checks instead: {found}"
+    assert not found, f"ask mechsub.models.checks instead: {found}"

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import noise, store, study
-from studies import _convolutional, _predictions, conditions
+from mechsub.inputs import noise
+from mechsub.lab import predictions, store, study
+from mechsub.training import conv
+from studies import conditions
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--epochs", "2", "--n-samples", "1000"]
 
@@ -110,15 +112,15 @@ def test_other_cells_run(tmp_path, monkeypatch, words):
 
 def test_the_convolutional_student_is_hooked_and_learns_what_it_is_shown():
     init = ms.HookedMLP(ms.MLPConfig(d_model=16, n_aux=4), seeds=(0, 1))
-    net = _convolutional.ConvNet(init.cfg, (1, 2))
-    assert torch.equal(_convolutional.ConvNet(init.cfg, (2,)).blocks[0].W[0], net.blocks[0].W[1])
+    net = conv.ConvNet(init.cfg, (1, 2))
+    assert torch.equal(conv.ConvNet(init.cfg, (2,)).blocks[0].W[0], net.blocks[0].W[1])
     x = noise.uniform(50, torch.Generator().manual_seed(0))
     cache = ms.cache_activations(net, x)
     assert [v.shape[-1] for v in cache.values()] == [8 * 14 * 14, 16 * 7 * 7, 16]
     member = {name: value[1] for name, value in net.named_parameters()}
-    assert torch.allclose(net(x)[1], _convolutional._logits(member, x, slice(0, 14)), atol=1e-5)
+    assert torch.allclose(net(x)[1], conv._logits(member, x, slice(0, 14)), atol=1e-5)
     for frozen in ((), ("unembed",)):
-        taught = _convolutional.distill_each(
+        taught = conv.distill_each(
             {"a": net}, init, n_samples=512, loss="mse", epochs=4, lr=3e-3, batch_size=64, frozen=frozen, seed=0,
             snapshots={"a": {}},
         )["a"]  # fmt: skip
@@ -190,7 +192,7 @@ def test_predictions_are_judged_on_planted_scores(heads, verdict):
 
 
 def test_predictions_speak_of_what_there_is():
-    told = _predictions.of("conditions")
+    told = predictions.of("conditions")
     names = {field.name for field in dataclasses.fields(conditions.Config)}
     assert len(told) >= 20
     for prediction in told:

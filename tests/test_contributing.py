@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mechsub import store
+from mechsub.lab import store
 from studies import _report_question, _report_toy, report
 
 ROOT = Path(__file__).parent.parent

@@ -12,12 +12,12 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import ablation
-from studies import _contribution_parts as cp
-from studies import _contribution_states as cs
-from studies import _prompted
+from mechsub.designs import love
+from mechsub.measures import ablation
 from studies import contributions as study
 from studies import token_entanglement as te
+from studies.contributions import parts as cp
+from studies.contributions import states as cs
 
 ROOT = Path(__file__).parent.parent
 N, A = 40, 25
@@ -235,7 +235,7 @@ def test_every_record_of_a_tiny_llama(asked):
     q = te.Questions(
         asked.model, asked.animals, asked.partners, dataclasses.replace(asked.cfg, n_wordings=3, n_subset=20)
     )
-    found = _prompted.Prompted(q, q.matrices())
+    found = love.Prompted(q, q.matrices())
     cfg = study.Config(model=asked.cfg.model, n_pairs=4, n_resamples=10)
     made = [study.ratio_records, study.direction_records, study.component_records, study.patch_records]
     yielded = [row for records in made for row in records(found, cfg)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mechsub import data
+from mechsub.inputs import images as data
 
 HISTOGRAMS = {
     "train": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 import mechsub as ms
-from mechsub import distillation, mlp
-from mechsub.mlp import rotation
-from mechsub.noise import gaussian
+from mechsub.inputs.noise import gaussian
+from mechsub.models import mlp
+from mechsub.models.mlp import rotation
+from mechsub.training import distillation
 
 AUX = slice(10, 13)
 

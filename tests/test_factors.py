@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import distillation, noise, store, study
-from studies import _factors_report as report
-from studies import _inputs, _predictions, factors, teachers
+from mechsub.inputs import distributions, noise
+from mechsub.lab import predictions, store, study
+from mechsub.training import distillation
+from studies import factors, teachers
+from studies.factors import findings as report
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000"]
 
@@ -162,14 +164,14 @@ def test_impossible_combinations_are_one_line_before_anything_is_trained(refused
     assert says in refused(factors, words)
 
 
-@pytest.mark.parametrize("name", [*_inputs.NOISE, *_inputs.IMAGES])
+@pytest.mark.parametrize("name", [*distributions.NOISE, *distributions.IMAGES])
 def test_every_distribution_by_its_name(name):
-    text = f"{name}:1" if name in _inputs.PARAMETERS else name
+    text = f"{name}:1" if name in distributions.PARAMETERS else name
     images = ms.mnist("test")[0][:1200]
-    x = _inputs.sampler(text, images)(7, torch.Generator().manual_seed(0))
+    x = distributions.sampler(text, images)(7, torch.Generator().manual_seed(0))
     assert x.shape == (7, 784) and x.isfinite().all() and x.std() > 0.1
-    if name in _inputs.NOISE:
-        many = _inputs.sampler(text, images)(1500, torch.Generator().manual_seed(1))
+    if name in distributions.NOISE:
+        many = distributions.sampler(text, images)(1500, torch.Generator().manual_seed(1))
         assert many.mean(0).abs().mean() < 0.06 * many.square().mean().sqrt()
 
 
@@ -205,25 +207,25 @@ def levels(*means):
 )
 def test_verdicts_on_planted_scores(direction, means, expected):
     nulls = [scores(0.1, seed=100 + i) for i in range(len(means))]
-    assert _predictions.verdict(direction, levels(*means), nulls, 0.1) == expected
+    assert predictions.verdict(direction, levels(*means), nulls, 0.1) == expected
 
 
 def test_a_step_that_goes_the_other_way_is_said_beside_a_hit():
     narrow, usual, wide = (scores(mean, seed=i, sd=0.01) for i, mean in enumerate((0.46, 0.54, 0.38)))
-    told = _predictions.turns((64, 256, 512), [narrow, usual, wide])["turns"]
+    told = predictions.turns((64, 256, 512), [narrow, usual, wide])["turns"]
     assert told.startswith("64 to 256 0.0") and "512" not in told
-    assert _predictions.verdict("decreases", [narrow, usual, wide], [], 0.1) == "hit"
-    assert _predictions.turns((64, 256, 512), [usual, narrow, wide]) == {}
+    assert predictions.verdict("decreases", [narrow, usual, wide], [], 0.1) == "hit"
+    assert predictions.turns((64, 256, 512), [usual, narrow, wide]) == {}
 
 
 def test_directions_are_not_found_in_noise():
     pairs = ([scores(0.5, seed=2 * i), scores(0.5, seed=2 * i + 1)] for i in range(200))
-    found = [_predictions.verdict("increases", pair, [], 0.1) for pair in pairs]
+    found = [predictions.verdict("increases", pair, [], 0.1) for pair in pairs]
     assert found.count("hit") <= 14 and found.count("miss") <= 14  # 5 expected of each; P(15 or more) < 0.001
 
 
 def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
-    told = _predictions.of("factors")
+    told = predictions.of("factors")
     names = {field.name for field in dataclasses.fields(factors.Config)}
     for prediction in told:
         assert prediction["factor"] in names and prediction["reason"] and str(prediction["date"]) == "2026-11-24"

@@ -10,8 +10,8 @@ import time
 import pytest
 from sweep import ROOT, ends
 
-from mechsub import processes, store
-from mechsub.lab import lease
+from mechsub import processes
+from mechsub.lab import lease, store
 
 HOLD = """
 import sys

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_llama import ANIMALS, save_tiny_llama
 
-from mechsub import language
+from mechsub.models import language
 from studies import matched_tokens
 from studies import token_entanglement as te
 

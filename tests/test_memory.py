@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import memory, store
-from studies import _toy_checks
+from mechsub import memory
+from mechsub.designs import toy_checks
+from mechsub.lab import store
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
@@ -81,7 +82,7 @@ def test_more_layers_seeds_samples_and_logits_need_more():
     from studies import factors
 
     base = factors.Config()
-    least = _toy_checks.least_bytes(base, 5)
+    least = toy_checks.least_bytes(base, 5)
     for name in ("n_layers", "n_seeds", "n_samples", "n_aux", "d_model", "batch_size"):
         larger = factors.Config(**{name: getattr(base, name) * 8})
-        assert _toy_checks.least_bytes(larger, 5) > least
+        assert toy_checks.least_bytes(larger, 5) > least

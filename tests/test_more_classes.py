@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import data, store, study
-from studies import _predictions, more_classes
+from mechsub.inputs import images as data
+from mechsub.lab import predictions, store, study
+from studies import more_classes
 
 SMALL = ["--n-seeds", "2", "--d-model", "64", "--n-aux", "40", "--n-samples", "4000", "--n-images", "6000"]
 SMALL += ["--epochs", "12"]
@@ -39,7 +40,7 @@ def test_the_table_and_the_figure_have_every_arm(rows):
     table = more_classes.table(rows)
     assert [r["arm"] for r in table if "arm" in r] == [*more_classes.TITLES.values(), "above the null", "p (Holm)"]
     judged = [row for row in table if "verdict" in row]
-    assert len(judged) == len(_predictions.of("more_classes")) - 2  # no sweep of classes, nor of logits
+    assert len(judged) == len(predictions.of("more_classes")) - 2  # no sweep of classes, nor of logits
     assert len(more_classes.plot(rows).data) == 2 * len(more_classes.TITLES)
     swept = more_classes.plot(rows + [r | {"n_classes": 5} for r in rows])
     assert swept.layout.yaxis.title.text == "kappa on test images"
@@ -93,7 +94,7 @@ def test_impossible_combinations_are_one_line_before_anything_is_trained(refused
 
 def test_predictions_speak_of_what_there_is():
     names = {field.name for field in dataclasses.fields(more_classes.Config)}
-    for prediction in _predictions.of("more_classes"):
+    for prediction in predictions.of("more_classes"):
         assert prediction["reason"] and prediction["factor"] in names | {"arm"}
         arms = prediction["levels"] if prediction["factor"] == "arm" else [prediction["where"]["arm"]]
         assert set(arms) <= set(more_classes.TITLES)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import language
-from mechsub.entanglement import build_tries, string_states
-from mechsub.prompts import encode
-from studies import _projection_language as projection
+from mechsub.designs.love import Prompted, last_states
+from mechsub.inputs.prompts import encode
+from mechsub.measures.scores import build_tries, string_states
+from mechsub.models import language
 from studies import token_entanglement as te
 from studies import unembed_projection as study
-from studies._prompted import Prompted, last_states
+from studies.unembed_projection import language as projection
 
 GEOMETRIC = ("cosine", "dot", "centered_cosine", "number_centered", "causal")
 FORWARD, BACK = projection.DIRECTIONS

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub.entanglement import matrix_correlation
-from studies import _planted_model as planted
+from mechsub.measures.scores import matrix_correlation
 from studies import planted_shares as study
 from studies import token_entanglement as te
+from studies.planted_shares import planted
 
 CFG = study.Config(n_models=2, n_numbers=24, n_animals=12, n_pairs=6, n_resamples=60)
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import chromium
 import pytest
 
-from mechsub import store
+from mechsub.lab import store
 from studies import _report_page, _report_predictions, report
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ import torch
 from ckatorch.core import cka_base
 from jaxtyping import TypeCheckError
 
-from mechsub import distances
-from mechsub import similarity as s
+from mechsub.measures import distances
+from mechsub.measures import similarity as s
 
 
 def gaussians(*shape, seed=0):

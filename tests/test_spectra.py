@@ -3,7 +3,8 @@ import torch
 from torch.func import functional_call, jacrev
 
 import mechsub as ms
-from mechsub import noise, spectra
+from mechsub.inputs import noise
+from mechsub.measures import spectra
 
 
 def generator(seed=0):
@@ -118,7 +119,7 @@ def test_drive_is_that_of_the_explicit_jacobian(reference, direction, x, loss):
 @pytest.mark.parametrize(("loss", "temperature"), [("kl", 1.0), ("kl", 3.0), ("mse", 1.0)])
 def test_half_the_drive_is_the_distillation_loss_of_a_small_step(reference, direction, x, loss, temperature):
     """Finite differences, by the losses that students are trained with."""
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     step = 1e-3
     moved = reference.replace({name: value + step * direction[name] for name, value in reference.named_parameters()})
@@ -136,7 +137,7 @@ def test_half_the_drive_is_the_distillation_loss_of_a_small_step(reference, dire
 
 def test_drive_is_the_product_of_the_students_gradient_and_the_displacement(reference, direction, x):
     """Lemma 1: dS . dT of a student that has not moved, for a teacher a small step away."""
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     step, rows = 1e-4, torch.arange(len(x))
     start = {name: value.detach().clone().requires_grad_() for name, value in reference.named_parameters()}

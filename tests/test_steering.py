@@ -7,14 +7,14 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import divergence
-from mechsub.steering import steered_logits
-from studies import _planted_model as planted
-from studies import _steering_states as ss
+from mechsub.designs.love import Prompted
+from mechsub.measures import divergence
+from mechsub.measures.steering import steered_logits
 from studies import planted_shares
 from studies import steering as study
 from studies import token_entanglement as te
-from studies._prompted import Prompted
+from studies.planted_shares import planted
+from studies.steering import states as ss
 
 CFG = study.Config(model="planted", n_numbers=24, n_resamples=5, n_lists=1, n_tokens=6)
 

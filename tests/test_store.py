@@ -12,7 +12,8 @@ import sys
 import pytest
 from sweep import ROOT, Sweep, ends, numbers, wait
 
-from mechsub import audit, processes, store, versions
+from mechsub import processes
+from mechsub.lab import store, verify, versions
 
 CONFIG = {"n": 1}
 
@@ -221,7 +222,7 @@ def _complains(sweep, code, words, *argv, **options):
     error = errors.splitlines()[-1]
     assert error.startswith("error: ") and words in error and errors.count("error: ") == 1, errors
     if sweep.cells.parent.exists():
-        assert {kind for kind, _ in audit.findings(sweep.cells.parent)} <= {"cell", "unknown", "unfinished"}
+        assert {kind for kind, _ in verify.findings(sweep.cells.parent)} <= {"cell", "unknown", "unfinished"}
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import remaking, stats, store, study, versions
+from mechsub import stats
+from mechsub.lab import remaking, store, study, versions
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--n-seeds", "2", "--epochs", "1"]
@@ -54,7 +55,7 @@ def test_committed_cells_are_whole_and_stored(folder):
 
 
 def test_every_study_declares_its_version_and_its_probes():
-    names = [path.stem for path in (ROOT / "studies").glob("[!_]*.py") if path.stem != "report"]
+    names = [name for name in remaking.all_studies() if name not in ("report", "predictions")]
     modules = [importlib.import_module(f"studies.{name}") for name in names]
     assert len(modules) > 25
     for module in modules:

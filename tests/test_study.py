@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import flags, store, study, versions
-from mechsub.lab import progress
+from mechsub.lab import options, progress, store, study, versions
 
-ROOT = Path(study.__file__).parents[1]
+ROOT = Path(study.__file__).parents[2]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
 
 import os
@@ -288,7 +287,7 @@ def test_config_mistakes_are_told_to_the_author():
         field = dataclasses.field(default=default)
         config = dataclasses.make_dataclass("Config", [("a", kind, field)], frozen=True)
         with pytest.raises(TypeError, match="Config"):
-            flags.command_line(config, study, [], pytest.fail)
+            options.command_line(config, study, [], pytest.fail)
 
 
 def test_table_format():

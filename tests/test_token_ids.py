@@ -6,7 +6,8 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import divergence, entanglement, prompts, steering
+from mechsub.inputs import prompts
+from mechsub.measures import divergence, scores, steering
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +178,6 @@ def test_outputs_are_a_list_of_ids(model, tokens):
 
 
 def test_the_states_of_a_trie_are_of_checked_prompts(model):
-    (trie,) = entanglement.build_tries([(5, 6)])
+    (trie,) = scores.build_tries([(5, 6)])
     with pytest.raises(ValueError, match="must hold token ids of at least 0"):
-        entanglement.string_states(model, [torch.tensor([10**6])], trie)
+        scores.string_states(model, [torch.tensor([10**6])], trie)

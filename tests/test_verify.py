@@ -11,7 +11,8 @@ import pytest
 import torch
 from sweep import ROOT, Sweep, numbers
 
-from mechsub import audit, store, versions
+from mechsub.lab import store, versions
+from mechsub.lab import verify as audit
 
 MADE = {"study": "tiny", "version": 1, "config": {"n": 1}}
 

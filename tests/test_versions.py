@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from tiny_llama import save_tiny_llama
 
-from mechsub import data, files, language, model_files, pinned, store, versions, vocabulary
+from mechsub import files, sources
+from mechsub.inputs import images, words
+from mechsub.lab import store, versions
+from mechsub.models import language
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {"n": 1, "lr": 0.1}
@@ -83,19 +86,19 @@ def inputs_of(read):
 
 def test_word_lists_and_images_are_noted_every_time_they_are_read(tmp_path, monkeypatch):
     for _ in range(2):  # the second time from memory
-        made = inputs_of(lambda: (vocabulary.animals(), vocabulary.family("colors"), data.mnist("test")))
+        made = inputs_of(lambda: (words.animals(), words.family("colors"), images.mnist("test")))
         assert set(made["read"]) == {"words animals.csv", "words families.json", "images mnist"}
     assert reason(tmp_path, made) == ""
-    monkeypatch.setitem(pinned.WORDS, "animals.csv", "0" * 64)
+    monkeypatch.setitem(sources.WORDS, "animals.csv", "0" * 64)
     assert "the words animals.csv is not what it was made with: animals.csv has changed" in reason(tmp_path, made)
     monkeypatch.undo()
-    monkeypatch.setitem(pinned.IMAGES["mnist"], "test labels", "0" * 64)
+    monkeypatch.setitem(sources.IMAGES["mnist"], "test labels", "0" * 64)
     assert "test labels has changed" in reason(tmp_path, made)
 
 
 def test_pinned_sums_are_those_of_the_files():
-    folder = Path(vocabulary.__file__).parent / "_data"
-    assert {name: files.file_sum(folder / name) for name in pinned.WORDS} == pinned.WORDS
+    folder = Path(words.__file__).parent / "_data"
+    assert {name: files.file_sum(folder / name) for name in sources.WORDS} == sources.WORDS
 
 
 @pytest.fixture
@@ -166,13 +169,13 @@ def test_what_an_inner_cell_reads_counts_for_the_outer_one_too():
 
 def test_a_hub_model_is_found_in_its_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert model_files.today("some/model") is None and model_files.today("no such: model") is None
+    assert sources.today("some/model") is None and sources.today("no such: model") is None
     repository = tmp_path / "models--some--model"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc")
     (repository / "snapshots" / "abc").mkdir(parents=True)
     (repository / "snapshots" / "abc" / "config.json").write_text("{}")
-    assert model_files.today("some/model") == {"config.json": files.sha256(b"{}")}
+    assert sources.today("some/model") == {"config.json": files.sha256(b"{}")}
 
 
 # Sums of large files.

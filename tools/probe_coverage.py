@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mechsub import probes, remaking, study
+from mechsub.lab import probes, remaking, study
 
 ROOT = Path(__file__).parents[1]
 HARNESS = {
@@ -66,7 +66,7 @@ def _run() -> dict[Path, set[int]]:
         measured.stop()
         found = {}
         for folder_name in ("mechsub", "studies"):
-            for path in sorted((ROOT / folder_name).glob("*.py")):
+            for path in sorted((ROOT / folder_name).rglob("*.py")):
                 found[path] = set(measured.analysis2(str(path))[3])
         return found
 

@@ -9,9 +9,9 @@ checkpoints in the cache folder, whose sums the cells hold. Writes <folder>/<num
 import sys
 from pathlib import Path
 
-from mechsub import store, study
+from mechsub.lab import store, study
 from studies import train_organism
-from studies._organism_shipping import ship
+from studies.train_organism.shipping import ship
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import submitit
 
-from mechsub import processes, store
-from mechsub.lab import workers
+from mechsub import processes
+from mechsub.lab import store, workers
 
 POLL = 2.0  # seconds between two looks at Slurm's queue
 LONGEST_ARRAY = 1000  # Slurm's own default limit; of more cells, each task gets several

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mechsub import cores, store
-from mechsub.lab import lease
+from mechsub import cores
+from mechsub.lab import lease, store
 
 RETRIES = 3  # of a cell whose process was killed
 STOPS = (signal.SIGINT, signal.SIGTERM)  # who sends these wants the process to end
