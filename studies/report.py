@@ -27,8 +27,8 @@ from typing import Any
 
 from mechsub.lab import store, study, terminal
 from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
-from studies import _report_page as page
 from studies._report_question import ASKED, TOPICS, Answer, Question
+from studies.report_files import page
 
 QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))
 OPEN = "not answered yet"
