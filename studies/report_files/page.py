@@ -44,7 +44,7 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         no_claim=NO_CLAIM,
         column_width=COLUMN,
         files=(store.RECORDS, store.PROVENANCE),
-        style=_safe((FOLDER / "page.css").read_text(encoding="utf-8")),
+        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         script=_script(),
         n_answered=len(answered),
         n_questions=len(findings),
@@ -53,13 +53,6 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         predictions=_predictions(predictions),
         rechecks=_rechecks(root),
     )
-
-
-def _safe(text: str):
-    """Text of this package that jinja2 does not escape."""
-    from markupsafe import Markup
-
-    return Markup(text)
 
 
 def _script() -> str:
@@ -110,7 +103,7 @@ def _bare(figure) -> dict:
     layout["height"] = layout.get("height", 450) - margin.get("t", 100) - margin.get("b", 80) + top + bottom
     layout["margin"] = margin | {"t": top, "b": bottom, "r": margin.get("r", 20)}
     starts = {axis["domain"][0] for key, axis in layout.items() if key.startswith("xaxis") and "domain" in axis}
-    data = _safe(json.dumps(given, sort_keys=True).replace("<", "\\u003c"))
+    data = json.dumps(given, sort_keys=True).replace("<", "\\u003c")  # safe within a script
     return {"figure": given, "data": data, "title": title, "caption": caption, "columns": max(1, len(starts))}
 
 
