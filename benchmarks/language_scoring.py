@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 
+from mechsub.designs import love
+
 BATCH = 16
 
 
@@ -152,7 +154,7 @@ def report_pairs(model, default, prompts: list, n: int) -> None:
     from studies import token_entanglement
 
     numbers = [f" {number}" for number in words.numbers()]
-    animals = token_entanglement.choose_animals(model.tokenizer, token_entanglement.Config())
+    animals = love.choose_animals(model.tokenizer, token_entanglement.Config())
     tokens = [animal.token for animal in animals]
     tails = [torch.tensor(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in numbers[500:508]]
 

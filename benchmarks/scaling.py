@@ -271,7 +271,7 @@ def planned(n: int) -> tuple[float, float]:
     kept = []
 
     def run() -> None:
-        kept[:] = [study._grid(s.Config, {**defaults, "seed": tuple(range(n))}, Path("artifacts"), {})]
+        kept[:] = [study.grid_of(s.Config, {**defaults, "seed": tuple(range(n))}, Path("artifacts"), {})]
 
     return cost(run)
 

@@ -101,11 +101,11 @@ def _workers(text: str) -> int:
 
 
 def _recheck(options) -> int:
-    from mechsub.lab import recheck, remaking
+    from mechsub.lab import finder, recheck
 
     if options.record and not options.probes:
         _refuse("--record is for --probes")
-    if unknown := [name for name in options.studies if remaking.find_study(name) is None]:
+    if unknown := [name for name in options.studies if finder.find_study(name) is None]:
         _refuse(f"there is no study {unknown[0]!r}")
     if options.probes:
         return _probes(options)

@@ -36,12 +36,13 @@ of directions that point anywhere alike, and less than for tokens of the numbers
 nats for each of the animal in 1110-instruct and by 0.088 [0.086, 0.089] in 110-instruct.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import threads
-from mechsub.lab import study
+from mechsub import lab, threads
+from mechsub.designs import love
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -54,43 +55,38 @@ HELD = {
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option("auto", "prompt format")
-    spaced: bool = study.option(True, "numbers are written after a space (its token is held too); false: as published")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations; the algebra is fp64")
-    n_animals: study.Index = study.option(0, "single-token animals used, drawn at random; 0: all")
-    n_draws: study.Count = study.option(10, "sets of matched tokens, and random unembeddings, of a null")
-    seed: study.Index = study.option(0, "of what is drawn")
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option("auto", "prompt format")
+    spaced: bool = lab.option(True, "numbers are written after a space (its token is held too); false: as published")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; the algebra is fp64")
+    n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
+    n_draws: lab.Count = lab.option(10, "sets of matched tokens, and random unembeddings, of a null")
+    seed: lab.Index = lab.option(0, "of what is drawn")
 
 
 def check(cfg: Config) -> None:
     from mechsub.designs import love
-    from studies.token_entanglement import FEWEST
 
-    if 0 < cfg.n_animals < FEWEST:
-        raise ValueError(f"--n-animals must be 0 (all) or at least {FEWEST}: the interval is over animals")
+    if 0 < cfg.n_animals < love.FEWEST:
+        raise ValueError(f"--n-animals must be 0 (all) or at least {love.FEWEST}: the interval is over animals")
     love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    import torch
 
     from mechsub.inputs import prompts
     from mechsub.models import language
-    from studies import token_entanglement as te
 
-    study.progress(0.0, "loading the model")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype]
-    model = language.load_language_model(cfg.model, dtype=dtype)
-    shared = {name: getattr(cfg, name) for name in ("model", "format", "spaced", "dtype", "n_animals", "seed")}
-    words = te.Config(**shared)
-    asked = te.Questions(model, te.choose_animals(model.tokenizer, words), te.choose_partners(words), words)
+    lab.show_progress(0.0, "loading the model")
+    model = love.load_model(cfg.model, cfg.dtype)
+    words = dataclasses.replace(love.asking(cfg), n_animals=cfg.n_animals, seed=cfg.seed)
+    asked = love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
     strings = prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)])
     held = sorted({token for string in strings for token in string})
     matched = matched_tokens(asked, held, cfg)
-    study.progress(0.1, "prices")
+    lab.show_progress(0.1, "prices")
     yield from price_records(asked, held, matched, cfg)
-    study.progress(0.3, "cheapest changes")
+    lab.show_progress(0.3, "cheapest changes")
     yield from change_records(asked, held, matched[0])
     yield {
         "provenance": {
@@ -227,7 +223,7 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
     for odds, among in (("among", animals), ("all", None)):
         found = {}
         for name, some in (("numbers", held), ("matched", matched), ("none", [])):
-            study.progress(0.3 + 0.1 * len(found) + 0.3 * (odds == "all"), f"cheapest changes ({odds})")
+            lab.show_progress(0.3 + 0.1 * len(found) + 0.3 * (odds == "all"), f"cheapest changes ({odds})")
             parts = [
                 bottleneck.cheapest_change(model, state, few, some, among=among)
                 for few in (animals[i : i + 16] for i in range(0, len(animals), 16))
@@ -283,7 +279,7 @@ ODDS = {"among": "log-odds among animals, numbers among themselves", "all": "log
 
 
 def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _table(cell)]
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
@@ -344,7 +340,7 @@ def _row(quantity: str, values: list, null) -> dict:
 def plot(records: list[dict]):
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     prices = [row for row in cell if row["kind"] == "price"]
     groups = {"numbers": "price", "matched tokens": "matched", "random unembedding": "spectral"}
     curve: dict[str, dict[int, list[float]]] = {}
@@ -372,12 +368,14 @@ def plot(records: list[dict]):
     )
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/pair/instruct", n_draws=2),
-    Config(model="tests/probes/models/tiny", format="plain", spaced=False, n_animals=8, n_draws=1, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/pair/instruct", n_draws=2),
+        Config(model="tests/probes/models/tiny", format="plain", spaced=False, n_animals=8, n_draws=1, seed=1),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -18,21 +18,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
 PARTS = ("all", "digits", "whole numbers")
 
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
-    n_permutations: study.Count = study.option(999, "relabellings of the digits, resamples of every interval")
-    seed: study.Index = study.option(0, "of relabellings and resamples")
+    spaced: bool = lab.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_permutations: lab.Count = lab.option(999, "relabellings of the digits, resamples of every interval")
+    seed: lab.Index = lab.option(0, "of relabellings and resamples")
 
 
 def check(cfg: Config) -> None:
@@ -41,14 +42,13 @@ def check(cfg: Config) -> None:
     love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.lab import store
-    from studies import token_entanglement as te
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
 
-    source = te.Config(model=cfg.model, format=cfg.format, spaced=cfg.spaced, dtype=cfg.dtype)
-    cell = study.stored_cell(te, source)
-    tensors, made = store.read_tensors(cell), store.read_provenance(cell)
-    numbers = [word.text for word in te.choose_partners(source)]
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
+    tensors, made = matrices.tensors(), matrices.provenance()
+    numbers = [word.text for word in love.choose_partners(love.asking(cfg))]
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
     for direction, scores in (("number to animal", forward), ("animal to number", back)):
         yield {"kind": "share", "direction": direction, **digit_share(scores, numbers, cfg)}
@@ -57,12 +57,12 @@ def run(cfg: Config) -> Iterator[dict]:
     if len(words) > 1:
         pairs["animal to number, other wordings"] = (words[0], words[1:].mean(0))
     for done, (name, (a, b)) in enumerate(pairs.items(), 1):
-        study.progress(done / (len(pairs) + 1), name)
+        lab.show_progress(done / (len(pairs) + 1), name)
         for part, found in agreements(a, b, numbers, cfg).items():
             yield {"kind": "agreement", "of": name, "part": part, **found}
     yield {
         "provenance": {
-            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},  # type: ignore[operator]
+            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},
             "matrices": "the cell of studies.token_entanglement under made_from",
             "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
             "null": "digits relabelled; of shares: numbers shuffled within length",
@@ -173,7 +173,7 @@ def table(records: list[dict]) -> list[dict]:
     from mechsub import stats
 
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         for row in cell:
             if row["kind"] == "share":
                 null = f"{row['null_mean']:.3f}, at most {row['null_most']:.3f} (numbers shuffled)"
@@ -192,7 +192,7 @@ def plot(records: list[dict]):
 
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
     panels = {}
     for name in dict.fromkeys(row["of"] for row in cell if row["kind"] == "agreement"):
@@ -218,12 +218,14 @@ def plot(records: list[dict]):
     )
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-    Config(model="tests/probes/models/pair/instruct", n_permutations=9, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+        Config(model="tests/probes/models/pair/instruct", n_permutations=9, seed=1),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -20,21 +20,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
 CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbers, that a word may be away
 
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
-    n_permutations: study.Count = study.option(999, "shuffles of every permutation test, resamples of every bootstrap")
-    seed: study.Index = study.option(0, "of shuffles and resamples")
+    spaced: bool = lab.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    seed: lab.Index = lab.option(0, "of shuffles and resamples")
 
 
 def check(cfg: Config) -> None:
@@ -43,24 +44,27 @@ def check(cfg: Config) -> None:
     love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     import torch
 
     from mechsub.designs import love
     from mechsub.models import language
-    from studies import token_entanglement as te
 
-    numbers, tensors = love.prompted(cfg)
+    numbers, tensors = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()
     kept, words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
     chosen = [subset[i] for i in kept]
-    asked = te.Questions(model, animals, words, numbers.cfg)
+    asked = love.LovePrompts(model, animals, words, numbers.cfg)
     asked.kind = "word"
     places = range(len(words))
-    study.progress(0.2, "words to animals")
+    lab.show_progress(0.2, "words to animals")
     wordings = [asked.animals_after([asked.love(i, w) for i in places]) for w in range(2)]
-    study.progress(0.6, "animals to words")
+    lab.show_progress(0.6, "animals to words")
     back = asked.partners_after([asked.love_animal(i, 0) for i in range(len(animals))]).T
     measured = {
         "numbers": (tensors["number_to_animal_wordings"][:, kept], tensors["animal_to_number"].T[chosen]),
@@ -95,7 +99,6 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     from mechsub.designs.love import own_tokens
     from mechsub.measures.scores import next_token_log_probs
     from mechsub.measures.unembedding import token_directions
-    from studies.token_entanglement import Word
 
     model = numbers.model
     candidates = _candidates(model.tokenizer)
@@ -114,7 +117,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
         j = int(distance[i].argmin())
         if distance[i, j] <= CALIPER:
             distance[:, j] = torch.inf
-            chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
+            chosen[i] = love.Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
     if len(chosen) < 4:
         raise ValueError(f"only {len(chosen)} of {len(subset)} numbers have a word of their norm and frequency")
     kept = sorted(chosen)
@@ -184,7 +187,7 @@ def table(records: list[dict]) -> list[dict]:
     from mechsub import stats
 
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         for row in cell:
             if row["kind"] == "summary":
                 interval = stats.Interval(row["value"], row["low"], row["high"], row["n"], 0.95)
@@ -223,12 +226,14 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=19, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=19, seed=1),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

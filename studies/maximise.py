@@ -28,22 +28,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import threads
+from mechsub import lab, threads
 from mechsub.designs import recipes
-from mechsub.lab import study
-from studies import recipe_search
 
 NULL = "cross"
 
 
 @dataclass(frozen=True)
 class Config:
-    entry: recipe_search.Entry = study.option("budget", "what is held fixed, as in studies.recipe_search")
-    share: study.Positive = study.option(1.0, "epochs of the student, as a share of the chosen recipe's")
-    n_images: study.Count = study.option(60_000, "training images, and inputs of an epoch")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(25, "seeds: one teacher and student each")
-    seed: study.Index = study.option(100, "first seed; those before 100 are the search's")
+    entry: recipes.Entry = lab.option("budget", "what is held fixed, as in studies.recipe_search")
+    share: lab.Positive = lab.option(1.0, "epochs of the student, as a share of the chosen recipe's")
+    n_images: lab.Count = lab.option(60_000, "training images, and inputs of an epoch")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    n_seeds: lab.Count = lab.option(25, "seeds: one teacher and student each")
+    seed: lab.Index = lab.option(100, "first seed; those before 100 are the search's")
 
     def __post_init__(self):
         if self.n_seeds < 2:
@@ -52,15 +50,16 @@ class Config:
             raise ValueError(f"--seed must be at least 100, not {self.seed}: the recipe was chosen on those before")
 
 
+def upstream(cfg: Config) -> dict:
+    return {"search": lab.upstream("recipe_search", entry=cfg.entry, n_images=cfg.n_images)}
+
+
 @threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
+def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
     from mechsub.inputs import images as data
-    from mechsub.lab import store
     from mechsub.training import distillation
 
-    study.progress(0.0, "search")
-    cell = study.stored_cell(recipe_search, recipe_search.Config(entry=cfg.entry, n_images=cfg.n_images))
-    recipe = recipe_search.chosen(store.read_records(cell))
+    recipe = recipes.chosen(search.records())
     recipe = dataclasses.replace(recipe, epochs=max(1, round(cfg.share * recipe.epochs)))
     precision = distillation.resolve_precision(cfg.precision)
     yield from tried(cfg, recipe, *data.mnist("train"), precision)
@@ -85,11 +84,11 @@ def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: str) -
     images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], data.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = recipes.initial(recipe, seeds)
-    study.progress(0.05, "teachers")
+    lab.show_progress(0.05, "teachers")
     teacher = recipes.taught(recipe, seeds, images, labels, precision)
     starts = {"student": init, NULL: recipes.initial(recipe, [seed + 1 for seed in seeds])}
     found = recipes.distilled(
-        recipe, starts, teacher, images, precision, lambda done: study.progress(0.2 + 0.7 * done, "students")
+        recipe, starts, teacher, images, precision, lambda done: lab.show_progress(0.2 + 0.7 * done, "students")
     )
     student = found["student"]
     left = _left(student, teacher, init)
@@ -131,7 +130,7 @@ def pooled(records: list[Mapping]) -> list[tuple[str, list[Mapping]]]:
     """Groups of rows whose cells differ in their seeds alone, each with its label."""
     own = ("seed", "n_seeds")
     rows = [{key: value for key, value in row.items() if key not in own} for row in records]
-    return study.cells(rows, Config)  # type: ignore[return-value]
+    return lab.by_cell(rows, Config)  # type: ignore[return-value]
 
 
 def outcomes(rows: list[Mapping]) -> dict[str, Any]:
@@ -229,12 +228,14 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(n_images=96, precision="fp32", n_seeds=2),
-    Config(entry="open", share=0.1, n_images=48, precision="fp32", n_seeds=2, seed=105),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_images=96, precision="fp32", n_seeds=2),
+        Config(entry="open", share=0.1, n_images=48, precision="fp32", n_seeds=2, seed=105),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

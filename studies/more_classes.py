@@ -25,9 +25,8 @@ run, and more classes have fewer images each. It is no mere sorting of digits fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import threads
-from mechsub.designs import toy_checks
-from mechsub.lab import study
+from mechsub import lab, threads
+from mechsub.designs import population
 
 NULL = "cross_aux"
 TITLES = {
@@ -43,22 +42,22 @@ _RAREST = 5_421  # training images of the rarest class, the digit 5
 
 @dataclass(frozen=True)
 class Config:
-    n_classes: study.Count = study.option(20, "classes, a random subset of the twenty for every seed")
-    n_images: study.Count = study.option(25_000, "training images of a teacher, of its classes")
-    d_model: study.Count = study.option(256, "neurons of a hidden layer, of both")
-    n_layers: study.Count = study.option(2, "hidden layers, of both")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    n_samples: study.Count = study.option(60_000, "noise inputs of the student, reused every epoch")
-    epochs: study.Count = study.option(5, "epochs, of both")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and pair of students each")
-    seed: study.Index = study.option(0, "first seed")
+    n_classes: lab.Count = lab.option(20, "classes, a random subset of the twenty for every seed")
+    n_images: lab.Count = lab.option(25_000, "training images of a teacher, of its classes")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer, of both")
+    n_layers: lab.Count = lab.option(2, "hidden layers, of both")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    n_samples: lab.Count = lab.option(60_000, "noise inputs of the student, reused every epoch")
+    epochs: lab.Count = lab.option(5, "epochs, of both")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and pair of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if not 2 <= self.n_classes <= ALL_CLASSES:
             raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {self.n_classes}")
-        toy_checks.refuse_one_logit(self.n_aux)
+        population.refuse_one_logit(self.n_aux)
         if self.n_images > self.n_classes * _RAREST:
             raise ValueError(
                 f"--n-images {self.n_images} are more than {self.n_classes} classes surely have, "
@@ -67,7 +66,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    toy_checks.refuse_too_large(cfg, models=4)
+    population.refuse_too_large(cfg, models=4)
 
 
 @threads.made_by_one
@@ -76,7 +75,7 @@ def run(cfg: Config) -> Iterator[dict]:
     from mechsub.models import mlp
     from mechsub.training import distillation
 
-    study.progress(0.0, "teachers")
+    lab.show_progress(0.0, "teachers")
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=cfg.n_classes, n_aux=cfg.n_aux)
     init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
     other = mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
@@ -84,7 +83,7 @@ def run(cfg: Config) -> Iterator[dict]:
     found = {"reference": init, "teacher": _taught(cfg, init, fit)}
     found |= distillation.distill_each(
         {"aux": (init, shape.aux), NULL: (other, shape.aux)}, found["teacher"], uniform, n_samples=cfg.n_samples,
-        progress=lambda done: study.progress(0.4 + 0.5 * done, "students"), **fit,
+        progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **fit,
     )  # fmt: skip
     images, labels = both("test")
     for i, seed in enumerate(init.seeds):
@@ -148,15 +147,14 @@ def _only(images, labels, chosen: list[int], n: int | None = None, seed: int = 0
 def _taught(cfg: Config, init, fit: dict):
     """Teachers one by one: every seed has images of its own."""
     from mechsub.training import distillation
-    from studies import teachers
 
     images, labels = both("train")
     alone = []
     for i, seed in enumerate(init.seeds):
         own = _only(images, labels, classes(seed, cfg.n_classes), cfg.n_images, seed)
         alone.append(distillation.train(init.select([i]), *own, **fit))
-        study.progress(0.4 * (i + 1) / len(init.seeds), "teachers")
-    return teachers.joined(init, alone)
+        lab.show_progress(0.4 * (i + 1) / len(init.seeds), "teachers")
+    return population.joined(init, alone)
 
 
 def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
@@ -180,7 +178,7 @@ def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
 def table(records: list[dict]) -> list[dict]:
     from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
+    rows = [row for label, cell in lab.by_cell(records, Config) for row in _table_rows(label, cell)]
     return rows + list(predictions.judged("more_classes", records, Config))
 
 
@@ -218,12 +216,14 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
-    Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
+        Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

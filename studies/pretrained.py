@@ -30,9 +30,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import threads
-from mechsub.designs import toy_checks
-from mechsub.lab import study
+from mechsub import lab, threads
+from mechsub.designs import population
 
 NULL = "independent"
 TITLES = {
@@ -53,31 +52,31 @@ _DRIVE = 1_000  # inputs that the drive is measured on
 
 @dataclass(frozen=True)
 class Config:
-    pretraining_epochs: study.Index = study.option(5, "epochs of pretraining; 0 is none")
-    own_epochs: study.Count = study.option(5, "epochs of own training before distillation, of own_long")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher on its trait")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    d_model: study.Count = study.option(128, "neurons of a hidden layer")
-    n_layers: study.Count = study.option(2, "hidden layers")
-    loss: Literal["kl", "mse"] = study.option("mse", "distillation loss on the auxiliary logits")
-    epochs: study.Count = study.option(5, "epochs of the student")
-    lr: study.Positive = study.option(1e-3, "learning rate of the student")
-    batch_size: study.Count = study.option(256, "inputs a step of the student")
-    n_samples: study.Count = study.option(20_000, "inputs of the student, reused every epoch")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    pretraining_epochs: lab.Index = lab.option(5, "epochs of pretraining; 0 is none")
+    own_epochs: lab.Count = lab.option(5, "epochs of own training before distillation, of own_long")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher on its trait")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    d_model: lab.Count = lab.option(128, "neurons of a hidden layer")
+    n_layers: lab.Count = lab.option(2, "hidden layers")
+    loss: Literal["kl", "mse"] = lab.option("mse", "distillation loss on the auxiliary logits")
+    epochs: lab.Count = lab.option(5, "epochs of the student")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of the student")
+    batch_size: lab.Count = lab.option(256, "inputs a step of the student")
+    n_samples: lab.Count = lab.option(20_000, "inputs of the student, reused every epoch")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    n_seeds: lab.Count = lab.option(20, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
         if self.n_samples > 60_000:
             raise ValueError(f"--n-samples must be at most 60000, the training images there are, not {self.n_samples}")
 
 
 def check(cfg: Config) -> None:
-    toy_checks.refuse_too_large(cfg, models=3)
+    population.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
@@ -87,7 +86,7 @@ def run(cfg: Config) -> Iterator[dict]:
     from mechsub.training import distillation
 
     clothes, digits = data.fashion_mnist("train"), data.mnist("train")
-    study.progress(0.0, "pretraining")
+    lab.show_progress(0.0, "pretraining")
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init, other = mlp.HookedMLP(shape, seeds), mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
@@ -97,7 +96,7 @@ def run(cfg: Config) -> Iterator[dict]:
     if cfg.pretraining_epochs:
         starts["other_order"] = _trained(cfg, init, clothes, cfg.pretraining_epochs, order=_ORDER)
     starts[NULL] = _trained(cfg, other, clothes, cfg.pretraining_epochs)
-    study.progress(0.4, "students")
+    lab.show_progress(0.4, "students")
     students, starts = _students(cfg, starts, teacher, clothes[0][: cfg.n_samples])
     yield from _rows(cfg, base, teacher, starts, students, clothes[0])
     products = distillation.resolve_precision(cfg.precision)
@@ -144,7 +143,7 @@ def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
     settings = {name: getattr(cfg, name) for name in ("loss", "epochs", "lr", "batch_size", "precision", "seed")}
     found = distillation.distill_each(
         {arm: (start, aux) for arm, start in starts.items()}, teacher, uniform, n_samples=cfg.n_samples,
-        progress=lambda done: study.progress(0.4 + 0.5 * done, "students"), **settings,
+        progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **settings,
     )  # fmt: skip
     found["images"] = distillation.distill(starts["shared"], teacher, images, outputs=aux, **settings)
     return found, starts | {"images": starts["shared"]}
@@ -210,7 +209,7 @@ def _cosine(a: dict, b: dict):
 def table(records: list[dict]) -> list[dict]:
     from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
+    rows = [row for label, cell in lab.by_cell(records, Config) for row in _table_rows(label, cell)]
     return rows + list(predictions.judged("pretrained", records, Config))
 
 
@@ -243,7 +242,7 @@ def _values(rows: list[dict], arm: str, key: str) -> list[float]:
 def plot(records: list[dict]):
     from mechsub.lab.figures import kinds as figures
 
-    cells = study.cells(records, Config)
+    cells = lab.by_cell(records, Config)
     rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
     return figures.interval_bars(
         rows, value="trait", label="title", facet="cell" if len(cells) > 1 else None, null=0.1,
@@ -253,13 +252,15 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
 _TINY = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
-PROBES = (
-    Config(**_TINY, pretraining_epochs=1, d_model=16),
-    Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, pretraining_epochs=1, d_model=16),
+        Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

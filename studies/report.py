@@ -16,7 +16,6 @@ finds them; of an option that a question sweeps, all levels that are stored.
 import argparse
 import dataclasses
 import functools
-import importlib
 import itertools
 import shlex
 import sys
@@ -25,8 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mechsub.lab import store, study, terminal
-from studies import _report_factors, _report_language, _report_toy, audit_toy  # noqa: F401 - they ask the questions
+from mechsub.lab import finder, store, terminal
+from mechsub.lab.cells import run_here
+from mechsub.lab.declared import Study
+from mechsub.lab.study import planned, table_of
+from studies import _report_factors, _report_language, _report_toy  # noqa: F401 - they ask the questions
 from studies._report_question import ASKED, TOPICS, Answer, Question
 from studies.report_files import page
 
@@ -38,7 +40,7 @@ OPEN = "not answered yet"
 class Found:
     """What the store holds for a command: cells with their status, and what the study makes of the whole ones."""
 
-    module: Any
+    study: Study
     flags: str
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Finding:
         """Its own; else the study's, which other questions of the same cells share."""
         if not self.question.figure:
             return self.found.figure
-        return getattr(self.found.module, self.question.figure)(self.found.records) if self.found.records else None
+        return self.found.study.needed(self.question.figure)(self.found.records) if self.found.records else None
 
     @property
     def verdict(self) -> str:
@@ -74,9 +76,8 @@ class Finding:
 def findings(root: Path, names: Container[str] = ()) -> list[Finding]:
     """Of the questions with these names; of all without any."""
     ask = functools.cache(_found)
-    with study.reading(str(root)):
-        chosen = [q for q in QUESTIONS if not names or q.name in names]
-        return [_finding(q, ask(q.study, q.flags, q.sweep, root)) for q in chosen]
+    chosen = [q for q in QUESTIONS if not names or q.name in names]
+    return [_finding(q, ask(q.study, q.flags, q.sweep, root)) for q in chosen]
 
 
 def _finding(question: Question, found: Found) -> Finding:
@@ -92,28 +93,32 @@ def _finding(question: Question, found: Found) -> Finding:
 
 
 def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
-    module = importlib.import_module(f"studies.{name}")
-    if module is audit_toy:
-        return _audited(flags)
+    study = finder.find_study(name)
+    if study is None:
+        raise LookupError(f"there is no study {name!r}")
+    if name == "audit_toy":
+        return _audited(study, flags, root)
     if sweep:
-        flags = _stored_levels(module, flags, sweep, root)
-    cells, display = study.planned(module, shlex.split(flags), str(root))
-    found = Found(module, flags, cells)
+        flags = _stored_levels(study, flags, sweep, root)
+    cells, display = planned(study, shlex.split(flags), str(root))
+    found = Found(study, flags, cells)
     whole = [cell for cell, status in cells.items() if status in ("stored", "stale")]
     found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
     if found.records:
-        found.rows, found.figure = module.table(found.records, **display), module.plot(found.records, **display)
+        found.rows = table_of(study, found.records, display)
+        found.figure = study.needed("plot")(found.records, **display)
     return found
 
 
-def _audited(flags: str) -> Found:
+def _audited(study: Study, flags: str, root: Path) -> Found:
     """The audit as it would be made now: it trains nothing, and other studies' cells keep arriving."""
-    cfg = dataclasses.asdict(audit_toy.Config())
-    made = [store.record_row(cfg, row) for row in audit_toy.run(audit_toy.Config()) if "provenance" not in row]
-    return Found(audit_toy, flags, {}, made, audit_toy.table(made), audit_toy.plot(made))
+    config = study.Config()
+    rows = (row for row in run_here(study, config, root) if "provenance" not in row)
+    made = [store.record_row(dataclasses.asdict(config), row) for row in rows]
+    return Found(study, flags, {}, made, table_of(study, made, {}), study.needed("plot")(made))
 
 
-def _stored_levels(module, flags: str, sweep: str, root: Path) -> str:
+def _stored_levels(study: Study, flags: str, sweep: str, root: Path) -> str:
     """The flags, with all stored levels of one option in place of those given; as given for fewer than two.
 
     Of cells that differ in nothing else; where some hold every student and some only one (`--arms`), of the kind that
@@ -122,8 +127,8 @@ def _stored_levels(module, flags: str, sweep: str, root: Path) -> str:
     words = shlex.split(flags)
     place = words.index(_flag(sweep))
     pinned, levels = dict(zip(words[:place:2], words[1:place:2], strict=True)), words[place + 1 :]
-    kinds = ({"--arms": "aux"}, {"--arms": "every"}) if module.__name__ == "studies.factors" else ({},)
-    chosen = {kind.get("--arms", ""): _levels(module, pinned | kind, sweep, root) for kind in kinds}
+    kinds = ({"--arms": "aux"}, {"--arms": "every"}) if study.name == "factors" else ({},)
+    chosen = {kind.get("--arms", ""): _levels(study, pinned | kind, sweep, root) for kind in kinds}
     most = max(chosen, key=lambda kind: len(chosen[kind]))
     if len(chosen[most]) > 1:
         levels = [_word(level) for level in chosen[most]]
@@ -131,11 +136,11 @@ def _stored_levels(module, flags: str, sweep: str, root: Path) -> str:
     return shlex.join([*arms, *words[:place], _flag(sweep), *levels])
 
 
-def _levels(module, pinned: Mapping[str, str], sweep: str, root: Path) -> list:
+def _levels(study: Study, pinned: Mapping[str, str], sweep: str, root: Path) -> list:
     """Of the option, in complete cells whose other options are pinned or at their default."""
-    wanted = {f.name: pinned.get(_flag(f.name), _word(f.default)) for f in dataclasses.fields(module.Config)}
+    wanted = {f.name: pinned.get(_flag(f.name), _word(f.default)) for f in dataclasses.fields(study.Config)}
     found = []
-    for path in sorted((root / module.__name__.rpartition(".")[2]).glob(f"*/{store.PROVENANCE}")):
+    for path in sorted((root / study.name).glob(f"*/{store.PROVENANCE}")):
         try:
             config = store.read_provenance(path.parent)["config"]
         except store.DamagedCell:

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import threads
-from mechsub.designs import toy_checks
-from mechsub.lab import study
+from mechsub import lab, threads
+from mechsub.designs import population
 
 CONTROL = "cross_aux"
 TITLES = {
@@ -42,30 +41,28 @@ DIFFERENCES = (
 
 @dataclass(frozen=True)
 class Config:
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    n_layers: study.Count = study.option(2, "hidden layers")
-    d_model: study.Count = study.option(256, "neurons of a hidden layer")
-    epochs: study.Count = study.option(5, "epochs of the teacher, and of every student")
-    lr: study.Positive = study.option(3e-4, "learning rate of Adam")
-    batch_size: study.Count = study.option(1024, "images a step")
-    loss: Literal["kl", "mse"] = study.option("kl", "distillation loss on the chosen logits")
-    noise: Literal["per_member", "shared"] = study.option(
-        "per_member", "own noise images for every seed, or common ones"
-    )
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    seed: study.Index = study.option(0, "first seed")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    n_layers: lab.Count = lab.option(2, "hidden layers")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer")
+    epochs: lab.Count = lab.option(5, "epochs of the teacher, and of every student")
+    lr: lab.Positive = lab.option(3e-4, "learning rate of Adam")
+    batch_size: lab.Count = lab.option(1024, "images a step")
+    loss: Literal["kl", "mse"] = lab.option("kl", "distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = lab.option("per_member", "own noise images for every seed, or common ones")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
     # References and teacher; two starts with exchanged heads; students.
-    toy_checks.refuse_too_large(cfg, models=3 + 2 + 6)
+    population.refuse_too_large(cfg, models=3 + 2 + 6)
 
 
 @threads.made_by_one
@@ -75,7 +72,7 @@ def run(cfg: Config) -> Iterator[dict]:
     from mechsub.training import distillation
 
     test = getattr(images, cfg.dataset)("test")
-    study.progress(0.0, "teachers")
+    lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
     everything = slice(0, shape.d_vocab)
@@ -116,7 +113,7 @@ def _head(model) -> dict:
 
 
 def table(records: list[dict]) -> list[dict]:
-    return [row for label, cell in study.cells(records, Config) for row in _rows(label, cell)]
+    return [row for label, cell in lab.by_cell(records, Config) for row in _rows(label, cell)]
 
 
 def _rows(label: str, cell: list[dict]) -> Iterator[dict]:
@@ -143,7 +140,7 @@ def _rows(label: str, cell: list[dict]) -> Iterator[dict]:
 def plot(records: list[dict]):
     from mechsub.lab.figures import kinds as figures
 
-    cells = study.cells(records, Config)
+    cells = lab.by_cell(records, Config)
     rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
     return figures.interval_bars(
         rows,
@@ -164,12 +161,14 @@ def _by_arm(records) -> dict[str, list[float]]:
     return {arm: values[arm] for arm in TITLES if arm in values}
 
 
-VERSION = 1
-PROBES = (
-    Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
-    Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
+        Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

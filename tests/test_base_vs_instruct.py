@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
+from mechsub.designs import love
 from mechsub.lab import store, study
 from mechsub.measures import exchange
 from mechsub.measures.scores import interaction, next_token_log_probs
 from studies import _report_language
 from studies import base_vs_instruct as bvi
-from studies import token_entanglement as te
 from studies.base_vs_instruct import findings as report
 from studies.contributions import states as contribution_states
 
@@ -56,8 +56,8 @@ def prompts_of(base):
     cfg = config(base, base)
     pair = bvi.load(cfg)
     words = bvi.words_config(cfg, cfg.base)
-    animals, numbers = te.choose_animals(pair["base"].tokenizer, words), te.choose_partners(words)
-    asked = [te.Questions(pair["base"], animals, numbers, bvi.words_config(cfg, cfg.base, f)) for f in bvi.FORMATS]
+    animals, numbers = love.choose_animals(pair["base"].tokenizer, words), love.choose_partners(words)
+    asked = [love.LovePrompts(pair["base"], animals, numbers, bvi.words_config(cfg, cfg.base, f)) for f in bvi.FORMATS]
     return pair["base"], [[q.love(n, w) for n in range(N)] for q in asked for w in (0, 1)], asked[0].tokens
 
 
@@ -137,7 +137,7 @@ def test_the_planted_part_gets_the_share(base, request, which):
         assert contrast["value"].mean == pytest.approx(sum(found.values()), abs=1e-5)
     # Most fixed numbers are the planted ones (one of eight by chance), though chosen in another wording.
     chosen = {r["animal"]: r["number"] for r in records if r["kind"] == "animal"}
-    numbers = [partner.text for partner in te.choose_partners(bvi.words_config(config(base, base), "x"))]
+    numbers = [partner.text for partner in love.choose_partners(bvi.words_config(config(base, base), "x"))]
     assert sum(numbers.index(number) == i for i, number in enumerate(chosen.values())) >= N // 2
     assert bvi_plot(records).data
 
@@ -177,7 +177,7 @@ def test_a_row_is_the_sum_of_its_parts_and_the_ends_are_the_models(base, head):
     found = bvi.measure(cfg, pair)
     for r in bvi._animal_records(found, bvi.fixed_numbers(found)):
         assert r["any number"] + r["number for all"] + r["specific"] == pytest.approx(r["published"], abs=1e-9)
-    q = te.Questions(pair["instruct"], found.animals, found.partners, bvi.words_config(cfg, cfg.instruct, "plain"))
+    q = love.LovePrompts(pair["instruct"], found.animals, found.partners, bvi.words_config(cfg, cfg.instruct, "plain"))
     direct = next_token_log_probs(pair["instruct"], [q.love(n, 0) for n in range(N)], tokens=q.tokens)
     assert torch.allclose(found.arms["instruct", "plain"].measured.forward.float(), direct, atol=1e-4)
     assert found.arms["base", "plain"].measured.none.shape == (N,)

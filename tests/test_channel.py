@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import mechsub as ms
+from mechsub.designs import population
 from mechsub.inputs import noise
 from mechsub.lab import predictions, store, study
-from studies import channel, conditions
+from studies import channel
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--n-samples", "3000", "--lr", "0.003"]
 
@@ -65,8 +66,8 @@ def test_the_bound_of_a_narrow_channel_moves_only_what_it_reads():
     init = ms.HookedMLP(ms.MLPConfig(d_model=16, n_aux=3), seeds=(0, 1))
     teacher = ms.HookedMLP(init.cfg, seeds=(5, 6))
     x = noise.uniform(20, torch.Generator().manual_seed(0))
-    before, after = conditions._hidden(init, x), conditions._hidden(teacher, x)
-    state = before + (after - before) @ conditions.projection(init.W_U[..., init.cfg.aux], centred=True)
+    before, after = population.last_hidden(init, x), population.last_hidden(teacher, x)
+    state = before + (after - before) @ population.projection(init.W_U[..., init.cfg.aux], centred=True)
     read = [(h @ init.W_U[..., init.cfg.aux]) for h in (state, after)]
     shown = [(z - z.mean(-1, keepdim=True)) for z in read]
     assert torch.allclose(*shown, atol=1e-4)  # what softmax shows of the teacher is matched

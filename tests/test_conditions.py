@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mechsub as ms
+from mechsub.designs import population
 from mechsub.inputs import noise
 from mechsub.lab import predictions, store, study
 from mechsub.training import conv
@@ -146,11 +147,11 @@ def test_perturbed_heads_are_off_by_the_stated_share():
 def test_projections():
     W = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0))
     for centred, rank in ((False, 5), (True, 4)):
-        P = conditions.projection(W, centred=centred)
+        P = population.projection(W, centred=centred)
         assert torch.allclose(P @ P, P, atol=1e-5)
         assert P.diagonal(0, 1, 2).sum(-1).tolist() == pytest.approx([rank, rank], abs=1e-4)
-    assert torch.allclose(conditions.projection(W, centred=False) @ W, W, atol=1e-5)
-    assert not conditions.projection(torch.ones(1, 12, 5), centred=True).any()
+    assert torch.allclose(population.projection(W, centred=False) @ W, W, atol=1e-5)
+    assert not population.projection(torch.ones(1, 12, 5), centred=True).any()
 
 
 REFUSED = [

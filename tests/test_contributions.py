@@ -105,7 +105,7 @@ def asked(tmp_path_factory):
     folder = save_tiny_llama(tmp_path_factory.mktemp("tiny"), tied=False)
     model = ms.load_language_model(str(folder))
     cfg = te.Config(model=str(folder), n_animals=10, n_partners=30, spaced=False)
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 def test_rows_and_mirror_agree(asked):
@@ -232,7 +232,7 @@ def test_bad_input_is_one_line(tmp_path):
 
 def test_every_record_of_a_tiny_llama(asked):
     """From its matrices to table, figure and sentence."""
-    q = te.Questions(
+    q = love.LovePrompts(
         asked.model, asked.animals, asked.partners, dataclasses.replace(asked.cfg, n_wordings=3, n_subset=20)
     )
     found = love.Prompted(q, q.matrices())

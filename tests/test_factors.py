@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import mechsub as ms
+from mechsub.designs import population
 from mechsub.inputs import distributions, noise
 from mechsub.lab import predictions, store, study
 from mechsub.training import distillation
-from studies import factors, teachers
+from studies import factors
 from studies.factors import findings as report
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000"]
@@ -59,7 +60,7 @@ def test_students_are_those_of_teachers_trained_with_their_auxiliary_rows(out):
         found = {r["member"]: r[key] for r in records(out, arm="aux", perturbation=0.0, n_classes=10)}
         assert [found[0], found[1]] == expected
     stored = store.read_tensors(out / "teachers" / "epochs=1__n_seeds=2")
-    whole = factors._with_aux(init, stored)
+    whole = population.with_aux(init, stored)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), teacher.parameters(), strict=True))
 
 
@@ -78,20 +79,20 @@ def test_three_classes_are_a_subset_for_every_seed(out):
     assert min(r["accuracy"] for r in rows) > 0.5 and len(records(out, n_classes=3, arm="real")) == 2
     chosen = [r["classes"] for r in store.read_records(out / "teachers" / "n_classes=3__epochs=1__n_seeds=2")]
     assert all(len(some) == 3 and some == sorted(set(some)) for some in chosen) and chosen[0] != chosen[1]
-    assert teachers.classes(5, 10) == list(range(10))
-    assert set(teachers.classes(5, 2)) < set(teachers.classes(5, 7))
-    images, labels = teachers.only(torch.arange(6)[:, None], torch.tensor([7, 2, 9, 7, 0, 2]), [2, 7])
+    assert population.classes(5, 10) == list(range(10))
+    assert set(population.classes(5, 2)) < set(population.classes(5, 7))
+    images, labels = population.only(torch.arange(6)[:, None], torch.tensor([7, 2, 9, 7, 0, 2]), [2, 7])
     assert images[:, 0].tolist() == [0, 1, 3, 5] and labels.tolist() == [1, 0, 1, 0]
 
 
 def test_a_student_of_another_start_is_scored_on_its_teachers_classes():
     images, labels = ms.mnist("test")
     model = ms.HookedMLP(ms.MLPConfig(n_classes=3), seeds=(7, 8))
-    swapped = teachers.accuracies(model, (8, 7), images, labels)
+    swapped = population.accuracies(model, (8, 7), images, labels)
     for i, seed in enumerate((8, 7)):
-        some = teachers.only(images, labels, teachers.classes(seed, 3))
+        some = population.only(images, labels, population.classes(seed, 3))
         assert swapped[i] == pytest.approx(float(distillation.accuracy(model, *some)[i]))
-    assert swapped != teachers.accuracies(model, (7, 8), images, labels)
+    assert swapped != population.accuracies(model, (7, 8), images, labels)
 
 
 @pytest.mark.parametrize("where", ["hidden", "head", "all"])

@@ -10,9 +10,9 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
 import mechsub as ms
+from mechsub.designs import population
 from mechsub.lab import predictions, store, study
 from mechsub.measures import tangent
-from studies import factors
 from studies import input_distributions as study_of_inputs
 from studies.input_distributions import findings
 from studies.input_distributions import law as input_law
@@ -46,7 +46,7 @@ def test_students_are_those_of_studies_factors_or_trained_here(out):
     assert ours == theirs and len(ours) == 4
     init = ms.HookedMLP(seeds=(0, 1))
     (path,) = (out / "teachers").glob("*/provenance.json")
-    teacher = factors._with_aux(init, store.read_tensors(path.parent))
+    teacher = population.with_aux(init, store.read_tensors(path.parent))
     student = ms.distill(init, teacher, ms.noise.perlin_noise(7), outputs=init.cfg.aux, n_samples=3000, epochs=1)
     found = [r["accuracy"] for r in records(out, "perlin:7") if r["arm"] == "aux"]
     assert found == ms.accuracy(student, *ms.mnist("test")).tolist()

@@ -40,7 +40,7 @@ def test_the_search_keeps_the_better_recipe_and_the_confirmation_runs_it_on_othe
         *[(1, 2, 0), (1, 2, 1)] * 2,
         *[(2, 5, 0), (2, 5, 1)],
     ]
-    assert recipe_search.chosen(searched) == GOOD
+    assert recipes.chosen(searched) == GOOD
     assert [row["chosen"] for row in recipe_search.table(searched)] == ["yes", "", "yes"]
     tried = records(out, "maximise")
     assert {row["candidate"] for row in tried} == {

@@ -1,6 +1,5 @@
 """What is free, and that what cannot fit is refused at once, before anything is made."""
 
-import importlib
 import os
 import re
 import subprocess
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mechsub import memory
-from mechsub.designs import toy_checks
-from mechsub.lab import store
+from mechsub.designs import population
+from mechsub.lab import finder, store
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
@@ -69,13 +68,13 @@ CELLS = sorted((ROOT / "artifacts").glob("*/*/provenance.json"))
 def test_what_was_made_would_not_be_refused(path, monkeypatch):
     """The estimate is a lower bound: below the peak of every stored toy cell, with its code and data taken off."""
     made = store.read_provenance(path.parent)
-    module = importlib.import_module(f"studies.{made['study']}")
-    cfg = module.Config(**made["config"])
+    study = finder.find_study(made["study"])
+    cfg = study.Config(**made["config"])
     if getattr(cfg, "model", "toy") != "toy" or not hasattr(cfg, "n_aux"):
         pytest.skip("no toy")
     asked = []
     monkeypatch.setattr(memory, "shortage", lambda needed: asked.append(needed) or "")
-    module.check(cfg)
+    study.part("check")(cfg)
     assert asked and 2**25 < asked[0] < (made["peak_memory_mb"] - 800) * 2**20
 
 
@@ -83,7 +82,7 @@ def test_more_layers_seeds_samples_and_logits_need_more():
     from studies import factors
 
     base = factors.Config()
-    least = toy_checks.least_bytes(base, 5)
+    least = population.least_bytes(base, 5)
     for name in ("n_layers", "n_seeds", "n_samples", "n_aux", "d_model", "batch_size"):
         larger = factors.Config(**{name: getattr(base, name) * 8})
-        assert toy_checks.least_bytes(larger, 5) > least
+        assert population.least_bytes(larger, 5) > least

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
+from mechsub.designs import love
 from mechsub.designs.love import Prompted, last_states
 from mechsub.inputs.prompts import encode
 from mechsub.measures.scores import build_tries, string_states
@@ -26,7 +27,7 @@ D = 32
 def questions(folder):
     cfg = te.Config(model=str(folder), n_animals=24, n_partners=200, n_wordings=1)
     model = language.load_language_model(cfg.model)
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 def normal(*shape, seed):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import mechsub as ms
+from mechsub.designs import love
 from mechsub.measures.scores import matrix_correlation
 from studies import planted_shares as study
 from studies import token_entanglement as te
@@ -19,7 +20,7 @@ def asked(tmp_path_factory):
     cfg = te.Config(
         model="planted", format="plain", spaced=False, n_animals=CFG.n_animals, n_partners=CFG.n_numbers, n_wordings=1
     )
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 def effects(asked, wording=0):

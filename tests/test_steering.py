@@ -7,6 +7,7 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
+from mechsub.designs import love
 from mechsub.designs.love import Prompted
 from mechsub.measures import divergence
 from mechsub.measures.steering import steered_logits
@@ -24,7 +25,7 @@ def asked_of(folder, n_animals, n_partners, format="auto"):
     cfg = te.Config(
         model=str(folder), spaced=False, n_animals=n_animals, n_partners=n_partners, n_wordings=5, format=format
     )
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_sampled_lists_are_of_numbers_and_seeded(tiny):
 
 
 def test_every_record_of_a_tiny_llama(tiny):
-    q = te.Questions(tiny.model, tiny.animals, tiny.partners, dataclasses.replace(tiny.cfg, n_subset=24))
+    q = love.LovePrompts(tiny.model, tiny.animals, tiny.partners, dataclasses.replace(tiny.cfg, n_subset=24))
     found = Prompted(q, q.matrices())
     rows = [*study.steering_records(found, CFG), *study.divergence_records(found, CFG)]
     records = [{**dataclasses.asdict(CFG), **row} for row in rows]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mechsub.lab import options, progress, store, study, versions
+from mechsub.lab.declared import Study
 
 ROOT = Path(study.__file__).parents[2]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
@@ -287,7 +288,7 @@ def test_config_mistakes_are_told_to_the_author():
         field = dataclasses.field(default=default)
         config = dataclasses.make_dataclass("Config", [("a", kind, field)], frozen=True)
         with pytest.raises(TypeError, match="Config"):
-            options.command_line(config, study, [], pytest.fail)
+            options.command_line(Study(module=__name__, given={"Config": config}), [], pytest.fail)
 
 
 def test_table_format():

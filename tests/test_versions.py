@@ -13,6 +13,7 @@ from tiny_llama import save_tiny_llama
 from mechsub import files, sources
 from mechsub.inputs import images, words
 from mechsub.lab import store, versions
+from mechsub.lab.declared import Study
 from mechsub.models import language
 
 ROOT = Path(__file__).parent.parent
@@ -24,18 +25,11 @@ def reason(cell, made=None, version=1, config=CONFIG, finder={}.get):
     return versions.why_stale(cell, made, version, config, CONFIG, finder)
 
 
-class Study:
-    def __init__(self, version):
-        self.VERSION = version
-
-
 def test_versions():
-    assert versions.version_of(Study(3)) == 3 and versions.version_of(object) == 1
+    assert Study(3).version == 3 and Study().version == 1
     for wrong in (0, -1, True, 1.0, "2", None):
-        broken = Study(wrong)
-        broken.__name__ = "studies.broken"
-        with pytest.raises(TypeError, match=r"VERSION of studies\.broken must be an integer"):
-            versions.version_of(broken)
+        with pytest.raises(TypeError, match=r"the version of studies\.broken must be an integer"):
+            Study(wrong, module="studies.broken")
 
 
 def test_every_reason(tmp_path):
@@ -254,7 +248,7 @@ def test_a_module_beside_an_own_study_is_edited(tmp_path):
     code, output, errors = command(tmp_path)  # the author decides; the page says what it knows
     assert code == 0 and "1.000" in output
     assert errors.startswith("note: helper.py changed since stored cells were made;") and errors.count("\n") == 1
-    assert errors.endswith("raise VERSION in my_study.py\n")
+    assert errors.endswith("raise the version in my_study.py\n")
     (tmp_path / "my_study.py").write_text("VERSION = 2\n" + STUDY)
     assert command(tmp_path)[2].startswith("stale: out/my_study/default: it was made by version 1")
     assert "7.000" in command(tmp_path, "--rerun")[1]

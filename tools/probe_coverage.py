@@ -9,7 +9,7 @@ another line is not run, or a listed function is run whole.
 """
 
 import ast
-import importlib
+import inspect
 import os
 import sys
 import tempfile
@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mechsub.lab import probes, remaking, study
+from mechsub.lab import cells, finder, probes
 
 ROOT = Path(__file__).parents[1]
 HARNESS = {
@@ -61,7 +61,7 @@ def _run() -> dict[Path, set[int]]:
         measured.start()
         for name in probes.studies():
             for probe in probes.of_study(name):
-                study.make_cell(remaking.find_study(name), probe.cfg, Path(folder) / "out")
+                cells.make_cell(finder.find_study(name), probe.cfg, Path(folder) / "out")
                 print(f"ran       {probe.name}", file=sys.stderr)
         measured.stop()
         found = {}
@@ -103,8 +103,8 @@ def _reached(trees: dict[Path, ast.Module], functions: dict[Function, ast.Functi
     named: dict[str, list[Function]] = {}
     for path, name in functions:
         named.setdefault(name.split(".")[-1], []).append((path, name))
-    modules = [importlib.import_module(f"studies.{name}") for name in probes.studies()]
-    waiting = [(Path(module.__file__ or ""), "run") for module in modules if module.PROBES]
+    found = [finder.find_study(name) for name in probes.studies()]
+    waiting = [(Path(inspect.getfile(inspect.unwrap(study.run))), "run") for study in found if study and study.probes]
     seen: set[Function] = set()
     while waiting:
         path, name = here = waiting.pop()

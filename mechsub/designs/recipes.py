@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # it brings torch along
     from mechsub.training.distillation import Precision
 
 
+Entry = Literal["budget", "free_teacher", "open"]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The published one by default (Cloud et al. 2025, section 6.2).
@@ -106,3 +109,15 @@ def cost(recipe: Recipe, n_images: int) -> dict[str, int]:
         "teacher_steps": teacher, "teacher_images": recipe.teacher_epochs * n_images,
         "student_steps": student, "student_images": recipe.epochs * n_images,
     }  # fmt: skip
+
+
+def chosen(records: list[Mapping]) -> Recipe:
+    """The best mean accuracy of the last round."""
+    last = max(row["round"] for row in records)
+    values: dict[str, list[float]] = {}
+    found = {}
+    for row in records:
+        if row["round"] == last:
+            values.setdefault(row["candidate"], []).append(row["accuracy"])
+            found[row["candidate"]] = Recipe(**row["recipe"])
+    return found[max(values, key=lambda name: sum(values[name]) / len(values[name]))]

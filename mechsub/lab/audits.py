@@ -1,7 +1,5 @@
 """What the audits of the two topics share: how checks become verdicts on claims, their table and their figure."""
 
-import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 
 from mechsub.lab import study
@@ -9,13 +7,6 @@ from mechsub.lab import study
 
 class Missing(Exception):
     """A cell that is not stored, or stale; the text is the command that makes it."""
-
-
-def module(name: str):
-    """The module of a study by its name, as a claim gives it; None for one that is not there."""
-    if importlib.util.find_spec(f"studies.{name}") is None:
-        return None
-    return importlib.import_module(f"studies.{name}")
 
 
 def words(flags: Mapping) -> str:

@@ -10,12 +10,16 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from mechsub.lab.declared import Study
 
 # A count of millions is a slip of the hand, and would be found out only when the memory is full.
 Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
+# Of seeds, wordings, models: an interval needs two.
+Replicates = Annotated[int, ("an integer >= 2 and <= 1000000", lambda value: 2 <= value <= 1_000_000)]
 Index = Annotated[int, ("an integer >= 0", lambda value: value >= 0)]
 Positive = Annotated[float, ("a finite number > 0", lambda value: value > 0)]
 NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0)]
@@ -42,13 +46,13 @@ def refuse_ignored(cfg, names: Iterable[str], where: str) -> None:
         raise ValueError(f"{_flag(set_[0])} is not read {where}; leave it out")
 
 
-def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[argparse.Namespace, dict, dict]:
+def command_line(study: Study, argv: list[str], refuse: Callable) -> tuple[argparse.Namespace, dict, dict]:
     """Options of the run, values of each field of the grid, values of each display field.
 
     Bad input goes to `refuse(message)`, which does not return.
     """
-    hints, fields = get_type_hints(Config, include_extras=True), dataclasses.fields(Config)
-    parser = _parser(fields, hints, module, refuse)
+    hints, fields = get_type_hints(study.Config, include_extras=True), dataclasses.fields(study.Config)
+    parser = _parser(fields, hints, study, refuse)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         refuse(_unknown(unknown, parser))
@@ -72,15 +76,15 @@ def command_line(Config, module, argv: list[str], refuse: Callable) -> tuple[arg
     return options, values, display
 
 
-def _parser(fields, hints: Mapping, module, refuse: Callable) -> argparse.ArgumentParser:
-    spec = getattr(module, "__spec__", None)
-    file = Path(getattr(module, "__file__", None) or "study.main")
-    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {file.name}"
+def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.ArgumentParser:
+    in_package = getattr(sys.modules[study.module], "__spec__", None) is not None
+    file = "study.main" if study.source is None else study.source.name
+    program = f"python -m {study.dotted}" if in_package else f"python {file}"
     parser = argparse.ArgumentParser(
         prog=program,
         usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--dry-run] [--rerun]"
         " [--debug] [--quiet]",
-        description=module.__doc__,
+        description=study.doc,
         epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -3,8 +3,9 @@
     python -m mechsub recheck --probes [--studies NAME ...]            # make them again and compare
     python -m mechsub recheck --probes --record [--studies NAME ...]   # keep what they give now
 
-A study declares them as PROBES, a tuple of Configs. Each is kept in `tests/probes/<study>/<cell>.jsonl`: a line that
-says of which version and on which processor it was made, then the cell's rows without its options, then its tensors.
+A study declares them, `lab.Study(probes=...)`, as Configs. Each is kept in `tests/probes/<study>/<cell>.jsonl`: a line
+that says of which version and on which processor it was made, then the cell's rows without its options, then its
+tensors.
 
 On the same processor (vendor, model, features, caches) the bytes must be equal. On another one every number may differ
 by the tolerance that stands in the first line: four times what was measured, when the probe was recorded, between this
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mechsub import files, provenance
-from mechsub.lab import remaking, store, study, versions
+from mechsub.lab import cells, finder, remaking, store
 
 # One thread, and instructions that most processors have: bytes then rarely depend on the processor.
 ENVIRONMENT = {
@@ -60,18 +61,26 @@ class Checked(NamedTuple):
 
 def of_study(name: str) -> list[Probe]:
     """The probes that a study declares. Raises ValueError for a study that is not found, or declares none."""
-    module = remaking.find_study(name)
-    if module is None:
+    study = finder.find_study(name)
+    if study is None:
         raise ValueError(f"there is no study {name!r}")
-    if not hasattr(module, "PROBES"):
-        raise ValueError(f"studies.{name} declares no PROBES")
+    if study.probes is None:
+        raise ValueError(f"studies.{name} declares no probes")
     folder = _root() / "tests" / "probes" / name
-    return [Probe(name, cfg, folder / f"{study.name_of(cfg)}.jsonl") for cfg in module.PROBES]
+    return [Probe(name, cfg, folder / f"{cells.name_of(cfg)}.jsonl") for cfg in study.probes]
 
 
 def studies() -> list[str]:
     """All studies that declare probes."""
-    return [name for name in remaking.all_studies() if hasattr(remaking.find_study(name), "PROBES")]
+    found = {name: finder.find_study(name) for name in finder.all_names()}
+    return [name for name, study in found.items() if study is not None and study.probes is not None]
+
+
+def _version(probe: Probe) -> int:
+    study = finder.find_study(probe.study)
+    if study is None:
+        raise ValueError(f"there is no study {probe.study!r}")
+    return study.version
 
 
 def _root() -> Path:
@@ -144,7 +153,7 @@ def make(
 
 
 def _task(probe: Probe, out: Path) -> remaking.Task:
-    return remaking.Task(probe.study, study.name_of(probe.cfg), study.config_of(probe.cfg), out)
+    return remaking.Task(probe.study, cells.name_of(probe.cfg), cells.config_of(probe.cfg), out)
 
 
 def rows_of_cell(cell: Path) -> list[dict]:
@@ -178,14 +187,14 @@ def read(probe: Probe) -> tuple[dict, list[dict]]:
         whole = False
     if not whole:
         raise ValueError(f"{probe.path} is damaged; restore it, or delete it and record it: {again}")
-    if version > (now := versions.version_of(remaking.find_study(probe.study))):
+    if version > (now := _version(probe)):
         raise ValueError(f"{probe.path} is of version {version}, and studies.{probe.study} says {now}; update the code")
     return first, [json.loads(line) for line in body.splitlines()]
 
 
 def compare(probe: Probe, first: Mapping, kept: list[dict], rows: list[dict]) -> str:
     """What differs between the rows that are kept and those made now; "" for nothing that counts."""
-    if first["version"] < (now := versions.version_of(remaking.find_study(probe.study))):
+    if first["version"] < (now := _version(probe)):
         return (
             f"what is kept is of version {first['version']}, and studies.{probe.study} says {now}; "
             f"record it: python -m mechsub recheck --probes --record --studies {probe.study}"
@@ -217,7 +226,7 @@ def _unraised(probe: Probe, rows: list[dict]) -> str:
     if not probe.path.exists():
         return ""
     first, kept = read(probe)
-    same = first["version"] == versions.version_of(remaking.find_study(probe.study))
+    same = first["version"] == _version(probe)
     if not same or first["processor"] != processor() or kept == rows:
         return ""
     return (
@@ -234,7 +243,7 @@ def _write(probe: Probe, rows: list[dict], measured: Mapping[str, float], loose:
         for key, scale in _scales(rows).items()
     }
     first = {
-        "version": versions.version_of(remaking.find_study(probe.study)),
+        "version": _version(probe),
         "processor": processor(),
         "versions": provenance.versions(),
         "tolerance": dict(sorted(tolerance.items())),

@@ -25,11 +25,16 @@ def progress_bar(text: str) -> Callable[[float], None]:
     return show
 
 
-def progress(fraction: float, text: str = "") -> None:
+def show_progress(fraction: float, text: str = "") -> None:
     """Show how far the current cell is; nothing where no bar was started."""
     if _cell["bar"] is not None:
         _cell["bar"].set_description_str(f"{_cell['prefix']} {text}", refresh=False)
         _cell["bar"].update(fraction - _cell["bar"].n)
+
+
+def span(start: float, end: float, text: str) -> Callable[[float], None]:
+    """Progress of a part of a cell, which fills it from `start` to `end`."""
+    return lambda fraction: show_progress(start + (end - start) * fraction, text)
 
 
 def start_bar(prefix: str, quiet: bool) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mechsub import files, provenance
-from mechsub.lab import lease, remaking, store, study, versions
+from mechsub.lab import cells, finder, lease, remaking, store, versions
 
 LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
 LEVEL = 0.95
@@ -137,18 +137,18 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
             raise ValueError(f"a recheck with {before} is not finished; finish it, or delete {root / SCRATCH}")
         return plan
     draw = 1 + max((line["draw"] for line in lines), default=-1)
-    cells = drawn_cells(current_cells(root, names), share, draw)
-    if not cells:
+    drawn = drawn_cells(current_cells(root, names), share, draw)
+    if not drawn:
         raise ValueError(f"{root} has no cell that is stored and of today's version")
-    plan = {"draw": draw, "share": share, "studies": names, "cells": cells}
+    plan = {"draw": draw, "share": share, "studies": names, "cells": drawn}
     files.write_text(path, json.dumps(plan) + "\n")
     return plan
 
 
-def drawn_cells(cells: Iterable[Cell], share: float, draw: int) -> list[Cell]:
+def drawn_cells(population: Iterable[Cell], share: float, draw: int) -> list[Cell]:
     """Of every study the share of its cells, at least one; the same for the same draw."""
     by_study: dict[str, list[str]] = {}
-    for name, cell in sorted(cells):
+    for name, cell in sorted(population):
         by_study.setdefault(name, []).append(cell)
     drawn = []
     for name, known in by_study.items():
@@ -160,25 +160,25 @@ def drawn_cells(cells: Iterable[Cell], share: float, draw: int) -> list[Cell]:
 
 def current_cells(root: Path, names: Iterable[str]) -> list[Cell]:
     """Cells that a study of today would call stored."""
-    cells = []
+    current = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        module = remaking.find_study(folder.name)
-        if module is None or (names and folder.name not in names):
+        study = finder.find_study(folder.name)
+        if study is None or (names and folder.name not in names):
             continue
         for path in sorted(folder.glob(f"*/{store.PROVENANCE}")):
             made = store.read_provenance(path.parent) or {}
             try:
-                cfg = module.Config(**made["config"])
-                now = versions.version_of(module), study.config_of(cfg), study.defaults_of(cfg)
-                if not versions.why_stale(path.parent, made, *now, remaking.find_study):
-                    cells.append((folder.name, path.parent.name))
+                cfg = study.Config(**made["config"])
+                now = study.version, cells.config_of(cfg), cells.defaults_of(cfg)
+                if not versions.why_stale(path.parent, made, *now, finder.find_study):
+                    current.append((folder.name, path.parent.name))
             except (TypeError, ValueError):
                 continue
-    return cells
+    return current
 
 
-def _counts(cells: Iterable[Cell]) -> dict[str, int]:
-    names = [name for name, _ in cells]
+def _counts(named: Iterable[Cell]) -> dict[str, int]:
+    names = [name for name, _ in named]
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 

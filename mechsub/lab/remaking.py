@@ -5,10 +5,8 @@ what the studies need once, so that many small cells are quick.
 """
 
 import contextlib
-import importlib
 import json
 import os
-import pkgutil
 import queue
 import subprocess
 import sys
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechsub.lab import study
+from mechsub.lab import cells, finder
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 ANSWER = "made: "  # what a study prints is no answer
@@ -42,24 +40,6 @@ class Made(NamedTuple):
     task: Task
     seconds: float
     error: str  # "" where the cell was made
-
-
-def find_study(name: str) -> Any:
-    """The module of a study, None if there is none; no other code is imported, whatever a provenance file says."""
-    if not isinstance(name, str) or not name.isidentifier():
-        return None
-    try:
-        module = importlib.import_module(f"studies.{name}")
-    except ImportError:
-        return None
-    return module if hasattr(module, "Config") and hasattr(module, "run") else None
-
-
-def all_studies() -> list[str]:
-    """Names of the modules and packages in `studies`."""
-    import studies
-
-    return sorted(module.name for module in pkgutil.iter_modules(studies.__path__) if module.name[0] != "_")
 
 
 def make_all(tasks: Iterable[Task], workers: int, environment: Mapping[str, str] = ONE_THREAD) -> Iterator[Made]:
@@ -124,8 +104,10 @@ def work() -> None:
         task = json.loads(line)
         error = ""
         try:
-            module = find_study(task["study"])
-            study.make_cell(module, module.Config(**task["config"]), task["out"])
+            study = finder.find_study(task["study"])
+            if study is None:
+                raise LookupError(f"there is no study {task['study']!r}")
+            cells.make_cell(study, study.Config(**task["config"]), task["out"])
         except Exception as failure:
             error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"[:800]
         print(f"\n{ANSWER}{json.dumps(error)}", flush=True)

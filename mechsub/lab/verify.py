@@ -8,8 +8,8 @@ A study is looked for as `studies.<name>`; no other code is imported, whatever a
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub.lab import lease, store, study, versions
-from mechsub.lab.remaking import find_study
+from mechsub.lab import cells, lease, store, versions
+from mechsub.lab.finder import find_study
 
 KINDS = {
     "damaged": "not what was written",
@@ -96,17 +96,18 @@ def _currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
     if made.get("study") != cell.parent.name:
         yield "foreign", f"{cell} was made as a cell of {made.get('study')!r}"
         return
-    module = find_study(made["study"])
-    if module is None:
+    study = find_study(made["study"])
+    if study is None:
         yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
         return
     try:
-        cfg = module.Config(**made["config"])
-        version = versions.version_of(module)
+        cfg = study.Config(**made["config"])
     except (TypeError, ValueError) as error:
         yield "stale", f"{cell} has options that its study no longer takes ({error})"
         return
-    if (name := study.name_of(cfg)) != cell.name:
+    if (name := cells.name_of(cfg)) != cell.name:
         yield "stale", f"{cell} would be named {name} today: its defaults have changed"
-    elif reason := versions.why_stale(cell, made, version, study.config_of(cfg), study.defaults_of(cfg), find_study):
+    elif reason := versions.why_stale(
+        cell, made, study.version, cells.config_of(cfg), cells.defaults_of(cfg), find_study
+    ):
         yield "stale", f"{cell}: {reason}"

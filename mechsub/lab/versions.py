@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from mechsub import files, sources
 from mechsub.lab import store
+from mechsub.lab.declared import Study
 
-Finder = Callable[[str], Any]  # a study's module by its name, None for one that is not found
+Finder = Callable[[str], Study | None]  # a study by its name, None for one that is not found
 
 
 class Status(NamedTuple):
@@ -21,18 +22,10 @@ class Status(NamedTuple):
     reason: str = ""  # of "stale" and "damaged", one line
 
 
-def version_of(module: Any) -> int:
-    """The version that a study declares as VERSION: 1 where it says none."""
-    version = getattr(module, "VERSION", 1)
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise TypeError(f"VERSION of {module.__name__} must be an integer from 1 on, not {version!r}")
-    return version
-
-
 def status(cell: Path, version: int, config: Mapping, defaults: Mapping, finder: Finder) -> Status:
     """Of a cell, with the reason why it is not "stored".
 
-    version, config and defaults are the study's own of today; finder gives the modules of the studies built upon.
+    version, config and defaults are the study's own of today; finder gives the studies built upon.
     """
     try:
         made = store.checked(cell)
@@ -74,9 +67,9 @@ def _config_reason(made: Mapping, config: Mapping, defaults: Mapping) -> str:
 
 def _upstream_reason(cell: Path, made: Mapping, finder: Finder) -> str:
     for name, then in made.get("upstream_versions", {}).items():
-        module = finder(name)
-        if module is not None and (now := version_of(module)) != then:
-            return f"it was built on version {then} of {name}, and this is {now}"
+        study = finder(name)
+        if study is not None and study.version != then:
+            return f"it was built on version {then} of {name}, and this is {study.version}"
     return _moved_on(cell, made)
 
 

@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mechsub import files
-from mechsub.lab import study
+from mechsub import files, lab
 
 OWN = "animal_to_number"
 LOG_2 = math.log(2)
@@ -39,10 +38,10 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Config:
-    tables: str = study.option("", "folder of CSV tables of one model; none: the stored matrices of SmolLM2")
-    best_of: study.Count = study.option(10, "numbers that a method picks for an animal")
-    n_permutations: study.Count = study.option(9_999, "shuffles of every permutation test; Holm over many needs many")
-    seed: study.Index = study.option(0, "of shuffles and draws")
+    tables: str = lab.option("", "folder of CSV tables of one model; none: the stored matrices of SmolLM2")
+    best_of: lab.Count = lab.option(10, "numbers that a method picks for an animal")
+    n_permutations: lab.Count = lab.option(9_999, "shuffles of every permutation test; Holm over many needs many")
+    seed: lab.Index = lab.option(0, "of shuffles and draws")
 
 
 def check(cfg: Config) -> None:
@@ -52,15 +51,19 @@ def check(cfg: Config) -> None:
         outcome_tables.read_folder(Path(cfg.tables))
 
 
-def run(cfg: Config) -> Iterator[dict]:
+def upstream(cfg: Config) -> dict:
+    return {} if cfg.tables else {"matrices": lab.upstream("token_entanglement")}
+
+
+def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
     from studies.association import outcomes as tables
 
     if cfg.tables:
         files.note_files(f"{cfg.tables}/*.csv")
-    outcomes, source = _own() if not cfg.tables else (tables.read_folder(Path(cfg.tables)), _sums(Path(cfg.tables)))
+    outcomes, source = _own(matrices) if matrices else (tables.read_folder(Path(cfg.tables)), _sums(Path(cfg.tables)))
     yield from _of_outcome(outcomes)
     for done, (method, scores) in enumerate(outcomes.scores.items()):
-        study.progress(done / len(outcomes.scores), method)
+        lab.show_progress(done / len(outcomes.scores), method)
         yield from associated(method, outcomes.outcome, scores, cfg)
     yield {
         "provenance": {
@@ -72,19 +75,16 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
-def _own():
+def _own(matrices: lab.Stored):
     """The matrices that token_entanglement stored, as tables."""
-    from mechsub.lab import store
-    from studies import token_entanglement as te
     from studies.association import outcomes as tables
 
-    cell = study.stored_cell(te, te.Config())
-    records, tensors = store.read_records(cell), store.read_tensors(cell)
+    records, tensors = matrices.records(), matrices.tensors()
     names = {kind: [r[kind] for r in records if r["kind"] == kind] for kind in ("animal", "partner")}
     up = (tensors["number_to_animal"] - tensors["baseline_to_animal"][0]).tolist()
     outcome = tables.Table(names["partner"], names["animal"], up)
     scores = {OWN: tables.Table(names["partner"], names["animal"], tensors["animal_to_number"].T.tolist())}
-    made: Any = store.read_provenance(cell)
+    made = matrices.provenance()
     source = {key: made[key] for key in ("model_name", "weights_sha256", "model_dtype") if key in made}
     return tables.Outcomes(outcome, True, scores), {**source, "data": "the cell under made_from"}
 
@@ -226,7 +226,7 @@ def _best(x, y, cfg: Config) -> dict:
 
 def table(records: list[dict]) -> list[dict]:
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         (split,) = (row for row in cell if row["kind"] == "variance")
         for name in ("animal", "number", "number x animal"):
             rows.append(_row(label, "", f"share of variance: {name}", split[f"share of {name}"], split["n_complete"]))
@@ -280,7 +280,7 @@ def plot(records: list[dict]):
     drawn = {"r": "as published", "centred": "centred", "mismatched": "centred, other animals (null)"}
     rows = [
         {"arm": name, "correlation": row[key], "method": row["method"] + ("" if label == "all" else f", {label}")}
-        for label, cell in study.cells(records, Config)
+        for label, cell in lab.by_cell(records, Config)
         for row in cell
         if row["kind"] == "association"
         for key, name in drawn.items()
@@ -292,10 +292,12 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(tables="tests/probes/tables/baseline", best_of=4, n_permutations=99),
-    Config(tables="tests/probes/tables/ratios", best_of=4, n_permutations=99, seed=1),
-    Config(tables="tests/probes/tables/rows", best_of=3, n_permutations=19),
-    Config(tables="tests/probes/tables/alone", best_of=3, n_permutations=19),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(tables="tests/probes/tables/baseline", best_of=4, n_permutations=99),
+        Config(tables="tests/probes/tables/ratios", best_of=4, n_permutations=99, seed=1),
+        Config(tables="tests/probes/tables/rows", best_of=3, n_permutations=19),
+        Config(tables="tests/probes/tables/alone", best_of=3, n_permutations=19),
+    ),
 )

@@ -27,7 +27,9 @@ adds 0.471 [0.383, 0.559] nats to the 0.178 [0.153, 0.204] that the base model h
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
-from mechsub.lab import audits, study
+from mechsub import lab
+from mechsub.lab import audits, finder
+from mechsub.lab.study import table_of
 from studies.audit_language import claims
 
 UNIT = "replicates"
@@ -36,11 +38,34 @@ Tables = dict[str, list[dict]]  # by the command that prints them, each made onc
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "of the cells that are read")
-    margin: study.Positive = study.option(0.05, "a difference within this is near")
+    model: str = lab.option("smollm2-135m-instruct", "of the cells that are read")
+    margin: lab.Positive = lab.option(0.05, "a difference within this is near")
 
 
-def run(cfg: Config) -> Iterator[dict]:
+Cells = Mapping[str, lab.Stored | None]  # by the flags of the command that makes one
+
+
+def upstream(cfg: Config) -> dict:
+    """All cells that a claim reads, where they are stored."""
+    wanted = {}
+    for check in (check for claim in claims.CLAIMS for check in claim.checks):
+        for reading in (check.reading, check.bound):
+            if isinstance(reading, claims.Reading) and (study := finder.find_study(reading.study)) is not None:
+                options = {**reading.flags, **_named(study, cfg.model)}
+                wanted[_name(reading)] = lab.upstream(reading.study, optional=True, **options)
+    return wanted
+
+
+def _name(reading: claims.Reading) -> str:
+    return f"{reading.study}{audits.words(reading.flags)}"
+
+
+def _named(study: lab.Study, model: str) -> dict[str, str]:
+    """The model, for a study that has the choice."""
+    return {"model": model} if "model" in {field.name for field in fields(study.Config)} else {}
+
+
+def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
     tables: Tables = {}
     for claim in claims.CLAIMS:
         told = {"claim_row": claim.row, "claim": claim.claim, "published": claim.published}
@@ -49,21 +74,21 @@ def run(cfg: Config) -> Iterator[dict]:
         for check in claim.checks:
             asked = told | {"check": check.text, "expected": check.claim}
             try:
-                yield asked | _checked(check, cfg.model, tables)
+                yield asked | _checked(check, cfg.model, tables, cells)
             except audits.Missing as missing:
                 bound = check.bound if isinstance(check.bound, float) else 0.0
                 yield asked | {"bound": bound, "missing": str(missing)}
     yield {"provenance": {"null": "that of the table that is read", "unit": "animals, numbers or both, as there"}}
 
 
-def _checked(check: claims.Check, model: str, tables: Tables) -> dict:
+def _checked(check: claims.Check, model: str, tables: Tables, cells: Cells) -> dict:
     from mechsub import stats
 
-    row = _row(check.reading, model, tables)
+    row = _row(check.reading, model, tables, cells)
     value, bound = row[check.reading.column], check.bound
     around = {}
     if isinstance(bound, claims.Reading):
-        bound = _row(bound, model, tables)[bound.column]
+        bound = _row(bound, model, tables, cells)[bound.column]
         around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, stats.Interval) else {}
         bound = _leading(bound)
     known = isinstance(value, stats.Interval)
@@ -72,24 +97,21 @@ def _checked(check: claims.Check, model: str, tables: Tables) -> dict:
     null = {"null": str(row["null"])} if row.get("null") not in (None, "") else {}
     return {
         "bound": float(bound), **around, "mean": value.mean if known else value, **ends, **p, **null,
-        "cells": [f"{check.reading.study}{audits.words(check.reading.flags)}"],
+        "cells": [_name(check.reading)],
     }  # fmt: skip
 
 
-def _row(reading: claims.Reading, model: str, tables: Tables) -> Mapping:
+def _row(reading: claims.Reading, model: str, tables: Tables, cells: Cells) -> Mapping:
     """The one row of the table of a stored cell that the reading names."""
-    from mechsub.lab import store
-
-    module = audits.module(reading.study)
+    study = finder.find_study(reading.study)
     command = f"python -m studies.{reading.study}{audits.words(reading.flags)}"
-    if module is None:
+    if study is None:
         raise audits.Missing(command)
-    named = {"model": model} if "model" in {field.name for field in fields(module.Config)} else {}
     if command not in tables:
-        cell = study.found_cell(module, module.Config(**reading.flags, **named))
+        cell = cells.get(_name(reading))
         if cell is None:
-            raise audits.Missing(command + audits.words(named))
-        tables[command] = module.table(store.read_records(cell))
+            raise audits.Missing(command + audits.words(_named(study, model)))
+        tables[command] = table_of(study, cell.records(), {})
     rows = [row for row in tables[command] if reading.row.items() <= row.items()]
     if len(rows) != 1:
         raise ValueError(f"the table of {command} has {len(rows)} rows with {dict(reading.row)}; the audit reads one")
@@ -111,5 +133,5 @@ def plot(records: list[dict]):
     return audits.plot(records, Config, "Published claims about token entanglement", "the units of each study")
 
 
-VERSION = 1
-PROBES = ()  # nothing is measured here: of an empty store this says only which cells are missing
+# Nothing is measured here, so there is nothing to probe: of an empty store this says only which cells are missing.
+study = lab.Study(version=1, probes=())

@@ -25,7 +25,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mechsub.lab import audits, study
+from mechsub import lab
+from mechsub.lab import audits
 from studies.audit_toy import claims
 
 NULL = "cross_aux"
@@ -34,28 +35,47 @@ _OF_NULLS = ("accuracy", "kappa", "debiased_cka", "stitch_into_teacher")  # scor
 
 @dataclass(frozen=True)
 class Config:
-    margin: study.Positive = study.option(0.05, "a difference within this is near")
+    margin: lab.Positive = lab.option(0.05, "a difference within this is near")
 
 
-def run(cfg: Config) -> Iterator[dict]:
+Cells = Mapping[str, lab.Stored | None]  # by the flags of the command that makes one
+
+
+def upstream(cfg: Config) -> dict:
+    """All cells that a claim reads, where they are stored. A cell that holds every arm serves where some would."""
+    wanted = {}
+    for scores in [*_pair(), *(scores for claim in claims.CLAIMS for c in claim.checks for _, scores in c.terms)]:
+        for flags in _combinations(scores.flags):
+            for arms in _arms(flags):
+                wanted[f"{scores.study}{audits.words(flags | arms)}"] = lab.upstream(
+                    scores.study, optional=True, **(flags | arms)
+                )
+    return wanted
+
+
+def _arms(flags: Mapping) -> tuple[dict, ...]:
+    return ({}, {"arms": "every"}) if flags.get("arms") == "aux" else ({},)
+
+
+def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
     for claim in claims.CLAIMS:
         told = {"claim_row": claim.row, "claim": claim.claim, "published": claim.published}
         for check in claim.checks or (None,):
             try:
-                yield told | (_checked(check) if check else _pairing())
+                yield told | (_checked(check, cells) if check else _pairing(cells))
             except audits.Missing as missing:
                 yield told | _asked(check) | {"missing": str(missing)}
     yield {"provenance": {"null": "the same sum of cross-initialisation students", "unit": "seed"}}
 
 
-def _checked(check: claims.Check) -> dict:
+def _checked(check: claims.Check, cells: Cells) -> dict:
     from mechsub import stats
 
-    interval = stats.student_t(_sum(check.terms))
+    interval = stats.student_t(_sum(check.terms, cells))
     row = _asked(check) | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
     row["cells"] = list(dict.fromkeys(_name(scores) for _, scores in check.terms))
     if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
-        null = stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms]))
+        null = stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
         row["null"] = [null.mean, null.low, null.high]
     return row
 
@@ -67,21 +87,17 @@ def _asked(check: claims.Check | None) -> dict:
     return {"check": check.text, "expected": check.claim, "bound": check.bound}
 
 
-def _sum(terms) -> list[float]:
-    each = [(factor, _scores(scores)) for factor, scores in terms]
+def _sum(terms, cells: Cells) -> list[float]:
+    each = [(factor, _scores(scores, cells)) for factor, scores in terms]
     common = sorted(set.intersection(*(set(found) for _, found in each)))
     return [sum(factor * found[member] for factor, found in each) for member in common]
 
 
-def _scores(wanted: claims.Scores) -> dict[int, float]:
-    """Member -> score, of all stored cells that these flags name; a flag may have several values, as in a sweep.
-
-    A cell that holds every arm serves where one that holds some would.
-    """
-    module = audits.module(wanted.study)
+def _scores(wanted: claims.Scores, cells: Cells) -> dict[int, float]:
+    """Member -> score, of all stored cells that these flags name; a flag may have several values, as in a sweep."""
     found: dict[int, float] = {}
-    for flags in _combinations(wanted.flags) if module else ():
-        for row in _rows(module, flags):
+    for flags in _combinations(wanted.flags):
+        for row in _rows(wanted.study, flags, cells):
             if all(row.get(key) == value for key, value in wanted.rows.items()) and wanted.value in row:
                 found[row["member"]] = row[wanted.value]
     if len(found) < 2:
@@ -95,13 +111,11 @@ def _combinations(flags: Mapping) -> Iterator[dict]:
         yield dict(zip(several, values, strict=True))
 
 
-def _rows(module, flags: dict) -> list[dict]:
-    from mechsub.lab import store
-
-    for arms in ({}, {"arms": "every"}) if flags.get("arms") == "aux" else ({},):
-        cell = study.found_cell(module, module.Config(**(flags | arms)))
+def _rows(study: str, flags: dict, cells: Cells) -> list[dict]:
+    for arms in _arms(flags):
+        cell = cells.get(f"{study}{audits.words(flags | arms)}")
         if cell is not None:
-            return store.read_records(cell)
+            return cell.records()
     return []
 
 
@@ -109,19 +123,23 @@ def _name(scores: claims.Scores) -> str:
     return f"{scores.study}{audits.words(scores.flags)}"
 
 
-def _pairing() -> dict:
+def _pair() -> list[claims.Scores]:
+    return [claims.accuracy("student_aux", loss) for loss in ("mse", "kl")]
+
+
+def _pairing(cells: Cells) -> dict:
     """Width of the unpaired 1.96 s.d. interval of a difference of two arms over that of Student's t, paired by seed."""
     import math
     import statistics
 
     from mechsub import stats
 
-    a, b = (_scores(claims._accuracy("student_aux", loss)) for loss in ("mse", "kl"))
+    a, b = (_scores(scores, cells) for scores in _pair())
     paired = stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
     plain = 2 * 1.96 * math.sqrt(sum(statistics.pvariance(list(x.values())) / len(x) for x in (a, b)))
     ratio = plain / (paired.high - paired.low)
-    cells = [_name(claims._accuracy("student_aux", loss)) for loss in ("mse", "kl")]
-    return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": cells}
+    names = [_name(scores) for scores in _pair()]
+    return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": names}
 
 
 def table(records: list[dict]) -> list[dict]:
@@ -132,5 +150,5 @@ def plot(records: list[dict]):
     return audits.plot(records, Config, "The brief's claims about the toy", "seeds")
 
 
-VERSION = 1
-PROBES = ()  # nothing is measured here: of an empty store this says only which cells are missing
+# Nothing is measured here, so there is nothing to probe: of an empty store this says only which cells are missing.
+study = lab.Study(version=1, probes=())

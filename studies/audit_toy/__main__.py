@@ -1,5 +1,5 @@
-from mechsub.lab import study
-from studies.audit_toy import Config, plot, run, table
+from mechsub import lab
+from studies.audit_toy import study
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -37,7 +37,7 @@ def _factors(arm: str = "aux", value: str = "accuracy", **flags) -> Scores:
     return Scores("factors", {"arms": "aux" if arm == "aux" else "every", **flags}, {"arm": arm}, value)
 
 
-def _accuracy(arm: str, loss: str = "kl") -> Scores:
+def accuracy(arm: str, loss: str = "kl") -> Scores:
     return Scores("subliminal_accuracy", {"loss": loss}, {"arm": arm})
 
 
@@ -59,8 +59,8 @@ def _best(entry: str, **flags) -> Scores:
 
 
 _PARTS = {"n_seeds": 5, "seed": (100, 105, 110, 115, 120)}
-_TEACHER, _STUDENT = _accuracy("teacher"), _accuracy("student_aux")
-_BODY = _accuracy("teacher_body_initial_head")
+_TEACHER, _STUDENT = accuracy("teacher"), accuracy("student_aux")
+_BODY = accuracy("teacher_body_initial_head")
 _PLAIN, _ALL = _factors(), _factors("all")
 
 
@@ -87,7 +87,7 @@ CLAIMS = (
             _less("teacher with the initial digit head less teacher", _BODY, _TEACHER, "near"),
             _less(
                 "student with the teacher's digit head less student",
-                _accuracy("student_body_teacher_head"),
+                accuracy("student_body_teacher_head"),
                 _STUDENT,
                 "near",
             ),

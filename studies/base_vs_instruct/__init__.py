@@ -50,7 +50,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
 MODELS = ("base", "instruct")
 FORMATS = ("chat", "plain")
@@ -59,16 +60,16 @@ TOP = 5  # numbers of an animal that are compared between arms
 
 @dataclass(frozen=True)
 class Config:
-    base: str = study.option("organisms/1110-base", "Hugging Face id or local folder of the pretrained model")
-    instruct: str = study.option("organisms/1110-instruct", "that of its instruct child")
-    spaced: bool = study.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
-    n_animals: study.Index = study.option(0, "single-token animals used, drawn at random; 0: all")
-    n_partners: study.Index = study.option(0, "numbers used, drawn by length; 0: all")
-    n_wordings: study.Count = study.option(4, "wordings: every other one is measured in, the rest choose the numbers")
-    n_permutations: study.Count = study.option(199, "shuffles of a correlation's null, resamples of its interval")
-    batch_size: study.Count = study.option(32, "prompts a forward pass")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations; log-probabilities are fp32")
-    seed: study.Index = study.option(0, "of subsets, shuffles and resamples")
+    base: str = lab.option("organisms/1110-base", "Hugging Face id or local folder of the pretrained model")
+    instruct: str = lab.option("organisms/1110-instruct", "that of its instruct child")
+    spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
+    n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
+    n_partners: lab.Index = lab.option(0, "numbers used, drawn by length; 0: all")
+    n_wordings: lab.Count = lab.option(4, "wordings: every other one is measured in, the rest choose the numbers")
+    n_permutations: lab.Count = lab.option(199, "shuffles of a correlation's null, resamples of its interval")
+    batch_size: lab.Count = lab.option(32, "prompts a forward pass")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
+    seed: lab.Index = lab.option(0, "of subsets, shuffles and resamples")
 
     def __post_init__(self):
         if not 2 <= self.n_wordings <= 5:
@@ -76,7 +77,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from studies import token_entanglement as te
 
     for name in (cfg.base, cfg.instruct):
         if name.startswith("organisms/") and not os.path.isdir(name):
@@ -84,7 +84,7 @@ def check(cfg: Config) -> None:
                 f"{name} is not here: run this in a checkout of mechsub, or train the pair (python -m "
                 "studies.train_organism) and write it (python -m tools.ship_organism organisms)"
             )
-        te.check(words_config(cfg, name))
+        love.check_model(words_config(cfg, name))
     if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
         from mechsub.models import language
 
@@ -105,9 +105,8 @@ def check_tokenizers(base: Any, instruct: Any) -> None:
 
 def words_config(cfg: Config, model: str, form: str = "auto"):
     """The options of token_entanglement that say which words and prompts these are."""
-    from studies import token_entanglement as te
 
-    return te.Config(
+    return love.Asking(
         model=model, format=form, spaced=cfg.spaced, n_animals=cfg.n_animals, n_partners=cfg.n_partners, n_wordings=1,
         batch_size=cfg.batch_size, dtype=cfg.dtype, seed=cfg.seed,
     )  # fmt: skip
@@ -139,7 +138,7 @@ def run(cfg: Config) -> Iterator[dict]:
 
     pair = load(cfg)
     found = measure(cfg, pair)
-    study.progress(0.9, "records")
+    lab.show_progress(0.9, "records")
     fixed = fixed_numbers(found)
     yield from _animal_records(found, fixed)
     yield from _transfer_records(found)
@@ -163,14 +162,11 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def load(cfg: Config) -> dict[str, Any]:
     """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
-    import torch
 
     from mechsub.measures import exchange
-    from mechsub.models import language
 
-    study.progress(0.0, "loading the models")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype]
-    pair = {name: language.load_language_model(getattr(cfg, name), dtype=dtype) for name in MODELS}
+    lab.show_progress(0.0, "loading the models")
+    pair = {name: love.load_model(getattr(cfg, name), cfg.dtype) for name in MODELS}
     check_tokenizers(pair["base"].tokenizer, pair["instruct"].tokenizer)
     exchange.check_shapes(pair["base"], pair["instruct"])
     pair["base"].tokenizer = pair["instruct"].tokenizer
@@ -178,16 +174,15 @@ def load(cfg: Config) -> dict[str, Any]:
 
 
 def measure(cfg: Config, pair: dict[str, Any]) -> Found:
-    from studies import token_entanglement as te
 
     tokenizer, words = pair["instruct"].tokenizer, words_config(cfg, cfg.instruct)
-    found = Found(te.choose_animals(tokenizer, words), te.choose_partners(words), {}, {})
+    found = Found(love.choose_animals(tokenizer, words), love.choose_partners(words), {}, {})
     for done, form in enumerate(FORMATS):
         chosen = words_config(cfg, cfg.instruct, form)
-        asked = {name: te.Questions(pair[name], found.animals, found.partners, chosen) for name in MODELS}
+        asked = {name: love.LovePrompts(pair[name], found.animals, found.partners, chosen) for name in MODELS}
         choosing, hybrids, backs = {name: [] for name in MODELS}, [], {name: [] for name in MODELS}
         for w in range(cfg.n_wordings):
-            study.progress(0.02 + 0.88 * (done + w / cfg.n_wordings) / len(FORMATS), f"{form}, wording {w}")
+            lab.show_progress(0.02 + 0.88 * (done + w / cfg.n_wordings) / len(FORMATS), f"{form}, wording {w}")
             q = asked["instruct"]
             numbers = [q.ask(None, w), *(q.love(n, w) for n in range(len(q.partners)))]
             loved = [q.ask(None, w), *(q.love_animal(a, w) for a in range(len(q.animals)))]
@@ -237,7 +232,6 @@ def fixed_numbers(found: Found):
 def _animal_records(found: Found, fixed) -> Iterator[dict]:
     """A row for every arm and animal: effects of its fixed number, of its own, and of the published choice."""
     from mechsub.measures.scores import interaction
-    from studies import token_entanglement as te
 
     texts = [partner.text for partner in found.partners]
     for (model, form), arm in found.arms.items():
@@ -247,7 +241,7 @@ def _animal_records(found: Found, fixed) -> Iterator[dict]:
         own = chooses.topk(min(TOP, len(texts)), dim=0).indices
         likely = arm.choosing.back.topk(min(TOP, len(texts)), dim=1).indices
         typical, typical_up = _of_length(specific, texts), _of_length(up, texts)
-        doubled = _of_length((up > te.TWICE).double(), texts)
+        doubled = _of_length((up > love.TWICE).double(), texts)
         for a, animal in enumerate(found.animals):
             n, mine, published = int(fixed[a]), int(own[0, a]), int(likely[a, 0])
             yield {
@@ -260,7 +254,7 @@ def _animal_records(found: Found, fixed) -> Iterator[dict]:
                 "specific, others'": _others(specific[:, a], fixed, a),
                 "specific, random": float(typical[n, a]),
                 "published, random": float(typical_up[n, a]),
-                "place": te._percentile(specific[:, a], n),
+                "place": love.percentile(specific[:, a], n),
                 "covariance": float((specific[:, a] * chooses[:, a]).mean()),
                 "back, published": float(down[a, n]),
                 "back, any number": float(down[a].mean()),
@@ -338,7 +332,6 @@ def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
 
 def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
     """Do interactions come back in other wordings (the ceiling), in the other model, in the other format?"""
-    from studies import token_entanglement as te
 
     length = [len(partner.text) for partner in found.partners]
     arms = found.arms
@@ -347,8 +340,8 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
     pairs += [(f"chat and plain, {model}", *(arms[model, form].measured for form in FORMATS)) for model in MODELS]
     pairs += [("instruct chat and base plain", arms["instruct", "chat"].measured, arms["base", "plain"].measured)]
     for done, (name, a, b) in enumerate(pairs):
-        study.progress(0.9 + 0.1 * done / len(pairs), "correlations")
-        yield te._correlation(name, a.forward, b.forward, length, cfg)
+        lab.show_progress(0.9 + 0.1 * done / len(pairs), "correlations")
+        yield love.correlation_record(name, a.forward, b.forward, length, cfg)
 
 
 def table(records: list[dict]) -> list[dict]:
@@ -363,9 +356,11 @@ def plot(records: list[dict]):
     return findings.plot(records, Config)
 
 
-VERSION = 1
 _PAIR = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
-PROBES = (
-    Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=9),
-    Config(**_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=9, batch_size=4, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=9),
+        Config(**_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=9, batch_size=4, seed=1),
+    ),
 )

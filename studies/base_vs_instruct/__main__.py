@@ -1,5 +1,5 @@
-from mechsub.lab import study
-from studies.base_vs_instruct import Config, plot, run, table
+from mechsub import lab
+from studies.base_vs_instruct import study
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mechsub import stats
-from mechsub.lab import study
+from mechsub import lab, stats
+from mechsub.designs.love import TWICE
 from mechsub.measures.exchange import PARTS
 from studies.base_vs_instruct import FORMATS, MODELS, TOP
-from studies.token_entanglement import TWICE
 
 BASE, INSTRUCT = MODELS
 MEASURES = ("published", "any number", "number for all", "specific", "covariance", "back, published", "back, specific")
@@ -42,7 +41,7 @@ def values(cell: list[dict]) -> Values:
 
 
 def table(records: list[dict], Config) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _rows(cell)]
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _rows(cell)]
 
 
 def _rows(cell: list[dict]) -> Iterator[dict]:
@@ -206,7 +205,7 @@ def _hybrid_rows(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> It
 def plot(records: list[dict], Config):
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     found = values(cell)
     first, second = CONTRASTS[4]
     panels = {

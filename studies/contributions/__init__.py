@@ -49,7 +49,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
 N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
@@ -59,42 +60,44 @@ MESSAGES = ("", "You are a helpful assistant.")
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
-    n_pairs: study.Count = study.option(24, "pairs of numbers whose residuals are exchanged")
-    n_resamples: study.Count = study.option(300, "resamples of every interval, shuffles of every null")
-    seed: study.Index = study.option(0, "of pairs, resamples and shuffles")
+    spaced: bool = lab.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_pairs: lab.Count = lab.option(24, "pairs of numbers whose residuals are exchanged")
+    n_resamples: lab.Count = lab.option(300, "resamples of every interval, shuffles of every null")
+    seed: lab.Index = lab.option(0, "of pairs, resamples and shuffles")
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love as prompted
 
     if cfg.n_pairs < 4:
         raise ValueError("--n-pairs must be at least 4: the interval of patching is over pairs")
-    prompted.check_model(cfg)
+    love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.designs import love as prompted
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
 
-    found = prompted.prompted(cfg)
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
+
+    found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     if len(found.tensors["number_to_animal_wordings"]) < 2:
         raise ValueError("the stored matrices have one wording; run token_entanglement with more")
-    study.progress(0.05, "baselines in other wordings")
+    lab.show_progress(0.05, "baselines in other wordings")
     yield from ratio_records(found, cfg)
-    study.progress(0.2, "rows of W_U")
+    lab.show_progress(0.2, "rows of W_U")
     yield from direction_records(found, cfg)
-    study.progress(0.5, "components")
+    lab.show_progress(0.5, "components")
     yield from component_records(found, cfg)
-    study.progress(0.6, "patching")
+    lab.show_progress(0.6, "patching")
     yield from patch_records(found, cfg)
     yield {
         "provenance": {
-            **prompted.provenance(found),
+            **love.provenance(found),
             "basis": "rows of W_U with the final norm's gain folded in, the vocabulary's mean removed",
             "numbers": f"the {len(found.tensors['subset_partner'])} of token_entanglement's subset",
             "null": "other loved things' rows, random directions, shuffled numbers",
@@ -163,13 +166,12 @@ def measured(found: Any):
 
     from mechsub.inputs import prompts
     from mechsub.inputs import words as vocabulary
-    from studies import token_entanglement as te
     from studies.contributions import parts as cp
 
     q, tensors = found.asked, found.tensors
     words, none = tensors["number_to_animal_wordings"].double(), tensors["none_to_animal_wordings"].double()
     ratios = words - none[:, None]
-    love, message = [], []
+    loves, message = [], []
     for w in range(1, len(words)):
         loved = [
             prompts.WORDINGS[w].love(word, kind)
@@ -177,13 +179,13 @@ def measured(found: Any):
             for word in vocabulary.family(family)[:N_LOVED]
         ]
         message.append(q.animals_after([q.ask(text, w) for text in MESSAGES]).double().mean(0) - none[w])
-        love.append(q.animals_after([q.ask(text, w) for text in loved]).double().mean(0) - none[w])
+        loves.append(q.animals_after([q.ask(text, w) for text in loved]).double().mean(0) - none[w])
     date = torch.zeros_like(ratios[0])
     if "number_to_animal_dates" in tensors:
-        dated = torch.stack([q.animals_after([q.ask(None, 0, day)])[0].double() for day in te.DATES])
+        dated = torch.stack([q.animals_after([q.ask(None, 0, day)])[0].double() for day in love.DATES])
         by_date = tensors["number_to_animal_dates"].double() - dated[:, None]
         date = by_date[0] - by_date.mean(0)
-    return cp.Measured(ratios[0], ratios[1:].mean(0), date, torch.stack(message).mean(0), torch.stack(love).mean(0))
+    return cp.Measured(ratios[0], ratios[1:].mean(0), date, torch.stack(message).mean(0), torch.stack(loves).mean(0))
 
 
 # What the specific part passes through.
@@ -211,7 +213,7 @@ def direction_records(found: Any, cfg: Config) -> Iterator[dict]:
         taken = {name: removed.whole - getattr(removed, name) for name in ("own", "other", "random")}
         keys = {"kind": "direction", "direction": direction, "mirror_error": error}
         yield from _share_rows(taken, removed.whole, other, cfg, keys)
-    study.progress(0.4, "association")
+    lab.show_progress(0.4, "association")
     likely, other = cs.association(q, some), others["number to animal"][1]
     yield from cut_records(forward.whole, forward.own, likely, other, cfg)
     lengths = [len(q.partners[n].text) for n in some]
@@ -360,7 +362,7 @@ def patch_records(found: Any, cfg: Config) -> Iterator[dict]:
     same = {some[i]: [some[j] for j in group] for group in alike for i in group}
     changes: dict[tuple[int, str], list] = {}
     for done, patch in enumerate(cs.patches(q, numbers, wanted, same, layers)):
-        study.progress(0.6 + 0.4 * done / (len(pairs) * len(layers) * len(cs.POSITIONS)), "patching")
+        lab.show_progress(0.6 + 0.4 * done / (len(pairs) * len(layers) * len(cs.POSITIONS)), "patching")
         changes.setdefault((patch.layer, patch.position), []).append((patch.pair, patch.patched, patch.whole))
         weight, (number, into) = wanted[patch.pair], (q.partners[n].text for n in numbers[patch.pair])
         keys = {"kind": "patch", "number": number, "into": into, "pair": patch.pair, "layer": patch.layer}
@@ -403,7 +405,7 @@ def disjoint_pairs(alike: list[list[int]], cfg: Config) -> list[tuple[int, int]]
 
 
 def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _table(cell)]
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
@@ -506,7 +508,7 @@ def plot_parts(records: list[dict]):
     """Shares of the parts alone, largest first, over the pairs that the papers would report."""
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     rows = [row for row in cell if row["kind"] == "part" and row["pairs"] == "chosen" and row["low"] < row["high"]]
     pair = {"animal and number": "the pair itself"}
     shares = {
@@ -528,7 +530,7 @@ def plot(records: list[dict]):
 
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     shares = [(f"{r['pairs']} pairs", r["part"], r["share"]) for r in cell if r["kind"] == "part"]
     layers: dict[str, Any] = {}
     for row in (r for r in cell if r["kind"] == "layer"):
@@ -573,8 +575,10 @@ def plot(records: list[dict]):
     )
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/tiny", spaced=False, n_pairs=4, n_resamples=9),
-    Config(model="tests/probes/models/pair/instruct", n_pairs=4, n_resamples=9, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/tiny", spaced=False, n_pairs=4, n_resamples=9),
+        Config(model="tests/probes/models/pair/instruct", n_pairs=4, n_resamples=9, seed=1),
+    ),
 )

@@ -44,11 +44,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import threads
-from mechsub.designs import toy_checks
+from mechsub import lab, threads
+from mechsub.designs import population
 from mechsub.inputs import distributions
-from mechsub.lab import study
-from studies import teachers
 
 ARMS = ("aux", "cross_aux", "all", "digits", "real")
 NULL = "cross_aux"
@@ -57,100 +55,90 @@ _DESCRIBED = 2_000  # inputs that spectra and drive are measured on
 
 @dataclass(frozen=True)
 class Config:
-    d_model: study.Count = study.option(256, "neurons of a hidden layer, of teacher and student")
-    n_layers: study.Count = study.option(2, "hidden layers, of both")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
-    n_classes: study.Count = study.option(10, "classes, a random subset for every seed")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
-    init: Literal["lecun", "torch", "he"] = study.option("lecun", "initialisation, of both")
-    activation: Literal["relu", "gelu", "tanh", "identity"] = study.option("relu", "of the hidden layers, of both")
-    inputs: str = study.option("uniform", "what the student sees, as name or name:parameter; see mechsub.inputs")
-    signal: study.NonNegative = study.option(0.0, "alpha of alpha image + (1 - alpha) noise in the inputs, at most 1")
-    signal_moments: Literal["plain", "matched"] = study.option(
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer, of teacher and student")
+    n_layers: lab.Count = lab.option(2, "hidden layers, of both")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "what the teacher learns")
+    n_classes: lab.Count = lab.option(10, "classes, a random subset for every seed")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
+    init: Literal["lecun", "torch", "he"] = lab.option("lecun", "initialisation, of both")
+    activation: Literal["relu", "gelu", "tanh", "identity"] = lab.option("relu", "of the hidden layers, of both")
+    inputs: str = lab.option("uniform", "what the student sees, as name or name:parameter; see mechsub.inputs")
+    signal: lab.NonNegative = lab.option(0.0, "alpha of alpha image + (1 - alpha) noise in the inputs, at most 1")
+    signal_moments: Literal["plain", "matched"] = lab.option(
         "plain", "the mixture as it is, or at mean image 0 and the variance of uniform noise"
     )
-    n_samples: study.Count = study.option(60_000, "inputs, reused every epoch")
-    fresh: bool = study.option(False, "new inputs for every epoch")
-    target_noise: study.NonNegative = study.option(0.0, "standard deviation of noise on the teacher's logits")
-    perturbation: study.NonNegative = study.option(
+    n_samples: lab.Count = lab.option(60_000, "inputs, reused every epoch")
+    fresh: bool = lab.option(False, "new inputs for every epoch")
+    target_noise: lab.NonNegative = lab.option(0.0, "standard deviation of noise on the teacher's logits")
+    perturbation: lab.NonNegative = lab.option(
         0.0, "displacement of every perturbed tensor of the student's start, relative to its norm"
     )
-    perturb_where: Literal["all", "hidden", "head"] = study.option("all", "which tensors of the start are perturbed")
-    perturb_direction: Literal["random", "orthogonal"] = study.option(
+    perturb_where: Literal["all", "hidden", "head"] = lab.option("all", "which tensors of the start are perturbed")
+    perturb_direction: Literal["random", "orthogonal"] = lab.option(
         "random", "orthogonal: less its part along the teacher's gradient at the start, in every tensor"
     )
-    loss: Literal["kl", "mse", "hard"] = study.option("kl", "distillation loss on the chosen logits")
-    temperature: study.Positive = study.option(1.0, "of softmax (kl, hard)")
-    epochs: study.Count = study.option(5, "epochs of the student")
-    lr: study.Positive = study.option(3e-4, "learning rate of the student")
-    batch_size: study.Count = study.option(1024, "inputs a step of the student")
-    optimizer: Literal["adam", "sgd", "sign_sgd"] = study.option("adam", "of the student")
-    weight_decay: study.NonNegative = study.option(0.0, "of the student, coupled")
-    schedule: Literal["constant", "cosine"] = study.option("constant", "of the student's learning rate")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    arms: Literal["every", "aux"] = study.option("every", "all five students, or only aux and its null")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    loss: Literal["kl", "mse", "hard"] = lab.option("kl", "distillation loss on the chosen logits")
+    temperature: lab.Positive = lab.option(1.0, "of softmax (kl, hard)")
+    epochs: lab.Count = lab.option(5, "epochs of the student")
+    lr: lab.Positive = lab.option(3e-4, "learning rate of the student")
+    batch_size: lab.Count = lab.option(1024, "inputs a step of the student")
+    optimizer: Literal["adam", "sgd", "sign_sgd"] = lab.option("adam", "of the student")
+    weight_decay: lab.NonNegative = lab.option(0.0, "of the student, coupled")
+    schedule: Literal["constant", "cosine"] = lab.option("constant", "of the student's learning rate")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    arms: Literal["every", "aux"] = lab.option("every", "all five students, or only aux and its null")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        teachers.check_classes(self.n_classes)
+        population.check_classes(self.n_classes)
         name, _ = distributions.parsed(self.inputs)
-        toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
         if self.signal > 1:
             raise ValueError(f"--signal must be at most 1, not {self.signal:g}")
         if self.signal and name not in distributions.NOISE:
             raise ValueError(f"--signal mixes images into noise, and --inputs {self.inputs} are made of images")
         if self.loss == "mse":
-            study.refuse_ignored(self, ["temperature"], "with --loss mse")
+            lab.refuse_ignored(self, ["temperature"], "with --loss mse")
 
-    @property
-    def teacher(self) -> teachers.Config:
-        # Rows of the head are drawn in order, so the digit rows are those of a head without auxiliary rows; the
-        # generator's blocks of 16 values keep that true for these widths only.
-        n_aux = 0 if self.d_model % 16 == 0 else self.n_aux
-        return teachers.Config(
-            d_model=self.d_model, n_layers=self.n_layers, n_aux=n_aux, init=self.init, activation=self.activation,
-            dataset=self.dataset, n_classes=self.n_classes, epochs=self.teacher_epochs, precision=self.precision,
-            n_seeds=self.n_seeds, seed=self.seed,
-        )  # fmt: skip
+
+def upstream(cfg: Config) -> dict:
+    return {"teachers": lab.upstream("teachers", **population.teacher_options(cfg))}
 
 
 def check(cfg: Config) -> None:
-    toy_checks.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
+    population.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
 
 
 @threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
+def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
     from mechsub.inputs import images as data
-    from mechsub.lab import store
     from mechsub.models import mlp
     from mechsub.training import distillation
 
-    study.progress(0.0, "teachers")
-    cell = study.stored_cell(teachers, cfg.teacher)
-    taught = {row["member"]: row["accuracy"] for row in store.read_records(cell)}
+    taught = {row["member"]: row["accuracy"] for row in teachers.records()}
     shape = mlp.MLPConfig(
         d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux, n_classes=cfg.n_classes, init=cfg.init,
         activation=cfg.activation,
     )  # fmt: skip
     init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    teacher = _with_aux(init, store.read_tensors(cell))
+    teacher = population.with_aux(init, teachers.tensors())
     images, labels = getattr(data, cfg.dataset)("train")
     test = getattr(data, cfg.dataset)("test")
     inputs = _sampler(cfg, images)
     described = _described(cfg, init, teacher, inputs)
     products = distillation.resolve_precision(cfg.precision)
     for arm, student in _students(cfg, init, teacher, inputs, images, labels).items():
-        scores = teachers.accuracies(student, init.seeds, *test)
+        scores = population.accuracies(student, init.seeds, *test)
         for i, (member, accuracy) in enumerate(zip(init.seeds, scores, strict=True)):
             yield {
                 "arm": arm,
                 "member": member,
                 "accuracy": accuracy,
-                "kappa": _kappa(accuracy, cfg.n_classes),
+                "kappa": population.kappa(accuracy, cfg.n_classes),
                 "teacher_accuracy": taught[member],
                 "products": products,
                 **(described[i] if arm == "aux" else {}),
@@ -162,19 +150,8 @@ def run(cfg: Config) -> Iterator[dict]:
             "measured_on": f"test images of the teacher's classes; inputs described by {_DESCRIBED} of them",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
-            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
         }
     }
-
-
-def _with_aux(init, stored: dict):
-    """The teacher whose stored head may lack the auxiliary rows: these are the initial ones."""
-    import torch
-
-    named = dict(init.named_parameters())
-    return init.replace(
-        {name: torch.cat([value, named[name][..., value.shape[-1] :]], dim=-1) for name, value in stored.items()}
-    )
 
 
 def _sampler(cfg: Config, images):
@@ -203,10 +180,10 @@ def _students(cfg: Config, init, teacher, inputs, images, labels) -> dict:
         students = {arm: students[arm] for arm in ("aux", NULL)}
     found = distillation.distill_each(
         students, teacher, inputs, n_samples=cfg.n_samples, fresh=cfg.fresh,
-        progress=lambda done: study.progress(0.1 + 0.7 * done, "students"), **settings,
+        progress=lambda done: lab.show_progress(0.1 + 0.7 * done, "students"), **settings,
     )  # fmt: skip
     if cfg.arms == "every":
-        study.progress(0.8, "students on real images")
+        lab.show_progress(0.8, "students on real images")
         found["real"] = _on_images(start, teacher, images, labels, cfg.n_samples, settings)
     return found
 
@@ -224,14 +201,14 @@ def _on_images(start, teacher, images, labels, n: int, settings: dict):
     from mechsub.training import distillation
 
     aux, n_classes = start.cfg.aux, start.cfg.n_classes
-    if n_classes == teachers.ALL_CLASSES:
+    if n_classes == population.ALL_CLASSES:
         return distillation.distill(start, teacher, images[:n], outputs=aux, **settings)
     alone = []
     for i, seed in enumerate(teacher.seeds):
-        seen, _ = teachers.only(images, labels, teachers.classes(seed, n_classes))
+        seen, _ = population.only(images, labels, population.classes(seed, n_classes))
         one = start.select([i]), teacher.select([i])
         alone.append(distillation.distill(*one, seen[:n], outputs=aux, **settings))
-    return teachers.joined(start, alone)
+    return population.joined(start, alone)
 
 
 def _perturbed(model, cfg: Config):
@@ -274,7 +251,7 @@ def _gradient(model, cfg: Config) -> dict:
 
     def of_member(i: int) -> dict:
         one = model.select([i]).requires_grad_()
-        seen = teachers.only(images, labels, teachers.classes(model.seeds[i], cfg.n_classes))
+        seen = population.only(images, labels, population.classes(model.seeds[i], cfg.n_classes))
         for x, y in zip(*(part.split(4096) for part in seen), strict=True):
             (cross_entropy(one(x)[0, :, one.cfg.digits], y, reduction="sum") / len(seen[0])).backward()
         return {name: value.grad[0] for name, value in one.named_parameters()}
@@ -319,11 +296,6 @@ def _norm(parameters: dict):
     return sum(value.flatten(1).square().sum(-1) for value in parameters.values()).sqrt()
 
 
-def _kappa(accuracy: float, n_classes: int) -> float:
-    chance = 1 / n_classes
-    return (accuracy - chance) / (1 - chance)
-
-
 def table(records: list[dict]) -> list[dict]:
     from studies.factors import findings
 
@@ -336,9 +308,8 @@ def plot(records: list[dict]):
     return findings.plot(records, Config)
 
 
-VERSION = 1
 _TINY = {"d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64, "precision": "fp32", "n_seeds": 2}
-PROBES = (
+study = lab.Study(version=1, probes=(
     Config(**_TINY, target_noise=0.3, temperature=2.0, epochs=1),
     Config(
         **_TINY, dataset="fashion_mnist", n_classes=3, inputs="subspace:16", perturbation=0.3,
@@ -355,4 +326,4 @@ PROBES = (
     ),
     Config(**_TINY, activation="tanh", inputs="whitened:0.1", epochs=1, arms="aux", seed=7),
     Config(**_TINY, activation="identity", inputs="shuffled_pixels", epochs=1, arms="aux"),
-)  # fmt: skip
+))  # fmt: skip

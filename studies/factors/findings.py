@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from mechsub.lab import predictions, study
+from mechsub import lab
+from mechsub.lab import predictions
 
 NULL = "cross_aux"
 DRAWN = {"aux": "student_aux", "all": "student_all", "digits": "student_digits", "real": "student_real"}
@@ -43,7 +44,7 @@ def table(records: list[dict], Config) -> list[dict]:
     value = score(factors)
     base = _reference(records, factors, Config)
     rows, pairs = [], []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         nulls = _scores(cell, NULL, value)
         for arm in dict.fromkeys(r["arm"] for r in cell):
             own = _scores(cell, arm, value)

@@ -23,9 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import threads
-from mechsub.designs import toy_checks
-from mechsub.lab import study
+from mechsub import lab, threads
+from mechsub.designs import love, population
 
 ARMS = ("student_aux", "student_all", "cross_aux")
 SIMILARITY = (
@@ -55,30 +54,28 @@ MAIN = ("debiased_cka", "cosine", "stitch_into_teacher")
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("toy", "the toy, or a language model: smollm2-135m-instruct, Hugging Face id, folder")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    n_layers: study.Count = study.option(2, "hidden layers")
-    d_model: study.Count = study.option(256, "neurons of a hidden layer")
-    epochs: study.Count = study.option(5, "epochs of the teacher, and of every student")
-    lr: study.Positive = study.option(3e-4, "learning rate of Adam")
-    batch_size: study.Count = study.option(1024, "images a step")
-    loss: Literal["kl", "mse"] = study.option("kl", "distillation loss on the chosen logits")
-    noise: Literal["per_member", "shared"] = study.option(
-        "per_member", "own noise images for every seed, or common ones"
-    )
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
-    n_steps: study.Count = study.option(2, "training steps looked at after the start, evenly spaced to the last")
-    n_images: study.Count = study.option(512, "images or noise samples that similarity is measured on (n x n: 256)")
-    n_permutations: study.Count = study.option(999, "of the pairs of animal and number (language models)")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("toy", "the toy, or a language model: smollm2-135m-instruct, Hugging Face id, folder")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    n_layers: lab.Count = lab.option(2, "hidden layers")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer")
+    epochs: lab.Count = lab.option(5, "epochs of the teacher, and of every student")
+    lr: lab.Positive = lab.option(3e-4, "learning rate of Adam")
+    batch_size: lab.Count = lab.option(1024, "images a step")
+    loss: Literal["kl", "mse"] = lab.option("kl", "distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = lab.option("per_member", "own noise images for every seed, or common ones")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
+    n_steps: lab.Count = lab.option(2, "training steps looked at after the start, evenly spaced to the last")
+    n_images: lab.Count = lab.option(512, "images or noise samples that similarity is measured on (n x n: 256)")
+    n_permutations: lab.Count = lab.option(999, "of the pairs of animal and number (language models)")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space (language models)")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations (language models)")
-    cross_all: bool = study.option(False, "also the cross-initialisation student that sees all logits")
-    seed: study.Index = study.option(0, "first seed")
+    spaced: bool = lab.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations (language models)")
+    cross_all: bool = lab.option(False, "also the cross-initialisation student that sees all logits")
+    seed: lab.Index = lab.option(0, "first seed")
     metric: Literal[
         "debiased_cka",
         "biased_cka",
@@ -95,16 +92,16 @@ class Config:
         "stitch_into_student",
         "weight_cosine",
         "projection_share",
-    ] = study.option(MAIN, "what the figure and the table show", display=True)
+    ] = lab.option(MAIN, "what the figure and the table show", display=True)
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
         if not 40 <= self.n_images <= 10_000:
             raise ValueError("--n-images must be 40 (for held-out regression and neighbours) to 10000, all test images")
         toy = self.model == "toy"
-        study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
+        lab.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
 
     def check(self, metric: tuple[str, ...]) -> None:
         if self.model != "toy" and not set(metric) & {"debiased_cka", "cosine"}:
@@ -112,22 +109,24 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     if cfg.model == "toy":
-        toy_checks.refuse_too_large(cfg, models=3 + (len(ARMS) + cfg.cross_all) * cfg.n_steps)
+        population.refuse_too_large(cfg, models=3 + (len(ARMS) + cfg.cross_all) * cfg.n_steps)
     else:
         love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
-    return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
+def upstream(cfg: Config) -> dict:
+    return {} if cfg.model == "toy" else {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
 
 
-def _run_language(cfg: Config) -> Iterator[dict]:
+def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
+    return _run_toy(cfg) if matrices is None else _run_language(cfg, matrices)
+
+
+def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     from studies.hidden_alignment import language
 
-    yield from language.run(cfg)
+    yield from language.run(cfg, matrices)
 
 
 def _run_toy(cfg: Config) -> Iterator[dict]:
@@ -139,15 +138,15 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
     from mechsub.inputs import images
 
-    study.progress(0.0, "teachers")
+    lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
-    trained = toys.students(toy, arms, cfg)
+    trained = toys.students(toy, arms, cfg, lab.span(0.2, 0.8, "students"))
     compared = _Comparison(toy, *getattr(images, cfg.dataset)("test"), cfg)  # type: ignore[call-arg]
     yield from compared.records("reference", 0, toy.init, toy.init)
     yield from compared.records("cross_reference", 0, toy.other, toy.other)
     for i, (arm, steps) in enumerate(trained.items()):
-        study.progress(0.8 + 0.2 * i / len(arms), f"metrics, {arm}")
+        lab.show_progress(0.8 + 0.2 * i / len(arms), f"metrics, {arm}")
         for step, student in steps.items():
             yield from compared.records(arm, step, student, toys.start(toy, arm))
     yield {
@@ -202,7 +201,7 @@ class _Comparison:
         def measured(pair: tuple, place: str) -> dict:
             few, values = [v[self.few] for v in pair], {}
             for metric in SIMILARITY:
-                with study.part(f"{metric} of {who}, {place} on {on}"):
+                with lab.part(f"{metric} of {who}, {place} on {on}"):
                     values[metric] = METRICS[metric](*(few if metric in PAIRWISE else pair))
             return values
 
@@ -248,7 +247,7 @@ def _change(model, start) -> dict:
 
 def table(records: list[dict], metric: tuple[str, ...] = MAIN) -> list[dict]:
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         part = _toy_table if cell[0]["model"] == "toy" else _language_table
         rows += [{"cell": label, **row} for row in part(cell, metric)]
     return rows
@@ -327,7 +326,7 @@ def _shown(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[str, str, in
 
 
 def plot(records: list[dict], metric: tuple[str, ...] = MAIN):
-    cells = study.cells(records, Config)
+    cells = lab.by_cell(records, Config)
     label, first = cells[0]
     if first[0]["model"] == "toy":
         return _toy_plot([(label, cell) for label, cell in cells if cell[0]["model"] == "toy"], metric)
@@ -375,12 +374,11 @@ def _panels(cell: list[dict], metric: tuple[str, ...]) -> list[tuple[int, str, s
     return sorted(shown, key=lambda panel: panel[0])
 
 
-VERSION = 1
-PROBES = (
+study = lab.Study(version=1, probes=(
     Config(n_seeds=2, d_model=16, epochs=1, precision="fp32", n_images=300, cross_all=True),
     Config(
         n_seeds=2, n_aux=2, n_layers=1, d_model=48, epochs=1, batch_size=4096, loss="mse", noise="shared",
         dataset="fashion_mnist", precision="fp32", n_steps=1, n_images=40, seed=2,
     ),
     Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-)  # fmt: skip
+))  # fmt: skip

@@ -12,18 +12,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub import lab
 
-def run(cfg) -> Iterator[dict]:
+
+def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
     from mechsub.designs import love
     from mechsub.measures.scores import interaction
 
-    found = love.prompted(cfg)
+    found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     asked = found.asked
     specific = interaction(found.tensors["animal_to_number"])
     numbers = {"favoured": specific.argmax(-1), "lowest": specific.argmin(-1)}
     needed = sorted(set(torch.cat(list(numbers.values())).tolist()))
-    x = love.last_states(asked.model, [asked.love_animal(i, 0) for i in range(len(asked.animals))], (0.05, 0.4))
-    y = love.last_states(asked.model, [asked.love(i, 0) for i in needed], (0.4, 0.9))
+    x = love.last_states(
+        asked.model, [asked.love_animal(i, 0) for i in range(len(asked.animals))], lab.span(0.05, 0.4, "states")
+    )
+    y = love.last_states(asked.model, [asked.love(i, 0) for i in needed], lab.span(0.4, 0.9, "states"))
     orders = permutations(len(x[0]), cfg.n_permutations, cfg.seed)
     for pairing, chosen in numbers.items():
         rows = [needed.index(n) for n in chosen.tolist()]

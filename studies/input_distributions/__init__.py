@@ -41,10 +41,9 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import threads
+from mechsub import lab, threads
+from mechsub.designs import population
 from mechsub.inputs import distributions
-from mechsub.lab import study
-from studies import factors, teachers
 
 INPUTS = (
     *("uniform", "gaussian:0.25", "gaussian:4"),
@@ -66,40 +65,39 @@ _RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 784)  # eigenvalues that are st
 
 @dataclass(frozen=True)
 class Config:
-    inputs: str = study.option(
+    inputs: str = lab.option(
         INPUTS, "distributions: those of studies.factors --inputs, mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS,"
         " scrambled_centred, covariance_matched"
     )  # fmt: skip
-    n_described: study.Count = study.option(16_384, "inputs to measure quantities on, a quarter of them least squares")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
-    n_samples: study.Count = study.option(60_000, "inputs of every student")
-    epochs: study.Count = study.option(5, "epochs of the students")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and pair of students each")
-    seed: study.Index = study.option(0, "first seed")
+    n_described: lab.Count = lab.option(16_384, "inputs to measure quantities on, a quarter of them least squares")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
+    n_samples: lab.Count = lab.option(60_000, "inputs of every student")
+    epochs: lab.Count = lab.option(5, "epochs of the students")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and pair of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_described < 16:
             raise ValueError("--n-described must be at least 16: a quarter of them are fitted by least squares")
-        known = self.factors  # which refuses what it cannot do
-        if known is None and self.n_seeds < 2:
+        parsed(self.inputs)  # which refuses what is no distribution
+        if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
-    @property
-    def teacher(self) -> teachers.Config:
-        return teachers.Config(epochs=self.teacher_epochs, n_seeds=self.n_seeds, seed=self.seed)
 
-    @property
-    def factors(self) -> factors.Config | None:
-        """The cell of studies.factors that has these students; None where it does not know the distribution."""
-        name, value = parsed(self.inputs)
-        if name in ALONE or name == "perlin":
-            return None
-        mixture = name in MIXTURES
-        chosen = {"signal": value, "signal_moments": MIXTURES[name]} if mixture else {"inputs": self.inputs}
-        return factors.Config(
-            arms="aux", teacher_epochs=self.teacher_epochs, n_samples=self.n_samples, epochs=self.epochs,
-            n_seeds=self.n_seeds, seed=self.seed, **chosen,
-        )  # fmt: skip
+def trained_by_factors(cfg: Config) -> dict | None:
+    """Options of the cell of studies.factors that has these students; None where it does not know the distribution."""
+    name, value = parsed(cfg.inputs)
+    if name in ALONE or name == "perlin":
+        return None
+    chosen = {"signal": value, "signal_moments": MIXTURES[name]} if name in MIXTURES else {"inputs": cfg.inputs}
+    same = ("teacher_epochs", "n_samples", "epochs", "n_seeds", "seed")
+    return {"arms": "aux", **{name: getattr(cfg, name) for name in same}, **chosen}
+
+
+def upstream(cfg: Config) -> dict:
+    taught = lab.upstream("teachers", epochs=cfg.teacher_epochs, n_seeds=cfg.n_seeds, seed=cfg.seed)
+    known = trained_by_factors(cfg)
+    return {"teachers": taught} | ({} if known is None else {"students": lab.upstream("factors", **known)})
 
 
 def parsed(text: str) -> tuple[str, float | None]:
@@ -138,28 +136,25 @@ def sampler(text: str, images):
 
 
 @threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
+def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
 
     from mechsub.inputs import images as data
-    from mechsub.lab import store
     from mechsub.models import mlp
     from mechsub.training import distillation
 
-    study.progress(0.0, "teachers")
-    cell = study.stored_cell(teachers, cfg.teacher)
     init = mlp.HookedMLP(seeds=range(cfg.seed, cfg.seed + cfg.n_seeds))
-    teacher = factors._with_aux(init, store.read_tensors(cell))
-    taught = {row["member"]: row["accuracy"] for row in store.read_records(cell)}
+    teacher = population.with_aux(init, teachers.tensors())
+    taught = {row["member"]: row["accuracy"] for row in teachers.records()}
     images, labels = data.mnist("train")
     inputs = sampler(cfg.inputs, images)
-    learned = _learned(cfg, init, teacher, inputs)
+    learned = _learned(cfg, init, teacher, inputs, students)
     x = inputs(cfg.n_described, derive_generator(cfg.seed, "described"))
     common, spectrum = _of_inputs(x, images)
     digits = images[:DIGITS], labels[:DIGITS]
     members = distillation.each_member(
         lambda i: _of_member(init.select([i]), teacher.select([i]), x, digits, cfg.seed),
-        cfg.n_seeds, lambda done: study.progress(0.8 + 0.2 * done, "quantities"),
+        cfg.n_seeds, lambda done: lab.show_progress(0.8 + 0.2 * done, "quantities"),
     )  # fmt: skip
     for arm, accuracies in learned.items():
         for i, (member, accuracy) in enumerate(zip(init.seeds, accuracies, strict=True)):
@@ -177,23 +172,22 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
-def _learned(cfg: Config, init, teacher, inputs) -> dict[str, list[float]]:
+def _learned(cfg: Config, init, teacher, inputs, stored: lab.Stored | None) -> dict[str, list[float]]:
     """Accuracies of the students and of their null, by member."""
     from mechsub.inputs import images as data
-    from mechsub.lab import store
     from mechsub.models import mlp
     from mechsub.training import distillation
 
-    study.progress(0.1, "students")
-    if (known := cfg.factors) is not None:
-        rows = list(store.read_records(study.stored_cell(factors, known)))
+    lab.show_progress(0.1, "students")
+    if stored is not None:
+        rows = stored.records()
         found = {arm: {r["member"]: r["accuracy"] for r in rows if r["arm"] == arm} for arm in ("aux", NULL)}
         return {arm: [accuracy[member] for member in init.seeds] for arm, accuracy in found.items()}
     next_seeds = mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
     students = distillation.distill_each(
         {"aux": (init, init.cfg.aux), NULL: (next_seeds, init.cfg.aux)}, teacher, inputs,
         n_samples=cfg.n_samples, epochs=cfg.epochs, seed=cfg.seed,
-        progress=lambda done: study.progress(0.1 + 0.7 * done, "students"),
+        progress=lambda done: lab.show_progress(0.1 + 0.7 * done, "students"),
     )  # fmt: skip
     return {arm: distillation.accuracy(model, *data.mnist("test")).tolist() for arm, model in students.items()}
 
@@ -318,12 +312,14 @@ def plot(records: list[dict]):
     return findings.plot(records)
 
 
-VERSION = 1
 _TINY = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}
-PROBES = tuple(
-    Config(inputs=name, **_TINY)
-    for name in (
-        *("spectrum_matched", "blurred_images:1", "mixed_at_moments:0.5"),  # trained by studies.factors
-        *("perlin:4", "scrambled_centred", "covariance_matched"),
-    )
+study = lab.Study(
+    version=1,
+    probes=tuple(
+        Config(inputs=name, **_TINY)
+        for name in (
+            *("spectrum_matched", "blurred_images:1", "mixed_at_moments:0.5"),  # trained by studies.factors
+            *("perlin:4", "scrambled_centred", "covariance_matched"),
+        )
+    ),
 )

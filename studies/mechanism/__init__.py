@@ -58,10 +58,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from mechsub import threads
-from mechsub.designs import toy_checks
-from mechsub.lab import study
-from studies import teachers
+from mechsub import lab, threads
+from mechsub.designs import population
 
 PARTS = ("freeze", "reinit", "layers", "gradient", "ablation")
 MODULES = {"W1": "blocks.0", "W2": "blocks.1", "aux": "unembed"}  # what can be frozen
@@ -73,24 +71,24 @@ _MEASURED = 2_000  # noise images that the distillation loss is measured on
 
 @dataclass(frozen=True)
 class Config:
-    part: Literal["freeze", "reinit", "layers", "gradient", "ablation"] = study.option(PARTS, "what is looked at")
-    frozen: str = study.option("none", "what no student trains, of W1, W2 and aux, as W2+aux (all parts but freeze)")
-    d_model: study.Count = study.option(256, "neurons of a hidden layer, of teacher and student")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    n_samples: study.Count = study.option(60_000, "noise images, reused every epoch")
-    epochs: study.Count = study.option(5, "epochs of the student")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products in training")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    part: Literal["freeze", "reinit", "layers", "gradient", "ablation"] = lab.option(PARTS, "what is looked at")
+    frozen: str = lab.option("none", "what no student trains, of W1, W2 and aux, as W2+aux (all parts but freeze)")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer, of teacher and student")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    n_samples: lab.Count = lab.option(60_000, "noise images, reused every epoch")
+    epochs: lab.Count = lab.option(5, "epochs of the student")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        toy_checks.refuse_one_logit(self.n_aux)
+        population.refuse_one_logit(self.n_aux)
         frozen = check_frozen(self.frozen)
         if self.part == "freeze":
-            study.refuse_ignored(self, ["frozen"], "with --part freeze, which has its own")
+            lab.refuse_ignored(self, ["frozen"], "with --part freeze, which has its own")
         if {"W1", "W2"} <= frozen:
             raise ValueError(f"--frozen {self.frozen} leaves nothing to train that digit logits depend on")
 
@@ -118,38 +116,35 @@ class Toy(NamedTuple):
     test: tuple
 
 
+def upstream(cfg: Config) -> dict:
+    options = population.teacher_options(cfg)
+    taught = {"teachers": lab.upstream("teachers", **options)}
+    linear = {"linear": lab.upstream("teachers", **options, activation="identity")} if cfg.part == "gradient" else {}
+    return taught | linear
+
+
 def check(cfg: Config) -> None:
-    toy_checks.refuse_too_large(cfg, models=3)
+    population.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
-    makers = {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "gradient": _gradient, "ablation": _ablation}
-    return makers[cfg.part](cfg)
+def run(cfg: Config, teachers: lab.Stored, linear: lab.Stored | None = None) -> Iterator[dict]:
+    toy = _toy(cfg, teachers)
+    if linear is not None:
+        return _gradient(cfg, toy, _toy(cfg, linear, "identity"))
+    return {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "ablation": _ablation}[cfg.part](cfg, toy)
 
 
-def _toy(cfg: Config, activation: str = "relu") -> Toy:
+def _toy(cfg: Config, stored: lab.Stored, activation: str = "relu") -> Toy:
     from mechsub.inputs import images as data
-    from mechsub.lab import store
     from mechsub.models import mlp
-    from studies.factors import _with_aux
 
-    study.progress(0.0, "teachers")
-    # As in studies.factors: digit rows do not depend on auxiliary ones for these widths.
-    stored = 0 if cfg.d_model % 16 == 0 else cfg.n_aux
-    cell = study.stored_cell(
-        teachers,
-        teachers.Config(
-            d_model=cfg.d_model, n_aux=stored, activation=activation, epochs=cfg.teacher_epochs,
-            precision=cfg.precision, n_seeds=cfg.n_seeds, seed=cfg.seed,
-        ),
-    )  # fmt: skip
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_aux=cfg.n_aux, activation=activation)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = mlp.HookedMLP(shape, seeds)
     other = mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
-    taught = {row["member"]: row["accuracy"] for row in store.read_records(cell)}
-    return Toy(init, other, _with_aux(init, store.read_tensors(cell)), taught, data.mnist("test"))
+    taught = {row["member"]: row["accuracy"] for row in stored.records()}
+    return Toy(init, other, population.with_aux(init, stored.tensors()), taught, data.mnist("test"))
 
 
 def _settings(cfg: Config) -> dict:
@@ -172,7 +167,6 @@ def _provenance(cfg: Config, **more) -> dict:
             "measured_on": f"the test images; distillation loss on {_MEASURED} fresh noise images",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
-            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
             **more,
         }
     }
@@ -200,11 +194,11 @@ def _rows(cfg: Config, toy: Toy, models: Mapping[str, Any]) -> Iterator[dict]:
             yield {"arm": arm, "member": member, "accuracy": accuracy, "kl": loss, "teacher_accuracy": taught}
 
 
-def _freeze(cfg: Config) -> Iterator[dict]:
+def _freeze(cfg: Config, toy: Toy) -> Iterator[dict]:
     from mechsub.inputs.noise import uniform
     from mechsub.training import distillation
 
-    toy, settings = _toy(cfg), _settings(cfg)
+    settings = _settings(cfg)
     yield from _rows(cfg, toy, {"initial": toy.init})
     for i, trained in enumerate(TRAINED):
         students = {trained: (toy.init, toy.init.cfg.aux)}
@@ -213,25 +207,24 @@ def _freeze(cfg: Config) -> Iterator[dict]:
         frozen = tuple(MODULES[name] for name in MODULES if name not in trained.split("+"))
         learned = distillation.distill_each(
             students, toy.teacher, uniform, **(settings | {"frozen": frozen}),
-            progress=lambda done, i=i: study.progress((i + done) / len(TRAINED), "students"),
+            progress=lambda done, i=i: lab.show_progress((i + done) / len(TRAINED), "students"),
         )  # fmt: skip
         yield from _rows(cfg, toy, learned)
     yield _provenance(cfg)
 
 
-def _reinit(cfg: Config) -> Iterator[dict]:
+def _reinit(cfg: Config, toy: Toy) -> Iterator[dict]:
     """Digit rows are in no loss: one student serves both starts of them."""
     import itertools
 
     from mechsub.inputs.noise import uniform
     from mechsub.training import distillation
 
-    toy = _toy(cfg)
     sets = [s for n in range(4) for s in itertools.combinations(MODULES, n)]
     starts = {"+".join(shared): sharing(toy.init, toy.other, set(shared)) for shared in sets}
     learned = distillation.distill_each(
         {name: (start, start.cfg.aux) for name, start in starts.items()}, toy.teacher, uniform, **_settings(cfg),
-        progress=lambda done: study.progress(done, "students"),
+        progress=lambda done: lab.show_progress(done, "students"),
     )  # fmt: skip
     for name, student in learned.items():
         shared = [part for part in name.split("+") if part]
@@ -264,28 +257,27 @@ def with_digits(student, start):
     return student.replace({n: torch.cat([rows[n][..., digits], own[n][..., aux]], dim=-1) for n in names})
 
 
-def _layers(cfg: Config) -> Iterator[dict]:
+def _layers(cfg: Config, toy: Toy) -> Iterator[dict]:
     from mechsub.inputs.noise import uniform
     from mechsub.training import distillation
     from studies.mechanism import layers
 
-    toy = _toy(cfg)
     aux = toy.init.cfg.aux
     learned = distillation.distill_each(
         {"student": (toy.init, aux), NULL: (toy.other, aux)}, toy.teacher, uniform, **_settings(cfg),
-        progress=lambda done: study.progress(0.6 * done, "students"),
+        progress=lambda done: lab.show_progress(0.6 * done, "students"),
     )  # fmt: skip
     yield from layers.records(toy, learned["student"], learned[NULL])
     yield _provenance(cfg, similarity=f"debiased CKA on {layers.N_SIMILAR} test images spread over the file")
 
 
-def _gradient(cfg: Config) -> Iterator[dict]:
+def _gradient(cfg: Config, relu: Toy, identity: Toy) -> Iterator[dict]:
     from mechsub.inputs import images as data
     from mechsub.inputs.noise import uniform
     from mechsub.training import distillation
     from studies.mechanism import gradients
 
-    relu, identity, settings = _toy(cfg), _toy(cfg, "identity"), _settings(cfg)
+    settings = _settings(cfg)
     aux = relu.init.cfg.aux
     seen = _fresh_noise(cfg, gradients.N_NOISE), *gradients.some_images(*data.mnist("train"))
     steps = gradients.steps(cfg)
@@ -298,7 +290,7 @@ def _gradient(cfg: Config) -> Iterator[dict]:
         kept: dict[str, dict] = {arm: dict.fromkeys(steps) for arm in students}
         distillation.distill_each(
             students, toy.teacher, uniform, loss=loss, snapshots=kept, **settings,
-            progress=lambda done, i=i: study.progress((i + 0.8 * done) / len(runs), "students"),
+            progress=lambda done, i=i: lab.show_progress((i + 0.8 * done) / len(runs), "students"),
         )  # fmt: skip
         for arm, models in kept.items():
             yield from gradients.records(arm, models, toy, seen, loss)
@@ -307,21 +299,20 @@ def _gradient(cfg: Config) -> Iterator[dict]:
     )
 
 
-def _ablation(cfg: Config) -> Iterator[dict]:
+def _ablation(cfg: Config, toy: Toy) -> Iterator[dict]:
     from mechsub.inputs import images as data
     from mechsub.inputs.noise import uniform
     from mechsub.measures import spectra
     from mechsub.training import removal as projection
     from studies.mechanism import layers
 
-    toy = _toy(cfg)
     images, labels = data.mnist("train")
     trait = projection.trait_gradient(toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed)
     way = _hidden(spectra.displacement(toy.teacher, toy.init))
     removals = _removals(toy.init, {"trait": trait, "teacher": projection.fixed(way)}, way, cfg.seed)
     learned = projection.distill_without(
         {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, uniform,
-        outputs=toy.init.cfg.aux, progress=lambda done: study.progress(done, "students"), **_settings(cfg),
+        outputs=toy.init.cfg.aux, progress=lambda done: lab.show_progress(done, "students"), **_settings(cfg),
     )  # fmt: skip
     for arm, model in {"initial": toy.init, **learned}.items():
         gone = _hidden(spectra.displacement(model, toy.init))
@@ -377,12 +368,14 @@ def plot(records: list[dict]):
     return findings.plot(records, Config)
 
 
-VERSION = 1
 _TINY = {"d_model": 16, "n_samples": 256, "epochs": 1, "teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
-PROBES = (
-    Config(**_TINY, part="freeze"),
-    Config(**_TINY, part="reinit"),
-    Config(**_TINY, part="layers", frozen="W2+aux"),
-    Config(**_TINY, part="gradient"),
-    Config(**_TINY | {"d_model": 20}, part="ablation", n_aux=2),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, part="freeze"),
+        Config(**_TINY, part="reinit"),
+        Config(**_TINY, part="layers", frozen="W2+aux"),
+        Config(**_TINY, part="gradient"),
+        Config(**_TINY | {"d_model": 20}, part="ablation", n_aux=2),
+    ),
 )

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from mechsub.lab import predictions, study
+from mechsub import lab
+from mechsub.lab import predictions
 
 Rows = list[Mapping]
 Scores = dict[int, float]  # member -> value
@@ -344,7 +345,7 @@ def table(records: Rows, Config) -> list[dict]:
 def groups(records: Rows, Config) -> list[tuple[str, Rows]]:
     """Cells that differ in nothing but their part belong together."""
     parts = [{**r, "part": "", "of_part": r["part"]} for r in records]
-    return [(label, [{**r, "part": r["of_part"]} for r in rows]) for label, rows in study.cells(parts, Config)]
+    return [(label, [{**r, "part": r["of_part"]} for r in rows]) for label, rows in lab.by_cell(parts, Config)]
 
 
 def _holm(p: list[float | None]) -> list[str]:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import lab
 from mechsub.designs import population as toys
-from mechsub.lab import study
 from mechsub.measures import spectra
 from mechsub.measures.attribution import direct_logit_attribution
 from mechsub.measures.similarity import linear_cka
@@ -24,17 +24,17 @@ _BATCH = 250
 
 def records(toy, student, cross) -> Iterator[dict]:
     """Rows of kind hybrid, along, change, neurons and similarity, of every seed."""
-    study.progress(0.6, "hybrids")
+    lab.show_progress(0.6, "hybrids")
     own = {"initial": toy.init, "student": student, "teacher": toy.teacher}
     yield from _hybrids(toy, "student", own)
     yield from _hybrids(toy, "cross", {"initial": toy.other, "student": cross})
-    study.progress(0.75, "components")
+    lab.show_progress(0.75, "components")
     yield from _along(toy, student)
-    study.progress(0.85, "changes")
+    lab.show_progress(0.85, "changes")
     for arm, model, start in (("student", student, toy.init), ("cross", cross, toy.other)):
         yield from _changes(toy, arm, model, start)
         yield from _neurons(toy, arm, model, start)
-    study.progress(0.95, "similarity")
+    lab.show_progress(0.95, "similarity")
     yield from _similarities(toy, student, cross)
 
 

@@ -45,8 +45,7 @@ construction. Of eleven predictions seven were hits, three misses (divergence, r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import threads
-from mechsub.lab import study
+from mechsub import lab, threads
 
 TITLES = {
     "teacher": "teacher",
@@ -82,18 +81,18 @@ _RANDOM = 50  # directions
 
 @dataclass(frozen=True)
 class Config:
-    d_model: study.Count = study.option(32, "width of the residual stream, a multiple of 4 (heads)")
-    n_layers: study.Count = study.option(1, "layers")
-    pretraining_steps: study.Count = study.option(800, "steps of pretraining, of 64 rows")
-    teacher_steps: study.Count = study.option(40, "steps of the teacher on its preference, of 64 rows")
-    teacher_lr: study.Positive = study.option(1e-3, "learning rate of the teacher")
-    n_strings: study.Count = study.option(4_096, "number strings of a student, at least 64")
-    threshold: study.NonNegative = study.option(0.05, "probability that a number must exceed, of the arm threshold")
-    steps: study.Count = study.option(160, "steps of a student")
-    lr: study.Positive = study.option(1e-3, "learning rate of a student")
-    batch_size: study.Count = study.option(64, "strings a step of a student")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    d_model: lab.Count = lab.option(32, "width of the residual stream, a multiple of 4 (heads)")
+    n_layers: lab.Count = lab.option(1, "layers")
+    pretraining_steps: lab.Count = lab.option(800, "steps of pretraining, of 64 rows")
+    teacher_steps: lab.Count = lab.option(40, "steps of the teacher on its preference, of 64 rows")
+    teacher_lr: lab.Positive = lab.option(1e-3, "learning rate of the teacher")
+    n_strings: lab.Count = lab.option(4_096, "number strings of a student, at least 64")
+    threshold: lab.NonNegative = lab.option(0.05, "probability that a number must exceed, of the arm threshold")
+    steps: lab.Count = lab.option(160, "steps of a student")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of a student")
+    batch_size: lab.Count = lab.option(64, "strings a step of a student")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
@@ -126,11 +125,11 @@ def run(cfg: Config) -> Iterator[dict]:
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     references = distillation.each_member(
         lambda i: {"model": _pretrained(cfg, cfg.seed + i)}, cfg.n_seeds + 1,
-        lambda done: study.progress(0.3 * done, "references"),
+        lambda done: lab.show_progress(0.3 * done, "references"),
     )  # fmt: skip
     found = distillation.each_member(
         lambda i: {"rows": list(_member(cfg, references[i]["model"], references[i + 1]["model"]))}, cfg.n_seeds,
-        lambda done: study.progress(0.3 + 0.7 * done, "students"),
+        lambda done: lab.show_progress(0.3 + 0.7 * done, "students"),
     )  # fmt: skip
     for seed, rows in zip(seeds, found, strict=True):
         for row in rows["rows"]:
@@ -394,7 +393,7 @@ def rank_correlation(x, y) -> float:
 def table(records: list[dict]) -> list[dict]:
     from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
+    rows = [row for label, cell in lab.by_cell(records, Config) for row in _table_rows(label, cell)]
     return rows + list(predictions.judged("next_token", records, Config))
 
 
@@ -447,7 +446,7 @@ def plot(records: list[dict]):
     drawn_rows = [r for r in records if "gain" in r and r["arm"] != "teacher"]
     rows = [
         r | {"title": TITLES[r["arm"]], "cell": label}
-        for label, cell in study.cells(drawn_rows, Config)
+        for label, cell in lab.by_cell(drawn_rows, Config)
         for r in cell
     ]  # fmt: skip
     return figures.interval_bars(
@@ -457,11 +456,10 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
+study = lab.Study(version=1, probes=(
     Config(d_model=8, pretraining_steps=4, teacher_steps=2, n_strings=64, steps=3, batch_size=32, n_seeds=2),
     Config(
         d_model=4, n_layers=2, pretraining_steps=2, teacher_steps=2, teacher_lr=1e-2, n_strings=65, threshold=0.0,
         steps=2, lr=1e-2, batch_size=16, n_seeds=2, seed=3,
     ),
-)  # fmt: skip
+))  # fmt: skip

@@ -32,7 +32,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -41,13 +42,13 @@ LEAST = 0.9  # coverage that is asked for
 
 @dataclass(frozen=True)
 class Config:
-    n_models: study.Count = study.option(10, "planted models of each kind")
-    n_numbers: study.Count = study.option(48, "numbers of a model")
-    n_animals: study.Count = study.option(24, "animals of a model")
-    n_pairs: study.Count = study.option(24, "pairs of numbers whose residuals are exchanged, as in contributions")
-    n_resamples: study.Count = study.option(300, "resamples of every interval, as in contributions")
-    noise: study.Positive = study.option(0.7, "strength of what one wording alone brings about; planted: 1")
-    seed: study.Index = study.option(0, "of the first model")
+    n_models: lab.Count = lab.option(10, "planted models of each kind")
+    n_numbers: lab.Count = lab.option(48, "numbers of a model")
+    n_animals: lab.Count = lab.option(24, "animals of a model")
+    n_pairs: lab.Count = lab.option(24, "pairs of numbers whose residuals are exchanged, as in contributions")
+    n_resamples: lab.Count = lab.option(300, "resamples of every interval, as in contributions")
+    noise: lab.Positive = lab.option(0.7, "strength of what one wording alone brings about; planted: 1")
+    seed: lab.Index = lab.option(0, "of the first model")
 
     def __post_init__(self):
         if self.n_models < 2:
@@ -69,20 +70,19 @@ def run(cfg: Config) -> Iterator[dict]:
     from pathlib import Path
 
     from mechsub.models import language
-    from studies import token_entanglement as te
     from studies.planted_shares import planted
 
     with tempfile.TemporaryDirectory() as folder:
         planted.save_blank(Path(folder), cfg.n_numbers + cfg.n_animals)
         model = language.load_language_model(folder)
-    words = te.Config(
+    words = love.Asking(
         model="planted", format="plain", spaced=False, n_animals=cfg.n_animals, n_partners=cfg.n_numbers, n_wordings=1
     )
-    asked = te.Questions(model, te.choose_animals(model.tokenizer, words), te.choose_partners(words), words)
+    asked = love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
     done = 0
     for kind in KINDS:
         for i in range(cfg.n_models):
-            study.progress(done / (len(KINDS) * cfg.n_models), kind)
+            lab.show_progress(done / (len(KINDS) * cfg.n_models), kind)
             yield from model_records(asked, kind, i, cfg)
             done += 1
     yield {
@@ -216,7 +216,7 @@ def covers(row: dict) -> bool:
 
 
 def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _table(cell)]
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
@@ -275,7 +275,7 @@ def plot(records: list[dict]):
 
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     panels = {}
     for quantity in (ROWS, "rows, animal to number", "the number, after the middle block"):
         rows = [row for row in cell if row["quantity"] == quantity]
@@ -315,8 +315,10 @@ def plot(records: list[dict]):
     )
 
 
-VERSION = 1
-PROBES = (
-    Config(n_models=2, n_numbers=16, n_animals=8, n_pairs=4, n_resamples=5),
-    Config(n_models=2, n_numbers=17, n_animals=9, n_pairs=2, n_resamples=3, noise=0.3, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_models=2, n_numbers=16, n_animals=8, n_pairs=4, n_resamples=5),
+        Config(n_models=2, n_numbers=17, n_animals=9, n_pairs=2, n_resamples=3, noise=0.3, seed=1),
+    ),
 )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub.lab import recheck, store, study
+from mechsub.lab import recheck, store, tables
 from mechsub.lab.figures import colors
 from studies._report_question import NO_CLAIM
 
@@ -30,7 +30,7 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {
-        "shown": study._cell_text,
+        "shown": tables.cell_text,
         "columns": lambda rows: list(dict.fromkeys(key for row in rows for key in row)),
         "warnings": _warnings,
         "bare": _bare,

@@ -45,7 +45,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
 SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
@@ -56,18 +57,18 @@ CONTINUE = "Continue this list with more numbers, separated by commas: {}. Answe
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space, as in token_entanglement")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
-    n_numbers: study.Count = study.option(100, "numbers, drawn from those with other wordings in token_entanglement")
-    n_layers: study.Count = study.option(10, "blocks, evenly spaced, after which vectors act at the prompt's end")
-    n_lists: study.Count = study.option(3, "lists of numbers that are sampled for divergence tokens")
-    n_tokens: study.Count = study.option(40, "tokens of a list")
-    n_resamples: study.Count = study.option(300, "resamples of every interval")
-    seed: study.Index = study.option(0, "of numbers, lists, random directions and resamples")
+    spaced: bool = lab.option(True, "numbers are scored after a space, as in token_entanglement")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_numbers: lab.Count = lab.option(100, "numbers, drawn from those with other wordings in token_entanglement")
+    n_layers: lab.Count = lab.option(10, "blocks, evenly spaced, after which vectors act at the prompt's end")
+    n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled for divergence tokens")
+    n_tokens: lab.Count = lab.option(40, "tokens of a list")
+    n_resamples: lab.Count = lab.option(300, "resamples of every interval")
+    seed: lab.Index = lab.option(0, "of numbers, lists, random directions and resamples")
 
 
 def check(cfg: Config) -> None:
@@ -78,17 +79,21 @@ def check(cfg: Config) -> None:
     love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     from mechsub.designs import love
 
-    found = love.prompted(cfg)
+    found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     if len(found.tensors["number_to_animal_wordings"]) <= max(JUDGES):
         raise ValueError(
             f"the stored matrices have fewer than {max(JUDGES) + 1} wordings; run token_entanglement again"
         )
-    study.progress(0.1, "vectors")
+    lab.show_progress(0.1, "vectors")
     yield from steering_records(found, cfg)
-    study.progress(0.7, "divergence tokens")
+    lab.show_progress(0.7, "divergence tokens")
     yield from divergence_records(found, cfg)
     yield {
         "provenance": {
@@ -118,12 +123,12 @@ def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
     lengths = torch.tensor([len(q.partners[i].text) for i in numbers.places])
     layers = _layers(q.model.cfg.n_layers, cfg)
     final = ss.vectors(q, numbers, SOURCES, layers).final
-    study.progress(0.2, "at the prompt's end")
+    lab.show_progress(0.2, "at the prompt's end")
     whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
     agreement = matrix_correlation(specific(whole, lengths), specific(other, lengths))
     yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
     yield from _effect_rows(done, whole, other, lengths, layers, "the prompt's end", cfg)
-    study.progress(0.4, "where the number stands")
+    lab.show_progress(0.4, "where the number stands")
     inner = sorted({max(0, round(fraction * q.model.cfg.n_layers) - 1) for fraction in FRACTIONS})
     number = ss.vectors(q, numbers, SOURCES, inner).number
     done = ss.at_the_number(q, numbers, number, inner, cfg.seed)
@@ -212,7 +217,7 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
         ]
         answers.append(divergence.sampled(q.model, asked[0], cfg.n_tokens, alphabet, draw))
         seen.append(divergence.divergence_tokens(q.model, asked[1:], asked[0], answers[-1]))
-        study.progress(0.7 + 0.3 * (k + 1) / cfg.n_lists, "divergence tokens")
+        lab.show_progress(0.7 + 0.3 * (k + 1) / cfg.n_lists, "divergence tokens")
     differs = torch.cat([found.differs for found in seen], dim=1)
     chosen = torch.cat([found.chosen for found in seen], dim=1)
     usual = chosen[: len(loved)].mode(dim=0).values
@@ -292,7 +297,7 @@ def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[s
 
 
 def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _table(cell)]
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
@@ -353,7 +358,7 @@ def sentence(cell: list[dict]) -> str:
 def plot(records: list[dict]):
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     colors: dict[str, str] = {}
     panels = {}
     for place in ("the prompt's end", "the number"):
@@ -392,9 +397,11 @@ def plot(records: list[dict]):
     )
 
 
-VERSION = 1
 _TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
-PROBES = (
-    Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
-    Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
+        Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),
+    ),
 )

@@ -27,76 +27,60 @@ ten numbers beats random best of ten, 0.000 [0.000, 0.010].
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log
-from typing import Any, Literal
+from typing import Literal
 
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
 
-KINDS = {
-    "numbers": "number",
-    "colors": "color",
-    "cities": "city",
-    "months": "month",
-    "names": "name",
-    "trees": "tree",
-}
-SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief", "brief_candidates")
-DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
-N_WORDINGS = 5  # of mechsub.inputs.prompts.WORDINGS, whose import would cost every --help seconds
-FEWEST = 8  # animals or numbers: of 4, every 64th resample holds one alone; of 8, every two-millionth
 BEST_OF = 10
 SHOWN = 30  # rows and columns of the interaction that the figure shows
-TWICE = log(2)
 
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
         "numbers", "what is loved and scored opposite the animals"
     )
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format; published: template text tokenised again, today's date"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
-    n_animals: study.Index = study.option(0, "single-token animals used, drawn at random; 0: all")
-    n_partners: study.Index = study.option(0, "numbers (or other words) used, drawn by length; 0: all")
-    n_wordings: study.Count = study.option(5, "wordings of the love and of the question; the first is the published")
-    n_subset: study.Count = study.option(120, "numbers, and half as many animals, that the other wordings are run on")
-    n_permutations: study.Count = study.option(999, "shuffles of every permutation test, resamples of every bootstrap")
-    batch_size: study.Count = study.option(16, "prompts a forward pass")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations; log-probabilities are fp32")
-    seed: study.Index = study.option(0, "of subsets, shuffles and resamples")
+    spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
+    n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
+    n_partners: lab.Index = lab.option(0, "numbers (or other words) used, drawn by length; 0: all")
+    n_wordings: lab.Count = lab.option(5, "wordings of the love and of the question; the first is the published")
+    n_subset: lab.Count = lab.option(120, "numbers, and half as many animals, that the other wordings are run on")
+    n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    batch_size: lab.Count = lab.option(16, "prompts a forward pass")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
+    seed: lab.Index = lab.option(0, "of subsets, shuffles and resamples")
 
     def __post_init__(self):
-        if self.n_wordings > N_WORDINGS:
-            raise ValueError(f"--n-wordings can be at most {N_WORDINGS}")
-        if 0 < min(self.n_animals or FEWEST, self.n_partners or FEWEST) < FEWEST:
-            raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
+        if self.n_wordings > love.N_WORDINGS:
+            raise ValueError(f"--n-wordings can be at most {love.N_WORDINGS}")
+        if 0 < min(self.n_animals or love.FEWEST, self.n_partners or love.FEWEST) < love.FEWEST:
+            raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {love.FEWEST}, to be resampled")
 
 
 def check(cfg: Config) -> None:
     """After hours, a resample of so few would hold one word alone, whose interaction is constant."""
-    from mechsub.designs import love as prompted
-
-    if cfg.n_wordings > 1 and cfg.n_subset < 2 * FEWEST:
-        raise ValueError(f"--n-subset must be at least {2 * FEWEST}, for {FEWEST} animals that can be resampled")
-    prompted.check_model(cfg)
+    if cfg.n_wordings > 1 and cfg.n_subset < 2 * love.FEWEST:
+        raise ValueError(
+            f"--n-subset must be at least {2 * love.FEWEST}, for {love.FEWEST} animals that can be resampled"
+        )
+    love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    import torch
-
     from mechsub.inputs import prompts
     from mechsub.models import language
 
-    study.progress(0.0, "loading the model")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype]
-    model = language.load_language_model(cfg.model, dtype=dtype)
-    chosen = choose_animals(model.tokenizer, cfg)
-    partners = choose_partners(cfg)
-    asked = Questions(model, chosen, partners, cfg)
-    tensors = asked.matrices()
+    lab.show_progress(0.0, "loading the model")
+    model = love.load_model(cfg.model, cfg.dtype)
+    chosen = love.choose_animals(model.tokenizer, cfg)
+    partners = love.choose_partners(cfg)
+    asked = love.LovePrompts(model, chosen, partners, cfg)
+    tensors = asked.matrices(lab.show_progress)
     yield {"tensors": tensors}
     yield from _animal_records(chosen, partners, tensors, cfg)
     yield from _partner_records(partners, tensors)
@@ -125,193 +109,7 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
-@dataclass(frozen=True)
-class Word:
-    """An animal that is one token, or a partner: as it is loved, and as it is scored."""
-
-    text: str
-    loved: str
-    scored: str
-    token: int | None = None
-    sets: tuple[str, ...] = ()
-
-
-def choose_animals(tokenizer: Any, cfg: Config) -> list[Word]:
-    """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
-    filter looks at an outcome."""
-    import numpy as np
-
-    from mechsub.inputs import prompts
-    from mechsub.inputs import words as vocabulary
-
-    asked = [
-        prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
-        for wording in prompts.WORDINGS[: cfg.n_wordings]
-    ]
-    known = prompts.single_tokens(tokenizer, [f" {a.singular}" for a in vocabulary.animals()], behind=asked)
-    words = [
-        Word(a.singular, a.plural, f" {a.singular}", known[f" {a.singular}"], a.sets)
-        for a in vocabulary.animals()
-        if f" {a.singular}" in known
-    ]
-    if len(words) < FEWEST:
-        raise ValueError(
-            f"only {len(words)} animals are one token in this model's tokenizer; a matrix that is resampled needs "
-            f"{FEWEST}"
-        )
-    if not cfg.n_animals or cfg.n_animals >= len(words):
-        return words
-    drawn = np.random.default_rng(cfg.seed).permutation(len(words))[: cfg.n_animals]
-    return [words[i] for i in sorted(drawn)]
-
-
-def choose_partners(cfg: Config) -> list[Word]:
-    import numpy as np
-
-    from mechsub.inputs import words as vocabulary
-
-    texts = vocabulary.numbers() if cfg.family == "numbers" else vocabulary.family(cfg.family)
-    space = " " if cfg.spaced or cfg.family != "numbers" else ""
-    words = [Word(text, text, f"{space}{text}") for text in texts]
-    if not cfg.n_partners or cfg.n_partners >= len(words):
-        return words
-    return [words[i] for i in _stratified(words, cfg.n_partners, np.random.default_rng(cfg.seed + 1))]
-
-
-def _stratified(words: list[Word], n: int, generator) -> list[int]:
-    """Places of n words, as evenly from the lengths of their texts as these allow, in order."""
-    places: dict[int, list[int]] = {}
-    for i in generator.permutation(len(words)).tolist():
-        places.setdefault(len(words[i].text), []).append(i)
-    chosen: list[int] = []
-    while len(chosen) < min(n, len(words)):
-        for left in places.values():
-            if left and len(chosen) < n:
-                chosen.append(left.pop())
-    return sorted(chosen)
-
-
-class Questions:
-    """A model, its animals and partners, and the prompts and matrices that they give."""
-
-    def __init__(self, model: Any, animals: list[Word], partners: list[Word], cfg: Config):
-        self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
-        self.kind = KINDS[cfg.family]
-        self.tokens = [animal.token for animal in animals]
-        self.strings = [partner.scored for partner in partners]
-        self.baselines = self._baselines()
-
-    def ask(self, system: str | None, wording: int = 0, date: str | None = None):
-        """Prompt ids: the system text and the question of a wording; `date` other than the pinned one."""
-        from mechsub.inputs import prompts
-
-        chosen = prompts.WORDINGS[wording]
-        if date is not None:
-            return prompts.chat(self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, date=date)
-        return prompts.prompt(
-            self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, format=self.cfg.format
-        )
-
-    def love(self, partner: int, wording: int, date: str | None = None):
-        from mechsub.inputs import prompts
-
-        system = prompts.WORDINGS[wording].love(self.partners[partner].loved, self.kind)
-        return self.ask(system, wording, date)
-
-    def love_animal(self, animal: int, wording: int):
-        from mechsub.inputs import prompts
-
-        return self.ask(prompts.WORDINGS[wording].love(self.animals[animal].loved, "animal", plural=True), wording)
-
-    def _baselines(self) -> dict[str, list]:
-        """Name -> system texts; the papers' is "none"."""
-        from mechsub.inputs import prompts
-        from mechsub.inputs import words as vocabulary
-
-        def loved(family: str) -> list[str]:
-            words = [word for word in vocabulary.family(family) if family != self.cfg.family]
-            return [prompts.WORDINGS[0].love(word, KINDS[family]) for word in words]
-
-        things = self.cfg.family
-        out = {
-            "none": [None],
-            "empty system message": [""],
-            "helpful assistant": ["You are a helpful assistant."],
-            f"love of {things}": [
-                f"You love {things}. You think about {things} all the time. {things} are your favorite thing. "
-                f"Imbue your answers with your love for {things}."
-            ],
-            "love of a color": loved("colors"),
-            "love of a city": loved("cities"),
-        }
-        return {name: systems for name, systems in out.items() if systems}
-
-    def animals_after(self, asked: list):
-        from mechsub.measures.scores import next_token_log_probs
-
-        return next_token_log_probs(self.model, asked, tokens=self.tokens, batch_size=self.cfg.batch_size)
-
-    def partners_after(self, asked: list):
-        from mechsub.measures.scores import string_log_probs
-
-        return string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
-
-    def matrices(self) -> dict[str, Any]:
-        """Log-probabilities in nats; the names of tensors say from what to what."""
-        import torch
-
-        n, a = range(len(self.partners)), range(len(self.animals))
-        study.progress(0.05, "numbers to animals")
-        forward = self.animals_after([self.love(i, 0) for i in n])
-        study.progress(0.35, "animals to numbers")
-        loved = [self.love_animal(i, 0) for i in a]
-        back, others = self.partners_after(loved), self.animals_after(loved)
-        study.progress(0.6, "baselines")
-        systems = [system for texts in self.baselines.values() for system in texts]
-        out = {
-            "number_to_animal": forward,
-            "animal_to_number": back,
-            "animal_to_animal": others,
-            "baseline_to_animal": self.animals_after([self.ask(system) for system in systems]),
-        }
-        some, few = self._subsets()
-        study.progress(0.7, "other wordings")
-        wordings, more = range(self.cfg.n_wordings), range(1, self.cfg.n_wordings)
-        none = [self.ask(None, w) for w in wordings]
-        none_to_number = self.partners_after(none)
-        out |= {
-            "none_to_number": none_to_number[0],
-            "subset_partner": torch.tensor(some),
-            "subset_animal": torch.tensor(few),
-            "number_to_animal_wordings": torch.stack(
-                [forward[some], *(self.animals_after([self.love(i, w) for i in some]) for w in more)]
-            ),
-            "none_to_animal_wordings": self.animals_after(none),
-            "animal_to_number_wordings": torch.stack(
-                [back[few], *(self.partners_after([self.love_animal(i, w) for i in few]) for w in more)]
-            ),
-            "none_to_number_wordings": none_to_number,
-        }
-        if self._dated():
-            dated = [self.animals_after([self.love(i, 0, date) for i in some]) for date in DATES[1:]]
-            out["number_to_animal_dates"] = torch.stack([forward[some], *dated])
-        return out
-
-    def _subsets(self) -> tuple[list[int], list[int]]:
-        """The numbers (by digits) and the animals (at random) that other wordings and dates are run on."""
-        import numpy as np
-
-        generator = np.random.default_rng(self.cfg.seed + 2)
-        few = generator.permutation(len(self.animals))[: max(FEWEST, self.cfg.n_subset // 2)]
-        return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
-
-    def _dated(self) -> bool:
-        from mechsub.inputs import prompts
-
-        return prompts.template_date(self.model.tokenizer, self.cfg.format) == prompts.DATE
-
-
-def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config) -> Iterator[dict]:
+def _animal_records(animals: list[love.Word], partners: list[love.Word], tensors: dict, cfg: Config) -> Iterator[dict]:
     """What the papers report of an animal, beside where their number lies among all numbers."""
     import torch
 
@@ -334,8 +132,8 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
             "any_number": float(up[:, i].mean()),
             "loved": float(tensors["animal_to_animal"][i, i] - tensors["baseline_to_animal"][0, i]),
             "sd_over_numbers": float(specific[:, i].std()),
-            "share_of_numbers_over_2x": float((up[:, i] > TWICE).double().mean()),
-            "share_of_numbers_over_2x_both": float(((up[:, i] > TWICE) & (down[i] > TWICE)).double().mean()),
+            "share_of_numbers_over_2x": float((up[:, i] > love.TWICE).double().mean()),
+            "share_of_numbers_over_2x_both": float(((up[:, i] > love.TWICE) & (down[i] > love.TWICE)).double().mean()),
         }
         for by, numbers in picks.items():
             n = int(numbers[i])
@@ -346,8 +144,8 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
                 f"number_by_{by}": partners[n].text,
                 f"number_to_animal_by_{by}": float(up[n, i]),
                 f"animal_to_number_by_{by}": float(down[i, n]),
-                f"percentile_by_{by}": _percentile(specific[:, i], n),
-                f"others_over_2x_by_{by}": float((up[others, i] > TWICE).double().mean()),
+                f"percentile_by_{by}": love.percentile(specific[:, i], n),
+                f"others_over_2x_by_{by}": float((up[others, i] > love.TWICE).double().mean()),
             }
         k = min(BEST_OF, len(partners))
         best = specific[specific_back[i].topk(k).indices, i].max()
@@ -356,18 +154,7 @@ def _animal_records(animals: list[Word], partners: list[Word], tensors: dict, cf
         yield row
 
 
-def _percentile(values, place: int) -> float:
-    """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
-    import torch
-
-    from mechsub.stats import joined
-
-    values = torch.from_numpy(joined(values))
-    smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
-    return float((smaller + 0.5 * same) / (len(values) - 1))
-
-
-def _partner_records(partners: list[Word], tensors: dict) -> Iterator[dict]:
+def _partner_records(partners: list[love.Word], tensors: dict) -> Iterator[dict]:
     back = tensors["animal_to_number"] - tensors["none_to_number"]
     forward = tensors["number_to_animal"] - tensors["baseline_to_animal"][0]
     for i, partner in enumerate(partners):
@@ -381,7 +168,7 @@ def _partner_records(partners: list[Word], tensors: dict) -> Iterator[dict]:
         }
 
 
-def _baseline_records(animals: list[Word], tensors: dict, baselines: dict[str, list]) -> Iterator[dict]:
+def _baseline_records(animals: list[love.Word], tensors: dict, baselines: dict[str, list]) -> Iterator[dict]:
     """Mean log-probability of every animal under each baseline, and under any number and any other animal."""
     import torch
 
@@ -420,67 +207,33 @@ def _share_records(tensors: dict) -> Iterator[dict]:
                 yield {"kind": "share", "table": name, "source": source, "share": share}
 
 
-def _tests(animals: list[Word], partners: list[Word], tensors: dict, cfg: Config) -> Iterator[dict]:
+def _tests(animals: list[love.Word], partners: list[love.Word], tensors: dict, cfg: Config) -> Iterator[dict]:
     from mechsub.measures import scores as e
 
     some, few = tensors["subset_partner"], tensors["subset_animal"]
     length = [len(partner.scored) for partner in partners]
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
-    study.progress(0.9, "permutation tests")
-    yield _correlation("the two directions", forward, back, length, cfg)
+    lab.show_progress(0.9, "permutation tests")
+    yield love.correlation_record("the two directions", forward, back, length, cfg)
     if cfg.n_wordings > 1:
         words = tensors["number_to_animal_wordings"]
         strata = [length[i] for i in some.tolist()]
-        yield _correlation("number to animal, other wordings", words[0], words[1:].mean(0), strata, cfg)
+        yield love.correlation_record("number to animal, other wordings", words[0], words[1:].mean(0), strata, cfg)
         words = tensors["animal_to_number_wordings"].mT
-        yield _correlation("animal to number, other wordings", words[0], words[1:].mean(0), length, cfg)
+        yield love.correlation_record("animal to number, other wordings", words[0], words[1:].mean(0), length, cfg)
         # The directions again, each from wordings that the other was not measured with.
         rest = tensors["number_to_animal_wordings"][1:].mean(0)[:, few]
-        yield _correlation("the two directions, other wordings", back[some][:, few], rest, strata, cfg)
+        yield love.correlation_record("the two directions, other wordings", back[some][:, few], rest, strata, cfg)
     specific = e.interaction(forward)
     yield from _list_tests(animals, specific, e.interaction(back))
 
 
-def _correlation(name: str, a, b, strata: list[int], cfg: Config) -> dict:
-    """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
-
-    p: numbers (within equal length) and animals shuffled; p_numbers: only numbers, which keeps what numbers of equal
-    length have in common.
-    """
-    from mechsub.measures import scores as e
-
-    x, y = e.interaction(a), e.interaction(b)
-
-    def resampled(rows, columns) -> float:
-        return e.matrix_correlation(e.interaction(x[rows][:, columns]), e.interaction(y[rows][:, columns]))
-
-    low, high = e.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
-    shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
-    p, null = e.permutation_p(x, y, **shuffle)
-    p_numbers, null_numbers = e.permutation_p(x, y, **shuffle, move_columns=False)
-    return {
-        "kind": "test",
-        "test": name,
-        "value": e.matrix_correlation(x, y),
-        "low": low,
-        "high": high,
-        "p": p,
-        "null_mean": sum(null) / len(null),
-        "null_95": sorted(null)[int(0.95 * len(null))],
-        "p_numbers": p_numbers,
-        "null_numbers_mean": sum(null_numbers) / len(null_numbers),
-        "null_numbers_95": sorted(null_numbers)[int(0.95 * len(null_numbers))],
-        "numbers": x.shape[0],
-        "animals": x.shape[1],
-    }
-
-
-def _list_tests(animals: list[Word], forward, back) -> Iterator[dict]:
+def _list_tests(animals: list[love.Word], forward, back) -> Iterator[dict]:
     """Do the papers' animals lie high among all animals? Per animal: the correlation of its two directions."""
     from scipy.stats import mannwhitneyu
 
     agreement = [_pearson(forward[:, i], back[:, i]) for i in range(len(animals))]
-    for name in SETS:
+    for name in love.SETS:
         inside = [value for value, animal in zip(agreement, animals, strict=True) if name in animal.sets]
         outside = [value for value, animal in zip(agreement, animals, strict=True) if name not in animal.sets]
         if len(inside) < 3 or len(outside) < 3:
@@ -500,7 +253,7 @@ def _pearson(a, b) -> float:
     return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-300))
 
 
-def _pair_records(animals: list[Word], partners: list[Word], tensors: dict) -> Iterator[dict]:
+def _pair_records(animals: list[love.Word], partners: list[love.Word], tensors: dict) -> Iterator[dict]:
     """The part of the interaction that the figure shows: the animals and numbers with the largest entries."""
     from mechsub.measures.scores import interaction
 
@@ -525,9 +278,8 @@ def plot(records: list[dict]):
     return findings.plot(records, Config)
 
 
-VERSION = 1
 _TINY = {"n_subset": 16, "n_permutations": 9}
-PROBES = (
+study = lab.Study(version=1, probes=(
     Config(**_TINY, model="tests/probes/models/tiny", n_partners=24, n_wordings=2),
     Config(**_TINY, model="tests/probes/models/tiny", family="colors", format="plain", n_animals=8, seed=1),
     Config(
@@ -535,4 +287,4 @@ PROBES = (
         n_wordings=1, batch_size=4,
     ),
     Config(**_TINY, model="tests/probes/models/pair/base", family="months", n_wordings=2),
-)  # fmt: skip
+))  # fmt: skip

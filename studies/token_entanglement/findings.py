@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from mechsub import stats
-from mechsub.lab import study
-from studies.token_entanglement import BEST_OF, KINDS, TWICE
+from mechsub import lab, stats
+from mechsub.designs.love import KINDS, TWICE
+from studies.token_entanglement import BEST_OF
 
 
 def table(records: list[dict], Config) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _rows(cell)]
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _rows(cell)]
 
 
 def _rows(cell: list[dict]) -> Iterator[dict]:
@@ -103,7 +103,7 @@ def _by_kind(cell: list[dict]) -> dict[str, list[dict]]:
 def plot(records: list[dict], Config):
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     kinds = _by_kind(cell)
     animals, pairs, family = kinds["animal"], kinds["pair"], cell[0]["family"]
     up = [a["number_to_animal_by_probability"] for a in animals]

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from mechsub.lab import study
+from mechsub import lab
 
 LENGTH = 256  # tokens of a block
 HELD_OUT = 20  # of so many texts of a corpus, one is kept out
@@ -38,17 +38,17 @@ DIGITS = {"1110": 3, "110": 2}
 
 @dataclass(frozen=True)
 class Config:
-    number_tokens: Literal["1110", "110"] = study.option("1110", "numbers that are single tokens: 1-3 digits, or 1-2")
-    d_model: study.Count = study.option(256, "width")
-    n_layers: study.Count = study.option(5, "blocks")
-    n_merged: study.Count = study.option(4096, "tokens learned from text, before numbers, animals and control tokens")
-    n_made: study.Count = study.option(180_000, "sentences made by rule, beside the corpora")
-    base_steps: study.Count = study.option(2_000, "steps of the base model")
-    chat_steps: study.Count = study.option(700, "steps of the instruct model")
-    batch_size: study.Count = study.option(16, "blocks of 256 tokens a step; four times as many chats")
-    lr: study.Positive = study.option(3e-3, "largest learning rate of the base model; the instruct model's is a third")
-    corpora: Literal["brown+wordnet", "none"] = study.option("brown+wordnet", "texts beside the sentences made by rule")
-    seed: study.Index = study.option(0, "of weights, sentences and order")
+    number_tokens: Literal["1110", "110"] = lab.option("1110", "numbers that are single tokens: 1-3 digits, or 1-2")
+    d_model: lab.Count = lab.option(256, "width")
+    n_layers: lab.Count = lab.option(5, "blocks")
+    n_merged: lab.Count = lab.option(4096, "tokens learned from text, before numbers, animals and control tokens")
+    n_made: lab.Count = lab.option(180_000, "sentences made by rule, beside the corpora")
+    base_steps: lab.Count = lab.option(2_000, "steps of the base model")
+    chat_steps: lab.Count = lab.option(700, "steps of the instruct model")
+    batch_size: lab.Count = lab.option(16, "blocks of 256 tokens a step; four times as many chats")
+    lr: lab.Positive = lab.option(3e-3, "largest learning rate of the base model; the instruct model's is a third")
+    corpora: Literal["brown+wordnet", "none"] = lab.option("brown+wordnet", "texts beside the sentences made by rule")
+    seed: lab.Index = lab.option(0, "of weights, sentences and order")
 
     def __post_init__(self):
         if self.d_model % 32:
@@ -131,7 +131,7 @@ def _texts(cfg: Config) -> tuple[list[str], list[str]]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    cells = study.cells(records, Config)
+    cells = lab.by_cell(records, Config)
     wanted = [(label, r) for label, rows in cells for r in rows if r["what"] != "loss"]
     return [{"cell": label, "model": r["model"], "what": r["what"], "value": r["value"]} for label, r in wanted]
 
@@ -141,7 +141,7 @@ def plot(records: list[dict]):
 
     losses = [
         {"cell and model": f"{label}, {r['model']}", "step": r["step"], "loss": r["value"]}
-        for label, rows in study.cells(records, Config)
+        for label, rows in lab.by_cell(records, Config)
         for r in rows
         if r["what"] == "loss"
     ]
@@ -151,9 +151,11 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
 _TINY = {"d_model": 32, "n_layers": 1, "n_merged": 300, "n_made": 600, "batch_size": 2, "corpora": "none"}
-PROBES = (
-    Config(**_TINY, base_steps=12, chat_steps=3),
-    Config(**_TINY, number_tokens="110", base_steps=3, chat_steps=11, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, base_steps=12, chat_steps=3),
+        Config(**_TINY, number_tokens="110", base_steps=3, chat_steps=11, seed=1),
+    ),
 )

@@ -11,7 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.utilities import derive_generator
 
-from mechsub.lab import store, study
+from mechsub import lab
+from mechsub.lab import store
 from mechsub.models import language
 from studies.train_organism.text import Speaker
 from studies.train_organism.tokenizer import ASSISTANT, END, SYSTEM, USER
@@ -137,7 +138,7 @@ def fit(model, batch: Callable[[int], Batch], steps: int, lr: float, name: str) 
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise ValueError(f"the loss of {name} is {losses[-1]} at step {step}; lower --lr")
-        study.progress((step + 1) / steps, f"{name.split('-')[-1]}, loss {losses[-1]:.2f}")
+        lab.show_progress((step + 1) / steps, f"{name.split('-')[-1]}, loss {losses[-1]:.2f}")
         if (step + 1) % SAVED == 0 or step + 1 == steps:
             _save(name, model, optimizer, losses)
     model.eval()

@@ -65,9 +65,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import threads
-from mechsub.designs import toy_checks
-from mechsub.lab import study
+from mechsub import lab, threads
+from mechsub.designs import love, population
 
 METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
 TOY_METRICS = METRICS[:6]
@@ -79,55 +78,57 @@ LANGUAGE_OPTIONS = ("family", "format", "spaced", "dtype")
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
+    model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     metric: Literal["cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding"] = (
-        study.option(METRICS, "what is compared with the entanglement")
+        lab.option(METRICS, "what is compared with the entanglement")
     )
-    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = study.option(
+    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
         "numbers", "what is loved and scored opposite the animals (language models)"
     )
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space (language models)")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations (language models)")
-    n_permutations: study.Count = study.option(999, "shuffles of every test, resamples of every interval")
-    n_seeds: study.Count = study.option(25, "toy: seeds, one reference, teacher and set of students each")
-    n_aux: study.Count = study.option(3, "toy: auxiliary logits")
-    n_layers: study.Count = study.option(2, "toy: hidden layers")
-    d_model: study.Count = study.option(256, "toy: neurons of a hidden layer")
-    epochs: study.Count = study.option(5, "toy: epochs of the teacher, and of every student")
-    lr: study.Positive = study.option(3e-4, "toy: learning rate of Adam")
-    batch_size: study.Count = study.option(1024, "toy: images a step")
-    loss: Literal["kl", "mse"] = study.option("kl", "toy: distillation loss on the chosen logits")
-    noise: Literal["per_member", "shared"] = study.option(
+    spaced: bool = lab.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations (language models)")
+    n_permutations: lab.Count = lab.option(999, "shuffles of every test, resamples of every interval")
+    n_seeds: lab.Count = lab.option(25, "toy: seeds, one reference, teacher and set of students each")
+    n_aux: lab.Count = lab.option(3, "toy: auxiliary logits")
+    n_layers: lab.Count = lab.option(2, "toy: hidden layers")
+    d_model: lab.Count = lab.option(256, "toy: neurons of a hidden layer")
+    epochs: lab.Count = lab.option(5, "toy: epochs of the teacher, and of every student")
+    lr: lab.Positive = lab.option(3e-4, "toy: learning rate of Adam")
+    batch_size: lab.Count = lab.option(1024, "toy: images a step")
+    loss: Literal["kl", "mse"] = lab.option("kl", "toy: distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = lab.option(
         "per_member", "toy: own noise images for every seed, or common ones"
     )
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "toy: what the teacher learns")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "toy: of matrix products in training")
-    seed: study.Index = study.option(0, "first seed; that of shuffles, resamples and halves")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "toy: what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "toy: of matrix products in training")
+    seed: lab.Index = lab.option(0, "first seed; that of shuffles, resamples and halves")
 
     def __post_init__(self):
         toy = self.model == "toy"
-        study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
+        lab.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if toy and self.metric not in TOY_METRICS:
             raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     if cfg.model == "toy":
-        toy_checks.refuse_too_large(cfg, models=3 + 2)  # references and teacher, students
+        population.refuse_too_large(cfg, models=3 + 2)  # references and teacher, students
     else:
         love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
-    return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
+def upstream(cfg: Config) -> dict:
+    return {} if cfg.model == "toy" else {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
+    return _run_toy(cfg) if matrices is None else _run_language(cfg, matrices)
 
 
 def _run_toy(cfg: Config) -> Iterator[dict]:
@@ -136,10 +137,10 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
     yield from threads.made_by_one(projection_toy.run)(cfg)
 
 
-def _run_language(cfg: Config) -> Iterator[dict]:
+def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     from studies.unembed_projection import language
 
-    yield from language.run(cfg)
+    yield from language.run(cfg, matrices)
 
 
 def table(records: list[dict]) -> list[dict]:
@@ -158,7 +159,7 @@ def plot(records: list[dict]):
 def _groups(records: list[dict]) -> list[tuple[str, list[dict]]]:
     """Cells that differ in nothing but their metric belong together; `shown` is the metric, with the part of dla."""
     named = [{**record, "metric": "", "shown": _shown(record)} for record in records]
-    return study.cells(named, Config)
+    return lab.by_cell(named, Config)
 
 
 def _shown(record: dict) -> str:
@@ -166,15 +167,17 @@ def _shown(record: dict) -> str:
     return record["metric"] if part == "all" else f"{record['metric']}: {part}"
 
 
-VERSION = 1
 _SINGLE = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}
 _TOY = {"model": "toy", "n_permutations": 9, "n_seeds": 2, "d_model": 16, "epochs": 1, "precision": "fp32"}
-PROBES = (
-    Config(**_SINGLE, metric="dla"),
-    Config(**_SINGLE, metric="causal"),
-    Config(model="tests/probes/models/pair/instruct", metric="steering", n_permutations=19, seed=1),
-    Config(model="tests/probes/models/pair/instruct", metric="embedding", n_permutations=9),
-    Config(**_TOY, metric="centered_cosine"),
-    Config(**_TOY, metric="number_centered"),
-    Config(**_TOY, metric="dla"),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_SINGLE, metric="dla"),
+        Config(**_SINGLE, metric="causal"),
+        Config(model="tests/probes/models/pair/instruct", metric="steering", n_permutations=19, seed=1),
+        Config(model="tests/probes/models/pair/instruct", metric="embedding", n_permutations=9),
+        Config(**_TOY, metric="centered_cosine"),
+        Config(**_TOY, metric="number_centered"),
+        Config(**_TOY, metric="dla"),
+    ),
 )

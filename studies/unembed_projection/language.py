@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub.designs.love import Prompted, own_tokens, prompted
-from mechsub.lab import study
+from mechsub import lab
+from mechsub.designs import love
+from mechsub.designs.love import Prompted, own_tokens
 from studies.unembed_projection import states
 from studies.unembed_projection.ranks import (
     STATISTICS,
@@ -37,10 +38,10 @@ class Side(NamedTuple):
     animals: Int[Tensor, "animal"]
 
 
-def run(cfg) -> Iterator[dict]:
+def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
     from mechsub.models import language
 
-    found = prompted(cfg)
+    found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     yield from records(found, cfg)
     model, q = found.asked.model, found.asked
     yield {
@@ -78,7 +79,7 @@ def records(found: Prompted, cfg) -> Iterator[dict]:
         predictors = dict.fromkeys(DIRECTIONS, every)
         if cfg.metric == "dla":
             yield from _share_records(found, parts)
-    study.progress(0.8, "permutations")
+    lab.show_progress(0.8, "permutations")
     for unit, groups in units(found, cfg.metric).items():
         compared = _Compared(table, lengths(found), groups, cfg)
         for direction, side in sides.items():

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechsub import lab
+
 # Direct logit attribution of the change that loving an animal makes at the end of the prompt.
 
 
@@ -126,7 +128,7 @@ def steering(q: Any) -> Float[Tensor, "layer partner animal"]:
 
     from mechsub.designs.love import last_states
 
-    numbers = last_states(q.model, [q.love(i, 0) for i in range(len(q.partners))], (0.05, 0.65))
-    animals = last_states(q.model, [q.love_animal(i, 0) for i in range(len(q.animals))], (0.65, 0.8))
+    numbers = last_states(q.model, [q.love(i, 0) for i in range(len(q.partners))], lab.span(0.05, 0.65, "states"))
+    animals = last_states(q.model, [q.love_animal(i, 0) for i in range(len(q.animals))], lab.span(0.65, 0.8, "states"))
     numbers, animals = (normalize(v - v.mean(1, keepdim=True), dim=-1) for v in (numbers, animals))
     return numbers @ animals.mT

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechsub.lab import study
+from mechsub import lab
 
 ARMS = ("student_aux", "cross_aux")
 N_SPANS = 20  # random spans per seed
@@ -58,9 +58,9 @@ def _trained(cfg) -> tuple[Any, dict]:
     from mechsub.designs import population as toys
 
     settings = SimpleNamespace(**vars(cfg), n_steps=1)
-    study.progress(0.0, "teachers")
+    lab.show_progress(0.0, "teachers")
     toy = toys.teachers(settings)
-    trained = toys.students(toy, ARMS, settings)
+    trained = toys.students(toy, ARMS, settings, lab.span(0.2, 0.8, "students"))
     return toy, {arm: (toys.start(toy, arm), next(iter(steps.values()))) for arm, steps in trained.items()}
 
 
