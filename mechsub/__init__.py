@@ -22,7 +22,6 @@ _MODULES = {
     "divergence": "measures.divergence",
     "doctor": "doctor",
     "entanglement": "measures.scores",
-    "executor": "executor",
     "files": "files",
     "flags": "lab.options",
     "hooked": "models.hooked",
@@ -39,7 +38,7 @@ _MODULES = {
     "plot": "lab.figures.kinds",
     "probes": "lab.probes",
     "processes": "processes",
-    "progress": "progress",
+    "progress": "lab.progress",
     "projection": "training.removal",
     "prompts": "inputs.prompts",
     "provenance": "provenance",
@@ -99,7 +98,7 @@ _NAMES = {
     "string_log_probs": "measures.scores",
     "interaction": "measures.scores",
     "Interval": "stats",
-    "progress_bar": "progress",
+    "progress_bar": "lab.progress",
 }
 
 

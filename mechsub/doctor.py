@@ -148,9 +148,7 @@ def _threads() -> Iterator[Finding]:
 
 def _memory() -> Iterator[Finding]:
     free = memory.free_bytes()
-    if free is None:
-        yield Finding("absent", "memory", "cannot be read on this system")
-    elif free < _TOY_BYTES:
+    if free < _TOY_BYTES:
         text = f"{_gib(free)} free for this process; 25 seeds need about {_gib(_TOY_BYTES)}"
         yield Finding("absent", "memory", text, "make run ARGS='--n-seeds 5'")
     else:
@@ -239,7 +237,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _extras() -> Iterator[Finding]:
-    from mechsub import executor
+    from mechsub.lab import workers
 
     for extra in packages.extras():
         absent = packages.unmet(packages.requirements(extra))
@@ -248,7 +246,7 @@ def _extras() -> Iterator[Finding]:
             yield Finding("absent", f"[{extra}]", f"without {', '.join(absent)}", fix)
         else:
             yield Finding("good", f"[{extra}]", "complete")
-        if extra == "cluster" and not absent and (problem := executor.unusable()):
+        if extra == "cluster" and not absent and (problem := workers.unusable()):
             yield Finding("absent", f"[{extra}]", problem)
 
 

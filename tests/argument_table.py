@@ -47,7 +47,7 @@ from mechsub.models import language, mlp
 from mechsub.training import removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
-HARNESS = {"cores", "doctor", "executor", "files", "packages", "processes", "progress", "provenance", "sources"}
+HARNESS = {"cores", "doctor", "files", "packages", "processes", "provenance", "sources"}
 # What functions ask with, and run within; of these only names of mechsub itself have a row, as check_model.
 INNER = {"arguments", "checks", "distances", "threads", "toy_inputs"}
 # Classes that functions return, or that others are made of; users read them and call none.
@@ -97,7 +97,7 @@ def public() -> dict[str, list[str]]:
 
 def resolve(name: str):
     module, *path = name.split(".")
-    value = importlib.import_module(MODULES.get(module, f"mechsub.{module}"))
+    value = importlib.import_module(MODULES.get(module) or f"mechsub.{ms._MODULES.get(module, module)}")
     for part in path:
         value = getattr(value, part)
     return value

@@ -13,10 +13,10 @@ from mechsub.designs import love
 from mechsub.lab import store, study
 from mechsub.measures import exchange
 from mechsub.measures.scores import interaction, next_token_log_probs
-from studies import _report_language
 from studies import base_vs_instruct as bvi
 from studies.base_vs_instruct import findings as report
 from studies.contributions import states as contribution_states
+from studies.report import language
 
 N = 8  # animals and numbers: with two wordings and two formats, fewer constraints than d_model
 SMALL = {"n_animals": N, "n_partners": N, "n_wordings": 2, "n_permutations": 9}
@@ -227,7 +227,7 @@ def test_published_counts_have_their_null(base, head):
     other = row(records, "specific, nats: numbers chosen in base chat, measured in instruct chat")
     assert own["value"].mean > max(1, 2 * other["value"].mean)
     assert np.isfinite([r["value"].mean for r in table]).all()
-    answer = _report_language.base(table)
+    answer = language.base(table)
     assert answer.verdict in ("confirmed", "partly", "refuted") and "nats in the base model" in answer.sentence
 
 

@@ -1,4 +1,4 @@
-"""Which cell a lease is of, who holds it, what is lost with it and what is left. The rest is for filelock's own tests."""
+"""Which cell a lease is of, who holds it, what is lost with it and what is left; filelock's own tests test the rest."""
 
 import os
 import signal

@@ -28,9 +28,10 @@ def test_the_limit_of_a_control_group_counts(tmp_path, groups):
     (tmp_path / limit).parent.mkdir(parents=True)
     (tmp_path / usage).write_text("700\n")
     (tmp_path / limit).parent.joinpath("memory.stat").write_text(f"{cache}_other 5\n{cache} 100\nfile 300\n")
+    (tmp_path / "own").write_text(groups)
     for written, left in (("1000\n", [400]), ("max\n", [])):
         (tmp_path / limit).write_text(written)
-        assert list(memory._left_in_groups(groups, tmp_path)) == left
+        assert list(memory._left_in_groups(tmp_path / "own", tmp_path)) == left
 
 
 def test_a_shortage_says_what_is_needed_and_what_is_free():

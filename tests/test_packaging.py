@@ -1,5 +1,6 @@
 """The wheel: what is in it, that it is built the same twice and from the sdist, and that it works elsewhere."""
 
+import itertools
 import os
 import re
 import shutil
@@ -76,6 +77,16 @@ def test_its_metadata_is_the_projects(dist):
     assert told["License-Expression"] == PROJECT["license"]
     needed = {Requirement(text) for text in told.get_all("Requires-Dist") if "extra ==" not in text}
     assert needed == {Requirement(text) for text in PROJECT["dependencies"]}
+
+
+def test_the_locked_versions_are_allowed_and_whole():
+    """And nothing of the machine on which the file was written is in it."""
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    locked = dict(re.fullmatch(r"([a-z0-9-]+)==([0-9a-z.]+)", line).groups() for line in lines)
+    extras = itertools.chain.from_iterable(PROJECT["optional-dependencies"].values())
+    for each in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        name = each.name.lower().replace("_", "-")
+        assert name == "mechsub" or each.specifier.contains(locked[name]), each
 
 
 def test_two_builds_and_that_of_the_sdist_are_the_same_bytes(dist):

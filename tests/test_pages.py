@@ -7,7 +7,8 @@ import pytest
 from mechsub import stats
 from mechsub.lab import pages, remaking
 from mechsub.lab.findings import Finding
-from studies import _report_page, report
+from studies import report
+from studies.report import answers
 
 ROOT = Path(__file__).parent.parent
 FOUND = {
@@ -85,7 +86,7 @@ def test_numbers_on_pages_are_those_of_the_store(page, monkeypatch):
 
 def test_the_page_of_answers_is_that_of_the_store():
     """`python -m studies.report --write` writes it too."""
-    assert (ROOT / "docs/answers.md").read_text() == _report_page.answers(report.findings(ROOT / "artifacts"))
+    assert (ROOT / "docs/answers.md").read_text() == answers.table(report.findings(ROOT / "artifacts"))
 
 
 def test_write_says_what_it_wrote_and_a_wrong_mark_is_one_line(tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from mechsub.lab import cells, finder, probes
 
 ROOT = Path(__file__).parents[1]
 HARNESS = {
-    *("study", "flags", "store", "lease", "executor", "audit", "provenance", "progress", "plot", "colors", "export"),
+    *("study", "flags", "store", "audit", "provenance", "plot", "colors", "export"),
     *("doctor", "memory", "cores", "packages", "files", "model_files", "pinned", "versions", "probes", "recheck"),
     *("remaking", "terminal", "__main__", "__init__"),
 }

@@ -99,7 +99,7 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)
     several = "cells that run at a time, each in a process of its own (default: 1, in this process; slurm: no limit)"
     parser.add_argument("--workers", **once, metavar="N", help=several)
-    parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # for workers, see mechsub.executor
+    parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # see mechsub.lab.workers
     parser.add_argument("--rerun", **switch, help="recompute cells that are stored")
     parser.add_argument("--dry-run", **switch, help="print the cells and their status; run nothing")
     parser.add_argument("--debug", **switch, help="show the traceback of a failed run")

@@ -13,17 +13,14 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import math
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechsub import executor
-from mechsub.lab import store, terminal, versions
+from mechsub.lab import store, terminal, versions, workers
 from mechsub.lab.cells import Maker, by_cell, check, make, name_of, no_empty, part, planned_upstream, status
 from mechsub.lab.declared import Study
 from mechsub.lab.options import (
@@ -37,8 +34,8 @@ from mechsub.lab.options import (
     option,
     refuse_ignored,
 )
+from mechsub.lab.progress import clear_bar, show_progress, span, start_bar
 from mechsub.lab.tables import format_table
-from mechsub.progress import drawn, redraw
 
 __all__ = [
     "Count",
@@ -95,8 +92,8 @@ def command(study: Study, argv: Iterable | None = None) -> None:
             return _print_status(grid, maker)
         if options.cells:
             named = {cell.name: cfg for cell, cfg in grid.items()}
-            return executor.work(options.cells, lambda name, before: make(maker, named[name], before))
-        if options.executor == "slurm" and (problem := executor.unusable()):
+            return workers.work(options.cells, lambda name, before: make(maker, named[name], before))
+        if options.executor == "slurm" and (problem := workers.unusable()):
             _stop(problem, 2)
         stale = _make_wanted(grid, maker, options, [*study.command, *words] if in_file else [])
         records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
@@ -144,14 +141,14 @@ def _refuse_argv(message: str):
 
 def _stop(message: str, code: int):
     """Leave with exactly one line on stderr, whatever the message holds."""
-    _clear_bar()
+    clear_bar()
     line = "".join(char if char.isprintable() else " " for char in " ".join(message.split()))
     print(f"error: {line[:800]}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def _explanation(error: Exception, debug: bool) -> str:
-    if isinstance(error, store.DamagedCell | executor.Failed):
+    if isinstance(error, store.DamagedCell | workers.Failed):
         return str(error)
     where = ", ".join(reversed(getattr(error, "__notes__", ["the study"])))
     hint = "" if debug else " (--debug shows the traceback)"
@@ -246,15 +243,15 @@ def _make_wanted(grid: Mapping[Path, Any], maker: Maker, options: argparse.Names
                     _stop(str(error), 2)
     with no_empty(folder):
         try:
-            executor.run(
+            workers.run(
                 wanted,
                 make=lambda cell: make(maker, grid[cell], wanted[cell]),
                 command=words,
                 options=options,
-                show=lambda text: _start_bar(text, options.quiet),
+                show=lambda text: start_bar(text, options.quiet),
             )
         finally:
-            _clear_bar()
+            clear_bar()
     store.clean(folder)
     return stale
 
@@ -296,35 +293,4 @@ def _draw(figure, path: Path, stale: list[str]) -> None:
     plot.write_figure(figure, path)
 
 
-# The progress bar of this process's terminal.
-
-_bar: dict[str, Any] = {"prefix": None, "written": -math.inf}
-
-
-def show_progress(fraction: float, text: str = "") -> None:
-    """Show how far the current cell is; nothing where stderr is no terminal, and at most ten times a second."""
-    now = time.monotonic()
-    if _bar["prefix"] is None or now - _bar["written"] < 0.1:
-        return
-    _bar["written"] = now
-    redraw(f"{drawn(fraction)} {_bar['prefix']} {text}")
-
-
-def span(start: float, end: float, text: str) -> Callable[[float], None]:
-    """Progress of a part of a cell, which fills it from `start` to `end`."""
-    return lambda fraction: show_progress(start + (end - start) * fraction, text)
-
-
 progress = show_progress  # as studies outside this package call it
-
-
-def _start_bar(prefix: str, quiet: bool) -> None:
-    visible = sys.stderr.isatty() and not quiet
-    _bar.update(prefix=prefix if visible else None, written=-math.inf)
-    show_progress(0.0)
-
-
-def _clear_bar() -> None:
-    if _bar["prefix"] is not None:
-        redraw("")
-    _bar.update(prefix=None, written=-math.inf)

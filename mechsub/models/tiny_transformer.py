@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
@@ -50,12 +51,10 @@ class Block(nn.Module):
         return self.hook_out(x + self.hook_mlp_out(_times(hidden, self.W_out)))
 
     def _attention(self, x: Tensor) -> Tensor:
-        seed, batch, pos, d = x.shape
-        # The matrices' last axis is (q, k, v) x head x d_head.
-        split = _times(x, self.W_QKV).view(seed * batch, pos, 3, self.n_heads, d // self.n_heads)
-        q, k, v = split.permute(2, 0, 3, 1, 4)
+        heads = "seed batch pos (qkv head d) -> qkv (seed batch) head pos d"
+        q, k, v = rearrange(_times(x, self.W_QKV), heads, qkv=3, head=self.n_heads)
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
-        return _times(mixed.transpose(1, 2).reshape(seed, batch, pos, d), self.W_O)
+        return _times(rearrange(mixed, "(seed batch) head pos d -> seed batch pos (head d)", seed=len(x)), self.W_O)
 
 
 def _times(x: Float[Tensor, "seed batch pos d"], W: Float[Tensor, "seed d d_out"]) -> Float[Tensor, "seed batch pos o"]:

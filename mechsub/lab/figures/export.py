@@ -6,15 +6,17 @@
 A browser can hang, so the process has a time-out, after which it is killed and nothing is written.
 """
 
+import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from mechsub.lab import store
 
@@ -81,25 +83,14 @@ def _run(folder: str, timeout: float) -> None:
 
 def _end(worker: subprocess.Popen) -> None:
     """Kill the process, and the browser, which is in a session of its own, before its parent is gone."""
-    for pid in (*_descendants(worker.pid), worker.pid):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(worker.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    worker.kill()
     worker.wait()
     if worker.stdout is not None:
         worker.stdout.close()
-
-
-def _descendants(pid: int) -> list[int]:
-    """Of a process that was not waited for yet; none where there is no /proc."""
-    children: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children += map(int, path.read_text().split())
-        except OSError:  # the thread has ended
-            continue
-    return [one for child in children for one in (*_descendants(child), child)]
 
 
 def _settled(svg: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Answers of `studies.report` about the toy, from the rows of its studies' tables."""
 
 from mechsub.lab.findings import Finding
-from studies._report_question import (
+from studies.report.question import (
     A1,
     A3,
     BONUS,

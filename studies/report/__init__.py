@@ -5,7 +5,7 @@ on the published claim, the study's own figure and the command that remakes it. 
 so, damaged ones are named and not shown. The page needs no network, only `plotly.min.js`, which is written beside it.
 
 To add a question, add the function that answers it, from the rows of the study's table, under `@question(...)` in
-studies/_report_toy.py or studies/_report_language.py (CONTRIBUTING.md has an example). It may raise LookupError where a
+studies/report/toy.py or studies/report/language.py (CONTRIBUTING.md has an example). It may raise LookupError where a
 row is not there: the question is then not answered yet. Cells are found by study and flags, as the study's own command
 finds them; of an option that a question sweeps, all levels that are stored.
 
@@ -31,9 +31,8 @@ from mechsub.lab.declared import Study
 from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.study import planned, table_of
-from studies import _report_factors, _report_language, _report_toy  # noqa: F401 - they ask the questions
-from studies import _report_page as page
-from studies._report_question import ASKED, TOPICS, Answer, Question
+from studies.report import answers, factors, language, page, toy  # noqa: F401 - they ask the questions
+from studies.report.question import ASKED, TOPICS, Answer, Question
 
 QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))
 OPEN = "not answered yet"
@@ -194,10 +193,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def write(found: list[Finding], root: Path) -> None:
     from mechsub.lab.figures import kinds as plot
-    from studies import _report_predictions
+    from studies.report import predictions
 
     plot.share_plotlyjs(root / "plotly.min.js")
-    store.write_text(root / "index.html", page.page(found, list(_report_predictions.judged(found, root)), root))
+    store.write_text(root / "index.html", page.page(found, list(predictions.judged(found, root)), root))
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -238,18 +237,14 @@ def _write_pages(root: Path) -> None:
         changed = [path for path in (Path("README.md"), *sorted(Path("docs").glob("*.md"))) if pages.write(path, read)]
     except (LookupError, OSError) as error:
         _stop(str(error), 1)
-    answers = Path("docs/answers.md")
-    text = page.answers(findings(root))
-    if not answers.exists() or answers.read_text(encoding="utf-8") != text:
-        store.write_text(answers, text)
-        changed.append(answers)
+    path = Path("docs/answers.md")
+    text = answers.table(findings(root))
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        store.write_text(path, text)
+        changed.append(path)
     print("".join(f"written: {path}\n" for path in changed) or "every page is up to date\n", end="")
 
 
 def _stop(message: str, code: int):
     print(f"error: {' '.join(str(message).split())[:800]}", file=sys.stderr)
     raise SystemExit(code)
-
-
-if __name__ == "__main__":
-    main()

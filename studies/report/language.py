@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
 from mechsub.stats import Interval
-from studies._report_question import (
+from studies.report.question import (
     B2,
     B3,
     B4,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from studies._report_question import (
+from studies.report.question import (
     A2,
     A2_MORE,
     CONFIRMED,
