@@ -287,10 +287,25 @@ def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
     if isinstance(value, type) or not (hasattr(value, "run_with_hooks") and hasattr(value, "cfg")):
         refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
     if evaluated:
-        from mechsub.models import checks
-
-        checks.require_eval(value)
+        require_eval(value)
     return value
+
+
+def require_eval(model: Any) -> None:
+    """Raise where the model, a module in it or the model that it wraps is in train mode."""
+    roots = [("", model), ("original_model", getattr(model, "original_model", None))]
+    for prefix, root in roots:
+        if not hasattr(root, "modules"):
+            if getattr(root, "training", False):
+                raise ValueError("the model is in train mode; call model.eval() first")
+            continue
+        for module in root.modules():
+            if module.training:
+                name = next(name for name, each in root.named_modules() if each is module)
+                where = ".".join(part for part in (prefix, name.replace("_original_component.", "")) if part)
+                raise ValueError(
+                    f"the model is in train mode{f' (its part {where})' if where else ''}; call model.eval() first"
+                )
 
 
 def tokenizer(value: Any) -> Any:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mechsub import cores, memory, packages, provenance
+from mechsub.machine import cores, memory, packages, provenance
 
 RESULTS = Path("artifacts")
 _TOY_BYTES = 2 * 2**30  # torch, and the 0.78 GiB that 25 seeds take beside it
@@ -176,7 +176,7 @@ def _mnist() -> Iterator[Finding]:
 def _fashion_mnist() -> Iterator[Finding]:
     from mechsub.inputs import images
 
-    folder = images._find_fashion_mnist()
+    folder = images.find_fashion_mnist()
     if folder is None:
         text = "Fashion-MNIST is not found: --dataset fashion_mnist will try to download it"
         fix = "apt-get install dataset-fashion-mnist, or set MECHSUB_DATA to a folder with its four files"

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
+from mechsub.designs import contribution_states as contribution_states
 from mechsub.designs import love
 from mechsub.lab import store, study
 from mechsub.measures import exchange
 from mechsub.measures.scores import interaction, next_token_log_probs
 from studies import base_vs_instruct as bvi
 from studies.base_vs_instruct import findings as report
-from studies.contributions import states as contribution_states
 from studies.report import language
 
 N = 8  # animals and numbers: with two wordings and two formats, fewer constraints than d_model

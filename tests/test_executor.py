@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from sweep import Sweep, ends, numbers, wait
 
-from mechsub import cores
 from mechsub.lab import workers
+from mechsub.machine import cores
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
-from mechsub import memory
+from mechsub.machine import memory
 from mechsub.models import language
 from mechsub.models.language import ModelUnavailable, load_language_model, model_source
 

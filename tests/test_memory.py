@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import memory
 from mechsub.designs import population
 from mechsub.lab import finder, store
+from mechsub.machine import memory
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {

@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mechsub
-from mechsub import provenance
+from mechsub.machine import provenance
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

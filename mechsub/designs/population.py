@@ -239,7 +239,7 @@ def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
 
 def refuse_too_large(cfg, models: int) -> None:
     """Raise for a Config whose toys are larger than the memory that is free; `models` are held at once at the end."""
-    from mechsub import memory
+    from mechsub.machine import memory
 
     if problem := memory.shortage(least_bytes(cfg, models)):
         raise ValueError(

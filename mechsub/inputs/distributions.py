@@ -32,7 +32,7 @@ def parsed(text: str) -> tuple[str, float | None]:
             raise ValueError(f"--inputs: {name} takes no parameter")
         return name, None
     what, wanted, accepts = PARAMETERS[name]
-    number = _number(value)
+    number = finite_number(value)
     if number is None or not accepts(number):
         raise ValueError(f"--inputs: {name} needs its {what}, {wanted}, as in {name}:1; not {value[:80]!r}")
     if value != f"{number:g}":
@@ -40,7 +40,7 @@ def parsed(text: str) -> tuple[str, float | None]:
     return name, number
 
 
-def _number(text: str) -> float | None:
+def finite_number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:

@@ -56,7 +56,7 @@ def fashion_mnist(
     Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
     """
     _check(split, root)
-    folder = Path(root).expanduser() if root is not None else _find_fashion_mnist() or _download_fashion_mnist()
+    folder = Path(root).expanduser() if root is not None else find_fashion_mnist() or _download_fashion_mnist()
     return _dataset("fashion-mnist", split, folder)
 
 
@@ -152,7 +152,7 @@ def _header_fault(raw: bytes, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _find_fashion_mnist() -> Path | None:
+def find_fashion_mnist() -> Path | None:
     candidates = []
     if named := os.environ.get("MECHSUB_DATA"):
         root = Path(named).expanduser()

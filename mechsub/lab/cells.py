@@ -246,7 +246,7 @@ def _shown_command(maker: Maker) -> list[str]:
 
 
 def _circumstances(study: Study) -> dict:
-    from mechsub import provenance
+    from mechsub.machine import provenance
 
     return {"peak_memory_mb": provenance.peak_memory_mb(), **provenance.environment(study.folder)}
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from pathlib import Path
 
 from mechsub.lab.declared import Study, declared_by
 
@@ -19,8 +20,12 @@ def find_study(name: str) -> Study | None:
     return declared_by(module)
 
 
+def folder() -> Path:
+    """Where the studies stand."""
+    return Path(importlib.import_module(PACKAGE).__path__[0])
+
+
 def all_names() -> list[str]:
     """Names of all studies, in alphabetical order."""
-    package = importlib.import_module(PACKAGE)
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+    names = sorted(module.name for module in pkgutil.iter_modules([str(folder())]) if module.name[0] != "_")
     return [name for name in names if find_study(name) is not None]

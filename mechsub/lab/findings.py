@@ -13,16 +13,13 @@ Where a command names several cells, the key of what is said of one of them begi
 them: "n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". Where there is one cell, there is no such part.
 """
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import mechsub as ms
-from mechsub.lab.declared import Study
 
 Rows = list[dict]
 
@@ -169,29 +166,6 @@ def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> 
     cells = list(cells)
     own = [finding for cell in cells for finding in cell.findings]
     return _distinct([*own, *(comparisons(cells) if comparisons else [])])
-
-
-def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> list[Finding]:
-    """Of the cells that a command of a study names, from the store; LookupError where one is not there."""
-    from mechsub.lab import store
-    from mechsub.lab.study import planned
-
-    named, _ = planned(study, list(flags), str(out))
-    if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
-        raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
-    records = [row for cell in named for row in store.read_records(cell)]
-    return all_findings(cells(records, study.Config, study.needed("findings")), study.part("comparisons"))
-
-
-def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
-    """Every whole cell of a study that is stored under `out`, with its findings; damaged ones are left out."""
-    from mechsub.lab import store
-
-    records: list[dict] = []
-    for path in sorted((Path(out) / study.name).glob(f"*/{store.PROVENANCE}")):
-        with contextlib.suppress(store.DamagedCell):
-            records += store.read_records(path.parent)
-    return cells(records, study.Config, study.needed("findings"))
 
 
 def find(findings: Iterable[Finding], name: str) -> Finding:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mechsub.lab import findings as lab
+from mechsub.lab import stored
 from mechsub.lab.declared import Study
 
 PARTS = ("null", "p", "n", "mean", "low", "high")
@@ -102,7 +103,7 @@ def reader(find_study: Callable[[str], Study | None], out: str | Path = "artifac
         study = find_study(name)
         if study is None or study.part("findings") is None:
             raise LookupError(f"studies.{name} has no findings")
-        return lab.read(study, flags, out)
+        return stored.read(study, flags, out)
 
     return read
 

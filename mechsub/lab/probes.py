@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechsub import files, provenance
+from mechsub import files
 from mechsub.lab import cells, finder, remaking, store
+from mechsub.machine import provenance
 
 # One thread, and instructions that most processors have: bytes then rarely depend on the processor.
 ENVIRONMENT = {
@@ -85,9 +86,7 @@ def _version(probe: Probe) -> int:
 
 def _root() -> Path:
     """The checkout, in which tests stand beside the studies."""
-    import studies
-
-    return Path(studies.__path__[0]).parent
+    return finder.folder().parent
 
 
 def check(names: Iterable[str], workers: int = 1) -> Iterator[Checked]:

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechsub import files, provenance
+from mechsub import files
 from mechsub.lab import cells, finder, lease, remaking, store, versions
+from mechsub.machine import provenance
 
 LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
 LEVEL = 0.95

@@ -243,17 +243,25 @@ def _make_wanted(grid: Mapping[Path, Any], maker: Maker, options: argparse.Names
                     _stop(str(error), 2)
     with no_empty(folder):
         try:
-            workers.run(
-                wanted,
-                make=lambda cell: make(maker, grid[cell], wanted[cell]),
-                command=words,
-                options=options,
-                show=lambda text: start_bar(text, options.quiet),
-            )
+            _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options)
         finally:
             clear_bar()
     store.clean(folder)
     return stale
+
+
+def _run(wanted: Mapping[Path, str | None], make_one: Callable[[Path], None], words: list[str], options) -> None:
+    def show(text: str) -> None:
+        start_bar(text, options.quiet)
+
+    if not wanted:
+        return
+    if options.executor == "slurm":
+        from mechsub.lab import slurm
+
+        slurm.run(wanted, words, options.workers, show)
+    else:
+        workers.run(wanted, make_one, words, options, show)
 
 
 def _refuse_newer(cell: Path, study: Study) -> None:

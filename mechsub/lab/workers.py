@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mechsub import cores
 from mechsub.lab import lease, store
+from mechsub.machine import cores
 
 RETRIES = 3  # of a cell whose process was killed
 STOPS = (signal.SIGINT, signal.SIGTERM)  # who sends these wants the process to end
@@ -38,14 +38,8 @@ class Failed(RuntimeError):
 
 
 def run(wanted: Wanted, make: Callable[[Path], None], command: list[str], options, show: Callable[[str], None]) -> None:
-    """Make all wanted cells; `show` is told how far it is."""
-    if not wanted:
-        return
-    if options.executor == "slurm":
-        from mechsub.lab import slurm
-
-        slurm.run(wanted, command, options.workers, show)
-    elif min(options.workers or 1, len(wanted)) > 1:
+    """Make all wanted cells on this machine; `show` is told how far it is."""
+    if min(options.workers or 1, len(wanted)) > 1:
         _run_processes(wanted, command, min(options.workers, len(wanted)), show)
     else:
         for number, cell in enumerate(_free_first(wanted), 1):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.measures.unembedding import _gain, token_directions
+from mechsub.measures.unembedding import final_gain, token_directions
 from mechsub.models.hooked import HookedModel
 from mechsub.threads import one_thread
 
@@ -73,7 +73,7 @@ def _size(model: HookedModel) -> int:
 
 
 def _nonzero_gain(model: HookedModel) -> Tensor:
-    gain = _gain(model)
+    gain = final_gain(model)
     if not bool((gain != 0).all()):
         raise ValueError("the final norm has a gain of 0: its coordinate cannot be taken from W_U")
     return gain

@@ -45,16 +45,16 @@ def likeliest(
     model: Any, prompts: Sequence[Int[Tensor, "_"]], answer: Int[Tensor, "pos"], *, batch_size: int = 8
 ) -> Int[Tensor, "prompt pos"]:
     """The likeliest token after every prompt and answer[:i], for every i below the answer's length."""
-    from mechsub.measures.scores import _check, _equal_lengths
+    from mechsub.measures.scores import checked_prompts, equal_lengths
 
-    prompts = _check(model, prompts, batch_size)
+    prompts = checked_prompts(model, prompts, batch_size)
     arguments.prompt(answer, arguments.vocabulary(model), "answer")
 
     def end(activation: Tensor, hook) -> Tensor:
         return activation[:, -len(answer) :]  # the rest would be unembedded for nothing
 
     out = torch.empty(len(prompts), len(answer), dtype=torch.long)
-    for rows, batch in _equal_lengths(prompts, batch_size):
+    for rows, batch in equal_lengths(prompts, batch_size):
         tokens = torch.cat([batch, answer[:-1].expand(len(batch), -1)], dim=1).to(model.W_U.device)
         out[rows] = model.run_with_hooks(tokens, fwd_hooks=[("unembed.hook_in", end)]).argmax(-1).cpu()
     return out

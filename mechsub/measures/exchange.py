@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub.measures.scores import _equal_lengths
+from mechsub.measures.scores import equal_lengths
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY
 
@@ -40,7 +40,7 @@ def log_probs(
     models, chosen = (first, second), list(tokens)
     read, norms = [checks.readout(model) for model in models], [checks.final_norm(model) for model in models]
     out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
-    for rows, batch in _equal_lengths(prompts, batch_size):
+    for rows, batch in equal_lengths(prompts, batch_size):
         for embedding, body in product((0, 1), repeat=2):
             state, own = _last_state(models[body], models[embedding], batch)
             for norm, head in product((0, 1), repeat=2):

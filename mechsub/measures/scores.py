@@ -37,10 +37,10 @@ def next_token_log_probs(
     rounding; only the last position is unembedded. Raises for what is no list of prompts, for padded ones, and for a
     model in train mode.
     """
-    prompts = _check(model, prompts, batch_size)
+    prompts = checked_prompts(model, prompts, batch_size)
     tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
     out = None
-    for rows, batch in _equal_lengths(prompts, batch_size):
+    for rows, batch in equal_lengths(prompts, batch_size):
         logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
         chosen = logits if tokens is None else logits[:, tokens]
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
@@ -64,7 +64,7 @@ def string_log_probs(
     longer than the attention's window, ALiBi, a model that takes no mask), strings run one by one: slower, with a
     warning. Raises where W_U, with the model's cap and scale, does not give its logits.
     """
-    prompts = _check(model, prompts, batch_size)
+    prompts = checked_prompts(model, prompts, batch_size)
     strings = check_strings(model.tokenizer, arguments.texts(strings, "strings"))
     readout = checks.readout(model)
     out = torch.empty(len(prompts), len(strings))
@@ -87,7 +87,7 @@ def string_states(
     batch_size: int = 8,
 ) -> Float[Tensor, "prompt node d"]:
     """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
-    prompts = _check(model, prompts, batch_size)
+    prompts = checked_prompts(model, prompts, batch_size)
     check_hooks(model, [arguments.text(name, "name")])
     arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.vocabulary(model), "trie.tokens", 0)
     out = None
@@ -176,7 +176,7 @@ def _states(
 ) -> Iterator[tuple[Tensor, Float[Tensor, "prompt node d"]]]:
     """Rows of prompts, and the activation at the prompts' end and at every inner node."""
     branches = checks.Branches(torch.tensor(trie.tokens[1:]).long(), trie.sees[1:, 1:], torch.tensor(trie.depths[1:]))
-    for rows, batch in _equal_lengths(prompts, batch_size):
+    for rows, batch in equal_lengths(prompts, batch_size):
         if checks.holds_beside(model, batch.shape[1], branches):
             yield rows, _beside(model, batch, branches, name)
         else:
@@ -242,7 +242,7 @@ def _path_sums(edge_values: Float[Tensor, "*lead edge"], trie: Trie) -> Float[Te
     return padded[..., index].sum(-1)
 
 
-def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[Tensor, Int[Tensor, "prompt pos"]]]:
+def equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[Tensor, Int[Tensor, "prompt pos"]]]:
     """(row numbers, prompts) in batches of one length, in the order of the prompts within a length."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     for length in lengths.unique().tolist():
@@ -250,7 +250,7 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
-def _check(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
+def checked_prompts(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
     """The prompts as a list; raises for what no run of them can be meant with."""
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     return check_prompts(model, arguments.prompts(prompts, arguments.vocabulary(arguments.model(model))))

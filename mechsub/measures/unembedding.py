@@ -52,7 +52,7 @@ def token_directions(
     flat = [token for string in strings for token in string]
     columns = W_U[..., torch.as_tensor(flat, device=W_U.device)]
     if basis == "centered":
-        gain = _gain(model)
+        gain = final_gain(model)
         columns = columns * gain - (W_U * gain).mean(-1, keepdim=True)
     parts = columns.mT.split([len(string) for string in strings], dim=-2)
     return torch.stack([part.mean(-2) for part in parts], dim=-2)
@@ -69,7 +69,7 @@ def _strings(tokens: Tokens, size: int, name: str) -> list[tuple[int, ...]]:
     ]
 
 
-def _gain(model: HookedModel) -> Tensor:
+def final_gain(model: HookedModel) -> Tensor:
     """The final norm's gain as a column, measured from the norm: 1 + weight in Gemma; ones where there is no norm."""
     return checks.final_norm(model).gain[..., None]
 
@@ -112,7 +112,7 @@ def _causal(model: HookedModel, a: Tensor, b: Tensor) -> Tensor:
 
 def _covariance_root(model: HookedModel) -> Float[Tensor, "*seed d_model d_model"]:
     """Cholesky factor of the shrunk covariance of all centered directions, fp64."""
-    folded = (model.W_U.detach() * _gain(model)).double()
+    folded = (model.W_U.detach() * final_gain(model)).double()
     centered = folded - folded.mean(-1, keepdim=True)
     covariance = centered @ centered.mT / centered.shape[-1]
     scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]

@@ -42,26 +42,6 @@ class CannotRun(Refused):
     """The model raises where it is run on a few token ids."""
 
 
-# Train mode.
-
-
-def require_eval(model: Any) -> None:
-    """Raise where the model, a module in it or the model that it wraps is in train mode."""
-    roots = [("", model), ("original_model", getattr(model, "original_model", None))]
-    for prefix, root in roots:
-        if not isinstance(root, torch.nn.Module):
-            if getattr(root, "training", False):
-                raise ValueError("the model is in train mode; call model.eval() first")
-            continue
-        for module in root.modules():
-            if module.training:
-                name = next(name for name, each in root.named_modules() if each is module)
-                where = ".".join(part for part in (prefix, name.replace("_original_component.", "")) if part)
-                raise ValueError(
-                    f"the model is in train mode{f' (its part {where})' if where else ''}; call model.eval() first"
-                )
-
-
 # What is kept.
 
 
@@ -147,7 +127,7 @@ def _results(model: Any, *properties: str) -> tuple:
     """Properties that were measured; raises Refused for the first that does not hold."""
     known = _known(model)
     if not known.results.keys() >= {"readout"}:
-        require_eval(model)
+        arguments.require_eval(model)
         known.results |= _measured(model)
         known.state = _state(model)  # a first run may set up hooks
     if "norm" in properties and "norm" not in known.results:
@@ -646,7 +626,7 @@ def holds_beside(model: Any, length: int, branches: Branches) -> bool:
         return False
     if total <= known.branches_to and wide <= known.wide:
         return True
-    require_eval(model)
+    arguments.require_eval(model)
     try:
         right = _beside_is_plain(model, total, wide)
     except Exception:  # no mask of this kind, no position ids, ...: it cannot be run so
@@ -733,7 +713,7 @@ def holds_edited(model: Any) -> bool:
     """Whether a vector added to a branch after a block does what it does to the last position of a plain run."""
     known = _known(model)
     if "edited" not in known.results:
-        require_eval(model)
+        arguments.require_eval(model)
         try:
             known.results["edited"] = _edited_is_plain(model)
         except Exception:

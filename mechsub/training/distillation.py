@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
-from mechsub import arguments, provenance
+from mechsub import arguments
 from mechsub.inputs.noise import Sampler
 from mechsub.inputs.toy_inputs import check_finite, check_images, check_outputs, checked_labels
+from mechsub.machine import provenance
 from mechsub.models.mlp import ACTIVATIONS, HookedMLP
 from mechsub.threads import one_thread, side_by_side
 
@@ -47,7 +48,7 @@ class _Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class Recipe:
     epochs: int
     lr: float
     batch_size: int
@@ -65,9 +66,9 @@ class _Recipe:
         object.__setattr__(self, "seed", arguments.seed(self.seed))
         arguments.positive(self.lr, "lr")
         arguments.number(self.weight_decay, "weight_decay", "a number of at least 0", least=0)
-        _one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
-        _one_of("schedule", self.schedule, ("constant", "cosine"))
-        _one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
+        one_of("schedule", self.schedule, ("constant", "cosine"))
+        one_of("precision", self.precision, ("fp32", "bf16"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,10 +103,10 @@ def train(
     the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
-    targets = _classes(model, images, labels)
-    recipe = _Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
-        "train",
+    targets = checked_classes(model, images, labels)
+    recipe = Recipe(
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
+        seed, "train",
     )  # fmt: skip
     x = images.to(recipe.dtype)
     if snapshots is not None:
@@ -193,35 +194,35 @@ def distill_each(
     of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
-    _students(students)
+    checked_students(students)
     arguments.flag(fresh, "fresh")
-    _one_of("loss", loss, ("kl", "mse", "hard"))
+    one_of("loss", loss, ("kl", "mse", "hard"))
     for student, outputs in students.values():
-        _check_pair(student, teacher, outputs, loss)
-    _one_of("noise", noise, ("per_member", "shared"))
+        check_pair(student, teacher, outputs, loss)
+    one_of("noise", noise, ("per_member", "shared"))
     arguments.positive(temperature, "temperature")
     arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
     if fresh and isinstance(inputs, Tensor):
         raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
-    recipe = _Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), _frozen(frozen), seed,
-        "distill",
+    recipe = Recipe(
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
+        seed, "distill",
     )  # fmt: skip
-    draw = _inputs(inputs, teacher, n_samples, noise, fresh, recipe)
-    learned, activation = _member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+    draw = student_inputs(inputs, teacher, n_samples, noise, fresh, recipe)
+    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
 
     def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]] | None:
         if epoch and not fresh:
             return None
         x = draw(member, epoch)
         parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        targets = torch.cat([_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK)])
+        targets = torch.cat([member_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK)])
         generator = derive_generator(recipe.seed, "targets", teacher.seeds[member], epoch)
         if target_noise:
             targets += target_noise * torch.randn(targets.shape, generator=generator)
         seed_of_draws = generator.initial_seed()  # of every student alone, whoever else is taught
         return x, {
-            name: _loss(loss, targets[:, outputs].contiguous(), temperature, seed_of_draws)
+            name: loss_of(loss, targets[:, outputs].contiguous(), temperature, seed_of_draws)
             for name, (_, outputs) in students.items()
         }
 
@@ -241,7 +242,7 @@ def accuracy(
     Raises for labels that are not one class number for each image, and for NaN or infinite logits, which argmax would
     read as some class.
     """
-    labels = _classes(model, images, labels)
+    labels = checked_classes(model, images, labels)
     right = []
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         logits = model(x)[..., model.cfg.digits]
@@ -253,9 +254,9 @@ def accuracy(
 def resolve_precision(precision: Precision = "auto") -> str:
     """The precision of products; "auto" is $MECHSUB_PRECISION, else bf16 where the processor has AMX or AVX512-BF16,
     else fp32."""
-    _one_of("precision", precision, ("auto", "fp32", "bf16"))
+    one_of("precision", precision, ("auto", "fp32", "bf16"))
     if precision == "auto" and (named := os.environ.get("MECHSUB_PRECISION")):
-        _one_of("MECHSUB_PRECISION", named, ("fp32", "bf16"))
+        one_of("MECHSUB_PRECISION", named, ("fp32", "bf16"))
         return named
     if precision != "auto":
         return precision
@@ -266,7 +267,7 @@ def _fit(
     jobs: Mapping[str, _Job],
     problem: Callable[[int, int], tuple[Tensor, dict[str, Loss]] | None],
     seeds: Sequence[int],
-    recipe: _Recipe,
+    recipe: Recipe,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, HookedMLP]:
     """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's loss on them,
@@ -275,8 +276,8 @@ def _fit(
     Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
     """
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
-    starts = {name: _member_parameters(job.start) for name, job in jobs.items()}
-    trainable = {name: _trainable(list(members[0]), recipe.frozen) for name, members in starts.items()}
+    starts = {name: member_parameters(job.start) for name, job in jobs.items()}
+    trainable = {name: trained_names(list(members[0]), recipe.frozen) for name, members in starts.items()}
 
     def fit(member: int) -> dict[str, dict[int, Parameters]]:
         x, losses = problem(member, 0)  # type: ignore[misc]
@@ -284,7 +285,7 @@ def _fit(
         for steps in keep.values():
             _check_steps(steps, total)
         fits = {
-            name: _Fit(starts[name][member], trainable[name], job.columns, job.start.cfg.activation, recipe)
+            name: Fit(starts[name][member], trainable[name], job.columns, job.start.cfg.activation, recipe)
             for name, job in jobs.items()
         }
         kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
@@ -292,7 +293,7 @@ def _fit(
         for epoch in range(recipe.epochs):
             if epoch and (anew := problem(member, epoch)):
                 x, losses = anew
-            for rows in _batches(len(x), recipe, seeds[member], epoch):
+            for rows in batches(len(x), recipe, seeds[member], epoch):
                 batch, step = x.index_select(0, rows), step + 1
                 for name, one in fits.items():
                     one.step(batch, rows, losses[name], _rate(recipe, step, total))
@@ -306,42 +307,42 @@ def _fit(
     fitted = each_member(fit, len(seeds), progress)
     for name, job in jobs.items():
         for step in keep[name]:
-            job.snapshots[step] = _stack(job.start, [member[name][step] for member in fitted])  # type: ignore[index]
-    return {name: _stack(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
+            job.snapshots[step] = stacked(job.start, [member[name][step] for member in fitted])  # type: ignore[index]
+    return {name: stacked(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 
-class _Fit:
+class Fit:
     """One member of one ensemble: its trainable parameters are one flat fp32 vector, so the optimiser is one pass."""
 
-    def __init__(self, start: Parameters, trainable: list[str], columns: slice, activation: str, recipe: _Recipe):
+    def __init__(self, start: Parameters, trainable: list[str], columns: slice, activation: str, recipe: Recipe):
         self.start, self.trainable, self.columns, self.activation = start, trainable, columns, ACTIVATIONS[activation]
         self.flat = torch.cat([start[name].flatten() for name in trainable])
         self.flat.grad = torch.zeros_like(self.flat)
         self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
-        leaves = {name: leaf.requires_grad_() for name, leaf in _views(self.low, start, trainable).items()}
+        leaves = {name: leaf.requires_grad_() for name, leaf in views(self.low, start, trainable).items()}
         self.used = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
-        self.leaves, self.gradients = list(leaves.values()), list(_views(self.flat.grad, start, trainable).values())
+        self.leaves, self.gradients = list(leaves.values()), list(views(self.flat.grad, start, trainable).values())
         self.optimizer = _optimizer(self.flat, recipe)
 
     def step(self, x: Tensor, rows: Tensor, loss: Loss, lr: float) -> None:
         if self.low is not self.flat:
             self.low.copy_(self.flat)
-        value = loss(_logits(self.used, x, self.columns, self.activation), rows)
+        value = loss(member_logits(self.used, x, self.columns, self.activation), rows)
         for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
             into.copy_(gradient)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
 
     def parameters(self) -> Parameters:
-        return self.start | _views(self.flat.clone(), self.start, self.trainable)
+        return self.start | views(self.flat.clone(), self.start, self.trainable)
 
 
-def _rate(recipe: _Recipe, step: int, total: int) -> float:
+def _rate(recipe: Recipe, step: int, total: int) -> float:
     """Step size of step 1..total."""
     return recipe.lr if recipe.schedule == "constant" else recipe.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
 
 
-def _logits(parameters: Parameters, x: Tensor, columns: slice, activation: Callable[[Tensor], Tensor]) -> Tensor:
+def member_logits(parameters: Parameters, x: Tensor, columns: slice, activation: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits of one member without hooks, only the columns that a loss reads, as fp32."""
     h, depth = x, len(parameters) // 2 - 1
     for layer in range(depth):
@@ -349,15 +350,15 @@ def _logits(parameters: Parameters, x: Tensor, columns: slice, activation: Calla
     return torch.addmm(parameters["unembed.b_U"][columns], h, parameters["unembed.W_U"][:, columns]).float()
 
 
-def _loss(kind: str, target: Tensor, temperature: float, seed: int) -> Loss:
+def loss_of(kind: str, target: Tensor, temperature: float, seed: int) -> Loss:
     if kind == "hard":
         generator = derive_generator(seed, "hard")
         drawn = torch.multinomial((target / temperature).softmax(-1), 1, generator=generator)[:, 0]
         return lambda logits, rows: cross_entropy(logits / temperature, drawn[rows])
-    return _kl(target, temperature) if kind == "kl" else _mse(target)
+    return kl_loss(target, temperature) if kind == "kl" else squared_loss(target)
 
 
-def _kl(target: Tensor, temperature: float) -> Loss:
+def kl_loss(target: Tensor, temperature: float) -> Loss:
     p = (target / temperature).softmax(-1)
     entropy = -(p * (target / temperature).log_softmax(-1)).sum(-1)
 
@@ -368,12 +369,12 @@ def _kl(target: Tensor, temperature: float) -> Loss:
     return loss
 
 
-def _mse(target: Tensor) -> Loss:
+def squared_loss(target: Tensor) -> Loss:
     return lambda logits, rows: mse_loss(logits, target[rows])
 
 
-def _inputs(
-    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: _Recipe
+def student_inputs(
+    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: Recipe
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
     n_samples = arguments.whole(n_samples, "n_samples", 1)
@@ -391,7 +392,7 @@ def _inputs(
     return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, teacher.seeds[i], epoch)
 
 
-def _draw(sampler: Sampler, n: int, recipe: _Recipe, d_in: int, label: int | str, epoch: int) -> Tensor:
+def _draw(sampler: Sampler, n: int, recipe: Recipe, d_in: int, label: int | str, epoch: int) -> Tensor:
     """n images in the dtype of the products, drawn in chunks: fp32 draws never stand beside the whole bf16 set."""
     generator = derive_generator(recipe.seed, "noise", label, epoch)
     out = torch.empty(n, d_in, dtype=recipe.dtype)
@@ -405,13 +406,13 @@ def _draw(sampler: Sampler, n: int, recipe: _Recipe, d_in: int, label: int | str
     return out
 
 
-def _batches(n: int, recipe: _Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
+def batches(n: int, recipe: Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
     generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
     for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
         yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
 
 
-def _optimizer(flat: Tensor, recipe: _Recipe) -> torch.optim.Optimizer:
+def _optimizer(flat: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sign_sgd":
         return _SignSGD([flat], {"lr": recipe.lr, "weight_decay": recipe.weight_decay})
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.SGD
@@ -428,21 +429,21 @@ class _SignSGD(torch.optim.Optimizer):
                 w.sub_(group["lr"] * torch.sign(w.grad + group["weight_decay"] * w))
 
 
-def _member_parameters(model: HookedMLP) -> list[Parameters]:
+def member_parameters(model: HookedMLP) -> list[Parameters]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
 
 
-def _views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
+def views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
     pieces = flat.detach().split([like[name].numel() for name in names])
     return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
 
 
-def _stack(model: HookedMLP, members: list[Parameters]) -> HookedMLP:
+def stacked(model: HookedMLP, members: list[Parameters]) -> HookedMLP:
     return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
 
 
-def _trainable(names: list[str], frozen: tuple[str, ...]) -> list[str]:
+def trained_names(names: list[str], frozen: tuple[str, ...]) -> list[str]:
     def held(name: str, by: str) -> bool:
         return name == by or name.startswith(f"{by}.")
 
@@ -499,14 +500,14 @@ def each_member(
         torch.set_num_threads(threads)
 
 
-def _classes(model: HookedMLP, images: Tensor, labels: Tensor, name: str = "model") -> Tensor:
+def checked_classes(model: HookedMLP, images: Tensor, labels: Tensor, name: str = "model") -> Tensor:
     """The labels as int64; raises unless every image has one."""
     arguments.instance(model, HookedMLP, name)
     check_images(images, model.cfg.d_in)
     return checked_labels(labels, len(images), model.cfg.n_classes)
 
 
-def _frozen(names: Sequence[str]) -> tuple[str, ...]:
+def frozen_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(arguments.texts(names, "frozen", 0))
 
 
@@ -518,14 +519,14 @@ def _steps(snapshots: Snapshots, name: str = "snapshots") -> Snapshots:
     return snapshots
 
 
-def _students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
+def checked_students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
     for name, pair in arguments.mapping(students, "students", "pairs (student, outputs)").items():
         if not isinstance(pair, tuple) or len(pair) != 2:
             arguments.refuse(f"students[{name!r}]", "a pair of a student and what belongs to it", pair)
     return students
 
 
-def _check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
+def check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
     arguments.instance(student, HookedMLP, "student")
     arguments.instance(teacher, HookedMLP, "teacher")
     if len(student.seeds) != len(teacher.seeds):
@@ -543,6 +544,6 @@ def _check_steps(keep: set[int], total: int) -> None:
         raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {' or '.join(choices)}, not {arguments.described(value)}")

@@ -20,26 +20,26 @@ from mechsub.models.mlp import ACTIVATIONS, HookedMLP
 from mechsub.threads import one_thread
 from mechsub.training.distillation import (
     DistillationLoss,
+    Fit,
     Loss,
     Parameters,
     Precision,
-    _batches,
-    _check_pair,
-    _classes,
-    _Fit,
-    _frozen,
-    _inputs,
-    _logits,
-    _loss,
-    _member_parameters,
-    _one_of,
-    _Recipe,
-    _stack,
-    _students,
-    _trainable,
-    _views,
+    Recipe,
+    batches,
+    check_pair,
+    checked_classes,
+    checked_students,
     each_member,
+    frozen_names,
+    loss_of,
+    member_logits,
+    member_parameters,
+    one_of,
     resolve_precision,
+    stacked,
+    student_inputs,
+    trained_names,
+    views,
 )
 
 By = Literal["whole", "layer", "neuron"]
@@ -68,32 +68,41 @@ def distill_without(
     All see the same inputs, batches and targets; one without a removal (None) is what `distill` gives. Adam's memory is
     of the whole gradients. Arguments as in `distill`.
     """
-    for name, (_, removal) in _students(students).items():
+    for name, (_, removal) in checked_students(students).items():
         if removal is not None:
             arguments.function(removal, f"the removal of students[{name!r}]")
-    _one_of("loss", loss, ("kl", "mse", "hard"))
+    one_of("loss", loss, ("kl", "mse", "hard"))
     for student, _ in students.values():
-        _check_pair(student, teacher, outputs, loss)
-    recipe = _Recipe(
-        epochs, lr, batch_size, "adam", 0.0, "constant", resolve_precision(precision), _frozen(frozen), seed, "distill"
+        check_pair(student, teacher, outputs, loss)
+    recipe = Recipe(
+        epochs,
+        lr,
+        batch_size,
+        "adam",
+        0.0,
+        "constant",
+        resolve_precision(precision),
+        frozen_names(frozen),
+        seed,
+        "distill",
     )
-    draw = _inputs(inputs, teacher, n_samples, "per_member", False, recipe)
-    learned, activation = _member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
-    starts = {name: _member_parameters(student) for name, (student, _) in students.items()}
+    draw = student_inputs(inputs, teacher, n_samples, "per_member", False, recipe)
+    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+    starts = {name: member_parameters(student) for name, (student, _) in students.items()}
 
     def fit(member: int) -> dict[str, Parameters]:
         x = draw(member, 0)
         taught = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        target = torch.cat([_logits(taught, rows, slice(None), activation) for rows in x.split(1024)])
+        target = torch.cat([member_logits(taught, rows, slice(None), activation) for rows in x.split(1024)])
         draws = derive_generator(recipe.seed, "targets", teacher.seeds[member], 0).initial_seed()
-        lossy = _loss(loss, target[:, outputs].contiguous(), 1.0, draws)
+        lossy = loss_of(loss, target[:, outputs].contiguous(), 1.0, draws)
         fits = {
             name: (_fit_of(starts[name][member], student, outputs, recipe), removal)
             for name, (student, removal) in students.items()
         }
         step = 0
         for epoch in range(recipe.epochs):
-            for rows in _batches(len(x), recipe, teacher.seeds[member], epoch):
+            for rows in batches(len(x), recipe, teacher.seeds[member], epoch):
                 batch = x.index_select(0, rows)
                 for one, removal in fits.values():
                     _step(one, batch, rows, lossy, lr, removal and partial(removal, member, step))
@@ -104,21 +113,21 @@ def distill_without(
         return {name: one.parameters() for name, (one, _) in fits.items()}
 
     fitted = each_member(fit, len(teacher.seeds), progress)
-    return {name: _stack(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
+    return {name: stacked(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
 
 
-def _fit_of(start: Parameters, student: HookedMLP, outputs: slice, recipe: _Recipe) -> _Fit:
-    return _Fit(start, _trainable(list(start), recipe.frozen), outputs, student.cfg.activation, recipe)
+def _fit_of(start: Parameters, student: HookedMLP, outputs: slice, recipe: Recipe) -> Fit:
+    return Fit(start, trained_names(list(start), recipe.frozen), outputs, student.cfg.activation, recipe)
 
 
 def _step(
-    fit: _Fit, batch: Tensor, rows: Tensor, loss: Loss, lr: float, removed: Callable[..., Parameters] | None
+    fit: Fit, batch: Tensor, rows: Tensor, loss: Loss, lr: float, removed: Callable[..., Parameters] | None
 ) -> None:
     if removed is None:
         return fit.step(batch, rows, loss, lr)
     before = fit.parameters()
     fit.step(batch, rows, loss, lr)
-    now = _views(fit.flat, fit.start, fit.trainable)
+    now = views(fit.flat, fit.start, fit.trainable)
     for name, part in removed(before, {name: now[name] - before[name] for name in now}).items():
         now[name].sub_(part)
 
@@ -150,7 +159,7 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
         generator = derive_generator(seed, "random direction", student.seeds[member], step)
         start = int(torch.randint(n, (), generator=generator))
-        random = _views(row[start : start + n], shapes, list(shapes))
+        random = views(row[start : start + n], shapes, list(shapes))
         return component(update, direction(member, step, before), by, instead=random)
 
     return removed
@@ -269,7 +278,7 @@ def trait_gradient(
 ) -> Direction:
     """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
     step."""
-    classes = _classes(student, images, labels, "student")
+    classes = checked_classes(student, images, labels, "student")
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     seed = arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
@@ -280,7 +289,7 @@ def trait_gradient(
         rows = torch.randint(len(x), (batch_size,), generator=generator)
         used = {name: value.to(dtype, copy=True) for name, value in parameters.items()}
         leaves = {name: used[name].requires_grad_() for name in used if name.startswith("blocks.")}
-        logits = _logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
+        logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
         found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
         return {name: value.float() for name, value in zip(leaves, found, strict=True)}
 

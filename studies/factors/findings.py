@@ -14,41 +14,21 @@ DESCRIBED = (  # quantities in the rows of aux
 )
 
 
-def swept(records: list[Mapping], Config) -> dict[str, list]:
-    """The options that differ between cells, each with its levels: numbers ascending, others in their order."""
-    found = {}
-    for field in dataclasses.fields(Config):
-        levels = list(dict.fromkeys(record[field.name] for record in records))
-        if len(levels) > 1:
-            number = all(isinstance(level, int | float) for level in levels)
-            found[field.name] = sorted(levels) if number else levels
-    return found
-
-
-def score(factors: Mapping) -> str:
-    """What cells are compared by: accuracy, unless chance differs between them."""
-    return "kappa" if "n_classes" in factors else "accuracy"
-
-
-def _scores(records: list[Mapping], arm: str, value: str) -> predictions.Scores:
-    return {r["member"]: r[value] for r in records if r["arm"] == arm}
-
-
 # The table.
 
 
 def table(records: list[dict], Config) -> list[dict]:
     from mechsub import stats
 
-    factors = swept(records, Config)
-    value = score(factors)
+    factors = predictions.swept(records, Config)
+    value = predictions.score(factors)
     base = _reference(records, factors, Config)
     rows, pairs = [], []
     for label, cell in lab.by_cell(records, Config):
-        nulls = _scores(cell, NULL, value)
+        nulls = predictions.arm_scores(cell, NULL, value)
         for arm in dict.fromkeys(r["arm"] for r in cell):
-            own = _scores(cell, arm, value)
-            difference = None if cell[0] in base else predictions.paired(own, _scores(base, arm, value))
+            own = predictions.arm_scores(cell, arm, value)
+            difference = None if cell[0] in base else predictions.paired(own, predictions.arm_scores(base, arm, value))
             above = predictions.paired(own, nulls) if arm != NULL else None
             pairs += [difference] if difference else []
             rows.append(
@@ -66,7 +46,7 @@ def table(records: list[dict], Config) -> list[dict]:
     for row in rows:
         if not isinstance(row["to the reference"], str):
             row["to the reference"], row["p (Holm)"] = row["to the reference"].interval, f"{next(adjusted):.0e}"
-    return rows + list(judged(records, Config)) + list(laws(records, factors))
+    return rows + list(predictions.judged_factors(records, Config)) + list(laws(records, factors))
 
 
 def _reference(records: list[Mapping], factors: Mapping[str, list], Config) -> list[Mapping]:
@@ -77,54 +57,6 @@ def _reference(records: list[Mapping], factors: Mapping[str, list], Config) -> l
 
 
 # Predictions.
-
-
-def judged(records: list[Mapping], Config) -> Iterator[dict]:
-    """A row for every prediction about a swept factor, in every group of cells that differ in this factor alone."""
-    factors = swept(records, Config)
-    for prediction in predictions.of("factors"):
-        yield from judge(prediction, records, factors)
-
-
-def judge(prediction: Mapping, records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
-    factor, value = prediction["factor"], score(factors)
-    if factor not in factors:
-        return
-    others = [name for name in factors if name != factor]
-    groups: dict[tuple, list[Mapping]] = {}
-    for r in records:
-        groups.setdefault(tuple(r[name] for name in others), []).append(r)
-    for key, group in groups.items():
-        if any(group[0][name] != wanted for name, wanted in prediction.get("where", {}).items()):
-            continue
-        levels = _levels(factors[factor], prediction)
-        students = [_scores([r for r in group if r[factor] == level], "aux", value) for level in levels]
-        nulls = [_scores([r for r in group if r[factor] == level], NULL, value) for level in levels]
-        if len(levels) > 1 and all(len(s) > 1 for s in students):
-            at = dict(zip(others, key, strict=True))
-            yield _verdict_row(prediction, levels, students, nulls, at, predictions.told()["margin"])
-
-
-def _levels(levels: list, prediction: Mapping) -> list:
-    """The levels that the prediction speaks of, in its order."""
-    ordered = prediction.get("levels")
-    return levels if ordered is None else [level for level in ordered if level in levels]
-
-
-def _verdict_row(prediction: Mapping, levels: list, students: list, nulls: list, at: Mapping, margin: float) -> dict:
-    where = "".join(f", {name}={level}" for name, level in at.items())
-    ends = predictions.paired(students[-1], students[0])
-    said = {"brief": prediction["brief"]} if "brief" in prediction else {}
-    return {
-        "cell": f"prediction: {prediction['factor']} {levels[0]} to {levels[-1]}{where}",
-        "arm": "aux",
-        "to the reference": ends.interval if ends else "",
-        "rho": predictions.rank(students),
-        "predicted": prediction["direction"],
-        "verdict": predictions.verdict(prediction["direction"], students, nulls, margin),
-        **{who: f"{way}: {predictions.verdict(way, students, nulls, margin)}" for who, way in said.items()},
-        **predictions.turns(levels, students),
-    }
 
 
 def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
@@ -138,7 +70,7 @@ def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
     if set(factors) != {"inputs"} or len(factors["inputs"]) < 10:
         return
     cells = ([r for r in records if r["inputs"] == level] for level in factors["inputs"])
-    learned = [predictions.mean(_scores(cell, "aux", "accuracy")) for cell in cells]
+    learned = [predictions.mean(predictions.arm_scores(cell, "aux", "accuracy")) for cell in cells]
     found = {}
     for quantity in DESCRIBED:
         means = _means(records, quantity, factors["inputs"])
@@ -162,7 +94,7 @@ def _means(records: list[Mapping], quantity: str, levels: list) -> list[float] |
 
 
 def plot(records: list[dict], Config):
-    factors = swept(records, Config)
+    factors = predictions.swept(records, Config)
     if not factors:
         return _bars(records)
     return _map(records, factors) if len(factors) == 2 else _lines(records, factors)
@@ -183,7 +115,7 @@ def _lines(records: list[dict], factors: Mapping[str, list]):
     from mechsub.lab.figures import kinds as figures
 
     (factor, levels), *others = factors.items()
-    value = score(factors)
+    value = predictions.score(factors)
     rows = [
         r | {"x": _shown(r[factor]), "panel": ", ".join(f"{name}={r[name]}" for name, _ in others)}
         for r in _with_teachers(records, value)
@@ -201,7 +133,7 @@ def _map(records: list[dict], factors: Mapping[str, list]):
     from mechsub.lab.figures import kinds as figures
 
     (across, columns), (down, rows) = factors.items()
-    value = score(factors)
+    value = predictions.score(factors)
     chosen = [r | {across: _shown(r[across]), down: _shown(r[down])} for r in records if r["arm"] == "aux"]
     order = ([_shown(level) for level in levels] for levels in (rows, columns))
     places = [{level: i for i, level in enumerate(levels)} for levels in order]

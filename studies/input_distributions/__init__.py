@@ -113,7 +113,7 @@ def parsed(text: str) -> tuple[str, float | None]:
     if name == "perlin" and value not in CELLS:
         raise ValueError(f"--inputs: perlin needs the pixels of a cell, {', '.join(CELLS)}; not {value[:80]!r}")
     if name in MIXTURES:
-        share = distributions._number(value)
+        share = distributions.finite_number(value)
         if share is None or not 0 < share <= 1 or value != f"{share:g}":
             raise ValueError(f"--inputs: {name} needs the share of images, as in {name}:0.5; not {value[:80]!r}")
         return name, share

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterator, Mapping
 
 from mechsub.lab import predictions
-from studies.factors import findings
 
 NULL = "cross_aux"
 BASE = "uniform"
@@ -34,7 +33,7 @@ def _mean(rows: list[Mapping], value: str = "accuracy") -> float:
 def table(records: list[dict], Config) -> list[dict]:
     cells = _cells(records)
     trained = [row for row in records if row["arm"] != "inputs"]
-    judged = (row | {"arm": ""} for row in findings.judged(trained, Config))
+    judged = (row | {"arm": ""} for row in predictions.judged_factors(trained, Config))
     return [*_distributions(cells), *_contrasts(cells), *judged, *_laws(cells)]
 
 

@@ -117,7 +117,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub import memory
+    from mechsub.machine import memory
 
     weights = cfg.d_model * (140 + 12 * cfg.n_layers * cfg.d_model)
     # References of all seeds; of one member, its models with Adam's moments, its texts, its teacher's probabilities.

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mechsub import lab
-from mechsub.designs import love
+from mechsub.designs import contributions, love
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -155,9 +155,7 @@ def known(wanted: Any) -> dict[str, float]:
 
 def recovered(found: Any, kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
     """Quantity -> (share, low, high) of `contributions`; of what is not planted, only the rows."""
-    from studies import contributions
-
-    own = contributions.Config(model="planted", n_pairs=cfg.n_pairs, n_resamples=cfg.n_resamples, seed=seed)
+    own = contributions.Options(n_pairs=cfg.n_pairs, n_resamples=cfg.n_resamples, seed=seed)
     out = {}
     for row in contributions.direction_records(found, own):
         if row.get("kind") == "direction" and row["part"] == "own":

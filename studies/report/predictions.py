@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mechsub.lab import finder, predictions, verdicts
-from mechsub.lab.findings import Cell, stored, value_text
-from studies.factors import findings as factors_report
+from mechsub.lab.findings import Cell, value_text
+from mechsub.lab.stored import stored
 
 UNMEASURED = "not measured yet"
 
@@ -47,8 +47,8 @@ def _of_prediction(prediction: Mapping, findings: list) -> Iterator[dict]:
     for found in findings:
         if found.question.study in ("factors", "input_distributions") and found.found.records:
             records = [row for row in found.found.records if row["arm"] != "inputs"]
-            factors = factors_report.swept([row | {"arms": "aux"} for row in records], found.found.study.Config)
-            yield from factors_report.judge(prediction, records, factors)
+            factors = predictions.swept([row | {"arms": "aux"} for row in records], found.found.study.Config)
+            yield from predictions.judge_factor(prediction, records, factors)
 
 
 def _of_contrast(contrast: Mapping, findings: list) -> Iterator[dict]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 
-from mechsub import arguments, control_groups
+from mechsub import arguments
+from mechsub.machine import control_groups
 
 _KEYS = (  # limit, usage, and the part of the usage that is given back on demand; versions 2 and 1 of control groups
     ("memory.max", "memory.current", "inactive_file"),

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from mechsub import control_groups
+from mechsub.machine import control_groups
 
 
 def allowed() -> int:

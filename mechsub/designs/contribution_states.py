@@ -148,7 +148,10 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
     """
     from mechsub.measures.attribution import direct_logit_attribution
 
-    model, values, scale, names = q.model, None, None, ()
+    model = q.model
+    names: Sequence[str] = ()
+    values: Any = None
+    scale: Any = None
     checks.readout(model).linear("a share of the logits by component")
     prompts = [q.love(n, 0) for n in numbers]
     for length in sorted({len(prompt) for prompt in prompts}):
@@ -158,14 +161,14 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
             found = direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
             if values is None:
                 values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
-                scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units  # type: ignore[assignment]
+                scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units
             values[some] = found.values.double().cpu()
             s = checks.final_scale(model, cache_activations(model, tokens, checks.scale_hooks(model), pos=-1))
             scale[some] = s.double().cpu().reshape(len(some))
-    usual = (scale * (1 / scale).mean())[:, None, None]  # type: ignore[operator, union-attr]
+    usual = (scale * (1 / scale).mean())[:, None, None]
     scaled = torch.tensor([name != "ln_final.b" for name in names])  # the final norm's bias is not
-    written = values * torch.where(scaled, usual, 1.0)  # type: ignore[operator]
-    parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]  # type: ignore[operator]
+    written = values * torch.where(scaled, usual, 1.0)
+    parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]
     return [*names, "scale"], torch.stack(parts)
 
 
@@ -270,7 +273,7 @@ def _gradients(model: Any, tokens: Tensor, names: list[str], weight: Tensor) -> 
     with torch.enable_grad():
         hooks = [("blocks.0.hook_in", begin), *((name, keep) for name in names), LAST_ONLY]
         (model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1] @ weight).backward()
-    return {n: x.detach()[0] for n, x in kept.items()}, {n: x.grad[0] for n, x in kept.items()}
+    return {n: x.detach()[0] for n, x in kept.items()}, {n: x.grad[0] for n, x in kept.items() if x.grad is not None}
 
 
 # Association.
