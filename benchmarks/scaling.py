@@ -1,6 +1,6 @@
 """How time and memory grow with every size that a user can choose, measured at five sizes or more, with fits.
 
-    python benchmarks/scaling.py [toy cells language vocabulary]
+    python benchmarks/scaling.py [toy cells stored language vocabulary]
 
 Every point is measured in a fresh process with torch's default threads: seconds are the least of several repeats, MiB
 the peak of resident memory above what the process held before. Two fits of each: a power law a n^b (least squares of
@@ -32,8 +32,11 @@ MIDDLE = "10M"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="toy, cells, language, vocabulary (default: all)")
-    parts = {"toy": print_toy, "cells": print_cells, "language": print_language, "vocabulary": print_vocabulary}
+    parser.add_argument("parts", nargs="*", help="toy, cells, stored, language, vocabulary (default: all)")
+    parts = {
+        **{"toy": print_toy, "cells": print_cells, "stored": print_stored},
+        **{"language": print_language, "vocabulary": print_vocabulary},
+    }
     chosen = parser.parse_args().parts or list(parts)
     if unknown := set(chosen) - set(parts):
         parser.error(f"unknown part {sorted(unknown)[0]!r}; choose from {', '.join(parts)}")
@@ -178,6 +181,58 @@ def print_cells(work: Path) -> None:
     sweep("read one cell, by rows", cell_of_rows, (10, 50, 250, 1250, 6250, 31_250))
     sweep("plan of a sweep (--dry-run of missing cells), by cells", dry_run, (4, 8, 16, 32, 64))
     sweep("figure and table of subliminal_accuracy, by cells", figure, (1, 2, 4, 8, 16, 32))
+
+
+def print_stored(work: Path) -> None:
+    """--dry-run of a study over stored cells, as a command: its start, the cells' files, and what they build on."""
+    print("stored: python -m studies.factors --dry-run, copies of its default cell with other options, all stored")
+    for n_seeds, n_noises in ((1, 1), (10, 10), (32, 31), (100, 100)):
+        flags = grid_of_factors(n_seeds, n_noises, work / "artifacts")
+        command = [sys.executable, "-m", "studies.factors", *flags, "--out", str(work / "artifacts"), "--dry-run"]
+        seconds, busy = zip(*(of_command(command, n_seeds * n_noises) for _ in range(3)), strict=True)
+        print(f"  {n_seeds * n_noises} cells: {min(seconds):.2f} s, of the processor {min(busy):.2f} s", flush=True)
+    shutil.rmtree(work / "artifacts")
+
+
+def grid_of_factors(n_seeds: int, n_noises: int, root: Path) -> list[str]:
+    """Flags of a grid whose cells, and the sets of teachers that they share, are stored under root when it returns."""
+    import dataclasses
+    from unittest import mock
+
+    sys.path.insert(0, str(ROOT))
+    from mechsub.lab import store, study
+    from studies import factors
+
+    default = ROOT / "artifacts" / "factors" / "default"
+    made, rows = store.read_provenance(default), store.read_records(default)
+    taught = {key: value for key, value in made.items() if key != "made_from"} | {"study": "teachers"}
+    noises = [k / 100 for k in range(n_noises)]
+    with mock.patch("os.fsync"):  # without waiting for the disk, cell by cell
+        for seed in range(n_seeds):
+            learned = factors.Config(seed=seed).teacher
+            source = root / "teachers" / study.name_of(learned)
+            config = study.config_of(learned)
+            store.write_cell(source, [{**config, "member": 0, "accuracy": 0.9}], {**taught, "config": config})
+            built = {"made_from": {f"teachers/{source.name}": store.sums(source)}}
+            for noise in noises:
+                cfg = dataclasses.replace(factors.Config(), seed=seed, target_noise=noise)
+                config = study.config_of(cfg)
+                own = [{**row, **config} for row in rows]
+                store.write_cell(root / "factors" / study.name_of(cfg), own, {**made, **built, "config": config})
+    os.sync()
+    return ["--seed", *map(str, range(n_seeds)), "--target-noise", *map(str, noises)]
+
+
+def of_command(command: list[str], n: int) -> tuple[float, float]:
+    """Seconds of a command that calls n cells stored: by the clock, and of the processor."""
+    import resource
+    import subprocess
+
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.count("\nstored  ") + done.stdout.startswith("stored  ") == n, done.stdout[:500]
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def synthetic(i: int, n_rows: int) -> tuple[dict, list[dict]]:

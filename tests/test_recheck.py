@@ -117,10 +117,29 @@ def test_bad_input_is_one_line_and_nothing_is_overwritten(sweep):
     ):  # fmt: skip
         _, errors = run(sweep, *argv, code=2)
         assert errors.startswith("error: ") and words in errors and errors.count("\n") == 1
-    (root / "rechecks.jsonl").write_text('{"draw": 0}\nno JSON\n')
-    _, errors = run(sweep, "--all", code=1)
-    assert errors.count("\n") == 1 and "rechecks.jsonl, line 1, is no line of a ledger" in errors
-    assert (root / "rechecks.jsonl").read_text() == '{"draw": 0}\nno JSON\n'
+    run(sweep, "--share", "0.1")
+    ledger, plan = root / "rechecks.jsonl", root / ".recheck" / "plan.json"
+    line = ledger.read_bytes()
+    for text, words in (
+        (b'{"draw": 0}\n', "line 1, is no line of a ledger"), (line + b"no JSON\n", "line 2, is no line of a ledger"),
+        (line[:-9], "line 1, is no line"), (line.replace(b'"draw": 0', b'"draw": "0"'), "line 1, is no line"),
+        (b"[" * 100_000, "line 1, is no line"), (b"\xff\n", "cannot be read"),
+    ):  # fmt: skip
+        ledger.write_bytes(text)
+        _, errors = run(sweep, "--all", code=1)
+        assert errors.count("\n") == 1 and f"rechecks.jsonl{',' * ('line' in words)} {words}" in errors
+        assert ledger.read_bytes() == text and not plan.parent.exists()
+        output, errors = sweep.run("verify", module="mechsub", code=1)
+        assert errors == "" and words in output and "damaged: 1" in output
+    ledger.write_bytes(line)
+    plan.parent.mkdir()
+    for text, words in (
+        ("[]", "plan.json is damaged"), ('{"draw"', "plan.json is damaged"),
+        ('{"draw": 1, "share": 1.0, "studies": [], "cells": [["tiny", "gone"]]}', "tiny/gone was drawn and is not"),
+    ):  # fmt: skip
+        plan.write_text(text)
+        _, errors = run(sweep, "--all", code=1)
+        assert errors.count("\n") == 1 and words in errors and plan.read_text() == text
 
 
 def test_stale_cells_are_not_drawn(sweep):
@@ -219,6 +238,7 @@ def test_on_another_processor_a_probe_has_its_tolerance(sweep):
     probes(sweep)
     edit(sweep, "draw.random() + 0.05}", "draw.random() + 0.2}")
     probes(sweep, code=1)
+    assert "raise it first" in probes(sweep, "--record", code=1)[0]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +246,10 @@ def test_on_another_processor_a_probe_has_its_tolerance(sweep):
     [
         (lambda path: path.write_text(path.read_text()[:-5]), "is damaged"),
         (lambda path: path.write_text(""), "is damaged"),
+        (lambda path: path.write_text("[" * 100_000), "is damaged"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
+        (lambda path: path.write_text(path.read_text().replace('"version": 1', '"version": "1"', 1)), "is damaged"),
+        (lambda path: path.write_text(path.read_text().replace('"processor": {', '"none": {', 1)), "is damaged"),
         (lambda path: path.write_text(path.read_text().replace('"version": 1', '"version": 2', 1)), "update the code"),
         (lambda path: path.unlink(), "is missing"),
         (lambda path: path.rename(path.with_name("rows=9.jsonl")), "is of no probe"),
@@ -234,9 +257,14 @@ def test_on_another_processor_a_probe_has_its_tolerance(sweep):
 )
 def test_a_missing_torn_or_foreign_probe_is_one_line(sweep, damage, words):
     probes(sweep, "--record")
-    damage(sweep.folder / "tests" / "probes" / "tiny" / "rows=2.jsonl")
-    lines = probes(sweep, code=1)
-    assert any(words in line for line in lines)
+    path = sweep.folder / "tests" / "probes" / "tiny" / "rows=2.jsonl"
+    damage(path)
+    lines, errors = run(sweep, "--probes", code=1)
+    assert sum(words in line for line in lines) == 1 and errors == ""
+    if path.exists():  # nor is it overwritten by a command that would keep what is made now
+        before = path.read_bytes()
+        lines, errors = run(sweep, "--probes", "--record", code=1)
+        assert sum(words in line for line in lines) == 1 and errors == "" and path.read_bytes() == before
 
 
 def test_tensors_are_kept_too(tmp_path):

@@ -104,6 +104,38 @@ def test_cells_of_another_version_or_other_options_are_stale_and_no_failure(swee
     assert verify(sweep)[0][0] == ["foreign", "artifacts/renamed/default was made as a cell of 'tiny'"]
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"version": version} for version in ("1", None, True, 1.5, 0)),
+        *({"certified": by} for by in ("me", [], {"fingerprint": "f"}, {"fingerprint": "f", "commit": None})),
+        *({"config": []}, {"code": [1]}, {"made_from": ["x"]}, {"upstream_versions": {"tiny": "1"}}),
+        *({"read": read} for read in ([1], {"words": {}}, {"words": {"sha256": "f"}})),
+    ],
+)
+def test_a_sealed_provenance_of_another_form_is_damage(changed, tmp_path):
+    rows = [{"v": 1}]
+    store.write_cell(tmp_path / "tiny" / "default", rows, {**MADE, "certified": {"fingerprint": "f", "commit": "c"}})
+    assert {kind for kind, _ in audit.findings(tmp_path)} == {"cell", "unknown"}
+    store.write_cell(tmp_path / "tiny" / "default", rows, {**MADE, **changed})
+    (found,) = audit.findings(tmp_path)
+    assert found == ("damaged", f"{tmp_path / 'tiny' / 'default' / store.PROVENANCE} is not a provenance file")
+
+
+def test_a_cell_of_a_newer_version_is_not_replaced(sweep):
+    source = sweep.folder / "studies" / "tiny.py"
+    text = source.read_text()
+    source.write_text(text.replace("\n\nif __name__", "\n\nVERSION = 2\n\nif __name__"))
+    sweep.run(*numbers(3), "--rerun")
+    before = sweep.records()
+    source.write_text(text)
+    _, errors = sweep.run("--number", "1")
+    assert "which is newer than this one (1); update the code\n" in errors and "--rerun" not in errors
+    _, errors = sweep.run("--number", "1", "--rerun", code=1)
+    assert "update the code, or give another --out" in errors and errors.count("\n") == 1
+    assert sweep.records() == before and "stale: 3" in verify(sweep)[1]
+
+
 def test_a_cell_from_a_cell_that_was_made_anew_is_stale(sweep):
     first, second = sweep.cells.parent / "first" / "default", sweep.cells / "default"
     store.write_cell(first, [{"v": 1}], {**MADE, "study": "first"})

@@ -180,9 +180,11 @@ def read(probe: Probe) -> tuple[dict, list[dict]]:
         raise ValueError(f"{probe.path} is missing or cannot be read; restore it, or record it: {again}") from None
     try:
         first = json.loads(head)
-        whole = first["sha256"] == files.sha256(body.encode())
         version = first["version"]
-    except (ValueError, KeyError, TypeError):
+        numbers = [version, *first["tolerance"].values()]
+        forms = isinstance(first["processor"], dict) and isinstance(first["loose"], list) and type(version) is int
+        whole = first["sha256"] == files.sha256(body.encode()) and forms and min(numbers) >= 0 < version
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise ValueError(f"{probe.path} is damaged; restore it, or delete it and record it: {again}")
@@ -198,16 +200,21 @@ def compare(probe: Probe, first: Mapping, kept: list[dict], rows: list[dict]) ->
             f"what is kept is of version {first['version']}, and studies.{probe.study} says {now}; "
             f"record it: python -m mechsub recheck --probes --record --studies {probe.study}"
         )
-    apart = remaking.rows_apart(kept, rows)
-    if first["processor"] != processor():
-        apart = {key: value for key, value in apart.items() if not _tolerated(value, key, first)}
-    if not apart:
+    if not (apart := _apart(first, kept, rows)):
         return ""
     return (
         f"{remaking.first_difference(kept, rows)}; in all {_told(apart)}. Mend the code; or, if the numbers are meant "
         f"to change, raise VERSION in studies.{probe.study} and record the probe: "
         f"python -m mechsub recheck --probes --record --studies {probe.study}"
     )
+
+
+def _apart(first: Mapping, kept: list[dict], rows: list[dict]) -> dict[str, float | str]:
+    """What differs: on the processor of what is kept anything, on another what its tolerance does not allow."""
+    apart = remaking.rows_apart(kept, rows)
+    if first["processor"] == processor():
+        return apart
+    return {key: value for key, value in apart.items() if not _tolerated(value, key, first)}
 
 
 def _tolerated(value: float | str, key: str, first: Mapping) -> bool:
@@ -224,9 +231,12 @@ def _unraised(probe: Probe, rows: list[dict]) -> str:
     """What is wrong with keeping other rows under the same version."""
     if not probe.path.exists():
         return ""
-    first, kept = read(probe)
+    try:
+        first, kept = read(probe)
+    except ValueError as error:
+        return str(error)
     same = first["version"] == _version(probe)
-    if not same or first["processor"] != processor() or kept == rows:
+    if not same or not _apart(first, kept, rows):
         return ""
     return (
         f"{remaking.first_difference(kept, rows)}, and VERSION of studies.{probe.study} is still {first['version']}; "

@@ -9,6 +9,7 @@ there. Each is compared row by row and tensor by tensor, and gets a line in the 
 Killed, the same command goes on with the same draw.
 """
 
+import contextlib
 import json
 import random
 import shutil
@@ -22,6 +23,7 @@ from mechsub.lab import cells, finder, lease, remaking, store, versions
 from mechsub.machine import provenance
 
 LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
+FIELDS = {"draw": int, "study": str, "cell": str, "same": bool, "stored": dict, "apart": dict}  # read of a line
 LEVEL = 0.95
 
 Cell = tuple[str, str]  # study, name
@@ -48,13 +50,14 @@ def recheck(root: Path, share: float, names: Iterable[str], workers: int) -> Ite
     share: of every study's cells, 1 for all. names: of studies, all of the store where there are none.
     Raises ValueError where another draw is not finished, or another process is at it, and for a ledger that is damaged.
     """
+    ledger(root)
     scratch = root / SCRATCH
     scratch.mkdir(exist_ok=True)
     try:
         with lease.hold(scratch / "draw", wait=False) as check:
             plan = _plan(root, share, sorted(set(names)))
             done = {(line["study"], line["cell"]) for line in ledger(root) if line["draw"] == plan["draw"]}
-            left = [cell for cell in map(tuple, plan["cells"]) if cell not in done]
+            left = [cell for cell in plan["cells"] if cell not in done]
             tasks = {_task(root, cell): cell for cell in left}
             for made in remaking.make_all(tasks, workers):
                 line = _line(root, plan, made)
@@ -63,19 +66,28 @@ def recheck(root: Path, share: float, names: Iterable[str], workers: int) -> Ite
                 yield line
     except lease.Lost:
         raise ValueError(f"another process makes cells of {root} again; wait for it") from None
+    finally:
+        with contextlib.suppress(OSError):  # empty where nothing was drawn
+            scratch.rmdir()
     shutil.rmtree(scratch)
 
 
 def ledger(root: Path) -> list[dict]:
     """All lines. Raises ValueError for one that is not as this module writes it."""
     path = root / LEDGER
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), 1):
+    lines: list[dict] = []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{path} cannot be read; mend it, or restore the file") from None
+    for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-            line["draw"], line["study"], line["cell"], line["same"], line["stored"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}, line {number}, is no line of a ledger; mend it, or restore the file") from None
+            whole = all(type(line[key]) is kind for key, kind in FIELDS.items())
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path}, line {number}, is no line of a ledger; mend it, or restore the file")
         lines.append(line)
     return lines
 
@@ -130,7 +142,7 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
     path = root / SCRATCH / PLAN
     lines = ledger(root)
     if path.is_file():
-        plan = json.loads(path.read_text())
+        plan = _read_plan(path)
         if (plan["share"], plan["studies"]) != (share, names):
             before = " ".join(
                 [f"--share {plan['share']:g}", *(["--studies", *plan["studies"]] if plan["studies"] else [])]
@@ -144,6 +156,18 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
     plan = {"draw": draw, "share": share, "studies": names, "cells": drawn}
     files.write_text(path, json.dumps(plan) + "\n")
     return plan
+
+
+def _read_plan(path: Path) -> dict:
+    """Raises ValueError for a file that is not as `_plan` writes it."""
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan["draw"], plan["share"], plan["studies"]
+        if all(isinstance(name, str) for study_and_cell in plan["cells"] for name in study_and_cell):
+            return {**plan, "cells": [(name, cell) for name, cell in plan["cells"]]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{path} is damaged; delete {path.parent}, and a new draw begins")
 
 
 def drawn_cells(population: Iterable[Cell], share: float, draw: int) -> list[Cell]:
@@ -188,7 +212,9 @@ def _counts(named: Iterable[Cell]) -> dict[str, int]:
 
 def _task(root: Path, cell: Cell) -> remaking.Task:
     """Where a cell is made again: a root of its own, which holds what the store has of the cells it builds on."""
-    made = store.read_provenance(root.joinpath(*cell)) or {}
+    made = store.read_provenance(root.joinpath(*cell))
+    if made is None:
+        raise ValueError(f"{'/'.join(cell)} was drawn and is not stored any more; delete {root / SCRATCH} to draw anew")
     out = root / SCRATCH / files.sha256("/".join(cell).encode())[:12]
     _supply(root, made, out)
     return remaking.Task(cell[0], cell[1], made["config"], out)

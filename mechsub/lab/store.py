@@ -210,13 +210,26 @@ def read_provenance(cell: Path) -> dict | None:
     try:
         provenance = json.loads(data)
         provenance["records"]["sha256"], provenance.get("tensors", {"sha256": ""})["sha256"]
-        provenance["config"]
+        _check_form(provenance)
         seal = _seal(data, provenance)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedCell(f"{path} is not a provenance file{REMEDY}") from None
     if seal == "broken":
         raise DamagedCell(f"{path} was changed after it was written (its seal is broken){REMEDY}")
     return provenance
+
+
+def _check_form(made: Mapping) -> None:
+    """Raises where what others read of a provenance is not as this package writes it."""
+    inner = [made.get(key, {}) for key in ("read", "made_from", "upstream_versions", "code", "certified")]
+    sums = [*(entry["sha256"] for entry in inner[0].values()), *inner[1].values()]
+    numbers = [made.get("version", 1), *inner[2].values()]
+    if not all(isinstance(each, Mapping) for each in (made["config"], *inner, *sums)):
+        raise TypeError("no dict")
+    if not all(type(each) is int and each > 0 for each in numbers):
+        raise TypeError("no version")
+    if inner[4] and not all(isinstance(inner[4].get(key), str) for key in ("fingerprint", "commit")):
+        raise TypeError("certified by nobody")
 
 
 @_settled

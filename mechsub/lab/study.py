@@ -232,7 +232,8 @@ def _make_wanted(grid: Mapping[Path, Any], maker: Maker, options: argparse.Names
             store.checked(cell)
         elif known.kind == "stale":
             stale.append(cell.name)
-            print(f"stale: {cell}: {known.reason}; --rerun recomputes it", file=sys.stderr)
+            remedy = "update the code" if _newer(cell, maker.study) else "--rerun recomputes it"
+            print(f"stale: {cell}: {known.reason}; {remedy}", file=sys.stderr)
     _hint_at_edits([cell for cell in grid if cell not in wanted], maker.study)
     if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
         for cell in wanted:
@@ -266,13 +267,19 @@ def _run(wanted: Mapping[Path, str | None], make_one: Callable[[Path], None], wo
 
 def _refuse_newer(cell: Path, study: Study) -> None:
     """Numbers of a newer version are not replaced by those of an older one."""
+    if newer := _newer(cell, study):
+        raise ValueError(f"{newer}; update the code, or give another --out")
+
+
+def _newer(cell: Path, study: Study) -> str:
+    """That the cell is of a newer version; "" where it is not."""
     try:
         made = store.read_provenance(cell)
     except store.DamagedCell:
-        return
+        return ""
     if made and made.get("version", 0) > study.version:
-        newer = f"{cell} was made by version {made['version']} of its study, and this is version {study.version}"
-        raise ValueError(f"{newer}; update the code, or give another --out")
+        return f"{cell} was made by version {made['version']} of its study, and this is version {study.version}"
+    return ""
 
 
 def _hint_at_edits(known: Iterable[Path], study: Study) -> None:

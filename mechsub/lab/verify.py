@@ -8,7 +8,7 @@ A study is looked for as `studies.<name>`; no other code is imported, whatever a
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub.lab import cells, lease, store, versions
+from mechsub.lab import cells, lease, recheck, store, versions
 from mechsub.lab.finder import find_study
 
 KINDS = {
@@ -21,13 +21,15 @@ KINDS = {
     "unknown": "of a study that is not found here: its code was not compared",
 }
 FAILURES = ("damaged", "missing")
-_SHARED = {"plotly.min.js", "index.html", "rechecks.jsonl"}
+_SHARED = {"plotly.min.js", "index.html", recheck.LEDGER}
 
 
 def findings(root: Path) -> Iterator[tuple[str, str]]:
     """A kind and a line for everything that is to be said about a store; ("cell", path) for every complete cell."""
     for path in sorted(root.iterdir()):
         if path.name in _SHARED and path.is_file():
+            if path.name == recheck.LEDGER:
+                yield from _ledger(root)
             continue
         if path.name == ".recheck":
             yield "unfinished", f"{path} is a recheck that was not finished; the same command goes on with it"
@@ -37,6 +39,13 @@ def findings(root: Path) -> Iterator[tuple[str, str]]:
             yield from _study(path)
         else:
             yield "foreign", f"{path} is no study's folder"
+
+
+def _ledger(root: Path) -> Iterator[tuple[str, str]]:
+    try:
+        recheck.ledger(root)
+    except ValueError as error:
+        yield "damaged", str(error)
 
 
 def _belongs(path: Path) -> bool:
