@@ -47,9 +47,57 @@ from mechsub.models import language, mlp
 from mechsub.training import removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
-HARNESS = {"cores", "doctor", "files", "packages", "processes", "provenance", "sources"}
-# What functions ask with, and run within; of these only names of mechsub itself have a row, as check_model.
-INNER = {"arguments", "checks", "distances", "threads", "toy_inputs"}
+HARNESS = {"control_groups", "cores", "doctor", "files", "packages", "processes", "provenance", "sources"}
+# What functions ask with: these are given what a user gave, and say what is wrong with it.
+ASKING = {
+    "arguments",
+    "toy_inputs",
+    "token_ids",
+    "continuations",
+    "templates",
+    "tokenizer",
+}
+# Of public modules, what is handed a part of a model that another of its functions took apart, and no user's argument.
+# Or the inner layer of training and scoring, whose arguments the public functions round it have checked.
+PARTS = {
+    "distillation.Fit",
+    "distillation.Recipe",
+    "distillation.batches",
+    "distillation.check_pair",
+    "distillation.checked_classes",
+    "distillation.checked_students",
+    "distillation.frozen_names",
+    "distillation.kl_loss",
+    "distillation.loss_of",
+    "distillation.member_logits",
+    "distillation.member_parameters",
+    "distillation.one_of",
+    "distillation.squared_loss",
+    "distillation.stacked",
+    "distillation.student_inputs",
+    "distillation.trained_names",
+    "distillation.views",
+    "scores.checked_prompts",
+    "scores.equal_lengths",
+    "unembedding.final_gain",
+    "checks.Check",
+    "checks.Checks",
+    "checks.CannotRun",
+    "checks.Refused",
+    "checks.Branches",
+    "checks.Norm",
+    "checks.Readout",
+    "checks.Write",
+    "checks.differ",
+    "checks.final_scale",
+    "checks.holds_beside",
+    "checks.measured_norm",
+    "checks.recall",
+    "checks.run_beside",
+    "checks.same_place",
+    "checks.try_out",
+    "checks.warn_once",
+}
 # Classes that functions return, or that others are made of; users read them and call none.
 RECORDS = {
     "attribution.Attribution",
@@ -68,24 +116,32 @@ RECORDS = {
 
 
 # Last part of a module's name -> the whole, of the instrument.
-MODULES = {path.rpartition(".")[2]: f"mechsub.{path}" for path in ms._MODULES.values() if not path.startswith("lab")}
+MODULES = {
+    path.rpartition(".")[2]: f"mechsub.{path}"
+    for path in (*ms._MODULES.values(), "measures.distances")
+    if path.split(".")[0] not in ("lab", "designs") and path != "lab"
+}
+# What studies hand their options to, which the command line has checked.
+OF_STUDIES = {"conv", "distributions", "exchange", "tiny_transformer"}
 
 
 def public() -> dict[str, list[str]]:
     """module.function (or module.Class, module.Class.method) -> its parameters, of all that has any."""
     out = {}
-    for module in sorted(set(MODULES) - HARNESS - INNER):
+    for module in sorted(set(MODULES) - HARNESS):
         space = importlib.import_module(MODULES[module])
         for name, value in vars(space).items():
             if name.startswith("_") or getattr(value, "__module__", None) != space.__name__:
                 continue
-            if inspect.isclass(value) and f"{module}.{name}" not in RECORDS:
+            if f"{module}.{name}" in RECORDS | PARTS:
+                continue
+            if inspect.isclass(value):
                 out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
                 methods = {key: one for key, one in vars(value).items() if inspect.isfunction(one)}
                 for key in methods:
                     if not key.startswith("_"):
                         out[f"{module}.{name}.{key}"] = list(inspect.signature(methods[key]).parameters)
-            elif not inspect.isclass(value) and callable(value):
+            elif callable(value):
                 out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
     named = {f"{module.rpartition('.')[2]}.{name}": name for name, module in ms._NAMES.items()}
     for dotted in named:
@@ -849,6 +905,17 @@ def _language() -> dict:
             lambda: {"model": llama(), "inputs": tokens, "names": [hook], "pos": -1},
             {"model": lm, "inputs": inputs(), "names": names, "pos": pos},
         ),
+        **{
+            f"checks.{name}": (lambda: {"model": llama()}, {"model": model()})
+            for name in ("readout", "reads", "final_norm", "stream", "holds_edited")
+        },
+        **{
+            f"checks.{name}": (lambda: {"model": llama()}, {"model": model(out=("train mode",))})  # nothing is run
+            for name in ("record", "scale_hooks")
+        },
+        "checks.probe_tokens": (lambda: {"size": 9, "n": 4}, {"size": count(1), "n": count(1)}),
+        "distances.sign": (lambda: {"metric": "linear_cka"}, {"metric": text()}),
+        "threads.made_by_one": (lambda: {"generator": lambda: iter(())}, {"generator": function()}),
         "checks.check_model": (
             lambda: {"model": llama(), "inputs": tokens, "n": 4},
             {"model": lm, "inputs": inputs(out=("None",)), "n": count(1)},
