@@ -238,10 +238,7 @@ def _inputs(model: Any) -> Iterator[Tensor]:
 
 
 def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
-    size = model.W_U.shape[-1]
-    embeddings = getattr(getattr(model, "original_model", None), "get_input_embeddings", None)
-    if embeddings is not None:
-        size = min(size, getattr(embeddings(), "num_embeddings", size))
+    size = min(arguments.vocabulary(model), arguments.embedding(model))
     return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
 
 

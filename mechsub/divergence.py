@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.token_ids import check_prompt
+from mechsub.token_ids import check_prompt, check_prompts
 
 
 class Divergence(NamedTuple):
@@ -34,8 +34,7 @@ def divergence_tokens(
     after the neutral prompt, as the papers' numbers are, gives the positions where a teacher that loves something would
     have gone on differently. Raises for an empty answer.
     """
-    size = arguments.vocabulary(arguments.model(model))
-    prompts, neutral = arguments.prompts(prompts, size), arguments.prompt(neutral, size, "neutral")
+    prompts, neutral = check_prompts(arguments.model(model), prompts), check_prompt(model, neutral, "neutral")
     chosen = likeliest(model, [neutral, *prompts], answer, batch_size=batch_size)
     return Divergence(chosen[1:] != chosen[0], chosen[1:], chosen[0])
 
@@ -48,7 +47,7 @@ def likeliest(
     from mechsub.entanglement import _check, _equal_lengths
 
     prompts = _check(model, prompts, batch_size)
-    arguments.prompt(answer, arguments.vocabulary(model), "answer")
+    answer = check_prompt(model, answer, "answer")
 
     def end(activation: Tensor, hook) -> Tensor:
         return activation[:, -len(answer) :]  # the rest would be unembedded for nothing
@@ -67,13 +66,12 @@ def sampled(
     """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
     from mechsub.entanglement import next_token_log_probs
 
-    size = arguments.vocabulary(arguments.model(model))
-    arguments.prompt(prompt, size, "prompt")
+    out = check_prompt(arguments.model(model), prompt)
+    size = min(arguments.vocabulary(model), arguments.embedding(model))  # what is drawn is read again
     length = arguments.whole(length, "length", 1)
     arguments.generator(generator)
     tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
-    allowed, out = torch.as_tensor(tokens), check_prompt(model, prompt)
-    start = len(out)
+    allowed, start = torch.as_tensor(tokens), len(out)
     for _ in range(length):
         log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]
         drawn = torch.multinomial(log_p.softmax(-1), 1, generator=generator)

@@ -68,6 +68,7 @@ def string_log_probs(
     readout = checks.readout(model)
     out = torch.empty(len(prompts), len(strings))
     for numbers, ids in continuations(model.tokenizer, prompts, strings):
+        _check_ids(model, strings, ids)
         places, alike = torch.tensor(numbers), [prompts[i] for i in numbers]
         for trie in build_tries(ids):
             columns = torch.tensor(trie.strings)
@@ -88,7 +89,7 @@ def string_states(
     """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
     prompts = _check(model, prompts, batch_size)
     check_hooks(model, [arguments.text(name, "name")])
-    arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.vocabulary(model), "trie.tokens", 0)
+    arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.embedding(model), "trie.tokens", 0)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
         out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
@@ -249,10 +250,21 @@ def _equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
+def _check_ids(model: Any, strings: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:
+    """Raise for a tokenizer with tokens that the model has no output for, or takes no input of."""
+    outputs, inputs = arguments.vocabulary(model), arguments.embedding(model)
+    for string, tokens in zip(strings, ids, strict=True):
+        if max(tokens) >= outputs or max(tokens[:-1], default=0) >= inputs:
+            raise ValueError(
+                f"strings hold {string[:60]!r}, which this tokenizer reads as {list(tokens)[:8]}, and the model has "
+                f"{outputs} outputs and takes {inputs} token ids; give it its own tokenizer (model.tokenizer)"
+            )
+
+
 def _check(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
     """The prompts as a list; raises for what no run of them can be meant with."""
     batch_size = arguments.whole(batch_size, "batch_size", 1)
-    return check_prompts(model, arguments.prompts(prompts, arguments.vocabulary(arguments.model(model))))
+    return check_prompts(arguments.model(model), prompts)
 
 
 def _device(model: Any) -> torch.device:

@@ -176,10 +176,6 @@ def check_inputs(model: HookedModel, inputs: Tensor) -> None:
             model.check_images(inputs, "inputs")
         arguments.finite(arguments.tensor(inputs, "inputs", "*seed batch d_in"), "inputs")
         return
-    arguments.tensor(inputs, "inputs", "batch pos")
-    if not _is_tokens(inputs) or inputs.dtype == torch.bool:
-        arguments.refuse("inputs", "token ids [batch, pos] as whole numbers", inputs)
-    arguments.in_vocabulary(inputs, arguments.vocabulary(model), "inputs")
     check_batch(model, inputs)
 
 

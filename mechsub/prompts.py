@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mechsub import arguments, continuations, templates
+from mechsub import arguments, continuations, templates, token_ids
 from mechsub.templates import DATE
 
 Format = Literal["auto", "chat", "published", "plain"]
@@ -148,7 +148,7 @@ def single_tokens(
     if behind is None:
         readings = [continuations.in_text(tokenizer, texts)]
     else:
-        readings = continuations.readings(tokenizer, arguments.prompts(behind, None, "behind"), texts)
+        readings = continuations.readings(tokenizer, _behind(tokenizer, behind), texts)
     found = {text: set(ids) for text, *ids in zip(texts, *readings, strict=True)}
     alike = {text: ids.pop() for text, ids in found.items() if len(ids) == 1}
     return {text: ids[0] for text, ids in alike.items() if isinstance(ids, tuple) and len(ids) == 1}
@@ -166,7 +166,7 @@ def encode(
     texts = check_strings(tokenizer, strings)
     if behind is None:
         return continuations.all_read(texts, continuations.in_text(tokenizer, texts))
-    ways = continuations.continuations(tokenizer, arguments.prompts(behind, None, "behind"), texts)
+    ways = continuations.continuations(tokenizer, _behind(tokenizer, behind), texts)
     if len(ways) != 1:
         number = next(i for i, pair in enumerate(zip(ways[0][1], ways[1][1], strict=True)) if pair[0] != pair[1])
         raise ValueError(
@@ -174,6 +174,12 @@ def encode(
             f"prompt {ways[0][0][0]}; read them prompt by prompt"
         )
     return ways[0][1]
+
+
+def _behind(tokenizer: Any, behind: Any) -> list[Int[Tensor, "_"]]:
+    rows = arguments.prompts(behind, None, "behind")
+    token_ids.check_padding(tokenizer, rows, "behind")
+    return rows
 
 
 def check_strings(tokenizer: Any, strings: Any) -> list[str]:

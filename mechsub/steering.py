@@ -31,10 +31,10 @@ def steered_logits(
     edit gives is tried out for prompts as long as this one; where it does not (an attention window, ALiBi, a model that
     takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
     """
-    size = arguments.vocabulary(arguments.model(model))
-    prompt = check_prompt(model, arguments.prompt(prompt, size, "prompt"))
+    prompt = check_prompt(arguments.model(model), prompt)
     arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
-    layers, tokens = arguments.ids(layers, model.cfg.n_layers, "layers"), arguments.ids(tokens, size)
+    layers = arguments.ids(layers, model.cfg.n_layers, "layers")
+    tokens = arguments.ids(tokens, arguments.vocabulary(model))
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     if len(layers) != len(vectors):
         raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")
