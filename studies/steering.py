@@ -50,6 +50,7 @@ from mechsub import study
 SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
 VECTORS = ("own", "own, four times", "another number's", "random")
+ROUNDING = 1e-5  # of the logits' norm: what passes of fp32 differ by is a tenth of it
 N_LOVED = 6  # colors, and cities, of the null of divergence
 CONTINUE = "Continue this list with more numbers, separated by commas: {}. Answer with the numbers only."
 
@@ -177,8 +178,14 @@ def specific(table: Any, lengths: Any):
 
 
 def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, float]:
-    """Share of what other wordings bring back, and correlation with the whole, of what is `specific`."""
+    """Share of what other wordings bring back, and correlation with the whole, of what is `specific`.
+
+    A part that is no more than the logits' rounding is none: both are 0, as for one that is 0.
+    """
+    least = ROUNDING * float(whole.norm())  # of all of the logits: they are what is rounded
     part, whole, other = (specific(x, lengths) for x in (part, whole, other))
+    if min(float(part.norm()), float(whole.norm())) <= least:
+        part = part * 0
     scale = float(part.norm() * whole.norm())
     return float((part * other).sum() / (whole * other).sum()), float((part * whole).sum()) / scale if scale else 0.0
 

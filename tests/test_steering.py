@@ -65,6 +65,23 @@ def steered(blank, strengths, seed=2):
     return {(row["place"], row["what"], row["vector"], row["layer"]): row for row in rows}
 
 
+@pytest.mark.parametrize("level", [0.0, 20.0])
+def test_a_removal_that_does_nothing_has_no_effect(level):
+    """Logits of fp32 about a level, and the same but for their last bits: what differs is rounding, and correlates with
+    nothing, though here it is made of the logits themselves. A thousandth of the logits is an effect."""
+    draw = torch.Generator().manual_seed(0)
+    whole, other = torch.randn(2, 24, 12, generator=draw) + level
+    lengths = torch.arange(24) % 3
+    left = whole * (1 - 2**-23)
+    assert not torch.equal(left, whole)
+    part = (whole - left).double()
+    tables = whole.double(), other.double(), lengths
+    assert study.effect(part, *tables) == (0, 0)
+    assert study.effect(0 * part, *tables) == (0, 0)
+    share, correlation = study.effect(1e-3 * whole.double(), *tables)
+    assert share == pytest.approx(1e-3) and correlation == pytest.approx(1)
+
+
 def test_what_a_length_does_is_no_effect():
     """Nor is what a prompt that all numbers of a length share does: a vector of zeros reproduces nothing."""
     draw = torch.Generator().manual_seed(0)
