@@ -30,7 +30,7 @@ def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "
 def check_batch(model: Any, ids: Any, name: str = "inputs") -> Int[Tensor, "batch pos"]:
     """Token ids [batch, pos] of prompts of one length. Raises one line for anything else, and for padding."""
     ids = arguments.batch(ids, arguments.embedding(model), name)
-    check_padding(getattr(model, "tokenizer", None), ids, name)
+    check_padding(getattr(model, "tokenizer", None), list(ids), name)
     return ids
 
 
