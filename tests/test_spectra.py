@@ -174,3 +174,17 @@ def test_a_trained_teacher_drives_and_is_batched(clusters, small, monkeypatch):
     assert torch.allclose(spectra.drive(init, moved, x), whole, rtol=1e-4)
     with pytest.raises(ValueError, match="direction must have"):
         spectra.drive(init, {"blocks.0.W": moved["blocks.0.W"]}, x)
+
+
+def test_drive_of_one_logit():
+    """KL's curvature is 0 there, since the softmax is 1: refused. The mean square's is 2, by the explicit Jacobian."""
+    cfg = ms.MLPConfig(d_in=9, d_model=6, n_classes=3, n_aux=1)
+    one = ms.HookedMLP(cfg, seeds=(0, 1))
+    way = {name: torch.randn(value.shape, generator=generator(1)) for name, value in one.named_parameters()}
+    some = torch.randn(5, 9, generator=generator(2))
+    with pytest.raises(ValueError, match="one logit teaches nothing with loss 'kl'"):
+        spectra.drive(one, way, some)
+    at = {name: value.detach() for name, value in one.named_parameters()}
+    J = jacrev(lambda parameters: functional_call(one, parameters, (some,))[..., cfg.aux])(at)
+    moved = sum((J[name] * way[name]).flatten(3).sum(-1) for name in way)
+    assert torch.allclose(spectra.drive(one, way, some, loss="mse"), 2 * moved[..., 0].square().mean(-1), rtol=1e-4)
