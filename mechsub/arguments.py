@@ -306,7 +306,7 @@ def vocabulary(hooked: Any) -> int:
 
 
 def embedding(hooked: Any) -> int:
-    """Number of token ids that a language model takes: its embedding's rows, which may be more or fewer than outputs."""
+    """Number of token ids that a language model takes: its embedding's rows, more than its outputs or fewer."""
     return hooked.W_E.shape[0] if hasattr(hooked, "W_E") else vocabulary(hooked)
 
 

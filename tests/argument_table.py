@@ -59,6 +59,7 @@ HARNESS = {
     "cores",
     "doctor",
     "executor",
+    "export",
     "files",
     "flags",
     "lease",
@@ -76,8 +77,35 @@ HARNESS = {
     "terminal",
     "versions",
 }
-# What functions ask with, and run within; of these only names of mechsub itself have a row, as check_model.
-INNER = {"arguments", "checks", "distances", "threads", "toy_inputs"}
+# What functions ask with: these are given what a user gave, and say what is wrong with it.
+ASKING = {
+    "arguments",
+    "toy_inputs",
+    "token_ids",
+    "continuations",
+    "templates",
+    "tokenizer",
+}
+# Of public modules, what is handed a part of a model that another of its functions took apart, and no user's argument.
+PARTS = {
+    "checks.Check",
+    "checks.Checks",
+    "checks.CannotRun",
+    "checks.Refused",
+    "checks.Branches",
+    "checks.Norm",
+    "checks.Readout",
+    "checks.Write",
+    "checks.differ",
+    "checks.final_scale",
+    "checks.holds_beside",
+    "checks.measured_norm",
+    "checks.recall",
+    "checks.run_beside",
+    "checks.same_place",
+    "checks.try_out",
+    "checks.warn_once",
+}
 # Classes that functions return, or that others are made of; users read them and call none.
 RECORDS = {
     "attribution.Attribution",
@@ -98,18 +126,20 @@ RECORDS = {
 def public() -> dict[str, list[str]]:
     """module.function (or module.Class, module.Class.method) -> its parameters, of all that has any."""
     out = {}
-    for module in sorted(set(ms._MODULES) - HARNESS - INNER):
+    for module in sorted((set(ms._MODULES) | {"distances"}) - HARNESS):
         space = importlib.import_module(f"mechsub.{module}")
         for name, value in vars(space).items():
             if name.startswith("_") or getattr(value, "__module__", None) != space.__name__:
                 continue
-            if inspect.isclass(value) and f"{module}.{name}" not in RECORDS:
+            if f"{module}.{name}" in RECORDS | PARTS:
+                continue
+            if inspect.isclass(value):
                 out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
                 methods = {key: one for key, one in vars(value).items() if inspect.isfunction(one)}
                 for key in methods:
                     if not key.startswith("_"):
                         out[f"{module}.{name}.{key}"] = list(inspect.signature(methods[key]).parameters)
-            elif not inspect.isclass(value) and callable(value):
+            elif callable(value):
                 out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
     named = {f"{module}.{name}": name for name, module in ms._NAMES.items()}
     for dotted in named:
@@ -873,6 +903,17 @@ def _language() -> dict:
             lambda: {"model": llama(), "inputs": tokens, "names": [hook], "pos": -1},
             {"model": lm, "inputs": inputs(), "names": names, "pos": pos},
         ),
+        **{
+            f"checks.{name}": (lambda: {"model": llama()}, {"model": model()})
+            for name in ("readout", "reads", "final_norm", "stream", "holds_edited", "require_eval")
+        },
+        **{
+            f"checks.{name}": (lambda: {"model": llama()}, {"model": model(out=("train mode",))})  # nothing is run
+            for name in ("record", "scale_hooks")
+        },
+        "checks.probe_tokens": (lambda: {"size": 9, "n": 4}, {"size": count(1), "n": count(1)}),
+        "distances.sign": (lambda: {"metric": "linear_cka"}, {"metric": text()}),
+        "threads.made_by_one": (lambda: {"generator": lambda: iter(())}, {"generator": function()}),
         "checks.check_model": (
             lambda: {"model": llama(), "inputs": tokens, "n": 4},
             {"model": lm, "inputs": inputs(out=("None",)), "n": count(1)},

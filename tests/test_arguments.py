@@ -45,7 +45,28 @@ def test_every_argument_of_every_function(lines, name):
 
 def test_the_table_has_no_function_that_is_gone():
     assert set(argument_table.table()) <= set(argument_table.public())
-    assert all(callable(argument_table.resolve(name)) for name in argument_table.RECORDS)
+    assert all(callable(argument_table.resolve(name)) for name in argument_table.RECORDS | argument_table.PARTS)
+
+
+def test_a_public_function_without_a_row_is_noticed(monkeypatch):
+    """In a module that asks for nothing of a user, too: a name of mechsub, or of a public module."""
+
+    def unheard_of(x):
+        return x
+
+    for module in ("checks", "threads", "distances", "spectra"):
+        space = argument_table.importlib.import_module(f"mechsub.{module}")
+        unheard_of.__module__ = space.__name__
+        monkeypatch.setattr(space, "unheard_of", unheard_of, raising=False)
+        assert f"{module}.unheard_of" in argument_table.public()
+        assert f"{module}.unheard_of" not in argument_table.table()
+
+
+def test_every_module_is_public_or_named():
+    """A module of mechsub that is neither looked at nor named in the table would hide its functions."""
+    files = {path.stem for path in (HERE.parent / "mechsub").glob("*.py")}
+    seen = set(ms._MODULES) | {"distances"} | argument_table.HARNESS | argument_table.ASKING
+    assert files - {"__init__", "__main__"} <= seen
 
 
 def test_what_is_seen_is_what_users_see(lines):
