@@ -70,6 +70,8 @@ def direct_logit_attribution(
         model, inputs, pos
     )
     columns, bias, logits = read.columns(tokens), read.bias(tokens), logits[..., list(tokens)]
+    if logits.dtype in (torch.float16, torch.bfloat16):  # sums of many parts are had in fp32
+        parts, columns, bias = (each.float() for each in (parts, columns, bias))
     if unit == "coordinate":
         values = parts[..., None, :] * columns.mT.unsqueeze(-3)
     else:
@@ -140,8 +142,11 @@ def _is_attention(write: checks.Write) -> bool:
 
 
 def _sums_to(a: Tensor, b: Tensor) -> bool:
-    loose = 5e-2 if b.dtype in (torch.float16, torch.bfloat16) else 1e-4
-    return torch.allclose(a, b, rtol=10 * loose, atol=loose * max(1.0, float(b.abs().max())))
+    half = b.dtype in (torch.float16, torch.bfloat16)
+    loose = 2 * torch.finfo(b.dtype).eps if half else 1e-4
+    return torch.allclose(
+        a.to(b.dtype), b, rtol=(4 if half else 10) * loose, atol=loose * max(1.0, float(b.abs().max()))
+    )
 
 
 def _written_by_heads(model: Any, z: Tensor, write: checks.Write, cache: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from mechsub import arguments
 
 # Of the spread. Models of fp64 hold norms, rotations and softmaxes of fp32.
 TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}
+_HALF = (torch.float16, torch.bfloat16)
 _SAMPLE = 64  # values of a parameter that stand for it: an edit in place also raises its version
 _KEPT = 4  # last positions of the probe at which a language model is looked at
 _AT_LOAD = 64  # positions of the longest probe at loading
@@ -47,6 +48,7 @@ class CannotRun(Refused):
 
 def require_eval(model: Any) -> None:
     """Raise where the model, a module in it or the model that it wraps is in train mode."""
+    arguments.model(model, evaluated=False)
     roots = [("", model), ("original_model", getattr(model, "original_model", None))]
     for prefix, root in roots:
         if not isinstance(root, torch.nn.Module):
@@ -145,7 +147,7 @@ class _Probe(NamedTuple):
 
 def _results(model: Any, *properties: str) -> tuple:
     """Properties that were measured; raises Refused for the first that does not hold."""
-    known = _known(model)
+    known = _known(arguments.model(model, evaluated=False))
     if not known.results.keys() >= {"readout"}:
         require_eval(model)
         known.results |= _measured(model)
@@ -220,6 +222,7 @@ def _watched(model: Any) -> list[str]:
 
 def probe_tokens(size: int, n: int = 2 * _SHORT) -> Int[Tensor, "1 pos"]:
     """Random ids below `size`, the same in every process."""
+    size, n = arguments.whole(size, "size", 1), arguments.whole(n, "n", 1)
     return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
 
 
@@ -242,15 +245,24 @@ def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
     return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
 
 
-def differ(a: Tensor, b: Tensor, spread: Tensor | None = None) -> str | None:
-    """By how much two tensors that should be one differ, unless it is rounding of b's type."""
+def differ(a: Tensor, b: Tensor, spread: Tensor | None = None, *, one_step: bool = False) -> str | None:
+    """By how much two tensors that should be one differ, unless it is rounding of b's type.
+
+    one_step: one product or norm lies between them and their common input, and no whole run, so that values of half
+    precision differ by their last bits alone.
+    """
     if a.shape != b.shape:
         return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
     kind = b.dtype if b.dtype in TOLERANCE else torch.float32
     size = float((b if spread is None else spread).double().std(correction=0))
-    allowed = TOLERANCE[kind] * size + 16 * _eps(kind) * float(b.abs().max())
-    error = float((a.double() - b.double()).abs().max())
-    return None if error <= allowed else f"off by {error:.2g}, the spread is {size:.2g}"
+    off = (a.double() - b.double()).abs()
+    if kind in _HALF:  # each value is rounded by its own size: that of the largest would hide a change of the others
+        eps = _eps(kind)
+        allowed = (4 * eps if one_step else TOLERANCE[kind]) * size + 4 * eps * b.double().abs()
+        right = bool((off <= allowed).all()) and (not one_step or float(off.square().mean().sqrt()) <= 2 * eps * size)
+    else:
+        right = float(off.max()) <= TOLERANCE[kind] * size + 16 * _eps(kind) * float(b.abs().max())
+    return None if right else f"off by {float(off.max()):.2g}, the spread is {size:.2g}"
 
 
 def _eps(kind: torch.dtype) -> float:
@@ -315,7 +327,7 @@ def _measure_readout(model: Any, probe: _Probe) -> Readout:
     logits = probe.logits
     if model.W_U.ndim == 3:  # members: samples and positions are one axis to their readouts
         h, logits = h.flatten(1, -2), logits.flatten(1, -2)
-    if error := differ(found(h), logits):
+    if error := differ(found(h), logits, one_step=True):
         raise Refused(
             f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
             "it scales or caps them otherwise, or does something else to them"
@@ -337,7 +349,7 @@ def _measure_reads(model: Any, probe: _Probe) -> bool:
     last, h = probe.values.get(f"blocks.{model.cfg.n_layers - 1}.hook_out"), probe.values.get("unembed.hook_in")
     if last is None or h is None:
         raise Refused("the last block's hook_out or unembed.hook_in does not fire in this model")
-    if error := differ(model.ln_final(last), h):
+    if error := differ(model.ln_final(last), h, one_step=True):
         raise Refused(f"ln_final of the last block's output is not what this model unembeds ({error})")
     return True
 
@@ -455,6 +467,7 @@ def final_scale(model: Any, cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1
 
 
 def scale_hooks(model: Any) -> list[str]:
+    arguments.model(model, evaluated=False)
     names = [f"blocks.{model.cfg.n_layers - 1}.hook_out", "unembed.hook_in", "ln_final.hook_scale"]
     return [name for name in names if name in model.hook_dict]
 
@@ -511,7 +524,9 @@ def _measure_stream(model: Any, probe: _Probe) -> tuple[Write, ...]:
 def _block(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write]:
     values = probe.values
     here, added = f"blocks.{layer}", after.double() - before.double()
-    allowed = TOLERANCE[after.dtype] * float(added.std()) + 16 * _eps(after.dtype) * float(after.abs().max())
+    eps, half = _eps(after.dtype), after.dtype in _HALF
+    allowed = (4 * eps if half else TOLERANCE[after.dtype]) * float(added.std())
+    allowed += (2 if half else 16) * eps * float(max(after.abs().max(), before.abs().max()))
     sides = [
         [p for p in side if f"{here}.{p}" in values and values[f"{here}.{p}"].shape == after.shape] for side in _WRITES
     ]
@@ -728,7 +743,7 @@ def _states(model: Any, run: Callable[[list], Tensor], n: int) -> Tensor:
 @torch.no_grad()
 def holds_edited(model: Any) -> bool:
     """Whether a vector added to a branch after a block does what it does to the last position of a plain run."""
-    known = _known(model)
+    known = _known(arguments.model(model, evaluated=False))
     if "edited" not in known.results:
         require_eval(model)
         try:
@@ -779,7 +794,8 @@ def try_out(model: Any) -> None:
 
 def record(model: Any) -> dict[str, Any]:
     """What was found out, as it is stored: only what holds, and from and to which lengths."""
-    results, known = _known(model).results, _known(model)
+    known = _known(arguments.model(model, evaluated=False))
+    results = known.results
     lengths = {"branches_to": known.branches_to, "wide": known.wide}
     if known.branches_fail != float("inf"):
         lengths["branches_fail"] = int(known.branches_fail)

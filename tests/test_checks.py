@@ -2,6 +2,7 @@
 
 import ast
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def calls(model, ids):
     return {
         "strings": lambda: ms.string_log_probs(model, list(ids), STRINGS),
         "lens": lambda: ms.logit_lens(model, ids, pos=-1),
-        "unembed": lambda: ms.unembed(model, torch.randn(2, 32)),
+        "unembed": lambda: ms.unembed(model, torch.randn(2, 32).to(model.W_U.dtype)),
         "cosine": lambda: ms.unembed_projection(model, [1, 2], [3]),
         "centred": lambda: ms.unembed_projection(model, [1, 2], [3], "centered_cosine"),
         "price": lambda: ms.price(model, [1, 2], [3, 4]),
@@ -202,6 +203,50 @@ def test_what_was_found_out_is_taken_from_a_record(llama, ids):
     checks._KNOWN.clear()
     assert checks.recall(llama, kept) and checks.record(llama) == kept
     assert torch.equal(ms.direct_logit_attribution(llama, ids, TOKENS, pos=-1, unit="head").values, before.values)
+
+
+HALF = ("llama", "gemma2", "gpt2", "cohere", "bloom", "mistral, window")
+
+
+@cache
+def full(name):
+    return [row[:2] for row in ms.check_model(pair(name)[0])]
+
+
+@pytest.mark.filterwarnings("ignore:this model does not give")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("name", HALF)
+def test_half_precision_is_refused_where_fp32_is(name, dtype):
+    """What holds in fp32 holds in bf16 and fp16, beside each other too; attribution sums to the logits of fp32."""
+    model, theirs = pair(name, dtype=dtype)
+    assert [row[:2] for row in ms.check_model(model)] == full(name)
+    ids = make_prompts()
+    with torch.no_grad():
+        last = theirs.float()(ids).logits[:, -1, TOKENS]
+    for unit in ("coordinate", "component", "head"):
+        found = ms.direct_logit_attribution(model, ids, TOKENS, pos=-1, unit=unit)
+        assert float((found.logits - last).abs().max()) < 16 * torch.finfo(dtype).eps * float(last.abs().max())
+
+
+BREAKS = {
+    "scaled": lambda model: model.unembed.register_forward_hook(lambda _m, _i, out: 0.95 * out),
+    "capped": lambda model: model.unembed.register_forward_hook(lambda _m, _i, out: 5 * torch.tanh(out / 5)),
+    "mixed": lambda model: model.unembed.register_forward_hook(lambda _m, _i, out: out + 0.1 * out.roll(1, -1)),
+    "shifted": lambda model: model.unembed.register_forward_pre_hook(lambda _m, args: (args[0] + 0.2,)),
+    "added": lambda model: model.blocks[1].original_component.register_forward_hook(
+        lambda _m, _a, out: out + 0.2 * out.std() * torch.linspace(-1, 1, 32).to(out)
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_model_is_noticed_in_half_precision(ids, name, dtype):
+    model, _ = pair("llama", dtype=dtype)
+    assert refused(model, ids) == set()
+    BREAKS[name](model)
+    assert "component" in refused(model, ids)
+    assert name in ("shifted", "added") or refused(model, ids) == set(calls(model, ids))
 
 
 GUARDED = {"b_U", "ln_final", "attention_mask", "position_ids", "apply_output_logits_transform"}
