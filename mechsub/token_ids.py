@@ -16,6 +16,7 @@ from mechsub import arguments
 def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[Tensor, "_"]]:
     """Prompts as a list of 1-D tensors of token ids. Raises one line for anything else, and for padding."""
     rows = arguments.prompts(prompts, arguments.embedding(model), name)
+    _check_length(model, max(map(len, rows)), name)
     check_padding(getattr(model, "tokenizer", None), rows, name)
     return rows
 
@@ -23,6 +24,7 @@ def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[T
 def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "pos"]:
     """One prompt's token ids, a 1-D tensor."""
     row = arguments.prompt(prompt, arguments.embedding(model), name)
+    _check_length(model, len(row), name)
     check_padding(getattr(model, "tokenizer", None), [row], name, alone=True)
     return row
 
@@ -30,8 +32,16 @@ def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "
 def check_batch(model: Any, ids: Any, name: str = "inputs") -> Int[Tensor, "batch pos"]:
     """Token ids [batch, pos] of prompts of one length. Raises one line for anything else, and for padding."""
     ids = arguments.batch(ids, arguments.embedding(model), name)
+    _check_length(model, ids.shape[1], name)
     check_padding(getattr(model, "tokenizer", None), list(ids), name)
     return ids
+
+
+def _check_length(model: Any, length: int, name: str) -> None:
+    """Raise for more tokens than a model with a table of positions has rows in it (GPT-2, OPT)."""
+    most = getattr(model.cfg, "n_ctx", None)
+    if getattr(model.cfg, "positional_embedding_type", None) == "standard" and most is not None and length > most:
+        raise ValueError(f"{name} must have at most {most} tokens, the positions of this model, not {length}")
 
 
 def check_padding(tokenizer: Any, prompts: Sequence[Tensor], name: str, *, alone: bool = False) -> None:

@@ -259,3 +259,20 @@ def test_strings_have_outputs(uneven):
     else:
         with pytest.raises(ValueError, match=f"{n_outputs} outputs and takes {size} token ids"):
             ms.string_log_probs(bridge, ids, [last])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_prompt_longer_than_the_table_of_positions_is_one_line(family):
+    """256 positions: Hugging Face raises an IndexError for one more."""
+    from tiny_families import make_prompts, pair
+
+    model = pair(family)[0]
+    assert ms.next_token_log_probs(model, make_prompts(256)).isfinite().all()
+    ids = make_prompts(257)
+    for call in (
+        lambda: ms.next_token_log_probs(model, ids),
+        lambda: ms.cache_activations(model, ids, pos=-1),
+        lambda: ms.steered_logits(model, ids[0], [0], torch.zeros(1, 32), [5]),
+    ):
+        with pytest.raises(ValueError, match="must have at most 256 tokens, the positions of this model, not 257"):
+            call()
