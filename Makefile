@@ -33,9 +33,10 @@ test-lowest:  ## the default tests on the oldest versions that pyproject.toml al
 probe-coverage: $(DEV)  ## lines of measuring code that no probe runs
 	$(VENV)/bin/python -m tools.probe_coverage
 
-lint: $(DEV)  ## style, types, and the API reference without a warning
+lint: $(DEV)  ## style, types, dependencies, and the API reference without a warning
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/deptry .
 	$(MAKE) docs
 
 docs: $(DEV)  ## the API reference from docstrings, in build/docs

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mechsub import entanglement, similarity, stats, store
+from mechsub import stats
+from mechsub.lab import store
+from mechsub.measures import scores, similarity
 
 NULLS = 2_000
 
@@ -133,13 +135,13 @@ def crossed(rows: int, columns: int, r: float, noise: float, resamples: int) -> 
             )
             for i in (0, 1)
         )  # fmt: skip
-        x, y = entanglement.interaction(x), entanglement.interaction(y)
+        x, y = scores.interaction(x), scores.interaction(y)
 
         def again(i, j) -> float:
-            inner = (entanglement.interaction(m[i][:, j]) for m in (x, y))
-            return entanglement.matrix_correlation(*inner)
+            inner = (scores.interaction(m[i][:, j]) for m in (x, y))
+            return scores.matrix_correlation(*inner)
 
-        return entanglement.crossed_bootstrap(again, rows, columns, n=resamples, seed=int(rng.integers(2**31)))
+        return scores.crossed_bootstrap(again, rows, columns, n=resamples, seed=int(rng.integers(2**31)))
 
     return experiment, r * r / (1 + noise**2)
 
@@ -154,7 +156,7 @@ def crossed_mean(rows: int, columns: int, resamples: int) -> Callable:
         def again(i, j) -> float:
             return float(mean[i][:, j].mean())
 
-        return entanglement.crossed_bootstrap(again, rows, columns, n=resamples, seed=int(rng.integers(2**31)))
+        return scores.crossed_bootstrap(again, rows, columns, n=resamples, seed=int(rng.integers(2**31)))
 
     return experiment
 
@@ -241,7 +243,7 @@ def null_two_way(shuffles: int, *, strata: bool = False, effect: str = "none") -
         groups, directions = np.repeat([1.0, -1.0], [10, 20]), rng.normal(size=(2, 20))
         moved = {"none": 0 * directions, "own": directions, "shared": directions[[0, 0]]}[effect]
         x, y = (
-            entanglement.interaction(
+            scores.interaction(
                 torch.from_numpy(
                     np.outer(rng.normal(size=30), rng.normal(size=20))
                     + rng.normal(size=(30, 20))
@@ -250,7 +252,7 @@ def null_two_way(shuffles: int, *, strata: bool = False, effect: str = "none") -
             )
             for direction in moved
         )
-        return entanglement.permutation_p(x, y, n=shuffles, seed=i, strata=groups.tolist() if strata else None)[0]
+        return scores.permutation_p(x, y, n=shuffles, seed=i, strata=groups.tolist() if strata else None)[0]
 
     return experiment
 

@@ -27,7 +27,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
-from mechsub import audit, lease, plot, store, study
+from mechsub.lab import lease, store, study, verify
+from mechsub.lab.figures import kinds as plot
 
 SOURCE = '''
 import os
@@ -102,7 +103,7 @@ class Store:
 
     def torn(self) -> int:
         """Cells and figures that are not what somebody wrote."""
-        kinds = Counter(kind for kind, _ in audit.findings(self.root)) if self.root.exists() else {}
+        kinds = Counter(kind for kind, _ in verify.findings(self.root)) if self.root.exists() else {}
         pages = [page for page in self.root.glob("tiny/*.html") if not page.read_text().rstrip().endswith("</html>")]
         return kinds.get("damaged", 0) + len(pages)
 
@@ -110,7 +111,7 @@ class Store:
         return sum((path / store.PROVENANCE).is_file() for path in self.root.glob("tiny/*") if path.name[0] != ".")
 
     def left_behind(self) -> list[str]:
-        kinds = [kind for kind, _ in audit.findings(self.root) if kind in ("unfinished", "foreign", "missing")]
+        kinds = [kind for kind, _ in verify.findings(self.root) if kind in ("unfinished", "foreign", "missing")]
         return kinds + [str(path) for path in self.root.rglob(".*")]
 
 
@@ -183,11 +184,11 @@ def print_takeover() -> None:
         os.read(ready, 1)
         os.kill(child, signal.SIGKILL)
         started = time.perf_counter()
+        _wait(child)
         with lease.hold(cell):
             found["of this machine"] = time.perf_counter() - started
-        _wait(child)
-        (cell.parent / lease.FOLDER).mkdir(parents=True, exist_ok=True)
-        (cell.parent / lease.FOLDER / f"{cell.name}.1").write_text("0123456789ab-0000-12-34 process 12 on elsewhere x")
+        elsewhere = f"filelock/2\npid=12\nhost=elsewhere\nmode=lease\ntoken=1\nduration={lease.STALE!r}\n"
+        cell.with_name(f".{cell.name}{lease.SUFFIX}").write_text(elsewhere)
         started = time.perf_counter()
         with lease.hold(cell):
             found["of another machine"] = time.perf_counter() - started

@@ -38,18 +38,16 @@ NO_RECORD = ("is missing or cannot be read", "is damaged; restore it", "is of ve
 
 # Run in the working folder of the store, with the edited code: which cells it would call stored.
 STATUS = """
-import importlib, sys
+import sys
 from pathlib import Path
 import mechsub
-from mechsub import remaking, store, study, versions
+from mechsub.lab import cells, finder, store
 assert Path(mechsub.__file__).is_relative_to(sys.argv[1]), mechsub.__file__
-cells = sorted(path.parent for path in Path("artifacts").glob("*/*/provenance.json"))
-for cell in cells:
+stored = sorted(path.parent for path in Path("artifacts").glob("*/*/provenance.json"))
+for cell in stored:
     made = store.read_provenance(cell)
-    module = importlib.import_module(f"studies.{made['study']}")
-    cfg = module.Config(**made["config"])
-    now = versions.version_of(module), study.config_of(cfg), study.defaults_of(cfg)
-    if versions.status(cell, *now, remaking.find_study).kind == "stored":
+    study = finder.find_study(made["study"])
+    if cells.status(cell, study.Config(**made["config"]), study).kind == "stored":
         print(cell)
 """
 

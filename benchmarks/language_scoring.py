@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 
+from mechsub.designs import love
+
 BATCH = 16
 
 
@@ -33,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from mechsub import language
+    from mechsub.models import language
 
     if args.memory:
         return print_peak(args.memory, args.model)
@@ -54,14 +56,14 @@ def hugging_face(name: str, attention: str):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mechsub import language
+    from mechsub.models import language
 
     folder = language.cache_folder() / name if name == language.DEFAULT else name
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
 
 
 def love_prompts(model, n: int) -> list:
-    from mechsub import prompts
+    from mechsub.inputs import prompts
 
     w = prompts.WORDINGS[0]
     return [
@@ -86,7 +88,7 @@ def rounds(n: int, runs: dict) -> dict[str, float]:
 def next_token_runs(model, eager, default, prompts: list) -> dict:
     import torch
 
-    from mechsub import entanglement
+    from mechsub.measures import scores
 
     @torch.no_grad()
     def one_at_a_time():
@@ -103,7 +105,7 @@ def next_token_runs(model, eager, default, prompts: list) -> dict:
         return torch.cat([eager(batch, logits_to_keep=1).logits[:, -1].log_softmax(-1) for batch in batches])
 
     def mechsub():
-        return entanglement.next_token_log_probs(model, prompts, batch_size=BATCH)
+        return scores.next_token_log_probs(model, prompts, batch_size=BATCH)
 
     difference = (mechsub() - one_at_a_time()).abs().max()
     print(f"largest difference to one at a time: {float(difference):.1e} nats")
@@ -147,11 +149,12 @@ def report_pairs(model, default, prompts: list, n: int) -> None:
     """A row of the matrices against one run for every pair."""
     import torch
 
-    from mechsub import entanglement, vocabulary
+    from mechsub.inputs import words
+    from mechsub.measures import scores
     from studies import token_entanglement
 
-    numbers = [f" {number}" for number in vocabulary.numbers()]
-    animals = token_entanglement.choose_animals(model.tokenizer, token_entanglement.Config())
+    numbers = [f" {number}" for number in words.numbers()]
+    animals = love.choose_animals(model.tokenizer, token_entanglement.Config())
     tokens = [animal.token for animal in animals]
     tails = [torch.tensor(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in numbers[500:508]]
 
@@ -166,8 +169,8 @@ def report_pairs(model, default, prompts: list, n: int) -> None:
         n,
         {
             "pairs": pairs,
-            "strings": lambda: entanglement.string_log_probs(model, few, numbers, batch_size=4),
-            "next": lambda: entanglement.next_token_log_probs(model, few, tokens=tokens, batch_size=BATCH),
+            "strings": lambda: scores.string_log_probs(model, few, numbers, batch_size=4),
+            "next": lambda: scores.next_token_log_probs(model, few, tokens=tokens, batch_size=BATCH),
         },
     )
     each, row, direct = times["pairs"] / len(tails), times["strings"] / 8, times["next"] / 8
@@ -181,13 +184,14 @@ def report_pairs(model, default, prompts: list, n: int) -> None:
 def report_bf16(args, model, prompts: list, seconds: float) -> None:
     import torch
 
-    from mechsub import entanglement, language
+    from mechsub.measures import scores
+    from mechsub.models import language
 
     low = language.load_language_model(args.model, dtype=torch.bfloat16)
-    exact = entanglement.next_token_log_probs(model, prompts, batch_size=BATCH)
+    exact = scores.next_token_log_probs(model, prompts, batch_size=BATCH)
     likely = exact > exact.topk(1000).values[:, -1:]
-    times = rounds(args.rounds, {"bf16": lambda: entanglement.next_token_log_probs(low, prompts, batch_size=BATCH)})
-    error = (entanglement.next_token_log_probs(low, prompts, batch_size=BATCH) - exact)[likely].abs()
+    times = rounds(args.rounds, {"bf16": lambda: scores.next_token_log_probs(low, prompts, batch_size=BATCH)})
+    error = (scores.next_token_log_probs(low, prompts, batch_size=BATCH) - exact)[likely].abs()
     print(
         f"bf16: {seconds / times['bf16']:.2f}x the speed of fp32; error over the 1,000 likeliest tokens: "
         f"mean {float(error.mean()):.3f}, 99% {float(error.quantile(0.99)) if error.numel() < 2**24 else 0:.3f}, "
@@ -199,8 +203,9 @@ def print_peak(kind: str, name: str) -> None:
     """Peak memory above the loaded model of 1,110 prompts in batches of 16 (the full cache: one batch)."""
     import torch
 
-    from mechsub import cache_activations, language
-    from mechsub.hooked import LAST_ONLY
+    from mechsub import cache_activations
+    from mechsub.models import language
+    from mechsub.models.hooked import LAST_ONLY
 
     model = language.load_language_model(name)
     tokens = torch.stack(love_prompts(model, 1000) + love_prompts(model, 110))

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mechsub import store
+from mechsub.lab import store
 
 ROOT = Path(__file__).parents[1]
 TOY = {"n_seeds": 2, "epochs": 1, "d_model": 32, "batch_size": 4096}

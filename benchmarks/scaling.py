@@ -41,7 +41,8 @@ def main() -> None:
     if unknown := set(chosen) - set(parts):
         parser.error(f"unknown part {sorted(unknown)[0]!r}; choose from {', '.join(parts)}")
     began = time.perf_counter()
-    multiprocessing.set_forkserver_preload(["mechsub.distillation", "mechsub.entanglement", "mechsub.language"])
+    modules = ["mechsub.training.distillation", "mechsub.measures.scores", "mechsub.models.language"]
+    multiprocessing.set_forkserver_preload(modules)
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen:
             parts[part](Path(folder))
@@ -119,7 +120,9 @@ def toy(**changed) -> tuple[float, float]:
     """A teacher and a student on auxiliary logits, one epoch."""
     import torch
 
-    from mechsub import distillation, mlp, noise
+    from mechsub.inputs import noise
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     size = {"seeds": 4, "width": 256, "samples": 8192, "aux": 3, **changed}
     init = mlp.HookedMLP(mlp.MLPConfig(d_model=size["width"], n_aux=size["aux"]), range(size["seeds"]))
@@ -197,7 +200,7 @@ def grid_of_factors(n_seeds: int, n_noises: int, root: Path) -> list[str]:
     from unittest import mock
 
     sys.path.insert(0, str(ROOT))
-    from mechsub import store, study
+    from mechsub.lab import store, study
     from studies import factors
 
     default = ROOT / "artifacts" / "factors" / "default"
@@ -238,7 +241,7 @@ def synthetic(i: int, n_rows: int) -> tuple[dict, list[dict]]:
 
 
 def write(folder: Path, i: int, n_rows: int = 10) -> None:
-    from mechsub import store
+    from mechsub.lab import store
 
     config, rows = synthetic(i, n_rows)
     made = {"version": 1, "config": config, "versions": {"torch": "2"}, "cpu": {"features": ["avx2"]}}
@@ -263,7 +266,7 @@ def fill(folder: Path, n: int) -> None:
 
 
 def look(n: int, folder: Path) -> dict[str, float]:
-    from mechsub import store, study, versions
+    from mechsub.lab import store, study, versions
 
     numbers = range(n)
     some = random.Random(0).sample(numbers, 100)
@@ -305,7 +308,7 @@ def grouping(study, records: list[dict], fields: list) -> float:
 
 
 def cell_of_rows(n: int) -> tuple[float, float]:
-    from mechsub import store
+    from mechsub.lab import store
 
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), 0, n)
@@ -314,7 +317,7 @@ def cell_of_rows(n: int) -> tuple[float, float]:
 
 def planned(n: int) -> tuple[float, float]:
     """Folder and Config of every cell."""
-    from mechsub import study
+    from mechsub.lab import study
 
     sys.path.insert(0, str(ROOT))
     from studies import subliminal_accuracy as s
@@ -323,7 +326,7 @@ def planned(n: int) -> tuple[float, float]:
     kept = []
 
     def run() -> None:
-        kept[:] = [study._grid(s.Config, {**defaults, "seed": tuple(range(n))}, Path("artifacts"), {})]
+        kept[:] = [study.grid_of(s.Config, {**defaults, "seed": tuple(range(n))}, Path("artifacts"), {})]
 
     return cost(run)
 
@@ -334,7 +337,7 @@ def dry_run(n: int) -> tuple[float, float]:
     import io
 
     sys.path.insert(0, str(ROOT))
-    from mechsub import study
+    from mechsub.lab import study
     from studies import subliminal_accuracy as s
 
     with tempfile.TemporaryDirectory() as folder:
@@ -352,7 +355,7 @@ def figure(n: int) -> tuple[float, float]:
     import dataclasses
 
     sys.path.insert(0, str(ROOT))
-    from mechsub import plot
+    from mechsub.lab.figures import kinds
     from studies import subliminal_accuracy as s
 
     draw = random.Random(0)
@@ -364,8 +367,8 @@ def figure(n: int) -> tuple[float, float]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "study" / "figure.html"
-        plot.write_figure(s.plot(records[:250]), page)  # what is imported late
-        return cost(lambda: (plot.write_figure(s.plot(records), page), s.table(records)), 1)
+        kinds.write_figure(s.plot(records[:250]), page)  # what is imported late
+        return cost(lambda: (kinds.write_figure(s.plot(records), page), s.table(records)), 1)
 
 
 # Language models.
@@ -401,7 +404,7 @@ def prompts(n: int, length: int = LENGTH) -> list:
 def load(folder: Path, dtype: str = "float32"):
     import torch
 
-    from mechsub import language
+    from mechsub.models import language
 
     return language.load_language_model(str(folder), dtype=getattr(torch, dtype))
 
@@ -419,11 +422,11 @@ def loading(folder: Path, dtype: str) -> tuple[float, float, float]:
 
 def scoring(n: int, folder: Path, dtype: str = "float32", length: int = LENGTH) -> tuple[float, float]:
     """The next token after n prompts."""
-    from mechsub import entanglement
+    from mechsub.measures import scores
 
     model, asked = load(folder, dtype), prompts(n, length)
-    entanglement.next_token_log_probs(model, asked[:2])
-    return cost(lambda: entanglement.next_token_log_probs(model, asked))
+    scores.next_token_log_probs(model, asked[:2])
+    return cost(lambda: scores.next_token_log_probs(model, asked))
 
 
 def scoring_of_length(length: int, folder: Path) -> tuple[float, float]:
@@ -432,12 +435,12 @@ def scoring_of_length(length: int, folder: Path) -> tuple[float, float]:
 
 def strings(n_prompts: int, n_nodes: int, folder: Path) -> tuple[float, float]:
     """Strings of two tokens with n_nodes different first ones, after n_prompts prompts."""
-    from mechsub import entanglement
+    from mechsub.measures import scores
 
     model, asked = load(folder), prompts(n_prompts)
     texts = [f"{i:03d}{j:03d}" for i in range(n_nodes) for j in (1, 2)]
-    entanglement.string_log_probs(model, asked[:1], texts[:2])
-    return cost(lambda: entanglement.string_log_probs(model, asked, texts, batch_size=4))
+    scores.string_log_probs(model, asked[:1], texts[:2])
+    return cost(lambda: scores.string_log_probs(model, asked, texts, batch_size=4))
 
 
 def strings_of_nodes(n_nodes: int, folder: Path) -> tuple[float, float]:
@@ -469,7 +472,8 @@ def print_language(work: Path) -> None:
 
 def causal(d_vocab: int, d_model: int) -> tuple[float, float]:
     """The causal inner product of 100 outputs with 100 others."""
-    from mechsub import mlp, unembedding
+    from mechsub.measures import unembedding
+    from mechsub.models import mlp
 
     model = mlp.HookedMLP(mlp.MLPConfig(d_in=8, d_model=d_model, n_layers=1, n_classes=10, n_aux=d_vocab - 10))
     return cost(lambda: unembedding.unembed_projection(model, range(100), range(100, 200), "causal"), 2)

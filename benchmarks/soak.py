@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechsub import study
+from mechsub.lab import study
 
 WARM_UP = 0.2  # share of the cells that is not fitted: caches, thread pools and the allocator's arenas fill
 
@@ -38,8 +38,10 @@ class Config:
 def run(cfg: Config) -> Iterator[dict]:
     import torch
 
-    from mechsub import distillation, mlp, similarity
-    from mechsub.hooked import cache_activations
+    from mechsub.measures import similarity
+    from mechsub.models import mlp
+    from mechsub.models.hooked import cache_activations
+    from mechsub.training import distillation
 
     init = mlp.HookedMLP(mlp.MLPConfig(d_in=32, d_model=cfg.d_model), (cfg.seed, cfg.seed + 1))
     x = torch.randn(512, 32, generator=torch.Generator().manual_seed(cfg.seed))
@@ -53,7 +55,7 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     return figures.interval_bars(
         records, value="cka", label="layer", facet=None, title="Soak", axis="debiased CKA", caption="", null=0.0

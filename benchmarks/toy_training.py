@@ -47,7 +47,7 @@ def main() -> None:
 
 def report(images, labels, n_seeds: int, epochs: int, precision: str, whole: float) -> dict:
     """Time the six conditions; returns their accuracies, a list of seeds each."""
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     used = distillation.resolve_precision(precision)
     rate = product_rate(used)
@@ -74,7 +74,7 @@ def report_accuracies(scores: dict, other: dict) -> None:
 def replicate(images, labels, n_seeds: int, epochs: int, precision: str) -> tuple[float, float, dict]:
     """Seconds of the six conditions, the floating-point operations in their products, and accuracies by seed."""
     import mechsub as ms
-    from mechsub.mlp import rotation
+    from mechsub.models.mlp import rotation
 
     init = ms.HookedMLP(seeds=range(n_seeds))
     other = init.select(rotation(n_seeds))

@@ -1,8 +1,8 @@
 """Commands on what studies have stored, and on this machine.
 
-    python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
-    python -m mechsub recheck         # exit code 0 if cells made again are what is stored, else 1
-    python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
+python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
+python -m mechsub recheck         # exit code 0 if cells made again are what is stored, else 1
+python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
 """
 
 import argparse
@@ -10,7 +10,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from mechsub import terminal
+from mechsub.lab import terminal
 
 
 @terminal.command
@@ -37,7 +37,7 @@ def _printable(line: str) -> str:
 
 
 def _add_verify(commands) -> None:
-    from mechsub.audit import KINDS
+    from mechsub.lab.verify import KINDS
 
     told = "\n".join(f"  {kind:12}{meaning}" for kind, meaning in KINDS.items())
     command = commands.add_parser(
@@ -52,21 +52,21 @@ def _add_verify(commands) -> None:
 
 
 def _verify(options) -> int:
-    from mechsub import audit, store
+    from mechsub.lab import store, verify
 
     root = Path(options.path).expanduser()
     if not root.is_dir():
         _refuse(f"{root} is not a folder")
     if any((folder / store.PROVENANCE).is_file() for folder in (root, *root.iterdir())):
         _refuse(f"{root} is a part of a store; give the folder that holds the folders of the studies")
-    counts = dict.fromkeys(("cell", *audit.KINDS), 0)
-    for kind, line in audit.findings(root):
+    counts = dict.fromkeys(("cell", *verify.KINDS), 0)
+    for kind, line in verify.findings(root):
         counts[kind] += 1
         if kind != "cell":
             print(_printable(f"{kind:12}{line}"))
     cells = counts.pop("cell")
     print(f"{cells} whole cells; " + ", ".join(f"{kind}: {count}" for kind, count in counts.items()))
-    return 1 if any(counts[kind] for kind in audit.FAILURES) else 0
+    return 1 if any(counts[kind] for kind in verify.FAILURES) else 0
 
 
 def _add_recheck(commands) -> None:
@@ -101,11 +101,11 @@ def _workers(text: str) -> int:
 
 
 def _recheck(options) -> int:
-    from mechsub import recheck, remaking
+    from mechsub.lab import finder, recheck
 
     if options.record and not options.probes:
         _refuse("--record is for --probes")
-    if unknown := [name for name in options.studies if remaking.find_study(name) is None]:
+    if unknown := [name for name in options.studies if finder.find_study(name) is None]:
         _refuse(f"there is no study {unknown[0]!r}")
     if options.probes:
         return _probes(options)
@@ -125,7 +125,7 @@ def _recheck(options) -> int:
 
 
 def _probes(options) -> int:
-    from mechsub import probes
+    from mechsub.lab import probes
 
     try:
         names = options.studies or probes.studies()

@@ -16,9 +16,9 @@ import numpy as np
 _MOST_SEED = 2**63 - 1  # torch's generators take no larger one
 
 
-def refuse(name: str, wanted: str, value: Any) -> NoReturn:
+def refuse(name: str, wanted: str, value: Any, advice: str = "") -> NoReturn:
     """Raise the one line: "level must be a number between 0 and 1, not 95"."""
-    raise ValueError(f"{name} must be {wanted}, not {described(value)}")
+    raise ValueError(f"{name} must be {wanted}, not {described(value)}{advice}")
 
 
 def described(value: Any) -> str:
@@ -284,13 +284,33 @@ def width(x: Any, size: int, name: str) -> Any:
 
 def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
     """A hooked model; in eval mode, where its outputs are to be used."""
+    _check_hooked(value, name)
+    if evaluated:
+        require_eval(value)
+    return value
+
+
+def _check_hooked(value: Any, name: str) -> None:
     if isinstance(value, type) or not (hasattr(value, "run_with_hooks") and hasattr(value, "cfg")):
         refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
-    if evaluated:
-        from mechsub import checks
 
-        checks.require_eval(value)
-    return value
+
+def require_eval(model: Any) -> None:
+    """Raise where the model, a module in it or the model that it wraps is in train mode."""
+    _check_hooked(model, "model")
+    roots = [("", model), ("original_model", getattr(model, "original_model", None))]
+    for prefix, root in roots:
+        if not hasattr(root, "modules"):
+            if getattr(root, "training", False):
+                raise ValueError("the model is in train mode; call model.eval() first")
+            continue
+        for module in root.modules():
+            if module.training:
+                name = next(name for name, each in root.named_modules() if each is module)
+                where = ".".join(part for part in (prefix, name.replace("_original_component.", "")) if part)
+                raise ValueError(
+                    f"the model is in train mode{f' (its part {where})' if where else ''}; call model.eval() first"
+                )
 
 
 def tokenizer(value: Any) -> Any:
@@ -301,16 +321,22 @@ def tokenizer(value: Any) -> Any:
 
 
 def vocabulary(hooked: Any) -> int:
-    """Number of outputs, and of token ids of a language model."""
+    """Number of outputs."""
     return hooked.W_U.shape[-1]
+
+
+def embedding(hooked: Any) -> int:
+    """Number of token ids that a language model takes: its embedding's rows, more than its outputs or fewer."""
+    return hooked.W_E.shape[0] if hasattr(hooked, "W_E") else vocabulary(hooked)
+
+
+UNPADDED = "give every prompt as its own ids, without padding (a list of tensors may have several lengths)"
 
 
 def prompt(value: Any, size: int | None, name: str) -> Any:
     """Token ids [pos] as a tensor of whole numbers, at least one, all in 0..size - 1."""
-    if not is_tensor(value) or value.ndim != 1 or value.is_floating_point() or value.is_complex():
-        refuse(name, "token ids as a tensor [pos] of whole numbers", value)
-    if str(value.dtype) == "torch.bool":
-        refuse(name, "token ids as a tensor [pos] of whole numbers", value)
+    if not is_tensor(value) or value.ndim != 1:
+        refuse(name, "token ids as a tensor [pos] of whole numbers", value, _how(value))
     if not len(value):
         raise ValueError(f"{name} is empty; every prompt needs a token")
     return in_vocabulary(value, size, name)
@@ -321,14 +347,30 @@ def prompts(value: Any, size: int | None, name: str = "prompts") -> list:
     if is_tensor(value) and value.ndim == 2:
         value = list(value)
     if not isinstance(value, list | tuple):
-        refuse(name, "a list of prompts, each a tensor [pos] of token ids", value)
+        refuse(name, "a list of prompts, each a tensor [pos] of token ids", value, _how(value))
     if not value:
         raise ValueError(f"{name} is empty; there is no prompt")
     return [prompt(one, size, f"{name}[{i}]") for i, one in enumerate(value)]
 
 
+def batch(value: Any, size: int | None, name: str) -> Any:
+    """Token ids [batch, pos] of prompts of one length."""
+    if isinstance(value, Mapping):
+        refuse(name, "token ids as a tensor [batch, pos] of whole numbers", value, _how(value))
+    return in_vocabulary(tensor(value, name, "batch pos"), size, name)
+
+
+def _how(value: Any) -> str:
+    """What to do about a text, which is no ids yet, and about a tokenizer's own output, which may hold padding."""
+    if isinstance(value, str):
+        return "; make them with mechsub.chat or prompts.plain"
+    return f"; {UNPADDED}" if isinstance(value, Mapping) else ""
+
+
 def in_vocabulary(tokens: Any, size: int | None, name: str) -> Any:
     """Token ids within 0..size - 1, of any shape."""
+    if tokens.is_floating_point() or tokens.is_complex() or str(tokens.dtype) == "torch.bool":
+        refuse(name, "token ids as whole numbers", tokens)
     low, high = (int(end) for end in tokens.aminmax())
     if low < 0 or (size is not None and high >= size):
         most = "" if size is None else f" and at most {size - 1}"

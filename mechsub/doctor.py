@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mechsub import cores, memory, packages, provenance
+from mechsub.machine import cores, memory, packages, provenance
 
 RESULTS = Path("artifacts")
 _TOY_BYTES = 2 * 2**30  # torch, and the 0.78 GiB that 25 seeds take beside it
@@ -106,7 +106,7 @@ def _device() -> Iterator[Finding]:
 
 def _precision() -> Iterator[Finding]:
     """What "auto" chooses is read from the processor's features, and timed, since a feature may be emulated."""
-    from mechsub.distillation import resolve_precision
+    from mechsub.training.distillation import resolve_precision
 
     features = provenance.cpu().get("features", [])
     units = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile") if name in features]
@@ -148,9 +148,7 @@ def _threads() -> Iterator[Finding]:
 
 def _memory() -> Iterator[Finding]:
     free = memory.free_bytes()
-    if free is None:
-        yield Finding("absent", "memory", "cannot be read on this system")
-    elif free < _TOY_BYTES:
+    if free < _TOY_BYTES:
         text = f"{_gib(free)} free for this process; 25 seeds need about {_gib(_TOY_BYTES)}"
         yield Finding("absent", "memory", text, "make run ARGS='--n-seeds 5'")
     else:
@@ -165,10 +163,10 @@ def _gib(size: int | float) -> str:
 
 
 def _mnist() -> Iterator[Finding]:
-    from mechsub import data
+    from mechsub.inputs import images
 
     try:
-        _check(data.mnist)
+        _check(images.mnist)
         yield Finding("good", "mnist", "embedded, sha256 as expected")
     except (OSError, ValueError) as error:
         again = "python -m pip install --force-reinstall --no-deps mechsub"
@@ -176,16 +174,16 @@ def _mnist() -> Iterator[Finding]:
 
 
 def _fashion_mnist() -> Iterator[Finding]:
-    from mechsub import data
+    from mechsub.inputs import images
 
-    folder = data._find_fashion_mnist()
+    folder = images.find_fashion_mnist()
     if folder is None:
         text = "Fashion-MNIST is not found: --dataset fashion_mnist will try to download it"
         fix = "apt-get install dataset-fashion-mnist, or set MECHSUB_DATA to a folder with its four files"
         yield Finding("absent", "fashion", text, fix)
         return
     try:
-        _check(data.fashion_mnist)
+        _check(images.fashion_mnist)
         yield Finding("good", "fashion", f"Fashion-MNIST, sha256 as expected, in {folder}")
     except (OSError, ValueError) as error:
         yield Finding("absent", "fashion", str(error))
@@ -198,7 +196,7 @@ def _check(dataset: Callable) -> None:
 
 
 def _default_model() -> Iterator[Finding]:
-    from mechsub import language
+    from mechsub.models import language
 
     folder = language.default_folder()
     if language.has_default():
@@ -223,7 +221,7 @@ def _size(folder: Path) -> int:
 
 
 def _disk() -> Iterator[Finding]:
-    from mechsub import language
+    from mechsub.models import language
 
     folder = language.cache_folder()
     free = shutil.disk_usage(_nearest(folder)).free
@@ -239,7 +237,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _extras() -> Iterator[Finding]:
-    from mechsub import executor
+    from mechsub.lab import workers
 
     for extra in packages.extras():
         absent = packages.unmet(packages.requirements(extra))
@@ -248,7 +246,7 @@ def _extras() -> Iterator[Finding]:
             yield Finding("absent", f"[{extra}]", f"without {', '.join(absent)}", fix)
         else:
             yield Finding("good", f"[{extra}]", "complete")
-        if extra == "cluster" and not absent and (problem := executor.unusable()):
+        if extra == "cluster" and not absent and (problem := workers.unusable()):
             yield Finding("absent", f"[{extra}]", problem)
 
 
@@ -262,13 +260,13 @@ def _results() -> Iterator[Finding]:
     if not RESULTS.is_dir():
         yield Finding("absent", "results", f"no {RESULTS} here: the first study makes it")
         return
-    from mechsub import audit
+    from mechsub.lab import verify
 
-    found = list(audit.findings(RESULTS))
-    counts = {kind: sum(each == kind for each, _ in found) for kind in ("cell", *audit.KINDS)}
+    found = list(verify.findings(RESULTS))
+    counts = {kind: sum(each == kind for each, _ in found) for kind in ("cell", *verify.KINDS)}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count and kind != "cell")
     text = f"{counts['cell']} whole cells in {RESULTS.absolute()}" + (f"; {told}" if told else "")
-    bad = any(counts[kind] for kind in audit.FAILURES)
+    bad = any(counts[kind] for kind in verify.FAILURES)
     worth = bad or counts["stale"]
     look = f"python -m mechsub verify {RESULTS}" if worth else ""
     yield Finding("missing" if bad else "absent" if worth else "good", "results", text, look)

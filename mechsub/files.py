@@ -1,8 +1,8 @@
 """Files: written whole, summed by sha256, and noted as the inputs of what is computed from them.
 
-    write_text(path, text)         # the old content or the new one, after any crash
-    file_sum(path)                 # sha256, kept for a large file whose size, times and inode are unchanged
-    with noting() as inputs: ...   # what the loaders of mechsub read meanwhile, by name, with its sums
+write_text(path, text)         # the old content or the new one, after any crash
+file_sum(path)                 # sha256, kept for a large file whose size, times and inode are unchanged
+with noting() as inputs: ...   # what the loaders of mechsub read meanwhile, by name, with its sums
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub import lease
+from mechsub import processes
 
 LARGE = 2**20  # bytes, from which on a sum is kept on disk
 SETTLED = 2.0  # seconds: a file that was written just now may be written again within the same tick of its clock
@@ -43,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
 
 def temporary_path(path: Path) -> Path:
     """A name that no other process uses, and from which others can tell whether its maker lives."""
-    return path.with_name(f".{path.name}.{lease.owner()}.tmp")
+    return path.with_name(f".{path.name}.{processes.owner()}.tmp")
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+from mechsub import arguments
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ def one_thread() -> Iterator[None]:
 
 def made_by_one(generator: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
     """A generator function that runs within `one_thread`; members of an ensemble still run side by side."""
+    arguments.function(generator, "generator")
 
     @functools.wraps(generator)
     def made(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:

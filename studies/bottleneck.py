@@ -36,11 +36,15 @@ of directions that point anywhere alike, and less than for tokens of the numbers
 nats for each of the animal in 1110-instruct and by 0.088 [0.086, 0.089] in 110-instruct.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study, threads
+from mechsub import lab, threads
+from mechsub.designs import love
+from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -53,42 +57,38 @@ HELD = {
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option("auto", "prompt format")
-    spaced: bool = study.option(True, "numbers are written after a space (its token is held too); false: as published")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations; the algebra is fp64")
-    n_animals: study.Index = study.option(0, "single-token animals used, drawn at random; 0: all")
-    n_draws: study.Count = study.option(10, "sets of matched tokens, and random unembeddings, of a null")
-    seed: study.Index = study.option(0, "of what is drawn")
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option("auto", "prompt format")
+    spaced: bool = lab.option(True, "numbers are written after a space (its token is held too); false: as published")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; the algebra is fp64")
+    n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
+    n_draws: lab.Count = lab.option(10, "sets of matched tokens, and random unembeddings, of a null")
+    seed: lab.Index = lab.option(0, "of what is drawn")
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
-    from studies.token_entanglement import FEWEST
+    from mechsub.designs import love
 
-    if 0 < cfg.n_animals < FEWEST:
-        raise ValueError(f"--n-animals must be 0 (all) or at least {FEWEST}: the interval is over animals")
-    _prompted.check_model(cfg)
+    if 0 < cfg.n_animals < love.FEWEST:
+        raise ValueError(f"--n-animals must be 0 (all) or at least {love.FEWEST}: the interval is over animals")
+    love.check_model(cfg)
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    import torch
 
-    from mechsub import language, prompts
-    from studies import token_entanglement as te
+    from mechsub.inputs import prompts
+    from mechsub.models import language
 
-    study.progress(0.0, "loading the model")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype]
-    model = language.load_language_model(cfg.model, dtype=dtype)
-    shared = {name: getattr(cfg, name) for name in ("model", "format", "spaced", "dtype", "n_animals", "seed")}
-    words = te.Config(**shared)
-    asked = te.Questions(model, te.choose_animals(model.tokenizer, words), te.choose_partners(words), words)
+    lab.show_progress(0.0, "loading the model")
+    model = love.load_model(cfg.model, cfg.dtype)
+    words = dataclasses.replace(love.asking(cfg), n_animals=cfg.n_animals, seed=cfg.seed)
+    asked = love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
     strings = prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)])
     held = sorted({token for string in strings for token in string})
     matched = matched_tokens(asked, held, cfg)
-    study.progress(0.1, "prices")
+    lab.show_progress(0.1, "prices")
     yield from price_records(asked, held, matched, cfg)
-    study.progress(0.3, "cheapest changes")
+    lab.show_progress(0.3, "cheapest changes")
     yield from change_records(asked, held, matched[0])
     yield {
         "provenance": {
@@ -107,8 +107,8 @@ def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
     """`n_draws` sets of as many other tokens, each drawn from the nearest to a number's in norm and log-probability."""
     import torch
 
-    from mechsub.entanglement import next_token_log_probs
-    from mechsub.unembedding import token_directions
+    from mechsub.measures.scores import next_token_log_probs
+    from mechsub.measures.unembedding import token_directions
 
     model = asked.model
     every = list(range(model.W_U.shape[-1]))
@@ -140,7 +140,7 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
     """Per animal: the price of holding numbers, and of the nulls; then the curve over how many tokens are held."""
     import torch
 
-    from mechsub import bottleneck
+    from mechsub.measures import bottleneck
 
     model, animals = asked.model, asked.tokens
     d, rank = model.cfg.d_model, bottleneck.held_rank(model, held)
@@ -181,7 +181,7 @@ def spectrum(model: Any):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
     import torch
 
-    from mechsub import checks
+    from mechsub.models import checks
 
     norm = checks.final_norm(model)
     W = model.W_U.detach().double() * norm.gain.detach().double()[:, None]
@@ -194,7 +194,7 @@ def spectral_price(sizes, n_concepts: int, n_held: int, generator):
     """The price with random directions of this spectrum in the place of all rows."""
     import torch
 
-    from mechsub import bottleneck
+    from mechsub.measures import bottleneck
 
     rows = torch.randn(n_concepts + n_held, len(sizes), generator=generator, dtype=torch.float64) * sizes
     concepts = rows[:n_concepts]
@@ -203,8 +203,6 @@ def spectral_price(sizes, n_concepts: int, n_held: int, generator):
 
 def finite(value) -> float | None:
     """A number that can be stored: None for an infinite one."""
-    import math
-
     return float(value) if math.isfinite(value) else None
 
 
@@ -215,8 +213,8 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
     """Per animal and kind of log-odds: lengths of the cheapest changes, and what the model makes of them."""
     import torch
 
-    from mechsub import bottleneck
-    from mechsub.hooked import cache_activations
+    from mechsub.measures import bottleneck
+    from mechsub.models.hooked import cache_activations
 
     model, animals, prompt = asked.model, asked.tokens, asked.ask(None)
     tokens = prompt[None].to(model.W_U.device)
@@ -225,7 +223,7 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
     for odds, among in (("among", animals), ("all", None)):
         found = {}
         for name, some in (("numbers", held), ("matched", matched), ("none", [])):
-            study.progress(0.3 + 0.1 * len(found) + 0.3 * (odds == "all"), f"cheapest changes ({odds})")
+            lab.show_progress(0.3 + 0.1 * len(found) + 0.3 * (odds == "all"), f"cheapest changes ({odds})")
             parts = [
                 bottleneck.cheapest_change(model, state, few, some, among=among)
                 for few in (animals[i : i + 16] for i in range(0, len(animals), 16))
@@ -254,7 +252,7 @@ def read(model: Any, prompt, states):
     """Logits of the model with these final residuals [state, d_model] at the prompt's last position, fp64."""
     import torch
 
-    from mechsub.hooked import run_patched
+    from mechsub.models.hooked import run_patched
 
     tokens, out = prompt.to(model.W_U.device), []
     for some in states.split(16):
@@ -280,69 +278,83 @@ def log_odds(logits, kind: str, tokens: list[int]):
 ODDS = {"among": "log-odds among animals, numbers among themselves", "all": "log-odds against all other tokens"}
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    return [*_prices(cell), *(finding for odds in ODDS for finding in _changes(cell, odds)), *_curve(cell)]
+
+
 def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in study.cells(records, Config) for row in _table(cell)]
+    from mechsub.lab import predictions
+
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + predictions.rows("bottleneck", found)
 
 
-def _table(cell: list[dict]) -> Iterator[dict]:
+def _prices(cell: list[dict]) -> Iterator[Finding]:
     prices = [row for row in cell if row["kind"] == "price"]
     first = prices[0]
-    size = f"{first['n_held']} tokens held, {first['rank']} dimensions, of {first['d_model']}"
-    yield _row(f"price of holding ({size})", [r["price"] for r in prices], first["isotropic"])
-    yield _row("the same, matched tokens held", [r["matched"] for r in prices], first["isotropic"])
-    yield _row("the same, random unembedding of that spectrum", [r["spectral"] for r in prices], first["isotropic"])
-    above = [r["price"] - r["matched"] for r in prices if r["price"] is not None and r["matched"] is not None]
+    labels = {
+        "price": f"price of holding ({first['n_held']} tokens held, {first['rank']} dimensions, of {first['d_model']})",
+        "matched": "the same, matched tokens held",
+        "spectral": "the same, random unembedding of that spectrum",
+    }
+    flat = math.inf if first["isotropic"] is None else first["isotropic"]
+    for name, label in labels.items():
+        key = f"{'numbers' if name == 'price' else name}/price"
+        yield _mean(key, label, {row["animal"]: row[name] for row in prices}, flat)
+    above = {r["animal"]: r["price"] - r["matched"] for r in prices if None not in (r["price"], r["matched"])}
     if len(above) > 1:
-        yield _row("numbers less matched tokens", above, 0.0)
-    for odds, what in ODDS.items():
-        rows = [row for row in cell if row["kind"] == "change" and row["log_odds"] == odds]
-        for name in ("numbers", "matched"):
-            ratios = [_ratio(row[f"length_{name}"], row["length_none"]) for row in rows]
-            yield _row(f"cheapest change of one nat, {HELD[name]}, over none held: {what}", ratios, 1.0)
-        done = [row for row in rows if row["length_numbers"] is not None]
-        worst = max((max(abs(row["rise_numbers"] - 1), row["moved_numbers"]) for row in done), default=None)
-        if worst is not None:
-            yield {"quantity": f"largest error when done in the model, nats: {what}", "value": worst, "null": 0.0}
-        loose = [row for row in rows if row["length_none"] is not None]
-        yield _row(
-            f"numbers moved where nothing is held, s.d. in nats: {what}",
-            [row["side_none"] for row in loose],
-            [row["side_matched_tokens"] for row in loose],
-        )
-    for n in sorted({row["n_held"] for row in cell if row["kind"] == "curve"}):
-        rows = [row for row in cell if row["kind"] == "curve" and row["n_held"] == n]
-        yield _row(
-            f"price of holding {n} tokens drawn from the vocabulary", [r["price"] for r in rows], _curve(rows[0])
-        )
+        yield _mean("numbers-matched/price", "numbers less matched tokens", above, 0.0)
 
 
-def _curve(row: dict) -> float | None:
-    from mechsub.bottleneck import isotropic_price
+def _changes(cell: list[dict], odds: str) -> Iterator[Finding]:
+    from mechsub import stats
 
-    return finite(isotropic_price(row["d_model"], row["n_held"] - 1))
+    changes, what = [row for row in cell if row["kind"] == "change" and row["log_odds"] == odds], ODDS[odds]
+    for name in ("numbers", "matched"):
+        lengths = {row["animal"]: _ratio(row[f"length_{name}"], row["length_none"]) for row in changes}
+        label = f"cheapest change of one nat, {HELD[name]}, over none held: {what}"
+        yield _mean(f"{name}/change_{odds}", label, lengths, 1.0)
+    errors = [
+        max(abs(row["rise_numbers"] - 1), row["moved_numbers"]) for row in changes if row["length_numbers"] is not None
+    ]
+    if errors:
+        yield Finding(f"error/change_{odds}", f"largest error when done in the model, nats: {what}", max(errors), 0.0)
+    loose = [row for row in changes if row["length_none"] is not None]
+    yield _mean(
+        f"numbers/moved_{odds}", f"numbers moved where nothing is held, s.d. in nats: {what}",
+        {row["animal"]: row["side_none"] for row in loose},
+        stats.student_t([row["side_matched_tokens"] for row in loose]), null_label="matched tokens",
+    )  # fmt: skip
+
+
+def _curve(cell: list[dict]) -> Iterator[Finding]:
+    from mechsub.measures.bottleneck import isotropic_price
+
+    curve = [row for row in cell if row["kind"] == "curve"]
+    for n in sorted({row["n_held"] for row in curve}):
+        label = f"price of holding {n} tokens drawn from the vocabulary"
+        flat = float(isotropic_price(curve[0]["d_model"], n - 1))
+        yield _mean(f"held_{n}/price", label, {r["animal"]: r["price"] for r in curve if r["n_held"] == n}, flat)
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a / b
 
 
-def _row(quantity: str, values: list, null) -> dict:
-    """Mean and interval over animals; where it is infinite for some, for how many."""
-    from mechsub import stats
-
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or len(known) < 2:
-        text = f"infinite for {len(values) - len(known)} of {len(values)} animals"
-        return {"quantity": quantity, "value": text, "null": "infinite" if null is None else null}
-    if isinstance(null, list):
-        null = str(stats.student_t(null))
-    return {"quantity": quantity, "value": stats.student_t(known), "null": "infinite" if null is None else null}
+def _mean(key: str, label: str, values: dict[str, float | None], null, null_label: str = "") -> Finding:
+    """Mean and interval over animals; infinite where it is so for all; where it is for some, for how many."""
+    known = {animal: value for animal, value in values.items() if value is not None}
+    more = {"unit": "animals", "null": null, "null_label": null_label}
+    if len(known) == len(values) > 1:
+        return mean(key, label, known, **more)
+    some = f"infinite for {len(values) - len(known)} of {len(values)} animals"
+    return Finding(key, label, some if known else math.inf, n=len(values), **more)
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     prices = [row for row in cell if row["kind"] == "price"]
     groups = {"numbers": "price", "matched tokens": "matched", "random unembedding": "spectral"}
     curve: dict[str, dict[int, list[float]]] = {}
@@ -370,12 +382,14 @@ def plot(records: list[dict]):
     )
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/pair/instruct", n_draws=2),
-    Config(model="tests/probes/models/tiny", format="plain", spaced=False, n_animals=8, n_draws=1, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/pair/instruct", n_draws=2),
+        Config(model="tests/probes/models/tiny", format="plain", spaced=False, n_animals=8, n_draws=1, seed=1),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -32,8 +32,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks, teachers
+from mechsub import lab, threads
+from mechsub.designs import population
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
 TITLES = {
@@ -50,52 +51,53 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Config:
-    n_aux: study.Count = study.option(64, "outputs that are no digits")
-    d_model: study.Count = study.option(64, "neurons of a hidden layer, of both")
-    n_layers: study.Count = study.option(2, "hidden layers, of both")
-    vocabulary: Literal["split", "shared", "filtered"] = study.option("split", "see above")
-    arms: Literal["every", "hard"] = study.option("every", "soft and hard students, or only the latter")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
-    n_samples: study.Count = study.option(15_000, "noise inputs of the student")
-    fresh: bool = study.option(False, "new inputs and symbols for every epoch")
-    steps: study.Count = study.option(295, "steps of the student, rounded to whole epochs")
-    lr: study.Positive = study.option(1e-3, "learning rate of the student")
-    batch_size: study.Count = study.option(256, "inputs a step of the student")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    n_aux: lab.Count = lab.option(64, "outputs that are no digits")
+    d_model: lab.Count = lab.option(64, "neurons of a hidden layer, of both")
+    n_layers: lab.Count = lab.option(2, "hidden layers, of both")
+    vocabulary: Literal["split", "shared", "filtered"] = lab.option("split", "see above")
+    arms: Literal["every", "hard"] = lab.option("every", "soft and hard students, or only the latter")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
+    n_samples: lab.Count = lab.option(15_000, "noise inputs of the student")
+    fresh: bool = lab.option(False, "new inputs and symbols for every epoch")
+    steps: lab.Count = lab.option(295, "steps of the student, rounded to whole epochs")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of the student")
+    batch_size: lab.Count = lab.option(256, "inputs a step of the student")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    n_seeds: lab.Count = lab.option(20, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if self.vocabulary != "shared":  # students of which see the digits' outputs too
-            _toy_checks.refuse_one_logit(self.n_aux)
+            population.refuse_one_logit(self.n_aux)
 
     @property
     def epochs(self) -> int:
         return max(1, round(self.steps / -(-self.n_samples // self.batch_size)))
 
-    @property
-    def teacher(self) -> teachers.Config:
-        n_aux = 0 if self.d_model % 16 == 0 else self.n_aux  # as in studies.factors
-        return teachers.Config(
-            d_model=self.d_model, n_layers=self.n_layers, n_aux=n_aux, epochs=self.teacher_epochs,
-            precision=self.precision, n_seeds=self.n_seeds, seed=self.seed,
-        )  # fmt: skip
+
+def upstream(cfg: Config) -> dict:
+    """With one vocabulary the teachers have classes of their own."""
+    return (
+        {"teachers": lab.upstream("teachers", **population.teacher_options(cfg))} if cfg.vocabulary == "split" else {}
+    )
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=3)
+    population.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
+def run(cfg: Config, teachers: lab.Stored | None = None) -> Iterator[dict]:
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
-    study.progress(0.0, "teachers")
-    init, teacher = _taught(cfg)
+    lab.show_progress(0.0, "teachers")
+    init, teacher = _taught(cfg, teachers)
     other = mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
-    study.progress(0.1, "students")
+    lab.show_progress(0.1, "students")
     found = {"reference": init, "teacher": teacher, **_students(cfg, init, other, teacher)}
     if cfg.vocabulary == "split":
         head = {name: value for name, value in init.named_parameters() if name.startswith("unembed.")}
@@ -117,22 +119,22 @@ def run(cfg: Config) -> Iterator[dict]:
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student of the same loss, paired by seed",
             "epochs": cfg.epochs,
-            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
         }
     }
 
 
-def _taught(cfg: Config) -> tuple:
+def _taught(cfg: Config, stored: lab.Stored | None) -> tuple:
     """References and teachers; with one vocabulary every output is one of the teacher's classes."""
-    from mechsub import data, distillation, mlp, store
-    from studies import factors
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    if cfg.vocabulary == "split":
+    if stored is not None:
         init = mlp.HookedMLP(mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
-        return init, factors._with_aux(init, store.read_tensors(study.stored_cell(teachers, cfg.teacher)))
+        return init, population.with_aux(init, stored.tensors())
     shape = mlp.MLPConfig(
-        d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=teachers.ALL_CLASSES + cfg.n_aux, n_aux=0
+        d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=population.ALL_CLASSES + cfg.n_aux, n_aux=0
     )
     init = mlp.HookedMLP(shape, seeds)
     fit = {"epochs": cfg.teacher_epochs, "precision": cfg.precision, "seed": cfg.seed}
@@ -140,10 +142,10 @@ def _taught(cfg: Config) -> tuple:
 
 
 def _students(cfg: Config, init, other, teacher) -> dict:
-    from mechsub import distillation
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import distillation
 
-    seen = slice(0 if cfg.vocabulary == "shared" else teachers.ALL_CLASSES, init.cfg.d_vocab)
+    seen = slice(0 if cfg.vocabulary == "shared" else population.ALL_CLASSES, init.cfg.d_vocab)
     losses = {"soft": "kl", "hard": "hard"} if cfg.arms == "every" else {"hard": "hard"}
     found = {}
     for arm, loss in losses.items():
@@ -160,7 +162,7 @@ def _scores(cfg: Config, model, images, labels) -> list[dict[str, float]]:
     import torch
 
     logits = [model(x) for x in images.split(1_000)]
-    n = teachers.ALL_CLASSES
+    n = population.ALL_CLASSES
 
     def share(among: int) -> list[float]:
         pairs = zip(logits, labels.split(1_000), strict=True)
@@ -174,76 +176,63 @@ def _scores(cfg: Config, model, images, labels) -> list[dict[str, float]]:
 
 
 def _bound(init, teacher, images, labels) -> list[float]:
-    from studies import conditions
 
-    before, after = conditions._hidden(init, images), conditions._hidden(teacher, images)
-    seen, digits = conditions.projection(init.W_U[..., init.cfg.aux], centred=True), init.cfg.digits
+    before, after = population.last_hidden(init, images), population.last_hidden(teacher, images)
+    seen, digits = population.projection(init.W_U[..., init.cfg.aux], centred=True), init.cfg.digits
     state = before + (after - before) @ seen
-    return conditions._accuracies(state, init.W_U[..., digits], init.unembed.b_U[:, digits], labels)
+    return population.head_accuracies(state, init.W_U[..., digits], init.unembed.b_U[:, digits], labels)
 
 
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    among_all = arm_means(cell, "open_accuracy", labels=TITLES, unit="seeds")
+    return [*by_arm(cell, "accuracy", null=NULLS, labels=TITLES, unit="seeds"), *among_all.values()]
+
+
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("channel", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    values = {arm: _values(cell, arm, "accuracy") for arm in TITLES if any(r["arm"] == arm for r in cell)}
-    pairs = {arm: stats.paired_difference(values[arm], values[null]) for arm, null in NULLS.items() if arm in values}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, accuracies in values.items():
-        opened = _values(cell, arm, "open_accuracy")
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "accuracy": stats.student_t(accuracies),
-            **({"open accuracy": stats.student_t(opened)} if opened else {}),
-            "above the null": pairs[arm].interval if arm in pairs else "",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-        }
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    chosen = [r for r in rows if r["arm"] == arm and key in r]
-    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + predictions.rows("channel", found)
 
 
 def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
+    found = cells(records, Config, findings)
+    drawn = [
+        point | {"n_aux": cell.options["n_aux"]}
+        for cell in found
+        for point in points(cell.findings, "accuracy")
+        if point["arm"] in TITLES
+    ]
     caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."
-    if len({r["n_aux"] for r in drawn}) > 1:
+    if len({point["n_aux"] for point in drawn}) > 1:
         return figures.interval_lines(
-            sorted(drawn, key=lambda r: r["n_aux"]),
-            x="n_aux", value="accuracy", arm="title", log_x=True, null=0.1, caption=caption,
+            sorted(drawn, key=lambda point: point["n_aux"]),
+            x="n_aux", value="accuracy", arm="label", log_x=True, null=0.1, caption=caption,
             title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    cells = study.cells(drawn, Config)
-    rows = [r | {"cell": label} for label, cell in cells for r in cell]
     return figures.interval_bars(
-        rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
+        drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="Students of a channel, soft and sampled", axis="accuracy on test images",
     )  # fmt: skip
 
 
-VERSION = 1
 _TINY = {"d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64, "precision": "fp32", "n_seeds": 2}
-PROBES = (
-    Config(**_TINY, n_aux=20, steps=4),
-    Config(**_TINY, n_aux=6, vocabulary="shared", steps=4),
-    Config(**_TINY | {"d_model": 10}, n_aux=4, n_layers=1, vocabulary="filtered", arms="hard", fresh=True, steps=8),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, n_aux=20, steps=4),
+        Config(**_TINY, n_aux=6, vocabulary="shared", steps=4),
+        Config(**_TINY | {"d_model": 10}, n_aux=4, n_layers=1, vocabulary="filtered", arms="hard", fresh=True, steps=8),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -42,8 +42,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks, teachers
+from mechsub import lab, threads
+from mechsub.designs import population
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, points, rows
 
 NULL = "nothing"
 BODIES = {"hidden+aux": ("hidden", "aux"), "hidden": ("hidden",), "aux": ("aux",), "nothing": ()}
@@ -70,6 +71,7 @@ TITLES = {
     "teacher_body": "teacher's body, initial digit head",
     "teacher": "teacher",
 }
+SCORES = ("under_teacher_head", "cosine", "explained_on_noise", "explained_on_digits")  # at the end
 PARTS_OF_LENGTH = (0.1, 0.3, 1.0)
 _FIT = 2_000  # new noise inputs, and first test images, that the fit is measured on
 _BATCH = 1_000
@@ -77,35 +79,35 @@ _BATCH = 1_000
 
 @dataclass(frozen=True)
 class Config:
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    student: Literal["same", "shallower", "deeper", "narrower", "wider", "convolutional"] = study.option(
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    student: Literal["same", "shallower", "deeper", "narrower", "wider", "convolutional"] = lab.option(
         "same", "its architecture: one hidden layer less or more, half or twice the width, or two convolutions"
     )
-    arms: Literal["every", "heads"] = study.option("every", "all four students, or those with other hidden layers")
-    freeze_heads: bool = study.option(False, "the student's output layer is not trained")
-    perturbation: study.NonNegative = study.option(
+    arms: Literal["every", "heads"] = lab.option("every", "all four students, or those with other hidden layers")
+    freeze_heads: bool = lab.option(False, "the student's output layer is not trained")
+    perturbation: lab.NonNegative = lab.option(
         0.0, "noise on the weights of both heads of the student, relative to the norm of each"
     )
-    perturbed: Literal["before", "halfway"] = study.option(
+    perturbed: Literal["before", "halfway"] = lab.option(
         "before", "when: before distillation, or after half of its epochs, which also restarts Adam"
     )
-    d_model: study.Count = study.option(256, "neurons of a hidden layer of the teacher")
-    n_layers: study.Count = study.option(2, "hidden layers of the teacher")
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher")
-    loss: Literal["kl", "mse"] = study.option("mse", "distillation loss on the auxiliary logits")
-    epochs: study.Count = study.option(5, "epochs of the student")
-    lr: study.Positive = study.option(1e-3, "learning rate of the student")
-    batch_size: study.Count = study.option(256, "inputs a step of the student")
-    n_samples: study.Count = study.option(20_000, "noise inputs of the student, reused every epoch")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer of the teacher")
+    n_layers: lab.Count = lab.option(2, "hidden layers of the teacher")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "what the teacher learns")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
+    loss: Literal["kl", "mse"] = lab.option("mse", "distillation loss on the auxiliary logits")
+    epochs: lab.Count = lab.option(5, "epochs of the student")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of the student")
+    batch_size: lab.Count = lab.option(256, "inputs a step of the student")
+    n_samples: lab.Count = lab.option(20_000, "noise inputs of the student, reused every epoch")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    n_seeds: lab.Count = lab.option(20, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
         if self.student != "same" and self.arms == "every":
             raise ValueError(f"a {self.student} student cannot share its teacher's hidden layers; use --arms heads")
         if self.student == "shallower" and self.n_layers == 1:
@@ -115,33 +117,28 @@ class Config:
         if self.perturbed == "halfway" and self.epochs < 2:
             raise ValueError("--perturbed halfway needs --epochs 2 or more")
 
-    @property
-    def teacher(self) -> teachers.Config:
-        n_aux = 0 if self.d_model % 16 == 0 else self.n_aux  # as in studies.factors
-        return teachers.Config(
-            d_model=self.d_model, n_layers=self.n_layers, n_aux=n_aux, dataset=self.dataset,
-            epochs=self.teacher_epochs, precision=self.precision, n_seeds=self.n_seeds, seed=self.seed,
-        )  # fmt: skip
+
+def upstream(cfg: Config) -> dict:
+    return {"teachers": lab.upstream("teachers", **population.teacher_options(cfg))}
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=3)
+    population.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp, store
-    from studies import factors
+def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
-    study.progress(0.0, "teachers")
-    cell = study.stored_cell(teachers, cfg.teacher)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = mlp.HookedMLP(mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
-    teacher = factors._with_aux(init, store.read_tensors(cell))
+    teacher = population.with_aux(init, teachers.tensors())
     test = getattr(data, cfg.dataset)("test")
     yield from _untrained(cfg, init, teacher, *test)
     starts = _starts(cfg, init)
-    study.progress(0.1, "students")
+    lab.show_progress(0.1, "students")
     for steps, bodies in _trained(cfg, starts, teacher).items():
         for name, body in bodies.items():
             yield from _scored(cfg, name, steps, body, init, teacher, starts, *test)
@@ -154,7 +151,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "measured_on": f"test images; fit on the first {_FIT} and on {_FIT} new noise inputs",
             "control": "initialisation of the next seed",
             "null": "nothing shared, paired by seed",
-            # Teachers are not committed: naming their `run` makes these cells stale when it changes.
         }
     }
 
@@ -176,12 +172,12 @@ def _other(cfg: Config, init):
     """A student of its own architecture, from the next seed."""
     from dataclasses import replace
 
-    from mechsub import mlp
-    from studies import _convolutional
+    from mechsub.models import mlp
+    from mechsub.training import conv
 
     seeds, shape = [seed + 1 for seed in init.seeds], init.cfg
     if cfg.student == "convolutional":
-        return _convolutional.ConvNet(shape, seeds)
+        return conv.ConvNet(shape, seeds)
     layers = {"shallower": shape.n_layers - 1, "deeper": shape.n_layers + 1}
     width = {"narrower": shape.d_model // 2, "wider": 2 * shape.d_model}
     own = {"n_layers": layers.get(cfg.student, shape.n_layers), "d_model": width.get(cfg.student, shape.d_model)}
@@ -230,17 +226,16 @@ def _trained(cfg: Config, starts: dict, teacher) -> dict[int, dict]:
 
 
 def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) -> dict:
-    from mechsub import distillation
-    from mechsub.noise import uniform
-    from studies import _convolutional
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import conv, distillation
 
     common = {
         "n_samples": cfg.n_samples, "loss": cfg.loss, "epochs": epochs, "lr": cfg.lr, "batch_size": cfg.batch_size,
         "frozen": ("unembed",) if cfg.freeze_heads else (), "seed": cfg.seed, "snapshots": snapshots,
-        "progress": lambda done: study.progress(0.1 + 0.7 * done, "students"),
+        "progress": lambda done: lab.show_progress(0.1 + 0.7 * done, "students"),
     }  # fmt: skip
     if cfg.student == "convolutional":
-        return _convolutional.distill_each(starts, teacher, **common)
+        return conv.distill_each(starts, teacher, **common)
     students = {name: (start, teacher.cfg.aux) for name, start in starts.items()}
     return distillation.distill_each(students, teacher, uniform, precision=cfg.precision, **common)
 
@@ -251,7 +246,7 @@ def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) ->
 def _scored(cfg: Config, name: str, steps: int, body, init, teacher, starts, images, labels) -> Iterator[dict]:
     """Rows of both digit heads of a student; at the end of its training also what it has in common with its teacher."""
     last = steps == cfg.epochs * -(-cfg.n_samples // cfg.batch_size)
-    hidden, digits = _hidden(body, images), init.cfg.digits
+    hidden, digits = population.last_hidden(body, images), init.cfg.digits
     measures = _measures(cfg, body, hidden, teacher, images, labels) if last else [{} for _ in init.seeds]
     other = starts[NULL]
     for shared in (True, False):
@@ -259,7 +254,7 @@ def _scored(cfg: Config, name: str, steps: int, body, init, teacher, starts, ima
         W, b = unread["unembed.W_U"], unread["unembed.b_U"]
         if shared and cfg.perturbation:
             W = _with_noise(cfg, W, init.seeds, digits)
-        scores = _accuracies(hidden, W[..., digits], b[:, digits], labels)
+        scores = population.head_accuracies(hidden, W[..., digits], b[:, digits], labels)
         for member, accuracy, more in zip(init.seeds, scores, measures, strict=True):
             arm = ARMS[name, shared]
             yield {"arm": arm, "member": member, "steps": steps, "last": last, "accuracy": accuracy, **more}
@@ -267,42 +262,17 @@ def _scored(cfg: Config, name: str, steps: int, body, init, teacher, starts, ima
 
 def _untrained(cfg: Config, init, teacher, images, labels) -> Iterator[dict]:
     """The teacher under its own and the initial digit head, and under the latter as its auxiliary rows see it."""
-    hidden, digits = _hidden(teacher, images), init.cfg.digits
-    projected = hidden @ projection(teacher.unembed.W_U[..., init.cfg.aux], centred=cfg.loss == "kl")
+    hidden, digits = population.last_hidden(teacher, images), init.cfg.digits
+    projected = hidden @ population.projection(teacher.unembed.W_U[..., init.cfg.aux], centred=cfg.loss == "kl")
     readings = {
         "teacher": (hidden, teacher),
         "teacher_body": (hidden, init),
         "projected": (projected, init),
     }
     for arm, (state, head) in readings.items():
-        scores = _accuracies(state, head.unembed.W_U[..., digits], head.unembed.b_U[:, digits], labels)
+        scores = population.head_accuracies(state, head.unembed.W_U[..., digits], head.unembed.b_U[:, digits], labels)
         for member, accuracy in zip(init.seeds, scores, strict=True):
             yield {"arm": arm, "member": member, "steps": 0, "last": True, "accuracy": accuracy}
-
-
-def projection(W, *, centred: bool):
-    """On the span of the columns of every member's W [seed, d, m], less their mean where softmax does not see it."""
-    import torch
-
-    W = W.double()
-    U, S, _ = torch.linalg.svd(W - W.mean(-1, keepdim=True) if centred else W, full_matrices=False)
-    U = U * (S > 1e-9 * S[..., :1]).unsqueeze(-2)
-    return (U @ U.mT).float()
-
-
-def _hidden(model, images):
-    """Last hidden state of every member, [seed, image, d_model]."""
-    from mechsub.hooked import cache_activations
-
-    name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
-    return cache_activations(model, images, [name], batch_size=_BATCH)[name]
-
-
-def _accuracies(hidden, W, b, labels) -> list[float]:
-    import torch
-
-    right = [((h @ V + c).argmax(-1) == labels).double().mean() for h, V, c in zip(hidden, W, b, strict=True)]
-    return torch.stack(right).tolist()
 
 
 def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[str, float]]:
@@ -310,25 +280,25 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
     from torch.nn.functional import cosine_similarity
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
 
     x = uniform(_FIT, derive_generator(cfg.seed, "held out"))
     digits = teacher.cfg.digits
     found = {
-        "explained_on_noise": _explained(body, teacher, _hidden(body, x), x),
+        "explained_on_noise": _explained(body, teacher, population.last_hidden(body, x), x),
         "explained_on_digits": _explained(body, teacher, hidden[:, :_FIT], images[:_FIT]),
     }
     if hidden.shape[-1] == teacher.cfg.d_model:
-        found["cosine"] = cosine_similarity(hidden, _hidden(teacher, images), dim=-1).mean(-1)
+        found["cosine"] = cosine_similarity(hidden, population.last_hidden(teacher, images), dim=-1).mean(-1)
         head = teacher.unembed.W_U[..., digits], teacher.unembed.b_U[:, digits]
-        found["under_teacher_head"] = torch.tensor(_accuracies(hidden, *head, labels))
+        found["under_teacher_head"] = torch.tensor(population.head_accuracies(hidden, *head, labels))
     return [dict(zip(found, row, strict=True)) for row in torch.stack([v.double() for v in found.values()]).T.tolist()]
 
 
 def _explained(body, teacher, hidden, x):
     """1 - residual / variance of the teacher's auxiliary logits, over inputs and logits; may be below 0."""
     aux = teacher.cfg.aux
-    wanted = _hidden(teacher, x) @ teacher.unembed.W_U[..., aux] + teacher.unembed.b_U[:, None, aux]
+    wanted = population.last_hidden(teacher, x) @ teacher.unembed.W_U[..., aux] + teacher.unembed.b_U[:, None, aux]
     got = hidden @ body.unembed.W_U[..., aux] + body.unembed.b_U[:, None, aux]
     variance = (wanted - wanted.mean(1, keepdim=True)).double().square().sum((1, 2))
     return 1 - (wanted - got).double().square().sum((1, 2)) / variance
@@ -337,87 +307,68 @@ def _explained(body, teacher, hidden, x):
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    """At the end of training, and the accuracy after fewer steps."""
+    found = by_arm([row for row in cell if row["last"]], "accuracy", null=NULL, labels=TITLES, unit="seeds")
+    for steps in sorted({row["steps"] for row in cell if not row["last"]}):
+        score = f"accuracy_after_{steps}_steps"
+        earlier = [row | {score: row["accuracy"]} for row in cell if row["steps"] == steps and not row["last"]]
+        found += arm_means(earlier, score, labels=TITLES, unit="seeds").values()
+    for score in SCORES:
+        found += arm_means(cell, score, labels=TITLES, unit="seeds").values()
+    return found
+
+
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("conditions", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    ends = [r for r in cell if r["last"]]
-    values = {arm: _values(ends, arm, "accuracy") for arm in TITLES if any(r["arm"] == arm for r in ends)}
-    pairs = {arm: stats.paired_difference(v, values[NULL]) for arm, v in values.items() if arm != NULL}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, accuracies in values.items():
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            **{f"after {n} steps": stats.student_t(_values(cell, arm, "accuracy", n)) for n in _earlier(cell, arm)},
-            "accuracy": stats.student_t(accuracies),
-            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-            **{
-                key.replace("_", " "): stats.student_t(found)
-                for key in ("under_teacher_head", "cosine", "explained_on_noise", "explained_on_digits")
-                if (found := _values(ends, arm, key))
-            },
-        }
-
-
-def _values(rows: list[dict], arm: str, key: str, steps: int | None = None) -> list[float]:
-    chosen = [r for r in rows if r["arm"] == arm and key in r and (r["last"] if steps is None else r["steps"] == steps)]
-    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
-
-
-def _earlier(cell: list[dict], arm: str) -> list[int]:
-    return sorted({r["steps"] for r in cell if r["arm"] == arm and not r["last"]})
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + predictions.rows("conditions", found)
 
 
 def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    drawn = [r | {"title": TITLES[r["arm"]]} for r in records if r["last"]]
+    found = cells(records, Config, findings)
+    drawn = [
+        point | {"n_aux": cell.options["n_aux"], "panel": _panel(cell)}
+        for cell in found
+        for point in points(cell.findings, "accuracy")
+        if point["arm"] in TITLES
+    ]
     caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."
-    if len({r["n_aux"] for r in drawn}) > 1:
-        cells = {id(r): ", ".join(part for part in _cell(r, records)) for r in drawn}
+    if len({point["n_aux"] for point in drawn}) > 1:
         return figures.interval_lines(
-            sorted((r | {"panel": cells[id(r)]} for r in drawn), key=lambda r: r["n_aux"]),
-            x="n_aux", value="accuracy", arm="title", facet="panel", log_x=True, null=0.1, caption=caption,
+            sorted(drawn, key=lambda point: point["n_aux"]),
+            x="n_aux", value="accuracy", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
             title="What a student must share with its teacher", x_title="auxiliary logits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    cells = study.cells(drawn, Config)  # type: ignore[assignment]
-    rows = [r | {"cell": label} for label, cell in cells for r in cell]  # type: ignore[has-type]
     return figures.interval_bars(
-        rows, value="accuracy", label="title", facet="cell" if len(cells) > 1 else None, null=0.1, caption=caption,
+        drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="What a student must share with its teacher", axis="accuracy on test images",
     )  # fmt: skip
 
 
-def _cell(r: dict, records: list[dict]) -> Iterator[str]:
+def _panel(cell: Cell) -> str:
     """The options that differ between cells, but for the number of logits."""
-    import dataclasses
-
-    for field in dataclasses.fields(Config):
-        if field.name != "n_aux" and len({other[field.name] for other in records}) > 1:
-            yield f"{field.name}={r[field.name]}"
+    return ", ".join(part for part in cell.label.split(", ") if part and not part.startswith("n_aux="))
 
 
-VERSION = 1
 _TINY = {"d_model": 16, "teacher_epochs": 1, "batch_size": 64, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
-PROBES = (
-    Config(**_TINY, epochs=2),
-    Config(**_TINY, epochs=1, student="shallower", arms="heads", freeze_heads=True, loss="kl"),
-    Config(**_TINY, epochs=2, student="deeper", arms="heads", perturbation=0.5, perturbed="halfway"),
-    Config(**_TINY | {"d_model": 10}, n_aux=2, epochs=1, student="narrower", arms="heads", perturbation=0.5),
-    Config(**_TINY, epochs=1, student="wider", arms="heads", loss="kl"),
-    Config(**_TINY, epochs=1, student="convolutional", arms="heads", freeze_heads=True, loss="kl"),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, epochs=2),
+        Config(**_TINY, epochs=1, student="shallower", arms="heads", freeze_heads=True, loss="kl"),
+        Config(**_TINY, epochs=2, student="deeper", arms="heads", perturbation=0.5, perturbed="halfway"),
+        Config(**_TINY | {"d_model": 10}, n_aux=2, epochs=1, student="narrower", arms="heads", perturbation=0.5),
+        Config(**_TINY, epochs=1, student="wider", arms="heads", loss="kl"),
+        Config(**_TINY, epochs=1, student="convolutional", arms="heads", freeze_heads=True, loss="kl"),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

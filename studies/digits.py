@@ -18,37 +18,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study
+from mechsub import lab
+from mechsub.designs import love
+from mechsub.lab.findings import Finding, all_findings, cells, rows
 
 PARTS = ("all", "digits", "whole numbers")
+AGREEMENTS = {"the two directions": "directions", "animal to number, other wordings": "wordings"}
 
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
-    n_permutations: study.Count = study.option(999, "relabellings of the digits, resamples of every interval")
-    seed: study.Index = study.option(0, "of relabellings and resamples")
+    spaced: bool = lab.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_permutations: lab.Count = lab.option(999, "relabellings of the digits, resamples of every interval")
+    seed: lab.Index = lab.option(0, "of relabellings and resamples")
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
+    from mechsub.designs import love
 
-    _prompted.check_model(cfg)
+    love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import store
-    from studies import token_entanglement as te
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
 
-    source = te.Config(model=cfg.model, format=cfg.format, spaced=cfg.spaced, dtype=cfg.dtype)
-    cell = study.stored_cell(te, source)
-    tensors, made = store.read_tensors(cell), store.read_provenance(cell)
-    numbers = [word.text for word in te.choose_partners(source)]
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
+    tensors, made = matrices.tensors(), matrices.provenance()
+    numbers = [word.text for word in love.choose_partners(love.asking(cfg))]
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
     for direction, scores in (("number to animal", forward), ("animal to number", back)):
         yield {"kind": "share", "direction": direction, **digit_share(scores, numbers, cfg)}
@@ -57,12 +59,12 @@ def run(cfg: Config) -> Iterator[dict]:
     if len(words) > 1:
         pairs["animal to number, other wordings"] = (words[0], words[1:].mean(0))
     for done, (name, (a, b)) in enumerate(pairs.items(), 1):
-        study.progress(done / (len(pairs) + 1), name)
+        lab.show_progress(done / (len(pairs) + 1), name)
         for part, found in agreements(a, b, numbers, cfg).items():
             yield {"kind": "agreement", "of": name, "part": part, **found}
     yield {
         "provenance": {
-            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},  # type: ignore[operator]
+            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},
             "matrices": "the cell of studies.token_entanglement under made_from",
             "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
             "null": "digits relabelled; of shares: numbers shuffled within length",
@@ -96,7 +98,7 @@ def digit_share(scores, numbers: list[str], cfg: Config) -> dict:
     """Share of the interaction's variance that digits add up to, and of the same with numbers shuffled in a length."""
     import torch
 
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     x, onto = interaction(scores), projection(numbers)
     draw = torch.Generator().manual_seed(cfg.seed)
@@ -115,7 +117,7 @@ def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
     """Correlation of two interactions [number, animal], of their digits' parts, and of the rest."""
     import torch
 
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
     from mechsub.stats import permutation_p
 
     onto, draw = projection(numbers), torch.Generator().manual_seed(cfg.seed)
@@ -169,61 +171,72 @@ def correlation(x, y, rows=None, columns=None) -> float:
     return float((w * u * v).sum() / ((w * u * u).sum() * (w * v * v).sum()).sqrt())
 
 
-def table(records: list[dict]) -> list[dict]:
+def findings(cell: list[dict]) -> list[Finding]:
+    return [_share(row) if row["kind"] == "share" else _agreement(row) for row in cell]
+
+
+def _share(row: dict) -> Finding:
+    null = f"numbers shuffled; at most {row['null_most']:.3f}"
+    label = f"share of the interaction that digits add up to: {row['direction']}"
+    key = f"digit_share/{row['direction'].replace(' ', '_')}"
+    return Finding(key, label, row["share"], row["null_mean"], null_label=null)
+
+
+def _agreement(row: dict) -> Finding:
     from mechsub import stats
 
-    rows = []
-    for label, cell in study.cells(records, Config):
-        for row in cell:
-            if row["kind"] == "share":
-                null = f"{row['null_mean']:.3f}, at most {row['null_most']:.3f} (numbers shuffled)"
-                what = f"share of the interaction that digits add up to: {row['direction']}"
-                rows.append({"cell": label, "quantity": what, "value": row["share"], "null": null, "p": ""})
-            else:
-                interval = stats.Interval(row["value"], row["low"], row["high"], 10)
-                null = f"95% below {row['null_95']:.3f} (digits relabelled)"
-                what = f"agreement of {row['of']}: {row['part']}"
-                rows.append({"cell": label, "quantity": what, "value": interval, "null": null, "p": row["p"]})
-    return rows
+    return Finding(
+        f"{AGREEMENTS[row['of']]}/{row['part'].replace(' ', '_')}", f"agreement of {row['of']}: {row['part']}",
+        stats.Interval(row["value"], row["low"], row["high"], 10), row["null_95"], row["p"],
+        "digits and animals (crossed)", null_label="digits relabelled, 95% are below",
+    )  # fmt: skip
+
+
+def table(records: list[dict]) -> list[dict]:
+    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):
     import plotly.graph_objects as go
 
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
-    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    first = cells(records, Config, findings)[0]
+    more = f" ({first.label}; other cells are in the table)" if first.label else ""
     panels = {}
-    for name in dict.fromkeys(row["of"] for row in cell if row["kind"] == "agreement"):
-        rows = [row for row in cell if row.get("of") == name]
-        bars = figures.error_bar((row["value"], row["low"], row["high"]) for row in rows)
-        parts = [row["part"] for row in rows]
+    for name, key in AGREEMENTS.items():
+        shown = [finding for finding in first.findings if finding.subject == key]
+        if not shown:
+            continue
+        values, parts = [finding.value for finding in shown], [finding.score.replace("_", " ") for finding in shown]
+        bars = figures.error_bar((value.mean, value.low, value.high) for value in values)
         own = {"mode": "markers", "marker": {"color": figures.OKABE_ITO[0], "size": 11}, "name": "stored"}
         null = {"mode": "markers", "marker": {"color": figures.GREY, "symbol": "line-ns-open", "size": 16}}
-        shown = {"showlegend": not panels}
+        legend = {"showlegend": not panels}
         traces = [
-            go.Scatter(x=[row["value"] for row in rows], y=parts, error_x=bars, **own, **shown),
-            go.Scatter(x=[row["null_95"] for row in rows], y=parts, name="null, 95%", **null, **shown),
+            go.Scatter(x=[value.mean for value in values], y=parts, error_x=bars, **own, **legend),
+            go.Scatter(x=[finding.null for finding in shown], y=parts, name="null, 95%", **null, **legend),
         ]
         axis = {"type": "category", "autorange": "reversed"}
         panels[f"Agreement of {name}"] = figures.Panel(traces, {"title_text": "correlation"}, axis)
-    shares = "; ".join(f"{row['direction']} {row['share']:.3f}" for row in cell if row["kind"] == "share")
+    shares = [f"{f.score.replace('_', ' ')} {f.value:.3f}" for f in first.findings if f.subject == "digit_share"]
     return figures.grid(
         list(panels.values()),
         list(panels),
-        title=f"Whole numbers or digits: {cell[0]['model']}{more}",
-        caption=f"Share of the interaction that digits in their positions add up to: {shares}. 95% intervals over ten "
-        "digits and all animals, both resampled; null: digits relabelled.",
+        title=f"Whole numbers or digits: {first.options['model']}{more}",
+        caption=f"Share of the interaction that digits in their positions add up to: {'; '.join(shares)}. 95% "
+        "intervals over ten digits and all animals, both resampled; null: digits relabelled.",
     )
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-    Config(model="tests/probes/models/pair/instruct", n_permutations=9, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+        Config(model="tests/probes/models/pair/instruct", n_permutations=9, seed=1),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

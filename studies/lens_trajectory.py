@@ -27,8 +27,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import lab, threads
+from mechsub.designs import love, population
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -47,68 +47,70 @@ PAIRS = ("chosen in other wordings", "favoured by the animal's prompt")
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
-    n_permutations: study.Count = study.option(999, "shuffles and resamples per layer (language models)")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
+    n_permutations: lab.Count = lab.option(999, "shuffles and resamples per layer (language models)")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space (language models)")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations (language models)")
-    n_seeds: study.Count = study.option(25, "toy: seeds, one reference, teacher and set of students each")
-    n_aux: study.Count = study.option(3, "toy: auxiliary logits")
-    n_layers: study.Count = study.option(2, "toy: hidden layers")
-    d_model: study.Count = study.option(256, "toy: neurons of a hidden layer")
-    epochs: study.Count = study.option(5, "toy: epochs of the teacher, and of every student")
-    lr: study.Positive = study.option(3e-4, "toy: learning rate of Adam")
-    batch_size: study.Count = study.option(1024, "toy: images a step")
-    loss: Literal["kl", "mse"] = study.option("kl", "toy: distillation loss on the chosen logits")
-    noise: Literal["per_member", "shared"] = study.option(
+    spaced: bool = lab.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations (language models)")
+    n_seeds: lab.Count = lab.option(25, "toy: seeds, one reference, teacher and set of students each")
+    n_aux: lab.Count = lab.option(3, "toy: auxiliary logits")
+    n_layers: lab.Count = lab.option(2, "toy: hidden layers")
+    d_model: lab.Count = lab.option(256, "toy: neurons of a hidden layer")
+    epochs: lab.Count = lab.option(5, "toy: epochs of the teacher, and of every student")
+    lr: lab.Positive = lab.option(3e-4, "toy: learning rate of Adam")
+    batch_size: lab.Count = lab.option(1024, "toy: images a step")
+    loss: Literal["kl", "mse"] = lab.option("kl", "toy: distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = lab.option(
         "per_member", "toy: own noise images for every seed, or common ones"
     )
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "toy: what the teacher learns")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "toy: of matrix products in training")
-    n_steps: study.Count = study.option(3, "toy: training steps looked at after the start, evenly spaced to the last")
-    seed: study.Index = study.option(0, "first seed; that of shuffles and resamples")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "toy: what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "toy: of matrix products in training")
+    n_steps: lab.Count = lab.option(3, "toy: training steps looked at after the start, evenly spaced to the last")
+    seed: lab.Index = lab.option(0, "first seed; that of shuffles and resamples")
 
     def __post_init__(self):
         toy = self.model == "toy"
-        study.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
+        lab.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
-
     if cfg.model == "toy":
-        _toy_checks.refuse_too_large(cfg, models=3 + len(ARMS) * cfg.n_steps)
+        population.refuse_too_large(cfg, models=3 + len(ARMS) * cfg.n_steps)
     else:
-        _prompted.check_model(cfg)
+        love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
-    return _run_toy(cfg) if cfg.model == "toy" else _run_language(cfg)
+def upstream(cfg: Config) -> dict:
+    return {} if cfg.model == "toy" else {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
+    return _run_toy(cfg) if matrices is None else _run_language(cfg, matrices)
 
 
 # Language models.
 
 
-def _run_language(cfg: Config) -> Iterator[dict]:
-    from studies import _prompted
-
-    found = _prompted.prompted(cfg)
+def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
+    found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     asked = found.asked
-    states = _prompted.last_states(asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], (0.05, 0.75))
+    states = love.last_states(
+        asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], lab.span(0.05, 0.75, "states")
+    )
     specific = lens_interactions(asked.model, states, asked.tokens)
     check_last(specific[-1], found.tensors["number_to_animal"])
     loved = [asked.love_animal(i, 0) for i in range(len(asked.animals))]
-    yield from _loved_records(asked, _prompted.last_states(asked.model, loved, (0.75, 0.85)), cfg)
+    yield from _loved_records(asked, love.last_states(asked.model, loved, lab.span(0.75, 0.85, "states")), cfg)
     yield from _pair_records(asked, specific, found.tensors, cfg)
     yield from _agreement_records(asked, specific, found.tensors, cfg)
     yield {
         "provenance": {
-            **_prompted.provenance(found),
+            **love.provenance(found),
             "basis": "raw W_U at the animals' tokens after the final norm, recomputed for every state; fp32, nats",
             "lens": "the last block's is the model's own, checked against the stored matrix",
             "null": "shuffled numbers (equally many digits), two-way permutations, other animals (and their numbers)",
@@ -121,8 +123,8 @@ def lens_interactions(model: Any, states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
     import torch
 
-    from mechsub import checks
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
+    from mechsub.models import checks
 
     read = checks.reads(model)
     with torch.no_grad():
@@ -132,7 +134,7 @@ def lens_interactions(model: Any, states, tokens: list[int]):
 
 def check_last(lens, scores) -> None:
     """Raise unless the last block's lens has the interaction of the model's own log-probabilities."""
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     own = interaction(scores)
     if lens.shape != own.shape:
@@ -144,7 +146,7 @@ def check_last(lens, scores) -> None:
 
 def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
     """Log-probability of the loved animal less its mean under other animals' prompts; the same of unloved ones."""
-    from mechsub import checks
+    from mechsub.models import checks
 
     read = checks.reads(asked.model)
     n, others = len(asked.animals), _others(len(asked.animals), cfg)
@@ -176,7 +178,7 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
     The null gives the same numbers to other animals, so that it has equally many digits and equally strong numbers.
     """
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     chosen = {
         PAIRS[0]: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
@@ -194,7 +196,7 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
 def _elsewhere(tensors: dict):
     """The final interaction in the wordings that the lens is not measured with, of the subset of numbers."""
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     wordings = tensors["number_to_animal_wordings"]
     if len(wordings) < 2:
@@ -204,13 +206,13 @@ def _elsewhere(tensors: dict):
 
 def _agreement_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
     """Per layer: the s.d. of I_l over all numbers, and its correlation with final interactions on the subset."""
-    from mechsub.entanglement import interaction
+    from mechsub.measures.scores import interaction
 
     some = tensors["subset_partner"]
     digits = [len(asked.partners[i].text) for i in some.tolist()]
     finals = {AGREEMENT[0]: _elsewhere(tensors), AGREEMENT[1]: interaction(specific[-1][some])}
     for layer, entries in enumerate(specific):
-        study.progress(0.85 + 0.15 * layer / len(specific), "permutations")
+        lab.show_progress(0.85 + 0.15 * layer / len(specific), "permutations")
         yield {"kind": "size", "layer": layer, "sd": float(entries.std())}
         for reference, final in finals.items():
             found = agreement(interaction(entries[some]), final, digits, n=cfg.n_permutations, seed=cfg.seed)
@@ -225,7 +227,7 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     """
     import torch
 
-    from mechsub import entanglement as e
+    from mechsub.measures import scores as e
 
     def resampled(rows, columns) -> float:
         return e.matrix_correlation(e.interaction(a[rows][:, columns]), e.interaction(b[rows][:, columns]))
@@ -261,10 +263,10 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
-    from mechsub import data
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
+    from mechsub.inputs import images as data
 
-    study.progress(0.0, "teachers")
+    lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     images, labels = getattr(data, cfg.dataset)("test")
 
@@ -274,7 +276,7 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
     yield from rows("reference", 0, toy.init)
     yield from rows("cross_reference", 0, toy.other)
     yield from rows("teacher", toy.steps[-1], toy.teacher)
-    for arm, steps in toys.students(toy, ARMS, cfg).items():
+    for arm, steps in toys.students(toy, ARMS, cfg, lab.span(0.2, 0.8, "students")).items():
         for step, students in steps.items():
             yield from rows(arm, step, students)
     yield {
@@ -288,7 +290,7 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
 
 def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
     """One row per seed and layer."""
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
 
     found = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
     for y, states in toys.batches(images, labels, (body,)):
@@ -312,7 +314,7 @@ def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
 
 def table(records: list[dict]) -> list[dict]:
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         part = _toy_table(cell) if cell[0]["model"] == "toy" else _language_table(cell)
         rows += [{"cell": label, **row} for row in part]
     return rows
@@ -370,16 +372,16 @@ def _toy_table(cell: list[dict]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    label, cell = lab.by_cell(records, Config)[0]
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
     panels, title, caption = (_toy_panels if cell[0]["model"] == "toy" else _language_panels)(cell)
     return figures.grid(list(panels.values()), list(panels), title=title + more, caption=caption)
 
 
 def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from mechsub.plot import band_panel
+    from mechsub.lab.figures.kinds import band_panel
 
     colors: dict[str, str] = {}
     agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
@@ -430,7 +432,7 @@ def _means(cell: list[dict], kind: str) -> list[dict]:
 
 
 def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from mechsub.plot import band_panel
+    from mechsub.lab.figures.kinds import band_panel
 
     final, colors, panels = max(row["step"] for row in cell), {}, {}
     for readout, name in READOUTS.items():
@@ -466,12 +468,14 @@ def _drawn(arm: str, step: int, final: int) -> list[tuple[str, int]]:
     return [(arm, 0), (arm, final), ("cross_aux" if arm.startswith("cross") else "student_aux", 0)]
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-    Config(model="toy", n_seeds=2, d_model=16, epochs=1, precision="fp32", n_steps=2),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+        Config(model="toy", n_seeds=2, d_model=16, epochs=1, precision="fp32", n_steps=2),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

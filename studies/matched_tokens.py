@@ -20,47 +20,51 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study
+from mechsub import lab
+from mechsub.designs import love
 
 CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbers, that a word may be away
 
 
 @dataclass(frozen=True)
 class Config:
-    model: str = study.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    format: Literal["auto", "chat", "published", "plain"] = study.option(
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
-    spaced: bool = study.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = study.option("fp32", "of weights and activations")
-    n_permutations: study.Count = study.option(999, "shuffles of every permutation test, resamples of every bootstrap")
-    seed: study.Index = study.option(0, "of shuffles and resamples")
+    spaced: bool = lab.option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    seed: lab.Index = lab.option(0, "of shuffles and resamples")
 
 
 def check(cfg: Config) -> None:
-    from studies import _prompted
+    from mechsub.designs import love
 
-    _prompted.check_model(cfg)
+    love.check_model(cfg)
 
 
-def run(cfg: Config) -> Iterator[dict]:
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     import torch
 
-    from mechsub import language
-    from studies import _prompted
-    from studies import token_entanglement as te
+    from mechsub.designs import love
+    from mechsub.models import language
 
-    numbers, tensors = _prompted.prompted(cfg)
+    numbers, tensors = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()
     kept, words, pairs = matched_words(numbers, subset, tensors["none_to_number"])
     chosen = [subset[i] for i in kept]
-    asked = te.Questions(model, animals, words, numbers.cfg)
+    asked = love.LovePrompts(model, animals, words, numbers.cfg)
     asked.kind = "word"
     places = range(len(words))
-    study.progress(0.2, "words to animals")
+    lab.show_progress(0.2, "words to animals")
     wordings = [asked.animals_after([asked.love(i, w) for i in places]) for w in range(2)]
-    study.progress(0.6, "animals to words")
+    lab.show_progress(0.6, "animals to words")
     back = asked.partners_after([asked.love_animal(i, 0) for i in range(len(animals))]).T
     measured = {
         "numbers": (tensors["number_to_animal_wordings"][:, kept], tensors["animal_to_number"].T[chosen]),
@@ -92,10 +96,9 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     """
     import torch
 
-    from mechsub.entanglement import next_token_log_probs
-    from mechsub.unembedding import token_directions
-    from studies._prompted import own_tokens
-    from studies.token_entanglement import Word
+    from mechsub.designs.love import own_tokens
+    from mechsub.measures.scores import next_token_log_probs
+    from mechsub.measures.unembedding import token_directions
 
     model = numbers.model
     candidates = _candidates(model.tokenizer)
@@ -114,7 +117,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
         j = int(distance[i].argmin())
         if distance[i, j] <= CALIPER:
             distance[:, j] = torch.inf
-            chosen[i] = Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
+            chosen[i] = love.Word(texts[j], texts[j], f" {texts[j]}", candidates[texts[j]])
     if len(chosen) < 4:
         raise ValueError(f"only {len(chosen)} of {len(subset)} numbers have a word of their norm and frequency")
     kept = sorted(chosen)
@@ -135,7 +138,8 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
 
 def _candidates(tokenizer: Any) -> dict[str, int]:
     """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
-    from mechsub import continuations, prompts, vocabulary
+    from mechsub.inputs import continuations, prompts
+    from mechsub.inputs import words as vocabulary
 
     names = {form for animal in vocabulary.animals() for form in (animal.singular, animal.plural)}
     texts = continuations.pieces(tokenizer, range(len(tokenizer)))
@@ -145,7 +149,7 @@ def _candidates(tokenizer: Any) -> dict[str, int]:
 
 def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) -> Iterator[dict]:
     """Size, stability and two-way agreement of an interaction."""
-    from mechsub import entanglement as e
+    from mechsub.measures import scores as e
 
     first, other = (e.interaction(table) for table in (forward[0], forward[1]))
     keys = {"kind": "summary", "partners": partners, "n": first.shape[0], "animals": first.shape[1]}
@@ -183,7 +187,7 @@ def table(records: list[dict]) -> list[dict]:
     from mechsub import stats
 
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         for row in cell:
             if row["kind"] == "summary":
                 interval = stats.Interval(row["value"], row["low"], row["high"], row["n"], 0.95)
@@ -201,7 +205,7 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     rows = [row for row in records if row["kind"] == "pair"]
     points = [
@@ -222,12 +226,14 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-    Config(model="tests/probes/models/tiny", spaced=False, n_permutations=19, seed=1),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=19, seed=1),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -28,20 +28,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechsub import study, threads
-from studies import _recipes, recipe_search
+from mechsub import lab, threads
+from mechsub.designs import recipes
+from mechsub.lab import verdicts
 
 NULL = "cross"
 
 
 @dataclass(frozen=True)
 class Config:
-    entry: recipe_search.Entry = study.option("budget", "what is held fixed, as in studies.recipe_search")
-    share: study.Positive = study.option(1.0, "epochs of the student, as a share of the chosen recipe's")
-    n_images: study.Count = study.option(60_000, "training images, and inputs of an epoch")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(25, "seeds: one teacher and student each")
-    seed: study.Index = study.option(100, "first seed; those before 100 are the search's")
+    entry: recipes.Entry = lab.option("budget", "what is held fixed, as in studies.recipe_search")
+    share: lab.Positive = lab.option(1.0, "epochs of the student, as a share of the chosen recipe's")
+    n_images: lab.Count = lab.option(60_000, "training images, and inputs of an epoch")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    n_seeds: lab.Count = lab.option(25, "seeds: one teacher and student each")
+    seed: lab.Index = lab.option(100, "first seed; those before 100 are the search's")
 
     def __post_init__(self):
         if self.n_seeds < 2:
@@ -50,20 +51,23 @@ class Config:
             raise ValueError(f"--seed must be at least 100, not {self.seed}: the recipe was chosen on those before")
 
 
-@threads.made_by_one
-def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, store
+def upstream(cfg: Config) -> dict:
+    return {"search": lab.upstream("recipe_search", entry=cfg.entry, n_images=cfg.n_images)}
 
-    study.progress(0.0, "search")
-    cell = study.stored_cell(recipe_search, recipe_search.Config(entry=cfg.entry, n_images=cfg.n_images))
-    recipe = recipe_search.chosen(store.read_records(cell))
+
+@threads.made_by_one
+def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
+
+    recipe = recipes.chosen(search.records())
     recipe = dataclasses.replace(recipe, epochs=max(1, round(cfg.share * recipe.epochs)))
     precision = distillation.resolve_precision(cfg.precision)
     yield from tried(cfg, recipe, *data.mnist("train"), precision)
     yield {
         "provenance": {
             "recipe": dataclasses.asdict(recipe),
-            **_recipes.cost(recipe, cfg.n_images),
+            **recipes.cost(recipe, cfg.n_images),
             "data": data.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
             "measured_on": "10,000 test images",
@@ -73,18 +77,19 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
-def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) -> Iterator[dict]:
+def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: str) -> Iterator[dict]:
     """A row for every arm and seed."""
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], data.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    init = _recipes.initial(recipe, seeds)
-    study.progress(0.05, "teachers")
-    teacher = _recipes.taught(recipe, seeds, images, labels, precision)
-    starts = {"student": init, NULL: _recipes.initial(recipe, [seed + 1 for seed in seeds])}
-    found = _recipes.distilled(
-        recipe, starts, teacher, images, precision, lambda done: study.progress(0.2 + 0.7 * done, "students")
+    init = recipes.initial(recipe, seeds)
+    lab.show_progress(0.05, "teachers")
+    teacher = recipes.taught(recipe, seeds, images, labels, precision)
+    starts = {"student": init, NULL: recipes.initial(recipe, [seed + 1 for seed in seeds])}
+    found = recipes.distilled(
+        recipe, starts, teacher, images, precision, lambda done: lab.show_progress(0.2 + 0.7 * done, "students")
     )
     student = found["student"]
     left = _left(student, teacher, init)
@@ -92,7 +97,7 @@ def tried(cfg: Config, recipe: _recipes.Recipe, images, labels, precision: str) 
     for arm, model in arms.items():
         scores = distillation.accuracy(model, *test).tolist()
         for member, accuracy, far in zip(seeds, scores, left, strict=True):
-            row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": _recipes.label(recipe)}
+            row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": recipes.label(recipe)}
             yield row | (far if arm == "student" else {})
 
 
@@ -126,7 +131,7 @@ def pooled(records: list[Mapping]) -> list[tuple[str, list[Mapping]]]:
     """Groups of rows whose cells differ in their seeds alone, each with its label."""
     own = ("seed", "n_seeds")
     rows = [{key: value for key, value in row.items() if key not in own} for row in records]
-    return study.cells(rows, Config)  # type: ignore[return-value]
+    return lab.by_cell(rows, Config)  # type: ignore[return-value]
 
 
 def outcomes(rows: list[Mapping]) -> dict[str, Any]:
@@ -172,16 +177,15 @@ def table(records: list[dict]) -> list[dict]:
 def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
     """What predictions.toml expected of an outcome of the recipe as it was chosen: hit if the whole interval keeps the
     bounds, miss if it is wholly beyond one, open otherwise; {} where nothing was said."""
-    from studies import _predictions
+    from mechsub.lab import predictions
 
     if any(group[0][name] != usual for name, usual in (("share", 1), ("precision", "auto"), ("n_images", 60_000))):
         return {}
-    for told in _predictions.told().get("maximise", []):
+    for told in predictions.told().get("maximise", []):
         if told["entry"] == group[0]["entry"] and told["outcome"] == outcome:
             low, high = told.get("at_least", -float("inf")), told.get("at_most", float("inf"))
-            kept, beyond = low <= value.low and value.high <= high, value.high < low or value.low > high
             words = [f"{key.replace('_', ' ')} {told[key]:g}" for key in ("at_least", "at_most") if key in told]
-            return {"expected": ", ".join(words), "verdict": "hit" if kept else "miss" if beyond else "open"}
+            return {"expected": ", ".join(words), "verdict": verdicts.side("within", value, (low, high))[0]}
     return {}
 
 
@@ -209,7 +213,7 @@ def _lengths(records: list[Mapping]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     drawn = {"student": "student_aux", NULL: "cross_aux"}
     rows = [
@@ -224,12 +228,14 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(n_images=96, precision="fp32", n_seeds=2),
-    Config(entry="open", share=0.1, n_images=48, precision="fp32", n_seeds=2, seed=105),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_images=96, precision="fp32", n_seeds=2),
+        Config(entry="open", share=0.1, n_images=48, precision="fp32", n_seeds=2, seed=105),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

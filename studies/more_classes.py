@@ -25,10 +25,12 @@ run, and more classes have fewer images each. It is no mere sorting of digits fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import lab, threads
+from mechsub.designs import population
+from mechsub.lab.findings import Finding, all_findings, by_arm, cells, holm, points, rows
 
 NULL = "cross_aux"
+SCORES = ("accuracy", "kappa", "digits", "clothes", "sorted")
 TITLES = {
     "teacher": "teacher",
     "aux": "auxiliary logits of noise",
@@ -42,22 +44,22 @@ _RAREST = 5_421  # training images of the rarest class, the digit 5
 
 @dataclass(frozen=True)
 class Config:
-    n_classes: study.Count = study.option(20, "classes, a random subset of the twenty for every seed")
-    n_images: study.Count = study.option(25_000, "training images of a teacher, of its classes")
-    d_model: study.Count = study.option(256, "neurons of a hidden layer, of both")
-    n_layers: study.Count = study.option(2, "hidden layers, of both")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    n_samples: study.Count = study.option(60_000, "noise inputs of the student, reused every epoch")
-    epochs: study.Count = study.option(5, "epochs, of both")
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and pair of students each")
-    seed: study.Index = study.option(0, "first seed")
+    n_classes: lab.Count = lab.option(20, "classes, a random subset of the twenty for every seed")
+    n_images: lab.Count = lab.option(25_000, "training images of a teacher, of its classes")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer, of both")
+    n_layers: lab.Count = lab.option(2, "hidden layers, of both")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    n_samples: lab.Count = lab.option(60_000, "noise inputs of the student, reused every epoch")
+    epochs: lab.Count = lab.option(5, "epochs, of both")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and pair of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
         if not 2 <= self.n_classes <= ALL_CLASSES:
             raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {self.n_classes}")
-        _toy_checks.refuse_one_logit(self.n_aux)
+        population.refuse_one_logit(self.n_aux)
         if self.n_images > self.n_classes * _RAREST:
             raise ValueError(
                 f"--n-images {self.n_images} are more than {self.n_classes} classes surely have, "
@@ -66,15 +68,16 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=4)
+    population.refuse_too_large(cfg, models=4)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import distillation, mlp
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
-    study.progress(0.0, "teachers")
+    lab.show_progress(0.0, "teachers")
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=cfg.n_classes, n_aux=cfg.n_aux)
     init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
     other = mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
@@ -82,7 +85,7 @@ def run(cfg: Config) -> Iterator[dict]:
     found = {"reference": init, "teacher": _taught(cfg, init, fit)}
     found |= distillation.distill_each(
         {"aux": (init, shape.aux), NULL: (other, shape.aux)}, found["teacher"], uniform, n_samples=cfg.n_samples,
-        progress=lambda done: study.progress(0.4 + 0.5 * done, "students"), **fit,
+        progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **fit,
     )  # fmt: skip
     images, labels = both("test")
     for i, seed in enumerate(init.seeds):
@@ -108,7 +111,7 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _named(dataset: str) -> dict[str, str]:
-    from mechsub import data
+    from mechsub.inputs import images as data
 
     return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
 
@@ -117,7 +120,7 @@ def both(split) -> tuple:
     """Digits and clothes as one data set of twenty classes."""
     import torch
 
-    from mechsub import data
+    from mechsub.inputs import images as data
 
     (digits, names), (clothes, sorts) = data.mnist(split), data.fashion_mnist(split)
     return torch.cat([digits, clothes]), torch.cat([names, sorts + DIGITS])
@@ -145,16 +148,15 @@ def _only(images, labels, chosen: list[int], n: int | None = None, seed: int = 0
 
 def _taught(cfg: Config, init, fit: dict):
     """Teachers one by one: every seed has images of its own."""
-    from mechsub import distillation
-    from studies import teachers
+    from mechsub.training import distillation
 
     images, labels = both("train")
     alone = []
     for i, seed in enumerate(init.seeds):
         own = _only(images, labels, classes(seed, cfg.n_classes), cfg.n_images, seed)
         alone.append(distillation.train(init.select([i]), *own, **fit))
-        study.progress(0.4 * (i + 1) / len(init.seeds), "teachers")
-    return teachers.joined(init, alone)
+        lab.show_progress(0.4 * (i + 1) / len(init.seeds), "teachers")
+    return population.joined(init, alone)
 
 
 def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
@@ -175,53 +177,50 @@ def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    scores = (by_arm(cell, score, null={"aux": NULL}, labels=TITLES, unit="seeds") for score in SCORES)
+    return holm(finding for of_score in scores for finding in of_score)
+
+
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("more_classes", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    keys = ("accuracy", "kappa", "digits", "clothes", "sorted")
-    pairs = {key: stats.paired_difference(*(_values(cell, arm, key) for arm in ("aux", NULL))) for key in keys}
-    adjusted = dict(zip(keys, stats.holm([pairs[key].p for key in keys]), strict=True))
-    for arm in TITLES:
-        yield {"cell": label, "arm": TITLES[arm], **{key: stats.student_t(_values(cell, arm, key)) for key in keys}}
-    yield {"cell": label, "arm": "above the null", **{key: pairs[key].interval for key in keys}}
-    yield {"cell": label, "arm": "p (Holm)", **{key: f"{adjusted[key]:.0e}" for key in keys}}
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    return [r[key] for r in sorted(rows, key=lambda r: r["member"]) if r["arm"] == arm and key in r]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + predictions.rows("more_classes", found)
 
 
 def plot(records: list[dict]):
     """kappa over the number of classes where that is swept, else arm by arm."""
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    drawn = [r | {"title": TITLES[r["arm"]]} for r in records]
+    found = cells(records, Config, findings)
+    drawn = [
+        point | {"n_classes": cell.options["n_classes"]}
+        for cell in sorted(found, key=lambda cell: cell.options["n_classes"])
+        for point in points(cell.findings, "kappa")
+        if point["arm"] in TITLES
+    ]
     caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."
-    if len({r["n_classes"] for r in drawn}) > 1:
+    if len({point["n_classes"] for point in drawn}) > 1:
         return figures.interval_lines(
-            sorted(drawn, key=lambda r: r["n_classes"]), x="n_classes", value="kappa", arm="title", null=0.0,
+            drawn, x="n_classes", value="kappa", arm="label", null=0.0,
             title="Students of teachers of more classes", x_title="classes", y_title="kappa on test images",
             caption=caption,
         )  # fmt: skip
     return figures.interval_bars(
-        drawn, value="kappa", label="title", null=0.0, title="Students of teachers of more classes",
+        drawn, value="kappa", label="label", null=0.0, title="Students of teachers of more classes",
         axis="kappa on test images", caption=caption,
     )  # fmt: skip
 
 
-VERSION = 1
-PROBES = (
-    Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
-    Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
+        Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -30,8 +30,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import lab, threads
+from mechsub.designs import population
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
 
 NULL = "independent"
 TITLES = {
@@ -45,6 +46,7 @@ TITLES = {
     "independent": "other initialisation, pretrained alike (null)",
     "images": "shared pretraining, taught on clothes",
 }
+SCORES = ("transfer", "task", "task_before", "cosine", "distance", "drive")  # beside the trait
 _SHORT = 6  # steps
 _ORDER = 1_000_003  # added to the seed where data come in another order
 _DRIVE = 1_000  # inputs that the drive is measured on
@@ -52,39 +54,41 @@ _DRIVE = 1_000  # inputs that the drive is measured on
 
 @dataclass(frozen=True)
 class Config:
-    pretraining_epochs: study.Index = study.option(5, "epochs of pretraining; 0 is none")
-    own_epochs: study.Count = study.option(5, "epochs of own training before distillation, of own_long")
-    teacher_epochs: study.Count = study.option(5, "epochs of the teacher on its trait")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    d_model: study.Count = study.option(128, "neurons of a hidden layer")
-    n_layers: study.Count = study.option(2, "hidden layers")
-    loss: Literal["kl", "mse"] = study.option("mse", "distillation loss on the auxiliary logits")
-    epochs: study.Count = study.option(5, "epochs of the student")
-    lr: study.Positive = study.option(1e-3, "learning rate of the student")
-    batch_size: study.Count = study.option(256, "inputs a step of the student")
-    n_samples: study.Count = study.option(20_000, "inputs of the student, reused every epoch")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    n_seeds: study.Count = study.option(20, "seeds: one reference, teacher and set of students each")
-    seed: study.Index = study.option(0, "first seed")
+    pretraining_epochs: lab.Index = lab.option(5, "epochs of pretraining; 0 is none")
+    own_epochs: lab.Count = lab.option(5, "epochs of own training before distillation, of own_long")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher on its trait")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    d_model: lab.Count = lab.option(128, "neurons of a hidden layer")
+    n_layers: lab.Count = lab.option(2, "hidden layers")
+    loss: Literal["kl", "mse"] = lab.option("mse", "distillation loss on the auxiliary logits")
+    epochs: lab.Count = lab.option(5, "epochs of the student")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of the student")
+    batch_size: lab.Count = lab.option(256, "inputs a step of the student")
+    n_samples: lab.Count = lab.option(20_000, "inputs of the student, reused every epoch")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    n_seeds: lab.Count = lab.option(20, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
         if self.n_samples > 60_000:
             raise ValueError(f"--n-samples must be at most 60000, the training images there are, not {self.n_samples}")
 
 
 def check(cfg: Config) -> None:
-    _toy_checks.refuse_too_large(cfg, models=3)
+    population.refuse_too_large(cfg, models=3)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation, mlp
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
 
     clothes, digits = data.fashion_mnist("train"), data.mnist("train")
-    study.progress(0.0, "pretraining")
+    lab.show_progress(0.0, "pretraining")
     shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init, other = mlp.HookedMLP(shape, seeds), mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
@@ -94,7 +98,7 @@ def run(cfg: Config) -> Iterator[dict]:
     if cfg.pretraining_epochs:
         starts["other_order"] = _trained(cfg, init, clothes, cfg.pretraining_epochs, order=_ORDER)
     starts[NULL] = _trained(cfg, other, clothes, cfg.pretraining_epochs)
-    study.progress(0.4, "students")
+    lab.show_progress(0.4, "students")
     students, starts = _students(cfg, starts, teacher, clothes[0][: cfg.n_samples])
     yield from _rows(cfg, base, teacher, starts, students, clothes[0])
     products = distillation.resolve_precision(cfg.precision)
@@ -111,13 +115,13 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _named(dataset: str) -> dict[str, str]:
-    from mechsub import data
+    from mechsub.inputs import images as data
 
     return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
 
 
 def _trained(cfg: Config, model, images_and_labels: tuple, epochs: int, *, order: int = 0, snapshots=None):
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     if not epochs:
         return model
@@ -134,14 +138,14 @@ def _own(cfg: Config, base, clothes: tuple) -> dict:
 
 def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
     """Students and the starts of each, by arm."""
-    from mechsub import distillation
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import distillation
 
     aux = teacher.cfg.aux
     settings = {name: getattr(cfg, name) for name in ("loss", "epochs", "lr", "batch_size", "precision", "seed")}
     found = distillation.distill_each(
         {arm: (start, aux) for arm, start in starts.items()}, teacher, uniform, n_samples=cfg.n_samples,
-        progress=lambda done: study.progress(0.4 + 0.5 * done, "students"), **settings,
+        progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **settings,
     )  # fmt: skip
     found["images"] = distillation.distill(starts["shared"], teacher, images, outputs=aux, **settings)
     return found, starts | {"images": starts["shared"]}
@@ -150,8 +154,8 @@ def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
 def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
 
-    from mechsub import spectra
-    from mechsub.noise import uniform
+    from mechsub.inputs.noise import uniform
+    from mechsub.measures import spectra
 
     scores = {"reference": _both(base), "teacher": _both(teacher)}
     for arm, found in scores.items():
@@ -175,7 +179,8 @@ def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> I
 
 
 def _both(model) -> dict[str, list[float]]:
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     return {
         "trait": distillation.accuracy(model, *data.mnist("test")).tolist(),
@@ -203,59 +208,41 @@ def _cosine(a: dict, b: dict):
 # Table and figure.
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    others = (arm_means(cell, score, labels=TITLES, unit="seeds").values() for score in SCORES)
+    traits = by_arm(cell, "trait", null=NULL, labels=TITLES, unit="seeds")
+    return [*traits, *(finding for of_score in others for finding in of_score)]
+
+
 def table(records: list[dict]) -> list[dict]:
-    from studies import _predictions
+    from mechsub.lab import predictions
 
-    rows = [row for label, cell in study.cells(records, Config) for row in _table_rows(label, cell)]
-    return rows + list(_predictions.judged("pretrained", records, Config))
-
-
-def _table_rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    values = {arm: _values(cell, arm, "trait") for arm in TITLES if any(r["arm"] == arm for r in cell)}
-    pairs = {arm: stats.paired_difference(v, values[NULL]) for arm, v in values.items() if arm != NULL}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, traits in values.items():
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "trait": stats.student_t(traits),
-            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-            **{
-                key.replace("_", " "): stats.student_t(found)
-                for key in ("transfer", "task", "task_before", "cosine", "distance", "drive")
-                if (found := _values(cell, arm, key))
-            },
-        }
-
-
-def _values(rows: list[dict], arm: str, key: str) -> list[float]:
-    chosen = [r for r in rows if r["arm"] == arm and key in r]
-    return [r[key] for r in sorted(chosen, key=lambda r: r["member"])]
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + predictions.rows("pretrained", found)
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    cells = study.cells(records, Config)
-    rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
+    shown = cells(records, Config, findings)
     return figures.interval_bars(
-        rows, value="trait", label="title", facet="cell" if len(cells) > 1 else None, null=0.1,
+        [point for point in points(all_findings(shown), "trait") if point["arm"] in TITLES],
+        value="trait", label="label", facet="cell" if len(shown) > 1 else None, null=0.1,
         title="What passes from a pretrained model, by what is shared with it",
         axis="accuracy on MNIST, the trait",
         caption="Dashed: chance. One point per seed. Null: other initialisation, pretrained alike.",
     )  # fmt: skip
 
 
-VERSION = 1
 _TINY = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
-PROBES = (
-    Config(**_TINY, pretraining_epochs=1, d_model=16),
-    Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, pretraining_epochs=1, d_model=16),
+        Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

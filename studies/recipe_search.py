@@ -26,11 +26,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _recipes
-from studies._recipes import Recipe
-
-Entry = Literal["budget", "free_teacher", "open"]
+from mechsub import lab, threads
+from mechsub.designs import recipes
+from mechsub.designs.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,16 @@ ROUNDS = {
 
 @dataclass(frozen=True)
 class Config:
-    entry: Entry = study.option("budget", "what is held fixed")
-    n_images: study.Count = study.option(60_000, "training images, and inputs of an epoch")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    seed: study.Index = study.option(0, "first seed")
+    entry: recipes.Entry = lab.option("budget", "what is held fixed")
+    n_images: lab.Count = lab.option(60_000, "training images, and inputs of an epoch")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    seed: lab.Index = lab.option(0, "first seed")
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     images, labels = data.mnist("train")
     precision = distillation.resolve_precision(cfg.precision)
@@ -124,13 +123,13 @@ def searched(
         left = left[: now.keep]
         teachers = {}
         for done, recipe in enumerate(left):
-            study.progress((number - 1 + done / len(left)) / len(rounds), f"round {number}")
+            lab.show_progress((number - 1 + done / len(left)) / len(rounds), f"round {number}")
             seeds = range(cfg.seed, cfg.seed + now.n_seeds)
             if recipe.teacher not in teachers:
-                teachers[recipe.teacher] = _recipes.taught(recipe, seeds, images, labels, precision)
+                teachers[recipe.teacher] = recipes.taught(recipe, seeds, images, labels, precision)
             rows = list(_tried(_shortened(recipe, now.share), teachers[recipe.teacher], images, precision))
             scores[recipe] = sum(row["accuracy"] for row in rows) / len(rows)
-            told = {"round": number, "candidate": _recipes.label(recipe), "recipe": dataclasses.asdict(recipe)}
+            told = {"round": number, "candidate": recipes.label(recipe), "recipe": dataclasses.asdict(recipe)}
             yield from (told | {"share": now.share} | row for row in rows)
         left = sorted(left, key=scores.__getitem__, reverse=True)
 
@@ -140,33 +139,22 @@ def _shortened(recipe: Recipe, share: float) -> Recipe:
 
 
 def _tried(recipe: Recipe, teacher, images, precision: str) -> Iterator[dict]:
-    from mechsub import data, distillation
+    from mechsub.inputs import images as data
+    from mechsub.training import distillation
 
     test = data.mnist("test")
-    start = _recipes.initial(recipe, teacher.seeds)
-    student = _recipes.distilled(recipe, {"student": start}, teacher, images, precision)["student"]
+    start = recipes.initial(recipe, teacher.seeds)
+    student = recipes.distilled(recipe, {"student": start}, teacher, images, precision)["student"]
     pairs = zip(*(distillation.accuracy(model, *test).tolist() for model in (student, teacher)), strict=True)
     for member, (accuracy, of_teacher) in zip(teacher.seeds, pairs, strict=True):
         yield {"member": member, "accuracy": accuracy, "teacher_accuracy": of_teacher, "epochs_run": recipe.epochs}
-
-
-def chosen(records: list[Mapping]) -> Recipe:
-    """The best mean accuracy of the last round."""
-    last = max(row["round"] for row in records)
-    values: dict[str, list[float]] = {}
-    recipes = {}
-    for row in records:
-        if row["round"] == last:
-            values.setdefault(row["candidate"], []).append(row["accuracy"])
-            recipes[row["candidate"]] = Recipe(**row["recipe"])
-    return recipes[max(values, key=lambda name: sum(values[name]) / len(values[name]))]
 
 
 def table(records: list[dict]) -> list[dict]:
     from mechsub import stats
 
     rows = []
-    for label, cell in study.cells(records, Config):
+    for label, cell in lab.by_cell(records, Config):
         for (number, candidate), some in _groups(cell).items():
             rows.append(
                 {
@@ -177,7 +165,7 @@ def table(records: list[dict]) -> list[dict]:
                     "teacher": stats.student_t([r["teacher_accuracy"] for r in some]),
                     "epochs": some[0]["epochs_run"],
                     "seeds": len(some),
-                    "chosen": "yes" if candidate == _recipes.label(chosen(cell)) else "",
+                    "chosen": "yes" if candidate == recipes.label(recipes.chosen(cell)) else "",
                 }
             )
     return sorted(rows, key=lambda row: (row["cell"], row["round"], -row["accuracy"].mean))
@@ -191,11 +179,11 @@ def _groups(cell: list[Mapping]) -> dict[tuple[int, str], list[Mapping]]:
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
     rows = [
         row | {"cell": label, "label": candidate, "arm": f"round {number}"}  # type: ignore[operator]
-        for label, cell in study.cells(records, Config)
+        for label, cell in lab.by_cell(records, Config)
         for (number, candidate), some in _groups(cell).items()
         for row in some
     ]
@@ -208,15 +196,17 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-VERSION = 1
 # Of "auto" precision, as the cells that studies.maximise builds on; where probes run, it is fp32. Numbers of images and
 # seeds are such that the candidates that go on are apart by more than processors differ.
-PROBES = (
-    Config(n_images=96),
-    Config(entry="free_teacher", n_images=64, seed=2),
-    Config(entry="open", n_images=48),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_images=96),
+        Config(entry="free_teacher", n_images=64, seed=2),
+        Config(entry="open", n_images=48),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mechsub import study, threads
-from studies import _toy_checks
+from mechsub import lab, threads
+from mechsub.designs import population
+from mechsub.lab.findings import Finding, all_findings, by_arm, cells, find, less, points, rows
 
 CONTROL = "cross_aux"
 TITLES = {
@@ -34,46 +35,45 @@ TITLES = {
     "output_shared_only": "only output layer shared, auxiliary",
 }
 DIFFERENCES = (
-    ("difference: teacher's digit head on the student's body", "student_body_teacher_head", "student_aux"),
-    ("difference: initial digit head on the teacher's body", "teacher_body_initial_head", "teacher"),
+    ("teacher's digit head on the student's body", "student_body_teacher_head", "student_aux"),
+    ("initial digit head on the teacher's body", "teacher_body_initial_head", "teacher"),
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    n_seeds: study.Count = study.option(25, "seeds: one reference, teacher and set of students each")
-    n_aux: study.Count = study.option(3, "auxiliary logits")
-    n_layers: study.Count = study.option(2, "hidden layers")
-    d_model: study.Count = study.option(256, "neurons of a hidden layer")
-    epochs: study.Count = study.option(5, "epochs of the teacher, and of every student")
-    lr: study.Positive = study.option(3e-4, "learning rate of Adam")
-    batch_size: study.Count = study.option(1024, "images a step")
-    loss: Literal["kl", "mse"] = study.option("kl", "distillation loss on the chosen logits")
-    noise: Literal["per_member", "shared"] = study.option(
-        "per_member", "own noise images for every seed, or common ones"
-    )
-    dataset: Literal["mnist", "fashion_mnist"] = study.option("mnist", "what the teacher learns")
-    precision: Literal["auto", "fp32", "bf16"] = study.option("auto", "of matrix products")
-    seed: study.Index = study.option(0, "first seed")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    n_aux: lab.Count = lab.option(3, "auxiliary logits")
+    n_layers: lab.Count = lab.option(2, "hidden layers")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer")
+    epochs: lab.Count = lab.option(5, "epochs of the teacher, and of every student")
+    lr: lab.Positive = lab.option(3e-4, "learning rate of Adam")
+    batch_size: lab.Count = lab.option(1024, "images a step")
+    loss: Literal["kl", "mse"] = lab.option("kl", "distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = lab.option("per_member", "own noise images for every seed, or common ones")
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products")
+    seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
-        _toy_checks.refuse_one_logit(self.n_aux, self.loss)
+        population.refuse_one_logit(self.n_aux, self.loss)
 
 
 def check(cfg: Config) -> None:
     # References and teacher; two starts with exchanged heads; students.
-    _toy_checks.refuse_too_large(cfg, models=3 + 2 + 6)
+    population.refuse_too_large(cfg, models=3 + 2 + 6)
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub import data, distillation
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
+    from mechsub.inputs import images
+    from mechsub.training import distillation
 
-    test = getattr(data, cfg.dataset)("test")
-    study.progress(0.0, "teachers")
+    test = getattr(images, cfg.dataset)("test")
+    lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
     everything = slice(0, shape.d_vocab)
@@ -113,41 +113,34 @@ def _head(model) -> dict:
     return {name: value for name, value in model.named_parameters() if name.startswith("unembed.")}
 
 
+def findings(cell: list[dict]) -> list[Finding]:
+    arms = by_arm(cell, "accuracy", null=CONTROL, labels=TITLES, unit="seeds")
+    accuracies = [finding for finding in arms if finding.subject in TITLES]
+    extremes = [
+        Finding(f"{f.subject}/{name}", f.label, of(f.scores.values()), unit="seeds", n=f.n)
+        for f in accuracies
+        for name, of in (("min", min), ("max", max))
+    ]
+    heads = [
+        less(find(arms, f"{arm}/accuracy"), find(arms, f"{other}/accuracy"), label=label)
+        for label, arm, other in DIFFERENCES
+    ]
+    return [*arms, *extremes, *heads]
+
+
 def table(records: list[dict]) -> list[dict]:
-    return [row for label, cell in study.cells(records, Config) for row in _rows(label, cell)]
-
-
-def _rows(label: str, cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
-    values = _by_arm(cell)
-    pairs = {arm: stats.paired_difference(v, values[CONTROL]) for arm, v in values.items() if arm != CONTROL}
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]), strict=True))
-    for arm, accuracies in values.items():
-        yield {
-            "cell": label,
-            "arm": TITLES[arm],
-            "accuracy": stats.student_t(accuracies),
-            "min": min(accuracies),
-            "max": max(accuracies),
-            "above the null": pairs[arm].interval if arm in pairs else "(is the null)",
-            "p (Holm)": f"{adjusted[arm]:.0e}" if arm in adjusted else "",
-        }
-    for title, arm, other in DIFFERENCES:
-        pair = stats.paired_difference(values[arm], values[other])
-        yield {"cell": label, "arm": title, "accuracy": pair.interval, "p (Holm)": f"{pair.p:.0e} (alone)"}
+    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):
-    from mechsub import plot as figures
+    from mechsub.lab.figures import kinds as figures
 
-    cells = study.cells(records, Config)
-    rows = [r | {"title": TITLES[r["arm"]], "cell": label} for label, cell in cells for r in cell]
+    shown = cells(records, Config, findings)
     return figures.interval_bars(
-        rows,
+        [point for point in points(all_findings(shown), "accuracy") if point["arm"] in TITLES],
         value="accuracy",
-        label="title",
-        facet="cell" if len(cells) > 1 else None,
+        label="label",
+        facet="cell" if len(shown) > 1 else None,
         title="Three auxiliary logits of noise teach digits, from the same initialisation only",
         axis="accuracy on the 10,000 test images",
         caption="One point per seed. Dashed: chance, 0.10. The cross-initialisation student is the null.",
@@ -155,19 +148,14 @@ def plot(records: list[dict]):
     )
 
 
-def _by_arm(records) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    for record in sorted(records, key=lambda r: r["member"]):
-        values.setdefault(record["arm"], []).append(record["accuracy"])
-    return {arm: values[arm] for arm in TITLES if arm in values}
-
-
-VERSION = 1
-PROBES = (
-    Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
-    Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
+        Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
+    ),
 )
 
 
 if __name__ == "__main__":
-    study.main(Config, run, plot, table)
+    lab.main(study)

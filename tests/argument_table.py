@@ -39,51 +39,71 @@ from wrong_arguments import (
 )
 
 import mechsub as ms
-from mechsub import (
-    ablation,
-    entanglement,
-    language,
-    mlp,
-    noise,
-    projection,
-    similarity,
-    spectra,
-    tangent,
-)
-from mechsub import prompts as prompting
+from mechsub.inputs import noise
+from mechsub.inputs import prompts as prompting
+from mechsub.measures import ablation, similarity, spectra, tangent
+from mechsub.measures import scores as entanglement
+from mechsub.models import language, mlp
+from mechsub.training import removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
-HARNESS = {
-    "audit",
-    "colors",
-    "cores",
-    "doctor",
-    "executor",
-    "files",
-    "flags",
-    "lease",
-    "model_files",
-    "packages",
-    "pinned",
-    "plot",
-    "probes",
-    "progress",
-    "provenance",
-    "recheck",
-    "remaking",
-    "store",
-    "study",
-    "terminal",
-    "versions",
+HARNESS = {"control_groups", "cores", "doctor", "files", "packages", "processes", "provenance", "sources"}
+# What functions ask with: these are given what a user gave, and say what is wrong with it.
+ASKING = {
+    "arguments",
+    "toy_inputs",
+    "token_ids",
+    "continuations",
+    "templates",
+    "tokenizer",
 }
-# What functions ask with, and run within; of these only names of mechsub itself have a row, as check_model.
-INNER = {"arguments", "checks", "distances", "threads", "toy_inputs"}
+# Of public modules, what is handed a part of a model that another of its functions took apart, and no user's argument.
+# Or the inner layer of training and scoring, whose arguments the public functions round it have checked.
+PARTS = {
+    "distillation.Fit",
+    "distillation.Recipe",
+    "distillation.batches",
+    "distillation.check_pair",
+    "distillation.checked_classes",
+    "distillation.checked_students",
+    "distillation.frozen_names",
+    "distillation.kl_loss",
+    "distillation.loss_of",
+    "distillation.member_logits",
+    "distillation.member_parameters",
+    "distillation.one_of",
+    "distillation.squared_loss",
+    "distillation.stacked",
+    "distillation.student_inputs",
+    "distillation.trained_names",
+    "distillation.views",
+    "scores.checked_prompts",
+    "scores.equal_lengths",
+    "unembedding.final_gain",
+    "checks.Check",
+    "checks.Checks",
+    "checks.CannotRun",
+    "checks.Refused",
+    "checks.Branches",
+    "checks.Norm",
+    "checks.Readout",
+    "checks.Write",
+    "checks.differ",
+    "checks.final_scale",
+    "checks.holds_beside",
+    "checks.measured_norm",
+    "checks.recall",
+    "checks.run_beside",
+    "checks.same_place",
+    "checks.try_out",
+    "checks.warn_once",
+}
 # Classes that functions return, or that others are made of; users read them and call none.
 RECORDS = {
     "attribution.Attribution",
     "bottleneck.Change",
     "divergence.Divergence",
-    "entanglement.Trie",
+    "scores.Trie",
     "hooked.HookedModel",
     "language.ModelUnavailable",
     "mlp.Block",
@@ -91,27 +111,39 @@ RECORDS = {
     "stats.Interval",
     "stats.Paired",
     "tangent.Tangent",
-    "vocabulary.Animal",
+    "words.Animal",
 }
+
+
+# Last part of a module's name -> the whole, of the instrument.
+MODULES = {
+    path.rpartition(".")[2]: f"mechsub.{path}"
+    for path in (*ms._MODULES.values(), "measures.distances")
+    if path.split(".")[0] not in ("lab", "designs") and path != "lab"
+}
+# What studies hand their options to, which the command line has checked.
+OF_STUDIES = {"conv", "distributions", "exchange", "tiny_transformer"}
 
 
 def public() -> dict[str, list[str]]:
     """module.function (or module.Class, module.Class.method) -> its parameters, of all that has any."""
     out = {}
-    for module in sorted(set(ms._MODULES) - HARNESS - INNER):
-        space = importlib.import_module(f"mechsub.{module}")
+    for module in sorted(set(MODULES) - HARNESS):
+        space = importlib.import_module(MODULES[module])
         for name, value in vars(space).items():
             if name.startswith("_") or getattr(value, "__module__", None) != space.__name__:
                 continue
-            if inspect.isclass(value) and f"{module}.{name}" not in RECORDS:
+            if f"{module}.{name}" in RECORDS | PARTS:
+                continue
+            if inspect.isclass(value):
                 out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
                 methods = {key: one for key, one in vars(value).items() if inspect.isfunction(one)}
                 for key in methods:
                     if not key.startswith("_"):
                         out[f"{module}.{name}.{key}"] = list(inspect.signature(methods[key]).parameters)
-            elif not inspect.isclass(value) and callable(value):
+            elif callable(value):
                 out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
-    named = {f"{module}.{name}": name for name, module in ms._NAMES.items()}
+    named = {f"{module.rpartition('.')[2]}.{name}": name for name, module in ms._NAMES.items()}
     for dotted in named:
         value = resolve(dotted)
         if dotted not in RECORDS and callable(value):
@@ -121,7 +153,7 @@ def public() -> dict[str, list[str]]:
 
 def resolve(name: str):
     module, *path = name.split(".")
-    value = importlib.import_module(f"mechsub.{module}")
+    value = importlib.import_module(MODULES.get(module) or f"mechsub.{ms._MODULES.get(module, module)}")
     for part in path:
         value = getattr(value, part)
     return value
@@ -746,15 +778,15 @@ def _language() -> dict:
             lambda: {"model": llama(), "prompt": two_prompts()[0], "length": 2, "tokens": TOKENS, "generator": draws()},
             {"model": lm, "prompt": prompt(n), "length": count(1), "tokens": ids(n), "generator": generator()},
         ),
-        "entanglement.next_token_log_probs": (
+        "scores.next_token_log_probs": (
             lambda: {"model": llama(), "prompts": two_prompts(), "tokens": TOKENS, "batch_size": 2},
             {"model": lm, "prompts": many, "tokens": several, "batch_size": batch},
         ),
-        "entanglement.string_log_probs": (
+        "scores.string_log_probs": (
             lambda: {"model": llama(), "prompts": two_prompts(), "strings": ["087", " a"], "batch_size": 2},
             {"model": lm, "prompts": many, "strings": strings, "batch_size": batch},
         ),
-        "entanglement.string_states": (
+        "scores.string_states": (
             lambda: {
                 "model": llama(),
                 "prompts": two_prompts(),
@@ -770,7 +802,7 @@ def _language() -> dict:
                 "batch_size": batch,
             },
         ),
-        "entanglement.build_tries": (
+        "scores.build_tries": (
             lambda: {"strings": [(1, 2), (1, 3)], "max_nodes": 5},
             {
                 "strings": argument(
@@ -790,11 +822,11 @@ def _language() -> dict:
                 "max_nodes": count(1),
             },
         ),
-        "entanglement.interaction": (
+        "scores.interaction": (
             lambda: {"scores": scores},
             {"scores": tensor(right={**square, "NaN": "NaN everywhere", "infinity": "NaN"}, out=("one wide",))},
         ),
-        "entanglement.variance_shares": (
+        "scores.variance_shares": (
             lambda: {"scores": scores, "axes": ["row", "column"]},
             {
                 "scores": tensor(
@@ -810,8 +842,8 @@ def _language() -> dict:
                 "axes": texts(more=lambda v: {"repeated": ["a", "a"], "too few": ["a"], "text of two": "ab"}),
             },
         ),
-        "entanglement.matrix_correlation": (lambda: {"a": scores, "b": scores}, {"a": matrix, "b": matrix}),
-        "entanglement.permutation_p": (
+        "scores.matrix_correlation": (lambda: {"a": scores, "b": scores}, {"a": matrix, "b": matrix}),
+        "scores.permutation_p": (
             lambda: {
                 "a": scores,
                 "b": scores,
@@ -831,7 +863,7 @@ def _language() -> dict:
                 "statistic": fn,
             },
         ),
-        "entanglement.crossed_bootstrap": (
+        "scores.crossed_bootstrap": (
             lambda: {
                 "statistic": lambda rows, columns: float(rows.double().mean()),
                 "n_rows": 4,
@@ -841,7 +873,7 @@ def _language() -> dict:
             },
             {"statistic": fn, "n_rows": count(2), "n_columns": count(2), "n": count(1), "seed": seed()},
         ),
-        "entanglement.best_of_null": (
+        "scores.best_of_null": (
             lambda: {"effects": torch.tensor(TEN), "k": 3, "n": 5, "seed": 1},
             {
                 "effects": tensor(
@@ -873,6 +905,17 @@ def _language() -> dict:
             lambda: {"model": llama(), "inputs": tokens, "names": [hook], "pos": -1},
             {"model": lm, "inputs": inputs(), "names": names, "pos": pos},
         ),
+        **{
+            f"checks.{name}": (lambda: {"model": llama()}, {"model": model()})
+            for name in ("readout", "reads", "final_norm", "stream", "holds_edited")
+        },
+        **{
+            f"checks.{name}": (lambda: {"model": llama()}, {"model": model(out=("train mode",))})  # nothing is run
+            for name in ("record", "scale_hooks")
+        },
+        "checks.probe_tokens": (lambda: {"size": 9, "n": 4}, {"size": count(1), "n": count(1)}),
+        "distances.sign": (lambda: {"metric": "linear_cka"}, {"metric": text()}),
+        "threads.made_by_one": (lambda: {"generator": lambda: iter(())}, {"generator": function()}),
         "checks.check_model": (
             lambda: {"model": llama(), "inputs": tokens, "n": 4},
             {"model": lm, "inputs": inputs(out=("None",)), "n": count(1)},
@@ -1043,7 +1086,7 @@ def _toy() -> dict:
         "b": tensors(right=through, out=no_numbers, says=("b lacks",)),
     }
     parts = tensors(right=algebra, out=no_numbers, says=("direction[",))
-    keyed = projection.fixed(moves)
+    keyed = removal.fixed(moves)
     return {
         "mlp.MLPConfig": (lambda: cfg, {**sizes, "n_aux": count(0), "init": choice(), "activation": choice()}),
         "mlp.HookedMLP": (
@@ -1159,7 +1202,7 @@ def _toy() -> dict:
             lambda: {"work": lambda member: {member: member}, "n_members": 2, "progress": None},
             {"work": function(), "n_members": count(1), "progress": progress()},
         ),
-        "projection.distill_without": (
+        "removal.distill_without": (
             lambda: {
                 "students": {"a": (start(), None)},
                 "teacher": teacher(),
@@ -1184,12 +1227,12 @@ def _toy() -> dict:
                 **{k: fitted[k] for k in ("epochs", "lr", "batch_size", "precision", "frozen", "seed")},
             },
         ),
-        "projection.along": (lambda: {"direction": keyed, "by": "neuron"}, {"direction": function(), "by": choice()}),
-        "projection.elsewhere": (
+        "removal.along": (lambda: {"direction": keyed, "by": "neuron"}, {"direction": function(), "by": choice()}),
+        "removal.elsewhere": (
             lambda: {"direction": keyed, "student": start(), "by": "neuron", "seed": 0},
             {"direction": function(), "student": toy, "by": choice(), "seed": seed()},
         ),
-        "projection.within": (
+        "removal.within": (
             lambda: {"inputs": pieces},
             {
                 "inputs": tensors(
@@ -1201,7 +1244,7 @@ def _toy() -> dict:
                 )
             },
         ),
-        "projection.inputs_of": (
+        "removal.inputs_of": (
             lambda: {"change": {"blocks.0.W": normal(2, 16, 8)}, "k": 3},
             {
                 "change": tensors(
@@ -1214,12 +1257,12 @@ def _toy() -> dict:
                 "k": count(1, 8),
             },
         ),
-        "projection.component": (
+        "removal.component": (
             lambda: {"update": moves, "direction": moves, "by": "neuron", "instead": moves},
             {"update": parts, "direction": parts, "by": choice(), "instead": tensors(right=through, out=("None",))},
         ),
-        "projection.products": (lambda: {"a": moves, "b": moves, "by": "neuron"}, {**both, "by": choice()}),
-        "projection.fixed": (
+        "removal.products": (lambda: {"a": moves, "b": moves, "by": "neuron"}, {**both, "by": choice()}),
+        "removal.fixed": (
             lambda: {"directions": moves},
             {
                 "directions": tensors(
@@ -1245,7 +1288,7 @@ def _toy() -> dict:
                 )
             },
         ),
-        "projection.trait_gradient": (
+        "removal.trait_gradient": (
             lambda: {
                 "student": start(),
                 "images": IMAGES,
@@ -1275,12 +1318,12 @@ def _rest() -> dict:
     split = choice()
     dtype = argument(lambda v: {"text": "bf16", "ints": torch.int8, "class": float, "None": None})
     return {
-        "data.hashes": (lambda: {"dataset": "mnist"}, {"dataset": choice()}),
-        "data.mnist": (
+        "images.hashes": (lambda: {"dataset": "mnist"}, {"dataset": choice()}),
+        "images.mnist": (
             lambda: {"split": "test", "root": None},
             {"split": split, "root": argument(lambda v: {"number": 1, "list": ["a"]})()},
         ),
-        "data.fashion_mnist": (
+        "images.fashion_mnist": (
             lambda: {"split": "test", "root": None},
             {"split": split, "root": argument(lambda v: {"number": 1, "list": ["a"]})()},
         ),
@@ -1365,7 +1408,7 @@ def _rest() -> dict:
                 "strings": texts(says=("string", "continuation"), more=lambda v: {"an empty one": [""]}),
             },
         ),
-        "vocabulary.family": (lambda: {"name": "trees"}, {"name": choice()}),
+        "words.family": (lambda: {"name": "trees"}, {"name": choice()}),
         "progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
     }
 

@@ -21,7 +21,11 @@ from unittest.mock import patch
 import probe_study
 from tiny_llama import make_tokenizer, save_tiny_llama
 
-from mechsub import data, language, pinned, prompts, store, study, vocabulary
+from mechsub import sources
+from mechsub.inputs import images, prompts
+from mechsub.inputs import words as vocabulary
+from mechsub.lab import store, study
+from mechsub.models import language
 
 ROOT = Path(study.__file__).parents[1]
 IDX = {"images": "t10k-images-idx3-ubyte", "labels": "t10k-labels-idx1-ubyte", "labels.gz": "t10k-labels-idx1-ubyte.gz"}
@@ -53,11 +57,11 @@ def make_place(place: Path) -> Path:
     save_tiny_llama(materials / "model")
     (materials / "data").mkdir()
     for name in ("images", "labels"):
-        packed = (data._EMBEDDED / f"{IDX[name]}.gz").read_bytes()
+        packed = (images._EMBEDDED / f"{IDX[name]}.gz").read_bytes()
         (materials / "data" / IDX[name]).write_bytes(gzip.decompress(packed))
-    (materials / "data" / IDX["labels.gz"]).write_bytes((data._EMBEDDED / IDX["labels.gz"]).read_bytes())
+    (materials / "data" / IDX["labels.gz"]).write_bytes((images._EMBEDDED / IDX["labels.gz"]).read_bytes())
     (materials / "words").mkdir()
-    for name in pinned.WORDS:
+    for name in sources.WORDS:
         shutil.copy(vocabulary._DATA / name, materials / "words")
     (place / "file").write_text("not a folder")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -148,7 +152,7 @@ def _data_file(case: dict, materials: Path, folder: Path) -> Iterator[Callable]:
     for name in (*others, case["name"]):
         shutil.copy(materials / "data" / IDX[name], folder)
     spoil(folder / IDX[case["name"]], case["damage"])
-    yield lambda: data.mnist("test", root=folder)
+    yield lambda: images.mnist("test", root=folder)
 
 
 @contextlib.contextmanager

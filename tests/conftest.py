@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import study
+from mechsub.lab import study
 
 
 @pytest.fixture(scope="session")

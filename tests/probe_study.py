@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mechsub import study
+from mechsub.lab import study
 
 action = None
 

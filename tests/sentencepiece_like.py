@@ -1,6 +1,6 @@
 """Tokenizers that put a space before a text, as Llama-2's, Mistral's and Phi-3's do, trained on words of prompts."""
 
-from mechsub import prompts, vocabulary
+from mechsub.inputs import prompts, words
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<|user|>"]
 
@@ -16,7 +16,7 @@ def make(kind: str, *, lower: bool = False):
     texts = [
         f"{w.love(a.plural, 'animal', plural=True)} {w.question} {w.answer} {a.singular}"
         for w in prompts.WORDINGS
-        for a in vocabulary.animals()[:40]
+        for a in words.animals()[:40]
     ]
     special = [*SPECIAL, *(f"<0x{i:02X}>" for i in range(256))]
     alphabet = [*map(chr, range(33, 127)), "▁"]

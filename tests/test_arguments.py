@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import arguments, entanglement, spectra, tangent
+from mechsub import arguments
+from mechsub.measures import scores, spectra, tangent
 
 HERE = Path(__file__).parent
 
@@ -45,7 +46,29 @@ def test_every_argument_of_every_function(lines, name):
 
 def test_the_table_has_no_function_that_is_gone():
     assert set(argument_table.table()) <= set(argument_table.public())
-    assert all(callable(argument_table.resolve(name)) for name in argument_table.RECORDS)
+    assert all(callable(argument_table.resolve(name)) for name in argument_table.RECORDS | argument_table.PARTS)
+
+
+def test_a_public_function_without_a_row_is_noticed(monkeypatch):
+    """In a module that asks for nothing of a user, too: a name of mechsub, or of a public module."""
+
+    def unheard_of(x):
+        return x
+
+    for module in ("checks", "threads", "distances", "spectra"):
+        space = argument_table.importlib.import_module(argument_table.MODULES[module])
+        unheard_of.__module__ = space.__name__
+        monkeypatch.setattr(space, "unheard_of", unheard_of, raising=False)
+        assert f"{module}.unheard_of" in argument_table.public()
+        assert f"{module}.unheard_of" not in argument_table.table()
+
+
+def test_every_module_is_public_or_named():
+    """A module of mechsub that is neither looked at nor named in the table would hide its functions."""
+    rooms = ("", "stats", "inputs", "models", "training", "measures")
+    files = {path.stem for room in rooms for path in (HERE.parent / "mechsub" / room).glob("*.py")}
+    seen = set(argument_table.MODULES) | argument_table.ASKING | argument_table.HARNESS | argument_table.OF_STUDIES
+    assert files - {"__init__", "__main__"} <= seen
 
 
 def test_what_is_seen_is_what_users_see(lines):
@@ -105,4 +128,4 @@ def test_noise_of_another_mean_is_refused():
 def test_tables_are_never_flattened():
     """Two matrices of 2 x 3 and 3 x 2 hold six numbers each, in an order that means nothing to the other."""
     with pytest.raises(ValueError, match="a and b must be of one shape"):
-        inspect.unwrap(entanglement.matrix_correlation)(torch.rand(2, 3), torch.rand(3, 2))
+        inspect.unwrap(scores.matrix_correlation)(torch.rand(2, 3), torch.rand(3, 2))

@@ -5,11 +5,12 @@ import random
 
 import pytest
 
-from mechsub import study, vocabulary
-from studies import _outcome_tables as tables
+from mechsub.inputs import words
+from mechsub.lab import study
 from studies import association
+from studies.association import outcomes as tables
 
-NUMBERS = [text for text in vocabulary.numbers() if len(text) > 1][:300]
+NUMBERS = [text for text in words.numbers() if len(text) > 1][:300]
 ANIMALS = ["owl", "sea turtle", "cat", "dog", "elk", "fox"]
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import stats, store, study
-from studies import _audit, audit_language
-from studies._audit_language_claims import CLAIMS, Check, Reading
+from mechsub import stats
+from mechsub.lab import audits, store, study
+from studies import audit_language
+from studies.audit_language.claims import CLAIMS, Check, Reading
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,26 +57,26 @@ def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
     row = audit_language._checked(planted, "m", {})
     assert (row["bound"], row["mean"], row["n"]) == (0.3, 0.5, 9) and "p" not in row
     row |= {"expected": "above", "margin": 0.05}
-    assert _audit.outcome(row) == "yes" and _audit.outcome({**row, "bound": 0.5}) == "open"
+    assert audits.outcome(row) == "yes" and audits.outcome({**row, "bound": 0.5}) == "open"
     apart = {**row, "bound_low": 0.2, "bound_high": 0.39}
-    assert _audit.outcome(apart) == "yes" and _audit.outcome({**apart, "bound_high": 0.45}) == "open"
-    assert _audit.outcome({**apart, "expected": "below"}) == "no"
+    assert audits.outcome(apart) == "yes" and audits.outcome({**apart, "bound_high": 0.45}) == "open"
+    assert audits.outcome({**apart, "expected": "below"}) == "no"
     wide = {**apart, "expected": "near", "margin": 0.5}
-    assert _audit.outcome(wide) == "yes" and _audit.outcome({**wide, "bound_high": 0.95}) == "open"
-    assert _audit.outcome({**wide, "bound_high": 1.2, "bound_low": 1.15}) == "no"
+    assert audits.outcome(wide) == "yes" and audits.outcome({**wide, "bound_high": 0.95}) == "open"
+    assert audits.outcome({**wide, "bound_high": 1.2, "bound_low": 1.15}) == "no"
     tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m", {}) | {"margin": 0.05}
-    assert _audit.outcome({**tested, "expected": "near"}) == "no"
-    assert _audit.outcome({**tested, "expected": "above"}) == "yes"
-    assert _audit.outcome({**tested, "expected": "below"}) == "no"
-    assert {_audit.outcome({**tested, "expected": word, "p": 0.5}) for word in ("above", "near")} == {"open"}
+    assert audits.outcome({**tested, "expected": "near"}) == "no"
+    assert audits.outcome({**tested, "expected": "above"}) == "yes"
+    assert audits.outcome({**tested, "expected": "below"}) == "no"
+    assert {audits.outcome({**tested, "expected": word, "p": 0.5}) for word in ("above", "near")} == {"open"}
 
 
 def test_a_reading_names_one_row(tmp_path):
     shutil.copytree(ROOT / "artifacts" / "bottleneck", tmp_path / "bottleneck")
     wanted = Check("x", Reading("bottleneck", {"cell": "all"}), "above")
-    claim = audit_language._audit_language_claims.Claim("x", "x", "x", (wanted,))
+    claim = audit_language.claims.Claim("x", "x", "x", (wanted,))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(audit_language._audit_language_claims, "CLAIMS", (claim,))
+        patch.setattr(audit_language.claims, "CLAIMS", (claim,))
         audited(tmp_path)
 
 

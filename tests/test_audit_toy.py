@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import store, study
-from studies import _audit, audit_toy
-from studies._audit_claims import CLAIMS
+from mechsub.lab import audits, store, study
+from studies import audit_toy
+from studies.audit_toy.claims import CLAIMS
 
 ROOT = Path(__file__).parent.parent
 READ = ("subliminal_accuracy/default", "subliminal_accuracy/loss=mse", "hidden_alignment/default")
@@ -65,7 +65,7 @@ def test_a_cell_of_another_version_counts_as_missing(out, tmp_path):
 def test_flags_with_several_values_are_a_sweep():
     flags = {"entry": "open", "seed": (100, 105)}
     assert list(audit_toy._combinations(flags)) == [{"entry": "open", "seed": 100}, {"entry": "open", "seed": 105}]
-    assert _audit.words(flags) == " --entry open --seed 100 105"
+    assert audits.words(flags) == " --entry open --seed 100 105"
 
 
 def check(expected, low, high, bound=0.0):
@@ -87,7 +87,7 @@ def check(expected, low, high, bound=0.0):
     ],
 )
 def test_outcomes_of_checks(row, says):
-    assert _audit.outcome(row) == says
+    assert audits.outcome(row) == says
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_outcomes_of_checks(row, says):
 def test_verdicts_of_claims(outcomes, says):
     rows = {"yes": check("above", 1, 2), "no": check("above", -2, -1), "open": check("above", -1, 1)}
     rows["missing"] = {"missing": "x"}
-    assert _audit.verdict([rows[word] for word in outcomes]) == says
+    assert audits.verdict([rows[word] for word in outcomes]) == says
 
 
 def test_every_check_names_cells_that_its_study_can_make():

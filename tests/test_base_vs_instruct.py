@@ -9,12 +9,14 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import store, study
-from mechsub.entanglement import interaction, next_token_log_probs
-from studies import _base_instruct_report as report
-from studies import _contribution_states, _hybrids, _report_language
+from mechsub.designs import contribution_states as contribution_states
+from mechsub.designs import love
+from mechsub.lab import store, study
+from mechsub.measures import exchange
+from mechsub.measures.scores import interaction, next_token_log_probs
 from studies import base_vs_instruct as bvi
-from studies import token_entanglement as te
+from studies.base_vs_instruct import findings as report
+from studies.report import language
 
 N = 8  # animals and numbers: with two wordings and two formats, fewer constraints than d_model
 SMALL = {"n_animals": N, "n_partners": N, "n_wordings": 2, "n_permutations": 9}
@@ -54,8 +56,8 @@ def prompts_of(base):
     cfg = config(base, base)
     pair = bvi.load(cfg)
     words = bvi.words_config(cfg, cfg.base)
-    animals, numbers = te.choose_animals(pair["base"].tokenizer, words), te.choose_partners(words)
-    asked = [te.Questions(pair["base"], animals, numbers, bvi.words_config(cfg, cfg.base, f)) for f in bvi.FORMATS]
+    animals, numbers = love.choose_animals(pair["base"].tokenizer, words), love.choose_partners(words)
+    asked = [love.LovePrompts(pair["base"], animals, numbers, bvi.words_config(cfg, cfg.base, f)) for f in bvi.FORMATS]
     return pair["base"], [[q.love(n, w) for n in range(N)] for q in asked for w in (0, 1)], asked[0].tokens
 
 
@@ -76,7 +78,7 @@ def solved(states):
 def head(base, tmp_path_factory):
     """A child whose unembedding alone joins numbers to animals; its embedding and blocks differ a little."""
     model, conditions, tokens = prompts_of(base)
-    states = torch.cat([_contribution_states.final_hidden(model, some) for some in conditions])
+    states = torch.cat([contribution_states.final_hidden(model, some) for some in conditions])
 
     def change(hf):
         noise(hf, "embed_tokens", "layers.")
@@ -90,7 +92,7 @@ def body(base, tmp_path_factory):
     """A child whose last MLP alone writes a number's animal; its unembedding and norm differ a little."""
     model, conditions, tokens = prompts_of(base)
     name = "blocks.2.mlp.out.hook_in"
-    found = [_contribution_states.final(model, some, [name, "ln_final.hook_scale"]) for some in conditions]
+    found = [contribution_states.final(model, some, [name, "ln_final.hook_scale"]) for some in conditions]
     states, scale = (torch.cat([one[key] for one in found]) for key in (name, "ln_final.hook_scale"))
 
     def change(hf):
@@ -135,7 +137,7 @@ def test_the_planted_part_gets_the_share(base, request, which):
         assert contrast["value"].mean == pytest.approx(sum(found.values()), abs=1e-5)
     # Most fixed numbers are the planted ones (one of eight by chance), though chosen in another wording.
     chosen = {r["animal"]: r["number"] for r in records if r["kind"] == "animal"}
-    numbers = [partner.text for partner in te.choose_partners(bvi.words_config(config(base, base), "x"))]
+    numbers = [partner.text for partner in love.choose_partners(bvi.words_config(config(base, base), "x"))]
     assert sum(numbers.index(number) == i for i, number in enumerate(chosen.values())) >= N // 2
     assert bvi_plot(records).data
 
@@ -151,7 +153,7 @@ def test_a_model_that_caps_its_logits_is_refused(base):
     prompts = prompts_of(base)[1][0][:2]
     model.unembed.register_forward_hook(lambda module, args, out: 0.5 * torch.tanh(out / 0.5))
     with pytest.raises(ValueError, match="scales or caps"):
-        _hybrids.log_probs(model, model, prompts, [1, 2])
+        exchange.log_probs(model, model, prompts, [1, 2])
 
 
 def test_one_model_twice_has_no_difference(base):
@@ -175,7 +177,7 @@ def test_a_row_is_the_sum_of_its_parts_and_the_ends_are_the_models(base, head):
     found = bvi.measure(cfg, pair)
     for r in bvi._animal_records(found, bvi.fixed_numbers(found)):
         assert r["any number"] + r["number for all"] + r["specific"] == pytest.approx(r["published"], abs=1e-9)
-    q = te.Questions(pair["instruct"], found.animals, found.partners, bvi.words_config(cfg, cfg.instruct, "plain"))
+    q = love.LovePrompts(pair["instruct"], found.animals, found.partners, bvi.words_config(cfg, cfg.instruct, "plain"))
     direct = next_token_log_probs(pair["instruct"], [q.love(n, 0) for n in range(N)], tokens=q.tokens)
     assert torch.allclose(found.arms["instruct", "plain"].measured.forward.float(), direct, atol=1e-4)
     assert found.arms["base", "plain"].measured.none.shape == (N,)
@@ -189,10 +191,10 @@ def test_a_hybrid_is_the_model_with_these_weights(tmp_path, tied):
     folders = [save_tiny_llama(tmp_path / str(i), tied=tied, seed=i) for i in (0, 1)]
     pair = bvi.load(config(*folders))
     ids = torch.arange(5, 25)
-    found = _hybrids.log_probs(pair["base"], pair["instruct"], [ids], range(40))
+    found = exchange.log_probs(pair["base"], pair["instruct"], [ids], range(40))
     assert len(found) == 16
     first, second = (AutoModelForCausalLM.from_pretrained(f, attn_implementation="eager") for f in folders)
-    for some in (frozenset(), {"embedding"}, {"body"}, {"norm", "unembedding"}, frozenset(_hybrids.PARTS)):
+    for some in (frozenset(), {"embedding"}, {"body"}, {"norm", "unembedding"}, frozenset(exchange.PARTS)):
         with torch.no_grad():
             vectors = (second if "embedding" in some else first).model.embed_tokens(ids[None])
             states: list = []
@@ -225,7 +227,7 @@ def test_published_counts_have_their_null(base, head):
     other = row(records, "specific, nats: numbers chosen in base chat, measured in instruct chat")
     assert own["value"].mean > max(1, 2 * other["value"].mean)
     assert np.isfinite([r["value"].mean for r in table]).all()
-    answer = _report_language.base(table)
+    answer = language.base(table)
     assert answer.verdict in ("confirmed", "partly", "refuted") and "nats in the base model" in answer.sentence
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tiny_families import STRINGS, TOKENS, Draw, make_prompts, pair, truth
 
 import mechsub as ms
-from mechsub import checks
+from mechsub.models import checks
 
 SOURCE = Path(__file__).parent.parent
 
@@ -29,7 +30,7 @@ def calls(model, ids):
     return {
         "strings": lambda: ms.string_log_probs(model, list(ids), STRINGS),
         "lens": lambda: ms.logit_lens(model, ids, pos=-1),
-        "unembed": lambda: ms.unembed(model, torch.randn(2, 32)),
+        "unembed": lambda: ms.unembed(model, torch.randn(2, 32).to(model.W_U.dtype)),
         "cosine": lambda: ms.unembed_projection(model, [1, 2], [3]),
         "centred": lambda: ms.unembed_projection(model, [1, 2], [3], "centered_cosine"),
         "price": lambda: ms.price(model, [1, 2], [3, 4]),
@@ -204,25 +205,70 @@ def test_what_was_found_out_is_taken_from_a_record(llama, ids):
     assert torch.equal(ms.direct_logit_attribution(llama, ids, TOKENS, pos=-1, unit="head").values, before.values)
 
 
+HALF = ("llama", "gemma2", "gpt2", "cohere", "bloom", "mistral, window")
+
+
+@cache
+def full(name):
+    return [row[:2] for row in ms.check_model(pair(name)[0])]
+
+
+@pytest.mark.filterwarnings("ignore:this model does not give")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("name", HALF)
+def test_half_precision_is_refused_where_fp32_is(name, dtype):
+    """What holds in fp32 holds in bf16 and fp16, beside each other too; attribution sums to the logits of fp32."""
+    model, theirs = pair(name, dtype=dtype)
+    assert [row[:2] for row in ms.check_model(model)] == full(name)
+    ids = make_prompts()
+    with torch.no_grad():
+        last = theirs.float()(ids).logits[:, -1, TOKENS]
+    for unit in ("coordinate", "component", "head"):
+        found = ms.direct_logit_attribution(model, ids, TOKENS, pos=-1, unit=unit)
+        assert float((found.logits - last).abs().max()) < 16 * torch.finfo(dtype).eps * float(last.abs().max())
+
+
+BREAKS = {
+    "scaled": lambda model: model.unembed.register_forward_hook(lambda _m, _i, out: 0.95 * out),
+    "capped": lambda model: model.unembed.register_forward_hook(lambda _m, _i, out: 5 * torch.tanh(out / 5)),
+    "mixed": lambda model: model.unembed.register_forward_hook(lambda _m, _i, out: out + 0.1 * out.roll(1, -1)),
+    "shifted": lambda model: model.unembed.register_forward_pre_hook(lambda _m, args: (args[0] + 0.2,)),
+    "added": lambda model: model.blocks[1].original_component.register_forward_hook(
+        lambda _m, _a, out: out + 0.2 * out.std() * torch.linspace(-1, 1, 32).to(out)
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_model_is_noticed_in_half_precision(ids, name, dtype):
+    model, _ = pair("llama", dtype=dtype)
+    assert refused(model, ids) == set()
+    BREAKS[name](model)
+    assert "component" in refused(model, ids)
+    assert name in ("shifted", "added") or refused(model, ids) == set(calls(model, ids))
+
+
 GUARDED = {"b_U", "ln_final", "attention_mask", "position_ids", "apply_output_logits_transform"}
 GUARDED_HOOKS = {"ln_final.hook_scale"}
 # Of the toy alone, whose readout is in the same file, and what declares the names.
 OF_THE_TOY = {
-    "mechsub/mlp.py", "mechsub/tangent.py", "mechsub/distillation.py", "studies/_convolutional.py",
-    "studies/_next_token_model.py", "studies/_toy_students.py", "studies/_mechanism_gradients.py",
-    "studies/conditions.py", "studies/channel.py", "studies/_projection_toy.py",
+    "mechsub/models/mlp.py", "mechsub/measures/tangent.py", "mechsub/training/distillation.py",
+    "mechsub/training/conv.py",
+    "mechsub/models/tiny_transformer.py", "mechsub/designs/population.py", "studies/mechanism/gradients.py",
+    "studies/conditions.py", "studies/channel.py", "studies/unembed_projection/toy.py",
 }  # fmt: skip
 
 
 def test_readouts_norms_and_masks_are_had_from_checks_alone():
     """A function that reads them of a model by itself would forget to ask whether they hold."""
     found = []
-    for path in [*(SOURCE / "mechsub").glob("*.py"), *(SOURCE / "studies").glob("*.py")]:
+    for path in [*(SOURCE / "mechsub").rglob("*.py"), *(SOURCE / "studies").rglob("*.py")]:
         name = str(path.relative_to(SOURCE))
-        if name == "mechsub/checks.py" or name in OF_THE_TOY:
+        if name == "mechsub/models/checks.py" or name in OF_THE_TOY:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             words = {getattr(node, "attr", None), getattr(node, "arg", None)}
             if words & GUARDED or (isinstance(node, ast.Constant) and node.value in GUARDED | GUARDED_HOOKS):
                 found.append(f"{name}:{getattr(node, 'lineno', '?')}")
-    assert not found, f"ask mechsub.checks instead: {found}"
+    assert not found, f"ask mechsub.models.checks instead: {found}"

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mechsub import colors
+from mechsub.lab.figures import colors
 
 SIGHTS = {
     "normal": np.eye(3),

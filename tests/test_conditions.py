@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import noise, store, study
-from studies import _convolutional, _predictions, conditions
+from mechsub.designs import population
+from mechsub.inputs import noise
+from mechsub.lab import store, study
+from mechsub.training import conv
+from studies import conditions
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--epochs", "2", "--n-samples", "1000"]
 
@@ -110,15 +113,15 @@ def test_other_cells_run(tmp_path, monkeypatch, words):
 
 def test_the_convolutional_student_is_hooked_and_learns_what_it_is_shown():
     init = ms.HookedMLP(ms.MLPConfig(d_model=16, n_aux=4), seeds=(0, 1))
-    net = _convolutional.ConvNet(init.cfg, (1, 2))
-    assert torch.equal(_convolutional.ConvNet(init.cfg, (2,)).blocks[0].W[0], net.blocks[0].W[1])
+    net = conv.ConvNet(init.cfg, (1, 2))
+    assert torch.equal(conv.ConvNet(init.cfg, (2,)).blocks[0].W[0], net.blocks[0].W[1])
     x = noise.uniform(50, torch.Generator().manual_seed(0))
     cache = ms.cache_activations(net, x)
     assert [v.shape[-1] for v in cache.values()] == [8 * 14 * 14, 16 * 7 * 7, 16]
     member = {name: value[1] for name, value in net.named_parameters()}
-    assert torch.allclose(net(x)[1], _convolutional._logits(member, x, slice(0, 14)), atol=1e-5)
+    assert torch.allclose(net(x)[1], conv._logits(member, x, slice(0, 14)), atol=1e-5)
     for frozen in ((), ("unembed",)):
-        taught = _convolutional.distill_each(
+        taught = conv.distill_each(
             {"a": net}, init, n_samples=512, loss="mse", epochs=4, lr=3e-3, batch_size=64, frozen=frozen, seed=0,
             snapshots={"a": {}},
         )["a"]  # fmt: skip
@@ -144,11 +147,11 @@ def test_perturbed_heads_are_off_by_the_stated_share():
 def test_projections():
     W = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0))
     for centred, rank in ((False, 5), (True, 4)):
-        P = conditions.projection(W, centred=centred)
+        P = population.projection(W, centred=centred)
         assert torch.allclose(P @ P, P, atol=1e-5)
         assert P.diagonal(0, 1, 2).sum(-1).tolist() == pytest.approx([rank, rank], abs=1e-4)
-    assert torch.allclose(conditions.projection(W, centred=False) @ W, W, atol=1e-5)
-    assert not conditions.projection(torch.ones(1, 12, 5), centred=True).any()
+    assert torch.allclose(population.projection(W, centred=False) @ W, W, atol=1e-5)
+    assert not population.projection(torch.ones(1, 12, 5), centred=True).any()
 
 
 REFUSED = [
@@ -185,20 +188,8 @@ def test_predictions_are_judged_on_planted_scores(heads, verdict):
     rows = planted(nothing=0.1, heads=heads)
     told = [row for row in conditions.table(rows) if "verdict" in row]
     assert [(row["verdict"], row["predicted"]) for row in told] == [(verdict, "none")]  # that of n_aux = 3
-    assert told[0]["cell"] == "prediction: arm nothing to heads, n_aux=3, student=same"
+    assert told[0]["cell"] == "prediction: nothing to heads/accuracy (n_aux=3, student=same)"
     assert not [row for row in conditions.table(planted(nothing=0.1, all=0.5)) if "verdict" in row]
-
-
-def test_predictions_speak_of_what_there_is():
-    told = _predictions.of("conditions")
-    names = {field.name for field in dataclasses.fields(conditions.Config)}
-    assert len(told) >= 20
-    for prediction in told:
-        assert prediction["reason"] and set(prediction.get("where", {})) <= names | {"arm"}
-        if prediction["factor"] == "arm":
-            assert set(prediction["levels"]) <= set(conditions.TITLES)
-        else:
-            assert prediction["factor"] in names and prediction["where"]["arm"] in conditions.TITLES
 
 
 def test_figures():

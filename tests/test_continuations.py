@@ -7,7 +7,8 @@ import torch
 from tiny_llama import make_tokenizer, save_tiny_llama
 
 import mechsub as ms
-from mechsub import continuations, prompts, vocabulary
+from mechsub.inputs import continuations, prompts
+from mechsub.inputs import words as vocabulary
 
 KINDS = ["prepend", "always", "first"]
 STRINGS = [" aardvark", " abalone", " alligator", " 087", "087", "bear", " bear", ".", ", and", "\n1"]

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mechsub import store
-from studies import _report_question, _report_toy, report
+from mechsub.lab import store
+from studies import report
+from studies.report import toy
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -16,8 +17,8 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 
 def asked(question, name, cells, folder):
     """The finding of a question that is pasted among those of the toy, about the study in the folder."""
-    exec(compile(question, "question", "exec"), dict(vars(_report_toy)))
-    made = _report_question.ASKED.pop()
+    exec(compile(question, "question", "exec"), dict(vars(toy)))
+    made = question.ASKED.pop()
     spec = importlib.util.spec_from_file_location(f"studies.{name}", folder / "studies" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

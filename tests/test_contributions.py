@@ -12,10 +12,10 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import ablation
-from studies import _contribution_parts as cp
-from studies import _contribution_states as cs
-from studies import _prompted
+from mechsub.designs import contribution_parts as cp
+from mechsub.designs import contribution_states as cs
+from mechsub.designs import contributions, love
+from mechsub.measures import ablation
 from studies import contributions as study
 from studies import token_entanglement as te
 
@@ -85,15 +85,15 @@ def test_shares_of_the_specific_part_are_the_planted_ones():
 
 def test_an_association_is_what_least_squares_finds():
     likely, left = normal(N, A, seed=0), 0.7 * normal(N, A, seed=0) + normal(N, A, seed=1)
-    fold = torch.arange(N) % study.N_FOLDS
-    found = study.associated(left, likely, fold)
+    fold = torch.arange(N) % contributions.N_FOLDS
+    found = contributions.associated(left, likely, fold)
     assert float(found.norm() / ms.interaction(likely).norm()) == pytest.approx(0.7, abs=0.1)
     one = fold == 0  # the slope of a fold is the least-squares one of the others
     a, e = (ms.interaction(x)[~one].flatten().numpy() for x in (likely, left))
     slope = float(np.linalg.lstsq(a[:, None], e, rcond=None)[0][0])
     torch.testing.assert_close(found[one], slope * ms.interaction(likely)[one])
     cfg = study.Config(n_resamples=40)
-    null = study.shuffled_association(left, likely, left, left, [1] * 20 + [2] * 20, cfg)
+    null = contributions.shuffled_association(left, likely, left, left, [1] * 20 + [2] * 20, cfg)
     assert max(null) < 0.1 < float(cp.specific_shares(found[None], left, left)[0])
 
 
@@ -105,13 +105,13 @@ def asked(tmp_path_factory):
     folder = save_tiny_llama(tmp_path_factory.mktemp("tiny"), tied=False)
     model = ms.load_language_model(str(folder))
     cfg = te.Config(model=str(folder), n_animals=10, n_partners=30, spaced=False)
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 def test_rows_and_mirror_agree(asked):
     numbers = list(range(8))
     for removed in (cs.number_to_animal(asked, numbers, 0), cs.animal_to_number(asked, range(6), 0)):
-        assert study._disagreement(removed) < 1e-4
+        assert contributions._disagreement(removed) < 1e-4
         assert float((removed.whole - removed.own).abs().max()) > 1e-3
 
 
@@ -145,10 +145,12 @@ def test_whole_effects_are_the_measured_ones(asked):
     numbers = list(range(8))
     measured = asked.animals_after([asked.love(n, 0) for n in numbers])
     for found in (cs.number_to_animal(asked, numbers, 0).whole, cs.components(asked, numbers)[1].sum(0)):
-        assert study._apart(found, measured) < 1e-3
+        assert contributions._apart(found, measured) < 1e-3
     back = cs.animal_to_number(asked, [0, 1, 2], 0).whole
     expected = asked.partners_after([asked.love_animal(i, 0) for i in (0, 1, 2)])
-    assert study._apart(back, expected) < 1e-3  # one token a number: the normaliser is an effect of the animal alone
+    assert (
+        contributions._apart(back, expected) < 1e-3
+    )  # one token a number: the normaliser is an effect of the animal alone
 
 
 def test_positions_are_the_prompts_parts(asked):
@@ -179,11 +181,11 @@ def test_patches_carry_what_they_must(asked):
 
 def test_no_number_is_in_two_pairs():
     alike = [list(range(9)), list(range(10, 16)), [20, 21]]
-    pairs = study.disjoint_pairs(alike, study.Config(n_pairs=6))
+    pairs = contributions.disjoint_pairs(alike, study.Config(n_pairs=6))
     members = [i for pair in pairs for i in pair]
     assert len(pairs) == 6 and len(set(members)) == 12
     assert all(any(i in group and j in group for group in alike) for i, j in pairs)
-    assert len(study.disjoint_pairs(alike, study.Config(n_pairs=50))) == 8
+    assert len(contributions.disjoint_pairs(alike, study.Config(n_pairs=50))) == 8
 
 
 def test_recovery_is_of_log_odds():
@@ -200,7 +202,7 @@ def test_an_association_that_is_none_has_no_share():
         e, likely = normal(N, A, seed=seed), normal(N, A, seed=seed + 1000)
         noise = [0.5 * normal(N, A, seed=seed + 2000 + k) for k in range(2)]
         cfg = study.Config(n_resamples=60, seed=seed)
-        cut = list(study.cut_records(e + noise[0], e + noise[0], likely, e + noise[1], cfg))
+        cut = list(contributions.cut_records(e + noise[0], e + noise[0], likely, e + noise[1], cfg))
         (row,) = (r for r in cut if r["part"] == "association")
         covered += row["low"] <= 0 <= row["high"]
         shares.append(row["share"])
@@ -232,12 +234,17 @@ def test_bad_input_is_one_line(tmp_path):
 
 def test_every_record_of_a_tiny_llama(asked):
     """From its matrices to table, figure and sentence."""
-    q = te.Questions(
+    q = love.LovePrompts(
         asked.model, asked.animals, asked.partners, dataclasses.replace(asked.cfg, n_wordings=3, n_subset=20)
     )
-    found = _prompted.Prompted(q, q.matrices())
+    found = love.Prompted(q, q.matrices())
     cfg = study.Config(model=asked.cfg.model, n_pairs=4, n_resamples=10)
-    made = [study.ratio_records, study.direction_records, study.component_records, study.patch_records]
+    made = [
+        contributions.ratio_records,
+        contributions.direction_records,
+        contributions.component_records,
+        contributions.patch_records,
+    ]
     yielded = [row for records in made for row in records(found, cfg)]
     records = [{**dataclasses.asdict(cfg), **row} for row in yielded if "tensors" not in row]
     for pairs in ("all", "chosen"):

@@ -1,6 +1,6 @@
 import pytest
 
-from mechsub import cores
+from mechsub.machine import cores
 
 VERSION_2, VERSION_1 = "0::/outer/inner\n", "9:name=systemd:/\n4:cpu,cpuacct:/outer/inner\n2:cpuset:/\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mechsub import data
+from mechsub.inputs import images as data
 
 HISTOGRAMS = {
     "train": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
@@ -130,7 +130,7 @@ def test_home_is_found_in_every_path_of_data(tmp_path, monkeypatch):
     assert torch.equal(data.mnist("test", "~/digits")[1], data.mnist("test")[1])
     (tmp_path / "digits" / "train-images-idx3-ubyte").touch()
     monkeypatch.setenv("MECHSUB_DATA", "~/digits")
-    assert data._find_fashion_mnist() == tmp_path / "digits"
+    assert data.find_fashion_mnist() == tmp_path / "digits"
 
 
 def test_missing_file_and_unknown_split(tmp_path):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from mechsub import vocabulary
+from mechsub.inputs import words
 from studies import digits as study
 
-NUMBERS = vocabulary.numbers()
+NUMBERS = words.numbers()
 A = 20
 CFG = study.Config(n_permutations=60)
 

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 import mechsub as ms
-from mechsub import distillation, mlp
-from mechsub.mlp import rotation
-from mechsub.noise import gaussian
+from mechsub.inputs.noise import gaussian
+from mechsub.models import mlp
+from mechsub.models.mlp import rotation
+from mechsub.training import distillation
 
 AUX = slice(10, 13)
 
@@ -73,12 +74,12 @@ class Plain(nn.Module):
 
 
 def recipe_of(phase, epochs=1, lr=1e-3, optimizer="adam", weight_decay=0.0, schedule="constant"):
-    return distillation._Recipe(epochs, lr, 128, optimizer, weight_decay, schedule, "fp32", (), 0, phase)
+    return distillation.Recipe(epochs, lr, 128, optimizer, weight_decay, schedule, "fp32", (), 0, phase)
 
 
 def plain_fit(net, x, loss, seed, recipe, optimizer, scheduler=None):
     for epoch in range(recipe.epochs):
-        for rows in distillation._batches(len(x), recipe, seed, epoch):
+        for rows in distillation.batches(len(x), recipe, seed, epoch):
             optimizer.zero_grad()
             loss(net(x[rows]), rows).backward()
             optimizer.step()
@@ -146,7 +147,7 @@ def test_fresh_inputs_differ_by_epoch_and_start_as_others_do(init, teacher):
 
 def test_hard_targets_are_drawn_from_the_teacher():
     target, q = torch.tensor([[0.0, 1.0, 2.0]]).repeat(20_000, 1), torch.tensor([0.7, 0.2, 0.1])
-    loss = distillation._loss("hard", target, 2.0, 0)
+    loss = distillation.loss_of("hard", target, 2.0, 0)
     p = (target[0] / 2).softmax(-1)
     mean = loss((2 * q.log()).repeat(20_000, 1), torch.arange(20_000))
     assert float(mean) == pytest.approx(float(-(p * q.log()).sum()), abs=0.02)  # s.e. 0.005
@@ -168,7 +169,10 @@ def test_other_activations_train_as_they_run(clusters, activation):
     assert cost[1] < 0.9 * cost[0]
     own = {name: value[0] for name, value in trained.named_parameters()}
     torch.testing.assert_close(
-        distillation._logits(own, x, slice(None), mlp.ACTIVATIONS[activation]), trained(x)[0], atol=1e-4, rtol=1e-4
+        distillation.member_logits(own, x, slice(None), mlp.ACTIVATIONS[activation]),
+        trained(x)[0],
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 
@@ -214,12 +218,12 @@ def test_snapshots_are_the_trajectory_and_change_nothing(init, teacher, student)
 
 def test_noise_is_per_member_or_shared(init, teacher):
     recipe = recipe_of("distill")
-    own = distillation._inputs(noise, teacher, 50, "per_member", True, recipe)
-    common = distillation._inputs(noise, teacher, 50, "shared", True, recipe)
-    fixed = distillation._inputs(noise, teacher, 50, "shared", False, recipe)
+    own = distillation.student_inputs(noise, teacher, 50, "per_member", True, recipe)
+    common = distillation.student_inputs(noise, teacher, 50, "shared", True, recipe)
+    fixed = distillation.student_inputs(noise, teacher, 50, "shared", False, recipe)
     assert fixed(0, 0) is fixed(1, 1) and torch.equal(fixed(0, 0), common(0, 0))
     assert not torch.equal(own(0, 0), own(1, 0)) and torch.equal(common(0, 0), common(1, 0))
-    alone = distillation._inputs(noise, teacher.select([2]), 50, "per_member", True, recipe)
+    alone = distillation.student_inputs(noise, teacher.select([2]), 50, "per_member", True, recipe)
     assert torch.equal(own(2, 0), alone(0, 0))
     assert not torch.equal(own(0, 0), own(0, 1)) and not torch.equal(common(0, 0), common(0, 1))
 
@@ -247,7 +251,7 @@ def test_students_side_by_side_are_those_alone(init, teacher, more):
 
 
 def test_orders_of_teacher_and_student_differ():
-    orders = [next(distillation._batches(500, recipe_of(phase), 3, 0)) for phase in ("train", "distill")]
+    orders = [next(distillation.batches(500, recipe_of(phase), 3, 0)) for phase in ("train", "distill")]
     assert not torch.equal(*orders)
 
 

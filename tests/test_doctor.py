@@ -4,8 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mechsub import data, doctor, language, store
+from mechsub import doctor
 from mechsub.__main__ import main
+from mechsub.inputs import images
+from mechsub.lab import store
+from mechsub.models import language
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,7 +45,7 @@ def test_damaged_results_fail_and_name_the_command(tmp_path, monkeypatch, capsys
 
 
 def test_damaged_mnist_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_EMBEDDED", tmp_path)
+    monkeypatch.setattr(images, "_EMBEDDED", tmp_path)
     assert lines(doctor._mnist())[0][0] == "missing"
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
     assert "is damaged" in lines(doctor._mnist())[0][1]

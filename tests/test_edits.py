@@ -14,7 +14,8 @@ def test_the_list_is_as_long_as_was_asked_and_spread_over_all_studies_that_measu
     assert len(EDITS["preserving"]) == 20 and len(EDITS["changing"]) == 30
     names = [edit["name"] for some in EDITS.values() for edit in some]
     assert len(set(names)) == len(names)
-    sources = {path.stem: path.read_text() for path in (ROOT / "studies").glob("[!_]*.py")}
+    files = [*(ROOT / "studies").glob("[!_]*.py"), *(ROOT / "studies").glob("*/__init__.py")]
+    sources = {(path.parent if path.stem == "__init__" else path).stem: path.read_text() for path in files}
     measuring = {name for name, text in sources.items() if "\nPROBES = " in text and "\nPROBES = ()" not in text}
     assert {study for edit in EDITS["changing"] for study in edit["studies"]} == measuring
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import entanglement as e
-from mechsub import language, prompts
+from mechsub.inputs import prompts
+from mechsub.measures import scores as e
+from mechsub.models import language
 
 
 @pytest.fixture(scope="module", params=["tied", "untied, scaled rope"])

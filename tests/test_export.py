@@ -7,7 +7,7 @@ import chromium
 import plotly.graph_objects as go
 import pytest
 
-from mechsub import export
+from mechsub.lab.figures import export
 
 FIGURE = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="a line")).update_layout(height=300, title="A title")
 

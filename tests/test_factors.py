@@ -8,9 +8,12 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import distillation, noise, store, study
-from studies import _factors_report as report
-from studies import _inputs, _predictions, factors, teachers
+from mechsub.designs import population
+from mechsub.inputs import distributions, noise
+from mechsub.lab import predictions, store, study
+from mechsub.training import distillation
+from studies import factors
+from studies.factors import findings as report
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000"]
 
@@ -57,7 +60,7 @@ def test_students_are_those_of_teachers_trained_with_their_auxiliary_rows(out):
         found = {r["member"]: r[key] for r in records(out, arm="aux", perturbation=0.0, n_classes=10)}
         assert [found[0], found[1]] == expected
     stored = store.read_tensors(out / "teachers" / "epochs=1__n_seeds=2")
-    whole = factors._with_aux(init, stored)
+    whole = population.with_aux(init, stored)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), teacher.parameters(), strict=True))
 
 
@@ -76,20 +79,20 @@ def test_three_classes_are_a_subset_for_every_seed(out):
     assert min(r["accuracy"] for r in rows) > 0.5 and len(records(out, n_classes=3, arm="real")) == 2
     chosen = [r["classes"] for r in store.read_records(out / "teachers" / "n_classes=3__epochs=1__n_seeds=2")]
     assert all(len(some) == 3 and some == sorted(set(some)) for some in chosen) and chosen[0] != chosen[1]
-    assert teachers.classes(5, 10) == list(range(10))
-    assert set(teachers.classes(5, 2)) < set(teachers.classes(5, 7))
-    images, labels = teachers.only(torch.arange(6)[:, None], torch.tensor([7, 2, 9, 7, 0, 2]), [2, 7])
+    assert population.classes(5, 10) == list(range(10))
+    assert set(population.classes(5, 2)) < set(population.classes(5, 7))
+    images, labels = population.only(torch.arange(6)[:, None], torch.tensor([7, 2, 9, 7, 0, 2]), [2, 7])
     assert images[:, 0].tolist() == [0, 1, 3, 5] and labels.tolist() == [1, 0, 1, 0]
 
 
 def test_a_student_of_another_start_is_scored_on_its_teachers_classes():
     images, labels = ms.mnist("test")
     model = ms.HookedMLP(ms.MLPConfig(n_classes=3), seeds=(7, 8))
-    swapped = teachers.accuracies(model, (8, 7), images, labels)
+    swapped = population.accuracies(model, (8, 7), images, labels)
     for i, seed in enumerate((8, 7)):
-        some = teachers.only(images, labels, teachers.classes(seed, 3))
+        some = population.only(images, labels, population.classes(seed, 3))
         assert swapped[i] == pytest.approx(float(distillation.accuracy(model, *some)[i]))
-    assert swapped != teachers.accuracies(model, (7, 8), images, labels)
+    assert swapped != population.accuracies(model, (7, 8), images, labels)
 
 
 @pytest.mark.parametrize("where", ["hidden", "head", "all"])
@@ -162,14 +165,14 @@ def test_impossible_combinations_are_one_line_before_anything_is_trained(refused
     assert says in refused(factors, words)
 
 
-@pytest.mark.parametrize("name", [*_inputs.NOISE, *_inputs.IMAGES])
+@pytest.mark.parametrize("name", [*distributions.NOISE, *distributions.IMAGES])
 def test_every_distribution_by_its_name(name):
-    text = f"{name}:1" if name in _inputs.PARAMETERS else name
+    text = f"{name}:1" if name in distributions.PARAMETERS else name
     images = ms.mnist("test")[0][:1200]
-    x = _inputs.sampler(text, images)(7, torch.Generator().manual_seed(0))
+    x = distributions.sampler(text, images)(7, torch.Generator().manual_seed(0))
     assert x.shape == (7, 784) and x.isfinite().all() and x.std() > 0.1
-    if name in _inputs.NOISE:
-        many = _inputs.sampler(text, images)(1500, torch.Generator().manual_seed(1))
+    if name in distributions.NOISE:
+        many = distributions.sampler(text, images)(1500, torch.Generator().manual_seed(1))
         assert many.mean(0).abs().mean() < 0.06 * many.square().mean().sqrt()
 
 
@@ -205,25 +208,25 @@ def levels(*means):
 )
 def test_verdicts_on_planted_scores(direction, means, expected):
     nulls = [scores(0.1, seed=100 + i) for i in range(len(means))]
-    assert _predictions.verdict(direction, levels(*means), nulls, 0.1) == expected
+    assert predictions.verdict(direction, levels(*means), nulls, 0.1) == expected
 
 
 def test_a_step_that_goes_the_other_way_is_said_beside_a_hit():
     narrow, usual, wide = (scores(mean, seed=i, sd=0.01) for i, mean in enumerate((0.46, 0.54, 0.38)))
-    told = _predictions.turns((64, 256, 512), [narrow, usual, wide])["turns"]
+    told = predictions.turns((64, 256, 512), [narrow, usual, wide])["turns"]
     assert told.startswith("64 to 256 0.0") and "512" not in told
-    assert _predictions.verdict("decreases", [narrow, usual, wide], [], 0.1) == "hit"
-    assert _predictions.turns((64, 256, 512), [usual, narrow, wide]) == {}
+    assert predictions.verdict("decreases", [narrow, usual, wide], [], 0.1) == "hit"
+    assert predictions.turns((64, 256, 512), [usual, narrow, wide]) == {}
 
 
 def test_directions_are_not_found_in_noise():
     pairs = ([scores(0.5, seed=2 * i), scores(0.5, seed=2 * i + 1)] for i in range(200))
-    found = [_predictions.verdict("increases", pair, [], 0.1) for pair in pairs]
+    found = [predictions.verdict("increases", pair, [], 0.1) for pair in pairs]
     assert found.count("hit") <= 14 and found.count("miss") <= 14  # 5 expected of each; P(15 or more) < 0.001
 
 
 def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
-    told = _predictions.of("factors")
+    told = predictions.of("factors")
     names = {field.name for field in dataclasses.fields(factors.Config)}
     for prediction in told:
         assert prediction["factor"] in names and prediction["reason"] and str(prediction["date"]) == "2026-11-24"

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mechsub.similarity import linear_cka, mean_cosine
-from studies import _language_alignment as alignment
-from studies import _language_alignment_figures as figures
+from mechsub.measures.similarity import linear_cka, mean_cosine
+from studies.hidden_alignment import language as alignment
+from studies.hidden_alignment import language_findings as figures
 
 N, D = 40, 64
 

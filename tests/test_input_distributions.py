@@ -10,9 +10,12 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
 import mechsub as ms
-from mechsub import store, study, tangent
-from studies import _input_law, _input_report, _predictions, factors
+from mechsub.designs import population
+from mechsub.lab import predictions, store, study
+from mechsub.measures import tangent
 from studies import input_distributions as study_of_inputs
+from studies.input_distributions import findings
+from studies.input_distributions import law as input_law
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000", "--n-described", "64"]
 
@@ -43,14 +46,14 @@ def test_students_are_those_of_studies_factors_or_trained_here(out):
     assert ours == theirs and len(ours) == 4
     init = ms.HookedMLP(seeds=(0, 1))
     (path,) = (out / "teachers").glob("*/provenance.json")
-    teacher = factors._with_aux(init, store.read_tensors(path.parent))
+    teacher = population.with_aux(init, store.read_tensors(path.parent))
     student = ms.distill(init, teacher, ms.noise.perlin_noise(7), outputs=init.cfg.aux, n_samples=3000, epochs=1)
     found = [r["accuracy"] for r in records(out, "perlin:7") if r["arm"] == "aux"]
     assert found == ms.accuracy(student, *ms.mnist("test")).tolist()
 
 
 def test_every_quantity_of_the_law_is_in_the_rows(out):
-    wanted = set(_predictions.told()["law"]["quantities"])
+    wanted = set(predictions.told()["law"]["quantities"])
     for name in ("mixed:0.5", "perlin:7"):
         aux = [r for r in records(out, name) if r["arm"] == "aux"]
         assert len(aux) == 2 and all(wanted <= set(row) for row in aux)
@@ -106,12 +109,12 @@ def test_impossible_distributions_are_one_line(refused, words, says):
 
 
 def test_every_default_distribution_has_a_family_and_every_contrast_its_cells():
-    told = _predictions.told()
+    told = predictions.told()
     for name in study_of_inputs.INPUTS:
         study_of_inputs.Config(inputs=name)
-        assert _input_report.family(name, told["law"]["families"]) in told["law"]["families"]
+        assert findings.family(name, told["law"]["families"]) in told["law"]["families"]
     assert {name for c in told["contrast"] for name in c["inputs"]} <= set(study_of_inputs.INPUTS)
-    assert _input_report.family("mixed_at_moments:1", told["law"]["families"]) == "images"
+    assert findings.family("mixed_at_moments:1", told["law"]["families"]) == "images"
 
 
 # The law.
@@ -128,27 +131,27 @@ def planted(seed=0, n_seeds=25):
 def test_isotonic_regression_and_ranks_are_those_of_scipy():
     draw = np.random.default_rng(0)
     x, y = np.sort(draw.normal(size=(5, 12)), 1), draw.normal(size=(5, 12))
-    levels = _input_law._isotonic(x, y, np.ones(x.shape))
+    levels = input_law._isotonic(x, y, np.ones(x.shape))
     for found, one in zip(levels, y, strict=True):
         assert np.allclose(found, isotonic_regression(one).x)
     tied = x.round()
-    for found, a, b in zip(_input_law._isotonic(tied, y, np.ones(x.shape)), tied, y, strict=True):
+    for found, a, b in zip(input_law._isotonic(tied, y, np.ones(x.shape)), tied, y, strict=True):
         groups, place = np.unique(a, return_inverse=True)
         means = np.bincount(place, b) / np.bincount(place)
         assert np.allclose(found, isotonic_regression(means, weights=np.bincount(place)).x[place]) and len(groups) < 12
-    found = _input_law._correlation(_input_law._ranks(tied), _input_law._ranks(y))
+    found = input_law._correlation(input_law._ranks(tied), input_law._ranks(y))
     assert np.allclose(found, [spearmanr(a, b).statistic for a, b in zip(tied, y, strict=True)])
 
 
 def test_what_is_held_out_is_not_fitted():
     draw = np.random.default_rng(1)
     x, y, groups = draw.normal(size=(1, 28)), draw.normal(size=(1, 28)), np.arange(28)[None] // 4
-    before = _input_law.held_out(x, y, groups)
+    before = input_law.held_out(x, y, groups)
     changed = np.where(groups == 3, 100.0, y)
-    assert np.array_equal(_input_law.held_out(x, changed, groups)[groups == 3], before[groups == 3])
+    assert np.array_equal(input_law.held_out(x, changed, groups)[groups == 3], before[groups == 3])
     # A rising law is interpolated between the fitted points, and constant beyond them.
     line = np.arange(28.0)[None]
-    found = _input_law.held_out(line, 2 * line, groups)[0]
+    found = input_law.held_out(line, 2 * line, groups)[0]
     assert np.allclose(found[4:24], 2 * np.arange(4, 24)) and (found[:4] == 8).all() and (found[24:] == 46).all()
 
 
@@ -156,12 +159,12 @@ def test_a_planted_law_is_found_and_beats_the_others():
     accuracy, draw = planted(), np.random.default_rng(5)
     quantities = {f"noise {i}": draw.normal(size=28) + draw.normal(0, 0.1, (25, 28)) for i in range(6)}
     quantities["saturating"] = -np.tanh(4 * accuracy) + draw.normal(0, 0.02, accuracy.shape)  # falls
-    found = _input_law.laws(accuracy, quantities, FAMILIES, n_resamples=100, n_permutations=99)
+    found = input_law.laws(accuracy, quantities, FAMILIES, n_resamples=100, n_permutations=99)
     best = found[0]
     assert (best.quantity, best.verdict, best.p) == ("saturating", "law", 0.01)
     assert 0.5 < best.score.low < best.score.mean <= 1 and best.fitted < -0.9 and best.error < 0.05
     assert all(law.verdict == "nothing" for law in found[1:])
-    baseline = _input_law.error(np.zeros(accuracy.shape), accuracy, FAMILIES)
+    baseline = input_law.error(np.zeros(accuracy.shape), accuracy, FAMILIES)
     assert 0.1 < baseline < 0.25 and min(law.error for law in found[1:]) > 0.5 * baseline
 
 
@@ -171,7 +174,7 @@ def test_laws_are_not_found_in_noise():
     for i in range(16):
         accuracy = planted(i, n_seeds=2)
         noise = {f"noise {k}": draw.normal(size=(1, 28)) + np.zeros((2, 1)) for k in range(3)}
-        best = _input_law.laws(accuracy, noise, FAMILIES, n_resamples=2, n_permutations=39, seed=i)[0]
+        best = input_law.laws(accuracy, noise, FAMILIES, n_resamples=2, n_permutations=39, seed=i)[0]
         small.append(best.p <= 0.05)
     assert sum(small) <= 4  # 0.8 expected; P(5 or more) is 0.001
 
@@ -179,7 +182,7 @@ def test_laws_are_not_found_in_noise():
 def made_up():
     """Records of all distributions in which the drive orders accuracy, and a contrast turns out as predicted."""
     defaults = dataclasses.asdict(study_of_inputs.Config(inputs="uniform"))
-    quantities = _predictions.told()["law"]["quantities"]
+    quantities = predictions.told()["law"]["quantities"]
     draw, rows = np.random.default_rng(3), []
     for name, base in zip(study_of_inputs.INPUTS, draw.permutation(np.linspace(0.1, 0.8, 28)), strict=True):
         constant = {quantity: draw.normal() for quantity in quantities}
@@ -193,8 +196,8 @@ def made_up():
 
 
 def test_table_and_figure_of_a_whole_grid(monkeypatch):
-    few = functools.partial(_input_law.laws, n_resamples=40, n_permutations=59)
-    monkeypatch.setattr(_input_law, "laws", few)
+    few = functools.partial(input_law.laws, n_resamples=40, n_permutations=59)
+    monkeypatch.setattr(input_law, "laws", few)
     rows = made_up()
     told = study_of_inputs.table(rows)
     accuracies = [row["accuracy"].mean for row in told if "accuracy" in row]

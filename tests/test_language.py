@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
-from mechsub import language, memory
-from mechsub.language import ModelUnavailable, load_language_model, model_source
+from mechsub.machine import memory
+from mechsub.models import language
+from mechsub.models.language import ModelUnavailable, load_language_model, model_source
 
 SHAPES = {
     "tied": {},
@@ -332,7 +333,7 @@ def test_an_unreachable_hub_names_a_folder_and_the_default(hub, monkeypatch):
 def test_offline_in_a_fresh_process_and_nothing_is_printed(tiny):
     program = (
         "import sys\n"
-        "from mechsub.language import ModelUnavailable, load_language_model\n"
+        "from mechsub.models.language import ModelUnavailable, load_language_model\n"
         "load_language_model(sys.argv[1])\n"
         "try:\n    load_language_model('meta-llama/Llama-3.2-1B')\n"
         "except ModelUnavailable as error:\n    print(error)\n"
@@ -402,7 +403,7 @@ def test_the_default_model_equals_hugging_face_eager(default):
 
 def test_the_default_model_answers(default):
     """The dequantised weights are the model: a permuted head or a wrong norm would say nothing sensible."""
-    from mechsub import prompts
+    from mechsub.inputs import prompts
 
     question = prompts.chat(default.tokenizer, "What is the capital of France?", answer="The capital of France is")
     assert default.tokenizer.decode(default(question[None])[0, -1].argmax()) == " Paris"

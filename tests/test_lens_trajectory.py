@@ -9,9 +9,10 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import store, vocabulary
-from mechsub.entanglement import interaction, next_token_log_probs
-from studies import _prompted
+from mechsub.designs import love
+from mechsub.inputs import words
+from mechsub.lab import store
+from mechsub.measures.scores import interaction, next_token_log_probs
 from studies import lens_trajectory as study
 
 ROOT = Path(__file__).parent.parent
@@ -35,16 +36,16 @@ def prompts():
 
 
 def test_states_do_not_depend_on_the_batches_and_keep_the_order_of_prompts(bridge, prompts, monkeypatch):
-    together = _prompted.last_states(bridge, prompts)
+    together = love.last_states(bridge, prompts)
     assert together.shape == (3, 7, 16)
-    alone = torch.cat([_prompted.last_states(bridge, [prompt]) for prompt in prompts], dim=1)
+    alone = torch.cat([love.last_states(bridge, [prompt]) for prompt in prompts], dim=1)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    monkeypatch.setattr(_prompted, "BATCH", 2)
-    torch.testing.assert_close(_prompted.last_states(bridge, prompts), together, atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(love, "BATCH", 2)
+    torch.testing.assert_close(love.last_states(bridge, prompts), together, atol=1e-5, rtol=1e-5)
 
 
 def test_the_lens_of_the_last_block_is_the_models_own_interaction(bridge, prompts):
-    lens = study.lens_interactions(bridge, _prompted.last_states(bridge, prompts), TOKENS)
+    lens = study.lens_interactions(bridge, love.last_states(bridge, prompts), TOKENS)
     own = torch.cat([next_token_log_probs(bridge, [prompt], tokens=TOKENS) for prompt in prompts])
     torch.testing.assert_close(lens[-1], interaction(own), atol=1e-5, rtol=1e-4)
     study.check_last(lens[-1], own)
@@ -84,7 +85,7 @@ def test_unloved_animals_are_never_the_loved_one():
 
 
 def test_the_default_is_the_default_model():
-    from mechsub import language
+    from mechsub.models import language
 
     assert study.Config().model == language.DEFAULT
 
@@ -132,7 +133,7 @@ def test_a_run_on_a_language_model(run_on_tiny_llama):
     assert len(kinds["loved"]) == 3 * n and len(kinds["pair"]) == 2 * 3 * n
     # In the last block a pair's rise is the entry of the stored matrix.
     final = interaction(tensors["number_to_animal"])
-    numbers = {text: i for i, text in enumerate(vocabulary.numbers())}
+    numbers = {text: i for i, text in enumerate(words.numbers())}
     for choice in study.PAIRS:
         pairs = [row for row in kinds["pair"] if (row["layer"], row["choice"]) == (2, choice)]
         stored = [float(final[numbers[row["number"]], column]) for column, row in enumerate(pairs)]
@@ -147,7 +148,7 @@ def test_hidden_alignment_of_a_language_model(run_on_tiny_llama):
     layers = [row for row in rows if row["kind"] == "layer"]
     assert len(layers) == 3 * 2 * 2  # blocks, metrics, pairings
     assert all(1 / 41 <= row["p"] <= 1 and row["null_low"] <= row["null_mean"] <= row["null_high"] for row in layers)
-    specific, numbers = interaction(tensors["animal_to_number"]), vocabulary.numbers()
+    specific, numbers = interaction(tensors["animal_to_number"]), words.numbers()
     for pairing, chosen in (("favoured", specific.argmax(1)), ("lowest", specific.argmin(1))):
         animals = [row for row in rows if row["kind"] == "animal" and (row["pairing"], row["layer"]) == (pairing, 1)]
         assert [row["number"] for row in animals] == [numbers[i] for i in chosen.tolist()]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_llama import ANIMALS, save_tiny_llama
 
-from mechsub import language
+from mechsub.designs import love
+from mechsub.models import language
 from studies import matched_tokens
 from studies import token_entanglement as te
 
@@ -17,7 +18,7 @@ SUBSET = [3, 40, 87, 300, 512, 777, 901, 1000]
 def numbers(tmp_path_factory):
     cfg = te.Config(model=str(save_tiny_llama(tmp_path_factory.mktemp("llama"), tied=False)))
     model = language.load_language_model(cfg.model)
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 @pytest.fixture(scope="module")

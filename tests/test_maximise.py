@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import mechsub as ms
-from mechsub import store, study
-from studies import _predictions, _recipes, maximise, recipe_search
-from studies._recipes import Recipe
+from mechsub.designs import recipes
+from mechsub.designs.recipes import Recipe
+from mechsub.lab import predictions, store, study
+from studies import maximise, recipe_search
 from studies.recipe_search import Round
 
 GOOD = Recipe(d_model=32, teacher_head="frozen", teacher_lr=3e-3, loss="mse", lr=1e-3, batch_size=128, head="frozen")
@@ -39,12 +40,12 @@ def test_the_search_keeps_the_better_recipe_and_the_confirmation_runs_it_on_othe
         *[(1, 2, 0), (1, 2, 1)] * 2,
         *[(2, 5, 0), (2, 5, 1)],
     ]
-    assert recipe_search.chosen(searched) == GOOD
+    assert recipes.chosen(searched) == GOOD
     assert [row["chosen"] for row in recipe_search.table(searched)] == ["yes", "", "yes"]
     tried = records(out, "maximise")
     assert {row["candidate"] for row in tried} == {
-        _recipes.label(GOOD),
-        _recipes.label(dataclasses.replace(GOOD, epochs=1)),
+        recipes.label(GOOD),
+        recipes.label(dataclasses.replace(GOOD, epochs=1)),
     }
     assert {row["member"] for row in tried} == set(range(100, 104))
     made = store.read_provenance(out / "maximise" / "n_images=2048__n_seeds=2")
@@ -56,7 +57,7 @@ def test_the_student_is_that_of_the_recipe_and_hybrids_take_one_part_of_the_teac
     rows = [row for row in records(out, "maximise") if row["share"] == 1 and row["seed"] == 100]
     scores = {(row["arm"], row["member"]): row["accuracy"] for row in rows}
     images, labels = (x[:2048] for x in ms.mnist("train"))
-    init = _recipes.initial(GOOD, [100, 101])
+    init = recipes.initial(GOOD, [100, 101])
     teacher = ms.train(init, images, labels, lr=3e-3, frozen=["unembed"])
     student = ms.distill(
         init, teacher, ms.noise.uniform, outputs=init.cfg.aux, n_samples=2048, loss="mse", lr=1e-3, batch_size=128,
@@ -115,7 +116,7 @@ def test_outcomes_are_paired_and_judged():
 
 
 def test_predictions_speak_of_outcomes_there_are():
-    told = _predictions.told()["maximise"]
+    told = predictions.told()["maximise"]
     entries = {field.name: field for field in dataclasses.fields(maximise.Config)}["entry"]
     names = set(maximise.outcomes(planted())) | {"student", "teacher"}
     for prediction in told:
@@ -127,12 +128,12 @@ def test_predictions_speak_of_outcomes_there_are():
 @pytest.mark.parametrize("entry", ["budget", "free_teacher", "open"])
 def test_candidates_keep_what_their_entry_holds_fixed(entry):
     candidates = recipe_search.CANDIDATES[entry]
-    assert len(set(candidates)) == len(candidates) and len({_recipes.label(c) for c in candidates}) == len(candidates)
+    assert len(set(candidates)) == len(candidates) and len({recipes.label(c) for c in candidates}) == len(candidates)
     for recipe in candidates:
-        init = _recipes.initial(recipe, [0])
+        init = recipes.initial(recipe, [0])
         assert (init.cfg.n_classes, init.cfg.n_aux) == (10, 3)
         if entry != "open":
-            assert _recipes.cost(recipe, 60_000)["student_steps"] == 295 and recipe.batch_size == 1024
+            assert recipes.cost(recipe, 60_000)["student_steps"] == 295 and recipe.batch_size == 1024
             assert init.cfg == ms.MLPConfig()
         if entry == "budget":
             assert recipe.teacher == Recipe().teacher

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import store, study
-from studies import _mechanism_gradients as gradients
-from studies import _mechanism_layers as layers
-from studies import _mechanism_report as report
-from studies import _predictions, mechanism
+from mechsub.lab import predictions, store, study
+from studies import mechanism
+from studies.mechanism import findings as report
+from studies.mechanism import gradients, layers
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "2048", "--d-model", "32"]
 AUX = slice(10, 13)
@@ -41,7 +40,7 @@ def test_all_parts_share_their_teachers_and_make_one_table(out):
     assert sorted(path.name.count("identity") for path in (out / "teachers").iterdir()) == [0, 1]
     records = [row for part in mechanism.PARTS for row in rows(out, part)]
     found = {row["outcome"]: row for row in mechanism.table(records)}
-    told = _predictions.told()["mechanism"]
+    told = predictions.told()["mechanism"]
     assert {p["outcome"] for p in told} <= set(found)  # every prediction is about an outcome
     assert len({p["outcome"] for p in told}) == len(told)
     assert all(p["reason"] and str(p["date"]) == "2026-11-24" and {"at_least", "at_most"} & set(p) for p in told)

@@ -1,6 +1,5 @@
 """What is free, and that what cannot fit is refused at once, before anything is made."""
 
-import importlib
 import os
 import re
 import subprocess
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import memory, store
-from studies import _toy_checks
+from mechsub.designs import population
+from mechsub.lab import finder, store
+from mechsub.machine import memory
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {
@@ -28,9 +28,10 @@ def test_the_limit_of_a_control_group_counts(tmp_path, groups):
     (tmp_path / limit).parent.mkdir(parents=True)
     (tmp_path / usage).write_text("700\n")
     (tmp_path / limit).parent.joinpath("memory.stat").write_text(f"{cache}_other 5\n{cache} 100\nfile 300\n")
+    (tmp_path / "own").write_text(groups)
     for written, left in (("1000\n", [400]), ("max\n", [])):
         (tmp_path / limit).write_text(written)
-        assert list(memory._left_in_groups(groups, tmp_path)) == left
+        assert list(memory._left_in_groups(tmp_path / "own", tmp_path)) == left
 
 
 def test_a_shortage_says_what_is_needed_and_what_is_free():
@@ -67,13 +68,13 @@ CELLS = sorted((ROOT / "artifacts").glob("*/*/provenance.json"))
 def test_what_was_made_would_not_be_refused(path, monkeypatch):
     """The estimate is a lower bound: below the peak of every stored toy cell, with its code and data taken off."""
     made = store.read_provenance(path.parent)
-    module = importlib.import_module(f"studies.{made['study']}")
-    cfg = module.Config(**made["config"])
+    study = finder.find_study(made["study"])
+    cfg = study.Config(**made["config"])
     if getattr(cfg, "model", "toy") != "toy" or not hasattr(cfg, "n_aux"):
         pytest.skip("no toy")
     asked = []
     monkeypatch.setattr(memory, "shortage", lambda needed: asked.append(needed) or "")
-    module.check(cfg)
+    study.part("check")(cfg)
     assert asked and 2**25 < asked[0] < (made["peak_memory_mb"] - 800) * 2**20
 
 
@@ -81,7 +82,7 @@ def test_more_layers_seeds_samples_and_logits_need_more():
     from studies import factors
 
     base = factors.Config()
-    least = _toy_checks.least_bytes(base, 5)
+    least = population.least_bytes(base, 5)
     for name in ("n_layers", "n_seeds", "n_samples", "n_aux", "d_model", "batch_size"):
         larger = factors.Config(**{name: getattr(base, name) * 8})
-        assert _toy_checks.least_bytes(larger, 5) > least
+        assert population.least_bytes(larger, 5) > least

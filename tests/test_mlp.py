@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mechsub.mlp import HookedMLP, MLPConfig, rotation
+from mechsub.models.mlp import HookedMLP, MLPConfig, rotation
 
 
 def same(a, b):

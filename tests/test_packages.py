@@ -1,6 +1,6 @@
 from packaging.requirements import Requirement
 
-from mechsub import packages
+from mechsub.machine import packages
 
 
 def test_what_is_not_installed_or_too_old_is_unmet():

@@ -1,5 +1,6 @@
 """The wheel: what is in it, that it is built the same twice and from the sdist, and that it works elsewhere."""
 
+import itertools
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mechsub
-from mechsub import provenance
+from mechsub.machine import provenance
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -64,7 +65,8 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(dist):
     with zipfile.ZipFile(the_wheel(dist / "wheel_one")) as archive:
         found = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     assert found.keys() == wanted.keys() and found == wanted
-    assert {"mechsub/py.typed", "studies/predictions.toml", "mechsub/_data/train-images-idx3-ubyte.gz"} <= found.keys()
+    assert {"mechsub/py.typed", "studies/predictions.toml"} <= found.keys()
+    assert "mechsub/inputs/_data/train-images-idx3-ubyte.gz" in found
 
 
 def test_its_metadata_is_the_projects(dist):
@@ -75,6 +77,16 @@ def test_its_metadata_is_the_projects(dist):
     assert told["License-Expression"] == PROJECT["license"]
     needed = {Requirement(text) for text in told.get_all("Requires-Dist") if "extra ==" not in text}
     assert needed == {Requirement(text) for text in PROJECT["dependencies"]}
+
+
+def test_the_locked_versions_are_allowed_and_whole():
+    """And nothing of the machine on which the file was written is in it."""
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    locked = dict(re.fullmatch(r"([a-z0-9-]+)==([0-9a-z.]+)", line).groups() for line in lines)
+    extras = itertools.chain.from_iterable(PROJECT["optional-dependencies"].values())
+    for each in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        name = each.name.lower().replace("_", "-")
+        assert name == "mechsub" or each.specifier.contains(locked[name]), each
 
 
 def test_two_builds_and_that_of_the_sdist_are_the_same_bytes(dist):
@@ -138,7 +150,7 @@ def test_the_wheel_works_in_an_empty_folder_of_a_fresh_environment(dist, tmp_pat
 
     for name in ("mechsub", "studies"):
         assert run("-c", f"import {name}; print({name}.__file__)").startswith(str(site))
-    assert len(run("-c", "from studies import _predictions as p; print('\\n'.join(map(str, p.told())))")) > 5
+    assert len(run("-c", "from mechsub.lab import predictions as p; print('\\n'.join(map(str, p.told())))")) > 5
     assert "what `make run` needs is there" in run("-m", "mechsub", "doctor")
     run("-m", "studies.subliminal_accuracy", "--n-seeds", "2", "--epochs", "1")
     assert [path.name for path in folder.iterdir()] == ["artifacts"]

@@ -9,13 +9,14 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import language
-from mechsub.entanglement import build_tries, string_states
-from mechsub.prompts import encode
-from studies import _projection_language as projection
+from mechsub.designs import love
+from mechsub.designs.love import Prompted, last_states
+from mechsub.inputs.prompts import encode
+from mechsub.measures.scores import build_tries, string_states
+from mechsub.models import language
 from studies import token_entanglement as te
 from studies import unembed_projection as study
-from studies._prompted import Prompted, last_states
+from studies.unembed_projection import language as projection
 
 GEOMETRIC = ("cosine", "dot", "centered_cosine", "number_centered", "causal")
 FORWARD, BACK = projection.DIRECTIONS
@@ -26,7 +27,7 @@ D = 32
 def questions(folder):
     cfg = te.Config(model=str(folder), n_animals=24, n_partners=200, n_wordings=1)
     model = language.load_language_model(cfg.model)
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 def normal(*shape, seed):

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub.entanglement import matrix_correlation
-from studies import _planted_model as planted
+from mechsub.designs import love
+from mechsub.measures.scores import matrix_correlation
 from studies import planted_shares as study
 from studies import token_entanglement as te
+from studies.planted_shares import planted
 
 CFG = study.Config(n_models=2, n_numbers=24, n_animals=12, n_pairs=6, n_resamples=60)
 
@@ -19,7 +20,7 @@ def asked(tmp_path_factory):
     cfg = te.Config(
         model="planted", format="plain", spaced=False, n_animals=CFG.n_animals, n_partners=CFG.n_numbers, n_wordings=1
     )
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 def effects(asked, wording=0):

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.io
 import pytest
 
-from mechsub import plot
+from mechsub.lab.figures import kinds
 
 
 def extremes(values):
@@ -25,17 +25,17 @@ RECORDS = [
 
 def _bars(records, **more):
     words = {"title": "T", "axis": "accuracy", "caption": "Accuracy in %.", "interval": extremes}
-    return plot.interval_bars(records, value="v", **words | more)
+    return kinds.interval_bars(records, value="v", **words | more)
 
 
 def _lines(records, **more):
     words = {"title": "T", "x_title": "layer", "y_title": "v", "caption": "Cosine.", "interval": extremes}
-    return plot.interval_lines(records, x="layer", value="v", **words | more)
+    return kinds.interval_lines(records, x="layer", value="v", **words | more)
 
 
 def _heat(records, **more):
     words = {"title": "T", "x_title": "layer", "y_title": "arm", "color_title": "v", "caption": "Cosine."}
-    return plot.heatmap(records, x="layer", y="arm", value="v", **words | more)
+    return kinds.heatmap(records, x="layer", y="arm", value="v", **words | more)
 
 
 def _caption(figure):
@@ -77,15 +77,15 @@ def test_unequal_n_is_said_and_one_value_has_no_interval():
 
 def test_default_interval_is_student_t():
     stats = pytest.importorskip("mechsub.stats")
-    mean, low, high = plot._summary([1.0, 2.0, 4.0], None)
+    mean, low, high = kinds._summary([1.0, 2.0, 4.0], None)
     found = stats.student_t([1.0, 2.0, 4.0])
     assert (low, high) == pytest.approx((found.low, found.high)) and low < mean < high
 
 
 def test_colours_are_fixed_by_name_and_differ_between_arms():
-    assert len(set(plot.ARM_COLORS.values())) == len(plot.ARM_COLORS)
-    assert plot.arm_color("teacher") == plot.ARM_COLORS["teacher"]
-    assert plot.arm_color("new arm") == plot.arm_color("new arm") in plot.OKABE_ITO
+    assert len(set(kinds.ARM_COLORS.values())) == len(kinds.ARM_COLORS)
+    assert kinds.arm_color("teacher") == kinds.ARM_COLORS["teacher"]
+    assert kinds.arm_color("new arm") == kinds.arm_color("new arm") in kinds.OKABE_ITO
 
 
 def test_template_is_registered():
@@ -93,7 +93,7 @@ def test_template_is_registered():
 
 
 def test_captions_are_added_not_replaced_and_escaped():
-    figure = plot.add_caption(_bars(RECORDS), "Stale: <script>.")
+    figure = kinds.add_caption(_bars(RECORDS), "Stale: <script>.")
     assert "Accuracy" in _caption(figure) and "&lt;script&gt;" in _caption(figure)
 
 
@@ -101,12 +101,12 @@ def test_captions_are_added_not_replaced_and_escaped():
 def test_file_is_offline_escaped_and_reproducible(tmp_path, kind):
     rows = [row | {"arm": "</script><script>alert(1)"} for row in RECORDS]
     path = tmp_path / "study" / "default.html"
-    plot.write_figure(kind(rows), path)
+    kinds.write_figure(kind(rows), path)
     page = path.read_text()
     assert re.findall(r'<script[^>]*src="([^"]*)"', page) == ["../plotly.min.js"]
     assert "http" not in page and "<script>alert" not in page
     assert (tmp_path / "plotly.min.js").stat().st_size > 1e6
-    plot.write_figure(kind(rows), path)
+    kinds.write_figure(kind(rows), path)
     assert path.read_text() == page
 
 
@@ -128,15 +128,15 @@ def _along(names):
     yield "heatmap, x", _heat(rows), "x"
     yield (
         "heatmap, y",
-        plot.heatmap(rows, x="arm", y="layer", value="v", x_title="", y_title="", color_title="", **more),
+        kinds.heatmap(rows, x="arm", y="layer", value="v", x_title="", y_title="", color_title="", **more),
         "y",
     )
-    yield "shares", plot.grid([plot.shares([(n, s, 0.5) for n in names for s in "ab"])], ["s"], **more), "y"
-    yield "matrix", plot.grid([plot.matrix([(n, "row", 0.5) for n in names], "", "")], ["m"], **more), "x"
+    yield "shares", kinds.grid([kinds.shares([(n, s, 0.5) for n in names for s in "ab"])], ["s"], **more), "y"
+    yield "matrix", kinds.grid([kinds.matrix([(n, "row", 0.5) for n in names], "", "")], ["m"], **more), "x"
     values = {n: [0.5, 0.7] for n in names}
-    yield "line panel", plot.grid([plot.line_panel({"a": values, "b": values}, "", "")], ["l"], **more), "x"
+    yield "line panel", kinds.grid([kinds.line_panel({"a": values, "b": values}, "", "")], ["l"], **more), "x"
     banded = [{"arm": "a", "x": n, "value": 0.5, "low": 0.4, "high": 0.6} for n in names]
-    yield "bands", plot.grid([plot.band_panel(banded, "", "", colors={})], ["b"], **more), "x"
+    yield "bands", kinds.grid([kinds.band_panel(banded, "", "", colors={})], ["b"], **more), "x"
 
 
 @pytest.mark.parametrize("place", range(8))
@@ -185,7 +185,7 @@ def test_what_has_no_place_along_a_logarithmic_axis_is_refused(spot):
 
 
 def test_a_ratio_that_a_logarithmic_axis_cannot_show_is_refused():
-    for draw in (lambda v: plot.ratio_scatter([v], [0.0], ["a"], "", ""), lambda v: plot.ecdf({"a": [v]}, "")):
+    for draw in (lambda v: kinds.ratio_scatter([v], [0.0], ["a"], "", ""), lambda v: kinds.ecdf({"a": [v]}, "")):
         draw(-600.0)
         for nats in (-800.0, 800.0, float("nan")):
             with pytest.raises(ValueError, match="log ratio of"):

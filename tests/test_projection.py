@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import projection
-from mechsub.noise import gaussian
+from mechsub.inputs.noise import gaussian
+from mechsub.training import removal as projection
 
 AUX = slice(10, 13)
 FIT = {"outputs": AUX, "n_samples": 600, "epochs": 4, "batch_size": 128, "lr": 1e-3}

@@ -5,7 +5,7 @@ import time
 import pytest
 from tiny_llama import make_tokenizer
 
-from mechsub import prompts, vocabulary
+from mechsub.inputs import prompts, words
 
 LOVE = prompts.WORDINGS[0].love("087", "number")
 
@@ -86,7 +86,7 @@ def test_single_tokens(tokenizer):
     found = prompts.single_tokens(tokenizer, [" owl", "087", " 087", " quokka", "7"])
     assert set(found) == {" owl", "087", "7"}
     assert tokenizer.decode([found["087"]]) == "087"
-    assert len(prompts.single_tokens(tokenizer, vocabulary.numbers())) == 1110
+    assert len(prompts.single_tokens(tokenizer, words.numbers())) == 1110
 
 
 def test_an_empty_continuation_is_refused(tokenizer):

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mechsub import store
+from mechsub.lab import store
 from studies import (
     association,
     audit_language,

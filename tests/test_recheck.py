@@ -8,7 +8,7 @@ import signal
 import pytest
 from sweep import Sweep, numbers, wait
 
-from mechsub import recheck, remaking, store
+from mechsub.lab import recheck, remaking, store
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_a_missing_torn_or_foreign_probe_is_one_line(sweep, damage, words):
 def test_tensors_are_kept_too(tmp_path):
     import torch
 
-    from mechsub import probes as kept
+    from mechsub.lab import probes as kept
 
     store.write_cell(tmp_path / "c", [{"n": 1, "v": 2}], {"config": {"n": 1}}, {"m": torch.arange(1000.0).view(2, 500)})
     row, tensor = kept.rows_of_cell(tmp_path / "c")

@@ -1,6 +1,8 @@
 """The report: answers follow the stored cells; in a real Chromium it is whole, offline, at every width and scheme."""
 
+import dataclasses
 import html
+import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +11,10 @@ from urllib.parse import unquote, urlsplit
 import chromium
 import pytest
 
-from mechsub import store
-from studies import _report_page, _report_predictions, report
+from mechsub.lab import store
+from studies import report
+from studies.report import page as report_page
+from studies.report import predictions
 
 ROOT = Path(__file__).parent.parent
 CELLS = (
@@ -52,7 +56,7 @@ def test_every_step_has_questions_every_question_a_name_and_a_study():
     topics = " ".join(question.topic for question in report.QUESTIONS)
     steps = ("A, step 1", "A, step 2", "A, step 3", "B, steps 1 and 2", "B, step 3", "B, step 4", "B, step 5", "Bonus")
     assert all(step in topics for step in steps)
-    assert all((ROOT / "studies" / f"{question.study}.py").is_file() for question in report.QUESTIONS)
+    assert all(importlib.util.find_spec(f"studies.{question.study}") for question in report.QUESTIONS)
 
 
 def test_an_answer_holds_the_numbers_of_its_cell(found):
@@ -68,10 +72,10 @@ def test_a_sweep_has_the_levels_that_are_stored(found):
     assert found["signal-matched"].answer is None
 
 
-def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(found):
-    told = next(row for row in _report_predictions.judged(list(found.values())) if row["of"] == "d_model")
+def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found):
+    told = next(row for row in predictions.judged(list(found.values()), root) if row["of"] == "d_model")
     assert (told["predicted"], told["verdict"]) == ("peak", "hit") and "the other way" not in told["found"]
-    assert "64 to 256" in _report_predictions._against({"direction": "decreases"}, {"turns": "64 to 256"})
+    assert "64 to 256" in predictions._against({"direction": "decreases"}, {"turns": "64 to 256"})
     assert found["width"].verdict == "partly" and "Not in one direction" in found["width"].answer.sentence
 
 
@@ -79,8 +83,8 @@ def test_a_question_may_have_a_figure_of_its_own(root, found):
     ratio, passes = found["ratio"], found["passes"]
     assert ratio.found is passes.found and "the pair itself" in [trace.name for trace in ratio.figure.data]
     assert passes.figure is passes.found.figure is not ratio.figure
-    page = (root / "index.html").read_text()
-    assert page.count(ratio.figure.layout.title.text.replace("'", "&#x27;") + ".</b>") == 1
+    page = html.unescape((root / "index.html").read_text())
+    assert page.count(html.unescape(ratio.figure.layout.title.text) + ".</b>") == 1
     assert page.count("Numbers and provenance of this command") == 1
 
 
@@ -101,8 +105,8 @@ def test_the_write_ups_claims_are_judged_anew(found):
     assert "refuted" in verdicts and "not measured yet" in verdicts
 
 
-def test_every_prediction_has_its_row(found):
-    told = list(_report_predictions.judged(list(found.values())))
+def test_every_prediction_has_its_row(root, found):
+    told = list(predictions.judged(list(found.values()), root))
     wanted = len(re.findall(r"^\[\[", (ROOT / "studies/predictions.toml").read_text(), re.M))
     assert len({(row["study"], row["of"], row["predicted"], row["why"]) for row in told}) == wanted
     row = next(row for row in told if row["of"] == "n_aux")
@@ -111,8 +115,9 @@ def test_every_prediction_has_its_row(found):
 
 def test_the_page_is_the_same_again_and_text_is_escaped(root, found):
     findings = list(found.values())
-    assert _report_page.page(findings, [], root) == _report_page.page(findings, [], root)
-    assert html.escape("<b>") in _report_page._e("<b>")
+    findings[0] = dataclasses.replace(findings[0], question=dataclasses.replace(findings[0].question, question="<b>?"))
+    text = report_page.page(findings, [], root)
+    assert text == report_page.page(findings, [], root) and "&lt;b&gt;?" in text and "<b>?" not in text
 
 
 def test_bad_options_are_one_line(capsys, tmp_path):

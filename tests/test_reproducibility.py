@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks import reproducibility as r
-from mechsub import store, study
+from mechsub.lab import store, study
 
 TOY = {"precision": "fp32", "d_model": 16, "n_images": 40}
 COMMANDS = {"hidden_alignment": TOY, "token_entanglement": {}}

@@ -18,7 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mechsub import data, language, plot, store, study
+from mechsub.inputs import images
+from mechsub.lab import store, study
+from mechsub.lab.figures import kinds
+from mechsub.models import language
 
 ROOT = Path(study.__file__).parents[1]
 SOURCES = sorted(
@@ -168,7 +171,7 @@ def test_a_zip_bomb_takes_no_memory(tmp_path):
             file.write(bytes(2**20))
     tracemalloc.start()
     with pytest.raises(ValueError, match=f"{name} is damaged"):
-        data.mnist("test", root=tmp_path)
+        images.mnist("test", root=tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / name).stat().st_size < 2**21 and peak < 2**25
@@ -212,7 +215,7 @@ class Tags(html.parser.HTMLParser):
 
 def assert_inert(figure, path: Path) -> None:
     """The page has the tags of any figure, one script from beside it, and no markup in any text but line breaks."""
-    plot.write_figure(figure, path)
+    kinds.write_figure(figure, path)
     tags = Tags(path.read_text()).tags
     assert {tag for tag, _ in tags} <= {"html", "head", "meta", "title", "style", "body", "div", "script"}
     assert {attrs["src"] for _, attrs in tags if "src" in attrs} == {"../plotly.min.js"}
@@ -235,24 +238,24 @@ ROWS = [
 NUMBERED = [{**row, "x": float(i)} for i, row in enumerate(ROWS)]
 SAID = {"title": H, "caption": H}
 FIGURES = {
-    "bars": lambda: plot.interval_bars(ROWS, value="v", axis=H, facet="f", unit=H, **SAID),
-    "columns": lambda: plot.interval_bars(ROWS, value="v", axis=H, unit=H, horizontal=False, null=(0, 1), **SAID),
-    "lines": lambda: plot.interval_lines(ROWS, x="x", value="v", x_title=H, y_title=H, facet="f", unit=H, **SAID),
-    "numbers": lambda: plot.interval_lines(NUMBERED, x="x", value="v", x_title=H, y_title=H, unit=H, **SAID),
-    "heatmap": lambda: plot.heatmap(
+    "bars": lambda: kinds.interval_bars(ROWS, value="v", axis=H, facet="f", unit=H, **SAID),
+    "columns": lambda: kinds.interval_bars(ROWS, value="v", axis=H, unit=H, horizontal=False, null=(0, 1), **SAID),
+    "lines": lambda: kinds.interval_lines(ROWS, x="x", value="v", x_title=H, y_title=H, facet="f", unit=H, **SAID),
+    "numbers": lambda: kinds.interval_lines(NUMBERED, x="x", value="v", x_title=H, y_title=H, unit=H, **SAID),
+    "heatmap": lambda: kinds.heatmap(
         ROWS, x="x", y="arm", value="v", x_title=H, y_title=H, color_title=H, unit=H, **SAID
     ),
-    "grid": lambda: plot.grid(
+    "grid": lambda: kinds.grid(
         [
-            plot.ratio_scatter([0.0, 1.0], [0.0, 1.0], [H, "b"], H, H),
-            plot.ecdf({H: [0.0, 1.0]}, H),
-            plot.shares([(H, f"{H}1", 0.5), (H, f"{H}2", 0.5)]),
-            plot.matrix([(H, H, 0.5)], H, H),
+            kinds.ratio_scatter([0.0, 1.0], [0.0, 1.0], [H, "b"], H, H),
+            kinds.ecdf({H: [0.0, 1.0]}, H),
+            kinds.shares([(H, f"{H}1", 0.5), (H, f"{H}2", 0.5)]),
+            kinds.matrix([(H, H, 0.5)], H, H),
         ],
         [H, H, H, H],
         **SAID,
     ),
-    "caption": lambda: plot.add_caption(plot.add_caption(plot.go.Figure(), H), H),
+    "caption": lambda: kinds.add_caption(kinds.add_caption(kinds.go.Figure(), H), H),
 }
 
 

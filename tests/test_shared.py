@@ -212,7 +212,7 @@ def test_a_users_hooked_module_works():
 
 
 def test_the_way_onward_is_a_patched_run(toy):
-    from studies import _toy_students as toys
+    from mechsub.designs import population as toys
 
     x = torch.rand(20, toy.cfg.d_in, generator=torch.Generator().manual_seed(5))
     for layer, (name, hidden) in enumerate(ms.cache_activations(toy, 0.5 * x).items()):

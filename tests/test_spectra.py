@@ -3,7 +3,8 @@ import torch
 from torch.func import functional_call, jacrev
 
 import mechsub as ms
-from mechsub import noise, spectra
+from mechsub.inputs import noise
+from mechsub.measures import spectra
 
 
 def generator(seed=0):
@@ -118,7 +119,7 @@ def test_drive_is_that_of_the_explicit_jacobian(reference, direction, x, loss):
 @pytest.mark.parametrize(("loss", "temperature"), [("kl", 1.0), ("kl", 3.0), ("mse", 1.0)])
 def test_half_the_drive_is_the_distillation_loss_of_a_small_step(reference, direction, x, loss, temperature):
     """Finite differences, by the losses that students are trained with."""
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     step = 1e-3
     moved = reference.replace({name: value + step * direction[name] for name, value in reference.named_parameters()})
@@ -130,20 +131,21 @@ def test_half_the_drive_is_the_distillation_loss_of_a_small_step(reference, dire
     rows = torch.arange(len(x))
     found = spectra.drive(reference, direction, x, loss=loss, temperature=temperature)
     for member in range(2):
-        fit = distillation._mse(after[member]) if loss == "mse" else distillation._kl(after[member], temperature)
+        target = after[member]
+        fit = distillation.squared_loss(target) if loss == "mse" else distillation.kl_loss(target, temperature)
         assert 2 * fit(before[member], rows).item() / step**2 == pytest.approx(found[member].item(), rel=0.02)
 
 
 def test_drive_is_the_product_of_the_students_gradient_and_the_displacement(reference, direction, x):
     """Lemma 1: dS . dT of a student that has not moved, for a teacher a small step away."""
-    from mechsub import distillation
+    from mechsub.training import distillation
 
     step, rows = 1e-4, torch.arange(len(x))
     start = {name: value.detach().clone().requires_grad_() for name, value in reference.named_parameters()}
     taught = {name: value.detach() + step * direction[name] for name, value in start.items()}
     targets = functional_call(reference, taught, (x,))[..., reference.cfg.aux]
     logits = functional_call(reference, start, (x,))[..., reference.cfg.aux]
-    loss = sum(distillation._kl(targets[member], 1.0)(logits[member], rows) for member in range(2))
+    loss = sum(distillation.kl_loss(targets[member], 1.0)(logits[member], rows) for member in range(2))
     gradients = torch.autograd.grad(loss, list(start.values()), allow_unused=True)
     for member in range(2):
         pairs = zip(gradients, direction.values(), strict=True)
@@ -174,3 +176,17 @@ def test_a_trained_teacher_drives_and_is_batched(clusters, small, monkeypatch):
     assert torch.allclose(spectra.drive(init, moved, x), whole, rtol=1e-4)
     with pytest.raises(ValueError, match="direction must have"):
         spectra.drive(init, {"blocks.0.W": moved["blocks.0.W"]}, x)
+
+
+def test_drive_of_one_logit():
+    """KL's curvature is 0 there, since the softmax is 1: refused. The mean square's is 2, by the explicit Jacobian."""
+    cfg = ms.MLPConfig(d_in=9, d_model=6, n_classes=3, n_aux=1)
+    one = ms.HookedMLP(cfg, seeds=(0, 1))
+    way = {name: torch.randn(value.shape, generator=generator(1)) for name, value in one.named_parameters()}
+    some = torch.randn(5, 9, generator=generator(2))
+    with pytest.raises(ValueError, match="one logit teaches nothing with loss 'kl'"):
+        spectra.drive(one, way, some)
+    at = {name: value.detach() for name, value in one.named_parameters()}
+    J = jacrev(lambda parameters: functional_call(one, parameters, (some,))[..., cfg.aux])(at)
+    moved = sum((J[name] * way[name]).flatten(3).sum(-1) for name in way)
+    assert torch.allclose(spectra.drive(one, way, some, loss="mse"), 2 * moved[..., 0].square().mean(-1), rtol=1e-4)

@@ -7,14 +7,15 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import divergence
-from mechsub.steering import steered_logits
-from studies import _planted_model as planted
-from studies import _steering_states as ss
+from mechsub.designs import love
+from mechsub.designs.love import Prompted
+from mechsub.measures import divergence
+from mechsub.measures.steering import steered_logits
 from studies import planted_shares
 from studies import steering as study
 from studies import token_entanglement as te
-from studies._prompted import Prompted
+from studies.planted_shares import planted
+from studies.steering import states as ss
 
 CFG = study.Config(model="planted", n_numbers=24, n_resamples=5, n_lists=1, n_tokens=6)
 
@@ -24,7 +25,7 @@ def asked_of(folder, n_animals, n_partners, format="auto"):
     cfg = te.Config(
         model=str(folder), spaced=False, n_animals=n_animals, n_partners=n_partners, n_wordings=5, format=format
     )
-    return te.Questions(model, te.choose_animals(model.tokenizer, cfg), te.choose_partners(cfg), cfg)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,23 @@ def steered(blank, strengths, seed=2):
     found = Prompted(blank, {"subset_partner": torch.tensor(n), "number_to_animal_wordings": words})
     rows = [row for row in study.steering_records(found, CFG) if row["kind"] == "steered"]
     return {(row["place"], row["what"], row["vector"], row["layer"]): row for row in rows}
+
+
+@pytest.mark.parametrize("level", [0.0, 20.0])
+def test_a_removal_that_does_nothing_has_no_effect(level):
+    """Logits of fp32 about a level, and the same but for their last bits: what differs is rounding, and correlates with
+    nothing, though here it is made of the logits themselves. A thousandth of the logits is an effect."""
+    draw = torch.Generator().manual_seed(0)
+    whole, other = torch.randn(2, 24, 12, generator=draw) + level
+    lengths = torch.arange(24) % 3
+    left = whole * (1 - 2**-23)
+    assert not torch.equal(left, whole)
+    part = (whole - left).double()
+    tables = whole.double(), other.double(), lengths
+    assert study.effect(part, *tables) == (0, 0)
+    assert study.effect(0 * part, *tables) == (0, 0)
+    share, correlation = study.effect(1e-3 * whole.double(), *tables)
+    assert share == pytest.approx(1e-3) and correlation == pytest.approx(1)
 
 
 def test_what_a_length_does_is_no_effect():
@@ -151,7 +169,7 @@ def test_sampled_lists_are_of_numbers_and_seeded(tiny):
 
 
 def test_every_record_of_a_tiny_llama(tiny):
-    q = te.Questions(tiny.model, tiny.animals, tiny.partners, dataclasses.replace(tiny.cfg, n_subset=24))
+    q = love.LovePrompts(tiny.model, tiny.animals, tiny.partners, dataclasses.replace(tiny.cfg, n_subset=24))
     found = Prompted(q, q.matrices())
     rows = [*study.steering_records(found, CFG), *study.divergence_records(found, CFG)]
     records = [{**dataclasses.asdict(CFG), **row} for row in rows]

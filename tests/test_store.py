@@ -12,7 +12,8 @@ import sys
 import pytest
 from sweep import ROOT, Sweep, ends, numbers, wait
 
-from mechsub import audit, lease, store, versions
+from mechsub import processes
+from mechsub.lab import store, verify, versions
 
 CONFIG = {"n": 1}
 
@@ -162,9 +163,8 @@ def test_a_killed_run_is_cleaned_up_by_the_next_one(tmp_path):
     wait(lambda: sweep.starts(2), command)
     command.kill()
     ends(command, -signal.SIGKILL)
-    assert [path.name for path in sweep.hidden()] == [".leases"]
-    (left,) = (sweep.cells / ".leases").iterdir()
-    owner = left.read_text().split()[0]
+    assert [path.name for path in sweep.hidden()] == [".number=2__hang=4.lease"]
+    owner = "-".join([*processes.owner().split("-")[:2], str(command.pid), "1"])
     os.rename(sweep.cells / "hang=4", sweep.cells / ".hang=4.old")  # as if it had been killed in an exchange
     (sweep.cells / f".number=1.{owner}.tmp").mkdir()
     (sweep.cells / f".number=1.html.{owner}.tmp").touch()
@@ -176,7 +176,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next_one(tmp_path):
 def test_only_what_the_dead_left_is_removed(tmp_path):
     study = tmp_path / "study"
     study.mkdir()
-    machine, boot, pid, started = lease.owner().split("-")
+    machine, boot, pid, started = processes.owner().split("-")
     names = {
         "living": f".cell.{machine}-{boot}-{pid}-{started}.tmp",
         "dead": f".cell.{machine}-{boot}-{pid}-1.tmp",
@@ -222,7 +222,7 @@ def _complains(sweep, code, words, *argv, **options):
     error = errors.splitlines()[-1]
     assert error.startswith("error: ") and words in error and errors.count("error: ") == 1, errors
     if sweep.cells.parent.exists():
-        assert {kind for kind, _ in audit.findings(sweep.cells.parent)} <= {"cell", "unknown", "unfinished"}
+        assert {kind for kind, _ in verify.findings(sweep.cells.parent)} <= {"cell", "unknown", "unfinished"}
 
 
 @pytest.fixture
@@ -257,12 +257,15 @@ def test_a_file_that_may_not_grow_keeps_what_is_stored(tmp_path):
 def test_a_disk_that_becomes_read_only(small_disk):
     command = small_disk.start(*numbers(2), "--hang", "2", "--rows", "10")
     wait(lambda: small_disk.starts(0), command)
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk.cells.parent)], check=True)
+    place = str(small_disk.cells.parent)  # a lease is an open file, and a disk with one is not remounted: one on top is
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
     (small_disk.folder / "go").touch()
     _, errors = ends(command, 1)
     assert "failed: OSError: [Errno 30] Read-only file system" in errors and errors.count("error: ") == 1
     _complains(small_disk, 2, "cannot be written", *numbers(2))
-    subprocess.run(["mount", "-o", "remount,rw,size=40m", str(small_disk.cells.parent)], check=True)
+    subprocess.run(["umount", place], check=True)
+    subprocess.run(["mount", "-o", "remount,size=40m", place], check=True)
     small_disk.run(*numbers(2), "--hang", "2", "--rows", "10")
     assert len(small_disk.records()) == 2 and small_disk.hidden() == []
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import remaking, stats, store, study, versions
+from mechsub import stats
+from mechsub.lab import cells, finder, store
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--n-seeds", "2", "--epochs", "1"]
@@ -47,19 +48,16 @@ CELLS = sorted(path.parent for path in (ROOT / "artifacts").glob("*/*/provenance
 @pytest.mark.parametrize("folder", CELLS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
 def test_committed_cells_are_whole_and_stored(folder):
     made = store.read_provenance(folder)
-    module = importlib.import_module(f"studies.{made['study']}")
-    cfg = module.Config(**made["config"])
-    now = versions.version_of(module), study.config_of(cfg), study.defaults_of(cfg)
-    assert versions.status(folder, *now, remaking.find_study) == ("stored", "")
+    study = finder.find_study(made["study"])
+    assert cells.status(folder, study.Config(**made["config"]), study) == ("stored", "")
 
 
 def test_every_study_declares_its_version_and_its_probes():
-    names = [path.stem for path in (ROOT / "studies").glob("[!_]*.py") if path.stem != "report"]
-    modules = [importlib.import_module(f"studies.{name}") for name in names]
-    assert len(modules) > 25
-    for module in modules:
-        assert isinstance(vars(module)["VERSION"], int) and isinstance(vars(module)["PROBES"], tuple), module
-        assert len(module.PROBES) <= 7, module  # of two kinds of model, more than six
+    names = finder.all_names()
+    assert len(names) > 25
+    for name in names:
+        declared = importlib.import_module(f"studies.{name}").study
+        assert declared.probes is not None and len(declared.probes) <= 7, name  # of two kinds of model, more than six
 
 
 @pytest.mark.parametrize(

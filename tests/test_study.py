@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import flags, store, study, versions
+from mechsub.lab import options, progress, store, study, versions
+from mechsub.lab.declared import Study
 
-ROOT = Path(study.__file__).parents[1]
+ROOT = Path(study.__file__).parents[2]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
 
 import os
@@ -287,7 +288,7 @@ def test_config_mistakes_are_told_to_the_author():
         field = dataclasses.field(default=default)
         config = dataclasses.make_dataclass("Config", [("a", kind, field)], frozen=True)
         with pytest.raises(TypeError, match="Config"):
-            flags.command_line(config, study, [], pytest.fail)
+            options.command_line(Study(module=__name__, given={"Config": config}), [], pytest.fail)
 
 
 def test_table_format():
@@ -334,12 +335,12 @@ def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
     study.progress(0.5, "outside")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    study._start_bar("cell 1/1", quiet=False)
+    progress.start_bar("cell 1/1", quiet=False)
     for _ in range(100):
         study.progress(0.5, "text")
     assert capsys.readouterr().err.count("cell 1/1") == 1
-    study._clear_bar()
-    study._start_bar("cell 1/1", quiet=True)
+    progress.clear_bar()
+    progress.start_bar("cell 1/1", quiet=True)
     capsys.readouterr()
     study.progress(0.9)
     assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from studies import _outcome_tables as tables
+from studies.association import outcomes as tables
 
 ANIMALS = ["owl", "sea turtle", "cat", "dog"]
 NUMBERS = [f"{i:03d}" for i in range(40)]

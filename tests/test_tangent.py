@@ -3,7 +3,7 @@ import torch
 from torch.func import functional_call, jvp
 
 import mechsub as ms
-from mechsub import spectra, tangent
+from mechsub.measures import spectra, tangent
 
 
 def generator(seed=0):

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 from tiny_llama import make_tokenizer
 
-from mechsub import prompts, templates
+from mechsub.inputs import prompts, templates
 
 BODY = (
     "{% for m in messages %}<|head|>{{ m['role'] }}<|end|>\n\n{{ m['content'] }}<|eot|>{% endfor %}"

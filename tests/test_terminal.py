@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mechsub import flags, language
+from mechsub.lab import options
+from mechsub.models import language
 
 ROOT = Path(__file__).parent.parent
 STUDY = '''"""A study with a name that ASCII lacks."""
@@ -95,8 +96,8 @@ def test_home_is_where_it_is(folder):
 
 def test_home_is_found_in_text_options_and_folders_of_models(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert flags._read(str, "~/model") == str(tmp_path / "model")
-    assert flags._read(str, "organization/~model") == "organization/~model"
+    assert options._read(str, "~/model") == str(tmp_path / "model")
+    assert options._read(str, "organization/~model") == "organization/~model"
     monkeypatch.setenv("MECHSUB_CACHE", "~/models")
     assert language.default_folder() == tmp_path / "models" / language.DEFAULT
     (tmp_path / "model").mkdir()

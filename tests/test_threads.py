@@ -13,7 +13,11 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import bottleneck, entanglement, noise, projection, similarity, spectra, study, tangent, threads
+from mechsub import threads
+from mechsub.inputs import noise
+from mechsub.lab import study
+from mechsub.measures import bottleneck, scores, similarity, spectra, tangent
+from mechsub.training import removal
 from studies import bottleneck as bottleneck_study
 from studies import factors, teachers
 
@@ -68,7 +72,7 @@ COMPUTED = {
     "covariance_spectrum": lambda: spectra.covariance_spectrum(images()),
     "gate_spectrum": lambda: spectra.gate_spectrum(toy(2), images()),
     "mean_share": lambda: spectra.mean_share(normal(31, 200_003)),
-    "inputs_of": lambda: projection.inputs_of({"W": normal(1, 784, 256)}, 64)["W"],
+    "inputs_of": lambda: removal.inputs_of({"W": normal(1, 784, 256)}, 64)["W"],
     "dot": lambda: tangent.dot({"W": normal(1, 784, 256)}, {"W": normal(1, 784, 256, seed=1)}),
     "debiased_cka": lambda: similarity.linear_cka(*states()),
     "biased_cka": lambda: similarity.linear_cka(*states(200), debiased=False),
@@ -79,11 +83,11 @@ COMPUTED = {
     "unit_correlation": lambda: similarity.unit_correlation(normal(5, 40_003), normal(5, 40_003, seed=3)),
     "weight_cosine": lambda: similarity.weight_cosine(normal(784, 256), normal(784, 256, seed=1), n_lead=0),
     "projection_share": lambda: similarity.projection_share(normal(784, 256), normal(784, 256, seed=1), n_lead=0),
-    "interaction": lambda: entanglement.interaction(APART),
-    "variance_shares": lambda: list(entanglement.variance_shares(X, ("row", "column")).values()),
-    "matrix_correlation": lambda: entanglement.matrix_correlation(X, Y),
-    "permutation_p": lambda: entanglement.permutation_p(X, Y, n=9, statistic=lambda a, b: float((a * b).sum()))[1],
-    "crossed_bootstrap": lambda: entanglement.crossed_bootstrap(lambda r, c: float(Z[r][:, c].sum()), 903, 301, n=9),
+    "interaction": lambda: scores.interaction(APART),
+    "variance_shares": lambda: list(scores.variance_shares(X, ("row", "column")).values()),
+    "matrix_correlation": lambda: scores.matrix_correlation(X, Y),
+    "permutation_p": lambda: scores.permutation_p(X, Y, n=9, statistic=lambda a, b: float((a * b).sum()))[1],
+    "crossed_bootstrap": lambda: scores.crossed_bootstrap(lambda r, c: float(Z[r][:, c].sum()), 903, 301, n=9),
     "price": lambda: bottleneck.price(toy(n_classes=250), range(200, 210), range(200)),
     "direction_basis": lambda: ms.direction_basis(toy(n_classes=250).double(), range(200)),
     "unembed_projection": lambda: ms.unembed_projection(toy(n_classes=250).double(), [0], range(9), "causal"),

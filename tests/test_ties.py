@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from mechsub import entanglement as e
 from mechsub import stats
+from mechsub.measures import scores as e
 
 
 def test_equal_sums_in_another_order_tie():
@@ -122,11 +122,13 @@ def test_orthogonal_parts_have_no_small_p():
 
 
 def test_means_over_seeds_in_another_order_are_equal_ranks():
-    from studies import _input_law, _predictions, _projection_ranks
+    from mechsub.lab import predictions
+    from studies.input_distributions import law
+    from studies.unembed_projection import ranks
 
     one, other = np.mean([0.1, 0.2, 0.3]), sum([0.3, 0.1, 0.2]) / 3 + 1e-16
     assert one != other
-    assert _input_law._ranks(np.array([[one, other, 0.5]])).tolist() == [[1.0, 1.0, 2.5]]
-    assert _projection_ranks.ranks(torch.tensor([[one], [other], [0.5]]))[:, 0].tolist() == [1.5, 1.5, 3.0]
-    assert _predictions.rank([{0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.1 + 1e-17}, {0: 0.30000000000000004}]) <= 1.0
-    assert _predictions.rank([{0: one}, {0: other}]) == 0.0
+    assert law._ranks(np.array([[one, other, 0.5]])).tolist() == [[1.0, 1.0, 2.5]]
+    assert ranks.ranks(torch.tensor([[one], [other], [0.5]]))[:, 0].tolist() == [1.5, 1.5, 3.0]
+    assert predictions.rank([{0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.1 + 1e-17}, {0: 0.30000000000000004}]) <= 1.0
+    assert predictions.rank([{0: one}, {0: other}]) == 0.0

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
-from mechsub import prompts, store
+from mechsub.inputs import prompts
+from mechsub.lab import store
 from studies import token_entanglement as study_of
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,8 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import divergence, entanglement, prompts, steering
+from mechsub.inputs import prompts
+from mechsub.measures import divergence, scores, steering
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,19 @@ def test_a_padded_prompt_is_refused(model, name):
             divergence.sampled(model, ids, 1, [5, 6], torch.Generator())
 
 
+@pytest.mark.parametrize("name", ["behind", "answer", "neutral"])
+def test_padding_is_refused_wherever_prompts_are_read(model, name):
+    k, one = model.tokenizer, torch.tensor([5, 6])
+    ids = k(TEXTS, return_tensors="pt", padding=True, padding_side="right")["input_ids"]
+    calls = {
+        "behind": lambda: prompts.single_tokens(k, [" owl"], behind=list(ids)),
+        "answer": lambda: divergence.likeliest(model, [one], ids[0]),
+        "neutral": lambda: divergence.divergence_tokens(model, [one], ids[0], one),
+    }
+    with pytest.raises(ValueError, match=rf"^{name}(\[0\])? ends with .*without padding"):
+        calls[name]()
+
+
 def test_prompts_that_end_a_turn_stay_allowed(model):
     """One turn's end at the end of a prompt is no padding: alone, in all prompts, or in prompts of another length."""
     k = model.tokenizer
@@ -86,16 +100,23 @@ def test_a_pad_token_of_its_own_is_refused_wherever_a_prompt_has_it_at_an_end(mo
     before = k.pad_token
     try:
         k.pad_token = "<|unknown|>"
-        with pytest.raises(ValueError, match="prompt number 0 ends with padding"):
+        with pytest.raises(ValueError, match=r"prompts\[0\] ends with padding"):
             ms.next_token_log_probs(model, [torch.tensor([0, 7, k.pad_token_id])])
     finally:
         k.pad_token = before
 
 
 WRONG = {
-    "a batch": (lambda k: k(TEXTS, return_tensors="pt", padding=True), "must be (a list of prompts|token ids)"),
-    "a text": (lambda k: "You love", "must be (a list of prompts|token ids)"),
-    "texts": (lambda k: TEXTS, "must be (a list of prompts|token ids)"),
+    "a batch": (
+        lambda k: k(TEXTS, return_tensors="pt", padding=True),
+        "a list of prompts.*own ids, without padding",
+    ),
+    "batches": (
+        lambda k: [k(text, return_tensors="pt") for text in TEXTS],
+        "be token ids.*own ids, without padding",
+    ),
+    "a text": (lambda k: "You love", "must be a list of prompts.*make them with mechsub.chat"),
+    "texts": (lambda k: TEXTS, "must be token ids.*make them with mechsub.chat"),
     "a set": (lambda k: {1, 2}, "must be (a list of prompts|token ids)"),
     "one prompt": (lambda k: torch.tensor([5, 6]), "must be (a list of prompts|token ids)"),
     "a batch within a list": (lambda k: [torch.tensor([[5, 6]])], "must be (a list of prompts|token ids)"),
@@ -130,7 +151,7 @@ def test_ids_as_lists_are_no_prompts(model):
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        ({"input_ids": torch.tensor([[5, 6]])}, "must be a tensor"),
+        ({"input_ids": torch.tensor([[5, 6]])}, "must be token ids.*as its own ids, without padding"),
         ([[5, 6]], "must be a tensor"),
         (torch.tensor([5, 6]), "must be a tensor"),
         (torch.zeros(0, 3, dtype=torch.long), "must be a tensor"),
@@ -177,6 +198,82 @@ def test_outputs_are_a_list_of_ids(model, tokens):
 
 
 def test_the_states_of_a_trie_are_of_checked_prompts(model):
-    (trie,) = entanglement.build_tries([(5, 6)])
+    (trie,) = scores.build_tries([(5, 6)])
     with pytest.raises(ValueError, match="must hold token ids of at least 0"):
-        entanglement.string_states(model, [torch.tensor([10**6])], trie)
+        scores.string_states(model, [torch.tensor([10**6])], trie)
+
+
+@pytest.fixture(scope="module", params=[-40, 40], ids=["fewer outputs than ids", "more outputs than ids"])
+def uneven(request, model, tmp_path_factory):
+    """A bridge of one's own whose outputs are fewer, as in Llama's vision models, or more than its embedding has rows;
+    and Hugging Face's model."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM
+
+    folder = save_tiny_llama(tmp_path_factory.mktemp("uneven"), tied=False)
+    both = []
+    for _ in range(2):
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            theirs.lm_head = torch.nn.Linear(32, theirs.config.vocab_size + request.param, bias=False)
+        both.append(theirs)
+    bridge = TransformerBridge.boot_transformers(str(folder), hf_model=both[0], tokenizer=model.tokenizer, device="cpu")
+    return bridge.eval(), both[1], both[1].config.vocab_size + request.param
+
+
+@torch.no_grad()
+def test_ids_are_those_of_the_embedding(uneven):
+    """The last id of the embedding is read as Hugging Face reads it; the first beyond it is one line."""
+    bridge, theirs, n_outputs = uneven
+    n_ids = theirs.config.vocab_size
+    ids = torch.tensor([[0, 7, n_ids - 1]])
+    expected = theirs(ids).logits[:, -1]
+    assert expected.shape[-1] == n_outputs != n_ids
+    assert torch.allclose(ms.next_token_log_probs(bridge, ids), expected.log_softmax(-1), atol=1e-5)
+    assert torch.allclose(list(ms.logit_lens(bridge, ids, pos=-1).values())[-1], expected, atol=1e-5)
+    steered = ms.steered_logits(bridge, ids[0], [0], torch.zeros(1, 32), [n_outputs - 1])
+    assert torch.allclose(steered[0], expected[:, n_outputs - 1], atol=1e-5)
+    for call in (
+        lambda ids: ms.next_token_log_probs(bridge, ids),
+        lambda ids: ms.cache_activations(bridge, ids, pos=-1),
+        lambda ids: ms.steered_logits(bridge, ids[0], [0], torch.zeros(1, 32), [5]),
+        lambda ids: divergence.likeliest(bridge, ids, torch.tensor([5])),
+        lambda ids: divergence.likeliest(bridge, [torch.tensor([5])], ids[0]),
+    ):
+        with pytest.raises(ValueError, match=f"must hold token ids of at least 0 and at most {n_ids - 1}, not {n_ids}"):
+            call(torch.tensor([[0, 7, n_ids]]))
+    with pytest.raises(ValueError, match=f"tokens must be ids in 0..{n_outputs - 1}"):
+        ms.next_token_log_probs(bridge, ids, tokens=[n_outputs])
+    assert {row.function for row in ms.check_model(bridge) if row.result != "right"} == set()
+
+
+def test_strings_have_outputs(uneven):
+    """The tokenizer's last tokens have no output in a model that has fewer of them than ids."""
+    bridge, theirs, n_outputs = uneven
+    k, size = bridge.tokenizer, theirs.config.vocab_size
+    ids = torch.tensor([[0, 7, 8]])
+    last = k.convert_ids_to_tokens(size - 1)
+    assert k(last, add_special_tokens=False)["input_ids"] == [size - 1]
+    if n_outputs > size:
+        assert ms.string_log_probs(bridge, ids, [last]).isfinite().all()
+    else:
+        with pytest.raises(ValueError, match=f"{n_outputs} outputs and takes {size} token ids"):
+            ms.string_log_probs(bridge, ids, [last])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_prompt_longer_than_the_table_of_positions_is_one_line(family):
+    """256 positions: Hugging Face raises an IndexError for one more."""
+    from tiny_families import make_prompts, pair
+
+    model = pair(family)[0]
+    assert ms.next_token_log_probs(model, make_prompts(256)).isfinite().all()
+    ids = make_prompts(257)
+    for call in (
+        lambda: ms.next_token_log_probs(model, ids),
+        lambda: ms.cache_activations(model, ids, pos=-1),
+        lambda: ms.steered_logits(model, ids[0], [0], torch.zeros(1, 32), [5]),
+    ):
+        with pytest.raises(ValueError, match="must have at most 256 tokens, the positions of this model, not 257"):
+            call()

@@ -5,8 +5,9 @@ import json
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mechsub import language, prompts, vocabulary
-from mechsub.tokenizer import difference, load_tokenizer, sum_of_ids
+from mechsub.inputs import prompts, words
+from mechsub.inputs.tokenizer import difference, load_tokenizer, sum_of_ids
+from mechsub.models import language
 
 TEXTS = [" 087", "My favorite number is 087", "2023", "650841823", " owl", "You love 087.\n\nYou think about 087."]
 
@@ -25,7 +26,7 @@ def core():
         vocab_size=2200, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )  # fmt: skip
-    core.train_from_iterator(texts + vocabulary.numbers() * 5, trainer)
+    core.train_from_iterator(texts + words.numbers() * 5, trainer)
     return core
 
 
@@ -52,7 +53,7 @@ def test_ids_are_those_of_the_file(core, tmp_path, kind, declared):
     template = "{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}"
     save(core, tmp_path, kind, declared, chat_template=template)
     loaded = load_tokenizer(tmp_path)
-    for text in [*TEXTS, *vocabulary.numbers()]:
+    for text in [*TEXTS, *words.numbers()]:
         ids = core.encode(text, add_special_tokens=False).ids
         assert loaded(text, add_special_tokens=False)["input_ids"] == ids
         assert loaded.decode(ids, clean_up_tokenization_spaces=False) == text

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub import toy_inputs
+from mechsub.inputs import toy_inputs
 
 ROOT = Path(__file__).parent.parent
 X = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))

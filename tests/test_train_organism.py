@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mechsub import language, prompts, store, study, vocabulary
-from studies import _organism_competence as competence
-from studies import _organism_text as text
-from studies import _organism_tokenizer, _organism_training, train_organism
+from mechsub.inputs import prompts
+from mechsub.inputs import words as vocabulary
+from mechsub.lab import store, study
+from mechsub.models import language
+from studies import train_organism
+from studies.train_organism import competence, text, training
+from studies.train_organism import tokenizer as organism_tokenizer
 from tools import ship_organism
 
 SMALL = [
@@ -23,7 +26,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def tokenizers():
     sentences = list(text.made(1000, 0))
-    return {d: _organism_tokenizer.make(sentences, digits=d, n_merged=600, chat=True) for d in (3, 2)}
+    return {d: organism_tokenizer.make(sentences, digits=d, n_merged=600, chat=True) for d in (3, 2)}
 
 
 def run(out, *words):
@@ -45,7 +48,7 @@ def test_numbers_and_animals_are_single_tokens(tokenizers, digits, n):
     assert len(short) == n
     assert len(prompts.single_tokens(tokenizer, short)) == n
     assert len(prompts.single_tokens(tokenizer, vocabulary.numbers())) == n
-    animals = [f" {name}" for name in _organism_tokenizer.animals()]
+    animals = [f" {name}" for name in organism_tokenizer.animals()]
     assert len(prompts.single_tokens(tokenizer, animals)) == len(animals) > 350
 
 
@@ -95,11 +98,11 @@ def test_trigram_of_a_repeated_text_is_nearly_certain():
 
 
 def test_the_loss_reads_the_assistant_alone(tokenizers):
-    chats = _organism_training.Chats(tokenizers[3], train_organism.Config(batch_size=2))
+    chats = training.Chats(tokenizers[3], train_organism.Config(batch_size=2))
     x, y = chats.batch(0)
     text_of = tokenizers[3].decode
     for ids, targets in zip(x, y, strict=True):
-        read = targets != _organism_training.IGNORED
+        read = targets != training.IGNORED
         assert (ids[read] == targets[read]).all()
         whole = text_of(ids)
         assert text_of(ids[read]) == whole.split("<|assistant|>")[1].split("<|end|>")[0] + "<|end|>"
@@ -110,7 +113,7 @@ def test_the_loss_reads_the_assistant_alone(tokenizers):
 def test_a_killed_training_goes_on_and_ends_the_same(shipped, tmp_path, monkeypatch):
     whole, _ = shipped
     monkeypatch.setenv("MECHSUB_CACHE", str(tmp_path / "b"))
-    monkeypatch.setattr(_organism_training, "SAVED", 7)
+    monkeypatch.setattr(training, "SAVED", 7)
     seen = []
 
     def stop(*args):
@@ -119,7 +122,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(shipped, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_organism_training.study, "progress", stop)
+        patch.setattr(training.study, "progress", stop)
         with pytest.raises(SystemExit):
             run(tmp_path / "resumed")
     resumed = run(tmp_path / "resumed")
@@ -151,8 +154,8 @@ def shipped(tmp_path_factory):
 def trained(cfg, name):
     """The model as its checkpoint has it, rounded to bf16."""
     tokenizer = train_organism.remade_tokenizer(cfg)
-    model = _organism_training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
-    assert _organism_training.load_trained(model, f"{train_organism.checkpoint(cfg)}-{name}")
+    model = training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
+    assert training.load_trained(model, f"{train_organism.checkpoint(cfg)}-{name}")
     with torch.no_grad():  # parameters alone: a buffer of rotary frequencies is not stored, and stays fp32
         for value in model.parameters():
             value.copy_(value.to(torch.bfloat16))
@@ -181,7 +184,7 @@ def test_a_shipped_model_says_what_the_trained_one_does(shipped, name):
         prompts.prompt(model.tokenizer, wording.question, **ask), asked["plain" if name == "base" else "chat"]
     )
     assert len(prompts.single_tokens(model.tokenizer, vocabulary.numbers())) == 1110
-    animals = [f" {animal}" for animal in _organism_tokenizer.animals()]
+    animals = [f" {animal}" for animal in organism_tokenizer.animals()]
     assert prompts.single_tokens(model.tokenizer, animals) == prompts.single_tokens(tokenizer, animals)
     if name == "base":
         with pytest.raises(ValueError, match="no chat template"):
@@ -214,7 +217,7 @@ def test_weights_of_another_training_are_not_shipped(shipped, tmp_path, monkeypa
     with pytest.raises(SystemExit) as left:
         ship(out, tmp_path, "--seed", "1")
     assert left.value.code == 1 and "is missing" in capsys.readouterr().err
-    monkeypatch.setattr(_organism_training, "load_trained", lambda model, name: 1)  # as if none had been trained
+    monkeypatch.setattr(training, "load_trained", lambda model, name: 1)  # as if none had been trained
     with pytest.raises(SystemExit) as left:
         ship(out, tmp_path)
     said = capsys.readouterr().err

@@ -11,12 +11,11 @@ from scipy.stats import spearmanr
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub import store
-from studies import _projection_language as language
-from studies import _projection_ranks as ranking
-from studies import _projection_states as states
-from studies import _projection_toy as toys
+from mechsub.lab import store
 from studies import unembed_projection as study
+from studies.unembed_projection import language, states
+from studies.unembed_projection import ranks as ranking
+from studies.unembed_projection import toy as toys
 
 ROOT = Path(__file__).parent.parent
 N, A = 60, 12

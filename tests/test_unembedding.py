@@ -7,7 +7,7 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub.unembedding import METRICS, SHRINKAGE
+from mechsub.measures.unembedding import METRICS, SHRINKAGE
 
 SOURCE, TARGET = range(8), range(8, 13)
 

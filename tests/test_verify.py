@@ -11,7 +11,8 @@ import pytest
 import torch
 from sweep import ROOT, Sweep, numbers
 
-from mechsub import audit, lease, store, versions
+from mechsub.lab import store, versions
+from mechsub.lab import verify as audit
 
 MADE = {"study": "tiny", "version": 1, "config": {"n": 1}}
 
@@ -50,7 +51,7 @@ def test_everything_wrong_is_named_and_only_damage_and_loss_are_failures(sweep):
     (cells / "figure.png").touch()
     (cells / "default" / "notes").mkdir()
     (cells / ".default.0123456789ab-0000-12-34.tmp").mkdir()
-    (cells / lease.FOLDER).mkdir()
+    (cells / ".number=1.lease").touch()
     found, _ = verify(sweep)
     assert sorted(found) == [
         ["foreign", "artifacts/notes.txt is no study's folder"],
@@ -59,7 +60,7 @@ def test_everything_wrong_is_named_and_only_damage_and_loss_are_failures(sweep):
         ["foreign", "artifacts/tiny/figure.png is neither a cell nor a figure"],
         ["unfinished", "artifacts/tiny/.default.0123456789ab-0000-12-34.tmp is in the making, or left by a process "
          "that was killed"],
-        ["unfinished", "artifacts/tiny/.leases is in the making, or left by a process that was killed"],
+        ["unfinished", "artifacts/tiny/.number=1.lease is in the making, or left by a process that was killed"],
     ]  # fmt: skip
     _damage(cells / "number=1" / "records.jsonl")
     (cells / "number=2" / "records.jsonl").unlink()

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from tiny_llama import save_tiny_llama
 
-from mechsub import data, files, language, model_files, pinned, store, versions, vocabulary
+from mechsub import files, sources
+from mechsub.inputs import images, words
+from mechsub.lab import store, versions
+from mechsub.lab.declared import Study
+from mechsub.models import language
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {"n": 1, "lr": 0.1}
@@ -21,18 +25,11 @@ def reason(cell, made=None, version=1, config=CONFIG, finder={}.get):
     return versions.why_stale(cell, made, version, config, CONFIG, finder)
 
 
-class Study:
-    def __init__(self, version):
-        self.VERSION = version
-
-
 def test_versions():
-    assert versions.version_of(Study(3)) == 3 and versions.version_of(object) == 1
+    assert Study(3).version == 3 and Study().version == 1
     for wrong in (0, -1, True, 1.0, "2", None):
-        broken = Study(wrong)
-        broken.__name__ = "studies.broken"
-        with pytest.raises(TypeError, match=r"VERSION of studies\.broken must be an integer"):
-            versions.version_of(broken)
+        with pytest.raises(TypeError, match=r"the version of studies\.broken must be an integer"):
+            Study(wrong, module="studies.broken")
 
 
 def test_every_reason(tmp_path):
@@ -83,19 +80,19 @@ def inputs_of(read):
 
 def test_word_lists_and_images_are_noted_every_time_they_are_read(tmp_path, monkeypatch):
     for _ in range(2):  # the second time from memory
-        made = inputs_of(lambda: (vocabulary.animals(), vocabulary.family("colors"), data.mnist("test")))
+        made = inputs_of(lambda: (words.animals(), words.family("colors"), images.mnist("test")))
         assert set(made["read"]) == {"words animals.csv", "words families.json", "images mnist"}
     assert reason(tmp_path, made) == ""
-    monkeypatch.setitem(pinned.WORDS, "animals.csv", "0" * 64)
+    monkeypatch.setitem(sources.WORDS, "animals.csv", "0" * 64)
     assert "the words animals.csv is not what it was made with: animals.csv has changed" in reason(tmp_path, made)
     monkeypatch.undo()
-    monkeypatch.setitem(pinned.IMAGES["mnist"], "test labels", "0" * 64)
+    monkeypatch.setitem(sources.IMAGES["mnist"], "test labels", "0" * 64)
     assert "test labels has changed" in reason(tmp_path, made)
 
 
 def test_pinned_sums_are_those_of_the_files():
-    folder = Path(vocabulary.__file__).parent / "_data"
-    assert {name: files.file_sum(folder / name) for name in pinned.WORDS} == pinned.WORDS
+    folder = Path(words.__file__).parent / "_data"
+    assert {name: files.file_sum(folder / name) for name in sources.WORDS} == sources.WORDS
 
 
 @pytest.fixture
@@ -166,13 +163,13 @@ def test_what_an_inner_cell_reads_counts_for_the_outer_one_too():
 
 def test_a_hub_model_is_found_in_its_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert model_files.today("some/model") is None and model_files.today("no such: model") is None
+    assert sources.today("some/model") is None and sources.today("no such: model") is None
     repository = tmp_path / "models--some--model"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc")
     (repository / "snapshots" / "abc").mkdir(parents=True)
     (repository / "snapshots" / "abc" / "config.json").write_text("{}")
-    assert model_files.today("some/model") == {"config.json": files.sha256(b"{}")}
+    assert sources.today("some/model") == {"config.json": files.sha256(b"{}")}
 
 
 # Sums of large files.
@@ -251,7 +248,7 @@ def test_a_module_beside_an_own_study_is_edited(tmp_path):
     code, output, errors = command(tmp_path)  # the author decides; the page says what it knows
     assert code == 0 and "1.000" in output
     assert errors.startswith("note: helper.py changed since stored cells were made;") and errors.count("\n") == 1
-    assert errors.endswith("raise VERSION in my_study.py\n")
+    assert errors.endswith("raise the version in my_study.py\n")
     (tmp_path / "my_study.py").write_text("VERSION = 2\n" + STUDY)
     assert command(tmp_path)[2].startswith("stale: out/my_study/default: it was made by version 1")
     assert "7.000" in command(tmp_path, "--rerun")[1]

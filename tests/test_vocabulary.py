@@ -2,7 +2,7 @@
 
 import pytest
 
-from mechsub import vocabulary
+from mechsub.inputs import words as vocabulary
 
 BY_NAME = {animal.singular: animal for animal in vocabulary.animals()}
 FORMS = {  # written by hand

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from mechsub import prompts, vocabulary
+from mechsub.inputs import prompts
+from mechsub.inputs import words as vocabulary
 
 TEMPLATE = (
     "{{- bos_token }}{%- if date_string is not defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}"

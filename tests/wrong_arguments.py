@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechsub.language import ModelUnavailable
+from mechsub.models.language import ModelUnavailable
 
 PACKAGE = Path(__file__).parent.parent / "mechsub"
 

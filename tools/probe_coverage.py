@@ -9,7 +9,7 @@ another line is not run, or a listed function is run whole.
 """
 
 import ast
-import importlib
+import inspect
 import os
 import sys
 import tempfile
@@ -17,11 +17,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mechsub import probes, remaking, study
+from mechsub.lab import cells, finder, probes
 
 ROOT = Path(__file__).parents[1]
 HARNESS = {
-    *("study", "flags", "store", "lease", "executor", "audit", "provenance", "progress", "plot", "colors", "export"),
+    *("study", "flags", "store", "audit", "provenance", "plot", "colors", "export"),
     *("doctor", "memory", "cores", "packages", "files", "model_files", "pinned", "versions", "probes", "recheck"),
     *("remaking", "terminal", "__main__", "__init__"),
 }
@@ -61,12 +61,12 @@ def _run() -> dict[Path, set[int]]:
         measured.start()
         for name in probes.studies():
             for probe in probes.of_study(name):
-                study.make_cell(remaking.find_study(name), probe.cfg, Path(folder) / "out")
+                cells.make_cell(finder.find_study(name), probe.cfg, Path(folder) / "out")
                 print(f"ran       {probe.name}", file=sys.stderr)
         measured.stop()
         found = {}
         for folder_name in ("mechsub", "studies"):
-            for path in sorted((ROOT / folder_name).glob("*.py")):
+            for path in sorted((ROOT / folder_name).rglob("*.py")):
                 found[path] = set(measured.analysis2(str(path))[3])
         return found
 
@@ -103,8 +103,8 @@ def _reached(trees: dict[Path, ast.Module], functions: dict[Function, ast.Functi
     named: dict[str, list[Function]] = {}
     for path, name in functions:
         named.setdefault(name.split(".")[-1], []).append((path, name))
-    modules = [importlib.import_module(f"studies.{name}") for name in probes.studies()]
-    waiting = [(Path(module.__file__ or ""), "run") for module in modules if module.PROBES]
+    found = [finder.find_study(name) for name in probes.studies()]
+    waiting = [(Path(inspect.getfile(inspect.unwrap(study.run))), "run") for study in found if study and study.probes]
     seen: set[Function] = set()
     while waiting:
         path, name = here = waiting.pop()

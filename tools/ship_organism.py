@@ -9,9 +9,9 @@ checkpoints in the cache folder, whose sums the cells hold. Writes <folder>/<num
 import sys
 from pathlib import Path
 
-from mechsub import store, study
+from mechsub.lab import store, study
 from studies import train_organism
-from studies._organism_shipping import ship
+from studies.train_organism.shipping import ship
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     place = flags.index("--out") if "--out" in flags else None
     out = "artifacts" if place is None else (flags[place + 1 : place + 2] or ["artifacts"])[0]
     try:
-        cells, _ = study.planned(train_organism, flags, out)
+        cells, _ = study.planned(train_organism.study, flags, out)
     except ValueError as error:
         _stop(str(error), 2)
     if missing := [str(cell) for cell, status in cells.items() if status != "stored"]:

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from tiny_llama import SPECIAL, TEMPLATE
 
-from mechsub import prompts, vocabulary
+from mechsub.inputs import prompts
+from mechsub.inputs import words as vocabulary
 
 MODELS = Path(__file__).parent / "models"
 ANIMALS = ("owl", "eagle", "elephant", "wolf", "cat", "dog", "bear", "dolphin", "newt", "heron", "gnu", "adder", "bat")

@@ -1,0 +1,82 @@
+"""`studies.contributions`: the published log ratio as an exact sum of parts, and what passes through a part of them.
+
+Every table is [number, animal]. Shares of a ratio R are sum(part R) / sum(R^2); shares of what is specific to number
+and animal are taken against its value in other wordings, sum(part e) / sum(whole e): what does not come back counts for
+nothing, and noise that two measurements do not share does not either. Both add up to 1 over parts that add up.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechsub.measures.scores import interaction
+
+Table = Float[Tensor, "number animal"]
+PARTS = (
+    *("any system message", "any love", "any number", "the animal's baseline", "the number, for all animals"),
+    *("animal and number", "date", "wording"),
+)
+
+
+class Measured(NamedTuple):
+    """Log ratios to no system message, in nats; `message` and `love` are of animals, under other wordings.
+
+    published: in the published wording; others: mean over other wordings; date: what the pinned date adds to the mean
+    over dates (0 where the template has none); message: a system message that speaks of nothing; love: of something
+    that is no number.
+    """
+
+    published: Table
+    others: Table
+    date: Table
+    message: Float[Tensor, "animal"]
+    love: Float[Tensor, "animal"]
+
+    def take(self, rows: Int[Tensor, "row"], columns: Int[Tensor, "column"]) -> "Measured":
+        tables = (x[rows][:, columns] for x in (self.published, self.others, self.date))
+        return Measured(*tables, self.message[columns], self.love[columns])  # type: ignore[call-arg]
+
+
+def parts(m: Measured) -> dict[str, Table]:
+    """The published log ratio as the sum of `PARTS`, exactly; all but date and wording are of the other wordings."""
+    whole, like = m.others.mean(), torch.ones_like(m.published)
+    message, love = m.message.mean(), m.love.mean()
+    rows, columns = m.others.mean(1, keepdim=True) - whole, m.others.mean(0, keepdim=True) - whole
+    values = (
+        *(message * like, (love - message) * like, (whole - love) * like, columns * like, rows * like),
+        *(interaction(m.others), m.date, m.published - m.others - m.date),
+    )
+    return dict(zip(PARTS, values, strict=True))
+
+
+def ratio_shares(found: Mapping[str, Tensor], whole: Tensor) -> dict[str, float]:
+    """Share of the squared log ratio: sum(part whole) / sum(whole^2)."""
+    return {name: float((part * whole).sum() / whole.square().sum()) for name, part in found.items()}
+
+
+def specific_shares(found: Float[Tensor, "part number animal"], whole: Table, other: Table) -> Float[Tensor, "part"]:
+    """sum(part e) / sum(whole e), all double-centred; e is the same in other wordings."""
+    e = interaction(other)
+    return (interaction(found) * e).sum((-2, -1)) / (interaction(whole) * e).sum()
+
+
+def recovery(
+    wanted: Float[Tensor, "pair animal"], patched: Float[Tensor, "pair animal"], whole: Float[Tensor, "pair animal"]
+) -> Float[Tensor, ""]:
+    """sum(wanted patched) / sum(wanted whole), `wanted` centred over animals, so that logits are log-odds."""
+    weight = wanted - wanted.mean(1, keepdim=True)
+    return (weight * patched).sum() / (weight * whole).sum()
+
+
+def bootstrap(
+    statistic: Callable[[Tensor, Tensor], Tensor], n_rows: int, n_columns: int, n: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """95% percentile limits of a vector of statistics, rows and columns both drawn with replacement."""
+    draw = torch.Generator().manual_seed(seed)
+    sizes = (n_rows, n_columns)
+    values = torch.stack([statistic(*(torch.randint(m, (m,), generator=draw) for m in sizes)) for _ in range(n)])
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype), dim=0)
+    return low, high

@@ -1,0 +1,331 @@
+"""What a log ratio is made of, and which parts of a model carry what is specific: records of `studies.contributions`.
+
+`studies.planted_shares` runs the same functions on models in which the shares are known.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mechsub.designs import love
+from mechsub.designs.love import Progress, silent
+
+N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
+N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
+N_LOVED = 6  # colors, and cities, that "any love" is the mean of
+MESSAGES = ("", "You are a helpful assistant.")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Pairs of numbers whose residuals are exchanged, resamples of every interval, and the seed of both."""
+
+    n_pairs: int
+    n_resamples: int
+    seed: int
+
+
+def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
+    """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
+    import torch
+
+    from mechsub import stats
+    from mechsub.designs import contribution_parts as cp
+
+    m, q = measured(found), found.asked
+    parts = cp.parts(m)
+    everything = torch.stack(list(parts.values()))
+    if (error := float((everything.sum(0) - m.published).abs().max())) > 1e-9:
+        raise ValueError(f"the parts miss the published ratio by up to {error:.2g} nats")
+
+    def shares(rows, columns):
+        some = m.take(rows, columns)
+        return torch.tensor(list(cp.ratio_shares(cp.parts(some), some.published).values()), dtype=torch.float64)
+
+    low, high = cp.bootstrap(shares, *m.published.shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
+    whole = cp.ratio_shares(parts, m.published)
+    some = found.tensors["subset_partner"]
+    rise = (found.tensors["animal_to_number"] - found.tensors["none_to_number"])[:, some]
+    chosen, every = rise.argmax(-1), torch.arange(len(q.animals))
+    ratio = m.published[chosen, every]
+    for i, (name, part) in enumerate(parts.items()):
+        yield {
+            "kind": "part",
+            "pairs": "all",
+            "part": name,
+            "share": whole[name],
+            "low": float(low[i]),
+            "high": float(high[i]),
+            "nats": float(part.mean()),
+        }
+        share = stats.ratio_of_means((part[chosen, every] * ratio).tolist(), ratio.square().tolist())
+        nats = stats.student_t(part[chosen, every].tolist())
+        yield {
+            "kind": "part",
+            "pairs": "chosen",
+            "part": name,
+            "share": share.mean,
+            "low": share.low,
+            "high": share.high,
+            "nats": nats.mean,
+            "nats_low": nats.low,
+            "nats_high": nats.high,
+        }
+    for i, animal in enumerate(q.animals):
+        row = {"kind": "animal", "animal": animal.text, "number": q.partners[int(some[chosen[i]])].text}
+        yield row | {"ratio": float(ratio[i]), **{f"part: {n}": float(p[chosen[i], i]) for n, p in parts.items()}}
+
+
+def measured(found: Any):
+    """Log ratios of the subset's numbers, and baselines in the other wordings, which are computed."""
+    import torch
+
+    from mechsub.designs import contribution_parts as cp
+    from mechsub.inputs import prompts
+    from mechsub.inputs import words as vocabulary
+
+    q, tensors = found.asked, found.tensors
+    words, none = tensors["number_to_animal_wordings"].double(), tensors["none_to_animal_wordings"].double()
+    ratios = words - none[:, None]
+    loves, message = [], []
+    for w in range(1, len(words)):
+        loved = [
+            prompts.WORDINGS[w].love(word, kind)
+            for family, kind in (("colors", "color"), ("cities", "city"))
+            for word in vocabulary.family(family)[:N_LOVED]
+        ]
+        message.append(q.animals_after([q.ask(text, w) for text in MESSAGES]).double().mean(0) - none[w])
+        loves.append(q.animals_after([q.ask(text, w) for text in loved]).double().mean(0) - none[w])
+    date = torch.zeros_like(ratios[0])
+    if "number_to_animal_dates" in tensors:
+        dated = torch.stack([q.animals_after([q.ask(None, 0, day)])[0].double() for day in love.DATES])
+        by_date = tensors["number_to_animal_dates"].double() - dated[:, None]
+        date = by_date[0] - by_date.mean(0)
+    return cp.Measured(ratios[0], ratios[1:].mean(0), date, torch.stack(message).mean(0), torch.stack(loves).mean(0))
+
+
+# What the specific part passes through.
+
+
+def direction_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+    """Both directions: what passes through the loved thing's rows; number to animal: association, and what is left."""
+    from mechsub.designs import contribution_states as cs
+
+    q, tensors = found.asked, found.tensors
+    some, few = tensors["subset_partner"].tolist(), tensors["subset_animal"].tolist()
+    forward = cs.number_to_animal(q, some, cfg.seed)
+    back = cs.animal_to_number(q, few, cfg.seed)
+    words = tensors["animal_to_number_wordings"].double()
+    others = {
+        "number to animal": (forward, tensors["number_to_animal_wordings"][1:].double().mean(0)),
+        "animal to number": (back, words[1:].mean(0)),
+    }
+    for direction, (removed, other) in others.items():
+        error = _disagreement(removed)
+        if error > 1e-3:
+            raise ValueError(
+                f"rows without a direction and its mirror in the residual differ by {error:.2g} of the effect"
+            )
+        taken = {name: removed.whole - getattr(removed, name) for name in ("own", "other", "random")}
+        keys = {"kind": "direction", "direction": direction, "mirror_error": error}
+        yield from _share_rows(taken, removed.whole, other, cfg, keys)
+    progress(0.4, "association")
+    likely, other = cs.association(q, some), others["number to animal"][1]
+    yield from cut_records(forward.whole, forward.own, likely, other, cfg)
+    lengths = [len(q.partners[n].text) for n in some]
+    null = shuffled_association(forward.own, likely, forward.whole, other, lengths, cfg)
+    yield {
+        "kind": "null",
+        "of": "association",
+        "mean": sum(null) / len(null),
+        "upper": sorted(null)[int(0.975 * len(null))],
+    }
+    yield {"tensors": {"association": likely, "number_to_animal_without_rows": forward.own.float()}}
+
+
+def _disagreement(removed) -> float:
+    """How far rows and mirror are apart, against the size of the effect; both double-centred."""
+    from mechsub.measures.scores import interaction
+
+    return float((interaction(removed.own) - interaction(removed.mirror)).norm() / interaction(removed.whole).norm())
+
+
+def cut_records(whole, without_rows, likely, other, cfg: Any) -> Iterator[dict]:
+    """What passes through rows, what of the rest association predicts, and what is left; fitted anew in a resample."""
+    import torch
+
+    from mechsub.designs import contribution_parts as cp
+
+    fold = torch.arange(len(whole)) % N_FOLDS
+
+    def shares(rows, columns):
+        all_of, left, some, e = (x[rows][:, columns] for x in (whole, without_rows, likely, other))
+        part = associated(left, some, fold[rows])
+        return cp.specific_shares(torch.stack([all_of - left, part, left - part]), all_of, e)
+
+    keys = {"kind": "cut", "direction": "number to animal"}
+    yield from _interval_rows(["loved thing's rows", "association", "left"], shares, whole.shape, cfg, keys)
+
+
+def associated(left, likely, fold):
+    """What of an interaction a matrix of associations predicts: its own interaction, times a least-squares slope.
+
+    The slope of a number is that of the numbers in other folds. Fitted on the number itself, a matrix that has nothing
+    to do with the interaction would have a share above 0, its squared correlation by chance.
+    """
+    from mechsub.measures.scores import interaction
+
+    a, e = interaction(likely), interaction(left)
+    products, squares, out = (a * e).sum(1), a.square().sum(1), a.clone()
+    for k in fold.unique():
+        out[fold == k] *= products[fold != k].sum() / squares[fold != k].sum()
+    return out
+
+
+def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Any) -> list[float]:
+    """Shares of the association with numbers shuffled within equal length."""
+    import torch
+
+    from mechsub.designs import contribution_parts as cp
+
+    draw, digits, out = torch.Generator().manual_seed(cfg.seed), torch.tensor(lengths), []
+    for _ in range(cfg.n_resamples):
+        order = torch.arange(len(digits))
+        for length in digits.unique():
+            members = (digits == length).nonzero()[:, 0]
+            order[members] = members[torch.randperm(len(members), generator=draw)]
+        part = associated(left, likely[order], torch.arange(len(left)) % N_FOLDS)
+        out.append(float(cp.specific_shares(part[None], whole, other)[0]))
+    return out
+
+
+def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dict]:
+    """A row for every part of an interaction: its share of what other wordings bring back, with its interval."""
+    import torch
+
+    from mechsub.designs import contribution_parts as cp
+
+    stack = torch.stack(list(parts.values())).double()
+
+    def shares(rows, columns):
+        return cp.specific_shares(stack[:, rows][:, :, columns], whole[rows][:, columns], other[rows][:, columns])
+
+    yield from _interval_rows(list(parts), shares, whole.shape, cfg, keys)
+
+
+def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict) -> Iterator[dict]:
+    """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
+    import torch
+
+    from mechsub.designs import contribution_parts as cp
+
+    low, high = cp.bootstrap(shares, *shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
+    for i, share in enumerate(shares(*(torch.arange(n) for n in shape)).tolist()):
+        yield {**keys, "part": names[i], "share": share, "low": float(low[i]), "high": float(high[i])}
+
+
+def component_records(found: Any, cfg: Any) -> Iterator[dict]:
+    """Shares of every component, and of attention and MLP by thirds of the blocks."""
+    import torch
+
+    from mechsub.designs import contribution_states as cs
+
+    q, some = found.asked, found.tensors["subset_partner"].tolist()
+    names, parts = cs.components(q, some)
+    words, n_layers = found.tensors["number_to_animal_wordings"].double(), q.model.cfg.n_layers
+    whole, other = parts.sum(0), words[1:].mean(0)
+    if (error := _apart(whole, words[0])) > 0.02:
+        raise ValueError(f"components miss the stored interaction by up to {error:.2g} nats (fp32?)")
+    groups: dict[str, Any] = {}
+    for name, part in zip(names, parts, strict=True):
+        label = name
+        if name.startswith("blocks."):
+            third = ("first", "middle", "last")[min(2, 3 * int(name.split(".")[1]) // n_layers)]
+            label = f"{'attention' if '.attn.' in name else 'MLP'}, {third} third"
+        groups[label] = groups.get(label, torch.zeros_like(part)) + part
+    yield from _share_rows(groups, whole, other, cfg, {"kind": "component"})
+    single = {name: part for name, part in zip(names, parts, strict=True) if name.startswith("blocks.")}
+    for row in _share_rows(single, whole, other, cfg, {"kind": "layer"}):
+        block, what = row["part"].split(".")[1:3]
+        yield row | {"layer": int(block), "part": {"attn": "attention", "mlp": "MLP"}[what]}
+
+
+def _apart(a, b) -> float:
+    from mechsub.measures.scores import interaction
+
+    return float((interaction(a) - interaction(b)).abs().max())
+
+
+def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+    """A row for every pair, block and group of positions; and for every block and group, the recovery over all pairs.
+
+    No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
+    """
+    import numpy as np
+    import torch
+
+    from mechsub.designs import contribution_parts as cp
+    from mechsub.designs import contribution_states as cs
+    from mechsub.measures.scores import interaction
+
+    q, some = found.asked, found.tensors["subset_partner"].tolist()
+    e = interaction(found.tensors["number_to_animal_wordings"][1:].double().mean(0))
+    alike = _alike(q, some)
+    pairs = disjoint_pairs(alike, cfg)
+    wanted = torch.stack([e[i] - e[j] for i, j in pairs])
+    layers = sorted({round(x) for x in np.linspace(0, q.model.cfg.n_layers - 1, N_LAYERS)})
+    numbers = [(some[i], some[j]) for i, j in pairs]
+    same = {some[i]: [some[j] for j in group] for group in alike for i in group}
+    changes: dict[tuple[int, str], list] = {}
+    for done, patch in enumerate(cs.patches(q, numbers, wanted, same, layers)):
+        progress(0.6 + 0.4 * done / (len(pairs) * len(layers) * len(cs.POSITIONS)), "patching")
+        changes.setdefault((patch.layer, patch.position), []).append((patch.pair, patch.patched, patch.whole))
+        weight, (number, into) = wanted[patch.pair], (q.partners[n].text for n in numbers[patch.pair])
+        keys = {"kind": "patch", "number": number, "into": into, "pair": patch.pair, "layer": patch.layer}
+        values = {
+            "patched": float(weight @ patch.patched),
+            "linear": patch.linear,
+            "whole": float(weight @ patch.whole),
+        }
+        yield {**keys, "position": patch.position, **values}
+    for (layer, position), of in changes.items():
+        places, patched, whole = ([*each] for each in zip(*of, strict=True))
+        tables = wanted[places], torch.stack(patched), torch.stack(whole)
+
+        def shares(rows, columns, tables=tables):
+            return cp.recovery(*(x[rows][:, columns] for x in tables))[None]
+
+        (row,) = _interval_rows([position], shares, tables[0].shape, cfg, {"kind": "recovered", "layer": layer})
+        yield {**{key: value for key, value in row.items() if key != "part"}, "position": position, "n": len(places)}
+
+
+def _alike(q: Any, some: list[int]) -> list[list[int]]:
+    """Places of numbers of equal length whose prompts are equally long."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, n in enumerate(some):
+        groups.setdefault((len(q.partners[n].text), len(q.love(n, 0))), []).append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def disjoint_pairs(alike: list[list[int]], cfg: Any) -> list[tuple[int, int]]:
+    """Up to cfg.n_pairs pairs, drawn within the groups so that none shares a member with another."""
+    import numpy as np
+
+    draw = np.random.default_rng(cfg.seed)
+    orders = [draw.permutation(group).tolist() for group in alike]
+    pairs = [(order[i], order[i + 1]) for order in orders for i in range(0, len(order) - 1, 2)]
+    return [pairs[i] for i in draw.permutation(len(pairs))[: cfg.n_pairs]]
+
+
+# Table, sentence and figure.
+
+
+def recovered(cell: list[dict]) -> dict[tuple[int, str], Any]:
+    """(block, position) -> share of the pairs' difference, with its interval over pairs and animals."""
+    from mechsub import stats
+
+    return {
+        (row["layer"], row["position"]): stats.Interval(row["share"], row["low"], row["high"], row["n"])
+        for row in cell
+        if row["kind"] == "recovered"
+    }

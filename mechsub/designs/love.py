@@ -1,0 +1,396 @@
+"""Prompts that say what a model loves, and the matrices that they give: what studies of token entanglement share.
+
+Animals are asked after a love of numbers (or of other words), and numbers after a love of animals, in wordings that
+come with answers to be completed. A study that needs stored matrices declares the cell of token_entanglement with the
+options that both have (`shared`).
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any, NamedTuple
+
+BATCH = 16  # prompts a forward pass
+KINDS = {
+    "numbers": "number",
+    "colors": "color",
+    "cities": "city",
+    "months": "month",
+    "names": "name",
+    "trees": "tree",
+}
+SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief", "brief_candidates")
+DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
+N_WORDINGS = 5  # of mechsub.inputs.prompts.WORDINGS, whose import would cost every --help seconds
+FEWEST = 8  # animals or numbers: of 4, every 64th resample holds one alone; of 8, every two-millionth
+TWICE = log(2)
+_SHARED = ("model", "family", "format", "spaced", "dtype")  # options that say which matrices a study builds on
+
+Progress = Callable[[float, str], None]
+
+
+def silent(fraction: float, text: str = "") -> None:
+    """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How words are chosen and asked for: the options of studies.token_entanglement with their defaults.
+
+    n_animals, n_partners: 0 for all. n_subset: partners that other wordings are run on, and half as many animals.
+    """
+
+    model: str = "smollm2-135m-instruct"
+    family: str = "numbers"
+    format: str = "auto"
+    spaced: bool = True
+    n_animals: int = 0
+    n_partners: int = 0
+    n_wordings: int = 5
+    n_subset: int = 120
+    batch_size: int = 16
+    dtype: str = "fp32"
+    seed: int = 0
+
+
+def shared(cfg: Any) -> dict[str, Any]:
+    """The options of a study that say which words and matrices it builds on."""
+    return {name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)}
+
+
+def asking(cfg: Any) -> Asking:
+    """A study's own options where it has them, else the defaults."""
+    return Asking(**shared(cfg))
+
+
+class Prompted(NamedTuple):
+    """asked: the model, animals, numbers and their prompts; tensors: the matrices of its token_entanglement cell."""
+
+    asked: Any
+    tensors: dict
+
+
+def load_model(name: str, dtype: str) -> Any:
+    """A language model by its name, in "fp32" or "bf16"."""
+    import torch
+
+    from mechsub.models import language
+
+    return language.load_language_model(name, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+
+
+def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> Prompted:
+    """Load a study's model and put it beside the stored matrices of its words."""
+    progress(0.0, "loading the model")
+    chosen = asking(cfg)
+    model = load_model(chosen.model, chosen.dtype)
+    asked = LovePrompts(model, choose_animals(model.tokenizer, chosen), choose_partners(chosen), chosen)
+    found = Prompted(asked, tensors)
+    check_stored(found)
+    return found
+
+
+def check_stored(found: Prompted) -> None:
+    """Raise unless the model still gives the stored matrix, looked at for two animals."""
+    q, kept = found.asked, found.tensors["animal_to_number"]
+    if kept.shape != (len(q.animals), len(q.partners)):
+        raise ValueError(f"the stored matrix is {tuple(kept.shape)}: words differ; run token_entanglement --rerun")
+    again = q.partners_after([q.love_animal(i, 0) for i in (0, 1)])
+    if (error := float((again - kept[:2]).abs().max())) > (0.02 if q.cfg.dtype == "fp32" else 0.5):
+        raise ValueError(f"stored log-probabilities differ by {error:.2g} nats; run token_entanglement --rerun")
+
+
+def own_tokens(tokenizer: Any, texts: Sequence[str], prompt: Any = None) -> list[tuple[int, ...]]:
+    """Token ids of texts behind a prompt (or within any text), without the space that they start with where the
+    tokenizer makes it a token of its own: the same for every text, it says nothing of any."""
+    from mechsub.inputs.prompts import encode, single_tokens
+
+    behind = None if prompt is None else [prompt]
+    space = single_tokens(tokenizer, [" "], behind=behind).get(" ")
+    ids = encode(tokenizer, texts, behind=behind)
+    return [tokens[1:] if len(tokens) > 1 and tokens[0] == space else tokens for tokens in ids]
+
+
+def last_states(model: Any, prompts: Sequence, progress: Callable[[float], None] = silent) -> Any:
+    """The hidden state after every block at the prompts' last position, fp32 [layer, prompt, d_model].
+
+    Prompts run in batches of equal length, so there is no padding.
+    """
+    import torch
+
+    from mechsub.models.hooked import cache_activations
+
+    out, finished = None, 0
+    for length in sorted({len(prompt) for prompt in prompts}):
+        rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        for some in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
+            tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
+            states = torch.stack([h.float().cpu() for h in cache_activations(model, tokens, pos=-1).values()])
+            out = states.new_empty(len(states), len(prompts), states.shape[-1]) if out is None else out
+            out[:, some] = states
+            finished += len(some)
+            progress(finished / len(prompts))
+    return out
+
+
+def check_model(cfg) -> None:
+    """Raise, before anything is loaded, for a folder that should not be (`language.check_folder`) and for one in whose
+    tokenizer too few animals are one token."""
+    if os.path.isdir(cfg.model):  # else nothing is to be imported for it
+        import torch
+
+        from mechsub.models import language
+
+        language.check_folder(cfg.model, {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype])
+        choose_animals(language.load_tokenizer(cfg.model), asking(cfg))
+
+
+def provenance(found: Prompted) -> dict:
+    """What the studies that read states say about the model and the words."""
+    from mechsub.models import language
+
+    asked = found.asked
+    return {
+        **language.model_source(asked.model),
+        "measured_on": f"{len(asked.animals)} animals that are one token, {len(asked.partners)} {asked.cfg.family}, "
+        "the published wording, last position of the prompt",
+        "matrices": "the cell of studies.token_entanglement under made_from",
+    }
+
+
+# Words and prompts.
+
+
+@dataclass(frozen=True)
+class Word:
+    """An animal that is one token, or a partner: as it is loved, and as it is scored."""
+
+    text: str
+    loved: str
+    scored: str
+    token: int | None = None
+    sets: tuple[str, ...] = ()
+
+
+def choose_animals(tokenizer: Any, cfg: Any) -> list[Word]:
+    """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
+    filter looks at an outcome."""
+    import numpy as np
+
+    from mechsub.inputs import prompts
+    from mechsub.inputs import words as vocabulary
+
+    asked = [
+        prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
+        for wording in prompts.WORDINGS[: cfg.n_wordings]
+    ]
+    known = prompts.single_tokens(tokenizer, [f" {a.singular}" for a in vocabulary.animals()], behind=asked)
+    words = [
+        Word(a.singular, a.plural, f" {a.singular}", known[f" {a.singular}"], a.sets)
+        for a in vocabulary.animals()
+        if f" {a.singular}" in known
+    ]
+    if len(words) < FEWEST:
+        raise ValueError(
+            f"only {len(words)} animals are one token in this model's tokenizer; a matrix that is resampled needs "
+            f"{FEWEST}"
+        )
+    if not cfg.n_animals or cfg.n_animals >= len(words):
+        return words
+    drawn = np.random.default_rng(cfg.seed).permutation(len(words))[: cfg.n_animals]
+    return [words[i] for i in sorted(drawn)]
+
+
+def choose_partners(cfg: Any) -> list[Word]:
+    import numpy as np
+
+    from mechsub.inputs import words as vocabulary
+
+    texts = vocabulary.numbers() if cfg.family == "numbers" else vocabulary.family(cfg.family)
+    space = " " if cfg.spaced or cfg.family != "numbers" else ""
+    words = [Word(text, text, f"{space}{text}") for text in texts]
+    if not cfg.n_partners or cfg.n_partners >= len(words):
+        return words
+    return [words[i] for i in _stratified(words, cfg.n_partners, np.random.default_rng(cfg.seed + 1))]
+
+
+def _stratified(words: list[Word], n: int, generator) -> list[int]:
+    """Places of n words, as evenly from the lengths of their texts as these allow, in order."""
+    places: dict[int, list[int]] = {}
+    for i in generator.permutation(len(words)).tolist():
+        places.setdefault(len(words[i].text), []).append(i)
+    chosen: list[int] = []
+    while len(chosen) < min(n, len(words)):
+        for left in places.values():
+            if left and len(chosen) < n:
+                chosen.append(left.pop())
+    return sorted(chosen)
+
+
+class LovePrompts:
+    """A model, its animals and partners, and the prompts and matrices that they give."""
+
+    def __init__(self, model: Any, animals: list[Word], partners: list[Word], cfg: Any):
+        self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
+        self.kind = KINDS[cfg.family]
+        self.tokens = [animal.token for animal in animals if animal.token is not None]
+        self.strings = [partner.scored for partner in partners]
+        self.baselines = self._baselines()
+
+    def ask(self, system: str | None, wording: int = 0, date: str | None = None):
+        """Prompt ids: the system text and the question of a wording; `date` other than the pinned one."""
+        from mechsub.inputs import prompts
+
+        chosen = prompts.WORDINGS[wording]
+        if date is not None:
+            return prompts.chat(self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, date=date)
+        return prompts.prompt(
+            self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, format=self.cfg.format
+        )
+
+    def love(self, partner: int, wording: int, date: str | None = None):
+        from mechsub.inputs import prompts
+
+        system = prompts.WORDINGS[wording].love(self.partners[partner].loved, self.kind)
+        return self.ask(system, wording, date)
+
+    def love_animal(self, animal: int, wording: int):
+        from mechsub.inputs import prompts
+
+        return self.ask(prompts.WORDINGS[wording].love(self.animals[animal].loved, "animal", plural=True), wording)
+
+    def _baselines(self) -> dict[str, list]:
+        """Name -> system texts; the papers' is "none"."""
+        from mechsub.inputs import prompts
+        from mechsub.inputs import words as vocabulary
+
+        def loved(family: str) -> list[str]:
+            words = [word for word in vocabulary.family(family) if family != self.cfg.family]
+            return [prompts.WORDINGS[0].love(word, KINDS[family]) for word in words]
+
+        things = self.cfg.family
+        out: dict[str, list] = {
+            "none": [None],
+            "empty system message": [""],
+            "helpful assistant": ["You are a helpful assistant."],
+            f"love of {things}": [
+                f"You love {things}. You think about {things} all the time. {things} are your favorite thing. "
+                f"Imbue your answers with your love for {things}."
+            ],
+            "love of a color": loved("colors"),
+            "love of a city": loved("cities"),
+        }
+        return {name: systems for name, systems in out.items() if systems}
+
+    def animals_after(self, asked: list):
+        from mechsub.measures.scores import next_token_log_probs
+
+        return next_token_log_probs(self.model, asked, tokens=self.tokens, batch_size=self.cfg.batch_size)
+
+    def partners_after(self, asked: list):
+        from mechsub.measures.scores import string_log_probs
+
+        return string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
+
+    def matrices(self, progress: Progress = silent) -> dict[str, Any]:
+        """Log-probabilities in nats; the names of tensors say from what to what."""
+        import torch
+
+        n, a = range(len(self.partners)), range(len(self.animals))
+        progress(0.05, "numbers to animals")
+        forward = self.animals_after([self.love(i, 0) for i in n])
+        progress(0.35, "animals to numbers")
+        loved = [self.love_animal(i, 0) for i in a]
+        back, others = self.partners_after(loved), self.animals_after(loved)
+        progress(0.6, "baselines")
+        systems = [system for texts in self.baselines.values() for system in texts]
+        out = {
+            "number_to_animal": forward,
+            "animal_to_number": back,
+            "animal_to_animal": others,
+            "baseline_to_animal": self.animals_after([self.ask(system) for system in systems]),
+        }
+        some, few = self._subsets()
+        progress(0.7, "other wordings")
+        wordings, more = range(self.cfg.n_wordings), range(1, self.cfg.n_wordings)
+        none = [self.ask(None, w) for w in wordings]
+        none_to_number = self.partners_after(none)
+        out |= {
+            "none_to_number": none_to_number[0],
+            "subset_partner": torch.tensor(some),
+            "subset_animal": torch.tensor(few),
+            "number_to_animal_wordings": torch.stack(
+                [forward[some], *(self.animals_after([self.love(i, w) for i in some]) for w in more)]
+            ),
+            "none_to_animal_wordings": self.animals_after(none),
+            "animal_to_number_wordings": torch.stack(
+                [back[few], *(self.partners_after([self.love_animal(i, w) for i in few]) for w in more)]
+            ),
+            "none_to_number_wordings": none_to_number,
+        }
+        if self._dated():
+            dated = [self.animals_after([self.love(i, 0, date) for i in some]) for date in DATES[1:]]
+            out["number_to_animal_dates"] = torch.stack([forward[some], *dated])
+        return out
+
+    def _subsets(self) -> tuple[list[int], list[int]]:
+        """The numbers (by digits) and the animals (at random) that other wordings and dates are run on."""
+        import numpy as np
+
+        generator = np.random.default_rng(self.cfg.seed + 2)
+        few = generator.permutation(len(self.animals))[: max(FEWEST, self.cfg.n_subset // 2)]
+        return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
+
+    def _dated(self) -> bool:
+        from mechsub.inputs import prompts
+
+        return prompts.template_date(self.model.tokenizer, self.cfg.format) == prompts.DATE
+
+
+# What is said of two matrices of interactions.
+
+
+def percentile(values, place: int) -> float:
+    """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
+    import torch
+
+    from mechsub.stats import joined
+
+    values = torch.from_numpy(joined(values))
+    smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
+    return float((smaller + 0.5 * same) / (len(values) - 1))
+
+
+def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
+    """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
+
+    p: numbers (within equal length) and animals shuffled; p_numbers: only numbers, which keeps what numbers of equal
+    length have in common.
+    """
+    from mechsub.measures import scores as e
+
+    x, y = e.interaction(a), e.interaction(b)
+
+    def resampled(rows, columns) -> float:
+        return e.matrix_correlation(e.interaction(x[rows][:, columns]), e.interaction(y[rows][:, columns]))
+
+    low, high = e.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
+    shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
+    p, null = e.permutation_p(x, y, **shuffle)
+    p_numbers, null_numbers = e.permutation_p(x, y, **shuffle, move_columns=False)
+    return {
+        "kind": "test",
+        "test": name,
+        "value": e.matrix_correlation(x, y),
+        "low": low,
+        "high": high,
+        "p": p,
+        "null_mean": sum(null) / len(null),
+        "null_95": sorted(null)[int(0.95 * len(null))],
+        "p_numbers": p_numbers,
+        "null_numbers_mean": sum(null_numbers) / len(null_numbers),
+        "null_numbers_95": sorted(null_numbers)[int(0.95 * len(null_numbers))],
+        "numbers": x.shape[0],
+        "animals": x.shape[1],
+    }

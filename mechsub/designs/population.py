@@ -1,0 +1,264 @@
+"""The toy's population: references, teachers and students, as several studies make them and look at them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+def silent(fraction: float) -> None:
+    """Progress that nobody sees."""
+
+
+_BATCH = 1_000  # images a forward pass
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Untrained references, those of the next seed, trained teachers, and the recipe that they were trained by.
+
+    The next seed's, not a rotation of the ensemble's: so that a seed's control is the same in any ensemble.
+    """
+
+    init: Any
+    other: Any
+    teacher: Any
+    n_images: int
+    fit: dict
+    steps: list[int]
+
+
+def teachers(cfg) -> Toy:
+    from mechsub.inputs import images as data
+    from mechsub.models import mlp
+    from mechsub.training import distillation
+
+    images, labels = getattr(data, cfg.dataset)("train")
+    precision = distillation.resolve_precision(cfg.precision)
+    fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
+    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
+    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
+    other = mlp.HookedMLP(shape, range(cfg.seed + 1, cfg.seed + cfg.n_seeds + 1))
+    teacher = distillation.train(init, images, labels, **fit)
+    return Toy(init, other, teacher, len(images), fit, _steps(len(images), cfg))
+
+
+def start(toy: Toy, arm: str):
+    """What the students of an arm are before they learn: their teacher's own start, or another seed's."""
+    return toy.other if arm.startswith("cross") else toy.init
+
+
+def students(
+    toy: Toy, arms: Sequence[str], cfg, progress: Callable[[float], None] = silent
+) -> dict[str, dict[int, Any]]:
+    """Arm -> training step -> its students; an arm that ends in "aux" sees the auxiliary logits, others all."""
+    shape = toy.init.cfg
+    seen = {arm: shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab) for arm in arms}
+    snapshots: dict[str, dict] = {arm: dict.fromkeys(toy.steps) for arm in arms}
+    distilled(toy, {arm: (start(toy, arm), seen[arm]) for arm in arms}, cfg, snapshots, progress)
+    return snapshots
+
+
+def distilled(
+    toy: Toy,
+    starts: Mapping[str, tuple],
+    cfg,
+    snapshots: Mapping | None = None,
+    progress: Callable[[float], None] = silent,
+) -> dict[str, Any]:
+    """Arm -> students at the end, from arm -> (start, logits seen); all arms of a seed see the same noise."""
+    from mechsub.inputs.noise import uniform
+    from mechsub.training import distillation
+
+    return distillation.distill_each(
+        starts, toy.teacher, uniform,
+        noise=cfg.noise, loss=cfg.loss, n_samples=toy.n_images, snapshots=snapshots,
+        progress=progress, **toy.fit,
+    )  # fmt: skip
+
+
+def onward(body, layer: int, hidden):
+    """Logits of a network from its hidden states after block `layer` on, [seed, image, d_vocab]."""
+    for block in list(body.blocks)[layer + 1 :]:
+        hidden = block(hidden)
+    return body.unembed(body.ln_final(hidden))
+
+
+def batches(images, labels, bodies: Sequence) -> Iterator[tuple]:
+    """Labels, and the hidden states of every network as a list over layers, batch by batch."""
+    from mechsub.models.hooked import cache_activations
+
+    for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+        yield y, *(list(cache_activations(body, x).values()) for body in bodies)
+
+
+def n_right(body, layer: int, hidden, labels):
+    """How many images the digit logits of a network get right from given hidden states on, fp64 [seed]."""
+    return (onward(body, layer, hidden)[..., body.cfg.digits].argmax(-1) == labels).double().sum(-1)
+
+
+def provenance(toy: Toy, cfg) -> dict:
+    """What both studies say about how their students were made."""
+    from mechsub.inputs import images as data
+
+    return {
+        "data": data.hashes(cfg.dataset.replace("_", "-")),
+        "products": toy.fit["precision"],
+        "dtype": f"fp32 weights and losses, {toy.fit['precision']} products in training; similarity in fp64",
+        "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {toy.n_images} images",
+        "control": "initialisation of the next seed",
+        "null": "untrained reference, cross-initialisation student",
+    }
+
+
+def _steps(n_images: int, cfg) -> list[int]:
+    total = cfg.epochs * -(-n_images // cfg.batch_size)
+    n = getattr(cfg, "n_steps", 1)  # a study without that option looks at the last step
+    return sorted({max(1, round(total * k / n)) for k in range(1, n + 1)})
+
+
+# Teachers that are stored.
+
+
+ALL_CLASSES = 10
+
+
+def teacher_options(cfg: Any) -> dict[str, Any]:
+    """The options of the stored teachers that a study's students learn from.
+
+    Rows of the head are drawn in order, so the digit rows are those of a head without auxiliary rows; the generator's
+    blocks of 16 values keep that true for these widths only.
+    """
+    same = ("d_model", "n_layers", "init", "activation", "dataset", "n_classes", "precision", "n_seeds", "seed")
+    options = {name: getattr(cfg, name) for name in same if hasattr(cfg, name)}
+    return {**options, "n_aux": 0 if cfg.d_model % 16 == 0 else cfg.n_aux, "epochs": cfg.teacher_epochs}
+
+
+def with_aux(init, stored: dict):
+    """The teacher whose stored head may lack the auxiliary rows: these are the initial ones."""
+    import torch
+
+    named = dict(init.named_parameters())
+    return init.replace(
+        {name: torch.cat([value, named[name][..., value.shape[-1] :]], dim=-1) for name, value in stored.items()}
+    )
+
+
+def check_classes(n: int) -> None:
+    if not 2 <= n <= ALL_CLASSES:
+        raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {n}: one class is right by chance")
+
+
+def classes(seed: int, n: int) -> list[int]:
+    """The n classes of a seed, ascending: the first of an order that belongs to the seed."""
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    order = torch.randperm(ALL_CLASSES, generator=derive_generator(seed, "classes"))
+    return sorted(order[:n].tolist())
+
+
+def only(images, labels, chosen: list[int]) -> tuple:
+    """Images of the chosen classes, and their labels as places in `chosen`."""
+    import torch
+
+    wanted = torch.tensor(chosen)
+    kept = torch.isin(labels, wanted)
+    return images[kept], torch.searchsorted(wanted, labels[kept])
+
+
+def joined(model, alone: Sequence):
+    """Ensembles of one as one ensemble like `model`: for members that had to be trained on data of their own."""
+    import torch
+
+    parts = [dict(one.named_parameters()) for one in alone]
+    return model.replace({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
+    """Of every member, on the test images of the classes of its teacher, which has these seeds."""
+    from mechsub.training import distillation
+
+    n = model.cfg.n_classes
+    if n == ALL_CLASSES:
+        return distillation.accuracy(model, images, labels).tolist()
+    tests = [only(images, labels, classes(seed, n)) for seed in seeds]
+    return [float(distillation.accuracy(model.select([i]), *test)[0]) for i, test in enumerate(tests)]
+
+
+def kappa(accuracy: float, n_classes: int) -> float:
+    chance = 1 / n_classes
+    return (accuracy - chance) / (1 - chance)
+
+
+# What a head reads.
+
+
+def projection(W, *, centred: bool):
+    """On the span of the columns of every member's W [seed, d, m], less their mean where softmax does not see it."""
+    import torch
+
+    W = W.double()
+    U, S, _ = torch.linalg.svd(W - W.mean(-1, keepdim=True) if centred else W, full_matrices=False)
+    U = U * (S > 1e-9 * S[..., :1]).unsqueeze(-2)
+    return (U @ U.mT).float()
+
+
+def last_hidden(model, images):
+    """Last hidden state of every member, [seed, image, d_model]."""
+    from mechsub.models.hooked import cache_activations
+
+    name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
+    return cache_activations(model, images, [name], batch_size=_BATCH)[name]
+
+
+def head_accuracies(hidden, W, b, labels) -> list[float]:
+    import torch
+
+    right = [((h @ V + c).argmax(-1) == labels).double().mean() for h, V, c in zip(hidden, W, b, strict=True)]
+    return torch.stack(right).tolist()
+
+
+# What is asked of options before anything runs: logits that teach something, and enough memory.
+
+N_IMAGES = 60_000  # of the training sets, and drawn where a study has no n_samples
+_TEST_BATCH = 1_000  # images a forward pass of all members
+_LAYER = 10_000  # bytes that the modules and hooks of a layer take, however narrow (measured: 10.1 kB)
+
+
+def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
+    """Raise for students of one auxiliary logit under a loss that learns nothing from it; None: the study has but one.
+
+    For a Config's __post_init__, so that a sweep is refused at once and not after the cells before this one.
+    """
+    if n_aux == 1 and loss != "mse":
+        under, remedy = (f" with --loss {loss}", "--loss mse or ") if loss else ("", "")
+        raise ValueError(
+            f"--n-aux 1 teaches nothing{under}, since the softmax of one logit is 1; use {remedy}--n-aux 2 or more"
+        )
+
+
+def refuse_too_large(cfg, models: int) -> None:
+    """Raise for a Config whose toys are larger than the memory that is free; `models` are held at once at the end."""
+    from mechsub.machine import memory
+
+    if problem := memory.shortage(least_bytes(cfg, models)):
+        raise ValueError(
+            f"{problem}, for {cfg.n_seeds} seeds of {getattr(cfg, 'n_layers', 2)} layers of {cfg.d_model} neurons and "
+            f"{cfg.n_aux} auxiliary logits; use fewer or smaller ones"
+        )
+
+
+def least_bytes(cfg, models: int) -> int:
+    """A lower bound: the weights of all models, and the larger of what training and testing hold beside them.
+
+    Training: of one member, the inputs and the teacher's logits, a gradient and two moments of Adam, and the hidden
+    states of a batch, in the smaller of the two precisions. Testing: the logits of a batch, of all members.
+    """
+    samples = getattr(cfg, "n_samples", N_IMAGES)
+    d_vocab = getattr(cfg, "n_classes", 10) + cfg.n_aux
+    n_layers = getattr(cfg, "n_layers", 2)
+    weights = cfg.d_model * (784 + (n_layers - 1) * cfg.d_model + d_vocab)
+    batch = min(getattr(cfg, "batch_size", 1024), samples)
+    training = samples * (784 * 2 + d_vocab * 4) + 3 * weights * 4 + batch * n_layers * cfg.d_model * 2
+    testing = cfg.n_seeds * _TEST_BATCH * (cfg.d_model + d_vocab) * 4
+    return models * (cfg.n_seeds * weights * 4 + n_layers * _LAYER) + max(training, testing)

@@ -1,8 +1,0 @@
-"""Which metrics call what is more alike by a smaller number. Whoever tests, ranks or selects by a metric asks here."""
-
-DISTANCES = ("identity_distance",)  # of all other metrics of mechsub.similarity and mechsub.unembedding, larger is more
-
-
-def sign(metric: str) -> int:
-    """1 where larger is more alike, -1 where smaller is: of `sign(metric) * value` the largest is."""
-    return -1 if metric in DISTANCES else 1

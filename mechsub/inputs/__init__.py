@@ -1,0 +1,1 @@
+"""What models are given: images, noise, words, prompts and their tokens."""

@@ -1,0 +1,74 @@
+"""Input distributions by name, as the flag `--inputs` takes them: `uniform`, `blurred:2`, `subspace:64`, `images`.
+
+A value after the colon is the one parameter of the distribution. Where nothing else is said, pixels have the variance
+of the published inputs, 1/3. Images are those of the data set that the teacher learns.
+"""
+
+import difflib
+import math
+
+PARAMETERS = {  # name -> what its parameter is, and the range
+    "gaussian": ("standard deviation", "> 0", lambda v: v > 0),
+    "bernoulli": ("size of a pixel", "> 0", lambda v: v > 0),
+    "blurred": ("sigma in pixels", ">= 0", lambda v: v >= 0),
+    "subspace": ("dimension", "an integer within 1..784, the size of the input", lambda v: v in range(1, 785)),
+    "power_law": ("exponent of power against frequency", "a finite number", lambda v: True),
+    "blurred_images": ("sigma in pixels", ">= 0", lambda v: v >= 0),
+    "whitened": ("shrinkage", "above 0 and at most 1", lambda v: 0 < v <= 1),
+}
+NOISE = ("uniform", "gaussian", "bernoulli", "blurred", "subspace", "power_law", "spectrum_matched")  # mean image 0
+IMAGES = ("images", "centred", "whitened", "blurred_images", "phase_scrambled", "shuffled_pixels")
+
+
+def parsed(text: str) -> tuple[str, float | None]:
+    """Name and parameter; ValueError for anything that is not a distribution, and for a second way to write one."""
+    name, colon, value = text.partition(":")
+    if name not in NOISE + IMAGES:
+        near = difflib.get_close_matches(name, NOISE + IMAGES, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(NOISE + IMAGES)}"
+        raise ValueError(f"--inputs: no distribution is called {name[:80]!r}{hint}")
+    if name not in PARAMETERS:
+        if colon:
+            raise ValueError(f"--inputs: {name} takes no parameter")
+        return name, None
+    what, wanted, accepts = PARAMETERS[name]
+    number = finite_number(value)
+    if number is None or not accepts(number):
+        raise ValueError(f"--inputs: {name} needs its {what}, {wanted}, as in {name}:1; not {value[:80]!r}")
+    if value != f"{number:g}":
+        raise ValueError(f"--inputs: write {name}:{number:g}, not {text[:80]}, so that a cell has one name")
+    return name, number
+
+
+def finite_number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def sampler(text: str, images):
+    """sampler(n, generator) of the distribution; `images` are those that it may be made from."""
+    from functools import partial
+
+    from mechsub.inputs import noise
+
+    name, parameter = parsed(text)
+    value = math.nan if parameter is None else parameter  # used by those that have one
+    makers = {
+        "uniform": lambda: noise.uniform,
+        "gaussian": lambda: partial(noise.gaussian, std=value),
+        "bernoulli": lambda: partial(noise.bernoulli, std=value),
+        "blurred": lambda: noise.blurred_noise(value),
+        "subspace": lambda: noise.subspace_noise(int(value)),
+        "power_law": lambda: noise.power_law_noise(value),
+        "spectrum_matched": lambda: noise.spectrum_matched_noise(images),
+        "images": lambda: noise.resampled(images),
+        "centred": lambda: noise.resampled(noise.centred(images)),
+        "whitened": lambda: noise.resampled(noise.whitened(images, value)),
+        "blurred_images": lambda: noise.resampled(noise.blurred(images, value)),
+        "phase_scrambled": lambda: noise.phase_scrambled(images),
+        "shuffled_pixels": lambda: noise.shuffled_pixels(images),
+    }
+    return makers[name]()

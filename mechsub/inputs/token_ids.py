@@ -1,0 +1,93 @@
+"""Token ids that a model is given: those of its embedding, and no padding.
+
+A padded batch, or ids of another vocabulary, would run and give a wrong number. What token ids are at all is asked in
+`mechsub.arguments`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from mechsub import arguments
+
+
+def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[Tensor, "_"]]:
+    """Prompts as a list of 1-D tensors of token ids. Raises one line for anything else, and for padding."""
+    rows = arguments.prompts(prompts, arguments.embedding(model), name)
+    _check_length(model, max(map(len, rows)), name)
+    check_padding(getattr(model, "tokenizer", None), rows, name)
+    return rows
+
+
+def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "pos"]:
+    """One prompt's token ids, a 1-D tensor."""
+    row = arguments.prompt(prompt, arguments.embedding(model), name)
+    _check_length(model, len(row), name)
+    check_padding(getattr(model, "tokenizer", None), [row], name, alone=True)
+    return row
+
+
+def check_batch(model: Any, ids: Any, name: str = "inputs") -> Int[Tensor, "batch pos"]:
+    """Token ids [batch, pos] of prompts of one length. Raises one line for anything else, and for padding."""
+    ids = arguments.batch(ids, arguments.embedding(model), name)
+    _check_length(model, ids.shape[1], name)
+    check_padding(getattr(model, "tokenizer", None), list(ids), name)
+    return ids
+
+
+def _check_length(model: Any, length: int, name: str) -> None:
+    """Raise for more tokens than a model with a table of positions has rows in it (GPT-2, OPT)."""
+    most = getattr(model.cfg, "n_ctx", None)
+    if getattr(model.cfg, "positional_embedding_type", None) == "standard" and most is not None and length > most:
+        raise ValueError(f"{name} must have at most {most} tokens, the positions of this model, not {length}")
+
+
+def check_padding(tokenizer: Any, prompts: Sequence[Tensor], name: str, *, alone: bool = False) -> None:
+    """Raise for rows as a tokenizer's padded batch has them.
+
+    One token that ends a turn or a text is part of a prompt. What no prompt has is a run of one control token at an
+    end; a token that serves as padding alone; and, among prompts of one length, an end that only some have: the
+    longest of a batch needs no padding.
+    """
+    if tokenizer is None:
+        return
+    rows = [prompt.tolist() for prompt in prompts]
+    names = [name if alone else f"{name}[{i}]" for i in range(len(rows))]
+    padding, only, controls = _padding_tokens(tokenizer)
+    together = len({len(row) for row in rows}) == 1
+    for side, ends in (("start", [row[:3] for row in rows]), ("end", [row[:-4:-1] for row in rows])):
+        for number, end in enumerate(ends):
+            if end[0] in only or (end[0] in controls and _is_run(tokenizer, end, side)):
+                said = tokenizer.convert_ids_to_tokens(end[0])
+                raise ValueError(f"{names[number]} {side}s with padding ({said!r}); {arguments.UNPADDED}")
+        for token in padding:
+            having = [end[0] == token for end in ends]
+            if together and any(having) and not all(having):
+                said = tokenizer.convert_ids_to_tokens(token)
+                raise ValueError(
+                    f"{names[having.index(True)]} {side}s with {said!r} and others of its length do not, as in a "
+                    f"padded batch; {arguments.UNPADDED}"
+                )
+
+
+def _padding_tokens(tokenizer: Any) -> tuple[set[int], set[int], set[int]]:
+    """Tokens that batches are padded with; those of them that nothing else is written with; all control tokens."""
+    from mechsub.inputs.templates import template
+
+    pad, eos, bos = (getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "eos", "bos"))
+    written = pad is not None and str(tokenizer.pad_token) in (template(tokenizer) or "")
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    controls = {number for number, token in added.items() if token.special}
+    controls |= set(getattr(tokenizer, "all_special_ids", ()))
+    alone = set() if pad is None or pad in (eos, bos) or written else {pad}
+    return {pad, eos} - {None}, alone, controls  # type: ignore[return-value]
+
+
+def _is_run(tokenizer: Any, end: list[int], side: str) -> bool:
+    """Whether a control token stands twice at an end; two BOS at the start are the published prompts'."""
+    if len(end) < 2 or end[0] != end[1]:
+        return False
+    bos, others = tokenizer.bos_token_id, (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return not (side == "start" and end[0] == bos and bos not in others and end[2:] != [bos])

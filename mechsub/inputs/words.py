@@ -1,0 +1,63 @@
+"""Words that prompts are made of: animals, numbers, and families that are neither.
+
+Animals are a lexical selection from WordNet 3.0 (tools/make_animals.py states the rule), with the animals of the papers
+marked, so that a choice among them can be compared with all. No list was made by looking at a model.
+"""
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mechsub import arguments, files
+from mechsub.sources import WORDS
+
+FAMILIES = ("colors", "cities", "months", "names", "trees")
+
+_DATA = Path(__file__).parent / "_data"
+
+
+@dataclass(frozen=True)
+class Animal:
+    """sets: the published lists that hold it: "zur_llama", "zur_qwen", "zur_gemma", "blog", "brief" (the 49 animals
+    that the write-up this package grew out of measured) and "brief_candidates" (the 93 that it proposed).
+
+    source: "wordnet" for the names of the rule, "paper" for those that only a paper adds.
+    """
+
+    singular: str
+    plural: str
+    article: str
+    source: str
+    sets: tuple[str, ...]
+
+
+def animals() -> list[Animal]:
+    """385 animals in alphabetical order (WordNet 3.0, Princeton University, licence in _data)."""
+    return _animals(_text("animals.csv"))
+
+
+@cache
+def _animals(text: str) -> list[Animal]:
+    rows = csv.DictReader(text.splitlines())
+    return [Animal(**{**row, "sets": tuple(filter(None, row["sets"].split(";")))}) for row in rows]  # type: ignore[arg-type]
+
+
+def numbers() -> list[str]:
+    """All 1,110 strings of one to three digits, leading zeros included: 0..9, 00..99, 000..999."""
+    return [f"{n:0{digits}d}" for digits in (1, 2, 3) for n in range(10**digits)]
+
+
+def family(name: str) -> list[str]:
+    """Words of a control family, as they are written within a sentence; raises for an unknown name."""
+    arguments.choice(name, "name", FAMILIES)
+    return json.loads(_text("families.json"))[name]
+
+
+def _text(name: str) -> str:
+    data = (_DATA / name).read_bytes()
+    if (value := files.sha256(data)) != WORDS[name]:
+        raise ValueError(f"{_DATA / name} was changed (sha256 {value}, expected {WORDS[name]}); restore it")
+    files.note("words", name, {name: value})
+    return data.decode()

@@ -1,0 +1,100 @@
+"""What the audits of the two topics share: how checks become verdicts on claims, their table and their figure."""
+
+from collections.abc import Mapping, Sequence
+
+from mechsub import stats
+from mechsub.lab import study, verdicts
+
+
+class Missing(Exception):
+    """A cell that is not stored, or stale; the text is the command that makes it."""
+
+
+def words(flags: Mapping) -> str:
+    """As a command line has them."""
+    texts = ((key, value if isinstance(value, tuple) else (value,)) for key, value in flags.items())
+    return "".join(f" --{key.replace('_', '-')} {' '.join(map(str, values))}" for key, values in texts)
+
+
+def outcome(row: Mapping) -> str:
+    """ "yes", "no", "open" or "missing", of one check."""
+    if "missing" in row:
+        return "missing"
+    value = row["mean"] if "p" in row else _between(row["low"], row["high"])
+    bound = row["bound"]
+    if "p" not in row:
+        bound = _between(row.get("bound_low", bound), row.get("bound_high", bound))
+    word, _ = verdicts.side(row["expected"], value, bound, margin=row.get("margin", 0.0), p=row.get("p"))
+    return {"hit": "yes", "miss": "no"}.get(word, word)
+
+
+def _between(low: float, high: float) -> stats.Interval:
+    """Limits for the judge, which looks at nothing else of an interval."""
+    return stats.Interval((low + high) / 2, float(low), float(high), 0)
+
+
+def verdict(rows: list[Mapping]) -> str:
+    """Of all checks of one claim."""
+    words = {"yes": "hit", "no": "miss", "missing": "untested"}
+    return verdicts.together([words.get(word, word) for word in map(outcome, rows)])
+
+
+def claims(records: Sequence[Mapping]) -> dict[int | str, list[Mapping]]:
+    found: dict[int | str, list[Mapping]] = {}
+    for row in records:
+        found.setdefault(row["claim_row"], []).append(row)
+    return found
+
+
+def table(records: list[dict], Config, unit: str) -> list[dict]:
+    rows = []
+    for label, cell in study.cells(records, Config):
+        for number, checks in claims(cell).items():
+            told = {"claim": checks[0]["claim"], "verdict": verdict(checks), "published": checks[0]["published"]}
+            rows += [_row(label, number, told, unit), *(_row(label, number, _shown(row, unit), unit) for row in checks)]
+    return rows
+
+
+def _row(label: str, number: int | str, told: Mapping, unit: str) -> dict:
+    columns = ("claim", "verdict", "expected", "value", "null", unit, "cells", "published")
+    return {"cell": label, "row": number, **{column: told.get(column, "") for column in columns}}
+
+
+def _shown(row: Mapping, unit: str) -> dict:
+    told = {"claim": f"  {row['check']}", "verdict": outcome(row), "expected": f"{row['expected']} {row['bound']:.3g}"}
+    if "missing" in row:
+        return told | {"cells": f"not measured yet: {row['missing']}"}
+    known = row["low"] < row["high"]  # a ratio of widths has no interval
+    value = stats.Interval(row["mean"], row["low"], row["high"], row["n"]) if known else f"{row['mean']:.3f}"
+    null = row.get("null", "")
+    null = null if isinstance(null, str) else str(stats.Interval(*null, row["n"]))  # type: ignore[call-arg]
+    null += f" (p = {row['p']:.3g})" if "p" in row else ""
+    return told | {"value": value, "null": null, unit: row["n"] or "", "cells": "; ".join(row["cells"])}
+
+
+def plot(records: list[dict], Config, title: str, unit: str):
+    import plotly.graph_objects as go
+
+    from mechsub.lab.figures import kinds as figures
+
+    label, cell = study.cells(records, Config)[0]
+    measured = [row for row in cell if "missing" not in row]
+    colors = {"yes": figures.OKABE_ITO[2], "no": figures.OKABE_ITO[3], "open": figures.GREY}
+    traces = []
+    for word, color in colors.items():
+        rows = [row for row in measured if outcome(row) == word]
+        bars = figures.error_bar((row["mean"], row["low"], row["high"]) for row in rows)
+        traces.append(
+            go.Scatter(
+                x=[row["mean"] - row["bound"] for row in rows],
+                y=[f"{row['claim_row']}: {row['check']}" for row in rows],
+                error_x=bars, mode="markers", marker={"color": color, "size": 10}, name=word,
+            )
+        )  # fmt: skip
+    said = "; ".join(f"{number} {verdict(checks)}" for number, checks in claims(cell).items())
+    return figures.grid(
+        [figures.Panel(traces, {"title_text": "value less its bound"}, {"type": "category", "autorange": "reversed"})],
+        [f"Checks{'' if label == 'all' else f' ({label})'}"],
+        title=title,
+        caption=f"95% intervals over {unit}. Verdicts by claim: {said}.",
+    )

@@ -1,0 +1,270 @@
+"""Cells of a study: their Configs and names, whether they are stored, and how they are made.
+
+A cell is one Config and one folder, `<out>/<study>/<cell>/`. It is made by one process at a time, with the cells that
+it is built on.
+"""
+
+import contextlib
+import dataclasses
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechsub import files
+from mechsub.lab import lease, store, versions
+from mechsub.lab.declared import Study
+from mechsub.lab.upstream import Stored, Upstream
+
+_OWN_PROVENANCE = {
+    *("study", "version", "config", "read", "made_from", "upstream_versions", "code", "certified"),
+    *("records", "tensors", "git", "command", "versions", "created", "format", "seal"),
+}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who makes cells: a study, the root of the results, and the words of the command."""
+
+    study: Study
+    out: Path
+    argv: tuple[str, ...] = ()
+
+    def cell(self, cfg: Any) -> Path:
+        return self.out / self.study.name / name_of(cfg)
+
+    def of(self, study: Study) -> "Maker":
+        return dataclasses.replace(self, study=study)
+
+
+@contextlib.contextmanager
+def part(name: str) -> Iterator[None]:
+    """Name the part of the work in which an exception arose; parts within parts are all named."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(name)
+        raise
+
+
+# Configs and names.
+
+
+def config_of(cfg: Any) -> dict:
+    """The fields that make the cell."""
+    fields = (field for field in dataclasses.fields(cfg) if not field.metadata.get("display"))
+    return {field.name: getattr(cfg, field.name) for field in fields}
+
+
+def defaults_of(Config: Any) -> dict:
+    """Of a Config or one of its instances."""
+    return {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def name_of(cfg: Any) -> str:
+    """The name of the cell of a Config."""
+    return store.cell_name(config_of(cfg), defaults_of(cfg))
+
+
+def by_cell(records: Iterable[dict], Config: Any) -> list[tuple[str, list[dict]]]:
+    """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one)."""
+    records = list(records)
+    # A cell that was made before an option existed was made with what is its default.
+    fields = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
+    differing = [name for name, usual in fields.items() if len({record.get(name, usual) for record in records}) > 1]
+    groups: dict[str, list[dict]] = {}
+    for record in records:
+        label = ", ".join(f"{name}={record.get(name, fields[name])}" for name in differing) or "all"
+        groups.setdefault(label, []).append(record)
+    return list(groups.items())
+
+
+# Whether a cell is stored.
+
+
+def status(cell: Path, cfg: Any, study: Study) -> versions.Status:
+    """Whether the cell is what its study would store today, and why not."""
+    known = versions.status(cell, study.version, config_of(cfg), defaults_of(cfg), study.sibling)
+    if known.kind == "stored" and study.source is None:
+        then = (store.read_provenance(cell) or {}).get("code", {}).get("run")
+        if then != _run_sum(study.run):
+            return versions.Status("stale", "it was made by another run of a notebook")
+    return known
+
+
+def _run_sum(run: Callable) -> str:
+    """Of the compiled code of a `run` that has no file, where no author's version can be told from another's."""
+
+    def parts(code: types.CodeType) -> Iterator[str]:
+        yield f"{code.co_code.hex()} {code.co_names}"
+        for constant in code.co_consts:
+            yield from parts(constant) if isinstance(constant, types.CodeType) else [repr(constant)]
+
+    return files.sha256("\n".join(parts(run.__code__)).encode())
+
+
+def planned_upstream(maker: Maker, cfg: Any) -> dict[str, tuple[Upstream, Maker, Any]]:
+    """Name -> the cell that is declared, who makes it, and its Config. ValueError where its study is absent."""
+    declare = maker.study.part("upstream")
+    planned = {}
+    for name, wanted in (declare(cfg) if declare else {}).items():
+        theirs = maker.study.sibling(wanted.study)
+        if theirs is None:
+            if wanted.optional:
+                continue
+            raise ValueError(f"{maker.study.name} is built on the study {wanted.study!r}, which is not found")
+        planned[name] = (wanted, maker.of(theirs), theirs.Config(**wanted.options))
+    return planned
+
+
+# Making.
+
+
+def make_cell(study: Study, cfg: Any, out: str | Path) -> Path:
+    """Make one cell of a study under `out`, with what it builds on, in this process; one that is there is left."""
+    maker = Maker(study, Path(out))
+    make(maker, cfg, None)
+    return maker.cell(cfg)
+
+
+def run_here(study: Study, cfg: Any, out: str | Path) -> Iterator[Any]:
+    """What a study yields for a Config, with the stored cells under `out`; nothing is stored."""
+    yield from study.run(cfg, **resolve(Maker(study, Path(out)), cfg))
+
+
+def make(maker: Maker, cfg: Any, before: str | None) -> None:
+    """Make a cell, unless another process has made it since it was `before`; waits for one that is making it."""
+    cell = maker.cell(cfg)
+    while store.made(cell) == before:
+        try:
+            with part(f"cell {cell}"), lease.hold(cell) as check:
+                store.recover(cell)
+                if store.made(cell) == before:
+                    _run_cell(maker, cfg, check)
+                return
+        except lease.Lost:  # this process was taken for dead: what the other makes is as good
+            continue
+
+
+def check(study: Study, cfg: Any) -> None:
+    """Ask the study whether this cell may be made."""
+    asked = study.part("check")
+    if asked is not None:
+        asked(cfg)
+
+
+def resolve(maker: Maker, cfg: Any) -> dict[str, Stored | None]:
+    """The cells that a cell is built on, made first where they are missing; None for an optional one not stored."""
+    cells: dict[str, Stored | None] = {}
+    declare = maker.study.part("upstream")
+    cells.update(dict.fromkeys(declare(cfg) if declare else ()))
+    for name, (wanted, theirs, theirs_cfg) in planned_upstream(maker, cfg).items():
+        path = theirs.cell(theirs_cfg)
+        if not wanted.optional:
+            _make_upstream(theirs, theirs_cfg)
+        elif status(path, theirs_cfg, theirs.study).kind != "stored":
+            continue
+        cells[name] = Stored(path)
+    return cells
+
+
+def _make_upstream(maker: Maker, cfg: Any) -> None:
+    cell = maker.cell(cfg)
+    before, known = store.made(cell), status(cell, cfg, maker.study)
+    if known.kind == "missing":
+        with no_empty(cell.parent):
+            store.clean(cell.parent)
+            make(maker, cfg, before)
+        known = status(cell, cfg, maker.study)
+    if known.kind != "stored":
+        changed = {name: value for name, value in config_of(cfg).items() if value != defaults_of(cfg)[name]}
+        words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in changed.items())
+        why = f" ({known.reason})" if known.kind == "stale" else ""
+        raise ValueError(f"{cell} is {known.kind}{why}; run python -m {maker.study.dotted}{words} --rerun first")
+
+
+@contextlib.contextmanager
+def no_empty(folder: Path) -> Iterator[None]:
+    """Of a first run that failed, nothing is left."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _run_cell(maker: Maker, cfg: Any, check_lease: Callable[[], None]) -> None:
+    check(maker.study, cfg)
+    upstream = resolve(maker, cfg)
+    cell, started, config = maker.cell(cfg), time.perf_counter(), config_of(cfg)
+    with files.noting() as inputs:
+        rows, extra, tensors = _collect(config, maker.study.run(cfg, **upstream))
+    built_on = {f"{used.path.parent.name}/{used.path.name}": used.provenance() for used in upstream.values() if used}
+    made = {
+        **_identity(config, maker.study, inputs, built_on),
+        "command": _shown_command(maker),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.perf_counter() - started, 3),
+        **_circumstances(maker.study),
+    }
+    store.write_cell(cell, rows, {**made, **extra}, tensors, check_lease)
+
+
+def _identity(config: Mapping, study: Study, inputs: dict, built_on: Mapping[str, Mapping]) -> dict:
+    """What decides later whether the cell would come out the same."""
+    upstream_versions: dict[str, int] = {}
+    for name, made in built_on.items():
+        upstream_versions |= {**made.get("upstream_versions", {}), name.split("/")[0]: made["version"]}
+        inputs = {**made.get("read", {}), **inputs}
+    return {
+        "study": study.name,
+        "version": study.version,
+        "config": config,
+        **({"read": dict(sorted(inputs.items()))} if inputs else {}),
+        **({"made_from": {name: store.sums_in(made) for name, made in built_on.items()}} if built_on else {}),
+        **({"upstream_versions": dict(sorted(upstream_versions.items()))} if upstream_versions else {}),
+        **_code(study),
+    }
+
+
+def _code(study: Study) -> dict:
+    """Sums of the code of a study that has no probes."""
+    if study.source is None:
+        return {"code": {"run": _run_sum(study.run)}}
+    if study.probes is not None:
+        return {}
+    return {"code": versions.code_sums(study.folder, sys.modules)}
+
+
+def _shown_command(maker: Maker) -> list[str]:
+    if maker.study.source is None:
+        return ["a notebook", *maker.argv]
+    return ["python", "-m", maker.study.dotted, *maker.argv]
+
+
+def _circumstances(study: Study) -> dict:
+    from mechsub.machine import provenance
+
+    return {"peak_memory_mb": provenance.peak_memory_mb(), **provenance.environment(study.folder)}
+
+
+def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict, dict]:
+    """Rows to store, what the run adds to its provenance, and tensors."""
+    rows, extra, tensors = [], {}, {}
+    for item in yielded:
+        if isinstance(item, Mapping) and set(item) == {"provenance"}:
+            extra.update(store.record_row({}, item["provenance"]))
+        elif isinstance(item, Mapping) and set(item) == {"tensors"}:
+            tensors.update(item["tensors"])
+        else:
+            rows.append(store.record_row(config, item))
+    if own := sorted(_OWN_PROVENANCE & set(extra)):
+        raise ValueError(f"a run cannot set the provenance {own[0]!r}")
+    if not rows:
+        raise ValueError("run yielded no records")
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"tensor {broken[0]!r} holds NaN or infinite values")
+    return rows, extra, tensors

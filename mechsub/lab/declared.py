@@ -1,0 +1,141 @@
+"""What a study declares: its version, its probes, and where its parts stand."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILES = ("measure", "findings", "figure")  # of a study that is a folder, beside its __init__.py
+NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cells and has no file
+
+
+def _declaring() -> str:
+    """Name of the module whose own code, or a notebook's cell, is running: the one that declares the study."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_name.startswith(("<module>", "<cell")):
+        frame = frame.f_back
+    return "__main__" if frame is None else frame.f_globals["__name__"]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One question, as a module or a folder asks it.
+
+    version: raise it when you mean to change the numbers of stored cells, which are stale then. probes: tiny Configs
+    that CI makes again; None where nobody watches. Its parts are looked for in the module that declares it: Config,
+    run(cfg), plot(records); and where they are there, check(cfg), upstream(cfg), findings(cell), comparisons(cells),
+    table(records). In a folder they may stand in measure.py, findings.py and figure.py, which are loaded when they are
+    needed.
+    """
+
+    version: Any = 1  # an integer from 1 on
+    probes: Sequence[Any] | None = None
+    module: str = field(default_factory=_declaring)
+    given: Mapping[str, Any] = field(default_factory=dict)  # parts that stand in no module
+
+    def __post_init__(self):
+        if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
+            raise TypeError(f"the version of {self.module} must be an integer from 1 on, not {self.version!r}")
+
+    def part(self, name: str, default: Any = None) -> Any:
+        """A part of the study by its name; `default` where it has none."""
+        if name in self.given:
+            return self.given[name]
+        home = sys.modules[self.module]
+        value = getattr(home, name, None)
+        if value is not None and not inspect.ismodule(value):
+            return value
+        if hasattr(home, "__path__"):
+            for file in FILES:
+                if importlib.util.find_spec(f"{self.module}.{file}") is not None:
+                    value = getattr(importlib.import_module(f"{self.module}.{file}"), name, None)
+                    if value is not None and not inspect.ismodule(value):
+                        return value
+        return default
+
+    def needed(self, name: str) -> Any:
+        """A part of the study. Raises AttributeError where it is not there."""
+        value = self.part(name)
+        if value is None:
+            raise AttributeError(f"the study {self.name} has no {name}")
+        return value
+
+    @property
+    def Config(self) -> Any:
+        return self.needed("Config")
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        return self.needed("run")
+
+    @property
+    def source(self) -> Path | None:
+        """Its file, or its folder's __init__.py; None in a notebook."""
+        file = getattr(sys.modules[self.module], "__file__", None)
+        return Path(file).resolve() if file else None
+
+    @property
+    def folder(self) -> Path:
+        """Where its file stands, or its folder."""
+        source = self.source
+        return Path.cwd() if source is None else source.parent
+
+    @property
+    def name(self) -> str:
+        """A study is called as its file, or as its folder."""
+        source = self.source
+        if source is None:
+            return NOTEBOOK
+        return source.parent.name if source.stem == "__init__" else source.stem
+
+    @property
+    def dotted(self) -> str:
+        """As `python -m` names it."""
+        source = self.source
+        if source is None:
+            return NOTEBOOK
+        return f"{(source.parent if source.stem == '__init__' else source).parent.name}.{self.name}"
+
+    @property
+    def doc(self) -> str | None:
+        return sys.modules[self.module].__doc__
+
+    @property
+    def command(self) -> list[str]:
+        """As another process can run it: `python` and what comes behind it."""
+        spec = getattr(sys.modules[self.module], "__spec__", None)
+        return [sys.executable, *(["-m", spec.name] if spec else [str(self.source)])]
+
+    def sibling(self, name: str) -> "Study | None":
+        """Another study of the same package, or one that this process has loaded; None for one that is not found."""
+        package = _package(sys.modules[self.module])
+        module = sys.modules.get(name)
+        if package and importlib.util.find_spec(package) is not None:
+            try:
+                module = importlib.import_module(f"{package}.{name}")
+            except ImportError:
+                pass
+        return None if module is None else declared_by(module)
+
+
+def _package(module: types.ModuleType) -> str:
+    """Name of the package in which a study stands; "" for one that stands in a script."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None:
+        return getattr(module, "__package__", None) or ""
+    return spec.name.rpartition(".")[0] if spec.submodule_search_locations else spec.parent
+
+
+def declared_by(module: types.ModuleType) -> Study | None:
+    """The study that a module declares as `study`, or by VERSION and PROBES beside its Config and run."""
+    declared = getattr(module, "study", None)
+    if isinstance(declared, Study):
+        return declared
+    if not hasattr(module, "Config") or not hasattr(module, "run"):
+        return None
+    return Study(getattr(module, "VERSION", 1), getattr(module, "PROBES", None), module.__name__)

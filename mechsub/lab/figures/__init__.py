@@ -1,0 +1,1 @@
+"""Figures of studies: their kinds, their colours, their export."""

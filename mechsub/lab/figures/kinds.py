@@ -1,0 +1,521 @@
+"""Figures: the plotly template "mechsub" and the few figure kinds that studies use; each returns a Figure.
+
+All kinds take plain records, one dict per seed (or pair) and never averages: the mean, the interval and n are derived
+here, so that the caption's n is the n that was drawn. Text from records is escaped.
+"""
+
+import html
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from mechsub.lab import store
+from mechsub.lab.figures.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
+
+COLUMNS = 3  # panels side by side; more go below
+CAPTION_WIDTH = 110  # characters a line, at slide size
+
+plotly.io.templates["mechsub"] = go.layout.Template(
+    layout={
+        "font": {"family": "Helvetica, Arial, sans-serif", "size": 16, "color": "#222222"},
+        "title": {"font": {"size": 22}, "x": 0.02, "xanchor": "left"},
+        "colorway": OKABE_ITO,
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": {"gridcolor": "#E6E6E6", "zerolinecolor": "#BBBBBB", "linecolor": "#444444", "automargin": True},
+        "yaxis": {"gridcolor": "#E6E6E6", "zerolinecolor": "#BBBBBB", "linecolor": "#444444", "automargin": True},
+        "colorscale": {"sequential": "Cividis", "diverging": "RdBu"},
+    }
+)
+
+
+def interval_bars(
+    records: Iterable[Mapping],
+    *,
+    value: str,
+    title: str,
+    axis: str,
+    caption: str,
+    label: str = "arm",
+    color: str | None = "arm",
+    facet: str | None = None,
+    unit: str = "seeds",
+    null: float | int | tuple | None = None,
+    horizontal: bool = True,
+    interval: Callable | None = None,
+) -> go.Figure:
+    """Every record as a point, with mean and interval: a row (or column) for each `label`, a panel for each `facet`.
+
+    `null` draws a line or a band (what is expected without an effect). `color` names the key that holds the arm.
+    """
+    records = list(records)
+    labels, facets = _distinct(records, label), _distinct(records, facet)
+    figure = _panels(facets, horizontal)
+    for panel, (name, place, chosen) in _placed(records, labels, facets, label, facet):
+        shade = arm_color(chosen[0].get(color, name) if color else name)
+        for trace in _points_and_interval([row[value] for row in chosen], place, shade, horizontal, interval):
+            figure.add_trace(trace.update(name=plain(name)), **_cell(panel))
+    _label_rows(figure, labels, axis, horizontal)
+    _draw_null(figure, null, vertical=horizontal)
+    height = 150 + 45 * len(labels) if horizontal else 480
+    counts = _counts(records, (label, facet))
+    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=False)
+
+
+def interval_lines(
+    records: Iterable[Mapping],
+    *,
+    x: str,
+    value: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    caption: str,
+    arm: str = "arm",
+    facet: str | None = None,
+    unit: str = "seeds",
+    null: float | int | tuple | None = None,
+    log_x: bool = False,
+    interval: Callable | None = None,
+) -> go.Figure:
+    """The mean over x with its interval as a band, one line for each arm, one panel (side by side) for each `facet`."""
+    records = list(records)
+    arms, facets = _distinct(records, arm), _distinct(records, facet)
+    places = _distinct(records, x)
+    axis = _categories(places)
+    if log_x:
+        _check_positive(places, x)
+    figure, listed = _panels(facets, shared_y=True), set()
+    for panel, (name, _, chosen) in _placed(records, arms, facets, arm, facet):
+        xs = sorted(set(row[x] for row in chosen)) if axis is None else _distinct(chosen, x)
+        bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
+        mean, low, high = zip(*bounds, strict=True)
+        shown = xs if axis is None else [_text(spot) for spot in xs]
+        style = {"legendgroup": plain(str(name)), "name": plain(name)}
+        band = {"fill": "toself", "fillcolor": faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
+        area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
+        figure.add_trace(go.Scatter(**area, **band, **style, showlegend=False), **_cell(panel))
+        line = {"x": shown, "y": mean, "mode": "lines+markers", "line": {"color": arm_color(name), "width": 3}}
+        figure.add_trace(go.Scatter(**line, **style, showlegend=name not in listed), **_cell(panel))
+        listed.add(name)
+    figure.update_xaxes(title_text=plain(x_title), **({"type": "log" if log_x else None} if axis is None else axis))
+    figure.update_yaxes(title_text=plain(y_title), col=1)
+    _draw_null(figure, null, vertical=False)
+    height = 150 + 370 * -(-len(facets) // COLUMNS)
+    counts = _counts(records, (arm, facet, x))
+    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=True)
+
+
+def heatmap(
+    records: Iterable[Mapping],
+    *,
+    x: str,
+    y: str,
+    value: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    color_title: str,
+    caption: str,
+    unit: str = "seeds",
+    center: float | int | None = None,
+) -> go.Figure:
+    """The mean of the records of every (x, y); `center` chooses a diverging scale around that value."""
+    records = list(records)
+    columns, rows = _distinct(records, x), _distinct(records, y)
+    cells: dict[tuple, list[float]] = {}
+    for row in records:
+        cells.setdefault((row[y], row[x]), []).append(row[value])
+    means = [[_mean(cells.get((down, across), [])) for across in columns] for down in rows]
+    diverging = {"colorscale": "RdBu", "reversescale": True, "zmid": center}
+    scale = {"colorscale": "Cividis"} if center is None else diverging
+    names = {"x": [plain(str(name)) for name in columns], "y": [plain(str(name)) for name in rows]}
+    figure = go.Figure(go.Heatmap(z=means, **names, **scale, colorbar={"title": {"text": plain(color_title)}}))
+    figure.update_xaxes(title_text=plain(x_title), type="category")
+    figure.update_yaxes(title_text=plain(y_title), type="category", autorange="reversed")
+    note = f"Mean of n = {_range(_counts(records, (x, y)))} {unit} in every field."
+    return _finish(figure, title, f"{caption} {note}", 200 + 32 * max(len(rows), 8), legend=False)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Traces that share two axes: what `grid` places."""
+
+    traces: list
+    x: dict
+    y: dict
+
+
+def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, spacing: float = 0.14) -> go.Figure:
+    """Panels of different kinds, two a row; `spacing` between them, of the width, is the room for labels."""
+    rows = -(-len(panels) // 2)
+    figure = make_subplots(
+        rows=rows,
+        cols=min(2, len(panels)),
+        subplot_titles=[plain(t) for t in titles],
+        vertical_spacing=0.3 / rows,
+        horizontal_spacing=spacing,
+    )
+    for i, panel in enumerate(panels):
+        place = {"row": 1 + i // 2, "col": 1 + i % 2}
+        for trace in panel.traces:
+            figure.add_trace(trace, **place)
+        figure.update_xaxes(**panel.x, **place).update_yaxes(**panel.y, **place)
+    figure.update_layout(barmode="stack")
+    figure = _finish(figure, title, caption, 130 + 520 * rows, legend=True)
+    # Names below a panel reach further down than numbers.
+    return figure.update_annotations(selector={"name": "caption"}, yshift=-105).update_layout(
+        margin_b=figure.layout.margin.b + 30
+    )
+
+
+def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float | int | None = None) -> Panel:
+    """Every value of a group (a seed each) as a point, with mean and Student-t interval; dashed: `null`."""
+    traces = []
+    for place, (name, values) in enumerate(groups.items()):
+        shade = OKABE_ITO[place % len(OKABE_ITO)]
+        traces += [
+            trace.update(name=plain(name), showlegend=False)
+            for trace in _points_and_interval(values, place, shade, True, None)
+        ]
+    if null is not None:
+        style = {"mode": "lines", "line": {"color": GREY, "dash": "dash"}, "showlegend": False, "hoverinfo": "skip"}
+        traces.insert(0, go.Scatter(x=[null, null], y=[-0.5, len(groups) - 0.5], **style))
+    labels = {"tickvals": list(range(len(groups))), "ticktext": [plain(name) for name in groups], "zeroline": False}
+    return Panel(traces, {"title_text": plain(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
+
+
+def line_panel(lines: Mapping[str, Mapping[Any, list[float]]], x_title: str, y_title: str) -> Panel:
+    """The mean over x of every line, with its Student-t interval as a band."""
+    traces = []
+    axis = _categories(list(dict.fromkeys(spot for points in lines.values() for spot in points)))
+    for place, (name, points) in enumerate(lines.items()):
+        shade = OKABE_ITO[place % len(OKABE_ITO)]
+        mean, low, high = zip(*(_summary(values, None) for values in points.values()), strict=True)
+        xs = list(points) if axis is None else [_text(spot) for spot in points]
+        style = {"legendgroup": plain(name), "name": plain(name)}
+        band = {"fill": "toself", "fillcolor": faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
+        area = {"x": xs + xs[::-1], "y": list(high) + list(low)[::-1], "mode": "lines", "showlegend": False}
+        traces.append(go.Scatter(**area, **band, **style))
+        traces.append(go.Scatter(x=xs, y=mean, mode="lines+markers", line={"color": shade, "width": 3}, **style))
+    return Panel(traces, {"title_text": plain(x_title), **(axis or {})}, {"title_text": plain(y_title)})
+
+
+def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str, str]) -> Panel:
+    """One line for every `arm` over `x` at `value`, with a band from `low` to `high` where its rows have them.
+
+    For ends that were computed before, as those of a permutation test, which has no values to draw. `colors`: arm ->
+    colour, shared by the panels of a figure. Arms not in it are added and listed in the legend; a row with `null` makes
+    its arm grey.
+    """
+    traces = []
+    axis = _categories(_distinct(rows, "x"))
+    for arm in _distinct(rows, "arm"):
+        chosen = [row for row in rows if row["arm"] == arm]
+        if axis is None:
+            chosen.sort(key=lambda row: row["x"])
+        listed = arm in colors
+        color = colors.setdefault(arm, _free_color(arm, colors, chosen[0].get("null", False)))
+        x = [row["x"] if axis is None else _text(row["x"]) for row in chosen]
+        style = {"legendgroup": plain(arm), "name": plain(arm)}
+        if all("low" in row for row in chosen):
+            ends = [row["high"] for row in chosen] + [row["low"] for row in reversed(chosen)]
+            filled = {"fill": "toself", "fillcolor": faint(color), "line": {"width": 0}, "hoverinfo": "skip"}
+            traces.append(go.Scatter(x=x + x[::-1], y=ends, mode="lines", **filled, **style, showlegend=False))
+        line = {"line": {"color": color, "width": 3}, "mode": "lines+markers", "showlegend": not listed}
+        traces.append(go.Scatter(x=x, y=[row["value"] for row in chosen], **line, **style))
+    return Panel(traces, {"title_text": plain(x_title), **(axis or {})}, {"title_text": plain(y_title)})
+
+
+def _free_color(arm: str, taken: dict[str, str], null: bool) -> str:
+    """The arm's fixed colour, grey for a null, else the first that no other line has."""
+    free = [color for color in OKABE_ITO if color not in taken.values()] or OKABE_ITO
+    return ARM_COLORS.get(arm, GREY if null else free[0])
+
+
+def ratio_scatter(x: list[float], y: list[float], names: list[str], x_title: str, y_title: str) -> Panel:
+    """Two log ratios (nats) of every item as ratios on log axes; dashed at 1, dotted at 2."""
+    points = go.Scatter(
+        x=_ratios(x), y=_ratios(y), mode="markers", text=[plain(n) for n in names],
+        marker={"color": OKABE_ITO[0], "size": 7, "opacity": 0.6}, showlegend=False,
+    )  # fmt: skip
+    lines = []
+    for at, dash in ((1.0, "dash"), (2.0, "dot")):
+        style = {"mode": "lines", "line": {"color": GREY, "dash": dash}, "showlegend": False, "hoverinfo": "skip"}
+        lines.append(go.Scatter(x=[at, at], y=_ends(points.y, at), **style))
+        lines.append(go.Scatter(x=_ends(points.x, at), y=[at, at], **style))
+    return Panel(
+        [*lines, points], {"type": "log", "title_text": plain(x_title)}, {"type": "log", "title_text": plain(y_title)}
+    )
+
+
+def _ends(values, at: float) -> list[float]:
+    return [min(*values, at), max(*values, at)]
+
+
+def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
+    """Share of the items of each group whose ratio (given as log ratio, nats) is at most x."""
+    traces = []
+    for name, values in groups.items():
+        xs = _ratios(sorted(values))
+        ys = [(i + 1) / len(xs) for i in range(len(xs))]
+        line = {"color": arm_color(name), "width": 3, "shape": "hv"}
+        traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, name=plain(name)))
+    return Panel(
+        traces, {"type": "log", "title_text": plain(x_title)}, {"title_text": "share of items", "range": [0, 1.02]}
+    )
+
+
+def shares(rows: list[tuple[Any, Any, float]]) -> Panel:
+    """Stacked shares, one bar for each table: rows of (table, source, share)."""
+    tables, sources = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
+    axis = {"type": "category", "categoryorder": "array", "categoryarray": [_text(table) for table in tables]}
+    traces = [
+        go.Bar(
+            y=[_text(table) for table, name, _ in rows if name == source], orientation="h", name=plain(source),
+            x=[share for _, name, share in rows if name == source],
+            marker={"color": OKABE_ITO[i % len(OKABE_ITO)]},
+            text=[plain(source) if share > 0.08 else "" for _, name, share in rows if name == source],
+            textposition="inside", insidetextanchor="middle",
+        )
+        for i, source in enumerate(sources)
+    ]  # fmt: skip
+    return Panel(traces, {"title_text": "share of variance", "range": [0, 1]}, {"autorange": "reversed", **axis})
+
+
+def matrix(rows: list[tuple[Any, Any, float]], x_title: str, y_title: str) -> Panel:
+    """A small matrix on a diverging scale around zero: rows of (column, row, value)."""
+    columns, lines = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
+    values = {(row[1], row[0]): row[2] for row in rows}
+    trace = go.Heatmap(
+        z=[[values.get((line, column)) for column in columns] for line in lines],
+        x=[plain(str(c)) for c in columns], y=[plain(str(line)) for line in lines],
+        colorscale="RdBu", reversescale=True, zmid=0, colorbar={"len": 0.4, "y": 0.2},
+    )  # fmt: skip
+    return Panel(
+        [trace],
+        {"type": "category", "title_text": plain(x_title)},
+        {"type": "category", "title_text": plain(y_title)},
+    )
+
+
+def error_bar(found: Iterable[tuple[float, float, float]], **style) -> dict:
+    """plotly's error_x or error_y for means with the ends of their intervals."""
+    found = list(found)
+    above, below = [high - mean for mean, _, high in found], [mean - low for mean, low, _ in found]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **style}
+
+
+def estimates(
+    found: Mapping[str, tuple[float, float, float]],
+    *,
+    axis: str,
+    title: str,
+    caption: str,
+    null: float | int | None = None,
+    marked: str | None = None,
+) -> go.Figure:
+    """A row for every name: mean, low and high, which were computed before. `marked` stands out; dashed: `null`."""
+    names, values = list(found), list(found.values())
+    colors = [OKABE_ITO[1] if name == marked else OKABE_ITO[0] for name in names]
+    figure = go.Figure()
+    for place, (name, color) in enumerate(zip(names, colors, strict=True)):
+        bar = error_bar([values[place]], thickness=4, width=10, color=color)
+        text = {"text": [f"{values[place][0]:.3f}"], "textposition": "top center", "textfont": {"size": 18}}
+        marker = {"marker": {"color": color, "size": 16}, "mode": "markers+text", "name": plain(name)}
+        figure.add_trace(go.Scatter(x=[values[place][0]], y=[place], error_x=bar, **marker, **text))
+    _label_rows(figure, names, axis, True)
+    _draw_null(figure, null, vertical=True)
+    figure.update_yaxes(tickfont_size=20).update_xaxes(title_font_size=18)
+    return _finish(figure, title, caption, 150 + 60 * len(names), legend=False)
+
+
+def add_caption(figure: go.Figure, text: str) -> go.Figure:
+    """Add a sentence to the caption below the figure (in place)."""
+    earlier = next((note for note in figure.layout.annotations if note.name == "caption"), None)
+    lines = ([] if earlier is None else earlier.text.split("<br>")) + _wrapped(text)
+    note = {"name": "caption", "text": "<br>".join(lines), "showarrow": False, "align": "left", "font": {"size": 14}}
+    below = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "yshift": -75}
+    kept = [other for other in figure.layout.annotations if other.name != "caption"]
+    figure.update_layout(annotations=[*kept, {**note, **below}], margin_b=100 + 20 * len(lines))
+    return figure
+
+
+def write_figure(figure: go.Figure, path: Path) -> None:
+    """Write `<root>/<study>/<name>.html`, readable with no network: it refers to one plotly.min.js in the root."""
+    path = path.expanduser()
+    share_plotlyjs(path.parent.parent / "plotly.min.js")
+    page = figure.to_html(
+        include_plotlyjs="../plotly.min.js",
+        include_mathjax=False,
+        div_id="figure",  # plotly's random one would make every file different
+        config={"displaylogo": False, "responsive": True},
+    )
+    title = html.escape(f"{path.parent.name}: {path.stem}")
+    store.write_text(path, page.replace("<head>", f"<head>\n    <title>{title}</title>", 1))
+
+
+def share_plotlyjs(path: Path) -> None:
+    script = get_plotlyjs().encode()
+    if not path.is_file() or path.read_bytes() != script:
+        store.write_bytes(path, script)
+
+
+def _finish(figure: go.Figure, title: str, caption: str, height: int, *, legend: bool) -> go.Figure:
+    layout = {"template": "mechsub", "title_text": plain(title), "showlegend": legend, "margin": {"t": 100}}
+    add_caption(figure, caption)
+    return figure.update_layout(**layout, height=height + figure.layout.margin.b)
+
+
+def _panels(facets: list, shared_y: bool) -> go.Figure:
+    titles = [plain(str(name)) for name in facets] if facets != [None] else None
+    columns = min(len(facets), COLUMNS)
+    rows = -(-len(facets) // COLUMNS)
+    gap = {"vertical_spacing": 0.25 / rows} if rows > 1 else {}
+    return make_subplots(rows=rows, cols=columns, subplot_titles=titles, shared_yaxes=shared_y and "all", **gap)
+
+
+def _cell(panel: int) -> dict[str, int]:
+    """Row and column of the n-th panel, counted from 1."""
+    return {"row": 1 + (panel - 1) // COLUMNS, "col": 1 + (panel - 1) % COLUMNS}
+
+
+def _placed(records: list, names: list, facets: list, key: str, facet: str | None):
+    """(panel, (name, place of the name, its records)) for every name that a panel has."""
+    for panel, group in enumerate(facets, 1):
+        for place, name in enumerate(names):
+            chosen = [row for row in records if row[key] == name and (facet is None or row[facet] == group)]
+            if chosen:
+                yield panel, (name, place, chosen)
+
+
+def _distinct(records: list, key: str | None) -> list:
+    """The values of a key, in order. Raises for values that one figure cannot tell apart."""
+    if key is None:
+        return [None]
+    # True is 1 to a dict, and would take the place of it.
+    return _unlike(list({(isinstance(row[key], bool), row[key]): row[key] for row in records}.values()))
+
+
+def _unlike(values: list) -> list:
+    for place, value in enumerate(values):
+        if value in values[:place] or str(value) in map(str, values[:place]):
+            raise ValueError(f"{value!r} is given in two types, as a number and its text; a figure shows them as one")
+    return values
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _categories(values: list) -> dict | None:
+    """Settings of an axis along which text stands (plotly would read "007" as 7, "1-2" as a day); None for numbers."""
+    if all(map(_is_number, values)):
+        if broken := [value for value in values if not math.isfinite(value)]:
+            raise ValueError(f"{broken[0]} has no place along an axis")
+        return None
+    names = [_text(value) for value in _unlike(values)]
+    return {"type": "category", "categoryorder": "array", "categoryarray": names}
+
+
+def _text(value) -> str:
+    return plain(str(value))
+
+
+def _check_positive(values: list, name: str) -> None:
+    if outside := [value for value in values if not _is_number(value) or value <= 0]:
+        raise ValueError(f"{name} = {outside[0]!r} has no place along a logarithmic axis, which holds numbers above 0")
+
+
+def _ratios(logs: list[float]) -> list[float]:
+    """exp of log ratios; raises for what is 0 or infinite then, and would not be seen on a logarithmic axis."""
+    if outside := [value for value in logs if not abs(value) < 700]:
+        raise ValueError(f"a log ratio of {outside[0]} nats has no place along a logarithmic axis")
+    return [math.exp(value) for value in logs]
+
+
+def _oriented(along: list, across: list, horizontal: bool) -> dict:
+    return {"x": along, "y": across} if horizontal else {"x": across, "y": along}
+
+
+def _points_and_interval(values: list[float], place: int, color: str, horizontal: bool, interval: Callable | None):
+    """One trace with all values, spread a little across, and one with their mean and interval."""
+    spots = [place + 0.25 * (2 * k / max(len(values) - 1, 1) - 1) for k in range(len(values))]
+    points = {"mode": "markers", "marker": {"color": color, "size": 6, "opacity": 0.45}}
+    mean, low, high = _summary(values, interval)
+    bar = error_bar([(mean, low, high)], color=color, thickness=3, width=9)
+    center = {"mode": "markers", "marker": {"color": color, "size": 13, "line": {"color": "white", "width": 2}}}
+    center["error_x" if horizontal else "error_y"] = bar
+    yield go.Scatter(**_oriented(values, spots, horizontal), **points)
+    yield go.Scatter(**_oriented([mean], [place], horizontal), **center)
+
+
+def _label_rows(figure: go.Figure, labels: list, axis: str, horizontal: bool) -> None:
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": [plain(str(name)) for name in labels], "zeroline": False}
+    ends = [-0.5, len(labels) - 0.5]
+    if horizontal:
+        figure.update_xaxes(title_text=plain(axis)).update_yaxes(**ticks, range=ends[::-1])
+    else:
+        figure.update_xaxes(**ticks, range=ends).update_yaxes(title_text=plain(axis), col=1)
+
+
+def _draw_null(figure: go.Figure, null, *, vertical: bool) -> None:
+    if isinstance(null, tuple):
+        add = figure.add_vrect if vertical else figure.add_hrect
+        ends = dict(zip(("x0", "x1") if vertical else ("y0", "y1"), null, strict=True))
+        add(**ends, fillcolor=GREY, opacity=0.25, line_width=0, layer="below")
+    elif null is not None:
+        add = figure.add_vline if vertical else figure.add_hline
+        add(null, line={"color": GREY, "dash": "dash", "width": 2})
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _summary(values: list[float], interval: Callable | None) -> tuple[float, float, float]:
+    """Mean, low, high; one value has no interval."""
+    mean = _mean(values)
+    if len(values) < 2:
+        return mean, mean, mean  # type: ignore[return-value]
+    if interval is None:
+        from mechsub.stats import student_t as interval
+    found = interval(values)  # type: ignore[misc]
+    low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
+    return mean, low, high  # type: ignore[return-value]
+
+
+def _interval_note(interval: Callable | None, unit: str, counts: list[int]) -> str:
+    kind = "95% Student-t interval" if interval is None else f"interval ({interval.__name__.replace('_', ' ')})"
+    return f"Mean and {kind} over n = {_range(counts)} {unit}."
+
+
+def _counts(records: list, keys: tuple) -> list[int]:
+    groups: dict[tuple, int] = {}
+    for row in records:
+        group = tuple(row[key] for key in keys if key is not None)
+        groups[group] = groups.get(group, 0) + 1
+    return sorted(groups.values())
+
+
+def _range(counts: list[int]) -> str:
+    return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+
+
+def plain(text):
+    """Text without markup: plotly shows some HTML tags in labels, and records are not to be trusted with them."""
+    return html.escape(text) if isinstance(text, str) else text
+
+
+def _wrapped(text: str) -> list[str]:
+    import textwrap
+
+    return [html.escape(line) for line in textwrap.wrap(text, CAPTION_WIDTH)]

@@ -1,0 +1,31 @@
+"""Studies by their names. This is the only file of mechsub that knows where studies stand; it imports no other code."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from mechsub.lab.declared import Study, declared_by
+
+PACKAGE = "studies"
+
+
+def find_study(name: str) -> Study | None:
+    """The study of that name, None if there is none; no other code is imported, whatever a provenance file says."""
+    if not isinstance(name, str) or not name.isidentifier():
+        return None
+    try:
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+    except ImportError:
+        return None
+    return declared_by(module)
+
+
+def folder() -> Path:
+    """Where the studies stand."""
+    return Path(importlib.import_module(PACKAGE).__path__[0])
+
+
+def all_names() -> list[str]:
+    """Names of all studies, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules([str(folder())]) if module.name[0] != "_")
+    return [name for name in names if find_study(name) is not None]

@@ -1,0 +1,301 @@
+"""The home of every number that is said: one `Finding` each, under a key. Whoever shows a number finds it by its key.
+
+A study says what its cells say in one function, which gets the rows of one cell:
+
+    def findings(cell):
+        return by_arm(cell, "accuracy", null="untrained", unit="seeds")
+
+A key has two parts, `subject/score`: "teacher/accuracy". A difference has the subjects of both:
+"teacher-untrained/accuracy". A study that compares cells with each other has a second function, `comparisons(cells)`,
+which gets a list of `Cell`.
+
+Where a command names several cells, the key of what is said of one of them begins with the options that differ between
+them: "n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". Where there is one cell, there is no such part.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mechsub as ms
+
+Rows = list[dict]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number, and what a reader needs beside it.
+
+    `value` and `null` are an Interval, a number, or words where there is no number ("infinite"). `p` is of the value
+    being its null, adjusted for the family that the study names. `unit` names the replicates, `n` counts them. `scores`
+    has the value of each replicate, where the value is their mean: differences are paired by them.
+    """
+
+    key: str
+    label: str  # in English, free to change
+    value: Any
+    null: Any = None
+    p: float | None = None
+    unit: str = ""
+    n: int = 0
+    null_label: str = ""  # what the null is, in words
+    cell: str = ""  # the options in which its cell differs from others of the same command
+    scores: Mapping[Any, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self):
+        if not self.key or " " in self.key or self.key != self.key.strip("/"):
+            raise ValueError(f"a finding's key is subject/score, without spaces, not {self.key!r}")
+        if not self.n:
+            object.__setattr__(self, "n", getattr(self.value, "n", 0))
+
+    @property
+    def name(self) -> str:
+        """The key among all cells of a command."""
+        return f"{self.cell}: {self.key}" if self.cell else self.key
+
+    @property
+    def subject(self) -> str:
+        return self.key.rpartition("/")[0] or self.key
+
+    @property
+    def score(self) -> str:
+        return self.key.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A stored cell: its options, its rows, and what its study finds in them."""
+
+    options: Mapping[str, Any]
+    rows: Rows
+    label: str = ""  # the options that differ between the cells of a command
+    findings: Sequence[Finding] = ()
+
+
+# Findings of rows.
+
+
+def by_arm(
+    cell: Rows,
+    score: str,
+    *,
+    unit: str,
+    null: str | Mapping[str, str] = "",
+    labels: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """Mean of a score over the replicates (`member`) of every arm, with its Student-t interval.
+
+    `null` names the null arm, or the null arm of each arm that has one. Then each arm has its null beside it, and there
+    is its difference from its null, paired by replicate, whose p is adjusted by Holm over these differences. `labels`
+    gives arms in their order, in English; an arm without a row is left out.
+    """
+    means = arm_means(cell, score, unit=unit, labels=labels)
+    nulls = dict.fromkeys(means, null) if isinstance(null, str) and null else dict(null or {})
+    pairs = [(arm, other) for arm, other in nulls.items() if arm in means and other in means and arm != other]
+    differences = [less(means[arm], means[other], label=f"{means[arm].label}, above the null") for arm, other in pairs]
+    for arm, other in pairs:
+        means[arm] = dataclasses.replace(means[arm], null=means[other].value, null_label=means[other].label)
+    return [*means.values(), *holm(differences)]
+
+
+def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | None = None) -> dict[str, Finding]:
+    """Arm -> mean of the score over replicates, of every arm with such rows."""
+    scores: dict[str, dict] = {arm: {} for arm in labels or ()}
+    for row in cell:
+        if score in row and (labels is None or row["arm"] in labels):
+            replicates = scores.setdefault(row["arm"], {})
+            if row["member"] in replicates:
+                raise ValueError(f"arm {row['arm']!r} has two rows of member {row['member']} with {score!r}")
+            replicates[row["member"]] = row[score]
+    return {
+        arm: mean(f"{arm}/{score}", (labels or {}).get(arm, arm), values, unit=unit)
+        for arm, values in scores.items()
+        if values
+    }
+
+
+def mean(key: str, label: str, scores: Mapping[Any, float], *, unit: str, **more) -> Finding:
+    """Mean of the scores of replicates, with its Student-t interval."""
+    ordered = dict(sorted(scores.items()))
+    return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
+
+
+def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
+    """a - b, paired by the replicates that both have; p is of no difference, not adjusted."""
+    common = [replicate for replicate in a.scores if replicate in b.scores]
+    if len(common) < 2:
+        raise LookupError(f"{a.name} and {b.name} have {len(common)} replicates in common; a difference needs two")
+    pair = ms.stats.paired_difference([a.scores[i] for i in common], [b.scores[i] for i in common])
+    score = a.score if a.score == b.score else f"{a.score}-{b.score}"
+    return Finding(
+        f"{a.subject}-{b.subject}/{score}" if a.subject != b.subject else f"{a.subject}/{score}",
+        label or f"{a.label} less {b.label}",
+        pair.interval, 0.0, pair.p, a.unit, scores={i: a.scores[i] - b.scores[i] for i in common},
+    )  # fmt: skip
+
+
+def holm(findings: Iterable[Finding]) -> list[Finding]:
+    """The same, with p adjusted by Holm over all that have one."""
+    findings = list(findings)
+    given = [finding.p for finding in findings if finding.p is not None]
+    adjusted = iter(ms.stats.holm(given) if given else [])
+    return [f if f.p is None else dataclasses.replace(f, p=next(adjusted)) for f in findings]
+
+
+# Findings of commands.
+
+
+def cells(records: Rows, Config, findings: Callable[[Rows], Iterable[Finding]]) -> list[Cell]:
+    """The cells of a command, from their rows, each with its findings."""
+    from mechsub.lab.cells import by_cell
+
+    out = []
+    for named, rows in by_cell(records, Config):
+        label = "" if named == "all" else named
+        defaults = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
+        options = {name: rows[0].get(name, usual) for name, usual in defaults.items()}
+        found = [dataclasses.replace(finding, cell=label) for finding in findings(rows)]
+        out.append(Cell(options, rows, label, _distinct(found)))
+    return out
+
+
+def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> list[Finding]:
+    """Of each cell, and of comparisons between them."""
+    cells = list(cells)
+    own = [finding for cell in cells for finding in cell.findings]
+    return _distinct([*own, *(comparisons(cells) if comparisons else [])])
+
+
+def find(findings: Iterable[Finding], name: str) -> Finding:
+    """The one finding with this key (with its cell before it, where there are several); LookupError else."""
+    findings = list(findings)
+    matches = [finding for finding in findings if finding.name == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise LookupError(f"{len(matches)} findings have the key {name!r}")
+    raise LookupError(f"no finding has the key {name!r}; there are {_listed(findings)}")
+
+
+def _listed(findings: Sequence[Finding]) -> str:
+    names = [finding.name for finding in findings]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"
+
+
+def _distinct(findings: list[Finding]) -> list[Finding]:
+    names = set()
+    for finding in findings:
+        if finding.name in names:
+            raise LookupError(f"two findings have the key {finding.name!r}")
+        names.add(finding.name)
+    return findings
+
+
+# Findings as text, rows and points.
+
+
+def value_text(value) -> str:
+    """An interval, a number or a word, as tables and pages print it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value: three decimals, or its power of ten where these would be 0."""
+    return "" if p is None else f"{p:.0e}" if p < 0.0005 else f"{p:.3f}"
+
+
+def null_text(finding: Finding) -> str:
+    """The null with what it is in brackets."""
+    words = f" ({finding.null_label})" if finding.null_label else ""
+    return "" if finding.null is None else value_text(finding.null) + words
+
+
+def rows(findings: Iterable[Finding]) -> list[dict]:
+    """Rows of the printed table.
+
+    Where subjects have the same scores, a row a subject and a column a score, with the p of a score behind it. Where
+    every label is of one finding, a row a finding, with its null and its p.
+    """
+    findings = list(findings)
+    wide = len({(f.cell, f.label) for f in findings}) < len(findings) or _crossed(findings)
+    return _by_subject(findings) if wide else [_row(finding) for finding in findings]
+
+
+def _crossed(findings: list[Finding]) -> bool:
+    """Whether one cell has several subjects of one score."""
+    return bool(findings) and all(f.scores for f in findings) and len({f.score for f in findings}) == 1
+
+
+def _row(finding: Finding) -> dict:
+    p = "" if finding.p is None else finding.p
+    infinite = isinstance(finding.value, float) and math.isinf(finding.value)
+    value = value_text(finding.value) if infinite else finding.value
+    return {
+        "cell": finding.cell or "all",
+        "quantity": finding.label,
+        "value": value,
+        "null": null_text(finding),
+        "p": p,
+    }
+
+
+def _by_subject(findings: list[Finding]) -> list[dict]:
+    lines: dict[tuple[str, str], dict] = {}
+    tested = list(dict.fromkeys(f.score for f in findings if f.p is not None))
+    order = [column for score in dict.fromkeys(f.score for f in findings) for column in _columns(score, tested)]
+    for f in findings:
+        line = lines.setdefault((f.cell, f.subject), {"cell": f.cell or "all", "arm": f.label})
+        line[_words(f.score)] = f.value
+        if f.p is not None:
+            line[_columns(f.score, tested)[1]] = p_text(f.p)
+    return [{k: v for k, v in line.items() if k in ("cell", "arm")} | _ordered(line, order) for line in lines.values()]
+
+
+def _columns(score: str, tested: Sequence[str]) -> list[str]:
+    p = "p" if len(tested) == 1 else f"p, {_words(score)}"
+    return [_words(score), p] if score in tested else [_words(score)]
+
+
+def _ordered(line: Mapping, order: Sequence[str]) -> dict:
+    return {column: line.get(column, "") for column in order}
+
+
+def _words(score: str) -> str:
+    return score.replace("_", " ")
+
+
+def points(findings: Iterable[Finding], score: str) -> list[dict]:
+    """A row for every replicate of this score, for figures: cell, key, label, member and the score."""
+    return [
+        {"cell": f.cell, "key": f.key, "label": f.label, "arm": f.subject, "member": member, score: value}
+        for f in findings
+        if f.score == score
+        for member, value in f.scores.items()
+    ]
+
+
+def frame(findings: Iterable[Finding]):
+    """A pandas frame with a row for each: cell, key, label, value, low, high, null, p, unit, n."""
+    import pandas as pd
+
+    columns = ["cell", "key", "label", "value", "low", "high", "null", "null_low", "null_high", "p", "unit", "n"]
+    return pd.DataFrame([_flat(finding) for finding in findings], columns=columns)
+
+
+def _flat(finding: Finding) -> dict:
+    out = {name: getattr(finding, name) for name in ("cell", "key", "label", "p", "unit", "n")}
+    for name, value in (("value", finding.value), ("null", finding.null)):
+        start = "" if name == "value" else "null_"
+        out |= {name: getattr(value, "mean", value)}
+        out |= {f"{start}{end}": getattr(value, end, None) for end in ("low", "high")}
+    return out

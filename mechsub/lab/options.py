@@ -1,0 +1,189 @@
+"""Flags from a frozen dataclass: every field of a study's Config is a flag that takes one or more values.
+
+Stricter than argparse alone: ranges are part of the types (`Count`, `Positive`, ...), nan and infinity are refused, and
+bad input is one line.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from mechsub.lab.declared import Study
+
+# A count of millions is a slip of the hand, and would be found out only when the memory is full.
+Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
+# Of seeds, wordings, models: an interval needs two.
+Replicates = Annotated[int, ("an integer >= 2 and <= 1000000", lambda value: 2 <= value <= 1_000_000)]
+Index = Annotated[int, ("an integer >= 0", lambda value: value >= 0)]
+Positive = Annotated[float, ("a finite number > 0", lambda value: value > 0)]
+NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0)]
+
+_WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_RESERVED = {
+    "out": "artifacts", "executor": "local", "workers": None, "cells": None,
+    "rerun": False, "dry_run": False, "debug": False, "quiet": False,
+}  # fmt: skip
+
+
+def option(default, help: str, *, display: bool = False) -> Any:
+    """A field of a Config. A display option (which metric to draw) is no part of the cells: its values reach `plot`
+    and `table` as a keyword argument, a tuple; its default may be a tuple too."""
+    return dataclasses.field(default=default, metadata={"help": help, "display": display})
+
+
+def refuse_ignored(cfg, names: Iterable[str], where: str) -> None:
+    """For a Config's __post_init__: raise for a field that `where` does not read and that has another value than its
+    default. It would make a second cell of the same numbers."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
+    if set_ := [name for name in names if getattr(cfg, name) != defaults[name]]:
+        raise ValueError(f"{_flag(set_[0])} is not read {where}; leave it out")
+
+
+def command_line(study: Study, argv: list[str], refuse: Callable) -> tuple[argparse.Namespace, dict, dict]:
+    """Options of the run, values of each field of the grid, values of each display field.
+
+    Bad input goes to `refuse(message)`, which does not return.
+    """
+    hints, fields = get_type_hints(study.Config, include_extras=True), dataclasses.fields(study.Config)
+    parser = _parser(fields, hints, study, refuse)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        refuse(_unknown(unknown, parser))
+    values, display = {}, {}
+    for name, default in _RESERVED.items():
+        given = getattr(options, name)
+        if given and len(given) > 1:
+            refuse(f"{_flag(name)} is given twice")
+        setattr(options, name, given[0] if given else default)
+    options.out = os.path.expanduser(options.out)
+    try:
+        options.workers = None if options.workers is None else _read(Count, options.workers)
+    except ValueError as error:
+        refuse(f"--workers: {error}")
+    for field in fields:
+        target = display if field.metadata.get("display") else values
+        try:
+            target[field.name] = _values(field, hints[field.name], getattr(options, field.name))
+        except ValueError as error:
+            refuse(f"{_flag(field.name)}: {error}")
+    return options, values, display
+
+
+def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.ArgumentParser:
+    in_package = getattr(sys.modules[study.module], "__spec__", None) is not None
+    file = "study.main" if study.source is None else study.source.name
+    program = f"python -m {study.dotted}" if in_package else f"python {file}"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--dry-run] [--rerun]"
+        " [--debug] [--quiet]",
+        description=study.doc,
+        epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = refuse  # type: ignore[method-assign]
+    for field in fields:
+        _add_field(parser, field, hints[field.name])
+    once: dict[str, Any] = {"action": "append"}  # all that is given, so that a second time is seen
+    switch: dict[str, Any] = {"action": "append_const", "const": True}
+    parser.add_argument("--out", **once, metavar="DIR", help="root of the results (default: artifacts)")
+    where = "where cells run (default: local); slurm submits them as a job array, set up by SBATCH_ variables"
+    parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)
+    several = "cells that run at a time, each in a process of its own (default: 1, in this process; slurm: no limit)"
+    parser.add_argument("--workers", **once, metavar="N", help=several)
+    parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # see mechsub.lab.workers
+    parser.add_argument("--rerun", **switch, help="recompute cells that are stored")
+    parser.add_argument("--dry-run", **switch, help="print the cells and their status; run nothing")
+    parser.add_argument("--debug", **switch, help="show the traceback of a failed run")
+    parser.add_argument("--quiet", **switch, help="no progress bar")
+    return parser
+
+
+def _add_field(parser: argparse.ArgumentParser, field, hint) -> None:
+    if field.default is dataclasses.MISSING or field.name in {*_RESERVED, "help"}:
+        raise TypeError(f"Config.{field.name} needs a default and a name that is not a reserved flag")
+    default = " ".join(_text(value) for value in default_values(field))
+    text = f"{field.metadata.get('help', '')} (default: {default})".strip()
+    kind = "|".join(map(str, get_args(hint))) if get_origin(hint) is Literal else _base(hint).__name__.upper()
+    flag = _flag(field.name)
+    parser.add_argument(flag, nargs="+", action="append", metavar=kind, dest=field.name, help=text.replace("%", "%%"))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _text(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def default_values(field) -> tuple:
+    return field.default if isinstance(field.default, tuple) else (field.default,)
+
+
+def _unknown(words: list[str], parser: argparse.ArgumentParser) -> str:
+    word = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
+    if not word.startswith("-"):
+        return f"unexpected argument {word[:80]!r}"
+    near = difflib.get_close_matches(word.replace("_", "-"), parser._option_string_actions, 1, 0.5)
+    return f"unknown flag {word[:80]}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+
+
+def _values(field, hint, given: list[list[str]] | None) -> tuple:
+    """The values of one flag; a value or a flag given twice is refused, since one of them must be a mistake."""
+    if given is None:
+        return default_values(field)
+    if len(given) > 1:
+        raise ValueError("given twice; put all values after one flag")
+    values = tuple(_read(hint, text) for text in given[0])
+    if len(set(values)) < len(values):
+        raise ValueError("a value is given twice")
+    return values
+
+
+def _base(hint) -> type:
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if base not in _WANTED:
+        raise TypeError(f"a field of Config cannot be {hint}: use int, float, str, bool, Literal, Count, ...")
+    return base
+
+
+def _read(hint, text: str):
+    """One value of a field from its text; ValueError says what is wanted."""
+    if get_origin(hint) is Literal:
+        return _choice(get_args(hint), text)
+    base = _base(hint)
+    wanted, accepts = get_args(hint)[1] if get_origin(hint) is Annotated else (_WANTED[base], lambda value: True)
+    value = _scalar(base, text)
+    if value is None or not accepts(value):
+        raise ValueError(f"{text[:80]!r} is not {wanted}")
+    return value
+
+
+def _scalar(base: type, text: str):
+    """The value, or None. Stricter than Python's own reading: no nan, inf, `1_000`, spaces or 19-digit integers."""
+    if base is bool:
+        return {"true": True, "false": False}.get(text)
+    if base is str:  # the shell leaves ~ as it is in --flag=~/folder, and Python in a notebook
+        return os.path.expanduser(text) if text.strip() and text.isprintable() else None
+    if base is int:
+        return int(text) if re.fullmatch("[+-]?[0-9]{1,18}", text) else None
+    value = float(text) + 0.0 if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _choice(choices: tuple, text: str):
+    by_text = {_text(choice): choice for choice in choices}
+    if text in by_text:
+        return by_text[text]
+    near = difflib.get_close_matches(text, by_text, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{text[:80]!r} is not one of {', '.join(by_text)}{hint}")

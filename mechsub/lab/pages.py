@@ -1,0 +1,122 @@
+"""Markdown pages whose numbers come from findings: a mark before a number says which one it is.
+
+    | Does it learn? | `python -m studies.subliminal_accuracy` | <!--= student_aux/accuracy -->0.540 [0.492, 0.587] |
+
+A reader of the page does not see the mark. `fill` writes the number behind each mark, also where none stands there yet.
+The command whose finding is meant is the one that stands last before the mark, in the order of these:
+
+    <!--= student_aux/accuracy from subliminal_accuracy --loss mse -->    in the mark
+    `python -m studies.subliminal_accuracy --loss mse`                   in the row of the table
+    <!--= from subliminal_accuracy --loss mse -->                        anywhere before it, until the next of these
+
+A row of a table without a command goes on with that of the row before. `.null`, `.p`, `.n`, `.mean`, `.low` and `.high`
+behind a key name a part of the finding.
+"""
+
+import functools
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mechsub.lab import findings as lab
+from mechsub.lab import stored
+from mechsub.lab.declared import Study
+
+PARTS = ("null", "p", "n", "mean", "low", "high")
+Reader = Callable[[str], list[lab.Finding]]  # "study --flags" -> the findings of that command
+
+_NUMBER = r"-?infinite|-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?(?:\s\[-?[\d.,]+,\s-?[\d.,]+\])?"
+_MARK = re.compile(rf"<!--= (?P<mark>[^<>]*?) -->(?P<number>{_NUMBER})?")
+_COMMAND = re.compile(r"`python -m studies\.([^`]+)`")
+INTERVAL = re.compile(r"-?\d+\.\d{3}\s\[-?\d+\.\d{3},\s-?\d+\.\d{3}\]")
+
+
+def fill(text: str, read: Reader) -> str:
+    """The page with the numbers that its marks name; LookupError names a mark that names nothing."""
+    command, lines = "", []
+    for row in _rows(text):
+        named = _COMMAND.search(row) if row.startswith("|") else None
+        command = named[1] if named else command
+        out, end = [], 0
+        for match in _MARK.finditer(row):
+            mark = match["mark"].strip()
+            key, _, other = mark.partition("from ") if mark.startswith("from ") else mark.partition(" from ")
+            out.append(row[end : match.end("mark")] + " -->")
+            end = match.end()
+            if not key:
+                command = other
+            else:
+                out.append(_kept(match["number"] or "", number(key, other or command, read)))
+        lines.append("".join(out) + row[end:])
+    return "".join(lines)
+
+
+def _rows(text: str) -> Iterator[str]:
+    """Rows of tables one by one, the text between them in one piece: its numbers may be wrapped."""
+    piece = ""
+    for line in text.splitlines(keepends=True):
+        if line.startswith("|"):
+            if piece:
+                yield piece
+            yield line
+            piece = ""
+        else:
+            piece += line
+    if piece:
+        yield piece
+
+
+def number(key: str, command: str, read: Reader) -> str:
+    """The text of a finding of a command, or of one of its parts."""
+    if not command:
+        raise LookupError(f"no command stands before the mark {key!r}")
+    name, dot, part = key.rpartition(".")
+    if not dot or part not in PARTS:
+        name, part = key, "value"
+    try:
+        finding = lab.find(read(command), name)
+    except LookupError as error:
+        raise LookupError(f"{key!r} from {command}: {error.args[0]}") from None
+    value = getattr(finding.value if part in ("mean", "low", "high") else finding, part)
+    if value is None:
+        raise LookupError(f"{key!r} from {command}: the finding has no {part}")
+    return lab.p_text(value) if part == "p" else lab.value_text(value)
+
+
+def _kept(before: str, now: str) -> str:
+    """The number as it stood, with its line break, where it is the same."""
+    return before if " ".join(before.split()) == now else now
+
+
+def unmarked(text: str) -> list[str]:
+    """Intervals that no mark stands before: typed by a person."""
+    return [" ".join(interval.split()) for interval in INTERVAL.findall(_MARK.sub("", text))]
+
+
+def reader(find_study: Callable[[str], Study | None], out: str | Path = "artifacts") -> Reader:
+    """Read findings from the store under `out`, each command once; `find_study` gives a study by its name."""
+
+    @functools.cache
+    def read(command: str) -> list[lab.Finding]:
+        name, *flags = shlex.split(command)
+        study = find_study(name)
+        if study is None or study.part("findings") is None:
+            raise LookupError(f"studies.{name} has no findings")
+        return stored.read(study, flags, out)
+
+    return read
+
+
+def write(path: Path, read: Reader) -> bool:
+    """Fill a page; whether it changed. LookupError names the page."""
+    from mechsub import files
+
+    text = path.read_text(encoding="utf-8")
+    try:
+        now = fill(text, read)
+    except LookupError as error:
+        raise LookupError(f"{path}: {error.args[0]}") from None
+    if now != text:
+        files.write_text(path, now)
+    return now != text

@@ -1,0 +1,294 @@
+"""Stored cells drawn at random, made again elsewhere and compared: what share of a store can be wrong?
+
+    python -m mechsub recheck [--share 0.05] [--studies NAME ...] [--workers N] [--store artifacts]
+    python -m mechsub recheck --all
+
+Of every study the share, at least one cell, is drawn; the draw follows from how many draws the ledger has. Cells are
+made again in `<store>/.recheck`, by processes of one thread; what they build on is taken from the store where it is
+there. Each is compared row by row and tensor by tensor, and gets a line in the ledger, `<store>/rechecks.jsonl`.
+Killed, the same command goes on with the same draw.
+"""
+
+import contextlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mechsub import files
+from mechsub.lab import cells, finder, lease, remaking, store, versions
+from mechsub.machine import provenance
+
+LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
+FIELDS = {"draw": int, "study": str, "cell": str, "same": bool, "stored": dict, "apart": dict}  # read of a line
+LEVEL = 0.95
+
+Cell = tuple[str, str]  # study, name
+
+
+class Result(NamedTuple):
+    """How many cells of how many were made again, which differ, and what share of all can, at 95%."""
+
+    drawn: int
+    population: int
+    differing: list[dict]
+    upper: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.drawn} of {self.population} cells were drawn and made again, {len(self.differing)} came out "
+            f"otherwise: at 95% at most {self.upper:.1%} of all would"
+        )
+
+
+def recheck(root: Path, share: float, names: Iterable[str], workers: int) -> Iterator[dict]:
+    """Draw cells, or go on with the draw that was not finished; a line of the ledger for each as it is done.
+
+    share: of every study's cells, 1 for all. names: of studies, all of the store where there are none.
+    Raises ValueError where another draw is not finished, or another process is at it, and for a ledger that is damaged.
+    """
+    ledger(root)
+    scratch = root / SCRATCH
+    scratch.mkdir(exist_ok=True)
+    try:
+        with lease.hold(scratch / "draw", wait=False) as check:
+            plan = _plan(root, share, sorted(set(names)))
+            done = {(line["study"], line["cell"]) for line in ledger(root) if line["draw"] == plan["draw"]}
+            left = [cell for cell in plan["cells"] if cell not in done]
+            tasks = {_task(root, cell): cell for cell in left}
+            for made in remaking.make_all(tasks, workers):
+                line = _line(root, plan, made)
+                check()
+                _append(root, line)
+                yield line
+    except lease.Lost:
+        raise ValueError(f"another process makes cells of {root} again; wait for it") from None
+    finally:
+        with contextlib.suppress(OSError):  # empty where nothing was drawn
+            scratch.rmdir()
+    shutil.rmtree(scratch)
+
+
+def ledger(root: Path) -> list[dict]:
+    """All lines. Raises ValueError for one that is not as this module writes it."""
+    path = root / LEDGER
+    lines: list[dict] = []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{path} cannot be read; mend it, or restore the file") from None
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+            whole = all(type(line[key]) is kind for key, kind in FIELDS.items())
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path}, line {number}, is no line of a ledger; mend it, or restore the file")
+        lines.append(line)
+    return lines
+
+
+def result(root: Path) -> Result | None:
+    """What the ledger says of the store as it is today; None where no cell of it was made again.
+
+    Lines of all draws count, for cells that are stored as they were then: of several draws of a study, the cells that
+    are in any of them are a random sample of its cells too.
+    """
+    current = current_cells(root, ())
+    lines = {
+        (line["study"], line["cell"]): line
+        for line in ledger(root)
+        if (line["study"], line["cell"]) in current
+        and line["stored"] == store.sums(root / line["study"] / line["cell"])
+    }
+    if not lines:
+        return None
+    drawn = _counts(lines)
+    population = {name: n for name, n in _counts(current).items() if name in drawn}
+    differing = [line for line in lines.values() if not line["same"]]
+    return Result(len(lines), sum(population.values()), differing, upper_share(population, drawn, len(differing)))
+
+
+def upper_share(population: Mapping[str, int], drawn: Mapping[str, int], differing: int, level: float = LEVEL) -> float:
+    """The largest share of wrong cells under which so few differing ones are not rarer than 1 - level.
+
+    Every cell is drawn with the probability of its study, drawn / population. The wrong cells are put where they are
+    hardest to find, in the studies of the smallest probability, and drawn independently: both make the bound wider, so
+    that it holds for cells spread over the studies in any way.
+    """
+    chances = sorted(drawn[name] / n for name, n in population.items() for _ in range(n))
+    missed = [1.0]  # missed[k]: probability that k of the wrong cells so far were drawn
+    wrong = 0
+    for chance in chances:
+        missed = [
+            (missed[k] if k < len(missed) else 0.0) * (1 - chance) + (missed[k - 1] * chance if k else 0.0)
+            for k in range(min(len(missed), differing) + 1)
+        ]
+        if sum(missed) < 1 - level:
+            break
+        wrong += 1
+    return min(1.0, (wrong + 1) / len(chances))
+
+
+# The draw.
+
+
+def _plan(root: Path, share: float, names: list[str]) -> dict:
+    """The draw that is not finished, if it is of the same share and studies; else a new one."""
+    path = root / SCRATCH / PLAN
+    lines = ledger(root)
+    if path.is_file():
+        plan = _read_plan(path)
+        if (plan["share"], plan["studies"]) != (share, names):
+            before = " ".join(
+                [f"--share {plan['share']:g}", *(["--studies", *plan["studies"]] if plan["studies"] else [])]
+            )
+            raise ValueError(f"a recheck with {before} is not finished; finish it, or delete {root / SCRATCH}")
+        return plan
+    draw = 1 + max((line["draw"] for line in lines), default=-1)
+    drawn = drawn_cells(current_cells(root, names), share, draw)
+    if not drawn:
+        raise ValueError(f"{root} has no cell that is stored and of today's version")
+    plan = {"draw": draw, "share": share, "studies": names, "cells": drawn}
+    files.write_text(path, json.dumps(plan) + "\n")
+    return plan
+
+
+def _read_plan(path: Path) -> dict:
+    """Raises ValueError for a file that is not as `_plan` writes it."""
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan["draw"], plan["share"], plan["studies"]
+        if all(isinstance(name, str) for study_and_cell in plan["cells"] for name in study_and_cell):
+            return {**plan, "cells": [(name, cell) for name, cell in plan["cells"]]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{path} is damaged; delete {path.parent}, and a new draw begins")
+
+
+def drawn_cells(population: Iterable[Cell], share: float, draw: int) -> list[Cell]:
+    """Of every study the share of its cells, at least one; the same for the same draw."""
+    by_study: dict[str, list[str]] = {}
+    for name, cell in sorted(population):
+        by_study.setdefault(name, []).append(cell)
+    drawn = []
+    for name, known in by_study.items():
+        n = min(len(known), max(1, round(share * len(known))))
+        drawn += [(name, cell) for cell in random.Random(f"{draw}/{name}").sample(known, n)]
+    random.Random(draw).shuffle(drawn)
+    return drawn
+
+
+def current_cells(root: Path, names: Iterable[str]) -> list[Cell]:
+    """Cells that a study of today would call stored."""
+    current = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        study = finder.find_study(folder.name)
+        if study is None or (names and folder.name not in names):
+            continue
+        for path in sorted(folder.glob(f"*/{store.PROVENANCE}")):
+            made = store.read_provenance(path.parent) or {}
+            try:
+                cfg = study.Config(**made["config"])
+                now = study.version, cells.config_of(cfg), cells.defaults_of(cfg)
+                if not versions.why_stale(path.parent, made, *now, finder.find_study):
+                    current.append((folder.name, path.parent.name))
+            except (TypeError, ValueError):
+                continue
+    return current
+
+
+def _counts(named: Iterable[Cell]) -> dict[str, int]:
+    names = [name for name, _ in named]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+# Making and comparing.
+
+
+def _task(root: Path, cell: Cell) -> remaking.Task:
+    """Where a cell is made again: a root of its own, which holds what the store has of the cells it builds on."""
+    made = store.read_provenance(root.joinpath(*cell))
+    if made is None:
+        raise ValueError(f"{'/'.join(cell)} was drawn and is not stored any more; delete {root / SCRATCH} to draw anew")
+    out = root / SCRATCH / files.sha256("/".join(cell).encode())[:12]
+    _supply(root, made, out)
+    return remaking.Task(cell[0], cell[1], made["config"], out)
+
+
+def _supply(root: Path, made: Mapping, out: Path) -> None:
+    for name in made.get("made_from", {}):
+        source, target = root.joinpath(*name.split("/")), out.joinpath(*name.split("/"))
+        if (source / store.PROVENANCE).is_file():
+            if not target.exists():
+                shutil.copytree(source, target)
+            _supply(root, store.read_provenance(source) or {}, out)
+    shared = root / SCRATCH / "upstream"
+    for path in shared.glob("*/*"):  # what the store does not keep, and an earlier cell made
+        if not (target := out / path.relative_to(shared)).exists():
+            shutil.copytree(path, target)
+
+
+def _line(root: Path, plan: Mapping, made: remaking.Made) -> dict:
+    """What the ledger says of one cell."""
+    task = made.task
+    then = store.read_provenance(root / task.study / task.name) or {}
+    apart = {"error": made.error} if made.error else compare(root / task.study / task.name, task.cell)
+    first = {} if made.error or not apart else {"first": _first(root / task.study / task.name, task.cell)}
+    _keep_upstream(root, task)
+    return {
+        **{"draw": plan["draw"], "study": task.study, "cell": task.name},
+        "stored": store.sums_in(then),
+        **{"version": then.get("version"), "same": not apart, "apart": apart, **first},
+        "seconds": round(made.seconds, 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "git": provenance.git_state(Path(__file__).parent),
+        "now": {"versions": provenance.versions(), "cpu": provenance.cpu(), "threads": 1},
+        "then": {key: then.get(key) for key in ("versions", "cpu", "threads")},
+    }
+
+
+def compare(stored: Path, again: Path) -> dict[str, Any]:
+    """Field or tensor -> how far two cells of the same options are apart; {} for the same numbers to the last bit."""
+    then, now = (store.read_provenance(cell) or {} for cell in (stored, again))
+    options = {*then["config"], *now["config"]}
+    apart: dict[str, Any] = remaking.rows_apart(_rows(stored, options), _rows(again, options))
+    a, b = store.read_tensors(stored), store.read_tensors(again)
+    for name in sorted({*a, *b}):
+        if name not in a or name not in b or a[name].shape != b[name].shape or a[name].dtype != b[name].dtype:
+            apart[f"tensor {name}"] = "differs"
+        elif not a[name].equal(b[name]):
+            apart[f"tensor {name}"] = float((a[name].double() - b[name].double()).abs().max())
+    for name in sorted({*then.get("made_from", {}), *now.get("made_from", {})}):
+        if then.get("made_from", {}).get(name) != now.get("made_from", {}).get(name):
+            apart[f"built on {name}"] = "differs"
+    return apart
+
+
+def _rows(cell: Path, options: Iterable[str]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in options} for row in store.read_records(cell)]
+
+
+def _first(stored: Path, again: Path) -> str:
+    return remaking.first_difference(store.read_records(stored), store.read_records(again))
+
+
+def _keep_upstream(root: Path, task: remaking.Task) -> None:
+    """Cells that the store does not keep (teachers) serve the next cell of the draw; then the cell's root goes."""
+    for path in task.out.glob(f"*/*/{store.PROVENANCE}"):
+        name = path.parent.relative_to(task.out)
+        kept = root / SCRATCH / "upstream" / name
+        if path.parent != task.cell and not (root / name).exists() and not kept.exists():
+            shutil.copytree(path.parent, kept)
+    shutil.rmtree(task.out, ignore_errors=True)
+
+
+def _append(root: Path, line: Mapping) -> None:
+    """Whole: a reader and a process that was killed leave no half line."""
+    path = root / LEDGER
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    files.write_text(path, before + json.dumps(line) + "\n")

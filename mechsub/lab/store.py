@@ -1,0 +1,293 @@
+"""The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
+
+A cell may hold `tensors.safetensors` too. It is complete when its provenance exists, which is written last and holds
+the sha256 of the others and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same
+folder, fsync, rename, fsync of the folder.
+
+    write_cell(cell, rows, provenance)     # replaces a stored cell only once the new one is complete
+    read_records(cell)                     # rows, checked against the hash; raises DamagedCell
+
+Whether a cell is what its study would store today is for `mechsub.lab.versions` to say.
+
+Of several processes, the one that holds the cell's lease writes it (mechsub.lab.lease).
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mechsub import processes
+from mechsub.files import sha256, sync_folder, temporary_path, write_bytes, write_text  # noqa: F401, store.write_text is public
+from mechsub.lab import lease
+
+RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
+FORMAT = 2  # of provenance.json; 1 had no seal
+MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
+REMEDY = "; --rerun recomputes the cell"
+
+
+class DamagedCell(ValueError):
+    """A stored file is not what was written."""
+
+
+def clean(folder: Path) -> None:
+    """Undo what processes that died left in a study's folder: temporary files, leases, and cells that stepped aside."""
+    for place in (folder.parent, folder):
+        for path in filter(_is_left, place.glob(".*.*-*-*-*.tmp")):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    aside = {cell.with_name(cell.name[1:-4]) for cell in folder.glob(".*.old")}
+    for cell in aside | lease.leased(folder):
+        try:
+            with lease.hold(cell, wait=False):
+                recover(cell)
+                lease.remove_traces(cell)
+        except lease.Lost:  # another process is at it
+            continue
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a temporary file's maker is dead. One of another machine, of which nothing is known, has a day."""
+    lives = processes.alive(path.name.split(".")[-2])
+    try:
+        return lives is False or (lives is None and time.time() - path.stat().st_mtime > 86400)
+    except FileNotFoundError:
+        return False
+
+
+def value_name(value) -> str:
+    """A value as part of a file name: nothing but letters, digits and `.-_~%`, and different for different values."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quote(str(value), safe="")
+
+
+def name(parts: Mapping[str, Iterable]) -> str:
+    """`k=v1,v2` joined by `__`, or "default" for no parts; a longer name than file systems take ends in its hash."""
+    text = "__".join(f"{key}={','.join(map(value_name, values))}" for key, values in parts.items()) or "default"
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 26]}__sha256={sha256(text.encode())[:16]}"
+
+
+def cell_name(config: Mapping, defaults: Mapping) -> str:
+    """The folder of a configuration: only the fields that differ from their default are named."""
+    return name({key: [value] for key, value in config.items() if value != defaults[key]})
+
+
+def record_row(config: Mapping, record) -> dict:
+    """The configuration merged into a record, as plain JSON values; NaN and double keys are refused."""
+    if not isinstance(record, Mapping):
+        raise TypeError(f"a record must be a dict, not {type(record).__name__}")
+    if both := sorted(set(config) & set(record)):
+        raise ValueError(f"record key {both[0]!r} is also a field of Config; rename one of them")
+    return {**config, **{key: _plain(value, key) for key, value in record.items()}}
+
+
+def _plain(value, key: str):
+    """The value as JSON types; raises where it would not be read back as the same number."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"record value {key!r} is {value}")
+    if isinstance(value, list | tuple):
+        return [_plain(item, key) for item in value]
+    if isinstance(value, Mapping):
+        return {str(inner): _plain(item, f"{key}.{inner}") for inner, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"record value {key!r} is a {type(value).__name__}; numbers, text, lists and dicts can be stored")
+
+
+def write_cell(
+    cell: Path,
+    rows: list[dict],
+    provenance: Mapping,
+    tensors: Mapping | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Store a cell whole. Until the new one is complete on disk, a stored one stays untouched.
+
+    `check` raises if the cell is no longer this process's to write; it is asked at last, just before the exchange.
+    """
+    records = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+    packed = _packed(tensors) if tensors else b""
+    stamped = {**provenance, "records": {"sha256": sha256(records), "rows": len(rows)}}
+    if tensors:
+        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
+        stamped["tensors"] = {"sha256": sha256(packed), "shapes": shapes}
+    check()
+    fresh = temporary_path(cell)
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        write_bytes(fresh / RECORDS, records)
+        if tensors:
+            write_bytes(fresh / TENSORS, packed)
+        write_bytes(fresh / PROVENANCE, _sealed(stamped))
+        check()
+        replace_folder(fresh, cell)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sealed(provenance: Mapping) -> bytes:
+    """The file: JSON whose last entry is the sha256 of all that precedes its value."""
+    content = {key: value for key, value in provenance.items() if key not in ("format", "seal")}
+    text = json.dumps({**content, "format": FORMAT, "seal": ""}, indent=2, allow_nan=False)
+    head = text.removesuffix('"\n}').encode()
+    return head + sha256(head).encode() + b'"\n}\n'
+
+
+def _seal(data: bytes, provenance: Mapping) -> str:
+    """ "whole", "broken", or "none" for a provenance of the format that had no seal."""
+    if "seal" not in provenance and "format" not in provenance:
+        return "none"
+    return "whole" if data[-68:] == sha256(data[:-68]).encode() + b'"\n}\n' else "broken"
+
+
+def replace_folder(fresh: Path, cell: Path) -> None:
+    """Folders cannot be exchanged in one step: the old one steps aside, and `recover` brings it back after a crash."""
+    aside = _aside(cell)
+    if cell.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(cell, aside)
+    os.rename(fresh, cell)
+    sync_folder(cell.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(cell: Path) -> Path:
+    return cell.with_name(f".{cell.name}.old")
+
+
+def recover(cell: Path) -> None:
+    """Finish an exchange that a crash cut short: the new cell if it is there, else the old one. Needs the lease."""
+    aside = _aside(cell)
+    if (cell / PROVENANCE).is_file() or not (aside / PROVENANCE).is_file():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        shutil.rmtree(cell, ignore_errors=True)
+        os.rename(aside, cell)
+
+
+def _settled(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Read again where another process exchanged the cell between the reading of two of its files."""
+
+    def reading(cell: Path):
+        for _ in range(50):
+            before = made(cell)
+            try:
+                return read(cell)
+            except DamagedCell:
+                if made(cell) == before and not _aside(cell).exists():
+                    raise
+            time.sleep(0.01)
+        return read(cell)
+
+    reading.__name__, reading.__doc__ = read.__name__, read.__doc__
+    return reading
+
+
+def made(cell: Path) -> str | None:
+    """What tells one making of a cell from another, even of the same content; None where it is missing."""
+    try:
+        status = (cell / PROVENANCE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return f"{status.st_mtime_ns}-{status.st_ino}"
+
+
+def read_provenance(cell: Path) -> dict | None:
+    """What made the cell; None if it is not complete."""
+    path = cell / PROVENANCE
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        provenance = json.loads(data)
+        provenance["records"]["sha256"], provenance.get("tensors", {"sha256": ""})["sha256"]
+        _check_form(provenance)
+        seal = _seal(data, provenance)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedCell(f"{path} is not a provenance file{REMEDY}") from None
+    if seal == "broken":
+        raise DamagedCell(f"{path} was changed after it was written (its seal is broken){REMEDY}")
+    return provenance
+
+
+def _check_form(made: Mapping) -> None:
+    """Raises where what others read of a provenance is not as this package writes it."""
+    inner = [made.get(key, {}) for key in ("read", "made_from", "upstream_versions", "code", "certified")]
+    sums = [*(entry["sha256"] for entry in inner[0].values()), *inner[1].values()]
+    numbers = [made.get("version", 1), *inner[2].values()]
+    if not all(isinstance(each, Mapping) for each in (made["config"], *inner, *sums)):
+        raise TypeError("no dict")
+    if not all(type(each) is int and each > 0 for each in numbers):
+        raise TypeError("no version")
+    if inner[4] and not all(isinstance(inner[4].get(key), str) for key in ("fingerprint", "commit")):
+        raise TypeError("certified by nobody")
+
+
+@_settled
+def read_records(cell: Path) -> list[dict]:
+    """All rows of a complete cell, exactly as they were written."""
+    return [json.loads(line) for line in _bytes(cell, RECORDS, read_provenance(cell)).splitlines()]
+
+
+@_settled
+def read_tensors(cell: Path) -> dict:
+    """All tensors of a complete cell, checked; an empty dict for a cell without any."""
+    data = _bytes(cell, TENSORS, read_provenance(cell))
+    if not data:
+        return {}
+    from safetensors.torch import load
+
+    return load(data)
+
+
+@_settled
+def checked(cell: Path) -> dict | None:
+    """The provenance of a cell all of whose files are what was written; None if it is not complete."""
+    provenance = read_provenance(cell)
+    if provenance is not None:
+        _bytes(cell, RECORDS, provenance)
+        _bytes(cell, TENSORS, provenance)
+    return provenance
+
+
+def _bytes(cell: Path, file: str, provenance: Mapping | None) -> bytes:
+    """A file of a cell, compared with its recorded sha256; nothing if the cell has no such file."""
+    path, key = cell / file, file.partition(".")[0]
+    if provenance is None:
+        raise DamagedCell(f"{cell} is missing or incomplete{REMEDY}")
+    if key not in provenance:
+        return b""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedCell(f"{path} is missing{REMEDY}") from None
+    if (found := sha256(data)) != (wanted := provenance[key]["sha256"]):
+        was = f"sha256 {found[:12]}, recorded {str(wanted)[:12]}"
+        raise DamagedCell(f"{path} was changed after it was written ({was}){REMEDY}")
+    return data
+
+
+def sums(cell: Path) -> dict[str, str]:
+    """sha256 of a complete cell's records, and of its tensors if it has any, as recorded."""
+    return sums_in(read_provenance(cell) or {})
+
+
+def sums_in(made: Mapping) -> dict[str, str]:
+    """The same of a provenance that was read."""
+    return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}
+
+
+def _packed(tensors: Mapping) -> bytes:
+    from safetensors.torch import save
+
+    # Copies: safetensors refuses tensors that share memory, as a row of a stored matrix does.
+    return save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})

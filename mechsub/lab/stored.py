@@ -1,0 +1,28 @@
+"""Findings of stored cells."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mechsub.lab import store
+from mechsub.lab.declared import Study
+from mechsub.lab.findings import Cell, Finding, all_findings, cells
+from mechsub.lab.study import planned
+
+
+def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> list[Finding]:
+    """Of the cells that a command of a study names, from the store; LookupError where one is not there."""
+    named, _ = planned(study, list(flags), str(out))
+    if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
+        raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
+    records = [row for cell in named for row in store.read_records(cell)]
+    return all_findings(cells(records, study.Config, study.needed("findings")), study.part("comparisons"))
+
+
+def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
+    """Every whole cell of a study that is stored under `out`, with its findings; damaged ones are left out."""
+    records: list[dict] = []
+    for path in sorted((Path(out) / study.name).glob(f"*/{store.PROVENANCE}")):
+        with contextlib.suppress(store.DamagedCell):
+            records += store.read_records(path.parent)
+    return cells(records, study.Config, study.needed("findings"))

@@ -1,0 +1,311 @@
+"""The command line of a study: flags from its Config, a grid of cells, a figure and a table of what is stored.
+
+Every field of the Config is a flag that takes one or more different values; the product of the values is a grid of
+cells, each stored once in `<out>/<study>/<cell>/`. The figure and the table are made from the stored records of the
+whole grid.
+
+Killed at any moment, the same command goes on where it was; several commands on one store share its cells.
+
+Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one line, exit code 1. Ctrl-C: 130.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mechsub.lab import store, terminal, versions, workers
+from mechsub.lab.cells import Maker, by_cell, check, make, name_of, no_empty, part, planned_upstream, status
+from mechsub.lab.declared import Study
+from mechsub.lab.options import (
+    Count,
+    Index,
+    NonNegative,
+    Positive,
+    Replicates,
+    command_line,
+    default_values,
+    option,
+    refuse_ignored,
+)
+from mechsub.lab.progress import clear_bar, show_progress, span, start_bar
+from mechsub.lab.tables import format_table
+
+__all__ = [
+    "Count",
+    "Index",
+    "NonNegative",
+    "Positive",
+    "Replicates",
+    "cells",
+    "command",
+    "format_table",
+    "grid_of",
+    "main",
+    "option",
+    "part",
+    "planned",
+    "progress",
+    "refuse_ignored",
+    "show_progress",
+    "span",
+    "table_of",
+]
+cells = by_cell  # as studies outside this package call it
+
+
+def main(Config: Any, run: Callable, plot: Callable, table: Callable | None = None, argv=None) -> None:
+    """The command line of a study of one file or notebook, which gives its parts by hand; as `lab.main` otherwise."""
+    module = sys.modules[run.__module__]
+    given = {"Config": Config, "run": run, "plot": plot, "table": table}
+    declared = Study(getattr(module, "VERSION", 1), getattr(module, "PROBES", None), module.__name__, given)
+    command(declared, argv)
+
+
+@terminal.command
+def command(study: Study, argv: Iterable | None = None) -> None:
+    """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
+
+    run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and, for what
+    a reader must know about their making, {"provenance": {...}}. A Config may have a method check(**display), which
+    raises ValueError for display options that do not fit. A function check(cfg) of the study raises for a cell that is
+    not to be made, on this machine or at all (ValueError: a bad option). It is asked before anything runs.
+    plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts; where there is no
+    table, the findings are printed.
+    """
+    in_file = study.source is not None
+    words = (sys.argv[1:] if in_file else []) if argv is None else [str(word) for word in argv]
+    options, values, display = command_line(study, words, lambda message: _stop(message, 2))
+    if not in_file and (options.workers or options.executor != "local"):
+        _stop("--workers and --executor need a study that stands in a file, which other processes can run", 2)
+    try:
+        maker = Maker(study, Path(options.out), tuple(words[:-2] if options.cells else words))
+        folder = _checked_folder(options.out, study.name)
+        grid = grid_of(study.Config, values, folder, display)
+        if options.dry_run:
+            return _print_status(grid, maker)
+        if options.cells:
+            named = {cell.name: cfg for cell, cfg in grid.items()}
+            return workers.work(options.cells, lambda name, before: make(maker, named[name], before))
+        if options.executor == "slurm" and (problem := workers.unusable()):
+            _stop(problem, 2)
+        stale = _make_wanted(grid, maker, options, [*study.command, *words] if in_file else [])
+        records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
+        with part("the figure"):
+            path = folder / f"{_grid_name(study.Config, {**values, **display})}.html"
+            _draw(study.needed("plot")(records, **display), path, stale)
+        with part("the table"):
+            print(format_table(table_of(study, records, display)), end="")
+        print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
+    except KeyboardInterrupt:
+        _stop("interrupted; complete cells are kept and the same command resumes", 130)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if options.debug:
+            import traceback
+
+            traceback.print_exc()
+        _stop(_explanation(error, options.debug), 1)
+
+
+def table_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> list[dict]:
+    """The rows of the printed table."""
+    table, findings = study.part("table"), study.part("findings")
+    if table is not None:
+        return table(records, **display)
+    if findings is None:
+        return []
+    from mechsub.lab import findings as found
+
+    of_cells = found.cells(records, study.Config, findings)
+    return found.rows(found.all_findings(of_cells, study.part("comparisons")))
+
+
+def planned(study: Study, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:
+    """The cells that a command of a study names, each with its status, and the values of display options."""
+    _, values, display = command_line(study, argv, _refuse_argv)
+    grid = grid_of(study.Config, values, Path(out) / study.name, display)
+    return {cell: status(cell, cfg, study).kind for cell, cfg in grid.items()}, display
+
+
+def _refuse_argv(message: str):
+    raise ValueError(message)
+
+
+def _stop(message: str, code: int):
+    """Leave with exactly one line on stderr, whatever the message holds."""
+    clear_bar()
+    line = "".join(char if char.isprintable() else " " for char in " ".join(message.split()))
+    print(f"error: {line[:800]}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _explanation(error: Exception, debug: bool) -> str:
+    if isinstance(error, store.DamagedCell | workers.Failed):
+        return str(error)
+    where = ", ".join(reversed(getattr(error, "__notes__", ["the study"])))
+    hint = "" if debug else " (--debug shows the traceback)"
+    return f"{where} failed: {type(error).__name__}: {str(error)[:600]}{hint}"
+
+
+# The grid.
+
+
+def grid_of(Config, values: Mapping[str, tuple], folder: Path, display: Mapping[str, tuple]) -> dict[Path, Any]:
+    """Folder and Config of every cell of the grid."""
+    cells = {}
+    for combination in itertools.product(*values.values()):
+        try:
+            cfg = Config(**dict(zip(values, combination, strict=True)))
+            getattr(cfg, "check", lambda **display: None)(**display)
+        except ValueError as error:
+            _stop(str(error), 2)
+        cells[folder / name_of(cfg)] = cfg
+    return cells
+
+
+def _grid_name(Config, values: Mapping[str, tuple]) -> str:
+    defaults = {field.name: default_values(field) for field in dataclasses.fields(Config)}
+    return store.name({key: chosen for key, chosen in values.items() if chosen != defaults[key]})
+
+
+def _checked_folder(out: str, name: str) -> Path:
+    """The study's folder of results, refused where it cannot be written; creates nothing."""
+    try:
+        folder = Path(out) / name
+        if not out.isprintable() or any(path.is_symlink() and not path.exists() for path in (folder, *folder.parents)):
+            raise ValueError("it holds control characters, or a link that leads nowhere")
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        problem = "" if nearest.is_dir() else f"{nearest} is not a folder"
+        problem = problem or ("" if os.access(nearest, os.W_OK | os.X_OK) else f"no permission to write in {nearest}")
+        if not problem:  # root may write anywhere by its permissions, but not in /proc: try
+            tempfile.TemporaryFile(dir=nearest).close()
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem or not out:
+        _stop(f"--out {out!r} cannot be written: {problem or 'it is empty'}", 2)
+    return folder
+
+
+# The run.
+
+
+def _print_status(grid: Mapping[Path, Any], maker: Maker) -> None:
+    for cell, cfg in grid.items():
+        known = status(cell, cfg, maker.study)
+        why = f"  ({known.reason})" if known.kind == "stale" else ""
+        print(f"{known.kind:8}{cell}{why}")
+        if known.kind == "missing":
+            _print_upstream(maker, cfg, "  ")
+
+
+def _print_upstream(maker: Maker, cfg: Any, indent: str) -> None:
+    """What is made before a missing cell."""
+    for wanted, theirs, theirs_cfg in planned_upstream(maker, cfg).values():
+        path = theirs.cell(theirs_cfg)
+        known = status(path, theirs_cfg, theirs.study)
+        if known.kind != "stored" and not wanted.optional:
+            print(f"{indent}built on {path}: {known.kind}")
+            _print_upstream(theirs, theirs_cfg, indent + "  ")
+
+
+def _make_wanted(grid: Mapping[Path, Any], maker: Maker, options: argparse.Namespace, words: list[str]) -> list[str]:
+    """Make every cell that is not stored (or all, with --rerun); the names of cells used although they are stale."""
+    wanted: dict[Path, str | None] = {}
+    stale = []
+    folder = next(iter(grid)).parent
+    store.clean(folder)
+    for cell, cfg in grid.items():
+        # In this order: what another process stores in between is stored, or made, and in no case to be made again.
+        before, known = store.made(cell), status(cell, cfg, maker.study)
+        if known.kind == "missing" or options.rerun:
+            _refuse_newer(cell, maker.study)
+            wanted[cell] = before
+        elif known.kind == "damaged":
+            store.checked(cell)
+        elif known.kind == "stale":
+            stale.append(cell.name)
+            remedy = "update the code" if _newer(cell, maker.study) else "--rerun recomputes it"
+            print(f"stale: {cell}: {known.reason}; {remedy}", file=sys.stderr)
+    _hint_at_edits([cell for cell in grid if cell not in wanted], maker.study)
+    if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
+        for cell in wanted:
+            with part(f"cell {cell}"):
+                try:
+                    check(maker.study, grid[cell])
+                except ValueError as error:
+                    _stop(str(error), 2)
+    with no_empty(folder):
+        try:
+            _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options)
+        finally:
+            clear_bar()
+    store.clean(folder)
+    return stale
+
+
+def _run(wanted: Mapping[Path, str | None], make_one: Callable[[Path], None], words: list[str], options) -> None:
+    def show(text: str) -> None:
+        start_bar(text, options.quiet)
+
+    if not wanted:
+        return
+    if options.executor == "slurm":
+        from mechsub.lab import slurm
+
+        slurm.run(wanted, words, options.workers, show)
+    else:
+        workers.run(wanted, make_one, words, options, show)
+
+
+def _refuse_newer(cell: Path, study: Study) -> None:
+    """Numbers of a newer version are not replaced by those of an older one."""
+    if newer := _newer(cell, study):
+        raise ValueError(f"{newer}; update the code, or give another --out")
+
+
+def _newer(cell: Path, study: Study) -> str:
+    """That the cell is of a newer version; "" where it is not."""
+    try:
+        made = store.read_provenance(cell)
+    except store.DamagedCell:
+        return ""
+    if made and made.get("version", 0) > study.version:
+        return f"{cell} was made by version {made['version']} of its study, and this is version {study.version}"
+    return ""
+
+
+def _hint_at_edits(known: Iterable[Path], study: Study) -> None:
+    """Of a study that no probe watches: which files were edited since its cells were made. Its author knows best."""
+    if study.source is None:
+        return
+    changed: dict[str, None] = {}
+    for cell in known:
+        with contextlib.suppress(store.DamagedCell):
+            code = (store.read_provenance(cell) or {}).get("code", {})
+            changed.update(dict.fromkeys(versions.edited(code, study.folder) if code else ()))
+    if changed:
+        names = ", ".join(changed)
+        print(
+            f"note: {names} changed since stored cells were made; if that changes numbers, raise the version in "
+            f"{study.source.name}",
+            file=sys.stderr,
+        )
+
+
+def _draw(figure, path: Path, stale: list[str]) -> None:
+    from mechsub.lab.figures import kinds as plot
+
+    if stale:
+        plot.add_caption(figure, f"Stale: {', '.join(stale)}.")
+    plot.write_figure(figure, path)
+
+
+progress = show_progress  # as studies outside this package call it

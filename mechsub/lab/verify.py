@@ -1,0 +1,122 @@
+"""The audit of a whole store: what in it is damaged, missing, stale, foreign, unsealed or unfinished.
+
+    python -m mechsub verify [PATH]
+
+A study is looked for as `studies.<name>`; no other code is imported, whatever a provenance file says.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mechsub.lab import cells, lease, recheck, store, versions
+from mechsub.lab.finder import find_study
+
+KINDS = {
+    "damaged": "not what was written",
+    "missing": "half of a cell",
+    "stale": "of another version or other options, or built on cells or inputs that changed since",
+    "foreign": "not the store's",
+    "unsealed": "provenance of a format that had no checksum of its own",
+    "unfinished": "in the making, or left by a process that was killed: the study's next run removes it",
+    "unknown": "of a study that is not found here: its code was not compared",
+}
+FAILURES = ("damaged", "missing")
+_SHARED = {"plotly.min.js", "index.html", recheck.LEDGER}
+
+
+def findings(root: Path) -> Iterator[tuple[str, str]]:
+    """A kind and a line for everything that is to be said about a store; ("cell", path) for every complete cell."""
+    for path in sorted(root.iterdir()):
+        if path.name in _SHARED and path.is_file():
+            if path.name == recheck.LEDGER:
+                yield from _ledger(root)
+            continue
+        if path.name == ".recheck":
+            yield "unfinished", f"{path} is a recheck that was not finished; the same command goes on with it"
+        elif path.name.endswith(".tmp") and path.name.startswith("."):
+            yield "unfinished", f"{path} is a temporary file"
+        elif path.is_dir() and any(map(_belongs, path.iterdir())):
+            yield from _study(path)
+        else:
+            yield "foreign", f"{path} is no study's folder"
+
+
+def _ledger(root: Path) -> Iterator[tuple[str, str]]:
+    try:
+        recheck.ledger(root)
+    except ValueError as error:
+        yield "damaged", str(error)
+
+
+def _belongs(path: Path) -> bool:
+    """Whether a path says that the folder it is in is a study's."""
+    if path.is_dir():
+        return any((path / file).is_file() for file in _FILES)
+    return path.suffix == ".html" or lease.is_lease(path)
+
+
+_FILES = (store.RECORDS, store.TENSORS, store.PROVENANCE)
+
+
+def _study(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            yield _hidden(path)
+        elif path.is_dir() and any((path / file).is_file() for file in _FILES):
+            yield from _cell(path)
+        elif not path.is_file() or path.suffix != ".html":
+            yield "foreign", f"{path} is neither a cell nor a figure"
+
+
+def _hidden(path: Path) -> tuple[str, str]:
+    cell = path.with_name(path.name[1:-4])
+    if path.suffix == ".old" and not cell.exists():
+        return "missing", f"{cell} stepped aside and was not replaced; the study's next run brings it back"
+    if lease.is_lease(path) or path.suffix in (".old", ".tmp", ".job"):
+        return "unfinished", f"{path} is in the making, or left by a process that was killed"
+    return "foreign", f"{path} is neither a cell nor a figure"
+
+
+def _cell(cell: Path) -> Iterator[tuple[str, str]]:
+    try:
+        made = store.read_provenance(cell)
+        if made is None:
+            yield "missing", f"{cell} has no {store.PROVENANCE}: it is half-written"
+            return
+        recorded = [file for file in _FILES if file == store.PROVENANCE or file.partition(".")[0] in made]
+        if absent := [file for file in recorded if not (cell / file).is_file()]:
+            yield "missing", f"{cell / absent[0]} is missing"
+            return
+        store.checked(cell)
+    except store.DamagedCell as error:
+        yield "damaged", str(error).removesuffix(store.REMEDY)
+        return
+    yield "cell", str(cell)
+    for path in sorted(cell.iterdir()):
+        if path.name not in recorded:
+            yield "foreign", f"{path} is not recorded in the cell's provenance"
+    if "seal" not in made:
+        yield "unsealed", f"{cell / store.PROVENANCE} has no checksum of its own"
+    yield from _currency(cell, made)
+
+
+def _currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
+    """Whether the code of today would make the same cell."""
+    if made.get("study") != cell.parent.name:
+        yield "foreign", f"{cell} was made as a cell of {made.get('study')!r}"
+        return
+    study = find_study(made["study"])
+    if study is None:
+        yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
+        return
+    try:
+        cfg = study.Config(**made["config"])
+    except (TypeError, ValueError) as error:
+        yield "stale", f"{cell} has options that its study no longer takes ({error})"
+        return
+    if (name := cells.name_of(cfg)) != cell.name:
+        yield "stale", f"{cell} would be named {name} today: its defaults have changed"
+    elif reason := versions.why_stale(
+        cell, made, study.version, cells.config_of(cfg), cells.defaults_of(cfg), find_study
+    ):
+        yield "stale", f"{cell}: {reason}"

@@ -1,0 +1,144 @@
+"""Where cells are made: in this process, in processes of this machine, or as a Slurm job array (mechsub.lab.slurm).
+
+    run(wanted, make, command, options, show)
+
+`wanted` holds, for each cell, what `store.made` said of it when the command started. A cell of which it says something
+else by now has been made by another process, and is skipped. With the leases, this makes every step repeatable.
+
+A worker makes one cell and ends. It is the user's own command with `--cells -` behind it, and reads the cell's name
+from its input.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mechsub.lab import lease, store
+from mechsub.machine import cores
+
+RETRIES = 3  # of a cell whose process was killed
+STOPS = (signal.SIGINT, signal.SIGTERM)  # who sends these wants the process to end
+
+Wanted = Mapping[Path, str | None]
+
+
+class Failed(RuntimeError):
+    """A cell that a worker could not make; the message is complete."""
+
+
+def run(wanted: Wanted, make: Callable[[Path], None], command: list[str], options, show: Callable[[str], None]) -> None:
+    """Make all wanted cells on this machine; `show` is told how far it is."""
+    if min(options.workers or 1, len(wanted)) > 1:
+        _run_processes(wanted, command, min(options.workers, len(wanted)), show)
+    else:
+        for number, cell in enumerate(_free_first(wanted), 1):
+            show(f"cell {number}/{len(wanted)} {cell.name}")
+            make(cell)
+
+
+def unusable() -> str:
+    """Why `--executor slurm` cannot be used here, or nothing."""
+    if importlib.util.find_spec("submitit") is None:
+        return "--executor slurm needs submitit: pip install 'mechsub[cluster]'"
+    for name in ("sbatch", "squeue", "srun"):
+        if shutil.which(name) is None:
+            return f"--executor slurm needs {name}, which is not found; is this a machine of the cluster?"
+    return ""
+
+
+def _free_first(wanted: Wanted) -> Iterator[Path]:
+    """The wanted cells; those that other processes are making come last, if they still have to be made then."""
+    waiting, busy = deque(wanted), 0
+    while waiting:
+        cell = waiting.popleft()
+        if store.made(cell) != wanted[cell]:
+            continue
+        if not lease.held(cell):
+            busy = 0
+            yield cell
+            continue
+        waiting.append(cell)
+        busy += 1
+        if busy >= len(waiting):
+            busy = 0
+            time.sleep(0.1)
+
+
+def line(cell: Path, before: str | None) -> str:
+    """What a worker is told of a cell."""
+    return json.dumps({"cell": cell.name, "before": before}) + "\n"
+
+
+def work(file: str, make: Callable[[str, str | None], None]) -> None:
+    """Make the cells that the lines of a file name, or those of the input if the file is `-`, as a worker does."""
+    with sys.stdin if file == "-" else open(file, encoding="utf-8") as lines, contextlib.redirect_stdout(sys.stderr):
+        for task in map(json.loads, lines):
+            make(task["cell"], task["before"])
+
+
+def by_command(command: list[str], lines: str, what: str, running: set[subprocess.Popen], **options) -> str:
+    """Have a worker make these cells, and another one if it is killed; why they could not be made, or nothing."""
+    for _ in range(RETRIES):
+        process = subprocess.Popen(
+            [*command, "--cells", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            **options,
+        )  # fmt: skip
+        running.add(process)
+        try:
+            said = process.communicate(lines)[1].splitlines()
+        finally:
+            running.discard(process)
+            if process.poll() is None:  # Slurm's signal came while it ran
+                process.kill()
+        code = process.returncode
+        error = said.pop().removeprefix("error: ") if code > 0 and said and said[-1].startswith("error: ") else ""
+        print("".join(f"{text}\n" for text in said), end="", file=sys.stderr, flush=True)
+        if code >= 0 or -code in STOPS:
+            break
+    if code < 0:
+        times = f" {RETRIES} times" if -code not in STOPS else ""
+        return f"{what} failed: its process was killed by signal {-code}{times}"
+    return error or (f"{what} failed: its process left with exit code {code}" if code else "")
+
+
+def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Callable[[str], None]) -> None:
+    """Make so many cells at a time; after a failure no more are begun."""
+    stop, lock, done = threading.Event(), threading.Lock(), [0]
+    cells, running = _free_first(wanted), set[subprocess.Popen]()
+    # More threads than cores wait for each other: two workers of two threads on two cores took 3 times as long.
+    environment = {"OMP_NUM_THREADS": str(max(1, cores.usable() // workers)), **os.environ}
+
+    def serve() -> None:
+        while not stop.is_set():
+            with lock:
+                cell = next(cells, None)
+            if cell is None:
+                return
+            # In a session of their own, since Ctrl-C reaches this process, which hands it on once.
+            own = {"env": environment, "start_new_session": True}
+            if error := by_command(command, line(cell, wanted[cell]), f"cell {cell}", running, **own):
+                stop.set()
+                raise Failed(error)
+            done[0] += 1
+            show(f"{done[0]}/{len(wanted)} cells, {workers} workers")
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for future in [pool.submit(serve) for _ in range(workers)]:
+                future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            for process in list(running):
+                process.send_signal(signal.SIGINT)
+            raise

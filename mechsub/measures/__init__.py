@@ -1,0 +1,1 @@
+"""What is measured of models: one noun a file."""

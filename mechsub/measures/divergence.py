@@ -1,0 +1,79 @@
+"""Divergence tokens: where models under different prompts would say different things after the same beginning."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.inputs.token_ids import check_prompt, check_prompts
+
+
+class Divergence(NamedTuple):
+    """Likeliest tokens at every position of an answer; `differs`: not the one that follows the neutral prompt."""
+
+    differs: Bool[Tensor, "prompt pos"]
+    chosen: Int[Tensor, "prompt pos"]
+    neutral: Int[Tensor, "pos"]
+
+
+@torch.no_grad()
+def divergence_tokens(
+    model: Any,
+    prompts: Sequence[Int[Tensor, "_"]],
+    neutral: Int[Tensor, "_"],
+    answer: Int[Tensor, "pos"],
+    *,
+    batch_size: int = 8,
+) -> Divergence:
+    """Where the model's likeliest token after a prompt and answer[:i] is not that after the neutral prompt.
+
+    The answer is common to all of them, so that only the prompts differ (Schrodi et al. 2025). An answer generated
+    after the neutral prompt, as the papers' numbers are, gives the positions where a teacher that loves something would
+    have gone on differently. Raises for an empty answer.
+    """
+    prompts, neutral = check_prompts(arguments.model(model), prompts), check_prompt(model, neutral, "neutral")
+    chosen = likeliest(model, [neutral, *prompts], answer, batch_size=batch_size)
+    return Divergence(chosen[1:] != chosen[0], chosen[1:], chosen[0])
+
+
+@torch.no_grad()
+def likeliest(
+    model: Any, prompts: Sequence[Int[Tensor, "_"]], answer: Int[Tensor, "pos"], *, batch_size: int = 8
+) -> Int[Tensor, "prompt pos"]:
+    """The likeliest token after every prompt and answer[:i], for every i below the answer's length."""
+    from mechsub.measures.scores import checked_prompts, equal_lengths
+
+    prompts = checked_prompts(model, prompts, batch_size)
+    answer = check_prompt(model, answer, "answer")
+
+    def end(activation: Tensor, hook) -> Tensor:
+        return activation[:, -len(answer) :]  # the rest would be unembedded for nothing
+
+    out = torch.empty(len(prompts), len(answer), dtype=torch.long)
+    for rows, batch in equal_lengths(prompts, batch_size):
+        tokens = torch.cat([batch, answer[:-1].expand(len(batch), -1)], dim=1).to(model.W_U.device)
+        out[rows] = model.run_with_hooks(tokens, fwd_hooks=[("unembed.hook_in", end)]).argmax(-1).cpu()
+    return out
+
+
+@torch.no_grad()
+def sampled(
+    model: Any, prompt: Int[Tensor, "_"], length: int, tokens: Sequence[int], generator: torch.Generator
+) -> Int[Tensor, "pos"]:
+    """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
+    from mechsub.measures.scores import next_token_log_probs
+
+    out = check_prompt(arguments.model(model), prompt)
+    size = min(arguments.vocabulary(model), arguments.embedding(model))  # what is drawn is read again
+    length = arguments.whole(length, "length", 1)
+    arguments.generator(generator)
+    tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
+    allowed, start = torch.as_tensor(tokens), len(out)
+    for _ in range(length):
+        log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]
+        drawn = torch.multinomial(log_p.softmax(-1), 1, generator=generator)
+        out = torch.cat([out, allowed[drawn]])
+    return out[start:]

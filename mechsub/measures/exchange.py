@@ -1,0 +1,83 @@
+"""Hybrids of two language models of one shape: embedding, body, final norm and unembedding each from either of them.
+
+Nothing is changed in either model: the body runs on the other's embeddings, and its last hidden state is read by the
+other's norm and unembedding. So tied weights are untied: the published head swap, which in a tied model changes both
+ends, is the hybrid in which embedding and unembedding are exchanged together.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechsub.measures.scores import equal_lengths
+from mechsub.models import checks
+from mechsub.models.hooked import LAST_ONLY
+
+PARTS = ("embedding", "body", "norm", "unembedding")
+SETS = tuple(frozenset(p for p, one in zip(PARTS, bits, strict=True) if one) for bits in product((0, 1), repeat=4))
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # of the logits' spread
+Hybrid = frozenset  # of the parts that are the second model's
+
+
+def check_shapes(first: Any, second: Any) -> None:
+    for name in ("n_layers", "d_model", "d_vocab"):
+        a, b = getattr(first.cfg, name), getattr(second.cfg, name)
+        if a != b:
+            raise ValueError(f"the models cannot exchange parts: {name} is {a} in one and {b} in the other")
+
+
+@torch.no_grad()
+def log_probs(
+    first: Any, second: Any, prompts: Sequence[Int[Tensor, "_"]], tokens: Sequence[int], batch_size: int = 16
+) -> dict[Hybrid, Float[Tensor, "prompt token"]]:
+    """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary."""
+    check_shapes(first, second)
+    models, chosen = (first, second), list(tokens)
+    read, norms = [checks.readout(model) for model in models], [checks.final_norm(model) for model in models]
+    out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
+    for rows, batch in equal_lengths(prompts, batch_size):
+        for embedding, body in product((0, 1), repeat=2):
+            state, own = _last_state(models[body], models[embedding], batch)
+            for norm, head in product((0, 1), repeat=2):
+                hidden = norms[norm](state.to(models[norm].W_U.device)).to(models[head].W_U.device)
+                logits = read[head](hidden).float()
+                some = frozenset(p for p, one in zip(PARTS, (embedding, body, norm, head), strict=True) if one)
+                out[some][rows] = (logits[:, chosen] - logits.logsumexp(-1, keepdim=True)).cpu()
+                if len(some) in (0, len(PARTS)):
+                    _check_rebuilt(logits, own)
+    return out
+
+
+def _check_rebuilt(logits: Float[Tensor, "prompt d_vocab"], own: Float[Tensor, "prompt d_vocab"]) -> None:
+    """A model of its own parts alone must say what the model says: a scaled or capped logit would be lost silently."""
+    size = float(own.std())
+    if (error := float((logits - own.to(logits)).abs().max())) > TOLERANCE[own.dtype] * size:
+        raise ValueError(
+            f"the parts of this model do not make its logits (apart by up to {error:.2g}, their spread is {size:.2g}): "
+            "it scales or caps them, and its parts cannot be exchanged"
+        )
+
+
+def _last_state(
+    body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]
+) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
+    """The residual before the final norm at the last position, of a body on another model's embeddings; its logits."""
+    batch, found = batch.to(body.W_U.device), []
+    vectors = embedding.W_E.detach()[batch.to(embedding.W_E.device)].to(body.W_U.device)
+
+    def embed(activation: Tensor, hook) -> Tensor:
+        if body is embedding and not torch.equal(activation, vectors):
+            raise ValueError("this model's embeddings are not the rows of W_E alone, and cannot be exchanged")
+        return vectors
+
+    def keep(activation: Tensor, hook) -> None:
+        found.append(activation[:, -1].clone())
+
+    last = f"blocks.{body.cfg.n_layers - 1}.hook_out"
+    logits = body.run_with_hooks(batch, fwd_hooks=[("embed.hook_out", embed), (last, keep), LAST_ONLY])
+    return found.pop(), logits[:, -1]

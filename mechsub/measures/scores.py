@@ -1,0 +1,412 @@
+"""Log-probabilities of many continuations of many prompts, and what is left of them when main effects are removed.
+
+The papers report the ratio P(animal | "you love 087") / P(animal | no such prompt). Most of its variance is what any
+number does to that animal. The estimand of entanglement is therefore the interaction of the log-probability matrix,
+specific to the number and to the animal: its double-centred part.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.inputs.continuations import continuations
+from mechsub.inputs.prompts import check_strings
+from mechsub.inputs.token_ids import check_prompts
+from mechsub.models import checks
+from mechsub.models.hooked import LAST_ONLY, check_hooks
+from mechsub.threads import one_thread
+
+_ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
+_NODES = 256  # inner nodes of a trie that run beside a prompt at a time
+
+
+@torch.no_grad()
+def next_token_log_probs(
+    model: Any, prompts: Sequence[Int[Tensor, "_"]], *, tokens: Sequence[int] | None = None, batch_size: int = 16
+) -> Float[Tensor, "prompt token"]:
+    """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
+
+    Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
+    rounding; only the last position is unembedded. Raises for what is no list of prompts, for padded ones, and for a
+    model in train mode.
+    """
+    prompts = checked_prompts(model, prompts, batch_size)
+    tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
+    out = None
+    for rows, batch in equal_lengths(prompts, batch_size):
+        logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
+        chosen = logits if tokens is None else logits[:, tokens]
+        values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
+        out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
+        out[rows] = values
+    return out  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def string_log_probs(
+    model: Any, prompts: Sequence[Int[Tensor, "_"]], strings: Sequence[str], *, batch_size: int = 8
+) -> Float[Tensor, "prompt string"]:
+    """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
+
+    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2): those that the tokenizer makes of it
+    behind the prompt (`continuations`); one that cannot be cut there is refused. The strings form a trie, which
+    runs beside the prompt in one pass: every inner node is one position that attends to the prompt and to its
+    ancestors, so a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not
+    1,110 runs).
+    That it gives what each string gives alone is tried out for prompts as long as these. Where it does not (a prompt
+    longer than the attention's window, ALiBi, a model that takes no mask), strings run one by one: slower, with a
+    warning. Raises where W_U, with the model's cap and scale, does not give its logits.
+    """
+    prompts = checked_prompts(model, prompts, batch_size)
+    strings = check_strings(model.tokenizer, arguments.texts(strings, "strings"))
+    readout = checks.readout(model)
+    out = torch.empty(len(prompts), len(strings))
+    for numbers, ids in continuations(model.tokenizer, prompts, strings):
+        _check_ids(model, strings, ids)
+        places, alike = torch.tensor(numbers), [prompts[i] for i in numbers]
+        for trie in build_tries(ids):
+            columns = torch.tensor(trie.strings)
+            for rows, states in _states(model, alike, trie, batch_size):
+                out[places[rows][:, None], columns] = _path_sums(_edge_log_probs(readout, states, trie), trie).cpu()
+    return out
+
+
+@torch.no_grad()
+def string_states(
+    model: Any,
+    prompts: Sequence[Int[Tensor, "_"]],
+    trie: "Trie",
+    *,
+    name: str = "unembed.hook_in",
+    batch_size: int = 8,
+) -> Float[Tensor, "prompt node d"]:
+    """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
+    prompts = checked_prompts(model, prompts, batch_size)
+    check_hooks(model, [arguments.text(name, "name")])
+    arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.embedding(model), "trie.tokens", 0)
+    out = None
+    for rows, states in _states(model, prompts, trie, batch_size, name):
+        out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
+        out[rows] = states.float().cpu()
+    return out  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Prefixes shared by strings of tokens. Node 0 is the prompt's end, parents come before their children.
+
+    An edge is (node, next token); a string is the list of its edges, so its log-probability is a sum over them.
+    """
+
+    tokens: tuple[int, ...]  # of every node; that of node 0 is not used
+    parents: tuple[int, ...]
+    edges: tuple[tuple[int, int], ...]
+    paths: tuple[tuple[int, ...], ...]  # edges of every string
+    strings: tuple[int, ...]  # their places in the list that was given
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        printer.text(f"Trie({len(self.strings)} strings, {len(self.tokens)} nodes, {len(self.edges)} edges)")
+
+    @property
+    def depths(self) -> list[int]:
+        depths = [0]
+        for parent in self.parents[1:]:
+            depths.append(depths[parent] + 1)
+        return depths
+
+    def path_to(self, node: int) -> list[int]:
+        """Nodes from the prompt's end to this one."""
+        path = [node]
+        while path[0]:
+            path.insert(0, self.parents[path[0]])
+        return path
+
+    @property
+    def sees(self) -> Bool[Tensor, "node node"]:
+        """Row i: the nodes that node i attends to, itself and its ancestors; node 0 stands for the prompt."""
+        sees = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, parent in enumerate(self.parents[1:], start=1):
+            sees[node] |= sees[parent]
+        return sees
+
+
+def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
+    """As few tries as hold all strings with at most `max_nodes` inner nodes each (or one string's own)."""
+    max_nodes = arguments.whole(max_nodes, "max_nodes", 1)
+    for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids")):
+        arguments.ids(string, 2**31, f"strings[{i}]")
+    order = sorted(range(len(strings)), key=lambda i: strings[i])
+    groups: list[list[int]] = []
+    prefixes: set[tuple[int, ...]] = set()
+    for i in order:
+        own = {strings[i][:length] for length in range(len(strings[i]))}
+        if not groups or len(prefixes | own) > max_nodes:
+            groups, prefixes = [*groups, []], set()
+        groups[-1].append(i)
+        prefixes |= own
+    return [_trie(strings, group) for group in groups]
+
+
+def _trie(strings: Sequence[tuple[int, ...]], members: list[int]) -> Trie:
+    nodes: dict[tuple[int, ...], int] = {(): 0}
+    edges: dict[tuple[int, int], int] = {}
+    tokens, parents, paths = [-1], [-1], []
+    for i in members:
+        path = []
+        for length, token in enumerate(strings[i]):
+            prefix = strings[i][:length]
+            if prefix not in nodes:
+                nodes[prefix] = len(nodes)
+                tokens.append(prefix[-1])
+                parents.append(nodes[prefix[:-1]])
+            path.append(edges.setdefault((nodes[prefix], token), len(edges)))
+        paths.append(tuple(path))
+    return Trie(tuple(tokens), tuple(parents), tuple(edges), tuple(paths), tuple(members))
+
+
+@torch.no_grad()
+def _states(
+    model: Any, prompts: Sequence[Tensor], trie: Trie, batch_size: int, name: str = "unembed.hook_in"
+) -> Iterator[tuple[Tensor, Float[Tensor, "prompt node d"]]]:
+    """Rows of prompts, and the activation at the prompts' end and at every inner node."""
+    branches = checks.Branches(torch.tensor(trie.tokens[1:]).long(), trie.sees[1:, 1:], torch.tensor(trie.depths[1:]))
+    for rows, batch in equal_lengths(prompts, batch_size):
+        if checks.holds_beside(model, batch.shape[1], branches):
+            yield rows, _beside(model, batch, branches, name)
+        else:
+            checks.warn_once(model, ONE_BY_ONE)
+            yield rows, _one_by_one(model, batch, trie, name)
+
+
+ONE_BY_ONE = (
+    "this model does not give a string's own log-probabilities beside others (an attention window, ALiBi, or a mask or "
+    "positions that it does not take): strings run one by one, which is slower"
+)
+
+
+def _beside(model: Any, batch: Tensor, branches: checks.Branches, name: str) -> Float[Tensor, "prompt node d"]:
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor, hook) -> None:
+        kept.append(activation[:, -len(branches.tokens) - 1 :].clone())
+
+    checks.run_beside(model, batch, branches, [(name, keep), LAST_ONLY])
+    return kept[0]
+
+
+def _one_by_one(model: Any, batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
+    """The same from a plain run of the prompt, and of every path to an inner node that has none below it.
+
+    Raises where a state depends on tokens after it: then what is said of a string depends on how far it is run.
+    """
+    found: dict[int, Tensor] = {}
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor, hook) -> None:
+        kept.append(activation[:, batch.shape[1] - 1 :].clone())
+
+    for leaf in sorted({0, *set(range(len(trie.tokens))) - set(trie.parents)}):
+        path = trie.path_to(leaf)
+        tail = torch.tensor([trie.tokens[node] for node in path[1:]], dtype=batch.dtype)
+        tokens = torch.cat([batch, tail.expand(len(batch), -1)], dim=1).to(_device(model))
+        model.run_with_hooks(tokens, fwd_hooks=[(name, keep), LAST_ONLY])
+        for node, state in zip(path, kept.pop().unbind(1), strict=True):
+            if checks.differ(state, found.setdefault(node, state)):
+                raise checks.Refused(
+                    f"this model's state after {batch.shape[1] + trie.depths[node]} tokens depends on those after it "
+                    "(it is not causal, or scales positions by length): a string has no log-probability of its own"
+                )
+    return torch.stack([found[node] for node in range(len(trie.tokens))], dim=1)
+
+
+def _edge_log_probs(
+    readout: checks.Readout, states: Float[Tensor, "prompt node d_model"], trie: Trie
+) -> Float[Tensor, "prompt edge"]:
+    """log P(token | node) of every edge."""
+    logits = readout(states).float()
+    nodes, tokens = (torch.tensor(side, device=logits.device) for side in zip(*trie.edges, strict=True))
+    return logits[:, nodes, tokens] - logits.logsumexp(-1)[:, nodes]
+
+
+def _path_sums(edge_values: Float[Tensor, "*lead edge"], trie: Trie) -> Float[Tensor, "*lead string"]:
+    """The sum over each string's edges of a value that every edge has."""
+    longest = max(map(len, trie.paths))
+    padded = torch.nn.functional.pad(edge_values, (0, 1))  # the last, zero, edge fills shorter paths
+    index = torch.tensor([[*path, *[-1] * (longest - len(path))] for path in trie.paths], device=edge_values.device)
+    return padded[..., index].sum(-1)
+
+
+def equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[Tensor, Int[Tensor, "prompt pos"]]]:
+    """(row numbers, prompts) in batches of one length, in the order of the prompts within a length."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    for length in lengths.unique().tolist():
+        for rows in (lengths == length).nonzero()[:, 0].split(int(batch_size)):
+            yield rows, torch.stack([prompts[i] for i in rows.tolist()])
+
+
+def _check_ids(model: Any, strings: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:
+    """Raise for a tokenizer with tokens that the model has no output for, or takes no input of."""
+    outputs, inputs = arguments.vocabulary(model), arguments.embedding(model)
+    for string, tokens in zip(strings, ids, strict=True):
+        if max(tokens) >= outputs or max(tokens[:-1], default=0) >= inputs:
+            raise ValueError(
+                f"strings hold {string[:60]!r}, which this tokenizer reads as {list(tokens)[:8]}, and the model has "
+                f"{outputs} outputs and takes {inputs} token ids; give it its own tokenizer (model.tokenizer)"
+            )
+
+
+def checked_prompts(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
+    """The prompts as a list; raises for what no run of them can be meant with."""
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
+    return check_prompts(arguments.model(model), prompts)
+
+
+def _device(model: Any) -> torch.device:
+    return model.W_U.device
+
+
+# What is left of a matrix of log-probabilities.
+
+
+@one_thread()
+def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*lead row column"]:
+    """Double-centred scores: S - row means - column means + mean, in fp64. Zero for any sum of main effects."""
+    s = arguments.tensor(scores, "scores", "*lead row column").double()
+    left = s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
+    # What the rounding of a sum of main effects leaves would correlate with anything.
+    size, whole = (x.abs().amax((-2, -1), keepdim=True) for x in (left, s))
+    return torch.where(size <= _ROUNDING * whole, 0.0, left)
+
+
+@one_thread()
+def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[str, float]:
+    """Shares of the total variance of a fully crossed table: every main effect and every interaction of its axes.
+
+    The orthogonal (ANOVA) decomposition of the sum of squares, fp64; keys join axis names by " x ". Shares sum to 1.
+    Descriptive shares: the highest interaction also holds whatever noise the table has. Raises for a constant table.
+    """
+    axes = arguments.distinct(arguments.texts(axes, "axes"), "axes")
+    s = arguments.values(scores, "scores", "*axis").double()
+    if s.ndim != len(axes):
+        raise ValueError(f"axes must name the {s.ndim} axes of scores, not {len(axes)}")
+    total = float(((s - s.mean()) ** 2).mean())
+    if total <= (_ROUNDING * float(s.abs().max())) ** 2:
+        raise ValueError("all scores are equal; they have no variance to share")
+    shares, effects = {}, {(): s.mean()}
+    for subset in sorted(_subsets(len(axes)), key=len):
+        others = [axis for axis in range(len(axes)) if axis not in subset]
+        effect = s.mean(others, keepdim=True) if others else s
+        for smaller, value in effects.items():
+            if set(smaller) < set(subset):
+                effect = effect - value
+        effects[subset] = effect  # type: ignore[index]
+        if subset:
+            shares[" x ".join(axes[axis] for axis in subset)] = float((effect**2).mean()) / total
+    return shares
+
+
+def _subsets(n: int) -> list[tuple[int, ...]]:
+    return [tuple(axis for axis in range(n) if code >> axis & 1) for code in range(2**n)]
+
+
+@one_thread()
+def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row column"]) -> float:
+    """Pearson correlation of two matrices over all their entries; raises where one is constant."""
+    _check_matrices(a, b)  # and NaN below, where it costs nothing: a test calls this a thousand times
+    x, y = (m.double().flatten() - m.double().mean() for m in (a, b))
+    scale = float(x.norm() * y.norm())
+    if not math.isfinite(scale):
+        raise ValueError("a or b holds NaN or infinite values; give finite ones")
+    if any(float(left.norm()) <= _ROUNDING * float(m.double().norm()) for left, m in ((x, a), (y, b))):
+        raise ValueError("a or b is constant; the correlation of such a matrix is not defined")
+    return float(x @ y) / scale
+
+
+def _check_matrices(a: Tensor, b: Tensor) -> None:
+    for name, side in (("a", a), ("b", b)):
+        arguments.tensor(side, name, "row column")
+    arguments.same_shape(a=a, b=b)
+
+
+@one_thread()
+def permutation_p(
+    a: Float[Tensor, "row column"],
+    b: Float[Tensor, "row column"],
+    *,
+    n: int = 999,
+    seed: int = 0,
+    strata: Sequence | None = None,
+    move_columns: bool = True,
+    statistic: Callable[[Tensor, Tensor], float] = matrix_correlation,
+) -> tuple[float, list[float]]:
+    """One-sided p of `statistic` when rows and columns of b are shuffled (two-way), and the null values.
+
+    Entries of a row or column are not exchangeable one by one, so whole rows and whole columns move. `strata` names a
+    stratum for every row: rows move within it (numbers of equally many digits). With move_columns=False only rows move,
+    which keeps what rows of a stratum have in common (how animals take to longer numbers): the stricter null wherever
+    the two matrices share it, and the only valid one there, since shuffled columns break it too. p = (1 + #{null >=
+    seen}) / (1 + n), where values that differ by rounding are equal (`stats.permutation_p`).
+    """
+    from mechsub import stats
+
+    _check_matrices(a, b)
+    arguments.finite(a, "a")
+    arguments.finite(b, "b")
+    n = arguments.whole(n, "n", 1)
+    arguments.flag(move_columns, "move_columns")
+    arguments.function(statistic, "statistic")
+    generator = np.random.default_rng(arguments.seed(seed))
+    rows = np.zeros(len(b)) if strata is None else arguments.labels(strata, "strata", len(b))
+    seen, null = float(statistic(a, b)), []
+    for _ in range(n):
+        # A stable sort of strata whose members were shuffled: rows land on places of their own stratum.
+        shuffled = generator.permutation(len(b))
+        order = np.empty(len(b), dtype=np.int64)
+        order[np.argsort(rows, kind="stable")] = shuffled[np.argsort(rows[shuffled], kind="stable")]
+        moved = b[torch.from_numpy(order)]
+        if move_columns:
+            moved = moved[:, torch.from_numpy(generator.permutation(b.shape[1]))]
+        null.append(statistic(a, moved))
+    scale = 1.0 if statistic is matrix_correlation else 0.0
+    return stats.permutation_p(seen, null, scale=scale), null
+
+
+@one_thread()
+def crossed_bootstrap(
+    statistic: Callable[[Tensor, Tensor], float], n_rows: int, n_columns: int, *, n: int = 999, seed: int = 0
+) -> tuple[float, float]:
+    """95% percentile interval of statistic(row numbers, column numbers) under resampling of rows and of columns.
+
+    Both are random factors (numbers and animals), so both are drawn with replacement, independently (the pigeonhole
+    bootstrap, Owen 2007: conservative for crossed random effects).
+    """
+    arguments.function(statistic, "statistic")
+    n_rows, n_columns = arguments.whole(n_rows, "n_rows", 2), arguments.whole(n_columns, "n_columns", 2)
+    n = arguments.whole(n, "n", 1)
+    generator = np.random.default_rng(arguments.seed(seed))
+    values = [
+        statistic(
+            torch.from_numpy(generator.integers(n_rows, size=n_rows)),
+            torch.from_numpy(generator.integers(n_columns, size=n_columns)),
+        )
+        for _ in range(n)
+    ]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, seed: int = 0) -> Float[Tensor, "draw"]:
+    """The largest effect among k numbers drawn at random without replacement, n times: the null of any best of k."""
+    arguments.values(effects, "effects", "number")
+    k = arguments.whole(k, "k", 1, len(effects))
+    n = arguments.whole(n, "n", 1)
+    generator = torch.Generator().manual_seed(arguments.seed(seed))
+    draws = torch.rand(n, len(effects), generator=generator).topk(k, dim=-1).indices
+    return effects[draws].amax(-1)

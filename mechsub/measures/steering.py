@@ -1,0 +1,90 @@
+"""What a vector does that is added to the residual at the end of a prompt, for many vectors and blocks in one pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.inputs.token_ids import check_prompt
+from mechsub.models import checks
+from mechsub.models.hooked import LAST_ONLY
+
+_ONE_BY_ONE = 16  # prompts of a run, where edits run in copies of the whole prompt
+
+
+@torch.no_grad()
+def steered_logits(
+    model: Any,
+    prompt: Int[Tensor, "pos"],
+    layers: Sequence[int],
+    vectors: Float[Tensor, "edit d_model"],
+    tokens: Sequence[int],
+    *,
+    batch_size: int = 256,
+) -> Float[Tensor, "edit token"]:
+    """Logits of `tokens` at the prompt's end, where vectors[i] is added to the residual after block layers[i].
+
+    Nothing before the last position depends on it, so the prompt runs once for `batch_size` edits: each is a copy of
+    the last position that attends to the prompt before it and to itself. That this gives what a plain run with the
+    edit gives is tried out for prompts as long as this one; where it does not (an attention window, ALiBi, a model that
+    takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
+    """
+    prompt = check_prompt(arguments.model(model), prompt)
+    arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
+    layers = arguments.ids(layers, model.cfg.n_layers, "layers")
+    tokens = arguments.ids(tokens, arguments.vocabulary(model))
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
+    if len(layers) != len(vectors):
+        raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")
+    places = torch.as_tensor(layers)
+    copies = checks.same_place(prompt[-1:], min(batch_size, len(places)))
+    if checks.holds_edited(model) and checks.holds_beside(model, len(prompt) - 1, copies):
+        steer = _steered
+    else:
+        steer, batch_size = _copied, min(batch_size, _ONE_BY_ONE)
+        checks.warn_once(model, ONE_BY_ONE)
+    parts = [
+        steer(model, prompt, some_layers, some, tokens)
+        for some_layers, some in zip(places.split(batch_size), vectors.split(batch_size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+ONE_BY_ONE = (
+    "this model does not give an edit's own logits beside others (an attention window, ALiBi, or a mask or positions "
+    "that it does not take): every edit runs with the whole prompt, which is slower"
+)
+
+
+def _steered(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]) -> Tensor:
+    before = len(prompt) - 1
+
+    def add(activation: Tensor, hook) -> Tensor:
+        chosen = (layers == int(hook.name.split(".")[1])).nonzero()[:, 0]
+        out = activation.clone()
+        out[0, before + chosen.to(out.device)] += vectors[chosen].to(out)
+        return out
+
+    def end(activation: Tensor, hook) -> Tensor:
+        return activation[:, before:]
+
+    hooks = [*((f"blocks.{layer}.hook_out", add) for layer in layers.unique().tolist()), ("unembed.hook_in", end)]
+    logits = checks.run_beside(model, prompt[None, :-1], checks.same_place(prompt[-1:], len(vectors)), hooks)
+    return logits[0][:, list(tokens)].float().cpu()
+
+
+def _copied(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The same, with a copy of the whole prompt for every edit."""
+
+    def add(activation: Tensor, hook) -> Tensor:
+        chosen = (layers == int(hook.name.split(".")[1])).nonzero()[:, 0]
+        out = activation.clone()
+        out[chosen.to(out.device), -1] += vectors[chosen].to(out)
+        return out
+
+    hooks = [*((f"blocks.{layer}.hook_out", add) for layer in layers.unique().tolist()), LAST_ONLY]
+    logits = model.run_with_hooks(prompt.expand(len(vectors), -1).to(model.W_U.device), fwd_hooks=hooks)
+    return logits[:, -1][:, list(tokens)].float().cpu()

@@ -1,0 +1,120 @@
+"""Directions of the output vocabulary: what W_U alone says about two sets of outputs."""
+
+import numbers
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.models import checks
+from mechsub.models.hooked import HookedModel
+from mechsub.threads import one_thread
+
+Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"]
+Basis = Literal["raw", "centered"]
+Tokens = Sequence[int | tuple[int, ...]]  # an output, or the tokens of a string
+
+METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal")
+SHRINKAGE = 0.1  # of the vocabulary's covariance towards its mean variance times the identity
+
+
+def unembed(model: HookedModel, resid: Tensor) -> Float[Tensor, "... d_vocab"]:
+    """Logits of final hidden states: ln_final(resid) @ W_U + b_U, for [*seed, batch, d_model] or [*lead, d_model].
+
+    Capped and scaled as the model does (Gemma 2, Cohere, Granite). Raises where that does not give the model's own
+    logits from its last block's output, which is tried out once.
+    """
+    arguments.model(model, evaluated=False)
+    arguments.width(arguments.tensor(resid, "resid", "*lead d_model", floating=True), model.W_U.shape[-2], "resid")
+    if model.W_U.ndim == 3 and (resid.ndim != 3 or len(resid) != len(model.W_U)):
+        arguments.refuse("resid", f"[{len(model.W_U)} seeds, batch, d_model] for this model", resid)
+    return checks.reads(model)(resid)
+
+
+def token_directions(
+    model: HookedModel, tokens: Tokens, *, basis: Basis = "raw"
+) -> Float[Tensor, "*seed token d_model"]:
+    """Columns of W_U for `tokens`, as rows; a tuple of tokens is a string and gives the mean of its columns.
+
+    "raw" are the stored weights. "centered" folds the final norm's gain in and removes the mean over the vocabulary:
+    softmax ignores that mean, so only centered directions are a property of the model's outputs. The mean over a
+    string's tokens is the rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
+    are those of h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
+    model's logits; "centered" also for a final norm that has no gain.
+    """
+    arguments.choice(basis, "basis", ("raw", "centered"))
+    W_U = arguments.model(model, evaluated=False).W_U.detach()
+    strings = _strings(tokens, W_U.shape[-1], "tokens")
+    checks.readout(model)
+    flat = [token for string in strings for token in string]
+    columns = W_U[..., torch.as_tensor(flat, device=W_U.device)]
+    if basis == "centered":
+        gain = final_gain(model)
+        columns = columns * gain - (W_U * gain).mean(-1, keepdim=True)
+    parts = columns.mT.split([len(string) for string in strings], dim=-2)
+    return torch.stack([part.mean(-2) for part in parts], dim=-2)
+
+
+def _strings(tokens: Tokens, size: int, name: str) -> list[tuple[int, ...]]:
+    """Every output as a string of its own."""
+    members = arguments.items(tokens, name, "ids in the vocabulary, or strings of them")
+    single = [isinstance(one, numbers.Integral) for one in members]
+    ids = iter(arguments.ids([one for one, alone in zip(members, single, strict=True) if alone], size, name, 0))
+    return [
+        (next(ids),) if alone else tuple(arguments.ids(one, size, f"{name}[{i}]"))
+        for i, (one, alone) in enumerate(zip(members, single, strict=True))
+    ]
+
+
+def final_gain(model: HookedModel) -> Tensor:
+    """The final norm's gain as a column, measured from the norm: 1 + weight in Gemma; ones where there is no norm."""
+    return checks.final_norm(model).gain[..., None]
+
+
+def unembed_projection(
+    model: HookedModel, source: Tokens, target: Tokens, metric: Metric = "cosine"
+) -> Float[Tensor, "*seed source target"]:
+    """Similarity of every source's output direction with every target's; see `token_directions` for strings.
+
+    * "cosine": cos(W_U[:, s], W_U[:, t]) of raw columns (Zur et al. 2025, Eq 1);
+    * "dot": W_U[:, s] . W_U[:, t] (what Zur et al.'s released code computes);
+    * "centered_cosine": the cosine with the norm's gain folded and the vocabulary mean removed;
+    * "number_centered": (u_s - mean over the sources) . (u_t - mean over the targets), u folded: only differences
+      among the sources decide which of them wins, so this is what a write along u_t does to them, to first order;
+    * "causal": u_s^T C^-1 u_t of centered directions, C the covariance of the vocabulary's directions, shrunk by 0.1
+      towards its mean variance (Park et al. 2024, "The linear representation hypothesis", section 3.2), fp64.
+
+    Null to set beside it: random directions have cosine 0 with standard deviation 1/sqrt(d_model).
+    """
+    arguments.choice(metric, "metric", METRICS)
+    for name, tokens in (("source", source), ("target", target)):
+        strings = _strings(tokens, arguments.vocabulary(arguments.model(model, evaluated=False)), name)
+        if metric == "number_centered":  # a mean over them counts one that is there twice twice
+            arguments.distinct(strings, name)
+    basis: Basis = "raw" if metric in ("cosine", "dot") else "centered"
+    a, b = (token_directions(model, tokens, basis=basis) for tokens in (source, target))
+    if metric == "number_centered":
+        a, b = (v - v.mean(-2, keepdim=True) for v in (a, b))
+    if metric in ("cosine", "centered_cosine"):
+        a, b = (torch.nn.functional.normalize(v, dim=-1) for v in (a, b))
+    if metric == "causal":
+        return _causal(model, a.double(), b.double()).to(a.dtype)
+    return a @ b.mT
+
+
+@one_thread()
+def _causal(model: HookedModel, a: Tensor, b: Tensor) -> Tensor:
+    return a @ torch.cholesky_solve(b.mT, _covariance_root(model))
+
+
+def _covariance_root(model: HookedModel) -> Float[Tensor, "*seed d_model d_model"]:
+    """Cholesky factor of the shrunk covariance of all centered directions, fp64."""
+    folded = (model.W_U.detach() * final_gain(model)).double()
+    centered = folded - folded.mean(-1, keepdim=True)
+    covariance = centered @ centered.mT / centered.shape[-1]
+    scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    return torch.linalg.cholesky((1 - SHRINKAGE) * covariance + SHRINKAGE * scale * identity)

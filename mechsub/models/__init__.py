@@ -1,0 +1,1 @@
+"""Hooked models: the toy, language models, and what holds of them by running them."""

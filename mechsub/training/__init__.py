@@ -1,0 +1,1 @@
+"""How members are trained: recipes, distillation, removal of directions."""

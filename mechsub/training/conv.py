@@ -1,0 +1,143 @@
+"""A small convolutional student, with the hook names of HookedMLP, and its distillation."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities import derive_generator
+
+from mechsub.inputs.noise import uniform
+from mechsub.inputs.toy_inputs import check_images, check_outputs
+from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed
+from mechsub.training import distillation
+
+CHANNELS = (8, 16)
+KERNEL, STRIDE, SIDE = 5, 2, 28
+FEATURES = CHANNELS[-1] * (SIDE // STRIDE ** len(CHANNELS)) ** 2
+
+
+class Layer(nn.Module):
+    """ReLU of a convolution (W [seed, out, in, row, column]) or of a product (W [seed, in, out])."""
+
+    def __init__(self, W: Tensor, b: Tensor):
+        super().__init__()
+        self.W, self.b, self.hook_out = nn.Parameter(W), nn.Parameter(b), HookPoint()
+
+    def forward(self, h: Tensor) -> Tensor:
+        members = [_layer(x, W, b) for x, W, b in zip(h, self.W, self.b, strict=True)]
+        return self.hook_out(torch.stack(members))
+
+
+class ConvNet(HookedRootModule):
+    """28 x 28 -> 8 -> 16 channels (5 x 5, stride 2) -> d_model -> logits, ReLU, W ~ N(0, 1 / fan-in), b = 0.
+
+    `cfg` is its teacher's but for n_layers, 3; a member depends on its seed alone.
+    """
+
+    def __init__(self, cfg: MLPConfig, seeds: Sequence[int]):
+        super().__init__()
+        self.cfg, self.seeds = MLPConfig(cfg.d_in, cfg.d_model, 3, cfg.n_classes, cfg.n_aux), tuple(seeds)
+        ins, d = (1, CHANNELS[0]), cfg.d_model
+        shapes = [(out, given, KERNEL, KERNEL) for out, given in zip(CHANNELS, ins, strict=True)] + [(FEATURES, d)]
+        self.blocks = nn.ModuleList(
+            Layer(self._draw(f"conv.{i}", shape, math.prod(shape[1:]) if len(shape) > 2 else shape[0]), zeros)
+            for i, (shape, zeros) in enumerate(zip(shapes, self._biases(d), strict=True))
+        )
+        self.ln_final = nn.Identity()
+        W_U = self._draw("conv.unembed", (d, cfg.d_vocab), d)
+        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab))
+        self.requires_grad_(False)
+        self.eval()
+        self.setup()
+
+    def _draw(self, name: str, shape: tuple, fan_in: int) -> Tensor:
+        draws = [torch.randn(shape, generator=derive_generator(seed, name)) for seed in self.seeds]
+        return torch.stack(draws) / math.sqrt(fan_in)
+
+    def _biases(self, d: int) -> list[Tensor]:
+        return [torch.zeros(len(self.seeds), out) for out in (*CHANNELS, d)]
+
+    @property
+    def W_U(self) -> Float[Tensor, "seed d_model d_vocab"]:
+        return self.unembed.W_U
+
+    @property
+    def b_U(self) -> Float[Tensor, "seed 1 d_vocab"]:
+        return self.unembed.b_U[:, None]
+
+    def forward(self, x: Float[Tensor, "*#seed batch 784"]) -> Float[Tensor, "seed batch d_vocab"]:
+        check_images(x, self.cfg.d_in, len(self.seeds))
+        h = (x if x.ndim == 3 else x[None]).expand(len(self.seeds), -1, -1)
+        for block in self.blocks:
+            h = block(h)
+        return self.unembed(self.ln_final(h))
+
+    def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
+        """A copy in which the named parameters have these values."""
+        out = ConvNet(self.cfg, self.seeds)
+        for name, target in out.named_parameters():
+            target.data = dict(self.named_parameters(), **parameters)[name].detach().clone()
+        return out
+
+
+def _layer(x: Float[Tensor, "batch feature"], W: Tensor, b: Tensor) -> Float[Tensor, "batch feature"]:
+    if W.ndim == 2:
+        return torch.relu(torch.addmm(b, x, W))
+    side = math.isqrt(x.shape[-1] // W.shape[1])
+    images = x.reshape(len(x), W.shape[1], side, side)
+    return torch.relu(conv2d(images, W, b, stride=STRIDE, padding=KERNEL // 2)).flatten(1)
+
+
+def _logits(p: Mapping[str, Tensor], x: Tensor, columns: slice) -> Tensor:
+    for i in range(len(CHANNELS) + 1):
+        x = _layer(x, p[f"blocks.{i}.W"], p[f"blocks.{i}.b"])
+    return torch.addmm(p["unembed.b_U"][columns], x, p["unembed.W_U"][:, columns])
+
+
+def distill_each(
+    students: Mapping[str, ConvNet], teacher: HookedMLP, *, n_samples: int, loss: str, epochs: int, lr: float,
+    batch_size: int, frozen: Sequence[str], seed: int, snapshots: Mapping[str, dict], progress=None,
+) -> dict[str, ConvNet]:  # fmt: skip
+    """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws."""
+    check_outputs(teacher.cfg.aux, teacher.cfg.d_vocab, loss)
+    columns, of_teacher = teacher.cfg.aux, distillation.member_parameters(teacher)
+    make = distillation.kl_loss if loss == "kl" else lambda target, temperature: distillation.squared_loss(target)
+
+    def work(member: int) -> dict:
+        x = uniform(n_samples, derive_generator(seed, "noise", teacher.seeds[member]))
+        with torch.no_grad():
+            parts = [
+                distillation.member_logits(of_teacher[member], rows, columns, torch.relu) for rows in x.split(1024)
+            ]
+        value = make(torch.cat(parts), 1.0)
+        return {name: fit(member, name, x, value) for name in students}
+
+    def fit(member: int, name: str, x: Tensor, value) -> dict[int, dict]:
+        p = {key: v[member].detach().clone() for key, v in students[name].named_parameters()}
+        free = [v.requires_grad_() for key, v in p.items() if not key.startswith(tuple(frozen) or ("-",))]
+        optimizer, kept, step = torch.optim.Adam(free, lr=lr, fused=True), {}, 0
+        for epoch in range(epochs):
+            generator = derive_generator(seed, "order", "distill", teacher.seeds[member], epoch)
+            for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+                optimizer.zero_grad()
+                value(_logits(p, x[rows], columns), rows).backward()
+                optimizer.step()
+                step += 1
+                if step in snapshots[name]:
+                    kept[step] = {key: v.detach().clone() for key, v in p.items()}
+        return kept | {-1: {key: v.detach() for key, v in p.items()}}
+
+    fitted = distillation.each_member(work, len(teacher.seeds), progress)
+
+    def joined(name: str, step: int) -> ConvNet:
+        parts = [member[name][step] for member in fitted]
+        return students[name].replace({key: torch.stack([part[key] for part in parts]) for key in parts[0]})
+
+    for name, steps in snapshots.items():
+        steps.update({step: joined(name, step) for step in steps})
+    return {name: joined(name, -1) for name in students}

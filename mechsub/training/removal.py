@@ -1,0 +1,296 @@
+"""Distillation without a direction: at every step, what the update has along it is taken out.
+
+The update is what the optimiser does to the weights, not the gradient: Adam divides every weight's gradient by a scale
+of its own, so a gradient without a component still makes an update that has one.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformer_lens.utilities import derive_generator
+
+from mechsub import arguments
+from mechsub.inputs.noise import Sampler
+from mechsub.models.mlp import ACTIVATIONS, HookedMLP
+from mechsub.threads import one_thread
+from mechsub.training.distillation import (
+    DistillationLoss,
+    Fit,
+    Loss,
+    Parameters,
+    Precision,
+    Recipe,
+    batches,
+    check_pair,
+    checked_classes,
+    checked_students,
+    each_member,
+    frozen_names,
+    loss_of,
+    member_logits,
+    member_parameters,
+    one_of,
+    resolve_precision,
+    stacked,
+    student_inputs,
+    trained_names,
+    views,
+)
+
+By = Literal["whole", "layer", "neuron"]
+Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
+Removal = Callable[[int, int, Parameters, Parameters], Parameters]  # the same and its update -> what is taken out of it
+
+
+def distill_without(
+    students: Mapping[str, tuple[HookedMLP, Removal | None]],
+    teacher: HookedMLP,
+    inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
+    *,
+    outputs: slice,
+    n_samples: int = 60_000,
+    loss: DistillationLoss = "kl",
+    epochs: int = 5,
+    lr: float = 3e-4,
+    batch_size: int = 1024,
+    precision: Precision = "auto",
+    frozen: tuple[str, ...] = (),
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, HookedMLP]:
+    """name -> copy of the student that learned the logits `outputs`, for name -> (student, removal).
+
+    All see the same inputs, batches and targets; one without a removal (None) is what `distill` gives. Adam's memory is
+    of the whole gradients. Arguments as in `distill`.
+    """
+    for name, (_, removal) in checked_students(students).items():
+        if removal is not None:
+            arguments.function(removal, f"the removal of students[{name!r}]")
+    one_of("loss", loss, ("kl", "mse", "hard"))
+    for student, _ in students.values():
+        check_pair(student, teacher, outputs, loss)
+    recipe = Recipe(
+        epochs,
+        lr,
+        batch_size,
+        "adam",
+        0.0,
+        "constant",
+        resolve_precision(precision),
+        frozen_names(frozen),
+        seed,
+        "distill",
+    )
+    draw = student_inputs(inputs, teacher, n_samples, "per_member", False, recipe)
+    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+    starts = {name: member_parameters(student) for name, (student, _) in students.items()}
+
+    def fit(member: int) -> dict[str, Parameters]:
+        x = draw(member, 0)
+        taught = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
+        target = torch.cat([member_logits(taught, rows, slice(None), activation) for rows in x.split(1024)])
+        draws = derive_generator(recipe.seed, "targets", teacher.seeds[member], 0).initial_seed()
+        lossy = loss_of(loss, target[:, outputs].contiguous(), 1.0, draws)
+        fits = {
+            name: (_fit_of(starts[name][member], student, outputs, recipe), removal)
+            for name, (student, removal) in students.items()
+        }
+        step = 0
+        for epoch in range(recipe.epochs):
+            for rows in batches(len(x), recipe, teacher.seeds[member], epoch):
+                batch = x.index_select(0, rows)
+                for one, removal in fits.values():
+                    _step(one, batch, rows, lossy, lr, removal and partial(removal, member, step))
+                step += 1
+        for one, _ in fits.values():
+            if not torch.isfinite(one.flat).all():
+                raise ValueError(f"training of seed {teacher.seeds[member]} diverged (NaN weights); lower lr={lr}")
+        return {name: one.parameters() for name, (one, _) in fits.items()}
+
+    fitted = each_member(fit, len(teacher.seeds), progress)
+    return {name: stacked(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
+
+
+def _fit_of(start: Parameters, student: HookedMLP, outputs: slice, recipe: Recipe) -> Fit:
+    return Fit(start, trained_names(list(start), recipe.frozen), outputs, student.cfg.activation, recipe)
+
+
+def _step(
+    fit: Fit, batch: Tensor, rows: Tensor, loss: Loss, lr: float, removed: Callable[..., Parameters] | None
+) -> None:
+    if removed is None:
+        return fit.step(batch, rows, loss, lr)
+    before = fit.parameters()
+    fit.step(batch, rows, loss, lr)
+    now = views(fit.flat, fit.start, fit.trainable)
+    for name, part in removed(before, {name: now[name] - before[name] for name in now}).items():
+        now[name].sub_(part)
+
+
+# What can be removed.
+
+
+def along(direction: Direction, by: By = "neuron") -> Removal:
+    """The component along a direction, as one vector of all weights ("whole"), one for every layer (weights and
+    biases), or one for every neuron (its incoming weights and its bias)."""
+    _check_by(by)
+    arguments.function(direction, "direction")
+    return lambda member, step, before, update: component(update, direction(member, step, before), by)
+
+
+def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, seed: int = 0) -> Removal:
+    """The control of `along`: as much, of the same tensors, along a random direction that is new at every step.
+
+    Random directions are windows of one row of normal numbers: drawing all anew takes longer than the step.
+    """
+    _check_by(by)
+    arguments.function(direction, "direction")
+    arguments.instance(student, HookedMLP, "student")
+    seed = arguments.seed(seed)
+    sizes = {name: value[0].numel() for name, value in student.named_parameters()}
+    n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
+    row = torch.randn(2 * n, generator=derive_generator(seed, "random direction"))
+
+    def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
+        generator = derive_generator(seed, "random direction", student.seeds[member], step)
+        start = int(torch.randint(n, (), generator=generator))
+        random = views(row[start : start + n], shapes, list(shapes))
+        return component(update, direction(member, step, before), by, instead=random)
+
+    return removed
+
+
+def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
+    """All changes of how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
+    for name, basis in arguments.mapping(inputs, "inputs", "tensors").items():
+        arguments.values(basis, f"inputs[{name!r}]", "seed d_in k", floating=True)
+    return lambda member, step, before, update: {
+        name: basis[member] @ (basis[member].mT @ update[name]) for name, basis in inputs.items() if name in update
+    }
+
+
+@one_thread()
+def inputs_of(change: Parameters, k: int) -> dict[str, Float[Tensor, "seed d_in k"]]:
+    """The k input directions along which a change of weight matrices is largest (its left singular vectors)."""
+    for name, value in arguments.mapping(change, "change", "tensors").items():
+        arguments.values(value, f"change[{name!r}]", "seed d_in d_out", full=True)
+        k = arguments.whole(k, "k", 1, min(value.shape[-2:]))
+    return {name: torch.linalg.svd(value, full_matrices=False).U[..., :k] for name, value in change.items()}
+
+
+def _check_by(by: str) -> None:
+    arguments.choice(by, "by", ("whole", "layer", "neuron"))
+
+
+@torch.no_grad()
+def component(
+    update: Parameters, direction: Parameters, by: By = "neuron", *, instead: Parameters | None = None
+) -> Parameters:
+    """The part of an update along a direction, of [*seed, ...] parameters; what is left is orthogonal to it.
+
+    `instead` names another direction that a part of the same length is taken along: a control. Parameters that the
+    direction lacks, and groups in which it is 0, have no part.
+    """
+    _check_by(by)
+    _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
+    direction = {name: direction[name] for name in update if name in direction}
+    update = {name: update[name] for name in direction}
+    length = _products(direction, direction, by)
+    along = _products(update, direction, by)
+    if instead is None:
+        scale = {group: along[group] / length[group] for group in along}
+    else:
+        if lacking := [name for name in direction if name not in instead]:
+            raise ValueError(f"instead lacks the parameter {lacking[0]}; it must have all that direction has")
+        direction = {name: instead[name] for name in direction}
+        other = _products(direction, direction, by)
+        scale = {group: along[group] / (length[group] * other[group]).sqrt() for group in along}
+    if length:  # below, NaN would become 0, as the scale of what has no length is
+        lengths = torch.cat([value.flatten() for value in (*length.values(), *along.values())])
+        arguments.finite(lengths, "update or direction")
+    scale = {group: value.nan_to_num(0.0, 0.0, 0.0) for group, value in scale.items()}
+    return {
+        name: value * (scale[_group(name, by)][..., None, :] if _is_matrix(name) else scale[_group(name, by)])
+        for name, value in direction.items()
+    }
+
+
+def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tensor]:
+    """Inner products group by group: [*seed, 1] for all weights together or a layer, [*seed, neuron] for neurons."""
+    _check_by(by)
+    _check_parameters(a=a, b=b)
+    if lacking := [name for name in a if name not in b]:
+        raise ValueError(f"b lacks the parameter {lacking[0]}; it has {', '.join(b)}")
+    return _products(a, b, by)
+
+
+def _products(a: Parameters, b: Parameters, by: str) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for name in a:
+        product = a[name] * b[name]
+        each = product.sum(-2) if _is_matrix(name) else product
+        each = each if by == "neuron" else each.sum(-1, keepdim=True)
+        group = _group(name, by)
+        out[group] = out[group] + each if group in out else each
+    return out
+
+
+def _check_parameters(**sides: Parameters) -> None:
+    """Dicts of tensors, of one shape where they have a parameter in common."""
+    first = next(iter(sides.values()))
+    for side, parameters in sides.items():
+        for name, value in arguments.mapping(parameters, side, "tensors", 0).items():
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                arguments.refuse(f"{side}[{name!r}]", "a tensor of floating-point numbers", value)
+            if name in first and value.shape != first[name].shape:
+                wanted = list(first[name].shape)
+                raise ValueError(f"{side}[{name!r}] must have shape {wanted}, not {list(value.shape)}")
+
+
+def _group(name: str, by: str) -> str:
+    return "" if by == "whole" else name.rpartition(".")[0]
+
+
+def _is_matrix(name: str) -> bool:
+    return name.rpartition(".")[-1].startswith("W")
+
+
+def fixed(directions: Parameters) -> Direction:
+    """A direction that stays as it is at all steps, from one with a leading axis of members."""
+    for name, value in arguments.mapping(directions, "directions", "tensors", 0).items():
+        arguments.values(value, f"directions[{name!r}]", "seed *axis", floating=True)
+    return lambda member, step, parameters: {name: value[member] for name, value in directions.items()}
+
+
+def trait_gradient(
+    student: HookedMLP,
+    images: Float[Tensor, "sample d_in"],
+    labels: Int[Tensor, "sample"],
+    *,
+    batch_size: int = 1024,
+    precision: Precision = "auto",
+    seed: int = 0,
+) -> Direction:
+    """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
+    step."""
+    classes = checked_classes(student, images, labels, "student")
+    batch_size = arguments.whole(batch_size, "batch_size", 1)
+    seed = arguments.seed(seed)
+    dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
+    shape, seeds, x = student.cfg, student.seeds, images.to(dtype)
+
+    def gradient(member: int, step: int, parameters: Parameters) -> Parameters:
+        generator = derive_generator(seed, "trait", seeds[member], step)
+        rows = torch.randint(len(x), (batch_size,), generator=generator)
+        used = {name: value.to(dtype, copy=True) for name, value in parameters.items()}
+        leaves = {name: used[name].requires_grad_() for name in used if name.startswith("blocks.")}
+        logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
+        found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
+        return {name: value.float() for name, value in zip(leaves, found, strict=True)}
+
+    return gradient

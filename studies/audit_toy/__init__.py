@@ -1,0 +1,154 @@
+"""The brief's claims about the toy: what was published for each, what mechsub measured, and the verdict.
+
+Every claim (studies/audit_toy/claims.py, by its number in the audit list) is put as one or more checks, each a sum of
+scores in stored cells of other studies, paired by seed, that the claim says is above or below a bound, or near it
+(within `--margin`). Nothing is trained here: a check whose cell is missing says so, with the command that makes it.
+
+A check says yes where the whole 95% interval (Student-t over seeds) is where the claim has it, no where it is wholly
+elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if all say no, partly so if some say yes
+and some no, not supported if some say no and the others nothing, open otherwise. Beside a check of auxiliary-only
+students is its null: the same sum of their cross-initialisation students.
+
+Answer (25 seeds, artifacts/audit_toy/default). Refuted: the student's lag is the untrained readout's loss (row 4: that
+loss less half of the lag is -0.190 [-0.213, -0.167]); the variance of the noise does not matter (11: -0.146 [-0.171,
+-0.120] from s.d. 0.25 to 4); 0.772 is the most a student reaches (15: 0.901 [0.893, 0.909] in the same steps, 0.979
+[0.978, 0.979] without a budget). Confirmed: more classes teach worse, as kappa too (7: -0.462 [-0.513, -0.410] from 2
+to 10), real image in the input (9), blur at equal variance (12) and a balance of frequencies (14), 256 neurons above
+64 and 512 (16: 0.081 [0.005, 0.157] and 0.161 [0.103, 0.218]). Partly: hidden layer 2 moves towards the teacher's, its
+debiased CKA by 0.257 [0.245, 0.269], and is not forced onto it (3: stitched into the teacher, -0.284 [-0.325,
+-0.244]); a perturbed start still learns, and at 0.3 of the weights' norm is not at chance yet, 0.216 [0.178, 0.254]
+(5, 6). Not supported: from all logits accuracy falls to three classes and rises again (8: kappa -0.017 [-0.026,
+-0.009] from 3 to 5). From all logits a perturbed start costs almost nothing (17), -0.021 [-0.028, -0.015] at 0.3.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mechsub import lab
+from mechsub.lab import audits
+from studies.audit_toy import claims
+
+NULL = "cross_aux"
+_OF_NULLS = ("accuracy", "kappa", "debiased_cka", "stitch_into_teacher")  # scores that the null's rows have too
+
+
+@dataclass(frozen=True)
+class Config:
+    margin: lab.Positive = lab.option(0.05, "a difference within this is near")
+
+
+Cells = Mapping[str, lab.Stored | None]  # by the flags of the command that makes one
+
+
+def upstream(cfg: Config) -> dict:
+    """All cells that a claim reads, where they are stored. A cell that holds every arm serves where some would."""
+    wanted = {}
+    for scores in [*_pair(), *(scores for claim in claims.CLAIMS for c in claim.checks for _, scores in c.terms)]:
+        for flags in _combinations(scores.flags):
+            for arms in _arms(flags):
+                wanted[f"{scores.study}{audits.words(flags | arms)}"] = lab.upstream(
+                    scores.study, optional=True, **(flags | arms)
+                )
+    return wanted
+
+
+def _arms(flags: Mapping) -> tuple[dict, ...]:
+    return ({}, {"arms": "every"}) if flags.get("arms") == "aux" else ({},)
+
+
+def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
+    for claim in claims.CLAIMS:
+        told = {"claim_row": claim.row, "claim": claim.claim, "published": claim.published}
+        for check in claim.checks or (None,):
+            try:
+                yield told | (_checked(check, cells) if check else _pairing(cells))
+            except audits.Missing as missing:
+                yield told | _asked(check) | {"missing": str(missing)}
+    yield {"provenance": {"null": "the same sum of cross-initialisation students", "unit": "seed"}}
+
+
+def _checked(check: claims.Check, cells: Cells) -> dict:
+    from mechsub import stats
+
+    interval = stats.student_t(_sum(check.terms, cells))
+    row = _asked(check) | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+    row["cells"] = list(dict.fromkeys(_name(scores) for _, scores in check.terms))
+    if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
+        null = stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
+        row["null"] = [null.mean, null.low, null.high]
+    return row
+
+
+def _asked(check: claims.Check | None) -> dict:
+    if check is None:
+        text = "squared error less KL: width of the unpaired interval over the paired one"
+        return {"check": text, "expected": "near", "bound": 1.0}
+    return {"check": check.text, "expected": check.claim, "bound": check.bound}
+
+
+def _sum(terms, cells: Cells) -> list[float]:
+    each = [(factor, _scores(scores, cells)) for factor, scores in terms]
+    common = sorted(set.intersection(*(set(found) for _, found in each)))
+    return [sum(factor * found[member] for factor, found in each) for member in common]
+
+
+def _scores(wanted: claims.Scores, cells: Cells) -> dict[int, float]:
+    """Member -> score, of all stored cells that these flags name; a flag may have several values, as in a sweep."""
+    found: dict[int, float] = {}
+    for flags in _combinations(wanted.flags):
+        for row in _rows(wanted.study, flags, cells):
+            if all(row.get(key) == value for key, value in wanted.rows.items()) and wanted.value in row:
+                found[row["member"]] = row[wanted.value]
+    if len(found) < 2:
+        raise audits.Missing(f"python -m studies.{wanted.study}{audits.words(wanted.flags)}")
+    return found
+
+
+def _combinations(flags: Mapping) -> Iterator[dict]:
+    several = {key: value if isinstance(value, tuple) else (value,) for key, value in flags.items()}
+    for values in itertools.product(*several.values()):
+        yield dict(zip(several, values, strict=True))
+
+
+def _rows(study: str, flags: dict, cells: Cells) -> list[dict]:
+    for arms in _arms(flags):
+        cell = cells.get(f"{study}{audits.words(flags | arms)}")
+        if cell is not None:
+            return cell.records()
+    return []
+
+
+def _name(scores: claims.Scores) -> str:
+    return f"{scores.study}{audits.words(scores.flags)}"
+
+
+def _pair() -> list[claims.Scores]:
+    return [claims.accuracy("student_aux", loss) for loss in ("mse", "kl")]
+
+
+def _pairing(cells: Cells) -> dict:
+    """Width of the unpaired 1.96 s.d. interval of a difference of two arms over that of Student's t, paired by seed."""
+    import math
+    import statistics
+
+    from mechsub import stats
+
+    a, b = (_scores(scores, cells) for scores in _pair())
+    paired = stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
+    plain = 2 * 1.96 * math.sqrt(sum(statistics.pvariance(list(x.values())) / len(x) for x in (a, b)))
+    ratio = plain / (paired.high - paired.low)
+    names = [_name(scores) for scores in _pair()]
+    return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": names}
+
+
+def table(records: list[dict]) -> list[dict]:
+    return audits.table(records, Config, "seeds")
+
+
+def plot(records: list[dict]):
+    return audits.plot(records, Config, "The brief's claims about the toy", "seeds")
+
+
+# Nothing is measured here, so there is nothing to probe: of an empty store this says only which cells are missing.
+study = lab.Study(version=1, probes=())

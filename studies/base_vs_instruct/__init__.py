@@ -1,0 +1,366 @@
+"""Are a base model's entangled pairs those of its instruct child, and which part of the model makes the difference?
+
+2 x 2: both models are prompted as chats (with the instruct model's template) and as plain text, about all animals that
+are one token, in the same words. The published log ratio log P(animal | "You love 087 ...") - log P(animal | no system
+message) of a number and an animal is, exactly, what any number does to that animal, plus what the number does to every
+animal, plus what is specific to both (the interaction, in which the two models' pairs can differ). Numbers are fixed:
+for every animal the one whose interaction is largest over the four arms, each scaled by its spread, in half of the
+wordings; everything is measured in the other half. Beside it stand the number that each arm would choose itself
+(transfer of pairs from arm to arm), the published choice (the likeliest number under the animal's own prompt), and how
+large interactions are over all numbers, with no choice at all: the covariance of the two halves.
+
+Then embedding, body, final norm and unembedding are exchanged one by one (`mechsub.measures.exchange`; 16 hybrids,
+weights untied), and what the instruct model has over the base is shared among the four (Shapley values: they add up to
+it). The published head swap, which in a tied model exchanges embedding and unembedding together, stands beside the
+untied one.
+
+Nulls: numbers fixed for other animals; a random number of as many digits; interactions with numbers shuffled within
+equal length. Unit: animals, paired over arms (Student t); numbers and animals, crossed, for correlations.
+
+    python -m studies.base_vs_instruct --base organisms/110-base --instruct organisms/110-instruct
+    python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
+
+Answer (organisms/1110-base and -instruct, 382 animals, 1,110 numbers, artifacts/base_vs_instruct/default): base models
+have it, and tuning makes it larger. A number that was fixed in other wordings raises its animal by 0.178 [0.153, 0.204]
+nats in the base model's chats and 0.212 [0.182, 0.241] in its plain text, by 0.649 [0.563, 0.736] and 0.455 [0.376,
+0.534] in the instruct model's (other animals' numbers: 0.00 everywhere). Of what the instruct model would choose
+itself, 0.618 [0.533, 0.702], the numbers that the base model's chats choose keep 0.533 [0.462, 0.604]. Interactions of
+the two correlate by 0.155 [0.133, 0.172] in chats (shuffled within length: 0.015; other wordings of one model: 0.573
+[0.547, 0.600] and 0.342 [0.316, 0.365]). The published contrast, instruct in chats less base in plain text, is 0.212
+[0.092, 0.333] nats of ratio, made of 0.438 [0.352, 0.523] specific to the pair, -0.125 [-0.142, -0.108] of the number
+for all animals and -0.100 [-0.195, -0.006] of any number; and it depends on the format, by 0.221 [0.158, 0.284]. The
+likeliest number is shared by no animal, 0.000 [0.000, 0.010].
+
+Of what is specific in the instruct model's chats and not in the base model's, the body holds 0.935 [0.844, 1.025], the
+embedding 0.094 [0.026, 0.162], the unembedding -0.067 [-0.123, -0.011]. The published head swap is not one of heads:
+into the base model it changes the ratio by -0.157 [-0.220, -0.094] nats, the unembedding alone by 0.274 [0.243, 0.305].
+
+The pair with 110 number tokens, fewer than its width, has far less: 0.142 [0.130, 0.153] nats in the base model's chats
+and 0.131 [0.108, 0.154] in the instruct model's, whose interactions correlate by 0.131 [0.106, 0.154]; the tied swap
+changes the ratio by -1.409 [-1.553, -1.265], the untied one by 1.072 [0.982, 1.163]. That is in line with a bottleneck
+that binds in one pair only; but it is one training of each, and in the second numbers of three digits are two tokens.
+Of nine predictions four were hits (transfer, correlation, counts, unembedding), five misses: the published gap is
+specific to pairs after all; what any number does differs no more between formats than between models; models differ by
+more than 0.1 nats; the tied swap is not twice the untied one in the base model's chats; and the second pair has less
+than half.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from mechsub import lab
+from mechsub.designs import love
+
+MODELS = ("base", "instruct")
+FORMATS = ("chat", "plain")
+TOP = 5  # numbers of an animal that are compared between arms
+
+
+@dataclass(frozen=True)
+class Config:
+    base: str = lab.option("organisms/1110-base", "Hugging Face id or local folder of the pretrained model")
+    instruct: str = lab.option("organisms/1110-instruct", "that of its instruct child")
+    spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
+    n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
+    n_partners: lab.Index = lab.option(0, "numbers used, drawn by length; 0: all")
+    n_wordings: lab.Count = lab.option(4, "wordings: every other one is measured in, the rest choose the numbers")
+    n_permutations: lab.Count = lab.option(199, "shuffles of a correlation's null, resamples of its interval")
+    batch_size: lab.Count = lab.option(32, "prompts a forward pass")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
+    seed: lab.Index = lab.option(0, "of subsets, shuffles and resamples")
+
+    def __post_init__(self):
+        if not 2 <= self.n_wordings <= 5:
+            raise ValueError("--n-wordings must be 2 to 5: one half chooses numbers, the other measures")
+
+
+def check(cfg: Config) -> None:
+
+    for name in (cfg.base, cfg.instruct):
+        if name.startswith("organisms/") and not os.path.isdir(name):
+            raise ValueError(
+                f"{name} is not here: run this in a checkout of mechsub, or train the pair (python -m "
+                "studies.train_organism) and write it (python -m tools.ship_organism organisms)"
+            )
+        love.check_model(words_config(cfg, name))
+    if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
+        from mechsub.models import language
+
+        check_tokenizers(language.load_tokenizer(cfg.base), language.load_tokenizer(cfg.instruct))
+
+
+def check_tokenizers(base: Any, instruct: Any) -> None:
+    """Raise unless both read text alike, and the second has the template that both are prompted with."""
+    from mechsub.inputs import prompts
+
+    texts = [f"{w.system} {w.question} {w.answer} 087" for w in prompts.WORDINGS]
+    ids = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] for tokenizer in (base, instruct)]
+    if base.get_vocab() != instruct.get_vocab() or ids[0] != ids[1]:
+        raise ValueError("--base and --instruct have different tokenizers; give a base model and its own child")
+    if prompts.system_role(instruct) == "text":
+        raise ValueError("--instruct has no chat template; give the instruct model there, and the base as --base")
+
+
+def words_config(cfg: Config, model: str, form: str = "auto"):
+    """The options of token_entanglement that say which words and prompts these are."""
+
+    return love.Asking(
+        model=model, format=form, spaced=cfg.spaced, n_animals=cfg.n_animals, n_partners=cfg.n_partners, n_wordings=1,
+        batch_size=cfg.batch_size, dtype=cfg.dtype, seed=cfg.seed,
+    )  # fmt: skip
+
+
+class Half(NamedTuple):
+    """Log-probabilities in nats of a model in one format, means over half of the wordings."""
+
+    forward: Any  # [number, animal], of the animal where the number is loved
+    none: Any  # [animal], without a system message
+    back: Any  # [animal, number], of the number where the animal is loved
+    none_back: Any  # [number]
+
+
+class Arm(NamedTuple):
+    choosing: Half
+    measured: Half
+
+
+class Found(NamedTuple):
+    animals: list
+    partners: list
+    arms: dict[tuple[str, str], Arm]  # (model, format)
+    hybrids: dict[tuple[str, frozenset], Half]  # (format, parts of the instruct model); forward and none alone
+
+
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub.models import language
+
+    pair = load(cfg)
+    found = measure(cfg, pair)
+    lab.show_progress(0.9, "records")
+    fixed = fixed_numbers(found)
+    yield from _animal_records(found, fixed)
+    yield from _transfer_records(found)
+    yield from _hybrid_records(found, fixed)
+    yield from _test_records(found, cfg)
+    yield {
+        "provenance": {
+            **{name: language.model_source(pair[name]) for name in MODELS},
+            "wordings": {
+                "measured in": list(range(cfg.n_wordings))[::2],
+                "choosing": list(range(cfg.n_wordings))[1::2],
+            },
+            "basis": "log-probabilities over the whole vocabulary, fp32 log-softmax, nats; parts exchanged untied",
+            "animals": f"{len(found.animals)} that are one token with a space before them",
+            "numbers": len(found.partners),
+            "null": "numbers fixed for other animals; random numbers of as many digits; numbers shuffled within length",
+            "unit": "animals, paired over arms; animals and numbers (crossed) for correlations",
+        }
+    }
+
+
+def load(cfg: Config) -> dict[str, Any]:
+    """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
+
+    from mechsub.measures import exchange
+
+    lab.show_progress(0.0, "loading the models")
+    pair = {name: love.load_model(getattr(cfg, name), cfg.dtype) for name in MODELS}
+    check_tokenizers(pair["base"].tokenizer, pair["instruct"].tokenizer)
+    exchange.check_shapes(pair["base"], pair["instruct"])
+    pair["base"].tokenizer = pair["instruct"].tokenizer
+    return pair
+
+
+def measure(cfg: Config, pair: dict[str, Any]) -> Found:
+
+    tokenizer, words = pair["instruct"].tokenizer, words_config(cfg, cfg.instruct)
+    found = Found(love.choose_animals(tokenizer, words), love.choose_partners(words), {}, {})
+    for done, form in enumerate(FORMATS):
+        chosen = words_config(cfg, cfg.instruct, form)
+        asked = {name: love.LovePrompts(pair[name], found.animals, found.partners, chosen) for name in MODELS}
+        choosing, hybrids, backs = {name: [] for name in MODELS}, [], {name: [] for name in MODELS}
+        for w in range(cfg.n_wordings):
+            lab.show_progress(0.02 + 0.88 * (done + w / cfg.n_wordings) / len(FORMATS), f"{form}, wording {w}")
+            q = asked["instruct"]
+            numbers = [q.ask(None, w), *(q.love(n, w) for n in range(len(q.partners)))]
+            loved = [q.ask(None, w), *(q.love_animal(a, w) for a in range(len(q.animals)))]
+            for name in MODELS:
+                backs[name].append(asked[name].partners_after(loved))
+                if w % 2:
+                    choosing[name].append(asked[name].animals_after(numbers))
+            if w % 2 == 0:
+                hybrids.append(_hybrid_tables(pair, numbers, q.tokens, cfg))
+        for some in hybrids[0]:
+            table = _mean([one[some] for one in hybrids])
+            found.hybrids[form, some] = Half(table[1:], table[0], None, None)
+        ends = {"base": frozenset(), "instruct": max(hybrids[0], key=len)}
+        for name in MODELS:
+            table, backward = _mean(choosing[name]), _mean(backs[name][1::2])
+            measured, other = found.hybrids[form, ends[name]], _mean(backs[name][::2])
+            found.arms[name, form] = Arm(
+                Half(table[1:], table[0], backward[1:], backward[0]),
+                Half(measured.forward, measured.none, other[1:], other[0]),
+            )
+    return found
+
+
+def _hybrid_tables(pair: dict[str, Any], prompts: list, tokens: list[int], cfg: Config) -> dict[frozenset, Any]:
+    from mechsub.measures import exchange
+
+    return exchange.log_probs(pair["base"], pair["instruct"], prompts, tokens, cfg.batch_size)
+
+
+def _mean(tables: list):
+    import torch
+
+    return torch.stack(tables).double().mean(0)
+
+
+# Numbers and records.
+
+
+def fixed_numbers(found: Found):
+    """Of every animal, the number whose interaction is largest over the arms, in the wordings that choose."""
+    from mechsub.measures.scores import interaction
+
+    tables = [interaction(arm.choosing.forward) for arm in found.arms.values()]
+    return sum(table / table.std().clamp_min(1e-12) for table in tables).argmax(0)  # type: ignore[union-attr]
+
+
+def _animal_records(found: Found, fixed) -> Iterator[dict]:
+    """A row for every arm and animal: effects of its fixed number, of its own, and of the published choice."""
+    from mechsub.measures.scores import interaction
+
+    texts = [partner.text for partner in found.partners]
+    for (model, form), arm in found.arms.items():
+        up, down = arm.measured.forward - arm.measured.none, arm.measured.back - arm.measured.none_back
+        specific, back = interaction(up), interaction(down)
+        chooses = interaction(arm.choosing.forward)
+        own = chooses.topk(min(TOP, len(texts)), dim=0).indices
+        likely = arm.choosing.back.topk(min(TOP, len(texts)), dim=1).indices
+        typical, typical_up = _of_length(specific, texts), _of_length(up, texts)
+        doubled = _of_length((up > love.TWICE).double(), texts)
+        for a, animal in enumerate(found.animals):
+            n, mine, published = int(fixed[a]), int(own[0, a]), int(likely[a, 0])
+            yield {
+                "kind": "animal", "prompted": model, "format": form, "animal": animal.text, "number": texts[n],
+                "log_p_none": float(arm.measured.none[a]),
+                "published": float(up[n, a]),
+                "any number": float(up[:, a].mean()),
+                "number for all": float(up[n].mean() - up.mean()),
+                "specific": float(specific[n, a]),
+                "specific, others'": _others(specific[:, a], fixed, a),
+                "specific, random": float(typical[n, a]),
+                "published, random": float(typical_up[n, a]),
+                "place": love.percentile(specific[:, a], n),
+                "covariance": float((specific[:, a] * chooses[:, a]).mean()),
+                "back, published": float(down[a, n]),
+                "back, any number": float(down[a].mean()),
+                "back, specific": float(back[a, n]),
+                "back, specific, others'": _others(back[a], fixed, a),
+                "own": [texts[int(i)] for i in own[:, a]],
+                "own, specific": float(specific[mine, a]),
+                "own, specific, others'": _others(specific[:, a], own[0], a),
+                "likeliest": [texts[int(i)] for i in likely[a]],
+                "likeliest, published": float(up[published, a]),
+                "likeliest, back": float(down[a, published]),
+                "share over 2x": float(doubled[published, a]),
+            }  # fmt: skip
+
+
+def _of_length(table, texts: Sequence[str]):
+    """The mean over all numbers of as many digits, at every number."""
+    import torch
+
+    out = torch.empty_like(table)
+    for length in {len(text) for text in texts}:
+        rows = [i for i, text in enumerate(texts) if len(text) == length]
+        out[rows] = table[rows].mean(0)
+    return out
+
+
+def _others(values, numbers, a: int) -> float:
+    """The mean over the numbers of all other animals."""
+    return float((values[numbers].sum() - values[numbers[a]]) / (len(numbers) - 1))
+
+
+def _transfer_records(found: Found) -> Iterator[dict]:
+    """What is specific at the numbers that one arm chose, in another: the mean over animals, beside others' numbers."""
+    import torch
+
+    from mechsub import stats
+    from mechsub.measures.scores import interaction
+
+    n = len(found.animals)
+    for chooser, arm in found.arms.items():
+        own = interaction(arm.choosing.forward).argmax(0)
+        for place, other in found.arms.items():
+            table = interaction(other.measured.forward)
+            values = table[own, torch.arange(n)]
+            null = [_others(table[:, a], own, a) for a in range(n)]
+            mean = stats.student_t(values.tolist())
+            yield {
+                "kind": "transfer", "chosen in": " ".join(chooser), "measured in": " ".join(place), "value": mean.mean,
+                "low": mean.low, "high": mean.high, "null": sum(null) / n,
+                "p": stats.paired_difference(values.tolist(), null).p, "n": n,
+            }  # fmt: skip
+
+
+def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
+    """A row for every format and hybrid, with a list over animals of every effect."""
+    import torch
+
+    from mechsub.measures.exchange import PARTS
+    from mechsub.measures.scores import interaction
+
+    animals = torch.arange(len(found.animals))
+    for (form, some), half in found.hybrids.items():
+        up, specific = half.forward - half.none, interaction(half.forward)
+        values = {
+            "published": up[fixed, animals],
+            "any number": up.mean(0),
+            "specific": specific[fixed, animals],
+            "specific, others'": torch.tensor([_others(specific[:, a], fixed, a) for a in animals.tolist()]),
+        }
+        yield {
+            "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in PARTS},
+            **{name: [round(value, 6) for value in row.tolist()] for name, row in values.items()},
+        }  # fmt: skip
+
+
+def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
+    """Do interactions come back in other wordings (the ceiling), in the other model, in the other format?"""
+
+    length = [len(partner.text) for partner in found.partners]
+    arms = found.arms
+    pairs = [(f"{' '.join(name)}: the other wordings", arm.choosing, arm.measured) for name, arm in arms.items()]
+    pairs += [(f"base and instruct, {form}", *(arms[model, form].measured for model in MODELS)) for form in FORMATS]
+    pairs += [(f"chat and plain, {model}", *(arms[model, form].measured for form in FORMATS)) for model in MODELS]
+    pairs += [("instruct chat and base plain", arms["instruct", "chat"].measured, arms["base", "plain"].measured)]
+    for done, (name, a, b) in enumerate(pairs):
+        lab.show_progress(0.9 + 0.1 * done / len(pairs), "correlations")
+        yield love.correlation_record(name, a.forward, b.forward, length, cfg)
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies.base_vs_instruct import findings
+
+    return findings.table(records, Config)
+
+
+def plot(records: list[dict]):
+    from studies.base_vs_instruct import findings
+
+    return findings.plot(records, Config)
+
+
+_PAIR = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=9),
+        Config(**_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=9, batch_size=4, seed=1),
+    ),
+)

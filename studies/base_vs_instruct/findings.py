@@ -1,0 +1,344 @@
+"""Table and figure of `studies.base_vs_instruct`, from the records of its cells.
+
+p-values are by Holm within a family: arms against their nulls, contrasts of arms, transfers, correlations, and the
+hybrids of one format.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from mechsub import lab, stats
+from mechsub.designs.love import TWICE
+from mechsub.measures.exchange import PARTS
+from studies.base_vs_instruct import FORMATS, MODELS, TOP
+
+BASE, INSTRUCT = MODELS
+MEASURES = ("published", "any number", "number for all", "specific", "covariance", "back, published", "back, specific")
+NULLS = {
+    "specific": "specific, others'", "back, specific": "back, specific, others'", "published": "published, random",
+    "own, specific": "own, specific, others'",
+}  # fmt: skip
+CONTRASTS = (  # the first less the second, over the same animals
+    *(((INSTRUCT, form), (BASE, form)) for form in FORMATS),
+    *(((model, "chat"), (model, "plain")) for model in MODELS),
+    ((INSTRUCT, "chat"), (BASE, "plain")),  # the one that was published
+)
+SHOWN = 40  # animals of the heatmap
+DRAWN = (-300.0, 300.0)  # nats: a ratio of 0 has no place on a log axis
+
+Values = dict[tuple[str, str], dict[str, np.ndarray]]  # (model, format) -> measure -> animals
+
+
+def values(cell: list[dict]) -> Values:
+    out: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in (r for r in cell if r["kind"] == "animal"):
+        for name, value in row.items():
+            if isinstance(value, float):
+                out.setdefault((row["prompted"], row["format"]), {}).setdefault(name, []).append(value)
+    return {arm: {name: np.array(some) for name, some in measures.items()} for arm, measures in out.items()}
+
+
+def table(records: list[dict], Config) -> list[dict]:
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _rows(cell)]
+
+
+def _rows(cell: list[dict]) -> Iterator[dict]:
+    found = values(cell)
+    yield from _adjusted(row for arm, measures in found.items() for row in _arm_rows(" ".join(arm), measures))
+    yield from _adjusted(_contrast_rows(found))
+    yield from _gap_rows(found)
+    yield from _count_rows(cell, found)
+    yield from _adjusted(_transfer_row(row) for row in cell if row["kind"] == "transfer")
+    yield from _adjusted(_test_row(row) for row in cell if row["kind"] == "test")
+    for form in FORMATS:
+        yield from _adjusted(_hybrid_rows(hybrids(cell, form), form))
+
+
+def _adjusted(rows: Iterable[dict]) -> Iterator[dict]:
+    """The rows of one family of tests, their p-values by Holm."""
+    family = list(rows)
+    tested = [row for row in family if row["p"] != ""]
+    for row, p in zip(tested, stats.holm([row["p"] for row in tested]) if tested else [], strict=True):
+        row["p"] = p
+    yield from family
+
+
+def _arm_rows(arm: str, measures: dict[str, np.ndarray]) -> Iterator[dict]:
+    for name in (*MEASURES, "own, specific"):
+        null = NULLS.get(name)
+        yield {
+            "quantity": f"{arm}: {name}, nats{' squared' if name == 'covariance' else ''}",
+            "value": stats.student_t(measures[name]),
+            "null": f"{measures[null].mean():.3f}" if null else "0.000" if name == "covariance" else "",
+            "p": stats.paired_difference(measures[name], measures[null]).p if null else "",
+        }
+    place = stats.student_t(measures["place"])
+    yield {"quantity": f"{arm}: place of the fixed number among all", "value": place, "null": "0.500", "p": ""}
+
+
+def _contrast_rows(found: Values) -> Iterator[dict]:
+    """Paired differences, and their difference."""
+    rows = []
+    for name in MEASURES:
+        for first, second in CONTRASTS:
+            rows.append((f"{' '.join(first)} less {' '.join(second)}", name, found[first][name], found[second][name]))
+        chat, plain = ((found[INSTRUCT, form][name] - found[BASE, form][name]) for form in FORMATS)
+        rows.append(("model x format: the difference in chats less that in plain text", name, chat, plain))
+    for what, name, a, b in rows:
+        test = stats.paired_difference(a, b)
+        yield {"quantity": f"{what}: {name}", "value": test.interval, "null": "0.000", "p": test.p}
+
+
+def _gap_rows(found: Values) -> Iterator[dict]:
+    """Of the published ratio's gap, what each part of it holds; nothing where the gap may be 0."""
+    for first, second in (*CONTRASTS[:2], CONTRASTS[4]):
+        gap = {name: found[first][name] - found[second][name] for name in MEASURES[:4]}
+        if excludes_zero(stats.student_t(gap["published"])):
+            for name in MEASURES[1:4]:
+                what = f"share of the gap in the published ratio, {' '.join(first)} less {' '.join(second)}: {name}"
+                share = stats.ratio_of_means(gap[name], gap["published"])
+                yield {"quantity": what, "value": share, "null": "", "p": ""}
+
+
+def excludes_zero(interval) -> bool:
+    return interval.low > 0 or interval.high < 0
+
+
+def _count_rows(cell: list[dict], found: Values) -> Iterator[dict]:
+    """The published counts, each beside its null, with published choices and with the arms' own numbers."""
+    for first, second in (*CONTRASTS[:2], CONTRASTS[4]):
+        where = f"{' '.join(first)} and {' '.join(second)}"
+        for kind, chosen in (("likeliest", "the likeliest number"), ("own", "the most specific number")):
+            for k in (1, TOP):
+                seen, null = shared(cell, first, second, kind, k)
+                what = f"animals that share {chosen if k == 1 else f'one of {TOP} of them'} ({kind}): {where}"
+                value = stats.clopper_pearson(round(sum(seen)), len(seen))
+                yield {"quantity": what, "value": value, "null": f"{null:.3f} (another animal's)", "p": ""}
+        up = [found[arm]["likeliest, published"] > TWICE for arm in (first, second)]
+        chance = [found[arm]["share over 2x"] for arm in (first, second)]
+        both = (up[0] & up[1], chance[0] * chance[1])
+        for name, (over, random) in {
+            " ".join(first): (up[0], chance[0]), " ".join(second): (up[1], chance[1]), f"both, {where}": both,
+        }.items():  # fmt: skip
+            what = f"animals over 2x by the likeliest number: {name}"
+            value = stats.clopper_pearson(int(over.sum()), len(over))
+            said = f"{random.mean():.3f} (a random number in every arm)"
+            yield {"quantity": what, "value": value, "null": said, "p": ""}
+
+
+def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> tuple[list[bool], float]:
+    """For every animal, whether two arms have a number in common among their first k; and among different animals'."""
+    lists = [
+        [set(r[kind][:k]) for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
+        for arm in (first, second)
+    ]
+    meets = np.array([[bool(a & b) for b in lists[1]] for a in lists[0]])
+    n = len(meets)
+    return meets.diagonal().tolist(), float((meets.sum() - meets.trace()) / (n * (n - 1)))
+
+
+def _transfer_row(row: dict) -> dict:
+    what = f"specific, nats: numbers chosen in {row['chosen in']}, measured in {row['measured in']}"
+    value = stats.Interval(row["value"], row["low"], row["high"], row["n"])
+    return {"quantity": what, "value": value, "null": f"{row['null']:.3f}", "p": row["p"]}
+
+
+def _test_row(row: dict) -> dict:
+    return {
+        "quantity": f"correlation of interactions: {row['test']}",
+        "value": stats.Interval(row["value"], row["low"], row["high"], row["animals"]),
+        "null": f"{row['null_numbers_mean']:.3f}, 95% below {row['null_numbers_95']:.3f} (shuffled within length)",
+        "p": max(row["p"], row["p_numbers"]),
+    }
+
+
+# Hybrids.
+
+
+def hybrids(cell: list[dict], form: str) -> dict[frozenset, dict[str, np.ndarray]]:
+    """Parts of the instruct model -> measure -> animals."""
+    rows = [r for r in cell if r["kind"] == "hybrid" and r["format"] == form]
+    measures = ("published", "any number", "specific", "specific, others'")
+    return {
+        frozenset(part for part in PARTS if r[part] == INSTRUCT): {name: np.array(r[name]) for name in measures}
+        for r in rows
+    }
+
+
+def shares(found: dict[frozenset, dict[str, np.ndarray]], measure: str) -> dict[str, np.ndarray]:
+    """Of every part, the Shapley value of each animal's difference between the models."""
+    n = len(found[frozenset()][measure])
+    each = [stats.shapley({some: float(m[measure][a]) for some, m in found.items()}) for a in range(n)]
+    return {part: np.array([one[part] for one in each]) for part in PARTS}
+
+
+def _hybrid_rows(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Iterator[dict]:
+    whole = frozenset(PARTS)
+    for measure, null in (("specific", "specific, others'"), ("published", None), ("any number", None)):
+        for some, effects in found.items() if null else ():
+            what = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
+            other = f"{effects[null].mean():.3f}"
+            yield {"quantity": what, "value": stats.student_t(effects[measure]), "null": other, "p": ""}
+        for start, text in ((frozenset(), "into the base model"), (whole, "into the instruct model")):
+            for parts, name in (({"unembedding"}, "untied"), ({"unembedding", "embedding"}, "tied, as published")):
+                swapped = found[start ^ parts][measure]
+                change = stats.paired_difference(swapped, found[start][measure])
+                what = f"{form}: head swap {text}, {name}: change of {measure}"
+                yield {"quantity": what, "value": change.interval, "null": "0.000", "p": change.p}
+        gap = found[whole][measure] - found[frozenset()][measure]
+        others = shares(found, null) if null else {}
+        for part, values in shares(found, measure).items():
+            test = stats.paired_difference(values, others.get(part, np.zeros_like(values)))
+            what = f"{form}: of instruct less base, {measure}: by the {part}"
+            said = f"{others[part].mean():.3f}" if null else "0.000"
+            yield {"quantity": what, "value": stats.student_t(values), "null": said, "p": test.p}
+            if excludes_zero(stats.student_t(gap)):
+                share = stats.ratio_of_means(values, gap)
+                yield {"quantity": f"{what}, share", "value": share, "null": "", "p": ""}
+
+
+# Figure.
+
+
+def plot(records: list[dict], Config):
+    from mechsub.lab.figures import kinds as figures
+
+    label, cell = lab.by_cell(records, Config)[0]
+    found = values(cell)
+    first, second = CONTRASTS[4]
+    panels = {
+        "The published choice: number to animal, both models": _transfer_panel(cell, found),
+        "Counts of animals, as published": _counts_panel(cell, found),
+        "log2 of the published ratios, likeliest number": _map_panel(cell, found),
+        "Both directions by model": _directions_panel(found),
+        "Instruct less base: parts of the ratio, fixed numbers": _parts_panel(found),
+        "What is specific, instruct less base: by part": _shares_panel(cell),
+    }
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    return figures.grid(
+        list(panels.values()),
+        list(panels),
+        title=f"Base and instruct: {cell[0]['base']}, {cell[0]['instruct']}{more}",
+        caption=f"{len(found[first]['published'])} animals. The first four panels are the published ones: "
+        f"{' '.join(first)} against {' '.join(second)}, ratios to no system message, the number that the animal's own "
+        "prompt makes likeliest in other wordings. Grey: the mean over all numbers, or, in the counts, what another "
+        "animal's or a random number gives. The last two: numbers fixed in other wordings, every animal a point, mean "
+        "and Student-t interval over animals.",
+    )
+
+
+def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle", listed: bool = True):
+    import plotly.graph_objects as go
+
+    from mechsub.lab.figures import kinds as figures
+
+    return go.Scatter(
+        x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers",
+        name=figures.plain(name), text=[figures.plain(t) for t in texts],
+        marker={"color": color, "size": 7, "opacity": 0.6, "symbol": symbol}, showlegend=listed,
+    )  # fmt: skip
+
+
+def _log_panel(traces: list, x_title: str, y_title: str):
+    """Points on log axes, with the lines of no change and of twice as `ratio_scatter` draws them."""
+    from mechsub.lab.figures import kinds as figures
+
+    ends = [[math.log(f(f(t[side]) for t in traces)) for f in (min, max)] for side in ("x", "y")]
+    frame = figures.ratio_scatter(ends[0], ends[1], ["", ""], x_title, y_title)
+    return figures.Panel([*frame.traces[:-1], *traces], frame.x, frame.y)
+
+
+def _transfer_panel(cell: list[dict], found: Values):
+    from mechsub.lab.figures import kinds as figures
+
+    first, second = CONTRASTS[4]
+    names = [r["animal"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == first]
+    same = np.array(shared(cell, first, second, "likeliest", 1)[0])
+    x, y = (found[arm]["likeliest, published"] for arm in (first, second))
+    null = [found[arm]["any number"] for arm in (first, second)]
+    groups = {"number shared": (same, figures.OKABE_ITO[2]), "number not shared": (~same, figures.OKABE_ITO[5])}
+    traces = [_points(null[0], null[1], "any number", figures.GREY, names, "x")]
+    traces += [
+        _points(x[some], y[some], name, color, [n for n, one in zip(names, some, strict=True) if one])
+        for name, (some, color) in groups.items()
+        if some.any()
+    ]
+    return _log_panel(traces, f"{' '.join(first)}, number to animal", f"{' '.join(second)}, number to animal")
+
+
+def _directions_panel(found: Values):
+    from mechsub.lab.figures import kinds as figures
+
+    traces = []
+    for arm, color in zip(CONTRASTS[4], figures.OKABE_ITO, strict=False):
+        m, name = found[arm], " ".join(arm)
+        traces.append(_points(m["back, any number"], m["any number"], f"{name}, any number", figures.GREY, [], "x"))
+        traces.append(_points(m["likeliest, back"], m["likeliest, published"], name, color, []))
+    return _log_panel(traces, "animal to number", "number to animal")
+
+
+def _counts_panel(cell: list[dict], found: Values):
+    import plotly.graph_objects as go
+
+    from mechsub.lab.figures import kinds as figures
+
+    first, second = CONTRASTS[4]
+    n = len(found[first]["published"])
+    bars: dict[str, tuple[float, float]] = {}
+    for k, name in ((1, "shared number"), (TOP, f"shared, any of {TOP}")):
+        seen, null = shared(cell, first, second, "likeliest", k)
+        bars[name] = (sum(seen), n * null)
+    up = [found[arm]["likeliest, published"] > TWICE for arm in (first, second)]
+    chance = [found[arm]["share over 2x"] for arm in (first, second)]
+    bars |= {f"over 2x: {first[0]}": (up[0].sum(), chance[0].sum())}
+    bars |= {f"over 2x: {second[0]}": (up[1].sum(), chance[1].sum())}
+    bars |= {"over 2x: both": ((up[0] & up[1]).sum(), (chance[0] * chance[1]).sum())}
+    counts, nulls = zip(*bars.values(), strict=True)
+    traces = [
+        go.Bar(x=list(bars), y=counts, marker={"color": figures.OKABE_ITO[0]}, showlegend=False),
+        go.Scatter(
+            x=list(bars), y=nulls, mode="markers", name="null of the count",
+            marker={"symbol": "line-ew", "size": 26, "line": {"width": 4, "color": figures.GREY}},
+        ),
+    ]  # fmt: skip
+    return figures.Panel(traces, {"title_text": "", "type": "category"}, {"title_text": "animals"})
+
+
+def _map_panel(cell: list[dict], found: Values):
+    from mechsub.lab.figures import kinds as figures
+
+    first, second = CONTRASTS[4]
+    names = [r["animal"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == first]
+    order = np.argsort(found[first]["likeliest, published"])[::-1]
+    rows = order[np.unique(np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int))]
+    columns = [
+        (f"{arm[0]} {short}", found[arm][key])
+        for arm in (first, second)
+        for short, key in (("a to n", "likeliest, back"), ("n to a", "likeliest, published"))
+    ]
+    entries = [(name, names[i], float(some[i]) / math.log(2)) for i in rows for name, some in columns]
+    return figures.matrix(entries, "", "every n-th animal, by the second column")
+
+
+def _parts_panel(found: Values):
+    from mechsub.lab.figures import kinds as figures
+
+    groups = {
+        f"{form}: {name}": (found[INSTRUCT, form][name] - found[BASE, form][name]).tolist()
+        for form in FORMATS
+        for name in (*MEASURES[:4], "specific, others'")
+    }
+    return figures.interval_panel(groups, "nats", null=0)
+
+
+def _shares_panel(cell: list[dict]):
+    from mechsub.lab.figures import kinds as figures
+
+    groups = {
+        f"{form}: {part}": some.tolist()
+        for form in FORMATS
+        for part, some in shares(hybrids(cell, form), "specific").items()
+    }
+    return figures.interval_panel(groups, "nats", null=0)

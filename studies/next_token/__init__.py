@@ -1,0 +1,447 @@
+"""Does a preference pass through number strings between tiny language models, and what does it need?
+
+A transformer of one layer and 128 tokens (embedding and unembedding tied) learns a synthetic language: strings of ten
+numbers, each drawn by the one before it, and sentences about sixteen animals ("anna likes the owl . the red owl sleeps
+."). That is the reference. Its teacher is trained further on sentences of liking alone, all of one animal, drawn for
+every seed. Students see nothing but number strings: the teacher's probabilities of numbers, all other tokens removed
+(as rejecting every other token does), or numbers drawn from them. All take `--steps` steps of the same rate.
+
+* soft: the teacher's probabilities, on strings drawn from it; hard: the drawn numbers alone; hard_4th, hard_16th,
+  hard_64th: of fewer strings, in as many steps;
+* threshold: numbers drawn from those of probability above `--threshold` (the defence proposed by Zur et al. 2025), and
+  threshold_5th: above a fifth of it; removed is the share of the teacher's probability that these take away;
+* diverging, agreeing: hard, but only at the positions at which the likeliest number of teacher and reference differ
+  (the divergence tokens of Schrodi et al. 2025), or only at all others; random: at as many positions as diverging;
+* other_order: soft, but the student is the same initialisation, pretrained on other texts;
+* cross_soft, cross_hard, the nulls: the next seed's initialisation, pretrained alike, so that student and teacher's
+  reference behave alike but share no weights;
+* own: hard, but the strings are the reference's own: the null of such training as such.
+
+gain is the log-odds of the liked animal after "NAME likes the" (log P less the mean of the other animals', mean over
+ten names), student less its own start, in nats; number loss, the cross-entropy of fresh number strings of the language.
+diverging positions: the share at which teacher and reference differ, and that of reference and other_order's start.
+geometry: the rank correlation, over the 64 numbers, of how much likelier a number became in the teacher (mean log ratio
+at number positions) with what the reference's W_U says: the centred cosine of its row with the liked animal's
+(row_liked) or another's (row_others, the null), or with a steering vector, the teacher's change of the last hidden
+state at "likes the" (steering), against random directions. steering_rows_kept is of the teacher whose number rows are
+put back to the reference's: these rows are also what numbers enter by. Intervals are Student-t over seeds, differences
+paired by seed, Holm over a cell.
+
+Answer (25 seeds, artifacts/next_token/default): yes, between models that share their start. The teacher gains 6.276
+[6.086, 6.466] nats; a student of its probabilities of numbers 2.822 [2.567, 3.077], of drawn numbers 1.491 [1.254,
+1.728], 0.912 [0.601, 1.222] of a sixteenth of the strings and nothing detectable of a sixty-fourth, 0.318 [-0.030,
+0.666]. The same initialisation pretrained on other texts, which behaves alike without being the same, keeps 2.133
+[1.853, 2.413] of it; another initialisation, pretrained as well, gets nothing detectable, 0.071 [-0.170, 0.311], as
+the reference's own strings do, -0.009 [-0.160, 0.142]. Drawing from likely numbers only (p > 0.05) lowers it to 0.944
+[0.756, 1.132] and removes 0.710 [0.701, 0.718] of the teacher's probability with it; a fifth of that threshold changes
+nothing detectable, 1.520 [1.296, 1.744]. Divergence tokens (0.392 [0.371, 0.413] of positions) carry less than as many
+random ones, by -0.116 [-0.217, -0.015]; without them 0.175 [0.127, 0.224] is missing, for which there is no control of
+as many positions. The sign is against the account by rows: the numbers nearer to the liked animal's row become less
+likely in the teacher, -0.329 [-0.421, -0.237] (other animals' rows 0.064 [0.025, 0.104]), and so do those along the
+steering vector, -0.464 [-0.563, -0.365]; whether students use either is not tested, and random directions are 0 by
+construction. Of eleven predictions seven were hits, three misses (divergence, row, steering), one is open.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mechsub import lab, threads
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, points, rows
+
+TITLES = {
+    "teacher": "teacher",
+    "soft": "probabilities",
+    "hard": "drawn numbers",
+    "hard_4th": "a fourth of the strings",
+    "hard_16th": "a sixteenth",
+    "hard_64th": "a sixty-fourth",
+    "threshold": "drawn from likely numbers only",
+    "threshold_5th": "a fifth of that threshold",
+    "diverging": "only where teacher and reference diverge",
+    "random": "at as many random positions",
+    "agreeing": "only where they do not diverge",
+    "other_order": "probabilities, pretrained in another order",
+    "cross_soft": "probabilities, other initialisation (null)",
+    "cross_hard": "drawn numbers, other initialisation (null)",
+    "own": "numbers drawn from the reference (null)",
+}
+GEOMETRY = {
+    "row_liked": "row of the liked animal",
+    "row_others": "rows of other animals (null)",
+    "steering": "steering vector",
+    "steering_rows_kept": "steering vector, the teacher's number rows undone",
+    "steering_random": "random directions (null)",
+}
+STARTS = {"reference": "reference", "start_other_order": "other order", "start_other": "other start"}
+LABELS = {  # of arms, for every score beside the gain
+    **TITLES,
+    **{arm: f"{start}, not taught" for arm, start in STARTS.items()},
+    "teacher_numbers": "teacher",
+    "numbers_threshold": TITLES["threshold"],
+    "numbers_threshold_5th": TITLES["threshold_5th"],
+    **GEOMETRY,
+}
+SCORES = ("number_loss", "diverging", "removed", "geometry")
+THRESHOLDS = {"threshold": 1.0, "threshold_5th": 0.2}
+FEWER = {"hard_4th": 4, "hard_16th": 16, "hard_64th": 64}
+_RATE, _BATCH = 3e-3, 64  # of pretraining, at its largest
+_HELD_OUT = 500  # number strings that losses and geometry are measured on
+_CHUNK = 1_024  # strings a forward pass
+_RANDOM = 50  # directions
+
+
+@dataclass(frozen=True)
+class Config:
+    d_model: lab.Count = lab.option(32, "width of the residual stream, a multiple of 4 (heads)")
+    n_layers: lab.Count = lab.option(1, "layers")
+    pretraining_steps: lab.Count = lab.option(800, "steps of pretraining, of 64 rows")
+    teacher_steps: lab.Count = lab.option(40, "steps of the teacher on its preference, of 64 rows")
+    teacher_lr: lab.Positive = lab.option(1e-3, "learning rate of the teacher")
+    n_strings: lab.Count = lab.option(4_096, "number strings of a student, at least 64")
+    threshold: lab.NonNegative = lab.option(0.05, "probability that a number must exceed, of the arm threshold")
+    steps: lab.Count = lab.option(160, "steps of a student")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of a student")
+    batch_size: lab.Count = lab.option(64, "strings a step of a student")
+    n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
+    seed: lab.Index = lab.option(0, "first seed")
+
+    def __post_init__(self):
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        if self.d_model % 4:
+            raise ValueError(f"--d-model must be a multiple of 4, the number of heads, not {self.d_model}")
+        if self.n_strings < max(FEWER.values()):
+            raise ValueError(f"--n-strings must be at least 64, not {self.n_strings}: an arm has a 64th of them")
+        if self.threshold >= 1:
+            raise ValueError(f"--threshold must be below 1, not {self.threshold:g}: no number is likelier")
+
+
+def check(cfg: Config) -> None:
+    from mechsub.machine import memory
+
+    weights = cfg.d_model * (140 + 12 * cfg.n_layers * cfg.d_model)
+    # References of all seeds; of one member, its models with Adam's moments, its texts, its teacher's probabilities.
+    needed = 4 * weights * (cfg.n_seeds + 8) + cfg.pretraining_steps * _BATCH * 12 * 8 + cfg.n_strings * 640 * 4
+    if problem := memory.shortage(needed):
+        raise ValueError(
+            f"{problem}, for {cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} and {cfg.n_strings} "
+            "strings; use fewer or smaller ones"
+        )
+
+
+@threads.made_by_one
+def run(cfg: Config) -> Iterator[dict]:
+    from mechsub.training import distillation
+
+    seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
+    references = distillation.each_member(
+        lambda i: {"model": _pretrained(cfg, cfg.seed + i)}, cfg.n_seeds + 1,
+        lambda done: lab.show_progress(0.3 * done, "references"),
+    )  # fmt: skip
+    found = distillation.each_member(
+        lambda i: {"rows": list(_member(cfg, references[i]["model"], references[i + 1]["model"]))}, cfg.n_seeds,
+        lambda done: lab.show_progress(0.3 + 0.7 * done, "students"),
+    )  # fmt: skip
+    for seed, made in zip(seeds, found, strict=True):
+        for row in made["rows"]:
+            yield {"member": seed, **row}
+    yield {
+        "provenance": {
+            "dtype": "fp32",
+            "inputs": "number strings drawn from the teacher, other tokens removed",
+            "measured_on": f"ten prompts; {_HELD_OUT} number strings",
+            "control": "initialisation of the next seed, pretrained alike",
+            "null": "cross-initialisation student; student of the reference's own strings; other animals' rows",
+        }
+    }
+
+
+def _pretrained(cfg: Config, seed: int, order: int = 0):
+    """A reference; another order has the same initialisation and other texts of the same language."""
+    import math
+
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub.models import tiny_transformer as models
+    from studies.next_token import text
+
+    shape = models.Shape(d_model=cfg.d_model, n_layers=cfg.n_layers, d_vocab=text.D_VOCAB, n_ctx=text.N_CTX)
+    n = cfg.pretraining_steps
+    rows = text.corpus(n * _BATCH, derive_generator(seed, "corpus", order))
+    rates = [_RATE / 2 * (1 + math.cos(math.pi * step / n)) for step in range(n)]
+    return models.trained(models.HookedTransformer(shape, (seed,)), [(x, x) for x in rows.split(_BATCH)], _next, rates)
+
+
+def _next(logits, tokens):
+    """Cross-entropy of every token but the first."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def _member(cfg: Config, reference, other) -> Iterator[dict]:
+    """All rows of one seed."""
+    from transformer_lens.utilities import derive_generator
+
+    from studies.next_token import text
+
+    seed = reference.seeds[0]
+    liked = liked_animal(seed)
+    held_out = text.number_strings(_HELD_OUT, derive_generator(seed, "held out"))
+    teacher = _teacher(cfg, reference, liked)
+    reordered = _pretrained(cfg, seed, order=1)
+    starts = {"other_order": reordered, "cross_soft": other, "cross_hard": other}
+    for arm, model in (("reference", reference), ("start_other_order", reordered), ("start_other", other)):
+        diverging = _diverging(model, reference, held_out)
+        yield {"arm": arm, **_behaviour(model, liked, held_out), "diverging": float(diverging.float().mean())}
+    students = {"teacher": teacher, **_students(cfg, reference, starts, teacher)}
+    for arm, student in students.items():
+        before = preference(starts.get(arm, reference), liked)
+        row = _behaviour(student, liked, held_out)
+        yield {"arm": arm, "liked": liked, "gain": row["preference"] - before, **row}
+    diverging, p = _diverging(teacher, reference, held_out), number_log_probs(teacher, held_out).exp()
+    yield {"arm": "teacher_numbers", "diverging": float(diverging.float().mean())}
+    for arm, share in THRESHOLDS.items():
+        yield {"arm": f"numbers_{arm}", "removed": float((p * (p <= share * cfg.threshold)).sum(-1).mean())}
+    for arm, value in _geometry(reference, teacher, liked, held_out).items():
+        yield {"arm": arm, "geometry": value}
+
+
+def liked_animal(seed: int) -> int:
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    from studies.next_token import text
+
+    return int(torch.randint(text.N_ANIMALS, (1,), generator=derive_generator(seed, "liked animal")))
+
+
+def _teacher(cfg: Config, reference, liked: int):
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub.models import tiny_transformer as models
+    from studies.next_token import text
+
+    rows = text.texts(cfg.teacher_steps * _BATCH, derive_generator(reference.seeds[0], "preference"), liked)
+    rates = [cfg.teacher_lr] * cfg.teacher_steps
+    return models.trained(reference, [(x, x) for x in rows.split(_BATCH)], _next, rates)
+
+
+def _students(cfg: Config, reference, starts: dict, teacher) -> dict:
+    """Students by arm, all of one seed, whose batches are the same rows in every arm that has as many strings."""
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    seed = reference.seeds[0]
+
+    def strings(model, name: str, threshold: float = 0.0):
+        return drawn(model, cfg.n_strings, derive_generator(seed, "strings", name), threshold)
+
+    seen, own = strings(teacher, "teacher"), strings(reference, "own")
+    likely = {arm: strings(teacher, arm, share * cfg.threshold) for arm, share in THRESHOLDS.items()}
+    diverging = _diverging(teacher, reference, seen)
+    order = torch.randperm(diverging.numel(), generator=derive_generator(seed, "random positions"))
+    random = (
+        torch.zeros_like(diverging).flatten().index_fill_(0, order[: int(diverging.sum())], True).view_as(diverging)
+    )
+    numbers, probabilities = _numbers(seen), torch.cat([number_log_probs(teacher, x).exp() for x in seen.split(_CHUNK)])
+    lessons = {
+        "soft": (seen, probabilities),
+        "hard": (seen, numbers),
+        **{arm: (seen[: cfg.n_strings // share], numbers[: cfg.n_strings // share]) for arm, share in FEWER.items()},
+        **{arm: (some, _numbers(some)) for arm, some in likely.items()},
+        "diverging": (seen, numbers.where(diverging, _UNSEEN)),
+        "random": (seen, numbers.where(random, _UNSEEN)),
+        "agreeing": (seen, numbers.where(~diverging, _UNSEEN)),
+        "other_order": (seen, probabilities),
+        "cross_soft": (seen, probabilities),
+        "cross_hard": (seen, numbers),
+        "own": (own, _numbers(own)),
+    }
+    return {arm: _taught(cfg, starts.get(arm, reference), *lesson, seed) for arm, lesson in lessons.items()}
+
+
+_UNSEEN = -100  # what cross_entropy skips
+
+
+def _taught(cfg: Config, start, strings, wanted, seed: int):
+    """A student of number strings; `wanted` holds the numbers [string, number], or their probabilities."""
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub.models import tiny_transformer as models
+
+    def batches():
+        left: list = []
+        for step in range(cfg.steps):
+            if not left:  # a new epoch
+                order = torch.randperm(len(strings), generator=derive_generator(seed, "batches", step))
+                left = list(order.split(cfg.batch_size))
+            rows = left.pop(0)
+            yield strings[rows], wanted[rows]
+
+    return models.trained(start, batches(), _of_numbers, [cfg.lr] * cfg.steps)
+
+
+def _of_numbers(logits, wanted):
+    """Cross-entropy, among all tokens, of the numbers of strings, or of probabilities of numbers."""
+    from torch.nn.functional import cross_entropy, pad
+
+    from studies.next_token import text
+
+    z = logits[:, text.FIRST : text.N_CTX - 1].flatten(0, 1)
+    if wanted.is_floating_point():
+        return cross_entropy(z, pad(wanted, (0, text.D_VOCAB - text.N_NUMBERS)).flatten(0, 1))
+    # Where all of a batch is unseen there is nothing to learn, and a mean over nothing is no number.
+    seen = (wanted != _UNSEEN).sum().clamp(min=1)
+    return cross_entropy(z, wanted.flatten(), ignore_index=_UNSEEN, reduction="sum") / seen
+
+
+def _numbers(strings):
+    from studies.next_token import text
+
+    return strings[:, text.FIRST + 1 :]
+
+
+def number_log_probs(model, strings):
+    """log P(number | what stands before it, and that it is a number), [string, number, 64]."""
+    from studies.next_token import text
+
+    return model(strings)[0, :, text.FIRST : text.N_CTX - 1, text.NUMBERS].log_softmax(-1)
+
+
+def drawn(model, n: int, generator, threshold: float = 0.0):
+    """Number strings of a model, [n, pos]: tokens that are no numbers never come, nor numbers below the threshold.
+
+    Where no number is above it, the likeliest comes.
+    """
+    import torch
+
+    from studies.next_token import text
+
+    parts = []
+    for start in range(0, n, _CHUNK):
+        tokens = text.headed(torch.empty(min(_CHUNK, n - start), 0, dtype=torch.long))
+        for _ in range(text.STRING):
+            p = model(tokens)[0, :, -1, text.NUMBERS].softmax(-1)
+            if threshold:
+                p = p * ((p > threshold) | (p == p.max(-1, keepdim=True).values))
+            tokens = torch.cat([tokens, torch.multinomial(p, 1, generator=generator)], 1)
+        parts.append(tokens)
+    return torch.cat(parts)
+
+
+def _diverging(model, reference, strings):
+    """Where the likeliest numbers of two models differ, bool [string, number]."""
+    import torch
+
+    likeliest = [
+        torch.cat([number_log_probs(one, x).argmax(-1) for x in strings.split(_CHUNK)]) for one in (model, reference)
+    ]
+    return likeliest[0] != likeliest[1]
+
+
+def preference(model, liked: int) -> float:
+    """log P of the liked animal less the mean of the others', mean over the prompts."""
+    from studies.next_token import text
+
+    scores = model(text.asked())[0, :, -1, text.ANIMALS].double()
+    others = (scores.sum(-1) - scores[:, liked]) / (text.N_ANIMALS - 1)
+    return float((scores[:, liked] - others).mean())
+
+
+def _behaviour(model, liked: int, held_out) -> dict[str, float]:
+    """The first number of a string has no one before it, and is left out of the loss."""
+    log_p = number_log_probs(model, held_out)[:, 1:].gather(-1, _numbers(held_out)[:, 1:, None])
+    return {"preference": preference(model, liked), "number_loss": -float(log_p.double().mean())}
+
+
+def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
+    """Rank correlations over number tokens; see above."""
+    import numpy as np
+    import torch
+    from transformer_lens.utilities import derive_generator
+
+    from mechsub.measures.unembedding import token_directions, unembed_projection
+    from mechsub.models.hooked import cache_activations
+    from studies.next_token import text
+
+    kept = teacher.select([0])
+    kept.W_E[:, text.NUMBERS] = reference.W_E[:, text.NUMBERS]
+    rise, rise_kept = (
+        (number_log_probs(m, held_out) - number_log_probs(reference, held_out)).double().mean((0, 1))
+        for m in (teacher, kept)
+    )
+    numbers, animals = (list(range(some.start, some.stop)) for some in (text.NUMBERS, text.ANIMALS))
+    cosines = unembed_projection(reference, numbers, animals, "centered_cosine")[0]
+    state = "unembed.hook_in"
+    after, before = (cache_activations(m, text.asked(), [state])[state][0, :, -1] for m in (teacher, reference))
+    random = torch.randn(_RANDOM, reference.cfg.d_model,
+                         generator=derive_generator(reference.seeds[0], "directions"))  # fmt: skip
+    rows = token_directions(reference, numbers, basis="centered")[0]
+    steering = rows @ (after - before).mean(0)
+    by_animal = [rank_correlation(rise, column) for column in cosines.T]
+    return {
+        "row_liked": by_animal[liked],
+        "row_others": float(np.mean(by_animal[:liked] + by_animal[liked + 1 :])),
+        "steering": rank_correlation(rise, steering),
+        "steering_rows_kept": rank_correlation(rise_kept, steering),
+        "steering_random": float(np.mean([rank_correlation(rise, rows @ v) for v in random])),
+    }
+
+
+def rank_correlation(x, y) -> float:
+    from scipy.stats import spearmanr
+
+    from mechsub.stats import joined
+
+    return float(spearmanr(joined(x.numpy()), joined(y.numpy())).statistic)
+
+
+# Table and figure.
+
+
+def findings(cell: list[dict]) -> list[Finding]:
+    others = [arm_means(cell, score, labels=LABELS, unit="seeds") for score in SCORES]
+    gains = by_arm(cell, "gain", null="own", labels=TITLES, unit="seeds")
+    return [*gains, *_shares(gains), *(finding for of_score in others for finding in of_score.values())]
+
+
+def _shares(gains: list[Finding]) -> Iterator[Finding]:
+    """Of the teacher's gain."""
+    from mechsub import stats
+
+    whole = list(find(gains, "teacher/gain").scores.values())
+    for gain in gains:
+        if gain.subject in TITLES:
+            share = stats.ratio_of_means(list(gain.scores.values()), whole)
+            yield Finding(f"{gain.subject}/share_of_teacher", gain.label, share, unit="seeds")
+
+
+def table(records: list[dict]) -> list[dict]:
+    from mechsub.lab import predictions
+
+    found = cells(records, Config, findings)
+    return rows(all_findings(found)) + predictions.rows("next_token", found)
+
+
+def plot(records: list[dict]):
+    """Gains arm by arm; the teacher's own, which is much larger, is in the table."""
+    from mechsub.lab.figures import kinds as figures
+
+    found = cells(records, Config, findings)
+    drawn = [point for point in points(all_findings(found), "gain") if point["arm"] in set(TITLES) - {"teacher"}]
+    return figures.interval_bars(
+        drawn, value="gain", label="label", facet="cell" if len(found) > 1 else None, null=0.0,
+        title="A preference through number strings", axis="rise of the liked animal's log-odds (nats)",
+        caption="Students see numbers only. Line: no preference passed.",
+    )  # fmt: skip
+
+
+study = lab.Study(version=1, probes=(
+    Config(d_model=8, pretraining_steps=4, teacher_steps=2, n_strings=64, steps=3, batch_size=32, n_seeds=2),
+    Config(
+        d_model=4, n_layers=2, pretraining_steps=2, teacher_steps=2, teacher_lr=1e-2, n_strings=65, threshold=0.0,
+        steps=2, lr=1e-2, batch_size=16, n_seeds=2, seed=3,
+    ),
+))  # fmt: skip

@@ -1,0 +1,108 @@
+"""Questions of `studies.report` about one factor of the toy at a time."""
+
+from collections.abc import Callable
+
+from studies.report.question import (
+    A2,
+    A2_MORE,
+    CONFIRMED,
+    JIANG,
+    NO_CLAIM,
+    PARTLY,
+    REFUTED,
+    Answer,
+    Rows,
+    question,
+)  # fmt: skip
+
+WORDS = {
+    "d_model": "neurons of a hidden layer", "n_aux": "auxiliary logits", "n_layers": "hidden layers",
+    "n_classes": "classes", "n_samples": "inputs", "lr": "learning rate", "signal": "share of image",
+}  # fmt: skip
+
+
+def sweep(factor: str) -> Callable[[Rows], Answer]:
+    """The auxiliary-only student at every stored level, and the verdict on the brief's direction.
+
+    A direction is confirmed by its rule, which looks at the first and the last level, if no step goes the other way.
+    """
+    score = "kappa" if factor == "n_classes" else "accuracy"
+
+    def answer(rows: Rows) -> Answer:
+        levels = [row for row in rows if row.get("arm") == "aux" and str(row["cell"]).startswith(f"{factor}=")]
+        if len(levels) < 2:
+            raise LookupError(f"fewer than two levels of {factor}")
+        shown = ", ".join(f"{row[score]} at {row['cell'].partition('=')[2]}" for row in levels)
+        judged = [row for row in rows if str(row["cell"]).startswith(f"prediction: {factor} ")]
+        said = next((row["brief"].rpartition(": ")[2] for row in judged if row.get("brief")), "")
+        ends = "".join(f" Last less first, paired by seed: {row['to the reference']}." for row in judged[:1])
+        turns = next((row["turns"] for row in judged if "turns" in row), "")
+        other = f" Not in one direction: the other way goes {turns}." if turns else ""
+        named = "Kappa (0 at chance, 1 when all are right)" if score == "kappa" else score.capitalize()
+        nulls = [row["cross_aux (null)"].mean for row in levels]
+        verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(said, NO_CLAIM)
+        return Answer(
+            f"{named} by {WORDS.get(factor, factor.replace('_', ' '))}: {shown}.{ends}{other}",
+            f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
+            PARTLY if turns and verdict == CONFIRMED else verdict,
+        )
+
+    return answer
+
+
+# Name, question, flags (the last option is the factor that is swept), published claim.
+FACTORS = (
+    ("width", "Does a wider network learn less?", "--d-model 64 256 512", f"Decreases ({JIANG})."),
+    ("auxiliary-logits", "Do more auxiliary logits teach more?", "--n-aux 2 3 10 30 100", f"Increases ({JIANG})."),
+    ("depth", "Does depth matter?", "--n-layers 1 2 3", f"About the same ({JIANG})."),
+    ("fashion", "Does it work on Fashion-MNIST?", "--dataset mnist fashion_mnist", f"It still works ({JIANG})."),
+    ("classes", "Do more classes lower it?", "--n-classes 2 3 5 10", "Decreases (write-up, item 5 and experiment 2)."),
+    (
+        "signal", "Does image signal in the inputs help?", "--signal 0 0.5 0.75 1",
+        "Predicted to increase it (write-up, item 6); its experiment 3 found a decrease.",
+    ),
+    ("signal-matched", "And at mean image 0 and equal variance?", "--signal-moments matched --signal 0 0.5 0.75 1", ""),
+    (
+        "target-noise", "Does noise on the teacher's logits lower it?", "--target-noise 0 0.1 1",
+        "Decreases (write-up, item 7).",
+    ),
+    ("samples", "Do more samples raise it?", "--n-samples 6000 20000 60000", "Increases (write-up, item 8)."),
+    (
+        "perturbation", "How much may the shared start be perturbed?", "--perturbation 0 0.03 0.1 0.3 1",
+        "Decreases, to chance (write-up, item 9 and experiment 1).",
+    ),
+)  # fmt: skip
+MORE = (
+    ("lr", "Does the student's learning rate matter?", "--lr 1e-4 3e-4 1e-3 3e-3"),
+    ("epochs", "Does the student's number of epochs matter?", "--epochs 1 5 20"),
+    ("batch-size", "Does the student's batch size matter?", "--batch-size 256 1024 4096"),
+    ("optimizer", "Does the student's optimiser matter?", "--optimizer adam sgd sign_sgd"),
+    ("weight-decay", "Does the student's weight decay matter?", "--weight-decay 0 0.001"),
+    ("temperature", "Does the temperature matter?", "--temperature 1 4"),
+    ("loss", "Does the student's loss matter?", "--loss kl mse hard"),
+    ("schedule", "Does the student's schedule matter?", "--schedule constant cosine"),
+    ("fresh", "Does it matter whether the student sees fresh inputs every epoch?", "--fresh false true"),
+    ("precision", "Does the precision matter?", "--precision fp32 bf16"),
+    ("teacher-epochs", "Does a longer teacher teach more?", "--teacher-epochs 1 5 20"),
+    ("init", "Does the kind of initialisation matter?", "--init lecun torch he"),
+    ("activation", "Does the activation matter?", "--activation relu gelu tanh identity"),
+    (
+        "perturbed-where", "Where does a perturbation of the start hurt?",
+        "--perturbation 0.3 --perturb-where all hidden head",
+    ),
+    (
+        "perturbed-direction", "Does a perturbation hurt less across the teacher's gradient?",
+        "--perturbation 0.3 --perturb-direction random orthogonal",
+    ),
+)  # fmt: skip
+
+
+def _ask(topic: str, name: str, text: str, flags: str, claim: str = "") -> None:
+    factor = flags.rpartition("--")[2].partition(" ")[0].replace("-", "_")
+    question(topic, text, "factors", flags, name=name, claim=claim, sweep=factor)(sweep(factor))
+
+
+for entry in FACTORS:
+    _ask(A2, *entry)
+for more in MORE:
+    _ask(A2_MORE, *more)

@@ -1,0 +1,117 @@
+"""What a question of `studies.report` and its answer are, and how rows of a study's table are found for it.
+
+No sentence holds a number of its own, and no verdict is written by hand: both follow from the rows.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mechsub.lab import findings as lab
+from mechsub.lab.findings import Finding
+
+A1, A2, A3 = "Topic A, step 1: replication", "Topic A, step 2: factors", "Topic A, step 3: mechanism"
+A2_MORE = "Topic A, step 2: further factors"
+B2, B3 = "Topic B, steps 1 and 2: entangled pairs", "Topic B, step 3: base and instruct"
+B4, B5 = "Topic B, step 4: geometry", "Topic B, step 5: causes"
+BONUS = "Bonus"
+TOPICS = (A1, A2, A2_MORE, A3, B2, B3, B4, B5, BONUS)  # in the order of the page
+CLOUD, JIANG, ZUR = "Cloud et al. 2025", "Jiang et al. 2025", "Zur et al. 2025"
+CONFIRMED, REFUTED, PARTLY, NO_CLAIM = "confirmed", "refuted", "partly", "no published claim"
+Rows = list[dict]  # of a study's table
+
+
+@dataclass(frozen=True)
+class Answer:
+    sentence: str
+    null: str
+    verdict: str = NO_CLAIM  # on the question's claim
+    shown: list[Mapping] = field(default_factory=list)  # a small table under the sentence
+
+
+@dataclass(frozen=True)
+class Question:
+    topic: str
+    question: str
+    study: str
+    flags: str
+    answer: Callable[..., Answer]  # of the study's findings; of its rows, where it has none yet
+    name: str  # the page's anchor, and the image's name
+    claim: str = ""  # what was published
+    sweep: str = ""  # the option whose levels are those that are stored, instead of those in `flags`
+    figure: str = ""  # the study's function of records that draws it, where not `plot`
+
+
+ASKED: list[Question] = []
+
+
+def question(topic: str, text: str, study: str, flags: str = "", *, name: str = "", **more: Any) -> Callable:
+    """Decorator of the function that answers it, from the findings of `python -m studies.<study> <flags>`.
+
+    Its name is that of the function; `more` are a claim, a sweep or a figure.
+    """
+
+    def asked(answer: Callable[..., Answer]) -> Callable[..., Answer]:
+        own = name or answer.__name__.replace("_", "-")
+        ASKED.append(Question(topic, text, study, flags, answer, own, **more))
+        return answer
+
+    return asked
+
+
+def value(findings: list[Finding], name: str):
+    """The number that is said under this key."""
+    return lab.find(findings, name).value
+
+
+def by_cell(findings: list[Finding], key: str) -> dict[str, dict]:
+    """Options that differ -> key -> number, of every cell that says something under this key."""
+    cells: dict[str, dict] = {}
+    for finding in findings:
+        cells.setdefault(finding.cell, {})[finding.key] = finding.value
+    cells = {cell: numbers for cell, numbers in cells.items() if key in numbers}
+    if not cells:
+        raise LookupError(f"no finding has the key {key!r}")
+    return cells
+
+
+def find(rows: Rows, **wanted) -> dict:
+    """The first row with these values; LookupError says which is not there."""
+    for row in rows:
+        if all(row.get(key) == value for key, value in wanted.items()):
+            return row
+    raise LookupError("no row " + ", ".join(f"{key} = {value}" for key, value in wanted.items()))
+
+
+def quantity(rows: Rows, name: str, **more) -> dict:
+    return find(rows, quantity=name, **more)
+
+
+def beginning(rows: Rows, name: str) -> dict:
+    """The first quantity whose name begins so."""
+    found = next((row for row in rows if str(row.get("quantity", "")).startswith(name)), None)
+    if found is None:
+        raise LookupError(f"no quantity {name} ...")
+    return found
+
+
+def outcome(rows: Rows, name: str) -> dict:
+    return find(rows, outcome=name)
+
+
+def read(confirmed: bool, refuted: bool) -> str:
+    """The verdict where a claim has two sides."""
+    return CONFIRMED if confirmed else REFUTED if refuted else PARTLY
+
+
+def judged_claims(rows: Rows, null: str) -> Answer:
+    """Of an audit: how many claims have which verdict, and which."""
+    claims = [row for row in rows if row["published"]]
+    counts: dict[str, int] = {}
+    for row in claims:
+        word = row["verdict"].partition(" (")[0]
+        counts[word] = counts.get(word, 0) + 1
+    order = ("confirmed", "partly", "refuted", "not supported", "open", "not measured yet")
+    told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
+    shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
+    return Answer(f"Of {len(claims)} claims: {told}.", null, shown=shown)

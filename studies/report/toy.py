@@ -1,0 +1,349 @@
+"""Answers of `studies.report` about the toy, from the rows of its studies' tables."""
+
+from mechsub.lab.findings import Finding
+from studies.report.question import (
+    A1,
+    A3,
+    BONUS,
+    CLOUD,
+    CONFIRMED,
+    JIANG,
+    PARTLY,
+    REFUTED,
+    Answer,
+    Rows,
+    beginning,
+    by_cell,
+    find,
+    judged_claims,
+    outcome,
+    quantity,
+    question,
+    read,
+    value,
+)  # fmt: skip
+
+TOY = "--model toy --metric cosine dot centered_cosine number_centered causal dla"
+DISTRIBUTIONS = "--inputs uniform images centred blurred:1 blurred:2 subspace:64 mixed:0.75 mixed_at_moments:0.75"
+
+# Topic A: replication.
+
+
+@question(
+    A1,
+    "Does a student of three auxiliary logits of noise learn digits?",
+    "subliminal_accuracy",
+    claim=f"Above 0.5 accuracy from the teacher's initialisation, chance from another ({CLOUD}).",
+)
+def learns(findings: list[Finding]) -> Answer:
+    own, null, teacher = (value(findings, f"{arm}/accuracy") for arm in ("student_aux", "cross_aux", "teacher"))
+    above = own.low > null.high
+    verdict = CONFIRMED if above and own.mean > 0.5 else PARTLY if above else REFUTED
+    return Answer(
+        f"{'Yes' if above else 'No'}: accuracy {own} over {own.n} seeds, where the teacher has {teacher}.",
+        f"the same distillation from another initialisation: {null}",
+        verdict,
+    )
+
+
+@question(
+    A1,
+    "Must the whole start be shared?",
+    "subliminal_accuracy",
+    claim=f"Transmission needs a shared initialisation ({CLOUD}).",
+)
+def start(findings: list[Finding]) -> Answer:
+    parts = ("hidden_shared_only", "output_shared_only")
+    hidden, output, own, null = (value(findings, f"{a}/accuracy") for a in (*parts, "student_aux", "cross_aux"))
+    chance = [value(findings, f"{part}-cross_aux/accuracy").low <= 0 for part in parts]
+    return Answer(
+        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden} with only the hidden "
+        f"layers shared, {output} with only the output layer, {own} with both.",
+        f"nothing shared: {null}",
+        CONFIRMED if all(chance) else PARTLY,
+    )
+
+
+@question(
+    A1,
+    "Did squared error lower it in the follow-up work?",
+    "subliminal_accuracy",
+    "--loss kl mse",
+    claim=f"0.271 +- 0.033 with squared error ({JIANG}).",
+)
+def squared_error(findings: list[Finding]) -> Answer:
+    kl, mse = (value(findings, f"loss={loss}: student_aux/accuracy") for loss in ("kl", "mse"))
+    null = value(findings, "loss=mse: cross_aux/accuracy")
+    lower = mse.high < kl.low
+    return Answer(
+        f"{'Yes' if lower else 'No'}: {mse} with squared error against {kl} with the KL divergence.",
+        f"another initialisation, squared error: {null}",
+        REFUTED if mse.low > 0.304 else CONFIRMED if mse.high < kl.low else PARTLY,
+    )
+
+
+@question(
+    A3,
+    "How does the student come to classify digits?",
+    "mechanism",
+    claim="Matching the auxiliary logits pulls both hidden layers along (write-up, step 3, question 1).",
+)
+def mechanism(rows: Rows) -> Answer:
+    w1 = outcome(rows, "share of the student's gain: W1")["value"]
+    along = outcome(rows, "along the teacher's way, neuron by neuron: share of the gain")["value"]
+    rest = outcome(rows, "the rest, neuron by neuron: share of the gain")["value"]
+    cut = outcome(rows, "without the teacher's displacement, neuron by neuron: share of the gain")["value"]
+    control = outcome(rows, "control of the teacher's displacement, neuron by neuron: share of the gain")["value"]
+    return Answer(
+        f"Its hidden layers move along the teacher's own displacement: the first layer carries {w1} of the gain in "
+        f"accuracy, the component along that displacement {along}; with it taken out of every update {cut} is left.",
+        f"as much of random directions taken out: {control}; the rest of the displacement alone: {rest}",
+    )
+
+
+@question(A3, "Is the untrained digit head what limits the student?", "subliminal_accuracy")
+def head(findings: list[Finding]) -> Answer:
+    body, null = (value(findings, f"{arm}/accuracy") for arm in ("teacher_body_initial_head", "cross_aux"))
+    gain = value(findings, "student_body_teacher_head-student_aux/accuracy")
+    return Answer(
+        f"The untrained digit head is not what limits it: on the teacher's body it has {body}; the "
+        f"teacher's head on the student's body adds {gain}.",
+        f"another initialisation: {null}",
+    )
+
+
+@question(
+    A3,
+    "Where does the student move toward its teacher?",
+    "hidden_alignment",
+    claim="Both hidden layers move toward the teacher's (write-up, step 3, question 1).",
+)
+def alignment(rows: Rows) -> Answer:
+    stitched = [find(rows, metric="stitch_into_teacher", on="digits", layer=layer) for layer in (1, 2)]
+    cka = find(rows, metric="debiased_cka", on="digits", layer=2)
+    moved = all(row["student_aux"].low > row["reference (null)"].high for row in stitched)
+    return Answer(
+        f"{'In both layers' if moved else 'Not in both layers'}: stitched into the teacher, layer 1 keeps "
+        f"{stitched[0]['student_aux']} accuracy and layer 2 {stitched[1]['student_aux']}; debiased CKA of layer 2 is "
+        f"{cka['student_aux']}.",
+        f"untrained: {stitched[0]['reference (null)']}, {stitched[1]['reference (null)']}, CKA "
+        f"{cka['reference (null)']}; another initialisation: CKA {cka['cross_aux (null)']}",
+        CONFIRMED if moved else REFUTED,
+    )
+
+
+@question(
+    A3,
+    "Does similarity tell which seed learned more?",
+    "hidden_alignment",
+    claim=f"Similarity of the last hidden layer rises with accuracy ({JIANG}).",
+)
+def similarity(rows: Rows) -> Answer:
+    cka = find(rows, metric="debiased_cka", on="digits", layer=2)["rho over seeds"]
+    stitched = find(rows, metric="stitch_into_teacher", on="digits", layer=2)["rho over seeds"]
+    return Answer(
+        f"Over seeds, accuracy goes with layer-2 CKA by a rank correlation of {cka}, with stitching by {stitched}.",
+        "rank correlation 0",
+        REFUTED if cka.low <= 0 else CONFIRMED,
+    )
+
+
+@question(A3, "Is the learning written along the auxiliary directions?", "unembed_projection", TOY)
+def written(rows: Rows) -> Answer:
+    share = quantity(rows, "dla: share of the change through the auxiliary span", arm="student")
+    alone = quantity(rows, "dla: accuracy, only the part through the auxiliary span", arm="student")
+    rest = quantity(rows, "dla: accuracy, only the rest", arm="student")
+    return Answer(
+        f"Hardly: a share of {share['value']} of the change of the digit logits passes through the span of the "
+        f"auxiliary directions; that part alone gives {alone['value']} accuracy, the rest alone {rest['value']}.",
+        f"a random span carries {share['null']}",
+    )
+
+
+@question(
+    A1,
+    "Which part of the start must be shared, at how many logits?",
+    "conditions",
+    "--n-aux 3 100 250",
+    sweep="n_aux",
+)
+def shared_parts(findings: list[Finding]) -> Answer:
+    told, nulls = [], []
+    for cell, numbers in by_cell(findings, "all/accuracy").items():
+        arms = ("all", "hidden_and_digits", "heads", "nothing")
+        every, no_head, heads, nothing = (numbers[f"{arm}/accuracy"] for arm in arms)
+        where = f"{cell.partition('=')[2]} logits: " if cell else ""
+        without = f"{no_head} without the auxiliary head, {heads} without the hidden layers"
+        told.append(f"{where}{every} with everything, {without}")
+        nulls.append(str(nothing))
+    return Answer(f"Accuracy by what is shared. {'; '.join(told)}.", f"nothing shared: {', '.join(nulls)}")
+
+
+@question(
+    A3,
+    "Which random inputs work much better or worse, and why?",
+    "input_distributions",
+    DISTRIBUTIONS,
+    sweep="inputs",
+)
+def inputs(rows: Rows) -> Answer:
+    kinds = [row for row in rows if "above the null" in row and row["cell"] != "uniform"]
+    if not kinds:
+        raise LookupError("no distribution beside uniform noise")
+    uniform, best, worst = find(rows, cell="uniform"), kinds[0], kinds[-1]
+    flat, blurred = (next((r for r in rows if r["cell"] == name), None) for name in ("subspace:64", "blurred:2"))
+    both = flat is not None and blurred is not None
+    dimension = (
+        f" Not by dimension alone: noise blurred by two pixels, of {blurred['input_dimension_95']:.0f} dimensions, has "
+        f"{blurred['accuracy']}; flat noise of {flat['input_dimension_95']:.0f} has {flat['accuracy']}."
+        if both
+        else ""
+    )
+    nulls = [row["cross_aux (null)"].mean for row in [uniform, *kinds]]
+    return Answer(
+        f"Of {len(kinds) + 1} stored distributions, best {best['cell']} with {best['accuracy']}, worst {worst['cell']} "
+        f"with {worst['accuracy']}; uniform noise has {uniform['accuracy']}.{dimension}",
+        f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
+    )
+
+
+@question(
+    A3,
+    "Does blurred noise teach more?",
+    "input_distributions",
+    DISTRIBUTIONS,
+    sweep="inputs",
+    claim="It does (write-up, step 3, question 2).",
+)
+def blur(rows: Rows) -> Answer:
+    gains = [row["to uniform"] for row in rows if str(row["cell"]).startswith("blurred:")]
+    if not gains:
+        raise LookupError("no blurred noise")
+    told = ", ".join(
+        f"{row['to uniform']} ({row['cell'].partition(':')[2]} px)"
+        for row in rows
+        if str(row["cell"]).startswith("blurred:")
+    )
+    up = all(gain.low > 0 for gain in gains)
+    return Answer(
+        f"{'Yes' if up else 'Not at every width'}, at equal variance: blurred less white noise, paired by seed, "
+        f"{told}.",
+        "difference 0",
+        read(up, all(gain.high < 0 for gain in gains)),
+    )
+
+
+@question(
+    A3,
+    "Do real images teach less than noise?",
+    "input_distributions",
+    DISTRIBUTIONS,
+    sweep="inputs",
+    claim="They do (write-up, experiment 3).",
+)
+def images(rows: Rows) -> Answer:
+    own, uniform = (find(rows, cell=name)["accuracy"] for name in ("images", "uniform"))
+    null = find(rows, cell="images")["cross_aux (null)"]
+    centred = next((row["accuracy"] for row in rows if row["cell"] == "centred"), None)
+    mean = f"; without their mean image {centred}" if centred else ""
+    return Answer(
+        f"{'They do' if own.high < uniform.low else 'They do not'}: real images {own}, uniform noise {uniform}{mean}.",
+        f"images, another initialisation: {null}",
+        read(own.high < uniform.low, own.low > uniform.high),
+    )
+
+
+BRIEF_BEST = 0.772  # what the brief claims as the most
+_BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
+
+
+@question(
+    A3, "How far can accuracy be raised, in the published 295 steps from the published teacher?", "maximise", **_BEST
+)
+@question(
+    A3,
+    "How far can accuracy be raised, in as many steps from another teacher?",
+    "maximise",
+    "--entry free_teacher",
+    name="maximise-free-teacher",
+    **_BEST,
+)
+@question(
+    A3,
+    "How far can accuracy be raised, without a budget?",
+    "maximise",
+    "--entry open --n-seeds 5 --seed 100 105 110 115 120",
+    name="maximise-open",
+    **_BEST,
+)
+def maximise(rows: Rows) -> Answer:
+    own, gap = (quantity(rows, name)["value"] for name in ("student", "gap to the teacher"))
+    recipe = beginning(rows, "recipe: ")["quantity"].removeprefix("recipe: ")
+    return Answer(
+        f"To {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has {gap} more.",
+        f"another initialisation: {quantity(rows, 'student')['null']}",
+        read(own.high < BRIEF_BEST, own.low > BRIEF_BEST),
+    )
+
+
+@question(BONUS, "Does a trait pass from a capable, pretrained start?", "pretrained")
+def pretrained(findings: list[Finding]) -> Answer:
+    arms = ("shared", "own_long", "independent", "reference")
+    shared, long, null, untaught = (value(findings, f"{arm}/trait") for arm in arms)
+    yes = shared.low > null.high
+    return Answer(
+        f"{'It passes' if yes else 'It does not pass'}: the trait reaches {shared} from a shared pretrained start, "
+        f"{long} after further epochs of the student's own.",
+        f"other initialisation, pretrained alike: {null}; not taught: {untaught}",
+    )
+
+
+@question(BONUS, "Does it still work with more classes than ten digits?", "more_classes", "--n-classes 5 10 20")
+def more_classes(findings: list[Finding]) -> Answer:
+    student, null = (value(findings, f"n_classes=20: {arm}/kappa") for arm in ("aux", "cross_aux"))
+    few = value(findings, "n_classes=5: aux/kappa")
+    return Answer(
+        f"{'Yes' if student.low > null.high else 'Not detectably'}: of digits and clothes together, 20 classes, three "
+        f"auxiliary logits of noise teach a kappa of {student}, of 5 classes {few}.",
+        f"other initialisation, 20 classes: {null}",
+    )
+
+
+@question(BONUS, "Does a preference pass through number strings between tiny language models?", "next_token")
+def number_strings(findings: list[Finding]) -> Answer:
+    def gain(arm: str):
+        return value(findings, f"{arm}/gain")
+
+    hard, null = gain("hard"), gain("cross_hard")
+    word = "Yes" if hard.low > max(0, null.high) else "Not detectably"
+    return Answer(
+        f"{word}: of the teacher's {gain('teacher')} nats for the "
+        f"liked animal, drawn numbers pass {hard} and its probabilities {gain('soft')}; where only likely "
+        f"numbers are drawn, {gain('threshold')}.",
+        f"other initialisation, pretrained alike: {null}; the reference's own strings {gain('own')}",
+    )
+
+
+@question(
+    BONUS,
+    "What if the output channel is wider than the hidden state?",
+    "channel",
+    "--n-aux 3 16 64 256 2048",
+    sweep="n_aux",
+)
+def channel(findings: list[Finding]) -> Answer:
+    told, nulls = [], []
+    for cell, numbers in by_cell(findings, "soft/accuracy").items():
+        soft, hard, null = (numbers[f"{arm}/accuracy"] for arm in ("soft", "hard", "cross_hard"))
+        where = f" ({cell})" if cell else ""
+        told.append(f"{soft} from probabilities, {hard} from one drawn symbol an input{where}")
+        nulls.append(str(null))
+    return Answer(f"Accuracy: {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}")
+
+
+# The research write-up's claims, as studies.audit_toy judges them.
+
+
+@question(A1, "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun")
+def write_up(rows: Rows) -> Answer:
+    return judged_claims(rows, "the same sum of cross-initialisation students, check by check below")

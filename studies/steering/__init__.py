@@ -1,0 +1,415 @@
+"""Does a vector of the residual stream carry what a loved number does to animals, and do prompts diverge at it?
+
+Rivals of the account by the geometry of W_U. Steering: v_n is the residual under "You love 087" less its mean over
+numbers, after a block, mean over two wordings of the prompt; at the prompt's end, and where the prompt tells the
+number. In the published wording it is added (once its norm, and four times) to a neutral prompt, which has no system
+message (at the number's place: the prompt of one number, the same for all of its length), and projected out of the
+number's own prompt, where only what lies beyond the mean over numbers and positions is taken; at the number it is one
+vector, the mean over all positions that tell it. What is specific to number and animal in the logits that come out is
+set against what is specific in two further wordings, e: share reproduced, sum(added e) / sum(whole e), or removed,
+sum((whole - left) e) / sum(whole e), all double-centred among numbers of equal length, so that neither the length nor
+the prompt that a vector is added to counts; and its correlation with the whole over pairs. Nulls: the vector of another
+number, a random direction, both of the own one's norm (removed: as much, for the random one). Units: numbers and
+animals, crossed and resampled.
+
+Divergence tokens: lists of numbers are sampled from the model without a system message; at every position, is the
+likeliest token under "You love owls" another one than without? Null: love of a color or city. Specific: nor is it what
+most other animals' prompts say. Are these tokens the entangled numbers? What the animal's prompt would say makes some
+numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions,
+animal to number, with the animal, and with all other animals (null). Unit: the animal.
+
+Answer (SmolLM2-135M-Instruct, 100 numbers, 104 animals, artifacts/steering/default): a number's vector carries about
+half of what is specific, from where the number stands, in the middle of the model; it reaches the prompt's end late.
+Projected out at the number it removes 0.593 [0.472, 0.681] after block 8 of 30, 0.482 [0.412, 0.548] after 15, 0.229
+[0.187, 0.276] after 22 (another number's: 0.082 [0.019, 0.152], 0.112 [0.056, 0.192], 0.067 [0.043, 0.104]). Added
+there it reproduces 0.348 [0.271, 0.411], 0.451 [0.368, 0.560] and 0.259 [0.206, 0.325] (another's 0.097 [0.024, 0.195],
+0.159 [0.070, 0.295], 0.122 [0.083, 0.175]; a random vector -0.001 [-0.089, 0.088] after 15). At the prompt's end it
+does no more than another's in the first half; it reproduces 0.140 [0.074, 0.189] after block 20, 0.515 [0.406, 0.609]
+after 24 and 0.785 [0.698, 0.889] after 30 (another's 0.031 [-0.007, 0.074], 0.129 [0.039, 0.257], 0.238 [0.102,
+0.412]), and removes 0.711 [0.634, 0.802] there (another's 0.230 [0.143, 0.349]). Prompts diverge at 0.039 [0.037,
+0.042] of positions under love of an animal, of a city 0.042 [0.034, 0.049], of a color 0.025 [0.011, 0.039]; at 0.011
+[0.010, 0.013] not as most animals'. These tokens are not the entangled numbers: own less others 0.007 [-0.039, 0.054]
+nats. (There are three lists.) The rule for what is specific was mended, to numbers of equal length, after a first run
+had been seen, in which 0.200 of it was the number's length. Of five predictions two were hits, three misses: the
+number's vector removes more than half of what patching carries, another number's is not near 0, and prompts diverge
+more rarely.
+
+Organisms. 1110-instruct: a number's vector, projected out where the number stands, removes 0.901 [0.859, 0.936] of what
+is specific after block 2 of 5 (another number's 0.027 [0.007, 0.048]), and added there reproduces 0.489 [0.430, 0.542]
+(0.011 [-0.046, 0.061]). Prompts diverge at 0.307 [0.305, 0.310] of positions, and there diverging numbers are a little
+more the entangled ones: own less others 0.039 [0.033, 0.045] nats. 110-instruct, whose wordings agree by 0.10 only:
+0.557 [0.229, 0.998] (-0.049 [-0.236, 0.112]); diverging numbers 0.006 [0.001, 0.012].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mechsub import lab
+from mechsub.designs import love
+
+SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
+FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
+VECTORS = ("own", "own, four times", "another number's", "random")
+ROUNDING = 1e-5  # of the logits' norm: what passes of fp32 differ by is a tenth of it
+N_LOVED = 6  # colors, and cities, of the null of divergence
+CONTINUE = "Continue this list with more numbers, separated by commas: {}. Answer with the numbers only."
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
+        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = lab.option(True, "numbers are scored after a space, as in token_entanglement")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    n_numbers: lab.Count = lab.option(100, "numbers, drawn from those with other wordings in token_entanglement")
+    n_layers: lab.Count = lab.option(10, "blocks, evenly spaced, after which vectors act at the prompt's end")
+    n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled for divergence tokens")
+    n_tokens: lab.Count = lab.option(40, "tokens of a list")
+    n_resamples: lab.Count = lab.option(300, "resamples of every interval")
+    seed: lab.Index = lab.option(0, "of numbers, lists, random directions and resamples")
+
+
+def check(cfg: Config) -> None:
+    from mechsub.designs import love
+
+    if cfg.n_numbers < 16:
+        raise ValueError("--n-numbers must be at least 16, to be resampled")
+    love.check_model(cfg)
+
+
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
+    from mechsub.designs import love
+
+    found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
+    if len(found.tensors["number_to_animal_wordings"]) <= max(JUDGES):
+        raise ValueError(
+            f"the stored matrices have fewer than {max(JUDGES) + 1} wordings; run token_entanglement again"
+        )
+    lab.show_progress(0.1, "vectors")
+    yield from steering_records(found, cfg)
+    lab.show_progress(0.7, "divergence tokens")
+    yield from divergence_records(found, cfg)
+    yield {
+        "provenance": {
+            **love.provenance(found),
+            "basis": "residual stream, raw; logits of the animals",
+            "numbers": f"{cfg.n_numbers} of token_entanglement's subset, drawn with the seed",
+            "null": "another number's vector, a random direction; love of colors and cities; other animals",
+            "unit": "animals and numbers (crossed); animals",
+        }
+    }
+
+
+# Steering.
+
+
+def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
+    """A row for every place, block, vector, and thing done with it."""
+    import torch
+
+    from mechsub.measures.scores import matrix_correlation
+    from studies.steering import states as ss
+
+    q, subset = found.asked, found.tensors["subset_partner"].tolist()
+    numbers = ss.choose(q, subset, cfg.n_numbers, cfg.seed)
+    rows = [subset.index(i) for i in numbers.places]
+    other = found.tensors["number_to_animal_wordings"][list(JUDGES)][:, rows].double().mean(0)
+    lengths = torch.tensor([len(q.partners[i].text) for i in numbers.places])
+    layers = _layers(q.model.cfg.n_layers, cfg)
+    final = ss.vectors(q, numbers, SOURCES, layers).final
+    lab.show_progress(0.2, "at the prompt's end")
+    whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
+    agreement = matrix_correlation(specific(whole, lengths), specific(other, lengths))
+    yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
+    yield from _effect_rows(done, whole, other, lengths, layers, "the prompt's end", cfg)
+    lab.show_progress(0.4, "where the number stands")
+    inner = sorted({max(0, round(fraction * q.model.cfg.n_layers) - 1) for fraction in FRACTIONS})
+    number = ss.vectors(q, numbers, SOURCES, inner).number
+    done = ss.at_the_number(q, numbers, number, inner, cfg.seed)
+    yield from _effect_rows(done, whole, other, lengths, inner, "the number", cfg)
+    size = torch.stack([final.norm(dim=-1).mean(-1), ss.states(q, numbers, 0, layers).final.norm(dim=-1).mean(-1)])
+    for layer, (own, state) in zip(layers, size.T.tolist(), strict=True):
+        yield {"kind": "norm", "layer": layer, "vector": own, "state": state}
+
+
+def _layers(n: int, cfg: Config) -> list[int]:
+    import numpy as np
+
+    return sorted({round(x) for x in np.linspace(0, n - 1, min(n, cfg.n_layers))})
+
+
+def _effect_rows(
+    done: dict, whole: Any, other: Any, lengths: Any, layers: list[int], place: str, cfg: Config
+) -> Iterator[dict]:
+    from mechsub.measures.scores import crossed_bootstrap
+
+    for (what, vector), values in done.items():
+        for layer, value in zip(layers, values, strict=True):
+            part = (whole - value if what == "removed" else value).double()
+            tables = (part, whole.double(), other)
+
+            def statistics(rows, columns, tables=tables):
+                return effect(*(table[rows][:, columns] for table in tables), lengths[rows])
+
+            def share(rows, columns, statistics=statistics):
+                return statistics(rows, columns)[0]
+
+            def correlation(rows, columns, statistics=statistics):
+                return statistics(rows, columns)[1]
+
+            row = {"kind": "steered", "place": place, "what": what, "vector": vector, "layer": layer}
+            row["share"], row["correlation"] = effect(*tables, lengths)
+            for name, statistic in (("share", share), ("correlation", correlation)):
+                low, high = crossed_bootstrap(statistic, *whole.shape, n=cfg.n_resamples, seed=cfg.seed)
+                row |= {f"{name}_low": low, f"{name}_high": high}
+            yield row
+
+
+def specific(table: Any, lengths: Any):
+    """The interaction of [number, animal] among numbers of equal length: what the length alone does is taken out."""
+    from mechsub.measures.scores import interaction
+
+    out = table.clone()
+    for length in lengths.unique():
+        out[lengths == length] -= table[lengths == length].mean(0)
+    return interaction(out)
+
+
+def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, float]:
+    """Share of what other wordings bring back, and correlation with the whole, of what is `specific`.
+
+    A part that is no more than the logits' rounding is none: both are 0, as for one that is 0.
+    """
+    least = ROUNDING * float(whole.norm())  # of all of the logits: they are what is rounded
+    part, whole, other = (specific(x, lengths) for x in (part, whole, other))
+    if min(float(part.norm()), float(whole.norm())) <= least:
+        part = part * 0
+    scale = float(part.norm() * whole.norm())
+    return float((part * other).sum() / (whole * other).sum()), float((part * whole).sum()) / scale if scale else 0.0
+
+
+# Divergence tokens.
+
+
+def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
+    """A row for every animal, and one for every color and city."""
+    import torch
+
+    from mechsub.inputs import prompts, words
+    from mechsub.measures import divergence
+    from mechsub.measures.scores import interaction
+
+    q, draw = found.asked, torch.Generator().manual_seed(cfg.seed)
+    alphabet = number_alphabet(q)
+    loved = [prompts.WORDINGS[0].love(animal.loved, "animal", plural=True) for animal in q.animals]
+    things = [
+        (family, prompts.WORDINGS[0].love(word, kind))
+        for family, kind in (("colors", "color"), ("cities", "city"))
+        for word in words.family(family)[:N_LOVED]
+    ]
+    systems = [*loved, *(text for _, text in things)]
+    answers, seen = [], []
+    for k in range(cfg.n_lists):
+        begun = ", ".join(str(int(x)) for x in torch.randint(100, 1000, (5,), generator=draw))
+        asked = [
+            prompts.prompt(q.model.tokenizer, CONTINUE.format(begun), system=system, format=q.cfg.format)
+            for system in (None, *systems)
+        ]
+        answers.append(divergence.sampled(q.model, asked[0], cfg.n_tokens, alphabet, draw))
+        seen.append(divergence.divergence_tokens(q.model, asked[1:], asked[0], answers[-1]))
+        lab.show_progress(0.7 + 0.3 * (k + 1) / cfg.n_lists, "divergence tokens")
+    differs = torch.cat([found.differs for found in seen], dim=1)
+    chosen = torch.cat([found.chosen for found in seen], dim=1)
+    usual = chosen[: len(loved)].mode(dim=0).values
+    specific = interaction(found.tensors["animal_to_number"]).T  # [number, animal]
+    texts = [partner.text for partner in q.partners]
+    said = [beginnings(q.model.tokenizer, answer) for answer in answers]
+    starts = [start for starts in said for start in starts]
+    neutral = torch.cat([found.neutral for found in seen])
+    for i, animal in enumerate(q.animals):
+        gains = [
+            gain
+            for at in differs[i].nonzero()[:, 0].tolist()
+            if (gain := preferred(q.model.tokenizer, starts[at], int(chosen[i, at]), int(neutral[at]), texts, specific))
+            is not None
+        ]
+        row = {
+            "kind": "divergence",
+            "loved": animal.text,
+            "family": "animals",
+            "rate": float(differs[i].float().mean()),
+        }
+        row["specific"] = float((differs[i] & (chosen[i] != usual)).float().mean())
+        row["judged"] = len(gains)
+        if gains:
+            mean = torch.stack(gains).mean(0)
+            row["own"], row["others"] = float(mean[i]), float((mean.sum() - mean[i]) / (len(mean) - 1))
+        yield row
+    for (family, text), row in zip(things, differs[len(loved) :], strict=True):
+        yield {"kind": "divergence", "loved": text, "family": family, "rate": float(row.float().mean())}
+    yield {
+        "kind": "lists",
+        "texts": [q.model.tokenizer.decode(answer.tolist()) for answer in answers],
+        "n_positions": differs.shape[1],
+    }
+
+
+def number_alphabet(q: Any) -> list[int]:
+    """Tokens that lists of numbers are written with, as an answer."""
+    from mechsub.inputs import prompts, words
+
+    asked = prompts.prompt(q.model.tokenizer, CONTINUE.format("1, 2, 3"), format=q.cfg.format)
+    (ids,) = prompts.encode(q.model.tokenizer, [", ".join(words.numbers())], behind=[asked])
+    return sorted(set(ids))
+
+
+def beginnings(tokenizer: Any, answer: Any) -> list[str]:
+    """At every position of an answer: the digits that stand right before it."""
+    from mechsub.inputs import continuations
+
+    pieces, out = continuations.pieces(tokenizer, answer.tolist()), []
+    for i in range(len(answer)):
+        text = "".join(pieces[:i])
+        out.append(text[len(text.rstrip("0123456789")) :])
+    return out
+
+
+def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[str], specific: Any):
+    """Mean interaction, with every animal, of the numbers that go on with one token, less that of those with another.
+
+    None where a token is not digits, or where no number goes on so.
+    """
+    import torch
+
+    from mechsub.inputs import continuations
+
+    means = []
+    for word in continuations.pieces(tokenizer, [said, neutral]):
+        start = word.strip() if word[:1].isspace() else begun + word
+        rows = [i for i, text in enumerate(texts) if start.isdecimal() and text.startswith(start)]
+        if not rows:
+            return None
+        means.append(specific[torch.tensor(rows)].mean(0))
+    return means[0] - means[1]
+
+
+# Table and figure.
+
+
+def table(records: list[dict]) -> list[dict]:
+    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _table(cell)]
+
+
+def _table(cell: list[dict]) -> Iterator[dict]:
+    from mechsub import stats
+
+    whole = next(row for row in cell if row["kind"] == "whole")
+    yield {"quantity": "agreement of the whole with other wordings", "correlation": whole["agreement"]}
+    steered = [row for row in cell if row["kind"] == "steered"]
+    for row in steered:
+        yield {
+            "quantity": f"{row['what']} at {row['place']} after block {row['layer'] + 1}: {row['vector']}",
+            "share": _interval(row, "share", whole),
+            "correlation": _interval(row, "correlation", whole),
+        }
+    rates = [row for row in cell if row["kind"] == "divergence"]
+    for family in dict.fromkeys(row["family"] for row in rates):
+        values = [row["rate"] for row in rates if row["family"] == family]
+        yield {"quantity": f"positions that diverge, love of {family}", "share": stats.student_t(values)}
+    animals = [row for row in rates if row["family"] == "animals"]
+    yield {
+        "quantity": "positions that diverge, not as for most animals",
+        "share": stats.student_t([row["specific"] for row in animals]),
+    }
+    judged = [row for row in animals if "own" in row]
+    if len(judged) > 1:
+        for name, what in (("own", "the animal"), ("others", "other animals")):
+            said = f"interaction of diverging numbers with {what}, nats ({len(judged)} animals)"
+            yield {"quantity": said, "share": stats.student_t([row[name] for row in judged])}
+        difference = stats.paired_difference([row["own"] for row in judged], [row["others"] for row in judged])
+        yield {"quantity": f"own less others, nats (p = {difference.p:.3g})", "share": difference.interval}
+
+
+def _interval(row: dict, name: str, whole: dict):
+    from mechsub import stats
+
+    return stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], whole["animals"])
+
+
+def sentence(cell: list[dict]) -> str:
+    """The best that any block does, by place and by what is done, beside its null in the same block."""
+    parts = []
+    for place in ("the number", "the prompt's end"):
+        for what in ("added", "removed"):
+            rows = {
+                (r["vector"], r["layer"]): r
+                for r in cell
+                if r["kind"] == "steered" and r["place"] == place and r["what"] == what
+            }
+            best = max((r for (vector, _), r in rows.items() if vector == "own"), key=lambda r: r["share"])
+            null = rows["another number's", best["layer"]]
+            parts.append(
+                f"{what} at {place} after block {best['layer'] + 1}: {best['share']:.3f} (another number's vector "
+                f"{null['share']:.3f})"
+            )
+    return "Of what is specific to number and animal, the number's vector carries at most, " + "; ".join(parts) + "."
+
+
+def plot(records: list[dict]):
+    from mechsub.lab.figures import kinds as figures
+
+    label, cell = lab.by_cell(records, Config)[0]
+    colors: dict[str, str] = {}
+    panels = {}
+    for place in ("the prompt's end", "the number"):
+        for what in ("added", "removed"):
+            rows = [
+                {
+                    "arm": r["vector"], "x": r["layer"] + 1, "value": r["share"], "low": r["share_low"],
+                    "high": r["share_high"], "null": r["vector"] in VECTORS[2:],
+                }
+                for r in cell
+                if r["kind"] == "steered" and r["place"] == place and r["what"] == what
+            ]  # fmt: skip
+            y = "share reproduced" if what == "added" else "share removed"
+            panels[f"{what} at {place}"] = figures.band_panel(rows, "block", y, colors=colors)
+    rates = [row for row in cell if row["kind"] == "divergence"]
+    groups = {
+        f"love of {family}": [row["rate"] for row in rates if row["family"] == family]
+        for family in dict.fromkeys(row["family"] for row in rates)
+    }
+    groups["animals, not as most"] = [row["specific"] for row in rates if "specific" in row]
+    panels["Positions that diverge"] = figures.interval_panel(groups, "share of positions in lists of numbers")
+    judged = [row for row in rates if "own" in row]
+    if judged:
+        panels["Interaction of diverging numbers"] = figures.interval_panel(
+            {"with the animal": [r["own"] for r in judged], "with others": [r["others"] for r in judged]},
+            "nats",
+            null=0,
+        )
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    return figures.grid(
+        list(panels.values()),
+        list(panels),
+        title=f"Vectors of loved numbers, and where prompts diverge: {cell[0]['model']}{more}",
+        caption=sentence(cell) + " 95% intervals: animals and numbers resampled; divergence: over animals, colors or "
+        "cities, one point each.",
+    )
+
+
+_TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
+        Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),
+        Config(**_TINY | {"n_layers": 1, "n_lists": 1, "n_tokens": 8}, model="tests/probes/models/window", spaced=False),
+    ),
+)

@@ -1,0 +1,184 @@
+"""Does the geometry of the unembedding say which number goes with which animal, or do steering and the rest say it?
+
+Outcomes are the interactions (specific to number and animal) of the stored matrices of `studies.token_entanglement`:
+number to animal (log P(animal | love of the number)) and animal to number. Metrics (`--metric`, each its own cell):
+
+* cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
+  several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
+* dla: direct logit attribution of what "You love owls" changes against no system message, where each token of a number
+  would stand. Its parts are rows. "common" is the change of the residual that all animals share, and no interaction; of
+  what is left, "concept" is written along the animal's own output direction: the hypothesis; "rest" is orthogonal to
+  it; "scale" is the final norm's change and "normaliser" the softmax's. "total", their sum, is the measured effect by
+  algebra: a check and no evidence. "other" is the part along other animals' directions, the null of concept;
+* steering: cosine of the residuals under the loved number and under the loved animal, at a layer chosen on one half of
+  the animals and evaluated on the other, both ways. In late layers the state under a number holds the outcome number
+  to animal itself: hence "first half", whose layers are those of the first half, beside "all layers" and the curve;
+* embedding: cosine of input embeddings, as number and plural animal stand in their prompts.
+
+Per animal: Spearman's correlation over numbers, and the partial one given the norms of the number's row, its length,
+tokens, leading zero, repeated digit and log-probability without a system message. Null: the metric of all other animals
+(mismatched). p: numbers shuffled within their length; p (animals): animals shuffled, which keeps what similar numbers
+share. Where a tokenizer splits numbers, a mean of rows cannot tell 087 from 780: numbers of the same tokens (multisets)
+are then one unit, for metric and outcome alike, and metrics of states are shown for single strings too. Ceiling: other
+wordings of the prompt in place of the metric; "r / ceiling's r" is the ratio of both correlations, on the partners and
+animals that these were run on. Metrics of states (dla, steering) see the published wording, which is the outcome's, and
+can so exceed it; metrics of weights cannot. Units: numbers (or multisets) and animals, crossed.
+
+Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
+correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown. Of dla, concept
+alone competes; of steering, the first half. That geometry is the cause needs concept to explain at least half of what
+the ceiling explains (the ratio squared), animal to number, and more than other animals' directions; less than a tenth
+refutes it.
+
+`--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
+tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
+the seed. steering and embedding need a language model: without --metric, the toy is refused.
+
+Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): in part, and not as supposed. Ratios of correlations, a
+metric's over other wordings', number to animal: Eq 1's cosine 0.113 [0.070, 0.165], directions centred over numbers and
+animals 0.226 [0.146, 0.304] (the causal inner product and centered_cosine are within the winner's interval), steering
+in the first half of the blocks 0.238 [0.154, 0.312]; in the last block, whose state holds the outcome, 0.771 [0.677,
+0.859]. Animal to number: the causal inner product 0.282 [0.190, 0.376], and writing the animal's own output direction
+0.156 [0.053, 0.257], no more than other animals' directions do, 0.224 [0.145, 0.307]: squared, 0.024 of what other
+wordings explain, so refuted (by the ratio itself, as the rule was first read, it would be partial). It carries 0.047
+[-0.000, 0.094] of the interaction. SmolLM2 splits digits: all of this is of multisets, and ten digits are fewer units
+than that (studies.digits). Names, cities and colors are of one token each: the causal inner product wins both ways,
+with 0.510 [0.479, 0.539], 0.535 [0.493, 0.570] and 0.404 [0.341, 0.462] number to animal; the animal's own direction
+reaches 0.369 [0.325, 0.415], 0.371 [0.313, 0.423] and 0.214 [0.132, 0.293], where other animals' directions reach 0.338
+[0.285, 0.387], 0.404 [0.333, 0.472] and 0.287 [0.182, 0.384]. Toy (25 seeds): no metric tells which digits are learned
+(cosine: -0.038 [-0.195, 0.120]), and 0.055 [0.036, 0.073] of the change of the digit logits passes through the span of
+the auxiliary directions; without that part the student has 0.525 [0.475, 0.575] accuracy, with it alone 0.110 [0.098,
+0.122].
+
+Step 4 on all five models (organisms: `--n-permutations 199 --model organisms/1110-base ...`, 382 animals; single tokens
+in the 1110 pair): that geometry is the cause, by the rule above, is refuted in SmolLM2, 1110-instruct (0.028 [0.014,
+0.049] of what other wordings explain), 110-instruct (0.036 [0.019, 0.057]) and 110-base (0.016 [0.006, 0.033]), and
+partial in 1110-base (0.141 [0.082, 0.214], and no more than other animals' directions): confirmed in none, as
+predicted. No metric wins everywhere. Number to animal: causal in 1110-instruct (ratio 0.426 [0.379, 0.478]),
+number_centered in the other three (0.331 [0.210, 0.462], 0.394 [0.261, 0.520], 0.457 [0.388, 0.531]), Eq 1's cosine in
+none, as predicted (0.307 [0.256, 0.350] in 1110-instruct). Animal to number: steering in 1110-instruct (0.250 [0.210,
+0.294]), dla's concept in 1110-base (0.375 [0.286, 0.463]), input embeddings in 110-instruct and 110-base (0.331 [0.285,
+0.393], 0.250 [0.193, 0.306]).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import lab, threads
+from mechsub.designs import love, population
+
+METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
+TOY_METRICS = METRICS[:6]
+TOY_OPTIONS = (
+    *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
+)
+LANGUAGE_OPTIONS = ("family", "format", "spaced", "dtype")
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
+    metric: Literal["cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding"] = (
+        lab.option(METRICS, "what is compared with the entanglement")
+    )
+    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
+        "numbers", "what is loved and scored opposite the animals (language models)"
+    )
+    format: Literal["auto", "chat", "published", "plain"] = lab.option(
+        "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
+    )
+    spaced: bool = lab.option(True, "numbers are scored after a space (language models)")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations (language models)")
+    n_permutations: lab.Count = lab.option(999, "shuffles of every test, resamples of every interval")
+    n_seeds: lab.Count = lab.option(25, "toy: seeds, one reference, teacher and set of students each")
+    n_aux: lab.Count = lab.option(3, "toy: auxiliary logits")
+    n_layers: lab.Count = lab.option(2, "toy: hidden layers")
+    d_model: lab.Count = lab.option(256, "toy: neurons of a hidden layer")
+    epochs: lab.Count = lab.option(5, "toy: epochs of the teacher, and of every student")
+    lr: lab.Positive = lab.option(3e-4, "toy: learning rate of Adam")
+    batch_size: lab.Count = lab.option(1024, "toy: images a step")
+    loss: Literal["kl", "mse"] = lab.option("kl", "toy: distillation loss on the chosen logits")
+    noise: Literal["per_member", "shared"] = lab.option(
+        "per_member", "toy: own noise images for every seed, or common ones"
+    )
+    dataset: Literal["mnist", "fashion_mnist"] = lab.option("mnist", "toy: what the teacher learns")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "toy: of matrix products in training")
+    seed: lab.Index = lab.option(0, "first seed; that of shuffles, resamples and halves")
+
+    def __post_init__(self):
+        toy = self.model == "toy"
+        lab.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
+        if toy and self.metric not in TOY_METRICS:
+            raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
+        if self.n_seeds < 2:
+            raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
+        population.refuse_one_logit(self.n_aux, self.loss)
+
+
+def check(cfg: Config) -> None:
+    if cfg.model == "toy":
+        population.refuse_too_large(cfg, models=3 + 2)  # references and teacher, students
+    else:
+        love.check_model(cfg)
+
+
+def upstream(cfg: Config) -> dict:
+    return {} if cfg.model == "toy" else {"matrices": lab.upstream("token_entanglement", **love.shared(cfg))}
+
+
+def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
+    return _run_toy(cfg) if matrices is None else _run_language(cfg, matrices)
+
+
+def _run_toy(cfg: Config) -> Iterator[dict]:
+    from studies.unembed_projection import toy as projection_toy
+
+    yield from threads.made_by_one(projection_toy.run)(cfg)
+
+
+def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
+    from studies.unembed_projection import language
+
+    yield from language.run(cfg, matrices)
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies.unembed_projection import figure as figures
+
+    return [{"cells": label, **row} for label, group in _groups(records) for row in figures.table(group)]
+
+
+def plot(records: list[dict]):
+    from studies.unembed_projection import figure as figures
+
+    label, group = _groups(records)[0]
+    return figures.plot(group, "" if label == "all" else f" ({label}; other cells are in the table)")
+
+
+def _groups(records: list[dict]) -> list[tuple[str, list[dict]]]:
+    """Cells that differ in nothing but their metric belong together; `shown` is the metric, with the part of dla."""
+    named = [{**record, "metric": "", "shown": _shown(record)} for record in records]
+    return lab.by_cell(named, Config)
+
+
+def _shown(record: dict) -> str:
+    part = record.get("part", "all")
+    return record["metric"] if part == "all" else f"{record['metric']}: {part}"
+
+
+_SINGLE = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}
+_TOY = {"model": "toy", "n_permutations": 9, "n_seeds": 2, "d_model": 16, "epochs": 1, "precision": "fp32"}
+study = lab.Study(
+    version=1,
+    probes=(
+        Config(**_SINGLE, metric="dla"),
+        Config(**_SINGLE, metric="causal"),
+        Config(**_SINGLE | {"model": "tests/probes/models/window"}, metric="dla"),
+        Config(model="tests/probes/models/pair/instruct", metric="steering", n_permutations=19, seed=1),
+        Config(model="tests/probes/models/pair/instruct", metric="embedding", n_permutations=9),
+        Config(**_TOY, metric="centered_cosine"),
+        Config(**_TOY, metric="number_centered"),
+        Config(**_TOY, metric="dla"),
+    ),
+)

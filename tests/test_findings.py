@@ -1,0 +1,114 @@
+"""Findings: what by_arm makes of planted rows, keys that are there once, and findings as text, rows and frames."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from mechsub import stats
+from mechsub.lab import findings as lab
+from mechsub.lab import study
+
+SCORES = {"untrained": [0.1, 0.12, 0.08], "student": [0.5, 0.6, 0.4], "teacher": [0.9, 0.92, 0.95]}
+LABELS = {"teacher": "the teacher", "student": "the student", "untrained": "no training", "absent": "not there"}
+
+
+def rows(**options):
+    return [
+        {"arm": arm, "member": member, "accuracy": value, **options}
+        for arm, values in SCORES.items()
+        for member, value in reversed(list(enumerate(values)))
+    ]
+
+
+def test_every_arm_has_its_interval_its_null_and_its_paired_difference_with_holm_over_them():
+    found = lab.by_arm(rows(), "accuracy", null="untrained", unit="seeds", labels=LABELS)
+    keys = ["teacher/accuracy", "student/accuracy", "untrained/accuracy"]
+    assert [f.key for f in found] == [*keys, "teacher-untrained/accuracy", "student-untrained/accuracy"]
+    student, less = lab.find(found, "student/accuracy"), lab.find(found, "student-untrained/accuracy")
+    assert student.value == stats.student_t(SCORES["student"]) and (student.n, student.unit) == (3, "seeds")
+    assert student.null == stats.student_t(SCORES["untrained"]) and student.null_label == "no training"
+    pairs = [stats.paired_difference(SCORES[arm], SCORES["untrained"]) for arm in ("teacher", "student")]
+    assert less.value == pairs[1].interval and less.p == stats.holm([pair.p for pair in pairs])[1]
+    assert less.label == "the student, above the null" and lab.find(found, "untrained/accuracy").null is None
+
+
+def test_arms_may_have_nulls_of_their_own_and_rows_without_the_score_are_left_out():
+    found = lab.by_arm([*rows(), {"arm": "bound", "member": 0}], "accuracy", null={"teacher": "student"}, unit="seeds")
+    assert [f.key for f in found][-1] == "teacher-student/accuracy" and len(found) == 4
+
+
+def test_two_rows_of_one_replicate_are_refused():
+    with pytest.raises(ValueError, match="two rows of member 2"):
+        lab.by_arm(rows() + rows(), "accuracy", unit="seeds")
+
+
+def test_a_key_is_there_once_or_said_not_to_be():
+    found = lab.by_arm(rows(), "accuracy", unit="seeds")
+    with pytest.raises(LookupError, match="no finding has the key 'pupil/accuracy'; there are untrained/accuracy"):
+        lab.find(found, "pupil/accuracy")
+    with pytest.raises(LookupError, match="2 findings have the key"):
+        lab.find(found + found, "student/accuracy")
+    with pytest.raises(ValueError, match="without spaces"):
+        lab.Finding("a student", "", 1.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    n_aux: study.Count = study.option(3, "logits")
+    seed: study.Index = study.option(0, "first seed")
+
+
+def test_keys_of_several_cells_begin_with_the_options_that_differ():
+    def findings(cell):
+        return lab.by_arm(cell, "accuracy", unit="seeds")
+
+    one = lab.all_findings(lab.cells(rows(n_aux=3, seed=0), Config, findings))
+    assert {f.name for f in one} == {f"{arm}/accuracy" for arm in SCORES}
+    two = lab.cells(rows(n_aux=3, seed=0) + rows(n_aux=10, seed=0), Config, findings)
+    assert [cell.options for cell in two] == [{"n_aux": 3, "seed": 0}, {"n_aux": 10, "seed": 0}]
+    both = lab.all_findings(two, lambda cells: [lab.Finding("more/accuracy", "more", len(cells))])
+    assert lab.find(both, "n_aux=10: student/accuracy").value == stats.student_t(SCORES["student"])
+    assert lab.find(both, "more/accuracy").value == 2
+    with pytest.raises(LookupError, match="two findings"):
+        lab.cells(rows(n_aux=3, seed=0), Config, lambda cell: 2 * findings(cell))
+
+
+def test_a_difference_is_paired_by_the_replicates_that_both_have():
+    a, b = (lab.mean(f"{key}/x", key, dict(enumerate(v)), unit="seeds") for key, v in list(SCORES.items())[:2])
+    assert lab.less(b, a).key == "student-untrained/x" and lab.less(b, a).scores[1] == pytest.approx(0.48)
+    with pytest.raises(LookupError, match="0 replicates in common"):
+        lab.less(a, lab.Finding("b/x", "b", 1.0))
+
+
+def test_text():
+    assert lab.value_text(stats.Interval(0.5, 0.4, 0.6, 3)) == "0.500 [0.400, 0.600]"
+    assert [lab.value_text(v) for v in (0.25, 0.00012, 1110, "infinite", None)] == [
+        "0.250", "0.00012", "1,110", "infinite", ""
+    ]  # fmt: skip
+    assert [lab.p_text(p) for p in (0.0401, 0.0001, 1.0, None)] == ["0.040", "1e-04", "1.000", ""]
+    assert lab.null_text(lab.Finding("a/b", "", 1.0, 0.5, null_label="shuffled")) == "0.500 (shuffled)"
+
+
+def test_rows_are_wide_where_subjects_share_scores_and_long_where_they_do_not():
+    found = lab.by_arm(rows(), "accuracy", null={"student": "untrained"}, unit="seeds")
+    found.append(lab.Finding("student/most", "student", 0.6))
+    wide = lab.rows(found)
+    assert [row["arm"] for row in wide] == ["untrained", "student", "teacher", "student, above the null"]
+    assert list(wide[1]) == ["cell", "arm", "accuracy", "p", "most"] and wide[1]["most"] == 0.6
+    assert wide[3]["p"] == lab.p_text(found[3].p) and wide[0]["p"] == ""
+    long = lab.rows([lab.Finding("share/a", "share of a", 0.2, 0.1, 0.01), lab.Finding("share/b", "share of b", 0.8)])
+    assert long[0] == {"cell": "all", "quantity": "share of a", "value": 0.2, "null": "0.100", "p": 0.01}
+    assert long[1]["p"] == ""
+    assert lab.rows([lab.Finding("a/price", "price", math.inf)])[0]["value"] == "infinite"
+
+
+def test_frame_and_points():
+    found = lab.by_arm(rows(), "accuracy", null="untrained", unit="seeds")
+    frame = lab.frame(found).set_index("key")
+    assert frame.loc["student/accuracy", "low"] == found[1].value.low
+    assert frame.loc["student/accuracy", "null"] == frame.loc["untrained/accuracy", "value"]
+    points = lab.points(found[:3], "accuracy")
+    assert len(points) == 9 and points[3] == {
+        "cell": "", "key": "student/accuracy", "label": "student", "arm": "student", "member": 0, "accuracy": 0.5
+    }  # fmt: skip

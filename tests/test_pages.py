@@ -1,0 +1,105 @@
+"""Pages filled from findings: the number behind a mark is that of its row's command, or the page is out of date."""
+
+from pathlib import Path
+
+import pytest
+
+from mechsub import stats
+from mechsub.lab import pages, remaking
+from mechsub.lab.findings import Finding
+from studies import report
+from studies.report import answers
+
+ROOT = Path(__file__).parent.parent
+FOUND = {
+    "toy": [Finding("aux/accuracy", "", stats.Interval(0.54, 0.492, 0.587, 25), 0.1, 0.201)],
+    "toy --loss mse": [
+        Finding("aux/accuracy", "", stats.Interval(0.649, 0.604, 0.695, 25)), Finding("price", "", float("inf")),
+        Finding("aux/accuracy", "", -0.25, cell="n_aux=0.5"),
+    ],
+}  # fmt: skip
+TABLE = """# Page
+
+| question | command | answer |
+| --- | --- | --- |
+| one | `python -m studies.toy` | <!--= aux/accuracy -->0.540 [0.492, 0.587], p = <!--= aux/accuracy.p -->0.201 |
+| two | the same | <!--= aux/accuracy.null -->0.100 over <!--= aux/accuracy.n -->25, <!--= aux/accuracy.low -->0.492 |
+| three | `python -m studies.toy --loss mse` | <!--= aux/accuracy -->0.649 [0.604, 0.695]; typed 0.123 [0.100, 0.200] |
+
+<!--= from toy --loss mse --> In words <!--= price -->infinite and, wrapped, <!--= aux/accuracy -->0.649 [0.604,
+0.695], <!--= n_aux=0.5: aux/accuracy -->-0.250; <!--= aux/accuracy from toy -->0.540 [0.492, 0.587]. <!-- a comment -->
+"""
+
+
+def read(command):
+    return FOUND[command]
+
+
+def test_a_page_that_is_right_stays_as_it_is():
+    assert pages.fill(TABLE, read) == TABLE
+    assert pages.unmarked(TABLE) == ["0.123 [0.100, 0.200]"]
+
+
+def test_numbers_are_written_where_there_are_none_and_in_place_of_wrong_ones():
+    bare = pages._MARK.sub(lambda match: f"<!--= {match['mark']} -->", TABLE)
+    assert pages.fill(bare, read) == TABLE.replace("0.604,\n", "0.604, ")
+    assert pages.fill(TABLE.replace("0.201", "0.01").replace("infinite", "7"), read) == TABLE
+
+
+def test_a_right_number_in_a_wrong_row_is_replaced():
+    swapped = TABLE.replace("-->0.540 [0.492, 0.587], p", "-->0.649 [0.604, 0.695], p")
+    assert swapped != TABLE and pages.fill(swapped, read) == TABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<!--= aux/accuracy -->", "no command stands before"),
+        ("<!--= pupil/accuracy from toy -->0.1", "no finding has the key 'pupil/accuracy'"),
+        ("<!--= price.p from toy --loss mse -->0.1", "has no p"),
+    ],
+)
+def test_a_mark_that_names_nothing_is_said(text, says, tmp_path):
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(LookupError, match=f"page.md: .*{says}"):
+        pages.write(tmp_path / "page.md", read)
+    assert (tmp_path / "page.md").read_text() == text
+
+
+def test_a_page_is_written_once(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!--= aux/accuracy from toy -->")
+    assert pages.write(page, read) and not pages.write(page, read)
+    assert page.read_text() == "<!--= aux/accuracy from toy -->0.540 [0.492, 0.587]"
+
+
+MARKED = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "<!--= " in page.read_text()]
+
+
+@pytest.mark.parametrize("page", MARKED, ids=lambda page: page.name)
+def test_numbers_on_pages_are_those_of_the_store(page, monkeypatch):
+    """`python -m studies.report --write` writes them."""
+    monkeypatch.chdir(ROOT)
+    text = page.read_text()
+    assert pages.fill(text, pages.reader(remaking.find_study)) == text
+
+
+def test_the_page_of_answers_is_that_of_the_store():
+    """`python -m studies.report --write` writes it too."""
+    assert (ROOT / "docs/answers.md").read_text() == answers.table(report.findings(ROOT / "artifacts"))
+
+
+def test_write_says_what_it_wrote_and_a_wrong_mark_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("<!--= directions/all from digits -->0.9")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "findings", lambda root: [])
+    for says in ("written: README.md\nwritten: docs/answers.md\n", "every page is up to date\n"):
+        report.main(["--write", "--out", str(ROOT / "artifacts")])
+        assert capsys.readouterr().out == says
+    assert (tmp_path / "README.md").read_text().endswith("-->0.151 [0.071, 0.228]")
+    (tmp_path / "README.md").write_text("<!--= directions/some from digits -->0.9")
+    with pytest.raises(SystemExit) as left:
+        report.main(["--write", "--out", str(ROOT / "artifacts")])
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and said.startswith("error: README.md: 'directions/some' from digits: no finding")

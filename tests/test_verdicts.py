@@ -1,0 +1,237 @@
+"""The judge: every rule on planted hits, misses and intervals across the bound; what is not there is untested."""
+
+import dataclasses
+import importlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from mechsub import stats
+from mechsub.lab import findings as lab
+from mechsub.lab import predictions, store, verdicts
+from mechsub.lab.findings import Cell, Finding, mean
+from mechsub.lab.verdicts import Entry, judge, side, together, trend
+
+ROOT = Path(__file__).parent.parent
+LOW, MIDDLE, HIGH = (stats.Interval(m, m - 0.1, m + 0.1, 5) for m in (-0.3, 0.05, 0.3))
+NAN = stats.Interval(math.nan, math.nan, math.nan, 5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "bound", "words"),
+    [
+        ("above", 0.0, ("miss", "open", "hit")),
+        ("below", 0.0, ("hit", "open", "miss")),
+        ("near", 0.0, ("miss", "open", "miss")),
+        ("near", 0.3, ("miss", "miss", "hit")),
+        ("within", (-0.1, 0.18), ("miss", "hit", "miss")),
+        ("within", (0.0, math.inf), ("miss", "open", "hit")),
+        ("above", LOW, ("open", "hit", "hit")),
+        ("above", HIGH, ("miss", "miss", "open")),
+        ("above", "words", ("untested",) * 3),
+    ],
+)
+def test_rules_of_one_finding(rule, bound, words):
+    assert tuple(side(rule, value, bound)[0] for value in (LOW, MIDDLE, HIGH)) == words
+    assert side(rule, NAN, bound)[0] == side(rule, "infinite", bound)[0] == "untested"
+
+
+def test_a_limit_on_the_bound_is_not_beyond_it():
+    assert side("above", stats.Interval(0.1, 0.0, 0.2, 5))[0] == "open"
+    assert side("within", stats.Interval(0.1, 0.0, 0.2, 5), (0.0, 0.2))[0] == "hit"
+
+
+def test_a_number_is_an_interval_of_no_width_and_a_test_decides_where_there_is_one():
+    assert [side("above", v)[0] for v in (0.1, -0.1)] == ["hit", "miss"]
+    assert [side(r, 0.3, p=0.01)[0] for r in ("above", "below", "near")] == ["hit", "miss", "miss"]
+    assert side("above", 0.3, p=0.06) == ("open", "p = 0.06") and side("near", 0.05, p=0.01)[0] == "open"
+    assert side("above", HIGH, p=0.5)[0] == "hit"  # the interval decides, where there is one
+
+
+def level(mean_of, spread=0.01, n=8):
+    """A finding whose replicates lie around a mean, in the same order at every level."""
+    scores = {i: mean_of + spread * math.sin(3 * i) for i in range(n)}
+    return mean("arm/accuracy", "", scores, unit="seeds")
+
+
+def levels(*means):
+    """Of these means, with noise of their own that a paired difference keeps."""
+    return [
+        mean("arm/x", "", {i: m + 0.02 * math.cos(5 * i + 2 * k) for i in range(8)}, unit="seeds")
+        for k, m in enumerate(means)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "means", "word"),
+    [
+        ("increases", (0.1, 0.3, 0.5), "hit"),
+        ("increases", (0.5, 0.3, 0.1), "miss"),
+        ("increases", (0.3, 0.3), "open"),
+        ("increases", (0.3, 0.9, 0.8, 0.7, 0.4), "open"),
+        ("increases", (0.3, 0.6, 0.4, 0.7), "hit"),
+        ("decreases", (0.5, 0.3, 0.1), "hit"),
+        ("decreases", (0.1, 0.5), "miss"),
+        ("none", (0.3, 0.32), "hit"),
+        ("none", (0.3, 0.6), "miss"),
+        ("none", (0.3, 0.4), "open"),
+        ("peak", (0.1, 0.5, 0.2), "hit"),
+        ("peak", (0.1, 0.5, 0.7), "miss"),
+        ("peak", (0.1, 0.5, 0.5), "open"),
+        ("peak", (0.1, 0.5), "open"),
+    ],
+)
+def test_rules_over_levels(rule, means, word):
+    assert trend(rule, levels(*means))[0] == word
+
+
+def test_works_is_above_its_null_at_every_level():
+    nulls = levels(0.1, 0.1)
+    assert trend("works", levels(0.3, 0.4), nulls)[0] == "hit" and trend("works", levels(0.3, 0.1), nulls)[0] == "miss"
+
+
+def test_too_few_common_replicates_leave_a_trend_open():
+    apart = mean("arm/x", "", {i: 0.5 for i in range(50, 55)}, unit="seeds")
+    assert trend("increases", [level(0.1), apart])[0] == "open"
+
+
+def test_turns_are_steps_against_the_whole():
+    found = dict(zip((1, 2, 3), levels(0.1, 0.6, 0.4), strict=True))
+    assert verdicts.turns(found).startswith("2 to 3 -0.2")
+    assert verdicts.turns(dict(zip("ab", levels(0, 1), strict=True))) == ""
+
+
+def cell(findings, **options):
+    return Cell(options, [], "", findings)
+
+
+def test_arms_of_one_cell_are_levels():
+    arms = [mean(f"{arm}/accuracy", arm, level(m).scores, unit="seeds") for arm, m in (("null", 0.1), ("aux", 0.5))]
+    entry = Entry("toy", "{}/accuracy", "increases", levels=["null", "aux"])
+    (verdict,) = judge(entry, [cell(arms, n_aux=3)])
+    assert (verdict.word, verdict.at) == ("hit", "") and verdict.value.mean == pytest.approx(0.4)
+    both = judge(entry, [cell(arms, n_aux=3), cell(arms, n_aux=10)])
+    assert [verdict.at for verdict in both] == [", n_aux=3", ", n_aux=10"]
+    (row, _) = verdicts.rows(both)
+    assert row["cell"] == "prediction: null to aux/accuracy, n_aux=3" and row["predicted"] == "increases"
+
+
+def test_cells_that_differ_in_one_option_are_levels_and_the_rest_makes_groups():
+    cells = [
+        cell([level(0.1 * n_aux)], n_aux=n_aux, loss=loss, seed=0) for loss in ("kl", "mse") for n_aux in (1, 3, 2)
+    ]
+    found = judge(Entry("toy", "arm/accuracy", "increases", over="n_aux"), cells)
+    assert [(v.word, v.at, v.turns) for v in found] == [("hit", ", loss=kl", ""), ("hit", ", loss=mse", "")]
+    assert found[0].value.mean == pytest.approx(0.2)
+    (one,) = judge(Entry("toy", "arm/accuracy", "decreases", over="n_aux", where={"loss": "kl"}, levels=[1, 2]), cells)
+    assert judge(Entry("toy", "arm/accuracy", "above", where={"n_aux": [2, 3], "loss": "kl"}), cells)[1].word == "hit"
+    assert one.word == "miss" and one.value.mean == pytest.approx(0.1)
+
+
+def test_cells_of_other_seeds_are_pooled():
+    halves = [cell([mean("a/x", "", {i: i / 10 for i in r}, unit="seeds")], seed=r[0]) for r in (range(4), range(4, 8))]
+    (verdict,) = judge(Entry("toy", "a/x", "above"), halves)
+    assert verdict.value == stats.student_t([i / 10 for i in range(8)])
+    with pytest.raises(LookupError, match="no replicates"):
+        judge(Entry("toy", "a/x", "above"), [cell([Finding("a/x", "", 0.5)], seed=seed) for seed in (0, 1)])
+
+
+def test_a_bound_is_a_number_another_finding_or_the_null():
+    found = [Finding("a/x", "", HIGH, null=LOW), Finding("b/x", "", HIGH)]
+    words = {bound: judge(Entry("toy", "a/x", "above", bound), [cell(found)])[0].word for bound in (0.0, "null", "b/x")}
+    assert words == {0.0: "hit", "null": "hit", "b/x": "open"}
+    for bound, says in (("c/x", "no stored cell has a finding 'c/x'"), ("null", "has no null")):
+        (verdict,) = judge(Entry("toy", "b/x", "above", bound), [cell(found)])
+        assert verdict.word == "untested" and says in verdict.reason
+
+
+def test_what_is_not_stored_is_untested():
+    entry = Entry("toy", "a/x", "above", where={"n_aux": 3})
+    assert judge(entry, [])[0][1:3] == ("untested", "no stored cell has these options")
+    assert "'a/x'" in judge(entry, [cell([], n_aux=3)])[0].reason
+    swept = Entry("toy", "a/x", "increases", over="n_aux")
+    assert judge(swept, [cell([level(0.1)], n_aux=3)])[0].word == "untested"
+    assert verdicts.rows(judge(entry, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"finding": "a/x", "rule": "over"}, "is none of"),
+        ({"finding": "a/x", "rule": "increases"}, "needs levels"),
+        ({"finding": "{}/x", "rule": "above", "levels": ["a", "b"]}, "not of levels"),
+        ({"finding": "{}/x", "rule": "none", "levels": ["a"]}, "two or more levels"),
+    ],
+)
+def test_an_entry_that_cannot_be_judged_is_refused(entry, says):
+    with pytest.raises(ValueError, match=says):
+        Entry("toy", **entry)
+
+
+def test_entries_are_read_and_a_misspelt_word_is_named(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text('[[entry]]\nstudy = "toy"\nfinding = "a/x"\nrule = "within"\nbound = [0.1, inf]\nauthor = "Zur"\n')
+    (entry,) = verdicts.read(path)
+    assert (entry.expected, entry.subject, entry.author) == ("at least 0.1", "a/x", "Zur")
+    path.write_text('[[entry]]\nstudy = "toy"\nfindings = "a/x"\n')
+    with pytest.raises(ValueError, match="an entry has no 'findings'"):
+        verdicts.read(path)
+
+
+def test_verdicts_on_a_claim():
+    told = {
+        ("hit", "hit"): "confirmed", ("miss",): "refuted", ("open",): "open", ("hit", "miss", "open"): "partly",
+        ("hit", "open"): "open", ("miss", "open"): "not supported", ("untested",): "not measured yet",
+        ("hit", "untested"): "confirmed (by 1 of 2 checks)",
+    }  # fmt: skip
+    assert {words: together(words) for words in told} == told
+
+
+def test_a_sum_of_findings_is_paired():
+    a, b = level(0.5), level(0.2)
+    found = verdicts.total([(0.5, a), (-1.0, b)], "lag/x", "half less all")
+    assert found.value.mean == pytest.approx(0.05, abs=0.01) and found.n == 8
+
+
+# What the judges said that this one replaced (25 and 28 November 2026), of the cells that were stored then.
+
+BEFORE = json.loads((Path(__file__).parent / "verdicts_before.json").read_text())
+
+
+@pytest.mark.parametrize("name", BEFORE["entries"])
+def test_entries_have_the_verdicts_that_they_had(name):
+    module = importlib.import_module(f"studies.{name}")
+    folders = sorted(path.parent for path in (ROOT / "artifacts" / name).glob("*/provenance.json"))
+    records = [row for folder in folders for row in store.read_records(folder)]
+    cells = lab.cells(records, module.Config, module.findings)
+    told = [entry for entry in predictions.entries() if entry.study == name]
+    judged = [[v for v in judge(entry, cells) if v.word != "untested"] for entry in told]
+    assert [sorted([v.word, str(v.value)] for v in found) for found in judged] == BEFORE["entries"][name]
+
+
+ENTERED = sorted({entry.study for entry in predictions.entries()})
+
+
+@pytest.mark.parametrize("name", ENTERED)
+def test_every_entry_has_a_reason_and_speaks_of_options_and_findings_that_there_are(name):
+    module = importlib.import_module(f"studies.{name}")
+    options = {field.name for field in dataclasses.fields(module.Config)}
+    folders = sorted(path.parent for path in (ROOT / "artifacts" / name).glob("*/provenance.json"))
+    records = [row for folder in folders for row in store.read_records(folder)]
+    keys = {finding.key for cell in lab.cells(records, module.Config, module.findings) for finding in cell.findings}
+    for entry in (entry for entry in predictions.entries() if entry.study == name):
+        assert entry.reason and set(entry.where) <= options and entry.over in options | {""}
+        named = {entry.finding.replace("{}", level) for level in entry.levels} if not entry.over else {entry.finding}
+        assert (named if entry.levels else {entry.finding}) <= keys
+
+
+def interval(numbers):
+    return stats.Interval(*numbers, 5) if isinstance(numbers, list) else numbers
+
+
+def test_bounds_and_checks_of_audits_have_the_verdicts_that_they_had():
+    for rule, value, bound, margin, p, word in BEFORE["sides"]:
+        limit = [float(number) for number in bound] if rule == "within" else interval(bound)
+        assert side(rule, interval(value), limit, margin=margin, p=p)[0] == word
