@@ -55,7 +55,7 @@ def _levels(scores: Iterable[Scores]) -> list[Finding]:
     return [Finding(f"level_{place}/score", "", None, scores=own) for place, own in enumerate(scores)]
 
 
-def verdict(direction: str, students: list[Scores], nulls: list[Scores], margin: float) -> str:
+def verdict(direction: str, students: list[Scores], nulls: list[Scores], margin: float | int) -> str:
     """ "hit", "miss" or "open", by the rules at the head of predictions.toml; one dict of scores for every level."""
     return verdicts.trend(direction, _levels(students), _levels(nulls), margin=margin)[0]
 
@@ -130,7 +130,7 @@ def _named_levels(levels: list, prediction: Mapping) -> list:
     return levels if ordered is None else [level for level in ordered if level in levels]
 
 
-def _verdict_row(prediction: Mapping, levels: list, students: list, nulls: list, at: Mapping, margin: float) -> dict:
+def _verdict_row(prediction: Mapping, levels: list, students: list, nulls: list, at: Mapping, margin: float | int) -> dict:
     where = "".join(f", {name}={level}" for name, level in at.items())
     ends = paired(students[-1], students[0])
     said = {"brief": prediction["brief"]} if "brief" in prediction else {}
