@@ -327,7 +327,7 @@ def vocabulary(hooked: Any) -> int:
 
 def embedding(hooked: Any) -> int:
     """Number of token ids that a language model takes: its embedding's rows, more than its outputs or fewer."""
-    return hooked.W_E.shape[0] if hasattr(hooked, "W_E") else vocabulary(hooked)
+    return hooked.W_E.shape[-2] if hasattr(hooked, "W_E") else vocabulary(hooked)
 
 
 UNPADDED = "give every prompt as its own ids, without padding (a list of tensors may have several lengths)"

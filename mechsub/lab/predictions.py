@@ -130,7 +130,7 @@ def _named_levels(levels: list, prediction: Mapping) -> list:
     return levels if ordered is None else [level for level in ordered if level in levels]
 
 
-def _verdict_row(prediction: Mapping, levels: list, students: list, nulls: list, at: Mapping, margin: float | int) -> dict:
+def _verdict_row(prediction: Mapping, levels: list, students: list, nulls: list, at: Mapping, margin: float) -> dict:
     where = "".join(f", {name}={level}" for name, level in at.items())
     ends = paired(students[-1], students[0])
     said = {"brief": prediction["brief"]} if "brief" in prediction else {}
