@@ -115,7 +115,8 @@ class EnsembleTransformer(HookedRootModule):
     def b_U(self) -> Float[Tensor, "seed 1 d_vocab"]:
         return self.W_E.new_zeros(len(self.seeds), 1, self.cfg.d_vocab)
 
-    def forward(self, tokens: Int[Tensor, "*members batch pos"]) -> Float[Tensor, "seed batch pos d_vocab"]:
+    def forward(self, tokens: Int[Tensor, "*members batch pos"]) -> Float[Tensor, "seed batch read d_vocab"]:
+        # A hook may leave fewer positions to read than there were tokens.
         n, (batch, pos) = len(self.seeds), tokens.shape[-2:]
         if pos > self.cfg.n_ctx:
             raise ValueError(f"{pos} tokens are more than the {self.cfg.n_ctx} that the model has positions for")
