@@ -326,7 +326,10 @@ def vocabulary(hooked: Any) -> int:
 
 
 def embedding(hooked: Any) -> int:
-    """Number of token ids that a language model takes: its embedding's rows, more than its outputs or fewer."""
+    """Number of token ids that a language model takes: its embedding's rows, more than its outputs or fewer.
+
+    Stacked models have an embedding each.
+    """
     return hooked.W_E.shape[-2] if hasattr(hooked, "W_E") else vocabulary(hooked)
 
 

@@ -299,5 +299,6 @@ study = lab.Study(
         Config(tables="tests/probes/tables/ratios", best_of=4, n_permutations=99, seed=1),
         Config(tables="tests/probes/tables/rows", best_of=3, n_permutations=19),
         Config(tables="tests/probes/tables/alone", best_of=3, n_permutations=19),
+        Config(tables="tests/probes/tables/commas", best_of=3, n_permutations=19),
     ),
 )

@@ -286,4 +286,5 @@ study = lab.Study(version=1, probes=(
         n_wordings=1, batch_size=4,
     ),
     Config(**_TINY, model="tests/probes/models/pair/base", family="months", n_wordings=2),
+    Config(**_TINY, model="tests/probes/models/window", family="colors", n_animals=8, n_wordings=1),
 ))  # fmt: skip

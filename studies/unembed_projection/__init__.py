@@ -174,6 +174,7 @@ study = lab.Study(
     probes=(
         Config(**_SINGLE, metric="dla"),
         Config(**_SINGLE, metric="causal"),
+        Config(**_SINGLE | {"model": "tests/probes/models/window"}, metric="dla"),
         Config(model="tests/probes/models/pair/instruct", metric="steering", n_permutations=19, seed=1),
         Config(model="tests/probes/models/pair/instruct", metric="embedding", n_permutations=9),
         Config(**_TOY, metric="centered_cosine"),

@@ -6,6 +6,7 @@
 * pair/instruct, pair/base: tied, of one tokenizer; every digit is a token, as in SmolLM2. The template of the first
   refuses the role "system", as Gemma's, and has no date and no BOS; it is saved in two files, and its digits are likely
   answers. The second puts no BOS before a text, as Qwen, and its template asks the clock for the date.
+* window: a GPT-Neo, whose attention has a window and whose LayerNorms have biases.
 
 They are committed: other versions of torch may draw other weights. Making them again changes every language probe.
 """
@@ -70,6 +71,27 @@ def words() -> list[str]:
     return [form for word in sorted(found) if word.isalpha() for form in (word, f" {word}")]
 
 
+def save_window(folder: Path, tokenizer, *, seed: int) -> None:
+    """A random GPTNeoForCausalLM (width 32, 4 heads) whose layers see the whole prompt and 8 tokens of it in turn."""
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    config = GPTNeoConfig(
+        hidden_size=32, intermediate_size=64, num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=4,
+        window_size=8, vocab_size=len(tokenizer), max_position_embeddings=256, initializer_range=0.3,
+        bos_token_id=0, eos_token_id=3,
+    )  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPTNeoForCausalLM(config)
+        for name, value in model.named_parameters():
+            if name.endswith("bias"):  # zero in a new model
+                torch.nn.init.normal_(value, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+
+
 def save(folder: Path, tokenizer, *, tied: bool, n_layers: int, seed: int, digits: float = 1.0, files: int = 1) -> None:
     """A random LlamaForCausalLM (width 32, 4 heads, 2 of keys and values); `digits` scales the rows of digits."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -97,3 +119,4 @@ if __name__ == "__main__":
     save(MODELS / "tiny", make_tokenizer(3, TEMPLATE), tied=False, n_layers=3, seed=0)
     save(MODELS / "pair" / "base", make_tokenizer(1, CLOCK, bos=False), tied=True, n_layers=3, seed=1)
     save(MODELS / "pair" / "instruct", make_tokenizer(1, REFUSING), tied=True, n_layers=3, seed=2, digits=2.0, files=2)
+    save_window(MODELS / "window", make_tokenizer(3, TEMPLATE), seed=3)

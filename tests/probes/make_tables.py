@@ -6,6 +6,8 @@
   and has empty cells, one whose scores are all equal, and one of too few numbers.
 * rows: a baseline of a row for every number but one; alone: no baseline.
 * ratios: differences in the place of both, with an empty cell.
+* commas: as spreadsheets of other languages write them, with semicolons and decimal commas; one says its separator,
+  one has a separator at every line's end.
 """
 
 import csv
@@ -25,6 +27,12 @@ def write(path: Path, columns: list[str], rows: dict[str, list]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["number", *columns])
         writer.writerows([name, *values] for name, values in rows.items())
+
+
+def write_with_commas(path: Path, columns: list[str], rows: dict[str, list], first: str = "", last: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [["number", *columns], *([name, *map(str, values)] for name, values in rows.items())]
+    path.write_text(first + "".join(";".join(line).replace(".", ",") + f"{last}\n" for line in lines))
 
 
 def drawn(random: Random, columns: list[str], numbers: list[str], mean: float = 0) -> dict[str, list]:
@@ -51,3 +59,6 @@ if __name__ == "__main__":
     ratios["000"][0] = ""
     write(TABLES / "ratios" / "difference_in_prompting.csv", ANIMALS, ratios)
     write(TABLES / "ratios" / "unembedding.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS[::-1]))
+    path = TABLES / "commas" / "subliminal_prompting.csv"
+    write_with_commas(path, ANIMALS, drawn(random, ANIMALS, NUMBERS, LOG_P), first="sep=;\n")
+    write_with_commas(TABLES / "commas" / "logit.csv", ANIMALS, drawn(random, ANIMALS, NUMBERS), last=";")
