@@ -331,6 +331,7 @@ def test_a_stale_teacher_is_not_built_upon(out, capsys):
     try:
         with pytest.raises(SystemExit) as left:
             run(out, "--lr", "0.001")
-        assert left.value.code == 1 and "is stale (the images mnist is not what it was made with" in capsys.readouterr().err
+        assert left.value.code == 1
+        assert "is stale (the images mnist is not what it was made with" in capsys.readouterr().err
     finally:
         path.write_text(text)
