@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 # Name -> module; the older names of modules that have moved go on working.
 _MODULES = {
+    "kinds": "lab.figures.kinds",
+    "verify": "lab.verify",
     "ablation": "measures.ablation",
     "attribution": "measures.attribution",
     "audit": "lab.verify",
@@ -24,6 +26,7 @@ _MODULES = {
     "entanglement": "measures.scores",
     "files": "files",
     "flags": "lab.options",
+    "functions": "measures.functions",
     "hooked": "models.hooked",
     "images": "inputs.images",
     "lab": "lab",
@@ -91,7 +94,7 @@ _NAMES = {
     "token_directions": "measures.unembedding",
     "unembed_projection": "measures.unembedding",
     "load_language_model": "models.language",
-    "check_model": "models.checks",
+    "check_model": "measures.functions",
     "chat": "inputs.prompts",
     "single_tokens": "inputs.prompts",
     "next_token_log_probs": "measures.scores",

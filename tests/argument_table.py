@@ -80,8 +80,11 @@ PARTS = {
     "scores.checked_prompts",
     "scores.equal_lengths",
     "unembedding.final_gain",
-    "checks.Check",
-    "checks.Checks",
+    "functions.Check",
+    "functions.Checks",
+    "checks.inputs_to_try",
+    "checks.measure_with",
+    "checks.warned",
     "checks.CannotRun",
     "checks.Refused",
     "checks.Branches",
@@ -916,7 +919,7 @@ def _language() -> dict:
         "checks.probe_tokens": (lambda: {"size": 9, "n": 4}, {"size": count(1), "n": count(1)}),
         "distances.sign": (lambda: {"metric": "linear_cka"}, {"metric": text()}),
         "threads.made_by_one": (lambda: {"generator": lambda: iter(())}, {"generator": function()}),
-        "checks.check_model": (
+        "functions.check_model": (
             lambda: {"model": llama(), "inputs": tokens, "n": 4},
             {"model": lm, "inputs": inputs(out=("None",)), "n": count(1)},
         ),

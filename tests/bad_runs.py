@@ -27,7 +27,7 @@ from mechsub.inputs import words as vocabulary
 from mechsub.lab import store, study
 from mechsub.models import language
 
-ROOT = Path(study.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 IDX = {"images": "t10k-images-idx3-ubyte", "labels": "t10k-labels-idx1-ubyte", "labels.gz": "t10k-labels-idx1-ubyte.gz"}
 
 

@@ -52,9 +52,9 @@ def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
         {"quantity": "a", "value": stats.Interval(0.5, 0.4, 0.6, 9), "null": "0.300, 95% below 0.35 (shuffled)"},
         {"quantity": "b", "value": 0.7, "null": "0.500", "p": 0.01},
     ]
-    monkeypatch.setattr(audit_language, "_row", lambda reading, model, tables: table[reading.row["at"]])
+    monkeypatch.setattr(audit_language, "_row", lambda reading, model, tables, cells: table[reading.row["at"]])
     planted = Check("x", Reading("s", {"at": 0}), "above", Reading("s", {"at": 0}, "null"))
-    row = audit_language._checked(planted, "m", {})
+    row = audit_language._checked(planted, "m", {}, {})
     assert (row["bound"], row["mean"], row["n"]) == (0.3, 0.5, 9) and "p" not in row
     row |= {"expected": "above", "margin": 0.05}
     assert audits.outcome(row) == "yes" and audits.outcome({**row, "bound": 0.5}) == "open"
@@ -64,7 +64,7 @@ def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
     wide = {**apart, "expected": "near", "margin": 0.5}
     assert audits.outcome(wide) == "yes" and audits.outcome({**wide, "bound_high": 0.95}) == "open"
     assert audits.outcome({**wide, "bound_high": 1.2, "bound_low": 1.15}) == "no"
-    tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m", {}) | {"margin": 0.05}
+    tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m", {}, {}) | {"margin": 0.05}
     assert audits.outcome({**tested, "expected": "near"}) == "no"
     assert audits.outcome({**tested, "expected": "above"}) == "yes"
     assert audits.outcome({**tested, "expected": "below"}) == "no"

@@ -10,6 +10,7 @@ from pathlib import Path
 from mechsub.lab import store
 from studies import report
 from studies.report import toy
+from studies.report.question import ASKED
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -18,12 +19,15 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 def asked(question, name, cells, folder):
     """The finding of a question that is pasted among those of the toy, about the study in the folder."""
     exec(compile(question, "question", "exec"), dict(vars(toy)))
-    made = question.ASKED.pop()
+    made = ASKED.pop()
     spec = importlib.util.spec_from_file_location(f"studies.{name}", folder / "studies" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     records = [record for cell in cells for record in store.read_records(cell)]
-    return report._finding(made, report.Found(module, made.flags, {}, records, module.table(records)))
+    found = report.Found(module.study, made.flags, {}, records, report.table_of(module.study, records, {}))
+    found.lab_cells = report.lab_cells(records, module.Config, module.findings)
+    return report._finding(made, found)
 
 
 def test_a_study_is_added_from_the_pages_text(tmp_path):
@@ -50,9 +54,9 @@ def test_a_study_is_added_from_the_pages_text(tmp_path):
         arms = dict.fromkeys(row["arm"] for row in rows)
         accuracy = {arm: [row["accuracy"] for row in rows if row["arm"] == arm] for arm in arms}
         assert [len(values) for values in accuracy.values()] == [3, 3]
-        assert min(accuracy["teacher"]) > 0.8 and max(accuracy["untrained (null)"]) < 0.3
+        assert min(accuracy["teacher"]) > 0.8 and max(accuracy["untrained"]) < 0.3
     finding = asked(question, name, cells, tmp_path)
     assert finding.question.name == "teacher-speed"
     assert re.fullmatch(r"Fast: after two epochs it has 0\.9\d\d \[0\.9\d\d, 0\.9\d\d\]\.", finding.answer.sentence)
-    assert re.search(r"epochs=2 +teacher +0\.9\d\d \[0\.\d{3}, 0\.\d{3}\] +3", said[2])
+    assert re.search(r"epochs=2 +teacher +0\.9\d\d \[0\.\d{3}, 0\.\d{3}\]", said[2])
     assert (tmp_path / "artifacts" / name / "epochs=1,2.html").is_file() and "figure: " in said[2]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import edits
+from mechsub.lab import finder
 
 ROOT = Path(__file__).parent.parent
 EDITS = edits.read_edits()
@@ -14,9 +15,7 @@ def test_the_list_is_as_long_as_was_asked_and_spread_over_all_studies_that_measu
     assert len(EDITS["preserving"]) == 20 and len(EDITS["changing"]) == 30
     names = [edit["name"] for some in EDITS.values() for edit in some]
     assert len(set(names)) == len(names)
-    files = [*(ROOT / "studies").glob("[!_]*.py"), *(ROOT / "studies").glob("*/__init__.py")]
-    sources = {(path.parent if path.stem == "__init__" else path).stem: path.read_text() for path in files}
-    measuring = {name for name, text in sources.items() if "\nPROBES = " in text and "\nPROBES = ()" not in text}
+    measuring = {name for name in finder.all_names() if finder.find_study(name).probes}
     assert {study for edit in EDITS["changing"] for study in edit["studies"]} == measuring
 
 

@@ -325,10 +325,13 @@ def test_figures_of_none_one_two_and_three_swept_factors():
 def test_a_stale_teacher_is_not_built_upon(out, capsys):
     path = out / "teachers" / "epochs=1__n_seeds=2" / "provenance.json"
     text, made = path.read_text(), store.read_provenance(path.parent)
-    path.write_bytes(store._sealed({**made, "version": 0}))
+    sums = made["read"]["images mnist"]["sha256"]
+    other = {"images mnist": {"sha256": {**sums, "train images": "0" * 64}}}
+    path.write_bytes(store._sealed({**made, "read": other}))
     try:
         with pytest.raises(SystemExit) as left:
             run(out, "--lr", "0.001")
-        assert left.value.code == 1 and "is stale (it was made by version 0 of its study" in capsys.readouterr().err
+        assert left.value.code == 1
+        assert "is stale (the images mnist is not what it was made with" in capsys.readouterr().err
     finally:
         path.write_text(text)

@@ -1,5 +1,7 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import mechsub
 
@@ -15,3 +17,12 @@ def test_import_is_light():
 def test_every_public_name_resolves():
     for name in dir(mechsub):
         assert getattr(mechsub, name) is not None or name.startswith("_")
+
+
+def test_the_stub_has_the_names_that_are_there_and_no_others():
+    tree = ast.parse(Path(mechsub.__file__).with_suffix(".pyi").read_text())
+    imported = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    older = {node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)}
+    assert {*mechsub._MODULES, *mechsub._NAMES} <= imported | older
+    for name in imported | older:
+        assert getattr(mechsub, name) is not None

@@ -306,7 +306,7 @@ def test_needed_parts_and_idle_ones_are_told_apart_in_planted_records():
 
 
 def test_committed_cells_have_25_seeds_and_agree_on_their_students():
-    folder = Path(mechanism.__file__).parents[1] / "artifacts" / "mechanism"
+    folder = Path(mechanism.__file__).parents[2] / "artifacts" / "mechanism"
     cells = {part: store.read_records(folder / f"part={part}") for part in mechanism.PARTS}
     assert all({r["member"] for r in rows} == set(range(25)) for rows in cells.values())
     arms = {"freeze": "W1+W2+aux", "reinit": "W1+W2+aux+digits", "ablation": "none"}

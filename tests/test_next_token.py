@@ -19,7 +19,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def model():
-    return models.HookedTransformer(models.Shape(d_model=16, n_layers=2), (0, 1, 2))
+    return models.EnsembleTransformer(models.Shape(d_model=16, n_layers=2), (0, 1, 2))
 
 
 # The model.
@@ -51,7 +51,7 @@ def test_no_position_sees_what_comes_after_it(model):
 
 def test_a_member_is_the_same_in_any_ensemble(model):
     tokens = text.corpus(8, generator())
-    alone = models.HookedTransformer(model.cfg, (1,))
+    alone = models.EnsembleTransformer(model.cfg, (1,))
     assert all(torch.equal(a[1:2], b) for a, b in zip(model.parameters(), alone.parameters(), strict=True))
     assert torch.allclose(model(tokens)[1], alone(tokens)[0], atol=1e-6)
     batches = [(tokens, tokens)] * 3
@@ -100,7 +100,7 @@ def test_numbers_follow_their_successors():
 
 def planted(seed=0):
     """An untrained model, and one whose number 3 is likelier, or less likely, than in the first."""
-    reference = models.HookedTransformer(models.Shape(d_model=16), (seed,))
+    reference = models.EnsembleTransformer(models.Shape(d_model=16), (seed,))
     other = reference.select([0])
     other.W_E[:, 3] *= 4
     return reference, other
@@ -166,7 +166,7 @@ def test_geometry_finds_a_teacher_that_moved_along_the_liked_row_and_nothing_in_
     """The planted teacher's last state moves along the animal's row at every position; the null adds noise to W_E."""
     held_out = text.number_strings(100, generator())
     for seed in range(3):
-        reference = models.HookedTransformer(models.Shape(d_model=32), (seed,))
+        reference = models.EnsembleTransformer(models.Shape(d_model=32), (seed,))
         for W in (reference.blocks[0].W_O, reference.blocks[0].W_out):
             W.zero_()  # the last state is embedding and position alone
         along, noisy = reference.select([0]), reference.select([0])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mechsub import stats
-from mechsub.lab import pages, remaking
+from mechsub.lab import finder, pages
 from mechsub.lab.findings import Finding
 from studies import report
 from studies.report import answers
@@ -81,7 +81,7 @@ def test_numbers_on_pages_are_those_of_the_store(page, monkeypatch):
     """`python -m studies.report --write` writes them."""
     monkeypatch.chdir(ROOT)
     text = page.read_text()
-    assert pages.fill(text, pages.reader(remaking.find_study)) == text
+    assert pages.fill(text, pages.reader(finder.find_study)) == text
 
 
 def test_the_page_of_answers_is_that_of_the_store():

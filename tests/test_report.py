@@ -28,12 +28,13 @@ DRAWN = "document.documentElement.dataset.drawn === 'all'"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Some cells of the repository: one of another version, one damaged."""
+    """Some cells of the repository: one built on another version, one damaged."""
     folder = tmp_path_factory.mktemp("report") / "artifacts"
     for cell in CELLS:
         shutil.copytree(ROOT / "artifacts" / cell, folder / cell)
     stale = folder / "factors/n_aux=2__arms=aux/provenance.json"
-    stale.write_bytes(store._sealed({**store.read_provenance(stale.parent), "version": 0}))
+    made = store.read_provenance(stale.parent)
+    stale.write_bytes(store._sealed({**made, "upstream_versions": {"teachers": 2}}))
     (folder / "factors/lr=0.003__arms=aux/records.jsonl").write_text("{}\n")
     return folder
 

@@ -23,7 +23,7 @@ from mechsub.lab import store, study
 from mechsub.lab.figures import kinds
 from mechsub.models import language
 
-ROOT = Path(study.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path for folder in ("mechsub", "studies", "tools", "benchmarks") for path in ROOT.glob(f"{folder}/*.py")
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
+from mechsub.designs import love
 from mechsub.inputs import prompts
 from mechsub.lab import store
 from studies import token_entanglement as study_of
@@ -52,7 +53,7 @@ def test_a_small_run_stores_both_directions_with_their_nulls(stored):
 
 
 def test_all_wordings_can_be_used():
-    assert study_of.N_WORDINGS == len(prompts.WORDINGS)
+    assert love.N_WORDINGS == len(prompts.WORDINGS)
 
 
 def test_shares_of_variance_sum_to_one(stored):
@@ -93,7 +94,7 @@ def test_bad_input_is_one_line(tmp_path, arguments, code, said):
 
 
 def words(names, mark=()):
-    return [study_of.Word(name, name, f" {name}", i, mark) for i, name in enumerate(names)]
+    return [love.Word(name, name, f" {name}", i, mark) for i, name in enumerate(names)]
 
 
 def planted(pairs, n=40, a=12, seed=0):
@@ -150,7 +151,7 @@ def test_the_null_of_a_chosen_number_keeps_the_selection():
             centre = tensors[name].mean(1, keepdim=True)
             tensors[name] = tensors[name] - centre + centre.mean()
         rows, _ = analysed(tensors)
-        met = [row["number_to_animal_by_ratio"] > study_of.TWICE for row in rows]
+        met = [row["number_to_animal_by_ratio"] > love.TWICE for row in rows]
         assert sum(met) / 12 == pytest.approx(own, abs=0.2)
         assert sum(row["others_over_2x_by_ratio"] for row in rows) / 12 < others
 

@@ -122,7 +122,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(shipped, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.study, "progress", stop)
+        patch.setattr(training.lab, "show_progress", stop)
         with pytest.raises(SystemExit):
             run(tmp_path / "resumed")
     resumed = run(tmp_path / "resumed")

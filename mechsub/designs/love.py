@@ -53,6 +53,15 @@ class Asking:
     dtype: str = "fp32"
     seed: int = 0
 
+    def __post_init__(self):
+        check_counts(self.n_animals, self.n_partners)
+
+
+def check_counts(n_animals: int, n_partners: int) -> None:
+    """Raise for so few words that a resample may hold one alone, whose interaction is constant."""
+    if 0 < min(n_animals or FEWEST, n_partners or FEWEST) < FEWEST:
+        raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
+
 
 def shared(cfg: Any) -> dict[str, Any]:
     """The options of a study that say which words and matrices it builds on."""

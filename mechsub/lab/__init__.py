@@ -10,6 +10,7 @@ A study imports this module, and says what it asks:
 
 from mechsub.lab.cells import by_cell, part
 from mechsub.lab.declared import Study
+from mechsub.lab.findings import Finding, by_arm
 from mechsub.lab.options import Count, Index, NonNegative, Positive, Replicates, option, refuse_ignored
 from mechsub.lab.study import command as main
 from mechsub.lab.study import show_progress, span
@@ -18,6 +19,7 @@ from mechsub.lab.upstream import Stored, Upstream, upstream
 
 __all__ = [
     "Count",
+    "Finding",
     "Index",
     "NonNegative",
     "Positive",
@@ -25,6 +27,7 @@ __all__ = [
     "Stored",
     "Study",
     "Upstream",
+    "by_arm",
     "by_cell",
     "format_table",
     "main",

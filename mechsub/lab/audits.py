@@ -28,7 +28,7 @@ def outcome(row: Mapping) -> str:
     return {"hit": "yes", "miss": "no"}.get(word, word)
 
 
-def _between(low: float, high: float) -> stats.Interval:
+def _between(low: float | int, high: float | int) -> stats.Interval:
     """Limits for the judge, which looks at nothing else of an interval."""
     return stats.Interval((low + high) / 2, float(low), float(high), 0)
 

@@ -55,7 +55,7 @@ def _levels(scores: Iterable[Scores]) -> list[Finding]:
     return [Finding(f"level_{place}/score", "", None, scores=own) for place, own in enumerate(scores)]
 
 
-def verdict(direction: str, students: list[Scores], nulls: list[Scores], margin: float) -> str:
+def verdict(direction: str, students: list[Scores], nulls: list[Scores], margin: float | int) -> str:
     """ "hit", "miss" or "open", by the rules at the head of predictions.toml; one dict of scores for every level."""
     return verdicts.trend(direction, _levels(students), _levels(nulls), margin=margin)[0]
 

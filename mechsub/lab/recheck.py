@@ -25,22 +25,30 @@ from mechsub.machine import provenance
 LEDGER, SCRATCH, PLAN = "rechecks.jsonl", ".recheck", "plan.json"
 FIELDS = {"draw": int, "study": str, "cell": str, "same": bool, "stored": dict, "apart": dict}  # read of a line
 LEVEL = 0.95
+ROUNDING = 1e-9  # sums of fp64 in another order; fp32, another seed or a term more differ by far more
 
 Cell = tuple[str, str]  # study, name
 
 
 class Result(NamedTuple):
-    """How many cells of how many were made again, which differ, and what share of all can, at 95%."""
+    """How many cells of how many were made again, which differ, and what share of all can, at 95%.
+
+    rounded: lines of cells whose numbers are apart by ROUNDING at most, as the order of a sum changes them; they are no
+    part of `differing`, nor of the share.
+    """
 
     drawn: int
     population: int
     differing: list[dict]
+    rounded: list[dict]
     upper: float
 
     def __str__(self) -> str:
+        same = self.drawn - len(self.differing) - len(self.rounded)
         return (
-            f"{self.drawn} of {self.population} cells were drawn and made again, {len(self.differing)} came out "
-            f"otherwise: at 95% at most {self.upper:.1%} of all would"
+            f"{self.drawn} of {self.population} cells were drawn and made again: {same} came out the same to the last "
+            f"bit, {len(self.rounded)} apart by rounding (at most {ROUNDING:g}), {len(self.differing)} otherwise; at "
+            f"95% at most {self.upper:.1%} of all would"
         )
 
 
@@ -109,8 +117,17 @@ def result(root: Path) -> Result | None:
         return None
     drawn = _counts(lines)
     population = {name: n for name, n in _counts(current).items() if name in drawn}
-    differing = [line for line in lines.values() if not line["same"]]
-    return Result(len(lines), sum(population.values()), differing, upper_share(population, drawn, len(differing)))
+    apart = [line for line in lines.values() if not line["same"]]
+    differing = [line for line in apart if not by_rounding(line)]
+    rounded = [line for line in apart if by_rounding(line)]
+    bound = upper_share(population, drawn, len(differing))
+    return Result(len(lines), sum(population.values()), differing, rounded, bound)
+
+
+def by_rounding(line: Mapping) -> bool:
+    """Whether all numbers of a cell that was made again are apart by ROUNDING at most."""
+    values = line["apart"].values()
+    return all(isinstance(value, int | float) and not isinstance(value, bool) and value <= ROUNDING for value in values)
 
 
 def upper_share(population: Mapping[str, int], drawn: Mapping[str, int], differing: int, level: float = LEVEL) -> float:

@@ -99,7 +99,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
         records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
         with part("the figure"):
             path = folder / f"{_grid_name(study.Config, {**values, **display})}.html"
-            _draw(study.needed("plot")(records, **display), path, stale)
+            _draw(figure_of(study, records, display), path, stale)
         with part("the table"):
             print(format_table(table_of(study, records, display)), end="")
         print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
@@ -124,8 +124,24 @@ def table_of(study: Study, records: list[dict], display: Mapping[str, tuple]) ->
         return []
     from mechsub.lab import findings as found
 
-    of_cells = found.cells(records, study.Config, findings)
-    return found.rows(found.all_findings(of_cells, study.part("comparisons")))
+    return found.rows(_found(study, records))
+
+
+def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> Any:
+    """The study's figure; that of its findings where it draws none."""
+    plot = study.part("plot")
+    if plot is not None:
+        return plot(records, **display)
+    from mechsub.lab.figures import kinds
+
+    return kinds.findings(_found(study, records), (study.doc or study.name).strip().splitlines()[0])
+
+
+def _found(study: Study, records: list[dict]) -> list:
+    from mechsub.lab import findings as found
+
+    of_cells = found.cells(records, study.Config, study.needed("findings"))
+    return found.all_findings(of_cells, study.part("comparisons"))
 
 
 def planned(study: Study, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:

@@ -17,7 +17,9 @@ Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"
 Basis = Literal["raw", "centered"]
 Tokens = Sequence[int | tuple[int, ...]]  # an output, or the tokens of a string
 
-METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal")
+METRICS: tuple[Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"], ...] = (
+    *("cosine", "dot", "centered_cosine", "number_centered", "causal"),
+)
 SHRINKAGE = 0.1  # of the vocabulary's covariance towards its mean variance times the identity
 
 

@@ -8,7 +8,6 @@ model for as long as its weights, hooks and configuration stay as they are.
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, product
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ _SAMPLE = 64  # values of a parameter that stand for it: an edit in place also r
 _KEPT = 4  # last positions of the probe at which a language model is looked at
 _AT_LOAD = 64  # positions of the longest probe at loading
 _WORK = 10**10  # parameters times positions that loading may spend on a probe
-_SHORT = 8  # positions of a probe that is long enough for whatever does not depend on the length
+SHORT = 8  # positions of a probe that is long enough for whatever does not depend on the length
 _SEED = 20_240_726
 
 _ATTENTION = ("attn", "linear_attn", "mixer", "mamba", "ssm")
@@ -199,7 +198,7 @@ def _watched(model: Any) -> list[str]:
     return [name for name in names if name in model.hook_dict]
 
 
-def probe_tokens(size: int, n: int = 2 * _SHORT) -> Int[Tensor, "1 pos"]:
+def probe_tokens(size: int, n: int = 2 * SHORT) -> Int[Tensor, "1 pos"]:
     """Random ids below `size`, the same in every process."""
     size, n = arguments.whole(size, "size", 1), arguments.whole(n, "n", 1)
     return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
@@ -211,12 +210,12 @@ def _inputs(model: Any) -> Iterator[Tensor]:
     device = model.W_U.device
     width = getattr(model.cfg, "d_in", None)
     if width is None:
-        yield _tokens(model, _SHORT)[None].to(device)
+        yield _tokens(model, SHORT)[None].to(device)
     for size in (width, getattr(model.cfg, "d_model", None)):
         if size is not None:
             yield torch.rand(3, size, generator=draw).to(device, model.W_U.dtype)
     if width is not None:
-        yield _tokens(model, _SHORT)[None].to(device)
+        yield _tokens(model, SHORT)[None].to(device)
 
 
 def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
@@ -733,7 +732,7 @@ def holds_edited(model: Any) -> bool:
 
 
 def _edited_is_plain(model: Any) -> bool:
-    tokens = _tokens(model, _SHORT)
+    tokens = _tokens(model, SHORT)
     vector = torch.randn(model.W_U.shape[-2], generator=torch.Generator().manual_seed(_SEED))
     name = f"blocks.{model.cfg.n_layers // 2}.hook_out"
 
@@ -756,7 +755,7 @@ def _edited_is_plain(model: Any) -> bool:
 def try_out(model: Any) -> None:
     """Find out what holds, so that it is known when it is asked for. Raises CannotRun, and refuses nothing else."""
     size = sum(p.numel() for p in model.original_model.parameters())
-    length = max(_SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
+    length = max(SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
     try:
         readout(model)
     except CannotRun:
@@ -810,111 +809,21 @@ def recall(model: Any, found: dict[str, Any]) -> bool:
     return True
 
 
-class Check(NamedTuple):
-    """Whether a public function holds on a model: "right", "slower" (string by string, edit by edit) or "refused"."""
-
-    function: str
-    result: str
-    why: str
+# For the table of functions (mechsub.measures.functions).
 
 
-class Checks(tuple[Check, ...]):
-    """The table of `check_model`, which it prints as."""
-
-    def __repr__(self) -> str:
-        widths = [max(len(row[column]) for row in self) for column in (0, 1)]
-        return "\n".join(f"{row.function:{widths[0]}}  {row.result:{widths[1]}}  {row.why}".rstrip() for row in self)
+def inputs_to_try(model: Any, n: int = SHORT) -> Tensor:
+    """Inputs that the model takes: a random prompt of n positions, or random numbers for the toy."""
+    return _tokens(model, n)[None] if hasattr(model, "original_model") else next(_inputs(model))
 
 
-def check_model(model: Any, inputs: Tensor | None = None, *, n: int = _SHORT) -> Checks:
-    """Every public function that reads a model, called on it: which give the right number, and which refuse, and why.
-
-    inputs: what the model takes (default: random token ids, or random numbers for the toy); a model of your own that
-    takes neither needs them. n: positions of the random prompt; one longer than an attention window shows what that
-    changes. Functions are called, so the table is what they do; that they are right is tried out as they are called.
-    """
-    from mechsub.models.hooked import check_inputs
-
-    arguments.model(model)
-    n = arguments.whole(n, "n", 1)
-    if inputs is not None:
-        check_inputs(model, inputs)
-    else:
-        inputs = _tokens(model, n)[None] if hasattr(model, "original_model") else next(_inputs(model))
+def measure_with(model: Any, inputs: Tensor) -> None:
+    """Find out what holds with these inputs, for a model that takes no token ids, or has refused all others."""
     known = _known(model)
     if inputs.is_floating_point() or isinstance(known.results.get("readout"), Refused):
         known.results |= _measured(model, inputs)
-    rows = [_checked(model, name, call) for name, call in _calls(model, inputs).items()]
-    return Checks(rows)
 
 
-def _checked(model: Any, name: str, call: Callable[[], Any]) -> Check:
-    import warnings
-
-    before = set(_known(model).warned)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        _known(model).warned.clear()
-        try:
-            call()
-            result, why = "right", ""
-        except Exception as error:  # whatever it is, it is the line that the caller would see
-            told = " ".join(str(error).split())
-            result, why = "refused", told if isinstance(error, ValueError) else f"{type(error).__name__}: {told}"
-    slower = [str(each.message) for each in said if "which is slower" in str(each.message)]
-    _known(model).warned |= before
-    if slower and result == "right":
-        return Check(name, "slower", slower[0])
-    return Check(name, result, why)
-
-
-def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
-    """Every public function that takes a model, by name, with small arguments."""
-    import mechsub as ms
-
-    language = not inputs.is_floating_point()
-    size = model.W_U.shape[-1]
-    a, b = list(range(min(3, size // 2))), list(range(size - min(3, size // 2), size))
-    pos = -1 if language else None
-    hidden = f"blocks.{model.cfg.n_layers - 1}.hook_out"
-
-    def resid() -> Tensor:
-        name = "ln_final.hook_in" if "ln_final.hook_in" in model.hook_dict else hidden
-        return ms.cache_activations(model, inputs, [name], pos=pos)[name]
-
-    def patched() -> Tensor:
-        return ms.run_patched(model, inputs, ms.cache_activations(model, inputs, [hidden], pos=pos), pos=pos)
-
-    def attributed(unit: Any) -> Any:
-        return ms.direct_logit_attribution(model, inputs, a, pos=pos, unit=unit)
-
-    calls: dict[str, Callable[[], Any]] = {
-        "cache_activations": lambda: ms.cache_activations(model, inputs, pos=pos),
-        "run_patched": patched,
-        "logit_lens": lambda: ms.logit_lens(model, inputs, pos=pos),
-        "unembed": lambda: ms.unembed(model, resid()),
-        "token_directions": lambda: ms.token_directions(model, a, basis="centered"),
-        **{
-            f"unembed_projection, {metric}": partial(ms.unembed_projection, model, a, b, metric)
-            for metric in ms.unembedding.METRICS
-        },
-        **{
-            f"direct_logit_attribution, {unit}": partial(attributed, unit)
-            for unit in ("coordinate", "component", "head")
-        },
-        "direction_basis": lambda: ms.direction_basis(model, a),
-        "ablated_columns": lambda: ms.ablated_columns(model, b, ms.direction_basis(model, a)),
-        "ablated_hidden": lambda: ms.ablated_hidden(model, resid(), ms.direction_basis(model, a)),
-        "price": lambda: ms.price(model, a, b),
-        "cheapest_change": lambda: ms.cheapest_change(model, resid()[..., :1, :], a, b, among=a, n_steps=2),
-    }
-    if not language:
-        return calls
-    prompt = inputs[0]
-    trie = ms.entanglement.build_tries([(1, 2, 0), (1, 1, 0)])[0]
-    return calls | {
-        "next_token_log_probs": lambda: ms.next_token_log_probs(model, [prompt]),
-        "string_log_probs": lambda: (readout(model), ms.entanglement.string_states(model, [prompt], trie)),
-        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.W_U.shape[-2]), a),
-        "divergence_tokens": lambda: ms.divergence_tokens(model, [prompt], prompt, prompt[:2]),
-    }
+def warned(model: Any) -> set[str]:
+    """What was said once of the model, and is not said again."""
+    return _known(model).warned

@@ -72,7 +72,7 @@ class Unembed(nn.Module):
         return self.hook_out(_times(self.hook_in(h), W_U))
 
 
-class HookedTransformer(HookedRootModule):
+class EnsembleTransformer(HookedRootModule):
     """Tokens [batch, pos] or [seed, batch, pos] to logits [seed, batch, pos, d_vocab]; W_U is W_E transposed.
 
     Initial values depend on the seed and the parameter's name alone, so a member is the same in any ensemble.
@@ -115,7 +115,8 @@ class HookedTransformer(HookedRootModule):
     def b_U(self) -> Float[Tensor, "seed 1 d_vocab"]:
         return self.W_E.new_zeros(len(self.seeds), 1, self.cfg.d_vocab)
 
-    def forward(self, tokens: Int[Tensor, "*#seed batch pos"]) -> Float[Tensor, "seed batch pos d_vocab"]:
+    def forward(self, tokens: Int[Tensor, "*members batch pos"]) -> Float[Tensor, "seed batch read d_vocab"]:
+        # A hook may leave fewer positions to read than there were tokens.
         n, (batch, pos) = len(self.seeds), tokens.shape[-2:]
         if pos > self.cfg.n_ctx:
             raise ValueError(f"{pos} tokens are more than the {self.cfg.n_ctx} that the model has positions for")
@@ -126,22 +127,22 @@ class HookedTransformer(HookedRootModule):
             x = block(x)
         return self.unembed(self.ln_final(x), self.W_U)
 
-    def select(self, members: Sequence[int]) -> "HookedTransformer":
+    def select(self, members: Sequence[int]) -> "EnsembleTransformer":
         """A copy that holds these members in this order."""
         index = torch.tensor([range(len(self.seeds))[i] for i in members])
         named = {name: value[index] for name, value in self.named_parameters()}
         return _assembled(self.cfg, [self.seeds[i] for i in index.tolist()], named)
 
 
-def _assembled(cfg: Shape, seeds: Sequence[int], parameters: dict[str, Tensor]) -> HookedTransformer:
-    out = HookedTransformer(cfg, seeds[:1])
+def _assembled(cfg: Shape, seeds: Sequence[int], parameters: dict[str, Tensor]) -> EnsembleTransformer:
+    out = EnsembleTransformer(cfg, seeds[:1])
     out.seeds = tuple(seeds)
     for name, target in out.named_parameters():
         target.data = parameters[name].detach().clone()
     return out
 
 
-def joined(members: Sequence[HookedTransformer]) -> HookedTransformer:
+def joined(members: Sequence[EnsembleTransformer]) -> EnsembleTransformer:
     """Ensembles as one."""
     named = [dict(one.named_parameters()) for one in members]
     return _assembled(
@@ -154,8 +155,11 @@ Batch = tuple[Tensor, Tensor]  # tokens [row, pos]; what the logits of every pos
 
 
 def trained(
-    model: HookedTransformer, batches: Iterable[Batch], loss: Callable[[Tensor, Tensor], Tensor], rates: Iterable[float]
-) -> HookedTransformer:
+    model: EnsembleTransformer,
+    batches: Iterable[Batch],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    rates: Iterable[float],
+) -> EnsembleTransformer:
     """A copy of an ensemble of one, trained by Adam on loss(logits [row, pos, d_vocab], what they are compared with),
     one step for every batch and rate.
 

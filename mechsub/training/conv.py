@@ -85,7 +85,7 @@ class ConvNet(HookedRootModule):
         return out
 
 
-def _layer(x: Float[Tensor, "batch feature"], W: Tensor, b: Tensor) -> Float[Tensor, "batch feature"]:
+def _layer(x: Float[Tensor, "batch feature"], W: Tensor, b: Tensor) -> Float[Tensor, "batch out"]:
     if W.ndim == 2:
         return torch.relu(torch.addmm(b, x, W))
     side = math.isqrt(x.shape[-1] // W.shape[1])

@@ -169,7 +169,8 @@ def _pretrained(cfg: Config, seed: int, order: int = 0):
     n = cfg.pretraining_steps
     rows = text.corpus(n * _BATCH, derive_generator(seed, "corpus", order))
     rates = [_RATE / 2 * (1 + math.cos(math.pi * step / n)) for step in range(n)]
-    return models.trained(models.HookedTransformer(shape, (seed,)), [(x, x) for x in rows.split(_BATCH)], _next, rates)
+    start = models.EnsembleTransformer(shape, (seed,))
+    return models.trained(start, [(x, x) for x in rows.split(_BATCH)], _next, rates)
 
 
 def _next(logits, tokens):

@@ -410,6 +410,8 @@ study = lab.Study(
     probes=(
         Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
         Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),
-        Config(**_TINY | {"n_layers": 1, "n_lists": 1, "n_tokens": 8}, model="tests/probes/models/window", spaced=False),
+        Config(
+            **_TINY | {"n_layers": 1, "n_lists": 1, "n_tokens": 8}, model="tests/probes/models/window", spaced=False
+        ),
     ),
 )

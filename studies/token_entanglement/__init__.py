@@ -58,8 +58,7 @@ class Config:
     def __post_init__(self):
         if self.n_wordings > love.N_WORDINGS:
             raise ValueError(f"--n-wordings can be at most {love.N_WORDINGS}")
-        if 0 < min(self.n_animals or love.FEWEST, self.n_partners or love.FEWEST) < love.FEWEST:
-            raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {love.FEWEST}, to be resampled")
+        love.check_counts(self.n_animals, self.n_partners)
 
 
 def check(cfg: Config) -> None:

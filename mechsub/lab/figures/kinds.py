@@ -114,6 +114,29 @@ def interval_lines(
     return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=True)
 
 
+def findings(found: Iterable[Any], title: str) -> go.Figure:
+    """Findings with intervals (`mechsub.lab.findings`), a panel for each score; the null of each is a cross."""
+    found = [finding for finding in found if hasattr(finding.value, "low")]
+    scores = list(dict.fromkeys(finding.score for finding in found))
+    figure = _panels(scores, True)
+    for panel, score in enumerate(scores):
+        own = [finding for finding in found if finding.score == score]
+        labels = [plain(f"{finding.cell}: {finding.label}" if finding.cell else finding.label) for finding in own]
+        values = [finding.value for finding in own]
+        error = error_bar(((value.mean, value.low, value.high) for value in values), color=GREY)
+        mean = go.Scatter(
+            x=[value.mean for value in values], y=labels, error_x=error, mode="markers", name=plain(score),
+            marker={"color": OKABE_ITO[panel % len(OKABE_ITO)], "size": 9},
+        )  # fmt: skip
+        nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
+        null = go.Scatter(x=nulls, y=labels, mode="markers", marker={"symbol": "x", "color": GREY}, name="null")
+        figure.add_traces([mean, null], rows=[1, 1], cols=[panel + 1, panel + 1])
+    figure.update_yaxes(autorange="reversed")
+    units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit))
+    caption = f"Means with 95% intervals over {units or 'replicates'}; crosses: the null of each."
+    return _finish(figure, title, caption, 170 + 35 * len({finding.label for finding in found}), legend=False)
+
+
 def heatmap(
     records: Iterable[Mapping],
     *,

@@ -1,0 +1,115 @@
+"""Which public functions hold on a model: each is called on it, and gives the right number or refuses."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import mechsub as ms
+from mechsub import arguments
+from mechsub.measures.unembedding import METRICS
+from mechsub.models import checks
+from mechsub.models.hooked import check_inputs
+
+
+class Check(NamedTuple):
+    """Whether a public function holds on a model: "right", "slower" (string by string, edit by edit) or "refused"."""
+
+    function: str
+    result: str
+    why: str
+
+
+class Checks(tuple[Check, ...]):
+    """The table of `check_model`, which it prints as."""
+
+    def __repr__(self) -> str:
+        widths = [max(len(row[column]) for row in self) for column in (0, 1)]
+        return "\n".join(f"{row.function:{widths[0]}}  {row.result:{widths[1]}}  {row.why}".rstrip() for row in self)
+
+
+def check_model(model: Any, inputs: Tensor | None = None, *, n: int = checks.SHORT) -> Checks:
+    """Every public function that reads a model, called on it: which give the right number, and which refuse, and why.
+
+    inputs: what the model takes (default: random token ids, or random numbers for the toy); a model of your own that
+    takes neither needs them. n: positions of the random prompt; one longer than an attention window shows what that
+    changes. Functions are called, so the table is what they do; that they are right is tried out as they are called.
+    """
+    arguments.model(model)
+    n = arguments.whole(n, "n", 1)
+    if inputs is not None:
+        check_inputs(model, inputs)
+    else:
+        inputs = checks.inputs_to_try(model, n)
+    checks.measure_with(model, inputs)
+    rows = [_checked(model, name, call) for name, call in _calls(model, inputs).items()]
+    return Checks(rows)
+
+
+def _checked(model: Any, name: str, call: Callable[[], Any]) -> Check:
+    already = checks.warned(model)
+    before = set(already)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        already.clear()
+        try:
+            call()
+            result, why = "right", ""
+        except Exception as error:  # whatever it is, it is the line that the caller would see
+            told = " ".join(str(error).split())
+            result, why = "refused", told if isinstance(error, ValueError) else f"{type(error).__name__}: {told}"
+    slower = [str(each.message) for each in said if "which is slower" in str(each.message)]
+    already |= before
+    if slower and result == "right":
+        return Check(name, "slower", slower[0])
+    return Check(name, result, why)
+
+
+def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
+    """Every public function that takes a model, by name, with small arguments."""
+    language = not inputs.is_floating_point()
+    size = model.W_U.shape[-1]
+    a, b = list(range(min(3, size // 2))), list(range(size - min(3, size // 2), size))
+    pos = -1 if language else None
+    hidden = f"blocks.{model.cfg.n_layers - 1}.hook_out"
+
+    def resid() -> Tensor:
+        name = "ln_final.hook_in" if "ln_final.hook_in" in model.hook_dict else hidden
+        return ms.cache_activations(model, inputs, [name], pos=pos)[name]
+
+    def patched() -> Tensor:
+        return ms.run_patched(model, inputs, ms.cache_activations(model, inputs, [hidden], pos=pos), pos=pos)
+
+    def attributed(unit: Any) -> Any:
+        return ms.direct_logit_attribution(model, inputs, a, pos=pos, unit=unit)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "cache_activations": lambda: ms.cache_activations(model, inputs, pos=pos),
+        "run_patched": patched,
+        "logit_lens": lambda: ms.logit_lens(model, inputs, pos=pos),
+        "unembed": lambda: ms.unembed(model, resid()),
+        "token_directions": lambda: ms.token_directions(model, a, basis="centered"),
+        **{f"unembed_projection, {metric}": partial(ms.unembed_projection, model, a, b, metric) for metric in METRICS},
+        **{
+            f"direct_logit_attribution, {unit}": partial(attributed, unit)
+            for unit in ("coordinate", "component", "head")
+        },
+        "direction_basis": lambda: ms.direction_basis(model, a),
+        "ablated_columns": lambda: ms.ablated_columns(model, b, ms.direction_basis(model, a)),
+        "ablated_hidden": lambda: ms.ablated_hidden(model, resid(), ms.direction_basis(model, a)),
+        "price": lambda: ms.price(model, a, b),
+        "cheapest_change": lambda: ms.cheapest_change(model, resid()[..., :1, :], a, b, among=a, n_steps=2),
+    }
+    if not language:
+        return calls
+    prompt = inputs[0]
+    trie = ms.scores.build_tries([(1, 2, 0), (1, 1, 0)])[0]
+    return calls | {
+        "next_token_log_probs": lambda: ms.next_token_log_probs(model, [prompt]),
+        "string_log_probs": lambda: (checks.readout(model), ms.scores.string_states(model, [prompt], trie)),
+        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.W_U.shape[-2]), a),
+        "divergence_tokens": lambda: ms.divergence_tokens(model, [prompt], prompt, prompt[:2]),
+    }
