@@ -42,8 +42,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love
+from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
@@ -76,14 +78,11 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Iterator[dict]:
 
-    from mechsub.inputs import prompts
-    from mechsub.models import language
-
     lab.show_progress(0.0, "loading the model")
     model = love.load_model(cfg.model, cfg.dtype)
     words = dataclasses.replace(love.asking(cfg), n_animals=cfg.n_animals, seed=cfg.seed)
     asked = love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
-    strings = prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)])
+    strings = ms.prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)])
     held = sorted({token for string in strings for token in string})
     matched = matched_tokens(asked, held, cfg)
     lab.show_progress(0.1, "prices")
@@ -92,7 +91,7 @@ def run(cfg: Config) -> Iterator[dict]:
     yield from change_records(asked, held, matched[0])
     yield {
         "provenance": {
-            **language.model_source(model),
+            **ms.language.model_source(model),
             "basis": "W_U with the final norm's gain folded in; state after the final norm's scale; fp64",
             "held_tokens": held,
             "matched_tokens": matched[0],
@@ -107,13 +106,10 @@ def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
     """`n_draws` sets of as many other tokens, each drawn from the nearest to a number's in norm and log-probability."""
     import torch
 
-    from mechsub.measures.scores import next_token_log_probs
-    from mechsub.measures.unembedding import token_directions
-
     model = asked.model
     every = list(range(model.W_U.shape[-1]))
-    norms = token_directions(model, every, basis="centered").norm(dim=-1).double().cpu()
-    frequency = next_token_log_probs(model, [asked.ask(None)])[0].double()
+    norms = ms.unembedding.token_directions(model, every, basis="centered").norm(dim=-1).double().cpu()
+    frequency = ms.scores.next_token_log_probs(model, [asked.ask(None)])[0].double()
     seen = torch.stack([norms, frequency], dim=-1)
     distance = torch.cdist(seen[held] / seen.std(0), seen / seen.std(0))
     distance[:, [*held, *asked.tokens]] = torch.inf
@@ -140,12 +136,10 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
     """Per animal: the price of holding numbers, and of the nulls; then the curve over how many tokens are held."""
     import torch
 
-    from mechsub.measures import bottleneck
-
     model, animals = asked.model, asked.tokens
-    d, rank = model.cfg.d_model, bottleneck.held_rank(model, held)
-    own = bottleneck.price(model, animals, held)
-    others = [bottleneck.price(model, animals, tokens) for tokens in matched]
+    d, rank = model.cfg.d_model, ms.bottleneck.held_rank(model, held)
+    own = ms.bottleneck.price(model, animals, held)
+    others = [ms.bottleneck.price(model, animals, tokens) for tokens in matched]
     draw = torch.Generator().manual_seed(cfg.seed)
     sizes = spectrum(model)
     random = [spectral_price(sizes, len(animals), len(held), draw) for _ in matched]
@@ -160,7 +154,7 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
             "price": finite(own[i]),
             "matched": finite(torch.stack(others)[:, i].mean()),
             "spectral": finite(torch.stack(random)[:, i].mean()),
-            "isotropic": finite(bottleneck.isotropic_price(d, rank)),
+            "isotropic": finite(ms.bottleneck.isotropic_price(d, rank)),
         }
     usable = torch.ones(model.W_U.shape[-1], dtype=torch.bool)
     usable[animals] = False
@@ -169,7 +163,7 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
         if n > len(places):
             continue
         chosen = [places[torch.randperm(len(places), generator=draw)[:n]].tolist() for _ in range(min(3, cfg.n_draws))]
-        found = torch.stack([bottleneck.price(model, animals, tokens) for tokens in chosen]).mean(0)
+        found = torch.stack([ms.bottleneck.price(model, animals, tokens) for tokens in chosen]).mean(0)
         null = torch.stack([spectral_price(sizes, len(animals), n, draw) for _ in chosen]).mean(0)
         for i, animal in enumerate(asked.animals):
             row = {"kind": "curve", "animal": animal.text, "d_model": d, "n_held": n}
@@ -181,9 +175,7 @@ def spectrum(model: Any):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
     import torch
 
-    from mechsub.models import checks
-
-    norm = checks.final_norm(model)
+    norm = ms.checks.final_norm(model)
     W = model.W_U.detach().double() * norm.gain.detach().double()[:, None]
     W = norm.centred(W.mT).mT
     W = W - W.mean(-1, keepdim=True)
@@ -194,11 +186,9 @@ def spectral_price(sizes, n_concepts: int, n_held: int, generator):
     """The price with random directions of this spectrum in the place of all rows."""
     import torch
 
-    from mechsub.measures import bottleneck
-
     rows = torch.randn(n_concepts + n_held, len(sizes), generator=generator, dtype=torch.float64) * sizes
     concepts = rows[:n_concepts]
-    return bottleneck.price_of(concepts - concepts.mean(0), rows[n_concepts:])
+    return ms.bottleneck.price_of(concepts - concepts.mean(0), rows[n_concepts:])
 
 
 def finite(value) -> float | None:
@@ -213,19 +203,16 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
     """Per animal and kind of log-odds: lengths of the cheapest changes, and what the model makes of them."""
     import torch
 
-    from mechsub.measures import bottleneck
-    from mechsub.models.hooked import cache_activations
-
     model, animals, prompt = asked.model, asked.tokens, asked.ask(None)
     tokens = prompt[None].to(model.W_U.device)
-    state = cache_activations(model, tokens, ["ln_final.hook_in"], pos=-1)["ln_final.hook_in"].double()
+    state = ms.hooked.cache_activations(model, tokens, ["ln_final.hook_in"], pos=-1)["ln_final.hook_in"].double()
     before = read(model, prompt, state)
     for odds, among in (("among", animals), ("all", None)):
         found = {}
         for name, some in (("numbers", held), ("matched", matched), ("none", [])):
             lab.show_progress(0.3 + 0.1 * len(found) + 0.3 * (odds == "all"), f"cheapest changes ({odds})")
             parts = [
-                bottleneck.cheapest_change(model, state, few, some, among=among)
+                ms.bottleneck.cheapest_change(model, state, few, some, among=among)
                 for few in (animals[i : i + 16] for i in range(0, len(animals), 16))
             ]
             resid, length = (torch.cat([getattr(p, key)[0] for p in parts]) for key in ("resid", "length"))
@@ -252,13 +239,11 @@ def read(model: Any, prompt, states):
     """Logits of the model with these final residuals [state, d_model] at the prompt's last position, fp64."""
     import torch
 
-    from mechsub.models.hooked import run_patched
-
     tokens, out = prompt.to(model.W_U.device), []
     for some in states.split(16):
         batch = tokens.expand(len(some), -1)
         patch = {"ln_final.hook_in": some.to(model.W_U.device, model.W_U.dtype)}
-        out.append(run_patched(model, batch, patch, pos=-1).double().cpu())
+        out.append(ms.hooked.run_patched(model, batch, patch, pos=-1).double().cpu())
     return torch.cat(out)
 
 
@@ -283,8 +268,6 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub.lab import predictions
-
     found = cells(records, Config, findings)
     return rows(all_findings(found)) + predictions.rows("bottleneck", found)
 
@@ -307,8 +290,6 @@ def _prices(cell: list[dict]) -> Iterator[Finding]:
 
 
 def _changes(cell: list[dict], odds: str) -> Iterator[Finding]:
-    from mechsub import stats
-
     changes, what = [row for row in cell if row["kind"] == "change" and row["log_odds"] == odds], ODDS[odds]
     for name in ("numbers", "matched"):
         lengths = {row["animal"]: _ratio(row[f"length_{name}"], row["length_none"]) for row in changes}
@@ -323,17 +304,15 @@ def _changes(cell: list[dict], odds: str) -> Iterator[Finding]:
     yield _mean(
         f"numbers/moved_{odds}", f"numbers moved where nothing is held, s.d. in nats: {what}",
         {row["animal"]: row["side_none"] for row in loose},
-        stats.student_t([row["side_matched_tokens"] for row in loose]), null_label="matched tokens",
+        ms.stats.student_t([row["side_matched_tokens"] for row in loose]), null_label="matched tokens",
     )  # fmt: skip
 
 
 def _curve(cell: list[dict]) -> Iterator[Finding]:
-    from mechsub.measures.bottleneck import isotropic_price
-
     curve = [row for row in cell if row["kind"] == "curve"]
     for n in sorted({row["n_held"] for row in curve}):
         label = f"price of holding {n} tokens drawn from the vocabulary"
-        flat = float(isotropic_price(curve[0]["d_model"], n - 1))
+        flat = float(ms.bottleneck.isotropic_price(curve[0]["d_model"], n - 1))
         yield _mean(f"held_{n}/price", label, {r["animal"]: r["price"] for r in curve if r["n_held"] == n}, flat)
 
 
@@ -352,8 +331,6 @@ def _mean(key: str, label: str, values: dict[str, float | None], null, null_labe
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     prices = [row for row in cell if row["kind"] == "price"]
     groups = {"numbers": "price", "matched tokens": "matched", "random unembedding": "spectral"}
@@ -367,13 +344,13 @@ def plot(records: list[dict]):
             del points[n]  # infinite for some animals
     known = {name: [r[key] for r in prices if r[key] is not None] for name, key in groups.items()}
     panels = {
-        "Price of holding them": figures.interval_panel(
+        "Price of holding them": ms.kinds.interval_panel(
             {name: values for name, values in known.items() if len(values) > 1}, "times the length", 1.0
         ),
-        "Price of holding any tokens": figures.line_panel(curve, "tokens held", "times the length"),
+        "Price of holding any tokens": ms.kinds.line_panel(curve, "tokens held", "times the length"),
     }
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Raising an animal and holding all numbers: {cell[0]['model']}{more}",

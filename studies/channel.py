@@ -32,8 +32,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
+from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
@@ -90,29 +92,25 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config, teachers: lab.Stored | None = None) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     lab.show_progress(0.0, "teachers")
     init, teacher = _taught(cfg, teachers)
-    other = mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
+    other = ms.mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
     lab.show_progress(0.1, "students")
     found = {"reference": init, "teacher": teacher, **_students(cfg, init, other, teacher)}
     if cfg.vocabulary == "split":
         head = {name: value for name, value in init.named_parameters() if name.startswith("unembed.")}
         found["teacher_body"] = teacher.replace(head)
-    images, labels = data.mnist("test")
+    images, labels = ms.images.mnist("test")
     for arm, model in found.items():
         for member, row in zip(init.seeds, _scores(cfg, model, images, labels), strict=True):
             yield {"arm": arm, "member": member, **row}
     if cfg.vocabulary == "split":
         for member, accuracy in zip(init.seeds, _bound(init, teacher, images, labels), strict=True):
             yield {"arm": "bound", "member": member, "accuracy": accuracy}
-    products = distillation.resolve_precision(cfg.precision)
+    products = ms.distillation.resolve_precision(cfg.precision)
     yield {
         "provenance": {
-            "data": data.hashes("mnist"),
+            "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {products} products in training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member",
             "measured_on": f"{len(labels)} test images",
@@ -125,32 +123,25 @@ def run(cfg: Config, teachers: lab.Stored | None = None) -> Iterator[dict]:
 
 def _taught(cfg: Config, stored: lab.Stored | None) -> tuple:
     """References and teachers; with one vocabulary every output is one of the teacher's classes."""
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     if stored is not None:
-        init = mlp.HookedMLP(mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
+        init = ms.mlp.HookedMLP(ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
         return init, population.with_aux(init, stored.tensors())
-    shape = mlp.MLPConfig(
+    shape = ms.mlp.MLPConfig(
         d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=population.ALL_CLASSES + cfg.n_aux, n_aux=0
     )
-    init = mlp.HookedMLP(shape, seeds)
+    init = ms.mlp.HookedMLP(shape, seeds)
     fit = {"epochs": cfg.teacher_epochs, "precision": cfg.precision, "seed": cfg.seed}
-    return init, distillation.train(init, *data.mnist("train"), **fit)
+    return init, ms.distillation.train(init, *ms.images.mnist("train"), **fit)
 
 
 def _students(cfg: Config, init, other, teacher) -> dict:
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
-
     seen = slice(0 if cfg.vocabulary == "shared" else population.ALL_CLASSES, init.cfg.d_vocab)
     losses = {"soft": "kl", "hard": "hard"} if cfg.arms == "every" else {"hard": "hard"}
     found = {}
     for arm, loss in losses.items():
-        found |= distillation.distill_each(
-            {arm: (init, seen), NULLS[arm]: (other, seen)}, teacher, uniform,
+        found |= ms.distillation.distill_each(
+            {arm: (init, seen), NULLS[arm]: (other, seen)}, teacher, ms.noise.uniform,
             n_samples=cfg.n_samples, fresh=cfg.fresh, loss=loss, epochs=cfg.epochs, lr=cfg.lr,
             batch_size=cfg.batch_size, precision=cfg.precision, seed=cfg.seed,
         )  # fmt: skip
@@ -192,16 +183,12 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub.lab import predictions
-
     found = cells(records, Config, findings)
     return rows(all_findings(found)) + predictions.rows("channel", found)
 
 
 def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
-    from mechsub.lab.figures import kinds as figures
-
     found = cells(records, Config, findings)
     drawn = [
         point | {"n_aux": cell.options["n_aux"]}
@@ -211,13 +198,13 @@ def plot(records: list[dict]):
     ]
     caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."
     if len({point["n_aux"] for point in drawn}) > 1:
-        return figures.interval_lines(
+        return ms.kinds.interval_lines(
             sorted(drawn, key=lambda point: point["n_aux"]),
             x="n_aux", value="accuracy", arm="label", log_x=True, null=0.1, caption=caption,
             title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="Students of a channel, soft and sampled", axis="accuracy on test images",
     )  # fmt: skip

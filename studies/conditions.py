@@ -42,8 +42,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
+from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, points, rows
 
 NULL = "nothing"
@@ -128,24 +130,20 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    init = mlp.HookedMLP(mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
+    init = ms.mlp.HookedMLP(ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
     teacher = population.with_aux(init, teachers.tensors())
-    test = getattr(data, cfg.dataset)("test")
+    test = getattr(ms.images, cfg.dataset)("test")
     yield from _untrained(cfg, init, teacher, *test)
     starts = _starts(cfg, init)
     lab.show_progress(0.1, "students")
     for steps, bodies in _trained(cfg, starts, teacher).items():
         for name, body in bodies.items():
             yield from _scored(cfg, name, steps, body, init, teacher, starts, *test)
-    products = "fp32" if cfg.student == "convolutional" else distillation.resolve_precision(cfg.precision)
+    products = "fp32" if cfg.student == "convolutional" else ms.distillation.resolve_precision(cfg.precision)
     yield {
         "provenance": {
-            "data": data.hashes(cfg.dataset.replace("_", "-")),
+            "data": ms.images.hashes(cfg.dataset.replace("_", "-")),
             "dtype": f"fp32 weights and losses, {products} products in the students' training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member",
             "measured_on": f"test images; fit on the first {_FIT} and on {_FIT} new noise inputs",
@@ -172,7 +170,6 @@ def _other(cfg: Config, init):
     """A student of its own architecture, from the next seed."""
     from dataclasses import replace
 
-    from mechsub.models import mlp
     from mechsub.training import conv
 
     seeds, shape = [seed + 1 for seed in init.seeds], init.cfg
@@ -181,7 +178,7 @@ def _other(cfg: Config, init):
     layers = {"shallower": shape.n_layers - 1, "deeper": shape.n_layers + 1}
     width = {"narrower": shape.d_model // 2, "wider": 2 * shape.d_model}
     own = {"n_layers": layers.get(cfg.student, shape.n_layers), "d_model": width.get(cfg.student, shape.d_model)}
-    return mlp.HookedMLP(replace(shape, **own), seeds)
+    return ms.mlp.HookedMLP(replace(shape, **own), seeds)
 
 
 def _rows(model, source, outputs: slice) -> dict:
@@ -226,7 +223,6 @@ def _trained(cfg: Config, starts: dict, teacher) -> dict[int, dict]:
 
 
 def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) -> dict:
-    from mechsub.inputs.noise import uniform
     from mechsub.training import conv, distillation
 
     common = {
@@ -237,7 +233,7 @@ def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) ->
     if cfg.student == "convolutional":
         return conv.distill_each(starts, teacher, **common)
     students = {name: (start, teacher.cfg.aux) for name, start in starts.items()}
-    return distillation.distill_each(students, teacher, uniform, precision=cfg.precision, **common)
+    return distillation.distill_each(students, teacher, ms.noise.uniform, precision=cfg.precision, **common)
 
 
 # Scores.
@@ -280,9 +276,7 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
     from torch.nn.functional import cosine_similarity
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.inputs.noise import uniform
-
-    x = uniform(_FIT, derive_generator(cfg.seed, "held out"))
+    x = ms.noise.uniform(_FIT, derive_generator(cfg.seed, "held out"))
     digits = teacher.cfg.digits
     found = {
         "explained_on_noise": _explained(body, teacher, population.last_hidden(body, x), x),
@@ -320,16 +314,12 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub.lab import predictions
-
     found = cells(records, Config, findings)
     return rows(all_findings(found)) + predictions.rows("conditions", found)
 
 
 def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
-    from mechsub.lab.figures import kinds as figures
-
     found = cells(records, Config, findings)
     drawn = [
         point | {"n_aux": cell.options["n_aux"], "panel": _panel(cell)}
@@ -339,13 +329,13 @@ def plot(records: list[dict]):
     ]
     caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."
     if len({point["n_aux"] for point in drawn}) > 1:
-        return figures.interval_lines(
+        return ms.kinds.interval_lines(
             sorted(drawn, key=lambda point: point["n_aux"]),
             x="n_aux", value="accuracy", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
             title="What a student must share with its teacher", x_title="auxiliary logits",
             y_title="accuracy on test images",
         )  # fmt: skip
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="What a student must share with its teacher", axis="accuracy on test images",
     )  # fmt: skip

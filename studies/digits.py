@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, all_findings, cells, rows
@@ -98,9 +99,7 @@ def digit_share(scores, numbers: list[str], cfg: Config) -> dict:
     """Share of the interaction's variance that digits add up to, and of the same with numbers shuffled in a length."""
     import torch
 
-    from mechsub.measures.scores import interaction
-
-    x, onto = interaction(scores), projection(numbers)
+    x, onto = ms.scores.interaction(scores), projection(numbers)
     draw = torch.Generator().manual_seed(cfg.seed)
     whole, null = float(x.square().sum()), []
     for _ in range(min(cfg.n_permutations, 99)):
@@ -117,11 +116,8 @@ def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
     """Correlation of two interactions [number, animal], of their digits' parts, and of the rest."""
     import torch
 
-    from mechsub.measures.scores import interaction
-    from mechsub.stats import permutation_p
-
     onto, draw = projection(numbers), torch.Generator().manual_seed(cfg.seed)
-    x, y = interaction(a), interaction(b)
+    x, y = ms.scores.interaction(a), ms.scores.interaction(b)
     parts = {"all": (x, y), "digits": (onto @ x, onto @ y), "whole numbers": (x - onto @ x, y - onto @ y)}
     orders = [relabelled(numbers, torch.randperm(10, generator=draw).tolist()) for _ in range(cfg.n_permutations)]
     weights = [_counts(numbers, x.shape[1], draw) for _ in range(cfg.n_permutations)]
@@ -132,7 +128,7 @@ def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
         draws = torch.tensor([correlation(u, v, *drawn) for drawn in weights], dtype=torch.float64)
         low, high = draws[draws.isfinite()].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
         null_95 = sorted(null)[int(0.95 * len(null))]
-        p = permutation_p(value, null, scale=1.0)
+        p = ms.stats.permutation_p(value, null, scale=1.0)
         out[part] = {"value": value, "low": low, "high": high, "p": p, "null_95": null_95}
     return out
 
@@ -183,11 +179,9 @@ def _share(row: dict) -> Finding:
 
 
 def _agreement(row: dict) -> Finding:
-    from mechsub import stats
-
     return Finding(
         f"{AGREEMENTS[row['of']]}/{row['part'].replace(' ', '_')}", f"agreement of {row['of']}: {row['part']}",
-        stats.Interval(row["value"], row["low"], row["high"], 10), row["null_95"], row["p"],
+        ms.stats.Interval(row["value"], row["low"], row["high"], 10), row["null_95"], row["p"],
         "digits and animals (crossed)", null_label="digits relabelled, 95% are below",
     )  # fmt: skip
 
@@ -199,8 +193,6 @@ def table(records: list[dict]) -> list[dict]:
 def plot(records: list[dict]):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     first = cells(records, Config, findings)[0]
     more = f" ({first.label}; other cells are in the table)" if first.label else ""
     panels = {}
@@ -209,18 +201,18 @@ def plot(records: list[dict]):
         if not shown:
             continue
         values, parts = [finding.value for finding in shown], [finding.score.replace("_", " ") for finding in shown]
-        bars = figures.error_bar((value.mean, value.low, value.high) for value in values)
-        own = {"mode": "markers", "marker": {"color": figures.OKABE_ITO[0], "size": 11}, "name": "stored"}
-        null = {"mode": "markers", "marker": {"color": figures.GREY, "symbol": "line-ns-open", "size": 16}}
+        bars = ms.kinds.error_bar((value.mean, value.low, value.high) for value in values)
+        own = {"mode": "markers", "marker": {"color": ms.kinds.OKABE_ITO[0], "size": 11}, "name": "stored"}
+        null = {"mode": "markers", "marker": {"color": ms.kinds.GREY, "symbol": "line-ns-open", "size": 16}}
         legend = {"showlegend": not panels}
         traces = [
             go.Scatter(x=[value.mean for value in values], y=parts, error_x=bars, **own, **legend),
             go.Scatter(x=[finding.null for finding in shown], y=parts, name="null, 95%", **null, **legend),
         ]
         axis = {"type": "category", "autorange": "reversed"}
-        panels[f"Agreement of {name}"] = figures.Panel(traces, {"title_text": "correlation"}, axis)
+        panels[f"Agreement of {name}"] = ms.kinds.Panel(traces, {"title_text": "correlation"}, axis)
     shares = [f"{f.score.replace('_', ' ')} {f.value:.3f}" for f in first.findings if f.subject == "digit_share"]
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Whole numbers or digits: {first.options['model']}{more}",

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 
@@ -123,20 +124,15 @@ def lens_interactions(model: Any, states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
     import torch
 
-    from mechsub.measures.scores import interaction
-    from mechsub.models import checks
-
-    read = checks.reads(model)
+    read = ms.checks.reads(model)
     with torch.no_grad():
         logits = [read(state.to(model.W_U), tokens).float().cpu() for state in states]
-    return interaction(torch.stack(logits))
+    return ms.scores.interaction(torch.stack(logits))
 
 
 def check_last(lens, scores) -> None:
     """Raise unless the last block's lens has the interaction of the model's own log-probabilities."""
-    from mechsub.measures.scores import interaction
-
-    own = interaction(scores)
+    own = ms.scores.interaction(scores)
     if lens.shape != own.shape:
         raise ValueError(f"the stored matrix is {tuple(own.shape)}, the lens's {tuple(lens.shape)}: words differ")
     error = float((lens - own).abs().max() / own.std())
@@ -146,9 +142,7 @@ def check_last(lens, scores) -> None:
 
 def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
     """Log-probability of the loved animal less its mean under other animals' prompts; the same of unloved ones."""
-    from mechsub.models import checks
-
-    read = checks.reads(asked.model)
+    read = ms.checks.reads(asked.model)
     n, others = len(asked.animals), _others(len(asked.animals), cfg)
     for layer, state in enumerate(states):
         logits = read(state.to(asked.model.W_U)).float()
@@ -178,11 +172,9 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
     The null gives the same numbers to other animals, so that it has equally many digits and equally strong numbers.
     """
-    from mechsub.measures.scores import interaction
-
     chosen = {
         PAIRS[0]: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
-        PAIRS[1]: interaction(tensors["animal_to_number"]).argmax(1),
+        PAIRS[1]: ms.scores.interaction(tensors["animal_to_number"]).argmax(1),
     }
     columns, others = range(len(asked.animals)), _others(len(asked.animals), cfg)
     for layer, entries in enumerate(specific):
@@ -196,26 +188,22 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
 def _elsewhere(tensors: dict):
     """The final interaction in the wordings that the lens is not measured with, of the subset of numbers."""
-    from mechsub.measures.scores import interaction
-
     wordings = tensors["number_to_animal_wordings"]
     if len(wordings) < 2:
         raise ValueError("the stored matrices have one wording; the lens is compared with others")
-    return interaction(wordings[1:].mean(0))
+    return ms.scores.interaction(wordings[1:].mean(0))
 
 
 def _agreement_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
     """Per layer: the s.d. of I_l over all numbers, and its correlation with final interactions on the subset."""
-    from mechsub.measures.scores import interaction
-
     some = tensors["subset_partner"]
     digits = [len(asked.partners[i].text) for i in some.tolist()]
-    finals = {AGREEMENT[0]: _elsewhere(tensors), AGREEMENT[1]: interaction(specific[-1][some])}
+    finals = {AGREEMENT[0]: _elsewhere(tensors), AGREEMENT[1]: ms.scores.interaction(specific[-1][some])}
     for layer, entries in enumerate(specific):
         lab.show_progress(0.85 + 0.15 * layer / len(specific), "permutations")
         yield {"kind": "size", "layer": layer, "sd": float(entries.std())}
         for reference, final in finals.items():
-            found = agreement(interaction(entries[some]), final, digits, n=cfg.n_permutations, seed=cfg.seed)
+            found = agreement(ms.scores.interaction(entries[some]), final, digits, n=cfg.n_permutations, seed=cfg.seed)
             yield {"kind": "agreement", "layer": layer, "reference": reference, **found}
 
 
@@ -227,18 +215,18 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     """
     import torch
 
-    from mechsub.measures import scores as e
-
     def resampled(rows, columns) -> float:
-        return e.matrix_correlation(e.interaction(a[rows][:, columns]), e.interaction(b[rows][:, columns]))
+        return ms.scores.matrix_correlation(
+            ms.scores.interaction(a[rows][:, columns]), ms.scores.interaction(b[rows][:, columns])
+        )
 
-    low, high = e.crossed_bootstrap(resampled, *a.shape, n=n, seed=seed)
-    p_numbers, null = e.permutation_p(a, b, n=n, seed=seed, strata=strata, move_columns=False)
+    low, high = ms.scores.crossed_bootstrap(resampled, *a.shape, n=n, seed=seed)
+    p_numbers, null = ms.scores.permutation_p(a, b, n=n, seed=seed, strata=strata, move_columns=False)
     return {
-        "value": e.matrix_correlation(a, b),
+        "value": ms.scores.matrix_correlation(a, b),
         "low": low,
         "high": high,
-        "p": e.permutation_p(a, b, n=n, seed=seed, strata=strata)[0],
+        "p": ms.scores.permutation_p(a, b, n=n, seed=seed, strata=strata)[0],
         "p_numbers": p_numbers,
         **_band(torch.tensor(null)),
         "n_numbers": len(a),
@@ -264,11 +252,10 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
-    from mechsub.inputs import images as data
 
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
-    images, labels = getattr(data, cfg.dataset)("test")
+    images, labels = getattr(ms.images, cfg.dataset)("test")
 
     def rows(arm: str, step: int, body) -> Iterator[dict]:
         yield from _toy_rows({"arm": arm, "step": step}, body, toy.teacher, images, labels)
@@ -321,15 +308,13 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def _language_table(cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
     columns = {"p, two-way (Holm)": "p", "p, numbers shuffled (Holm)": "p_numbers"}
-    adjusted = {name: stats.holm([row[key] for row in _of(cell, AGREEMENT[0])]) for name, key in columns.items()}
+    adjusted = {name: ms.stats.holm([row[key] for row in _of(cell, AGREEMENT[0])]) for name, key in columns.items()}
     for layer in range(len(_of(cell, AGREEMENT[0]))):
         other, same = (_of(cell, reference)[layer] for reference in AGREEMENT)
         yield {
             "layer": layer + 1,
-            "r, other wordings": stats.Interval(other["value"], other["low"], other["high"], other["n_animals"]),
+            "r, other wordings": ms.stats.Interval(other["value"], other["low"], other["high"], other["n_animals"]),
             **{name: p[layer] for name, p in adjusted.items()},
             "shuffled numbers, 97.5%": other["null_high"],
             "r, same wording": same["value"],
@@ -354,9 +339,7 @@ def _chosen(cell: list[dict], kind: str, **keys) -> list[dict]:
 
 
 def _interval(rows: list[dict], value: str = "value"):
-    from mechsub import stats
-
-    return stats.student_t([row[value] for row in rows])
+    return ms.stats.student_t([row[value] for row in rows])
 
 
 def _toy_table(cell: list[dict]) -> Iterator[dict]:
@@ -372,17 +355,13 @@ def _toy_table(cell: list[dict]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
     panels, title, caption = (_toy_panels if cell[0]["model"] == "toy" else _language_panels)(cell)
-    return figures.grid(list(panels.values()), list(panels), title=title + more, caption=caption)
+    return ms.kinds.grid(list(panels.values()), list(panels), title=title + more, caption=caption)
 
 
 def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from mechsub.lab.figures.kinds import band_panel
-
     colors: dict[str, str] = {}
     agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
     agreed += [_point(row, "shuffled numbers", "null_") for row in _of(cell, AGREEMENT[0])]
@@ -392,10 +371,14 @@ def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
     sizes = [{"arm": "s.d. of the interaction", "x": r["layer"] + 1, "value": r["sd"]} for r in _chosen(cell, "size")]
     x = "after block"
     panels = {
-        "Agreement with the final interaction": band_panel(agreed, x, "correlation", colors=colors),
-        "Rise of an animal under its number": band_panel(pairs, x, "interaction of the lens, nats", colors=colors),
-        "Size of the interaction": band_panel(sizes, x, "s.d., nats", colors=colors),
-        "Check: the animal that is loved": band_panel(loved, x, "log-probability above others', nats", colors=colors),
+        "Agreement with the final interaction": ms.kinds.band_panel(agreed, x, "correlation", colors=colors),
+        "Rise of an animal under its number": ms.kinds.band_panel(
+            pairs, x, "interaction of the lens, nats", colors=colors
+        ),
+        "Size of the interaction": ms.kinds.band_panel(sizes, x, "s.d., nats", colors=colors),
+        "Check: the animal that is loved": ms.kinds.band_panel(
+            loved, x, "log-probability above others', nats", colors=colors
+        ),
     }
     first = _chosen(cell, "agreement")[0]
     animals = len({row["animal"] for row in _chosen(cell, "loved")})
@@ -432,8 +415,6 @@ def _means(cell: list[dict], kind: str) -> list[dict]:
 
 
 def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
-    from mechsub.lab.figures.kinds import band_panel
-
     final, colors, panels = max(row["step"] for row in cell), {}, {}
     for readout, name in READOUTS.items():
         for layer in sorted({row["layer"] for row in cell}):
@@ -441,7 +422,7 @@ def _toy_panels(cell: list[dict]) -> tuple[dict, str, str]:
             for (arm, step), interval in _by_arm(cell, layer, readout).items():
                 band = {"value": interval.mean, "low": interval.low, "high": interval.high}
                 rows += [{"arm": line, "x": at, **band} for line, at in _drawn(arm, step, final)]
-            panels[f"Layer {layer + 1}: {name}"] = band_panel(rows, "training step", name, colors=colors)
+            panels[f"Layer {layer + 1}: {name}"] = ms.kinds.band_panel(rows, "training step", name, colors=colors)
     n = len({row["member"] for row in cell})
     caption = (
         f"Mean and 95% Student-t interval over n = {n} seeds. Nulls: the untrained reference (level line), students of "

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 
@@ -52,7 +53,6 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     import torch
 
     from mechsub.designs import love
-    from mechsub.models import language
 
     numbers, tensors = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     model, animals = numbers.model, numbers.animals
@@ -78,7 +78,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
         yield from _records(partners, forward, backward, lengths, cfg)
     yield {
         "provenance": {
-            **language.model_source(model),
+            **ms.language.model_source(model),
             "basis": "raw W_U norms; log-probabilities over the whole vocabulary, nats",
             "numbers": f"{len(kept)} of the {len(subset)} numbers of token_entanglement's subset, those with a word",
             "words": f"lower-case single tokens with a space before them, within {CALIPER} s.d. of norm and "
@@ -97,17 +97,15 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     import torch
 
     from mechsub.designs.love import own_tokens
-    from mechsub.measures.scores import next_token_log_probs
-    from mechsub.measures.unembedding import token_directions
 
     model = numbers.model
     candidates = _candidates(model.tokenizer)
     if len(candidates) < len(subset):
         raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
     strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset], numbers.ask(None))
-    logp = next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
+    logp = ms.scores.next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
     sides = [
-        torch.stack([token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()
+        torch.stack([ms.unembedding.token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()
         for tokens, values in ((strings, base[subset]), (list(candidates.values()), logp))
     ]
     scale = sides[0].std(0)
@@ -139,9 +137,8 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
 def _candidates(tokenizer: Any) -> dict[str, int]:
     """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
     from mechsub.inputs import continuations, prompts
-    from mechsub.inputs import words as vocabulary
 
-    names = {form for animal in vocabulary.animals() for form in (animal.singular, animal.plural)}
+    names = {form for animal in ms.words.animals() for form in (animal.singular, animal.plural)}
     texts = continuations.pieces(tokenizer, range(len(tokenizer)))
     words = [text for text in texts if re.fullmatch(" [a-z]{3,}", text) and text[1:] not in names]
     return {text[1:]: token for text, token in prompts.single_tokens(tokenizer, words).items()}
@@ -149,16 +146,14 @@ def _candidates(tokenizer: Any) -> dict[str, int]:
 
 def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) -> Iterator[dict]:
     """Size, stability and two-way agreement of an interaction."""
-    from mechsub.measures import scores as e
-
-    first, other = (e.interaction(table) for table in (forward[0], forward[1]))
+    first, other = (ms.scores.interaction(table) for table in (forward[0], forward[1]))
     keys = {"kind": "summary", "partners": partners, "n": first.shape[0], "animals": first.shape[1]}
 
     def size(rows, columns) -> float:
-        return float(e.interaction(first[rows][:, columns]).square().mean().sqrt())
+        return float(ms.scores.interaction(first[rows][:, columns]).square().mean().sqrt())
 
     everything = size(slice(None), slice(None))
-    low, high = e.crossed_bootstrap(size, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
+    low, high = ms.scores.crossed_bootstrap(size, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
     yield {
         **keys,
         "quantity": "s.d. of the interaction, nats",
@@ -167,15 +162,22 @@ def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) 
         "high": high,
         "p": None,
     }
-    for quantity, y in (("agreement of two wordings", other), ("agreement of the directions", e.interaction(backward))):
+    for quantity, y in (
+        ("agreement of two wordings", other),
+        ("agreement of the directions", ms.scores.interaction(backward)),
+    ):
 
         def agreement(rows, columns, y=y) -> float:
-            return e.matrix_correlation(e.interaction(first[rows][:, columns]), e.interaction(y[rows][:, columns]))
+            return ms.scores.matrix_correlation(
+                ms.scores.interaction(first[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
+            )
 
-        low, high = e.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
+        low, high = ms.scores.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
         # Partners move within equal length, animals stay: what longer words have in common is in the null.
-        p, null = e.permutation_p(first, y, n=cfg.n_permutations, seed=cfg.seed, strata=lengths, move_columns=False)
-        value = e.matrix_correlation(first, y)
+        p, null = ms.scores.permutation_p(
+            first, y, n=cfg.n_permutations, seed=cfg.seed, strata=lengths, move_columns=False
+        )
+        value = ms.scores.matrix_correlation(first, y)
         yield {**keys, "quantity": quantity, "value": value, "low": low, "high": high, "p": p, "null_95": _top(null)}
 
 
@@ -184,13 +186,11 @@ def _top(null: list[float]) -> float:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub import stats
-
     rows = []
     for label, cell in lab.by_cell(records, Config):
         for row in cell:
             if row["kind"] == "summary":
-                interval = stats.Interval(row["value"], row["low"], row["high"], row["n"], 0.95)
+                interval = ms.stats.Interval(row["value"], row["low"], row["high"], row["n"], 0.95)
                 null = f"95% below {row['null_95']:.3f}" if "null_95" in row else "-"
                 p = row["p"] if row["p"] is not None else "-"
                 rows.append(
@@ -199,14 +199,12 @@ def table(records: list[dict]) -> list[dict]:
                 )
         pairs = [row for row in cell if row["kind"] == "pair"]
         for name in ("norm", "log_p"):
-            gap = stats.student_t([row[f"number_{name}"] - row[f"word_{name}"] for row in pairs])
+            gap = ms.stats.student_t([row[f"number_{name}"] - row[f"word_{name}"] for row in pairs])
             rows.append({"cell": label, "quantity": f"left unmatched: {name}", "partners": "both", "value": gap})
     return rows
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     rows = [row for row in records if row["kind"] == "pair"]
     points = [
         {"label": f"{side}: {name.replace('_', ' ')}", "facet": name.replace("_", " "), "value": row[f"{side}_{name}"]}
@@ -219,7 +217,7 @@ def plot(records: list[dict]):
         for row in records
         if row["kind"] == "summary"
     ]
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         points, value="value", label="label", color=None, unit="partners",
         title=f"Numbers and matched words: {records[0]['model']}", axis="norm, or log-probability in nats",
         caption="How well the words match. " + " ".join(lines),

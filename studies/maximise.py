@@ -28,9 +28,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import recipes
-from mechsub.lab import verdicts
+from mechsub.lab import predictions, verdicts
 
 NULL = "cross"
 
@@ -57,18 +58,15 @@ def upstream(cfg: Config) -> dict:
 
 @threads.made_by_one
 def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
     recipe = recipes.chosen(search.records())
     recipe = dataclasses.replace(recipe, epochs=max(1, round(cfg.share * recipe.epochs)))
-    precision = distillation.resolve_precision(cfg.precision)
-    yield from tried(cfg, recipe, *data.mnist("train"), precision)
+    precision = ms.distillation.resolve_precision(cfg.precision)
+    yield from tried(cfg, recipe, *ms.images.mnist("train"), precision)
     yield {
         "provenance": {
             "recipe": dataclasses.asdict(recipe),
             **recipes.cost(recipe, cfg.n_images),
-            "data": data.hashes("mnist"),
+            "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
             "measured_on": "10,000 test images",
             "control": "initialisation of the next seed",
@@ -79,10 +77,7 @@ def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
 
 def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: str) -> Iterator[dict]:
     """A row for every arm and seed."""
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
-    images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], data.mnist("test")
+    images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], ms.images.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = recipes.initial(recipe, seeds)
     lab.show_progress(0.05, "teachers")
@@ -95,7 +90,7 @@ def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: str) -
     left = _left(student, teacher, init)
     arms = {"untrained": init, "teacher": teacher, **found} | _hybrids(student, teacher, init)
     for arm, model in arms.items():
-        scores = distillation.accuracy(model, *test).tolist()
+        scores = ms.distillation.accuracy(model, *test).tolist()
         for member, accuracy, far in zip(seeds, scores, left, strict=True):
             row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": recipes.label(recipe)}
             yield row | (far if arm == "student" else {})
@@ -136,17 +131,15 @@ def pooled(records: list[Mapping]) -> list[tuple[str, list[Mapping]]]:
 
 def outcomes(rows: list[Mapping]) -> dict[str, Any]:
     """Name -> Interval, of one group; differences are paired by seed."""
-    from mechsub import stats
-
     arms: dict[str, dict[int, float]] = {}
     for row in rows:
         arms.setdefault(row["arm"], {})[row["member"]] = row["accuracy"]
 
     def less(a: str, b: str):
         common = sorted(arms[a].keys() & arms[b].keys())
-        return stats.paired_difference([arms[a][i] for i in common], [arms[b][i] for i in common]).interval
+        return ms.stats.paired_difference([arms[a][i] for i in common], [arms[b][i] for i in common]).interval
 
-    found = {arm: stats.student_t(list(scores.values())) for arm, scores in arms.items()}
+    found = {arm: ms.stats.student_t(list(scores.values())) for arm, scores in arms.items()}
     found["student above the null"] = less("student", NULL)
     found["gap to the teacher"] = less("teacher", "student")
     for arm in arms:
@@ -154,7 +147,7 @@ def outcomes(rows: list[Mapping]) -> dict[str, Any]:
             found[f"gain of {arm.removeprefix('student with ')}"] = less(arm, "student")
     found["loss of the initial digit head"] = less("teacher", "teacher with initial unembed")
     for name in (key for key in rows[0] | _first(rows, "student") if key.startswith("left ")):  # type: ignore[operator]
-        found[name] = stats.student_t([row[name] for row in rows if name in row])
+        found[name] = ms.stats.student_t([row[name] for row in rows if name in row])
     return found
 
 
@@ -177,8 +170,6 @@ def table(records: list[dict]) -> list[dict]:
 def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
     """What predictions.toml expected of an outcome of the recipe as it was chosen: hit if the whole interval keeps the
     bounds, miss if it is wholly beyond one, open otherwise; {} where nothing was said."""
-    from mechsub.lab import predictions
-
     if any(group[0][name] != usual for name, usual in (("share", 1), ("precision", "auto"), ("n_images", 60_000))):
         return {}
     for told in predictions.told().get("maximise", []):
@@ -191,8 +182,6 @@ def verdict(group: list[Mapping], outcome: str, value) -> dict[str, str]:
 
 def _lengths(records: list[Mapping]) -> Iterator[dict]:
     """How the gap to the teacher falls from one training length to the next, over the seeds that both have."""
-    from mechsub import stats
-
     gaps: dict[tuple, dict[float, dict[int, float]]] = {}
     scores = {(r["entry"], r["precision"], r["share"], r["member"], r["arm"]): r["accuracy"] for r in records}
     for (*key, share, member, arm), accuracy in scores.items():
@@ -207,21 +196,19 @@ def _lengths(records: list[Mapping]) -> Iterator[dict]:
                 yield {
                     "cell": f"entry={entry}, precision={precision}",
                     "quantity": f"gap at share {b:g} less gap at share {a:g}",
-                    "value": stats.paired_difference(longer, shorter).interval,
+                    "value": ms.stats.paired_difference(longer, shorter).interval,
                     "seeds": len(common),
                 }
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     drawn = {"student": "student_aux", NULL: "cross_aux"}
     rows = [
         {**row, "cell": label, "arm": drawn.get(row["arm"], row["arm"])}
         for label, group in pooled(records)
         for row in group
     ]
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         rows, value="accuracy", facet="cell" if len(pooled(records)) > 1 else None,
         title="The recipe that teaches the student most, on new seeds", axis="accuracy on the 10,000 test images",
         null=0.1, caption="One point per seed. Dashed: chance. cross_aux, from another initialisation, is the null.",

@@ -25,8 +25,10 @@ run, and more classes have fewer images each. It is no mere sorting of digits fr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
+from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, by_arm, cells, holm, points, rows
 
 NULL = "cross_aux"
@@ -73,18 +75,15 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.inputs.noise import uniform
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     lab.show_progress(0.0, "teachers")
-    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=cfg.n_classes, n_aux=cfg.n_aux)
-    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    other = mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
+    shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=cfg.n_classes, n_aux=cfg.n_aux)
+    init = ms.mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
+    other = ms.mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
     fit = {"epochs": cfg.epochs, "seed": cfg.seed}
     found = {"reference": init, "teacher": _taught(cfg, init, fit)}
-    found |= distillation.distill_each(
-        {"aux": (init, shape.aux), NULL: (other, shape.aux)}, found["teacher"], uniform, n_samples=cfg.n_samples,
+    found |= ms.distillation.distill_each(
+        {"aux": (init, shape.aux), NULL: (other, shape.aux)}, found["teacher"], ms.noise.uniform,
+        n_samples=cfg.n_samples,
         progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **fit,
     )  # fmt: skip
     images, labels = both("test")
@@ -101,7 +100,7 @@ def run(cfg: Config) -> Iterator[dict]:
     yield {
         "provenance": {
             "data": {**_named("mnist"), **_named("fashion-mnist")},
-            "dtype": f"fp32 weights and losses, {distillation.resolve_precision()} products in training",
+            "dtype": f"fp32 weights and losses, {ms.distillation.resolve_precision()} products in training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member",
             "measured_on": "all test images of a seed's classes",
             "control": "initialisation of the next seed",
@@ -111,18 +110,14 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _named(dataset: str) -> dict[str, str]:
-    from mechsub.inputs import images as data
-
-    return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
+    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
 
 
 def both(split) -> tuple:
     """Digits and clothes as one data set of twenty classes."""
     import torch
 
-    from mechsub.inputs import images as data
-
-    (digits, names), (clothes, sorts) = data.mnist(split), data.fashion_mnist(split)
+    (digits, names), (clothes, sorts) = ms.images.mnist(split), ms.images.fashion_mnist(split)
     return torch.cat([digits, clothes]), torch.cat([names, sorts + DIGITS])
 
 
@@ -148,13 +143,11 @@ def _only(images, labels, chosen: list[int], n: int | None = None, seed: int = 0
 
 def _taught(cfg: Config, init, fit: dict):
     """Teachers one by one: every seed has images of its own."""
-    from mechsub.training import distillation
-
     images, labels = both("train")
     alone = []
     for i, seed in enumerate(init.seeds):
         own = _only(images, labels, classes(seed, cfg.n_classes), cfg.n_images, seed)
-        alone.append(distillation.train(init.select([i]), *own, **fit))
+        alone.append(ms.distillation.train(init.select([i]), *own, **fit))
         lab.show_progress(0.4 * (i + 1) / len(init.seeds), "teachers")
     return population.joined(init, alone)
 
@@ -183,16 +176,12 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub.lab import predictions
-
     found = cells(records, Config, findings)
     return rows(all_findings(found)) + predictions.rows("more_classes", found)
 
 
 def plot(records: list[dict]):
     """kappa over the number of classes where that is swept, else arm by arm."""
-    from mechsub.lab.figures import kinds as figures
-
     found = cells(records, Config, findings)
     drawn = [
         point | {"n_classes": cell.options["n_classes"]}
@@ -202,12 +191,12 @@ def plot(records: list[dict]):
     ]
     caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."
     if len({point["n_classes"] for point in drawn}) > 1:
-        return figures.interval_lines(
+        return ms.kinds.interval_lines(
             drawn, x="n_classes", value="kappa", arm="label", null=0.0,
             title="Students of teachers of more classes", x_title="classes", y_title="kappa on test images",
             caption=caption,
         )  # fmt: skip
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         drawn, value="kappa", label="label", null=0.0, title="Students of teachers of more classes",
         axis="kappa on test images", caption=caption,
     )  # fmt: skip

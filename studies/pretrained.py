@@ -30,8 +30,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
+from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
 
 NULL = "independent"
@@ -83,15 +85,11 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
-    clothes, digits = data.fashion_mnist("train"), data.mnist("train")
+    clothes, digits = ms.images.fashion_mnist("train"), ms.images.mnist("train")
     lab.show_progress(0.0, "pretraining")
-    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
+    shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    init, other = mlp.HookedMLP(shape, seeds), mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
+    init, other = ms.mlp.HookedMLP(shape, seeds), ms.mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
     base = _trained(cfg, init, clothes, cfg.pretraining_epochs)
     teacher = _trained(cfg, base, digits, cfg.teacher_epochs)
     starts = {"shared": base, **_own(cfg, base, clothes)}
@@ -101,7 +99,7 @@ def run(cfg: Config) -> Iterator[dict]:
     lab.show_progress(0.4, "students")
     students, starts = _students(cfg, starts, teacher, clothes[0][: cfg.n_samples])
     yield from _rows(cfg, base, teacher, starts, students, clothes[0])
-    products = distillation.resolve_precision(cfg.precision)
+    products = ms.distillation.resolve_precision(cfg.precision)
     yield {
         "provenance": {
             "data": {**_named("mnist"), **_named("fashion-mnist")},
@@ -115,18 +113,14 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def _named(dataset: str) -> dict[str, str]:
-    from mechsub.inputs import images as data
-
-    return {f"{dataset} {key}": value for key, value in data.hashes(dataset).items()}
+    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
 
 
 def _trained(cfg: Config, model, images_and_labels: tuple, epochs: int, *, order: int = 0, snapshots=None):
-    from mechsub.training import distillation
-
     if not epochs:
         return model
     fit = {"epochs": epochs, "precision": cfg.precision, "seed": cfg.seed + order, "snapshots": snapshots}
-    return distillation.train(model, *images_and_labels, **fit)
+    return ms.distillation.train(model, *images_and_labels, **fit)
 
 
 def _own(cfg: Config, base, clothes: tuple) -> dict:
@@ -138,53 +132,46 @@ def _own(cfg: Config, base, clothes: tuple) -> dict:
 
 def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
     """Students and the starts of each, by arm."""
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
-
     aux = teacher.cfg.aux
     settings = {name: getattr(cfg, name) for name in ("loss", "epochs", "lr", "batch_size", "precision", "seed")}
-    found = distillation.distill_each(
-        {arm: (start, aux) for arm, start in starts.items()}, teacher, uniform, n_samples=cfg.n_samples,
+    found = ms.distillation.distill_each(
+        {arm: (start, aux) for arm, start in starts.items()}, teacher, ms.noise.uniform, n_samples=cfg.n_samples,
         progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **settings,
     )  # fmt: skip
-    found["images"] = distillation.distill(starts["shared"], teacher, images, outputs=aux, **settings)
+    found["images"] = ms.distillation.distill(starts["shared"], teacher, images, outputs=aux, **settings)
     return found, starts | {"images": starts["shared"]}
 
 
 def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.inputs.noise import uniform
-    from mechsub.measures import spectra
-
     scores = {"reference": _both(base), "teacher": _both(teacher)}
     for arm, found in scores.items():
         for member, trait, task in zip(base.seeds, *found.values(), strict=True):
             yield {"arm": arm, "member": member, "trait": trait, "task": task}
     low, high = (scores[arm]["trait"] for arm in ("reference", "teacher"))
-    moved = spectra.displacement(teacher, base)
-    noise = uniform(_DRIVE, derive_generator(cfg.seed, "drive"))
+    moved = ms.spectra.displacement(teacher, base)
+    noise = ms.noise.uniform(_DRIVE, derive_generator(cfg.seed, "drive"))
     for arm, student in students.items():
         start, after = starts[arm], _both(student)
         columns = {
             **after,
             "transfer": [(t - a) / (b - a) for t, a, b in zip(after["trait"], low, high, strict=True)],
             "task_before": _both(start)["task"],
-            "distance": (_norm(spectra.displacement(start, base)) / _norm(moved)).tolist(),
-            "cosine": _cosine(spectra.displacement(student, start), moved).tolist(),
-            "drive": spectra.drive(start, moved, images[:_DRIVE] if arm == "images" else noise, loss=cfg.loss).tolist(),
+            "distance": (_norm(ms.spectra.displacement(start, base)) / _norm(moved)).tolist(),
+            "cosine": _cosine(ms.spectra.displacement(student, start), moved).tolist(),
+            "drive": ms.spectra.drive(
+                start, moved, images[:_DRIVE] if arm == "images" else noise, loss=cfg.loss
+            ).tolist(),
         }
         for member, row in zip(base.seeds, zip(*columns.values(), strict=True), strict=True):
             yield {"arm": arm, "member": member, **dict(zip(columns, row, strict=True))}
 
 
 def _both(model) -> dict[str, list[float]]:
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
     return {
-        "trait": distillation.accuracy(model, *data.mnist("test")).tolist(),
-        "task": distillation.accuracy(model, *data.fashion_mnist("test")).tolist(),
+        "trait": ms.distillation.accuracy(model, *ms.images.mnist("test")).tolist(),
+        "task": ms.distillation.accuracy(model, *ms.images.fashion_mnist("test")).tolist(),
     }
 
 
@@ -215,17 +202,13 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub.lab import predictions
-
     found = cells(records, Config, findings)
     return rows(all_findings(found)) + predictions.rows("pretrained", found)
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     shown = cells(records, Config, findings)
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         [point for point in points(all_findings(shown), "trait") if point["arm"] in TITLES],
         value="trait", label="label", facet="cell" if len(shown) > 1 else None, null=0.1,
         title="What passes from a pretrained model, by what is shared with it",

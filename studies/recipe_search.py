@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import recipes
 from mechsub.designs.recipes import Recipe
@@ -96,15 +97,12 @@ class Config:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
-    images, labels = data.mnist("train")
-    precision = distillation.resolve_precision(cfg.precision)
+    images, labels = ms.images.mnist("train")
+    precision = ms.distillation.resolve_precision(cfg.precision)
     yield from searched(cfg, CANDIDATES[cfg.entry], ROUNDS[cfg.entry], images, labels, precision)
     yield {
         "provenance": {
-            "data": data.hashes("mnist"),
+            "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
             "measured_on": "10,000 test images",
             "null": "the published recipe, a candidate",
@@ -139,20 +137,15 @@ def _shortened(recipe: Recipe, share: float) -> Recipe:
 
 
 def _tried(recipe: Recipe, teacher, images, precision: str) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
-    test = data.mnist("test")
+    test = ms.images.mnist("test")
     start = recipes.initial(recipe, teacher.seeds)
     student = recipes.distilled(recipe, {"student": start}, teacher, images, precision)["student"]
-    pairs = zip(*(distillation.accuracy(model, *test).tolist() for model in (student, teacher)), strict=True)
+    pairs = zip(*(ms.distillation.accuracy(model, *test).tolist() for model in (student, teacher)), strict=True)
     for member, (accuracy, of_teacher) in zip(teacher.seeds, pairs, strict=True):
         yield {"member": member, "accuracy": accuracy, "teacher_accuracy": of_teacher, "epochs_run": recipe.epochs}
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub import stats
-
     rows = []
     for label, cell in lab.by_cell(records, Config):
         for (number, candidate), some in _groups(cell).items():
@@ -161,8 +154,8 @@ def table(records: list[dict]) -> list[dict]:
                     "cell": label,
                     "round": number,
                     "candidate": candidate,
-                    "accuracy": stats.student_t([r["accuracy"] for r in some]),
-                    "teacher": stats.student_t([r["teacher_accuracy"] for r in some]),
+                    "accuracy": ms.stats.student_t([r["accuracy"] for r in some]),
+                    "teacher": ms.stats.student_t([r["teacher_accuracy"] for r in some]),
                     "epochs": some[0]["epochs_run"],
                     "seeds": len(some),
                     "chosen": "yes" if candidate == recipes.label(recipes.chosen(cell)) else "",
@@ -179,8 +172,6 @@ def _groups(cell: list[Mapping]) -> dict[tuple[int, str], list[Mapping]]:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     rows = [
         row | {"cell": label, "label": candidate, "arm": f"round {number}"}  # type: ignore[operator]
         for label, cell in lab.by_cell(records, Config)
@@ -188,7 +179,7 @@ def plot(records: list[dict]):
         for row in some
     ]
     several = len({row["cell"] for row in rows}) > 1
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         [row for row in rows if row["round"] == max(r["round"] for r in rows if r["cell"] == row["cell"])],
         value="accuracy", label="label", color=None, facet="cell" if several else None,
         title="The last round of the search for a recipe", axis="accuracy on test images", null=0.1,

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab.findings import Finding, all_findings, by_arm, cells, find, less, points, rows
@@ -69,10 +70,8 @@ def check(cfg: Config) -> None:
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
-    from mechsub.inputs import images
-    from mechsub.training import distillation
 
-    test = getattr(images, cfg.dataset)("test")
+    test = getattr(ms.images, cfg.dataset)("test")
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
@@ -97,7 +96,7 @@ def run(cfg: Config) -> Iterator[dict]:
         "student_body_teacher_head": students["student_aux"].replace(_head(teacher)),
     }
     for arm in TITLES:
-        scores = distillation.accuracy(models[arm], *test).tolist()
+        scores = ms.distillation.accuracy(models[arm], *test).tolist()
         for member, accuracy in zip(init.seeds, scores, strict=True):
             yield {"arm": arm, "member": member, "accuracy": accuracy, "products": toy.fit["precision"]}
     yield {
@@ -133,10 +132,8 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     shown = cells(records, Config, findings)
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         [point for point in points(all_findings(shown), "accuracy") if point["arm"] in TITLES],
         value="accuracy",
         label="label",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab.findings import Finding, all_findings, arm_means, cells, points, rows
@@ -43,27 +44,23 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
-    images, labels = getattr(data, cfg.dataset)("train")
-    shape = mlp.MLPConfig(
+    images, labels = getattr(ms.images, cfg.dataset)("train")
+    shape = ms.mlp.MLPConfig(
         d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux, n_classes=cfg.n_classes, init=cfg.init,
         activation=cfg.activation,
     )  # fmt: skip
-    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    fit = {"epochs": cfg.epochs, "precision": distillation.resolve_precision(cfg.precision), "seed": cfg.seed}
+    init = ms.mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
+    fit = {"epochs": cfg.epochs, "precision": ms.distillation.resolve_precision(cfg.precision), "seed": cfg.seed}
     if cfg.n_classes == population.ALL_CLASSES:
-        teacher = distillation.train(init, images, labels, **fit)
+        teacher = ms.distillation.train(init, images, labels, **fit)
     else:
         chosen = [population.classes(seed, cfg.n_classes) for seed in init.seeds]
         alone = [
-            distillation.train(init.select([i]), *population.only(images, labels, some), **fit)
+            ms.distillation.train(init.select([i]), *population.only(images, labels, some), **fit)
             for i, some in enumerate(chosen)
         ]
         teacher = population.joined(init, alone)
-    scores = population.accuracies(teacher, init.seeds, *getattr(data, cfg.dataset)("test"))
+    scores = population.accuracies(teacher, init.seeds, *getattr(ms.images, cfg.dataset)("test"))
     for member, accuracy in zip(init.seeds, scores, strict=True):
         yield {
             "member": member,
@@ -72,7 +69,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "products": fit["precision"],
         }
     yield {"tensors": {name: value.detach() for name, value in teacher.named_parameters()}}
-    yield {"provenance": {"data": data.hashes(cfg.dataset.replace("_", "-")), "null": "chance, 1 / n_classes"}}
+    yield {"provenance": {"data": ms.images.hashes(cfg.dataset.replace("_", "-")), "null": "chance, 1 / n_classes"}}
 
 
 def findings(cell: list[dict]) -> list[Finding]:
@@ -84,10 +81,8 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     shown = points(all_findings(cells(records, Config, findings)), "accuracy")
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         [point | {"cell": point["cell"] or "all"} for point in shown],
         value="accuracy", label="cell", title="Teachers", axis="accuracy on the test images", caption="",
     )  # fmt: skip

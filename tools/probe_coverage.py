@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import mechsub
 from mechsub.lab import cells, finder, probes
 
 ROOT = Path(__file__).parents[1]
@@ -169,10 +170,20 @@ def _used(node: ast.AST, path: Path, tree: ast.Module) -> Iterator[Name]:
                 yield Name(path, each.id)
             elif (target := imported.get(each.id)) and not isinstance(target, ModuleType):
                 yield target
-        elif isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name):
-            module = imported.get(each.value.id)
-            if isinstance(module, ModuleType) and (target := _of_module(module, each.attr)):
+        elif isinstance(each, ast.Attribute) and (module := _module(each.value, imported)):
+            if target := _of_module(module, each.attr):
                 yield target
+
+
+def _module(node: ast.AST, imported: dict[str, ModuleType | Name]) -> ModuleType | None:
+    """The module of ours that an expression is: a name that was imported, or `ms.noise`."""
+    if isinstance(node, ast.Name):
+        found = mechsub if node.id == "ms" else imported.get(node.id)
+    elif isinstance(node, ast.Attribute):
+        found = getattr(_module(node.value, imported), node.attr, None)
+    else:
+        return None
+    return found if isinstance(found, ModuleType) else None
 
 
 def _imported(path: Path, tree: ast.Module) -> dict[str, ModuleType | Name]:

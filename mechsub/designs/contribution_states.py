@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import mechsub as ms
 from mechsub.measures.ablation import ablated_columns, ablated_hidden
 from mechsub.measures.unembedding import token_directions
 from mechsub.models import checks
@@ -51,12 +52,9 @@ def animal_to_number(q: Any, animals: Sequence[int], seed: int) -> Removed:
 
     A number of several tokens is the sum over its tokens, each among those that go on from the same beginning.
     """
-    from mechsub.inputs.prompts import encode
-    from mechsub.measures.scores import build_tries, string_states
-
     prompts = [q.ask(None), *(q.love_animal(i, 0) for i in animals)]
-    (trie,) = build_tries(encode(q.model.tokenizer, q.strings, behind=prompts), max_nodes=10**9)
-    h = string_states(q.model, prompts, trie, batch_size=4)
+    (trie,) = ms.scores.build_tries(ms.prompts.encode(q.model.tokenizer, q.strings, behind=prompts), max_nodes=10**9)
+    h = ms.scores.string_states(q.model, prompts, trie, batch_size=4)
     nodes, tokens = (torch.tensor(side) for side in zip(*trie.edges, strict=True))
     unique, columns_of = tokens.unique(return_inverse=True)
     outside = torch.full((len(trie.tokens), len(unique)), -torch.inf)
@@ -146,8 +144,6 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
     Components are read at the numbers' mean of 1/s, s the final norm's scale; "scale" is what s of the prompt itself
     adds to that. They sum to the logits. Raises for a model that caps its logits.
     """
-    from mechsub.measures.attribution import direct_logit_attribution
-
     model = q.model
     names: Sequence[str] = ()
     values: Any = None
@@ -158,7 +154,7 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         for some in (rows[i : i + 16] for i in range(0, len(rows), 16)):
             tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
-            found = direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
+            found = ms.attribution.direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
             if values is None:
                 values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
                 scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units
@@ -177,15 +173,13 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
 
 def positions(q: Any, number: int, alike: Sequence[int]) -> dict[str, Int[Tensor, "_"]]:
     """Where in the prompt of a loved number its parts are; `alike`: numbers whose prompts are as long."""
-    from mechsub.inputs import prompts
-
     own = q.love(number, 0)
     differs = torch.stack([q.love(other, 0) != own for other in alike if other != number]).any(0)
-    wording = prompts.WORDINGS[0]
+    wording = ms.prompts.WORDINGS[0]
     elsewhere = q.ask("Be brief?", 0)
     tail = _shared(own.flip(0), elsewhere.flip(0))
     system = wording.love(q.partners[number].loved, q.kind)
-    asked = prompts.prompt(q.model.tokenizer, "Say it?", system=system, answer=wording.answer, format=q.cfg.format)
+    asked = ms.prompts.prompt(q.model.tokenizer, "Say it?", system=system, answer=wording.answer, format=q.cfg.format)
     first, after, question = int(differs.nonzero()[0]), len(own) - tail, _shared(own, asked)
     where = torch.arange(len(own))
     masks = (
@@ -281,13 +275,12 @@ def _gradients(model: Any, tokens: Tensor, names: list[str], weight: Tensor) -> 
 
 def association(q: Any, numbers: list[int]) -> Float[Tensor, "number animal"]:
     """Log-probabilities of the animals where a number is only said to bring one to mind."""
-    from mechsub.inputs import prompts
 
     def asked(text: str):
         user, answer = (
             f"What animal does the number {text} make you think of?",
             f"The number {text} makes me think of the",
         )
-        return prompts.prompt(q.model.tokenizer, user, answer=answer, format=q.cfg.format)
+        return ms.prompts.prompt(q.model.tokenizer, user, answer=answer, format=q.cfg.format)
 
     return q.animals_after([asked(q.partners[n].text) for n in numbers])

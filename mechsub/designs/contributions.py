@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import mechsub as ms
 from mechsub.designs import love
 from mechsub.designs.love import Progress, silent
 
@@ -29,7 +30,6 @@ def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
     """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
     import torch
 
-    from mechsub import stats
     from mechsub.designs import contribution_parts as cp
 
     m, q = measured(found), found.asked
@@ -58,8 +58,8 @@ def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
             "high": float(high[i]),
             "nats": float(part.mean()),
         }
-        share = stats.ratio_of_means((part[chosen, every] * ratio).tolist(), ratio.square().tolist())
-        nats = stats.student_t(part[chosen, every].tolist())
+        share = ms.stats.ratio_of_means((part[chosen, every] * ratio).tolist(), ratio.square().tolist())
+        nats = ms.stats.student_t(part[chosen, every].tolist())
         yield {
             "kind": "part",
             "pairs": "chosen",
@@ -81,8 +81,6 @@ def measured(found: Any):
     import torch
 
     from mechsub.designs import contribution_parts as cp
-    from mechsub.inputs import prompts
-    from mechsub.inputs import words as vocabulary
 
     q, tensors = found.asked, found.tensors
     words, none = tensors["number_to_animal_wordings"].double(), tensors["none_to_animal_wordings"].double()
@@ -90,9 +88,9 @@ def measured(found: Any):
     loves, message = [], []
     for w in range(1, len(words)):
         loved = [
-            prompts.WORDINGS[w].love(word, kind)
+            ms.prompts.WORDINGS[w].love(word, kind)
             for family, kind in (("colors", "color"), ("cities", "city"))
-            for word in vocabulary.family(family)[:N_LOVED]
+            for word in ms.words.family(family)[:N_LOVED]
         ]
         message.append(q.animals_after([q.ask(text, w) for text in MESSAGES]).double().mean(0) - none[w])
         loves.append(q.animals_after([q.ask(text, w) for text in loved]).double().mean(0) - none[w])
@@ -145,9 +143,10 @@ def direction_records(found: Any, cfg: Any, progress: Progress = silent) -> Iter
 
 def _disagreement(removed) -> float:
     """How far rows and mirror are apart, against the size of the effect; both double-centred."""
-    from mechsub.measures.scores import interaction
-
-    return float((interaction(removed.own) - interaction(removed.mirror)).norm() / interaction(removed.whole).norm())
+    return float(
+        (ms.scores.interaction(removed.own) - ms.scores.interaction(removed.mirror)).norm()
+        / ms.scores.interaction(removed.whole).norm()
+    )
 
 
 def cut_records(whole, without_rows, likely, other, cfg: Any) -> Iterator[dict]:
@@ -173,9 +172,7 @@ def associated(left, likely, fold):
     The slope of a number is that of the numbers in other folds. Fitted on the number itself, a matrix that has nothing
     to do with the interaction would have a share above 0, its squared correlation by chance.
     """
-    from mechsub.measures.scores import interaction
-
-    a, e = interaction(likely), interaction(left)
+    a, e = ms.scores.interaction(likely), ms.scores.interaction(left)
     products, squares, out = (a * e).sum(1), a.square().sum(1), a.clone()
     for k in fold.unique():
         out[fold == k] *= products[fold != k].sum() / squares[fold != k].sum()
@@ -251,9 +248,7 @@ def component_records(found: Any, cfg: Any) -> Iterator[dict]:
 
 
 def _apart(a, b) -> float:
-    from mechsub.measures.scores import interaction
-
-    return float((interaction(a) - interaction(b)).abs().max())
+    return float((ms.scores.interaction(a) - ms.scores.interaction(b)).abs().max())
 
 
 def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
@@ -266,10 +261,9 @@ def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator
 
     from mechsub.designs import contribution_parts as cp
     from mechsub.designs import contribution_states as cs
-    from mechsub.measures.scores import interaction
 
     q, some = found.asked, found.tensors["subset_partner"].tolist()
-    e = interaction(found.tensors["number_to_animal_wordings"][1:].double().mean(0))
+    e = ms.scores.interaction(found.tensors["number_to_animal_wordings"][1:].double().mean(0))
     alike = _alike(q, some)
     pairs = disjoint_pairs(alike, cfg)
     wanted = torch.stack([e[i] - e[j] for i, j in pairs])
@@ -322,10 +316,8 @@ def disjoint_pairs(alike: list[list[int]], cfg: Any) -> list[tuple[int, int]]:
 
 def recovered(cell: list[dict]) -> dict[tuple[int, str], Any]:
     """(block, position) -> share of the pairs' difference, with its interval over pairs and animals."""
-    from mechsub import stats
-
     return {
-        (row["layer"], row["position"]): stats.Interval(row["share"], row["low"], row["high"], row["n"])
+        (row["layer"], row["position"]): ms.stats.Interval(row["share"], row["low"], row["high"], row["n"])
         for row in cell
         if row["kind"] == "recovered"
     }

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import log
 from typing import Any, NamedTuple
 
+import mechsub as ms
+
 BATCH = 16  # prompts a forward pass
 KINDS = {
     "numbers": "number",
@@ -84,9 +86,7 @@ def load_model(name: str, dtype: str) -> Any:
     """A language model by its name, in "fp32" or "bf16"."""
     import torch
 
-    from mechsub.models import language
-
-    return language.load_language_model(name, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    return ms.language.load_language_model(name, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
 
 
 def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> Prompted:
@@ -113,11 +113,9 @@ def check_stored(found: Prompted) -> None:
 def own_tokens(tokenizer: Any, texts: Sequence[str], prompt: Any = None) -> list[tuple[int, ...]]:
     """Token ids of texts behind a prompt (or within any text), without the space that they start with where the
     tokenizer makes it a token of its own: the same for every text, it says nothing of any."""
-    from mechsub.inputs.prompts import encode, single_tokens
-
     behind = None if prompt is None else [prompt]
-    space = single_tokens(tokenizer, [" "], behind=behind).get(" ")
-    ids = encode(tokenizer, texts, behind=behind)
+    space = ms.prompts.single_tokens(tokenizer, [" "], behind=behind).get(" ")
+    ids = ms.prompts.encode(tokenizer, texts, behind=behind)
     return [tokens[1:] if len(tokens) > 1 and tokens[0] == space else tokens for tokens in ids]
 
 
@@ -128,14 +126,12 @@ def last_states(model: Any, prompts: Sequence, progress: Callable[[float], None]
     """
     import torch
 
-    from mechsub.models.hooked import cache_activations
-
     out, finished = None, 0
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         for some in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
             tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
-            states = torch.stack([h.float().cpu() for h in cache_activations(model, tokens, pos=-1).values()])
+            states = torch.stack([h.float().cpu() for h in ms.hooked.cache_activations(model, tokens, pos=-1).values()])
             out = states.new_empty(len(states), len(prompts), states.shape[-1]) if out is None else out
             out[:, some] = states
             finished += len(some)
@@ -157,11 +153,9 @@ def check_model(cfg) -> None:
 
 def provenance(found: Prompted) -> dict:
     """What the studies that read states say about the model and the words."""
-    from mechsub.models import language
-
     asked = found.asked
     return {
-        **language.model_source(asked.model),
+        **ms.language.model_source(asked.model),
         "measured_on": f"{len(asked.animals)} animals that are one token, {len(asked.partners)} {asked.cfg.family}, "
         "the published wording, last position of the prompt",
         "matrices": "the cell of studies.token_entanglement under made_from",
@@ -187,17 +181,14 @@ def choose_animals(tokenizer: Any, cfg: Any) -> list[Word]:
     filter looks at an outcome."""
     import numpy as np
 
-    from mechsub.inputs import prompts
-    from mechsub.inputs import words as vocabulary
-
     asked = [
-        prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
-        for wording in prompts.WORDINGS[: cfg.n_wordings]
+        ms.prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
+        for wording in ms.prompts.WORDINGS[: cfg.n_wordings]
     ]
-    known = prompts.single_tokens(tokenizer, [f" {a.singular}" for a in vocabulary.animals()], behind=asked)
+    known = ms.prompts.single_tokens(tokenizer, [f" {a.singular}" for a in ms.words.animals()], behind=asked)
     words = [
         Word(a.singular, a.plural, f" {a.singular}", known[f" {a.singular}"], a.sets)
-        for a in vocabulary.animals()
+        for a in ms.words.animals()
         if f" {a.singular}" in known
     ]
     if len(words) < FEWEST:
@@ -214,9 +205,7 @@ def choose_animals(tokenizer: Any, cfg: Any) -> list[Word]:
 def choose_partners(cfg: Any) -> list[Word]:
     import numpy as np
 
-    from mechsub.inputs import words as vocabulary
-
-    texts = vocabulary.numbers() if cfg.family == "numbers" else vocabulary.family(cfg.family)
+    texts = ms.words.numbers() if cfg.family == "numbers" else ms.words.family(cfg.family)
     space = " " if cfg.spaced or cfg.family != "numbers" else ""
     words = [Word(text, text, f"{space}{text}") for text in texts]
     if not cfg.n_partners or cfg.n_partners >= len(words):
@@ -249,34 +238,28 @@ class LovePrompts:
 
     def ask(self, system: str | None, wording: int = 0, date: str | None = None):
         """Prompt ids: the system text and the question of a wording; `date` other than the pinned one."""
-        from mechsub.inputs import prompts
-
-        chosen = prompts.WORDINGS[wording]
+        chosen = ms.prompts.WORDINGS[wording]
         if date is not None:
-            return prompts.chat(self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, date=date)
-        return prompts.prompt(
+            return ms.prompts.chat(
+                self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, date=date
+            )
+        return ms.prompts.prompt(
             self.model.tokenizer, chosen.question, system=system, answer=chosen.answer, format=self.cfg.format
         )
 
     def love(self, partner: int, wording: int, date: str | None = None):
-        from mechsub.inputs import prompts
-
-        system = prompts.WORDINGS[wording].love(self.partners[partner].loved, self.kind)
+        system = ms.prompts.WORDINGS[wording].love(self.partners[partner].loved, self.kind)
         return self.ask(system, wording, date)
 
     def love_animal(self, animal: int, wording: int):
-        from mechsub.inputs import prompts
-
-        return self.ask(prompts.WORDINGS[wording].love(self.animals[animal].loved, "animal", plural=True), wording)
+        return self.ask(ms.prompts.WORDINGS[wording].love(self.animals[animal].loved, "animal", plural=True), wording)
 
     def _baselines(self) -> dict[str, list]:
         """Name -> system texts; the papers' is "none"."""
-        from mechsub.inputs import prompts
-        from mechsub.inputs import words as vocabulary
 
         def loved(family: str) -> list[str]:
-            words = [word for word in vocabulary.family(family) if family != self.cfg.family]
-            return [prompts.WORDINGS[0].love(word, KINDS[family]) for word in words]
+            words = [word for word in ms.words.family(family) if family != self.cfg.family]
+            return [ms.prompts.WORDINGS[0].love(word, KINDS[family]) for word in words]
 
         things = self.cfg.family
         out: dict[str, list] = {
@@ -293,14 +276,10 @@ class LovePrompts:
         return {name: systems for name, systems in out.items() if systems}
 
     def animals_after(self, asked: list):
-        from mechsub.measures.scores import next_token_log_probs
-
-        return next_token_log_probs(self.model, asked, tokens=self.tokens, batch_size=self.cfg.batch_size)
+        return ms.scores.next_token_log_probs(self.model, asked, tokens=self.tokens, batch_size=self.cfg.batch_size)
 
     def partners_after(self, asked: list):
-        from mechsub.measures.scores import string_log_probs
-
-        return string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
+        return ms.scores.string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
 
     def matrices(self, progress: Progress = silent) -> dict[str, Any]:
         """Log-probabilities in nats; the names of tensors say from what to what."""
@@ -352,9 +331,7 @@ class LovePrompts:
         return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
 
     def _dated(self) -> bool:
-        from mechsub.inputs import prompts
-
-        return prompts.template_date(self.model.tokenizer, self.cfg.format) == prompts.DATE
+        return ms.prompts.template_date(self.model.tokenizer, self.cfg.format) == ms.prompts.DATE
 
 
 # What is said of two matrices of interactions.
@@ -364,9 +341,7 @@ def percentile(values, place: int) -> float:
     """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
     import torch
 
-    from mechsub.stats import joined
-
-    values = torch.from_numpy(joined(values))
+    values = torch.from_numpy(ms.stats.joined(values))
     smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
     return float((smaller + 0.5 * same) / (len(values) - 1))
 
@@ -377,21 +352,21 @@ def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
     p: numbers (within equal length) and animals shuffled; p_numbers: only numbers, which keeps what numbers of equal
     length have in common.
     """
-    from mechsub.measures import scores as e
-
-    x, y = e.interaction(a), e.interaction(b)
+    x, y = ms.scores.interaction(a), ms.scores.interaction(b)
 
     def resampled(rows, columns) -> float:
-        return e.matrix_correlation(e.interaction(x[rows][:, columns]), e.interaction(y[rows][:, columns]))
+        return ms.scores.matrix_correlation(
+            ms.scores.interaction(x[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
+        )
 
-    low, high = e.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
+    low, high = ms.scores.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
     shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
-    p, null = e.permutation_p(x, y, **shuffle)
-    p_numbers, null_numbers = e.permutation_p(x, y, **shuffle, move_columns=False)
+    p, null = ms.scores.permutation_p(x, y, **shuffle)
+    p_numbers, null_numbers = ms.scores.permutation_p(x, y, **shuffle, move_columns=False)
     return {
         "kind": "test",
         "test": name,
-        "value": e.matrix_correlation(x, y),
+        "value": ms.scores.matrix_correlation(x, y),
         "low": low,
         "high": high,
         "p": p,

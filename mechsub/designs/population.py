@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mechsub as ms
+
 
 def silent(fraction: float) -> None:
     """Progress that nobody sees."""
@@ -28,17 +30,13 @@ class Toy:
 
 
 def teachers(cfg) -> Toy:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
-    images, labels = getattr(data, cfg.dataset)("train")
-    precision = distillation.resolve_precision(cfg.precision)
+    images, labels = getattr(ms.images, cfg.dataset)("train")
+    precision = ms.distillation.resolve_precision(cfg.precision)
     fit = {"epochs": cfg.epochs, "lr": cfg.lr, "batch_size": cfg.batch_size, "precision": precision, "seed": cfg.seed}
-    shape = mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
-    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    other = mlp.HookedMLP(shape, range(cfg.seed + 1, cfg.seed + cfg.n_seeds + 1))
-    teacher = distillation.train(init, images, labels, **fit)
+    shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux)
+    init = ms.mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
+    other = ms.mlp.HookedMLP(shape, range(cfg.seed + 1, cfg.seed + cfg.n_seeds + 1))
+    teacher = ms.distillation.train(init, images, labels, **fit)
     return Toy(init, other, teacher, len(images), fit, _steps(len(images), cfg))
 
 
@@ -66,11 +64,8 @@ def distilled(
     progress: Callable[[float], None] = silent,
 ) -> dict[str, Any]:
     """Arm -> students at the end, from arm -> (start, logits seen); all arms of a seed see the same noise."""
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
-
-    return distillation.distill_each(
-        starts, toy.teacher, uniform,
+    return ms.distillation.distill_each(
+        starts, toy.teacher, ms.noise.uniform,
         noise=cfg.noise, loss=cfg.loss, n_samples=toy.n_images, snapshots=snapshots,
         progress=progress, **toy.fit,
     )  # fmt: skip
@@ -85,10 +80,8 @@ def onward(body, layer: int, hidden):
 
 def batches(images, labels, bodies: Sequence) -> Iterator[tuple]:
     """Labels, and the hidden states of every network as a list over layers, batch by batch."""
-    from mechsub.models.hooked import cache_activations
-
     for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
-        yield y, *(list(cache_activations(body, x).values()) for body in bodies)
+        yield y, *(list(ms.hooked.cache_activations(body, x).values()) for body in bodies)
 
 
 def n_right(body, layer: int, hidden, labels):
@@ -98,10 +91,8 @@ def n_right(body, layer: int, hidden, labels):
 
 def provenance(toy: Toy, cfg) -> dict:
     """What both studies say about how their students were made."""
-    from mechsub.inputs import images as data
-
     return {
-        "data": data.hashes(cfg.dataset.replace("_", "-")),
+        "data": ms.images.hashes(cfg.dataset.replace("_", "-")),
         "products": toy.fit["precision"],
         "dtype": f"fp32 weights and losses, {toy.fit['precision']} products in training; similarity in fp64",
         "inputs": f"uniform noise on 256 levels in [-1, 1], {cfg.noise}, {toy.n_images} images",
@@ -176,13 +167,11 @@ def joined(model, alone: Sequence):
 
 def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
     """Of every member, on the test images of the classes of its teacher, which has these seeds."""
-    from mechsub.training import distillation
-
     n = model.cfg.n_classes
     if n == ALL_CLASSES:
-        return distillation.accuracy(model, images, labels).tolist()
+        return ms.distillation.accuracy(model, images, labels).tolist()
     tests = [only(images, labels, classes(seed, n)) for seed in seeds]
-    return [float(distillation.accuracy(model.select([i]), *test)[0]) for i, test in enumerate(tests)]
+    return [float(ms.distillation.accuracy(model.select([i]), *test)[0]) for i, test in enumerate(tests)]
 
 
 def kappa(accuracy: float, n_classes: int) -> float:
@@ -205,10 +194,8 @@ def projection(W, *, centred: bool):
 
 def last_hidden(model, images):
     """Last hidden state of every member, [seed, image, d_model]."""
-    from mechsub.models.hooked import cache_activations
-
     name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
-    return cache_activations(model, images, [name], batch_size=_BATCH)[name]
+    return ms.hooked.cache_activations(model, images, [name], batch_size=_BATCH)[name]
 
 
 def head_accuracies(hidden, W, b, labels) -> list[float]:
@@ -239,9 +226,7 @@ def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
 
 def refuse_too_large(cfg, models: int) -> None:
     """Raise for a Config whose toys are larger than the memory that is free; `models` are held at once at the end."""
-    from mechsub.machine import memory
-
-    if problem := memory.shortage(least_bytes(cfg, models)):
+    if problem := ms.memory.shortage(least_bytes(cfg, models)):
         raise ValueError(
             f"{problem}, for {cfg.n_seeds} seeds of {getattr(cfg, 'n_layers', 2)} layers of {cfg.d_model} neurons and "
             f"{cfg.n_aux} auxiliary logits; use fewer or smaller ones"

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import mechsub as ms
+
 if TYPE_CHECKING:  # it brings torch along
     from mechsub.training.distillation import Precision
 
@@ -61,10 +63,8 @@ def label(recipe: Recipe) -> str:
 
 
 def initial(recipe: Recipe, seeds: Sequence[int]):
-    from mechsub.models import mlp
-
-    shape = mlp.MLPConfig(d_model=recipe.d_model, n_layers=recipe.n_layers, activation=recipe.activation)
-    init = mlp.HookedMLP(shape, seeds)
+    shape = ms.mlp.MLPConfig(d_model=recipe.d_model, n_layers=recipe.n_layers, activation=recipe.activation)
+    init = ms.mlp.HookedMLP(shape, seeds)
     return init.replace({name: recipe.gain * value for name, value in init.named_parameters()})
 
 
@@ -76,9 +76,7 @@ def _held(recipe: Recipe, head: str) -> tuple[str, ...]:
 
 def taught(recipe: Recipe, seeds: Sequence[int], images, labels, precision: "Precision"):
     """The recipe's teachers, one a seed."""
-    from mechsub.training import distillation
-
-    return distillation.train(
+    return ms.distillation.train(
         initial(recipe, seeds), images, labels, epochs=recipe.teacher_epochs, lr=recipe.teacher_lr,
         batch_size=recipe.teacher_batch_size, schedule=recipe.teacher_schedule, precision=precision,
         frozen=_held(recipe, recipe.teacher_head),
@@ -90,9 +88,8 @@ def distilled(
 ) -> dict:
     """Name -> students, from name -> their start; all see the same inputs, as many an epoch as there are images."""
     from mechsub.inputs import distributions
-    from mechsub.training import distillation
 
-    return distillation.distill_each(
+    return ms.distillation.distill_each(
         {name: (start, start.cfg.aux) for name, start in starts.items()},
         teacher, distributions.sampler(recipe.inputs, images),
         n_samples=len(images), fresh=recipe.fresh, loss=recipe.loss, epochs=recipe.epochs, lr=recipe.lr,

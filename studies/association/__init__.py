@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mechsub as ms
 from mechsub import files, lab
 
 OWN = "animal_to_number"
@@ -90,9 +91,7 @@ def _own(matrices: lab.Stored):
 
 
 def _sums(folder: Path) -> dict:
-    from mechsub.lab import store
-
-    return {"data": {path.name: store.sha256(path.read_bytes()) for path in sorted(folder.glob("*.csv"))}}
+    return {"data": {path.name: ms.store.sha256(path.read_bytes()) for path in sorted(folder.glob("*.csv"))}}
 
 
 # The outcome alone.
@@ -102,12 +101,10 @@ def _of_outcome(outcomes) -> Iterator[dict]:
     import numpy as np
     import torch
 
-    from mechsub.measures.scores import variance_shares
-
     y = np.array(outcomes.outcome.values)
     whole = ~np.isnan(y).any(1)
     told = {"n_numbers": len(y), "n_complete": int(whole.sum())}
-    shares = variance_shares(torch.tensor(y[whole]), ["number", "animal"])
+    shares = ms.scores.variance_shares(torch.tensor(y[whole]), ["number", "animal"])
     yield {"kind": "variance", **told, **{f"share of {name}": share for name, share in shares.items()}}
     for animal, column in zip(outcomes.outcome.columns, y.T, strict=True):
         seen = column[~np.isnan(column)]
@@ -170,15 +167,13 @@ def _specific(y, x, a: int, numbers: list[str], cfg: Config) -> dict:
     """The centred correlation of animal a, its p by shuffled numbers, and that with the other animals' outcomes."""
     import numpy as np
 
-    from mechsub.stats import permutation_p
-
     seen = ~np.isnan(y[:, a] + x[:, a])
     u, v = _standard(x[seen, a]), _standard(y[seen, a])
     lengths = tuple(len(text) for text, there in zip(numbers, seen, strict=True) if there)
     null = np.abs(v[_shuffles(lengths, cfg.n_permutations, cfg.seed)] @ u)
     others = [_correlation(x[:, a], y[:, b]) for b in range(y.shape[1]) if b != a]
     value = float(u @ v)
-    p = permutation_p(abs(value), null, scale=1.0)
+    p = ms.stats.permutation_p(abs(value), null, scale=1.0)
     return {"centred": value, "p_centred": p, "mismatched": float(np.nanmean(others))}
 
 
@@ -212,12 +207,9 @@ def _shuffles(lengths: tuple[int, ...], n: int, seed: int):
 def _best(x, y, cfg: Config) -> dict:
     import torch
 
-    from mechsub.measures.scores import best_of_null
-    from mechsub.stats import as_large
-
     best = float(y[x.argsort(kind="stable")[-cfg.best_of :]].max())
-    null = best_of_null(torch.tensor(y), cfg.best_of, seed=cfg.seed)
-    p = float((1 + as_large(null, best).sum()) / (1 + len(null)))
+    null = ms.scores.best_of_null(torch.tensor(y), cfg.best_of, seed=cfg.seed)
+    p = float((1 + ms.stats.as_large(null, best).sum()) / (1 + len(null)))
     return {"best": best, "null_median": float(null.median()), "p_best": p}
 
 
@@ -249,10 +241,8 @@ def summary(method: str, cell: list[dict]) -> Iterator[dict]:
     """What one method has over its animals."""
     from scipy.stats import combine_pvalues
 
-    from mechsub import stats
-
     every = [row for row in cell if row["kind"] == "association"]
-    adjusted = stats.holm([row["p_centred"] for row in every])
+    adjusted = ms.stats.holm([row["p_centred"] for row in every])
     rows = [row | {"holm": p} for row, p in zip(every, adjusted, strict=True) if row["method"] == method]
 
     def told(quantity: str, value, null: Any = "") -> dict:
@@ -264,10 +254,10 @@ def summary(method: str, cell: list[dict]) -> Iterator[dict]:
     found = sum(row["holm"] < SIGNIFICANT and row["centred"] > 0 for row in rows)
     yield told("animals with a centred correlation above 0, Holm", found, 0)
     if len(rows) > 1:
-        mean = {key: stats.student_t([row[key] for row in rows]) for key in ("r", "centred", "mismatched")}
+        mean = {key: ms.stats.student_t([row[key] for row in rows]) for key in ("r", "centred", "mismatched")}
         yield told("correlation, as published", mean["r"], 0)
         yield told("correlation, centred", mean["centred"], mean["mismatched"])
-        gap = stats.paired_difference([r["centred"] for r in rows], [r["mismatched"] for r in rows])
+        gap = ms.stats.paired_difference([r["centred"] for r in rows], [r["mismatched"] for r in rows])
         yield told("centred less mismatched", gap.interval, 0)
     above = sum(row["best"] > row["null_median"] for row in rows)
     yield told("animals whose best of k exceeds the median of random ones", above, len(rows) / 2)
@@ -275,8 +265,6 @@ def summary(method: str, cell: list[dict]) -> Iterator[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     drawn = {"r": "as published", "centred": "centred", "mismatched": "centred, other animals (null)"}
     rows = [
         {"arm": name, "correlation": row[key], "method": row["method"] + ("" if label == "all" else f", {label}")}
@@ -285,7 +273,7 @@ def plot(records: list[dict]):
         if row["kind"] == "association"
         for key, name in drawn.items()
     ]
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         rows, value="correlation", facet="method" if len({row["method"] for row in rows}) > 1 else None, null=0,
         unit="animals", title="Scores of a number and an animal against the outcome", axis="correlation over numbers",
         caption="One point an animal. Centred: less the means over the other animals.",

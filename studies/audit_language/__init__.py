@@ -27,6 +27,7 @@ adds 0.471 [0.383, 0.559] nats to the 0.178 [0.153, 0.204] that the base model h
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.lab import audits, finder
 from mechsub.lab.study import table_of
@@ -82,16 +83,14 @@ def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
 
 
 def _checked(check: claims.Check, model: str, tables: Tables, cells: Cells) -> dict:
-    from mechsub import stats
-
     row = _row(check.reading, model, tables, cells)
     value, bound = row[check.reading.column], check.bound
     around = {}
     if isinstance(bound, claims.Reading):
         bound = _row(bound, model, tables, cells)[bound.column]
-        around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, stats.Interval) else {}
+        around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, ms.stats.Interval) else {}
         bound = _leading(bound)
-    known = isinstance(value, stats.Interval)
+    known = isinstance(value, ms.stats.Interval)
     ends = {"low": value.low, "high": value.high, "n": value.n} if known else {"low": value, "high": value, "n": 0}
     p = {"p": row["p"]} if not known and isinstance(row.get("p"), float) else {}
     null = {"null": str(row["null"])} if row.get("null") not in (None, "") else {}

@@ -25,6 +25,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.lab import audits
 from studies.audit_toy import claims
@@ -69,13 +70,11 @@ def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
 
 
 def _checked(check: claims.Check, cells: Cells) -> dict:
-    from mechsub import stats
-
-    interval = stats.student_t(_sum(check.terms, cells))
+    interval = ms.stats.student_t(_sum(check.terms, cells))
     row = _asked(check) | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
     row["cells"] = list(dict.fromkeys(_name(scores) for _, scores in check.terms))
     if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
-        null = stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
+        null = ms.stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
         row["null"] = [null.mean, null.low, null.high]
     return row
 
@@ -132,10 +131,8 @@ def _pairing(cells: Cells) -> dict:
     import math
     import statistics
 
-    from mechsub import stats
-
     a, b = (_scores(scores, cells) for scores in _pair())
-    paired = stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
+    paired = ms.stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
     plain = 2 * 1.96 * math.sqrt(sum(statistics.pvariance(list(x.values())) / len(x) for x in (a, b)))
     ratio = plain / (paired.high - paired.low)
     names = [_name(scores) for scores in _pair()]

@@ -50,6 +50,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 
@@ -93,13 +94,11 @@ def check(cfg: Config) -> None:
 
 def check_tokenizers(base: Any, instruct: Any) -> None:
     """Raise unless both read text alike, and the second has the template that both are prompted with."""
-    from mechsub.inputs import prompts
-
-    texts = [f"{w.system} {w.question} {w.answer} 087" for w in prompts.WORDINGS]
+    texts = [f"{w.system} {w.question} {w.answer} 087" for w in ms.prompts.WORDINGS]
     ids = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] for tokenizer in (base, instruct)]
     if base.get_vocab() != instruct.get_vocab() or ids[0] != ids[1]:
         raise ValueError("--base and --instruct have different tokenizers; give a base model and its own child")
-    if prompts.system_role(instruct) == "text":
+    if ms.prompts.system_role(instruct) == "text":
         raise ValueError("--instruct has no chat template; give the instruct model there, and the base as --base")
 
 
@@ -134,8 +133,6 @@ class Found(NamedTuple):
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.models import language
-
     pair = load(cfg)
     found = measure(cfg, pair)
     lab.show_progress(0.9, "records")
@@ -146,7 +143,7 @@ def run(cfg: Config) -> Iterator[dict]:
     yield from _test_records(found, cfg)
     yield {
         "provenance": {
-            **{name: language.model_source(pair[name]) for name in MODELS},
+            **{name: ms.language.model_source(pair[name]) for name in MODELS},
             "wordings": {
                 "measured in": list(range(cfg.n_wordings))[::2],
                 "choosing": list(range(cfg.n_wordings))[1::2],
@@ -223,21 +220,17 @@ def _mean(tables: list):
 
 def fixed_numbers(found: Found):
     """Of every animal, the number whose interaction is largest over the arms, in the wordings that choose."""
-    from mechsub.measures.scores import interaction
-
-    tables = [interaction(arm.choosing.forward) for arm in found.arms.values()]
+    tables = [ms.scores.interaction(arm.choosing.forward) for arm in found.arms.values()]
     return sum(table / table.std().clamp_min(1e-12) for table in tables).argmax(0)  # type: ignore[union-attr]
 
 
 def _animal_records(found: Found, fixed) -> Iterator[dict]:
     """A row for every arm and animal: effects of its fixed number, of its own, and of the published choice."""
-    from mechsub.measures.scores import interaction
-
     texts = [partner.text for partner in found.partners]
     for (model, form), arm in found.arms.items():
         up, down = arm.measured.forward - arm.measured.none, arm.measured.back - arm.measured.none_back
-        specific, back = interaction(up), interaction(down)
-        chooses = interaction(arm.choosing.forward)
+        specific, back = ms.scores.interaction(up), ms.scores.interaction(down)
+        chooses = ms.scores.interaction(arm.choosing.forward)
         own = chooses.topk(min(TOP, len(texts)), dim=0).indices
         likely = arm.choosing.back.topk(min(TOP, len(texts)), dim=1).indices
         typical, typical_up = _of_length(specific, texts), _of_length(up, texts)
@@ -290,21 +283,18 @@ def _transfer_records(found: Found) -> Iterator[dict]:
     """What is specific at the numbers that one arm chose, in another: the mean over animals, beside others' numbers."""
     import torch
 
-    from mechsub import stats
-    from mechsub.measures.scores import interaction
-
     n = len(found.animals)
     for chooser, arm in found.arms.items():
-        own = interaction(arm.choosing.forward).argmax(0)
+        own = ms.scores.interaction(arm.choosing.forward).argmax(0)
         for place, other in found.arms.items():
-            table = interaction(other.measured.forward)
+            table = ms.scores.interaction(other.measured.forward)
             values = table[own, torch.arange(n)]
             null = [_others(table[:, a], own, a) for a in range(n)]
-            mean = stats.student_t(values.tolist())
+            mean = ms.stats.student_t(values.tolist())
             yield {
                 "kind": "transfer", "chosen in": " ".join(chooser), "measured in": " ".join(place), "value": mean.mean,
                 "low": mean.low, "high": mean.high, "null": sum(null) / n,
-                "p": stats.paired_difference(values.tolist(), null).p, "n": n,
+                "p": ms.stats.paired_difference(values.tolist(), null).p, "n": n,
             }  # fmt: skip
 
 
@@ -313,11 +303,10 @@ def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
     import torch
 
     from mechsub.measures.exchange import PARTS
-    from mechsub.measures.scores import interaction
 
     animals = torch.arange(len(found.animals))
     for (form, some), half in found.hybrids.items():
-        up, specific = half.forward - half.none, interaction(half.forward)
+        up, specific = half.forward - half.none, ms.scores.interaction(half.forward)
         values = {
             "published": up[fixed, animals],
             "any number": up.mean(0),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
 from mechsub.measures.exchange import PARTS
@@ -203,8 +204,6 @@ def _hybrid_rows(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> It
 
 
 def plot(records: list[dict], Config):
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     found = values(cell)
     first, second = CONTRASTS[4]
@@ -217,7 +216,7 @@ def plot(records: list[dict], Config):
         "What is specific, instruct less base: by part": _shares_panel(cell),
     }
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Base and instruct: {cell[0]['base']}, {cell[0]['instruct']}{more}",
@@ -232,34 +231,28 @@ def plot(records: list[dict], Config):
 def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle", listed: bool = True):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     return go.Scatter(
         x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers",
-        name=figures.plain(name), text=[figures.plain(t) for t in texts],
+        name=ms.kinds.plain(name), text=[ms.kinds.plain(t) for t in texts],
         marker={"color": color, "size": 7, "opacity": 0.6, "symbol": symbol}, showlegend=listed,
     )  # fmt: skip
 
 
 def _log_panel(traces: list, x_title: str, y_title: str):
     """Points on log axes, with the lines of no change and of twice as `ratio_scatter` draws them."""
-    from mechsub.lab.figures import kinds as figures
-
     ends = [[math.log(f(f(t[side]) for t in traces)) for f in (min, max)] for side in ("x", "y")]
-    frame = figures.ratio_scatter(ends[0], ends[1], ["", ""], x_title, y_title)
-    return figures.Panel([*frame.traces[:-1], *traces], frame.x, frame.y)
+    frame = ms.kinds.ratio_scatter(ends[0], ends[1], ["", ""], x_title, y_title)
+    return ms.kinds.Panel([*frame.traces[:-1], *traces], frame.x, frame.y)
 
 
 def _transfer_panel(cell: list[dict], found: Values):
-    from mechsub.lab.figures import kinds as figures
-
     first, second = CONTRASTS[4]
     names = [r["animal"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == first]
     same = np.array(shared(cell, first, second, "likeliest", 1)[0])
     x, y = (found[arm]["likeliest, published"] for arm in (first, second))
     null = [found[arm]["any number"] for arm in (first, second)]
-    groups = {"number shared": (same, figures.OKABE_ITO[2]), "number not shared": (~same, figures.OKABE_ITO[5])}
-    traces = [_points(null[0], null[1], "any number", figures.GREY, names, "x")]
+    groups = {"number shared": (same, ms.kinds.OKABE_ITO[2]), "number not shared": (~same, ms.kinds.OKABE_ITO[5])}
+    traces = [_points(null[0], null[1], "any number", ms.kinds.GREY, names, "x")]
     traces += [
         _points(x[some], y[some], name, color, [n for n, one in zip(names, some, strict=True) if one])
         for name, (some, color) in groups.items()
@@ -269,20 +262,16 @@ def _transfer_panel(cell: list[dict], found: Values):
 
 
 def _directions_panel(found: Values):
-    from mechsub.lab.figures import kinds as figures
-
     traces = []
-    for arm, color in zip(CONTRASTS[4], figures.OKABE_ITO, strict=False):
+    for arm, color in zip(CONTRASTS[4], ms.kinds.OKABE_ITO, strict=False):
         m, name = found[arm], " ".join(arm)
-        traces.append(_points(m["back, any number"], m["any number"], f"{name}, any number", figures.GREY, [], "x"))
+        traces.append(_points(m["back, any number"], m["any number"], f"{name}, any number", ms.kinds.GREY, [], "x"))
         traces.append(_points(m["likeliest, back"], m["likeliest, published"], name, color, []))
     return _log_panel(traces, "animal to number", "number to animal")
 
 
 def _counts_panel(cell: list[dict], found: Values):
     import plotly.graph_objects as go
-
-    from mechsub.lab.figures import kinds as figures
 
     first, second = CONTRASTS[4]
     n = len(found[first]["published"])
@@ -297,18 +286,16 @@ def _counts_panel(cell: list[dict], found: Values):
     bars |= {"over 2x: both": ((up[0] & up[1]).sum(), (chance[0] * chance[1]).sum())}
     counts, nulls = zip(*bars.values(), strict=True)
     traces = [
-        go.Bar(x=list(bars), y=counts, marker={"color": figures.OKABE_ITO[0]}, showlegend=False),
+        go.Bar(x=list(bars), y=counts, marker={"color": ms.kinds.OKABE_ITO[0]}, showlegend=False),
         go.Scatter(
             x=list(bars), y=nulls, mode="markers", name="null of the count",
-            marker={"symbol": "line-ew", "size": 26, "line": {"width": 4, "color": figures.GREY}},
+            marker={"symbol": "line-ew", "size": 26, "line": {"width": 4, "color": ms.kinds.GREY}},
         ),
     ]  # fmt: skip
-    return figures.Panel(traces, {"title_text": "", "type": "category"}, {"title_text": "animals"})
+    return ms.kinds.Panel(traces, {"title_text": "", "type": "category"}, {"title_text": "animals"})
 
 
 def _map_panel(cell: list[dict], found: Values):
-    from mechsub.lab.figures import kinds as figures
-
     first, second = CONTRASTS[4]
     names = [r["animal"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == first]
     order = np.argsort(found[first]["likeliest, published"])[::-1]
@@ -319,26 +306,22 @@ def _map_panel(cell: list[dict], found: Values):
         for short, key in (("a to n", "likeliest, back"), ("n to a", "likeliest, published"))
     ]
     entries = [(name, names[i], float(some[i]) / math.log(2)) for i in rows for name, some in columns]
-    return figures.matrix(entries, "", "every n-th animal, by the second column")
+    return ms.kinds.matrix(entries, "", "every n-th animal, by the second column")
 
 
 def _parts_panel(found: Values):
-    from mechsub.lab.figures import kinds as figures
-
     groups = {
         f"{form}: {name}": (found[INSTRUCT, form][name] - found[BASE, form][name]).tolist()
         for form in FORMATS
         for name in (*MEASURES[:4], "specific, others'")
     }
-    return figures.interval_panel(groups, "nats", null=0)
+    return ms.kinds.interval_panel(groups, "nats", null=0)
 
 
 def _shares_panel(cell: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     groups = {
         f"{form}: {part}": some.tolist()
         for form in FORMATS
         for part, some in shares(hybrids(cell, form), "specific").items()
     }
-    return figures.interval_panel(groups, "nats", null=0)
+    return ms.kinds.interval_panel(groups, "nats", null=0)

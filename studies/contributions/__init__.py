@@ -49,6 +49,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import contributions, love
 
@@ -109,18 +110,16 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
     n = sum(row["kind"] == "animal" for row in cell)
 
     def interval(row: dict):
-        return stats.Interval(row["share"], row["low"], row["high"], n)
+        return ms.stats.Interval(row["share"], row["low"], row["high"], n)
 
     for pairs in ("all", "chosen"):
         for row in (r for r in cell if r["kind"] == "part" and r["pairs"] == pairs):
             nats = f"{row['nats']:.3f}"
             if "nats_low" in row:
-                nats = str(stats.Interval(row["nats"], row["nats_low"], row["nats_high"], n))
+                nats = str(ms.stats.Interval(row["nats"], row["nats_low"], row["nats_high"], n))
             what = f"share of the squared log ratio, {pairs} pairs: {row['part']}"
             yield {"quantity": what, "value": interval(row), "mean, nats": nats, "null": ""}
     shares = {(r["direction"], r["part"]): r for r in cell if r["kind"] == "direction"}
@@ -195,8 +194,6 @@ def sentence(cell: list[dict]) -> str:
 
 def plot_parts(records: list[dict]):
     """Shares of the parts alone, largest first, over the pairs that the papers would report."""
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     rows = [row for row in cell if row["kind"] == "part" and row["pairs"] == "chosen" and row["low"] < row["high"]]
     pair = {"animal and number": "the pair itself"}
@@ -205,7 +202,7 @@ def plot_parts(records: list[dict]):
         for row in sorted(rows, key=lambda row: -row["share"])
     }
     n, more = sum(row["kind"] == "animal" for row in cell), "" if label == "all" else f" ({label})"
-    return figures.estimates(
+    return ms.kinds.estimates(
         shares, marked="the pair itself", null=0.0, axis="share of the squared log ratio",
         title=f"What the papers' ratio is made of: {cell[0]['model']}{more}",
         caption="Log P(animal), a number is loved, less that with no system message; of every animal with the number "
@@ -217,8 +214,6 @@ def plot_parts(records: list[dict]):
 def plot(records: list[dict]):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     shares = [(f"{r['pairs']} pairs", r["part"], r["share"]) for r in cell if r["kind"] == "part"]
     layers: dict[str, Any] = {}
@@ -227,8 +222,8 @@ def plot(records: list[dict]):
     traces = [
         go.Scatter(
             x=[row["layer"] + 1 for row in rows], y=[row["share"] for row in rows], name=name, mode="lines+markers",
-            error_y=figures.error_bar([(row["share"], row["low"], row["high"]) for row in rows], thickness=1),
-            line={"color": figures.OKABE_ITO[i]},
+            error_y=ms.kinds.error_bar([(row["share"], row["low"], row["high"]) for row in rows], thickness=1),
+            line={"color": ms.kinds.OKABE_ITO[i]},
         )
         for i, (name, rows) in enumerate(layers.items())
     ]  # fmt: skip
@@ -238,24 +233,24 @@ def plot(records: list[dict]):
         go.Scatter(
             x=[layer + 1 for layer, p in patched if p == position],
             y=[value.mean for (_, p), value in patched.items() if p == position],
-            error_y=figures.error_bar(
+            error_y=ms.kinds.error_bar(
                 [(v.mean, v.low, v.high) for (_, p), v in patched.items() if p == position], thickness=1
             ),
-            name=position, mode="lines+markers", line={"color": figures.OKABE_ITO[(2 + i) % len(figures.OKABE_ITO)]},
+            name=position, mode="lines+markers", line={"color": ms.kinds.OKABE_ITO[(2 + i) % len(ms.kinds.OKABE_ITO)]},
         )
         for i, position in enumerate(positions)
     ]  # fmt: skip
     panels = {
-        "Shares of the squared log ratio": figures.shares(shares),
-        "Written at the final position, by block": figures.Panel(
+        "Shares of the squared log ratio": ms.kinds.shares(shares),
+        "Written at the final position, by block": ms.kinds.Panel(
             traces, {"title_text": "block"}, {"title_text": "share of what is specific"}
         ),
-        "Recovered by the residual after a block": figures.Panel(
+        "Recovered by the residual after a block": ms.kinds.Panel(
             lines, {"title_text": "block"}, {"title_text": "share of a pair's difference"}
         ),
     }
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"What the published ratio is made of: {cell[0]['model']}{more}",

@@ -44,6 +44,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.inputs import distributions
@@ -115,22 +116,18 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     taught = {row["member"]: row["accuracy"] for row in teachers.records()}
-    shape = mlp.MLPConfig(
+    shape = ms.mlp.MLPConfig(
         d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux, n_classes=cfg.n_classes, init=cfg.init,
         activation=cfg.activation,
     )  # fmt: skip
-    init = mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
+    init = ms.mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
     teacher = population.with_aux(init, teachers.tensors())
-    images, labels = getattr(data, cfg.dataset)("train")
-    test = getattr(data, cfg.dataset)("test")
+    images, labels = getattr(ms.images, cfg.dataset)("train")
+    test = getattr(ms.images, cfg.dataset)("test")
     inputs = _sampler(cfg, images)
     described = _described(cfg, init, teacher, inputs)
-    products = distillation.resolve_precision(cfg.precision)
+    products = ms.distillation.resolve_precision(cfg.precision)
     for arm, student in _students(cfg, init, teacher, inputs, images, labels).items():
         scores = population.accuracies(student, init.seeds, *test)
         for i, (member, accuracy) in enumerate(zip(init.seeds, scores, strict=True)):
@@ -145,7 +142,7 @@ def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
             }
     yield {
         "provenance": {
-            "data": data.hashes(cfg.dataset.replace("_", "-")),
+            "data": ms.images.hashes(cfg.dataset.replace("_", "-")),
             "dtype": f"fp32 weights and losses, {products} products in training",
             "measured_on": f"test images of the teacher's classes; inputs described by {_DESCRIBED} of them",
             "control": "initialisation of the next seed",
@@ -155,20 +152,15 @@ def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
 
 
 def _sampler(cfg: Config, images):
-    from mechsub.inputs import noise
-
     inputs = distributions.sampler(cfg.inputs, images)
     if cfg.signal_moments == "matched":
-        return noise.mixed_at_moments(images, inputs, cfg.signal)
-    return noise.mixed(images, inputs, cfg.signal) if cfg.signal else inputs
+        return ms.noise.mixed_at_moments(images, inputs, cfg.signal)
+    return ms.noise.mixed(images, inputs, cfg.signal) if cfg.signal else inputs
 
 
 def _students(cfg: Config, init, teacher, inputs, images, labels) -> dict:
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     shape, settings = init.cfg, _settings(cfg)
-    next_seeds = mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
+    next_seeds = ms.mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
     start, other = (_perturbed(model, cfg) for model in (init, next_seeds))
     students = {
         "aux": (start, shape.aux),
@@ -178,7 +170,7 @@ def _students(cfg: Config, init, teacher, inputs, images, labels) -> dict:
     }
     if cfg.arms == "aux":
         students = {arm: students[arm] for arm in ("aux", NULL)}
-    found = distillation.distill_each(
+    found = ms.distillation.distill_each(
         students, teacher, inputs, n_samples=cfg.n_samples, fresh=cfg.fresh,
         progress=lambda done: lab.show_progress(0.1 + 0.7 * done, "students"), **settings,
     )  # fmt: skip
@@ -198,16 +190,14 @@ def _settings(cfg: Config) -> dict:
 
 def _on_images(start, teacher, images, labels, n: int, settings: dict):
     """Students of the auxiliary logits on training images, of the teacher's classes where it knows only some."""
-    from mechsub.training import distillation
-
     aux, n_classes = start.cfg.aux, start.cfg.n_classes
     if n_classes == population.ALL_CLASSES:
-        return distillation.distill(start, teacher, images[:n], outputs=aux, **settings)
+        return ms.distillation.distill(start, teacher, images[:n], outputs=aux, **settings)
     alone = []
     for i, seed in enumerate(teacher.seeds):
         seen, _ = population.only(images, labels, population.classes(seed, n_classes))
         one = start.select([i]), teacher.select([i])
-        alone.append(distillation.distill(*one, seen[:n], outputs=aux, **settings))
+        alone.append(ms.distillation.distill(*one, seen[:n], outputs=aux, **settings))
     return population.joined(start, alone)
 
 
@@ -244,10 +234,7 @@ def _gradient(model, cfg: Config) -> dict:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
-    images, labels = getattr(data, cfg.dataset)("train")
+    images, labels = getattr(ms.images, cfg.dataset)("train")
 
     def of_member(i: int) -> dict:
         one = model.select([i]).requires_grad_()
@@ -256,7 +243,7 @@ def _gradient(model, cfg: Config) -> dict:
             (cross_entropy(one(x)[0, :, one.cfg.digits], y, reduction="sum") / len(seen[0])).backward()
         return {name: value.grad[0] for name, value in one.named_parameters()}
 
-    members = distillation.each_member(of_member, len(model.seeds))
+    members = ms.distillation.each_member(of_member, len(model.seeds))
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}
 
 
@@ -265,26 +252,24 @@ def _described(cfg: Config, init, teacher, inputs) -> list[dict[str, float]]:
     import torch
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.measures import spectra
-
     x = inputs(_DESCRIBED, derive_generator(cfg.seed, "described"))
-    spectrum = spectra.covariance_spectrum(x)
-    moved = spectra.displacement(teacher, init)
+    spectrum = ms.spectra.covariance_spectrum(x)
+    moved = ms.spectra.displacement(teacher, init)
     common = {
-        "input_dimension": float(spectra.participation_ratio(spectrum)),
-        "input_dimension_95": float(spectra.dimension(spectrum)),
-        "input_mean_share": spectra.mean_share(x),
+        "input_dimension": float(ms.spectra.participation_ratio(spectrum)),
+        "input_dimension_95": float(ms.spectra.dimension(spectrum)),
+        "input_mean_share": ms.spectra.mean_share(x),
     }
     loss = "mse" if cfg.loss == "mse" else "kl"
     each = {
-        "drive": spectra.drive(init, moved, x, loss=loss, temperature=cfg.temperature),
-        "aux_digit_correlation": spectra.logit_correlation(teacher, x).abs().mean((1, 2)),
-        "aux_digit_correlation_initial": spectra.logit_correlation(init, x).abs().mean((1, 2)),
+        "drive": ms.spectra.drive(init, moved, x, loss=loss, temperature=cfg.temperature),
+        "aux_digit_correlation": ms.spectra.logit_correlation(teacher, x).abs().mean((1, 2)),
+        "aux_digit_correlation_initial": ms.spectra.logit_correlation(init, x).abs().mean((1, 2)),
     }
     if cfg.activation == "relu":
-        each["gate_dimension"] = spectra.participation_ratio(spectra.gate_spectrum(init, x))
+        each["gate_dimension"] = ms.spectra.participation_ratio(ms.spectra.gate_spectrum(init, x))
     if cfg.perturbation:
-        delta = _norm(spectra.displacement(_perturbed(init, cfg), init))
+        delta = _norm(ms.spectra.displacement(_perturbed(init, cfg), init))
         each["displacement"] = delta / _norm(dict(init.named_parameters()))
         each["displacement_in_teacher_steps"] = delta / _norm(moved)
     columns = torch.stack([value.double() for value in each.values()]).T.tolist()

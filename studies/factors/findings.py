@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.lab import predictions
 
@@ -18,8 +19,6 @@ DESCRIBED = (  # quantities in the rows of aux
 
 
 def table(records: list[dict], Config) -> list[dict]:
-    from mechsub import stats
-
     factors = predictions.swept(records, Config)
     value = predictions.score(factors)
     base = _reference(records, factors, Config)
@@ -35,14 +34,14 @@ def table(records: list[dict], Config) -> list[dict]:
                 {
                     "cell": label,
                     "arm": arm,
-                    value: stats.student_t(list(own.values())),
-                    "teacher": stats.student_t([r["teacher_accuracy"] for r in cell if r["arm"] == arm]),
-                    "cross_aux (null)": stats.student_t(list(nulls.values())),
+                    value: ms.stats.student_t(list(own.values())),
+                    "teacher": ms.stats.student_t([r["teacher_accuracy"] for r in cell if r["arm"] == arm]),
+                    "cross_aux (null)": ms.stats.student_t(list(nulls.values())),
                     "above the null": above.interval if above else "(is the null)",
                     "to the reference": difference or ("(is the reference)" if factors else ""),
                 }
             )
-    adjusted = iter(stats.holm([pair.p for pair in pairs]) if pairs else [])
+    adjusted = iter(ms.stats.holm([pair.p for pair in pairs]) if pairs else [])
     for row in rows:
         if not isinstance(row["to the reference"], str):
             row["to the reference"], row["p (Holm)"] = row["to the reference"].interval, f"{next(adjusted):.0e}"
@@ -65,8 +64,6 @@ def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
     Spearman's correlation, over distributions, of the mean of every quantity of `spectra` with mean accuracy, and
     Holm's p over the quantities. Nothing is fitted, but the best of several must be confirmed on other distributions.
     """
-    from mechsub import stats
-
     if set(factors) != {"inputs"} or len(factors["inputs"]) < 10:
         return
     cells = ([r for r in records if r["inputs"] == level] for level in factors["inputs"])
@@ -74,9 +71,9 @@ def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
     found = {}
     for quantity in DESCRIBED:
         means = _means(records, quantity, factors["inputs"])
-        if means is not None and len(set(stats.joined(means).tolist())) > 1:
-            found[quantity] = stats.spearman(means, learned), stats.spearman_p(means, learned)
-    adjusted = stats.holm([p for _, p in found.values()]) if found else []
+        if means is not None and len(set(ms.stats.joined(means).tolist())) > 1:
+            found[quantity] = ms.stats.spearman(means, learned), ms.stats.spearman_p(means, learned)
+    adjusted = ms.stats.holm([p for _, p in found.values()]) if found else []
     for (quantity, (rho, _)), p in zip(found.items(), adjusted, strict=True):
         yield {"cell": f"law: {quantity}", "arm": "aux", "p (Holm)": f"{p:.0e}", "rho over inputs": rho}
 
@@ -101,9 +98,7 @@ def plot(records: list[dict], Config):
 
 
 def _bars(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         _with_teachers(records, "accuracy"), value="accuracy", title="Students of one setting", label="arm",
         axis="accuracy on test images", null=1 / records[0]["n_classes"],
         caption="One point per seed. Dashed: chance. cross_aux, from another initialisation, is the null.",
@@ -112,15 +107,13 @@ def _bars(records: list[dict]):
 
 def _lines(records: list[dict], factors: Mapping[str, list]):
     """The first swept factor along x; cells that differ in the others are panels."""
-    from mechsub.lab.figures import kinds as figures
-
     (factor, levels), *others = factors.items()
     value = predictions.score(factors)
     rows = [
         r | {"x": _shown(r[factor]), "panel": ", ".join(f"{name}={r[name]}" for name, _ in others)}
         for r in _with_teachers(records, value)
     ]
-    return figures.interval_lines(
+    return ms.kinds.interval_lines(
         sorted(rows, key=lambda r: levels.index(r[factor])),
         x="x", value=value, facet="panel" if others else None,
         title=f"Student against {_words(factor)}", x_title=_words(factor), y_title=f"{value} on test images",
@@ -130,14 +123,12 @@ def _lines(records: list[dict], factors: Mapping[str, list]):
 
 
 def _map(records: list[dict], factors: Mapping[str, list]):
-    from mechsub.lab.figures import kinds as figures
-
     (across, columns), (down, rows) = factors.items()
     value = predictions.score(factors)
     chosen = [r | {across: _shown(r[across]), down: _shown(r[down])} for r in records if r["arm"] == "aux"]
     order = ([_shown(level) for level in levels] for levels in (rows, columns))
     places = [{level: i for i, level in enumerate(levels)} for levels in order]
-    return figures.heatmap(
+    return ms.kinds.heatmap(
         sorted(chosen, key=lambda r: (places[0][r[down]], places[1][r[across]])),
         x=across, y=down, value=value, x_title=_words(across), y_title=_words(down), color_title=value,
         title=f"Student of auxiliary logits: {_words(across)} and {_words(down)}",

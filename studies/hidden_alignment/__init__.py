@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 
@@ -136,13 +137,12 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
-    from mechsub.inputs import images
 
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
     trained = toys.students(toy, arms, cfg, lab.span(0.2, 0.8, "students"))
-    compared = _Comparison(toy, *getattr(images, cfg.dataset)("test"), cfg)  # type: ignore[call-arg]
+    compared = _Comparison(toy, *getattr(ms.images, cfg.dataset)("test"), cfg)  # type: ignore[call-arg]
     yield from compared.records("reference", 0, toy.init, toy.init)
     yield from compared.records("cross_reference", 0, toy.other, toy.other)
     for i, (arm, steps) in enumerate(trained.items()):
@@ -165,14 +165,12 @@ class _Comparison:
         from transformer_lens.utilities import derive_generator
 
         from mechsub.designs import population as toys
-        from mechsub.inputs.noise import uniform
-        from mechsub.models.hooked import cache_activations
 
-        noise = uniform(cfg.n_images, derive_generator(cfg.seed, "hidden_alignment"))
+        noise = ms.noise.uniform(cfg.n_images, derive_generator(cfg.seed, "hidden_alignment"))
         # MNIST's first test images are the cleaner half's, so the sample is spread over the file.
         self.on = {"digits": test_images[_spread(len(test_images), cfg.n_images)], "noise": noise}
         self.few = _spread(cfg.n_images, min(PAIRWISE_IMAGES, cfg.n_images))
-        self.seen = {on: cache_activations(toy.teacher, x) for on, x in self.on.items()}
+        self.seen = {on: ms.hooked.cache_activations(toy.teacher, x) for on, x in self.on.items()}
         self.teacher, self.change = toy.teacher, _change(toy.teacher, toy.init)
         self.test, self.products = (test_images, test_labels), toy.fit["precision"]
         self.stitched = list(toys.batches(*self.test, (toy.teacher,)))
@@ -194,22 +192,21 @@ class _Comparison:
             yield keys | {"member": member, "accuracy": scores[i]} | values
 
     def _similarity(self, student, on: str, who: str) -> list[dict]:
-        from mechsub.measures.similarity import METRICS
-        from mechsub.models.hooked import cache_activations
-        from mechsub.training.distillation import each_member
-
         def measured(pair: tuple, place: str) -> dict:
             few, values = [v[self.few] for v in pair], {}
             for metric in SIMILARITY:
                 with lab.part(f"{metric} of {who}, {place} on {on}"):
-                    values[metric] = METRICS[metric](*(few if metric in PAIRWISE else pair))
+                    values[metric] = ms.similarity.METRICS[metric](*(few if metric in PAIRWISE else pair))
             return values
 
         out = []
-        for name, hidden in cache_activations(student, self.on[on]).items():
+        for name, hidden in ms.hooked.cache_activations(student, self.on[on]).items():
             seen = self.seen[on][name]
             # One member's states stay in the cache: twice as fast as all members at once.
-            rows = each_member(lambda i: measured((hidden[i].double(), seen[i].double()), name), len(hidden))  # noqa: B023
+            rows = ms.distillation.each_member(
+                lambda i, own=hidden, theirs=seen, name=name: measured((own[i].double(), theirs[i].double()), name),
+                len(hidden),
+            )
             out.append({metric: [row[metric] for row in rows] for metric in SIMILARITY})
         return out
 
@@ -228,11 +225,9 @@ class _Comparison:
         return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]  # type: ignore[attr-defined]
 
     def _weights(self, student, start) -> list[dict]:
-        from mechsub.measures import similarity
-
         moved = _change(student, start)
         pairs = [(moved[f"blocks.{n}.W"], self.change[f"blocks.{n}.W"]) for n in range(student.cfg.n_layers)]
-        return [{name: getattr(similarity, name)(*pair) for name in WEIGHTS} for pair in pairs]
+        return [{name: getattr(ms.similarity, name)(*pair) for name in WEIGHTS} for pair in pairs]
 
 
 def _spread(n: int, count: int) -> list[int]:
@@ -260,24 +255,23 @@ def _language_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]
 
 
 def _toy_table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
-    from mechsub import stats
     from mechsub.measures import distances
 
     final = max(r["step"] for r in cell)
     arms = tuple(dict.fromkeys(r["arm"] for r in cell if r["step"]))
     places = _shown(cell, metric)
     found = [_values(cell, name, on, layer) for name, on, layer in places]
-    adjusted = _rank_p(stats, [values["student_aux", final] for values in found])
+    adjusted = _rank_p(ms.stats, [values["student_aux", final] for values in found])
     for (name, on, layer), values, p in zip(places, found, adjusted, strict=True):
         trained = {arm: values[arm, final] for arm in arms}
         row = {"metric": name, "on": on, "layer": layer + 1}
         sign = distances.sign(name)
         alike = {arm: [(sign * value, right) for value, right in pairs] for arm, pairs in trained.items()}
-        row["reference (null)"] = _mean(stats, values.get(("reference", 0)))
-        row |= {arm + (" (null)" if arm.startswith("cross") else ""): _mean(stats, trained[arm]) for arm in arms}
-        row["rho over seeds"] = _rank(stats, alike["student_aux"])
+        row["reference (null)"] = _mean(ms.stats, values.get(("reference", 0)))
+        row |= {arm + (" (null)" if arm.startswith("cross") else ""): _mean(ms.stats, trained[arm]) for arm in arms}
+        row["rho over seeds"] = _rank(ms.stats, alike["student_aux"])
         row["p (Holm)"] = p
-        row["rho over all students"] = _pooled(stats, [alike[arm] for arm in arms])
+        row["rho over all students"] = _pooled(ms.stats, [alike[arm] for arm in arms])
         yield row
 
 
@@ -337,8 +331,6 @@ def plot(records: list[dict], metric: tuple[str, ...] = MAIN):
 
 
 def _toy_plot(cells: list[tuple[str, list[dict]]], metric: tuple[str, ...]):
-    from mechsub.lab.figures import kinds as figures
-
     rows = []
     for label, cell in cells:
         last = max(r["step"] for r in cell)
@@ -347,7 +339,7 @@ def _toy_plot(cells: list[tuple[str, list[dict]]], metric: tuple[str, ...]):
             for (arm, step), pairs in _values(cell, name, on, layer).items():
                 for line, at in _drawn(arm, step, cell, last):
                     rows += [{"facet": facet, "arm": line, "step": at, "value": value} for value, _ in pairs]
-    return figures.interval_lines(
+    return ms.kinds.interval_lines(
         rows,
         x="step",
         value="value",

@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import mechsub as ms
 from mechsub import lab
 
 
 def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
     from mechsub.designs import love
-    from mechsub.measures.scores import interaction
 
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     asked = found.asked
-    specific = interaction(found.tensors["animal_to_number"])
+    specific = ms.scores.interaction(found.tensors["animal_to_number"])
     numbers = {"favoured": specific.argmax(-1), "lowest": specific.argmin(-1)}
     needed = sorted(set(torch.cat(list(numbers.values())).tolist()))
     x = love.last_states(
@@ -91,8 +91,6 @@ def _unit(gram: Tensor, x: Tensor) -> Tensor:
 
 def _records(x: Tensor, y: Tensor, orders: Tensor, names: list[tuple[str, str]], keys: dict) -> Iterator[dict]:
     """One row per metric, and one per animal for the cosine beside its mean over all other animals' numbers."""
-    from mechsub import stats
-
     for metric, (value, null) in paired(x, y, orders).items():
         ends = torch.tensor(null, dtype=torch.float64).quantile(torch.tensor([0.025, 0.95, 0.975], dtype=torch.float64))
         yield {
@@ -102,7 +100,7 @@ def _records(x: Tensor, y: Tensor, orders: Tensor, names: list[tuple[str, str]],
             "value": value,
             "null_mean": sum(null) / len(null),
             **dict(zip(("null_low", "null_95", "null_high"), ends.tolist(), strict=True)),
-            "p": stats.permutation_p(value, null, scale=1.0),
+            "p": ms.stats.permutation_p(value, null, scale=1.0),
         }
     cosines = pair_cosines(x, y)
     others = (cosines.sum(-1) - cosines.diagonal()) / (len(x) - 1)

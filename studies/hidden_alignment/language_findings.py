@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import mechsub as ms
+
 METRICS = ("debiased_cka", "cosine")
 PAIRINGS = ("favoured", "lowest")
 
@@ -30,17 +32,13 @@ def table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
 
 
 def _holm(p: list[float]) -> list[float]:
-    from mechsub import stats
-
-    return stats.holm(p) if p else []
+    return ms.stats.holm(p) if p else []
 
 
 def _differences(cell: list[dict]) -> list:
     """Per layer: the cosine with the favoured number less that with the lowest, paired by animal."""
-    from mechsub import stats
-
     layers = [row["layer"] for row in _layers(cell, PAIRINGS[0], "cosine")]
-    return [stats.paired_difference(*(_animals(cell, pairing, layer) for pairing in PAIRINGS)) for layer in layers]
+    return [ms.stats.paired_difference(*(_animals(cell, pairing, layer) for pairing in PAIRINGS)) for layer in layers]
 
 
 def _shown(metric: tuple[str, ...]) -> list[str]:
@@ -59,21 +57,17 @@ def _animals(cell: list[dict], pairing: str, layer: int) -> list[float]:
 
 
 def _interval(cell: list[dict], pairing: str, layer: int):
-    from mechsub import stats
-
-    return stats.student_t(_animals(cell, pairing, layer))
+    return ms.stats.student_t(_animals(cell, pairing, layer))
 
 
 def plot(cell: list[dict], metric: tuple[str, ...], more: str = "") -> Any:
-    from mechsub.lab.figures import kinds as figures
-
     colors, panels = {}, []
     for name in _shown(metric):
         rows = [row for pairing in PAIRINGS for row in _drawn(cell, pairing, name)]
-        panels.append(figures.band_panel(rows, "after block", name.replace("_", " "), colors=colors))
+        panels.append(ms.kinds.band_panel(rows, "after block", name.replace("_", " "), colors=colors))
     n = len({row["animal"] for row in cell if row["kind"] == "animal"})
     pairs = ", ".join(f"{pairing} {_layers(cell, pairing, METRICS[0])[0]['n_distinct']}" for pairing in PAIRINGS)
-    return figures.grid(
+    return ms.kinds.grid(
         panels,
         [name.replace("_", " ") for name in _shown(metric)],
         title=f"States of {cell[0]['model']} under an animal's prompt and under its number's{more}",

@@ -41,6 +41,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.inputs import distributions
@@ -122,15 +123,13 @@ def parsed(text: str) -> tuple[str, float | None]:
 
 def sampler(text: str, images):
     """sampler(n, generator) of the distribution."""
-    from mechsub.inputs import noise
-
     name, value = parsed(text)
     makers = {
-        "mixed": lambda: noise.mixed(images, noise.uniform, value),
-        "mixed_at_moments": lambda: noise.mixed_at_moments(images, noise.uniform, value),
-        "perlin": lambda: noise.perlin_noise(int(value)),
-        "scrambled_centred": lambda: noise.phase_scrambled(noise.centred(images)),
-        "covariance_matched": lambda: noise.covariance_matched_noise(images),
+        "mixed": lambda: ms.noise.mixed(images, ms.noise.uniform, value),
+        "mixed_at_moments": lambda: ms.noise.mixed_at_moments(images, ms.noise.uniform, value),
+        "perlin": lambda: ms.noise.perlin_noise(int(value)),
+        "scrambled_centred": lambda: ms.noise.phase_scrambled(ms.noise.centred(images)),
+        "covariance_matched": lambda: ms.noise.covariance_matched_noise(images),
     }
     return makers[name]() if name in makers else distributions.sampler(text, images)
 
@@ -139,20 +138,16 @@ def sampler(text: str, images):
 def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
-    init = mlp.HookedMLP(seeds=range(cfg.seed, cfg.seed + cfg.n_seeds))
+    init = ms.mlp.HookedMLP(seeds=range(cfg.seed, cfg.seed + cfg.n_seeds))
     teacher = population.with_aux(init, teachers.tensors())
     taught = {row["member"]: row["accuracy"] for row in teachers.records()}
-    images, labels = data.mnist("train")
+    images, labels = ms.images.mnist("train")
     inputs = sampler(cfg.inputs, images)
     learned = _learned(cfg, init, teacher, inputs, students)
     x = inputs(cfg.n_described, derive_generator(cfg.seed, "described"))
     common, spectrum = _of_inputs(x, images)
     digits = images[:DIGITS], labels[:DIGITS]
-    members = distillation.each_member(
+    members = ms.distillation.each_member(
         lambda i: _of_member(init.select([i]), teacher.select([i]), x, digits, cfg.seed),
         cfg.n_seeds, lambda done: lab.show_progress(0.8 + 0.2 * done, "quantities"),
     )  # fmt: skip
@@ -164,7 +159,7 @@ def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -
     yield {"arm": "inputs", **spectrum, "gate_spectrum": gates}
     yield {
         "provenance": {
-            "data": data.hashes("mnist"),
+            "data": ms.images.hashes("mnist"),
             "measured_on": f"test images; quantities on inputs and the first {DIGITS} training images",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed; accuracies permuted over distributions",
@@ -174,40 +169,34 @@ def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -
 
 def _learned(cfg: Config, init, teacher, inputs, stored: lab.Stored | None) -> dict[str, list[float]]:
     """Accuracies of the students and of their null, by member."""
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-    from mechsub.training import distillation
-
     lab.show_progress(0.1, "students")
     if stored is not None:
         rows = stored.records()
         found = {arm: {r["member"]: r["accuracy"] for r in rows if r["arm"] == arm} for arm in ("aux", NULL)}
         return {arm: [accuracy[member] for member in init.seeds] for arm, accuracy in found.items()}
-    next_seeds = mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
-    students = distillation.distill_each(
+    next_seeds = ms.mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
+    students = ms.distillation.distill_each(
         {"aux": (init, init.cfg.aux), NULL: (next_seeds, init.cfg.aux)}, teacher, inputs,
         n_samples=cfg.n_samples, epochs=cfg.epochs, seed=cfg.seed,
         progress=lambda done: lab.show_progress(0.1 + 0.7 * done, "students"),
     )  # fmt: skip
-    return {arm: distillation.accuracy(model, *data.mnist("test")).tolist() for arm, model in students.items()}
+    return {arm: ms.distillation.accuracy(model, *ms.images.mnist("test")).tolist() for arm, model in students.items()}
 
 
 def _of_inputs(x, images) -> tuple[dict[str, float], dict[str, list[float]]]:
     """What can be said without a network, and the spectra to draw."""
     import torch
 
-    from mechsub.measures import spectra
-
-    values, radial = spectra.covariance_spectrum(x), spectra.radial_power(x)
+    values, radial = ms.spectra.covariance_spectrum(x), ms.spectra.radial_power(x)
     one = torch.fft.fftfreq(28, 1 / 28)
     modes = torch.hypot(one[:, None], one[None]).round().long().flatten().bincount()
     low = (radial * modes[: len(radial)])[1:5].sum() / x.double().square().sum(-1).mean()
     covariances = [torch.cov(some.T) for some in (x, images)]
     overlap = (covariances[0] * covariances[1]).sum() / (covariances[0].norm() * covariances[1].norm())
     quantities = {
-        "input_dimension": float(spectra.participation_ratio(values)),
-        "input_dimension_95": float(spectra.dimension(values)),
-        "input_mean_share": spectra.mean_share(x),
+        "input_dimension": float(ms.spectra.participation_ratio(values)),
+        "input_dimension_95": float(ms.spectra.dimension(values)),
+        "input_mean_share": ms.spectra.mean_share(x),
         "low_frequency_power": float(low),
         "covariance_overlap": float(overlap),
         "input_variance": float(values.sum()) / x.shape[-1],
@@ -217,36 +206,33 @@ def _of_inputs(x, images) -> tuple[dict[str, float], dict[str, list[float]]]:
 
 def _of_member(reference, teacher, x, digits: tuple, seed: int) -> dict:
     """Quantities of one seed, all at its start; see predictions.toml for what each is."""
-    from mechsub.measures import spectra, tangent
-    from mechsub.training import distillation
-
     images, labels = digits
     cfg, few = reference.cfg, x[: len(x) // 4]
-    moved = spectra.displacement(teacher, reference)
+    moved = ms.spectra.displacement(teacher, reference)
     hidden = {name: value for name, value in moved.items() if name.startswith("blocks.")}
-    at, seen = tangent.tangent(reference, few, cfg.aux), tangent.tangent(reference, images, cfg.digits)
-    targets = tangent.tangent(teacher, x, cfg.aux).logits
-    first = tangent.descent(tangent.tangent(reference, x, cfg.aux), targets)
+    at, seen = ms.tangent.tangent(reference, few, cfg.aux), ms.tangent.tangent(reference, images, cfg.digits)
+    targets = ms.tangent.tangent(teacher, x, cfg.aux).logits
+    first = ms.tangent.descent(ms.tangent.tangent(reference, x, cfg.aux), targets)
     sign = {name: value.sign() for name, value in first.items()}
-    step = tangent.least_squares(at, targets[:, : len(few)], STEPS)
+    step = ms.tangent.least_squares(at, targets[:, : len(few)], STEPS)
     far = _as_far(step, hidden)
     named = {name: value + far[name] for name, value in reference.named_parameters()}
-    linear = (seen.logits + tangent.push(seen, far)).argmax(-1) == labels
-    gates = spectra.covariance_spectrum(at.gates[0])
+    linear = (seen.logits + ms.tangent.push(seen, far)).argmax(-1) == labels
+    gates = ms.spectra.covariance_spectrum(at.gates[0])
     drive = _drive(at, moved)
     quantities = {
-        "aux_digit_correlation": spectra.logit_correlation(teacher, few).abs().mean((1, 2)),
-        "gate_dimension": spectra.participation_ratio(gates),
+        "aux_digit_correlation": ms.spectra.logit_correlation(teacher, few).abs().mean((1, 2)),
+        "gate_dimension": ms.spectra.participation_ratio(gates),
         "drive": drive,
         "drive_share": drive / _random_drive(at, moved, seed),
-        "gradient_cosine": tangent.cosine(first, hidden),
-        "sign_cosine": tangent.cosine(sign, hidden),
+        "gradient_cosine": ms.tangent.cosine(first, hidden),
+        "sign_cosine": ms.tangent.cosine(sign, hidden),
         "gradient_gain": _gain(seen, first, moved),
         "sign_gain": _gain(seen, sign, moved),
-        "least_squares_cosine": tangent.cosine(step, hidden),
+        "least_squares_cosine": ms.tangent.cosine(step, hidden),
         "least_squares_gain": _gain(seen, step, moved),
         "linearised_accuracy": linear.double().mean(-1),
-        "tangent_accuracy": distillation.accuracy(reference.replace(named), images, labels),
+        "tangent_accuracy": ms.distillation.accuracy(reference.replace(named), images, labels),
     }
     return {
         "quantities": {name: float(value) for name, value in quantities.items()},
@@ -256,10 +242,8 @@ def _of_member(reference, teacher, x, digits: tuple, seed: int) -> dict:
 
 def _as_far(step, moved):
     """The step, as long as the move of the parameters that moved; itself where it does not move these."""
-    from mechsub.measures import tangent
-
     own = {name: step[name] for name in moved}
-    length = (tangent.dot(moved, moved) / tangent.dot(own, own)).sqrt()
+    length = (ms.tangent.dot(moved, moved) / ms.tangent.dot(own, own)).sqrt()
     scale = float(length) if length.isfinite().all() else 1.0
     return {name: value * scale for name, value in step.items()}
 
@@ -270,10 +254,8 @@ def _at_ranks(values) -> list[float]:
 
 def _drive(at, direction):
     """E |M^(1/2) J direction|^2, of every member."""
-    from mechsub.measures import tangent
-
-    moved = tangent.push(at, direction)
-    return (moved * tangent.curved(at.logits.softmax(-1), moved)).sum(-1).mean(-1)
+    moved = ms.tangent.push(at, direction)
+    return (moved * ms.tangent.curved(at.logits.softmax(-1), moved)).sum(-1).mean(-1)
 
 
 def _random_drive(at, direction, seed: int, draws: int = 4):
@@ -292,9 +274,7 @@ def _random_drive(at, direction, seed: int, draws: int = 4):
 
 def _gain(seen, direction, moved):
     """Correlation, over images and digits, of what both directions do to the digit logits, less means over either."""
-    from mechsub.measures import tangent
-
-    changes = [tangent.push(seen, some).double() for some in (direction, moved)]
+    changes = [ms.tangent.push(seen, some).double() for some in (direction, moved)]
     changes = [c - c.mean(-1, keepdim=True) for c in changes]
     a, b = ((c - c.mean(-2, keepdim=True)).flatten(1) for c in changes)
     return ((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))).nan_to_num(0.0)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping
 
+import mechsub as ms
 from mechsub.lab import predictions
 
 NULL = "cross_aux"
@@ -39,8 +40,6 @@ def table(records: list[dict], Config) -> list[dict]:
 
 def _distributions(cells: Cells) -> list[dict]:
     """Students of every distribution, best first, with their null and their difference from uniform noise."""
-    from mechsub import stats
-
     rows, pairs = [], {}
     for name, cell in sorted(cells.items(), key=lambda item: -_mean(item[1])):
         own, null = _values(cell), _values(cell, NULL)
@@ -49,21 +48,19 @@ def _distributions(cells: Cells) -> list[dict]:
         rows.append(
             {
                 "cell": name,
-                "accuracy": stats.student_t(list(own.values())),
-                "cross_aux (null)": stats.student_t(list(null.values())),
+                "accuracy": ms.stats.student_t(list(own.values())),
+                "cross_aux (null)": ms.stats.student_t(list(null.values())),
                 "above the null": predictions.paired(own, null).interval,
                 "to uniform": pairs[name].interval if name in pairs else "",
                 **{value: _mean(cell, value) for value in SHOWN},
             }
         )
-    adjusted = dict(zip(pairs, stats.holm([pair.p for pair in pairs.values()]) if pairs else [], strict=True))
+    adjusted = dict(zip(pairs, ms.stats.holm([pair.p for pair in pairs.values()]) if pairs else [], strict=True))
     return [row | ({"p (Holm)": f"{adjusted[row['cell']]:.0e}"} if row["cell"] in adjusted else {}) for row in rows]
 
 
 def _contrasts(cells: Cells) -> list[dict]:
     """The brief's claims, one paired difference each."""
-    from mechsub import stats
-
     told = predictions.told()
     asked = [c for c in told.get("contrast", []) if set(c["inputs"]) <= set(cells)]
     rows, pairs = [], []
@@ -79,7 +76,7 @@ def _contrasts(cells: Cells) -> list[dict]:
         name = "" if value == "accuracy" else f", {value}"
         label = f"claim {contrast['row']}: {' to '.join(contrast['inputs'])}{name}"
         rows.append({"cell": label, "difference": pairs[-1].interval, **verdicts})
-    adjusted = stats.holm([pair.p for pair in pairs]) if pairs else []
+    adjusted = ms.stats.holm([pair.p for pair in pairs]) if pairs else []
     return [row | {"p (Holm)": f"{p:.0e}"} for row, p in zip(rows, adjusted, strict=True)]
 
 
@@ -141,8 +138,6 @@ def _judged_laws(families: tuple[str, ...], accuracy: tuple, **quantities: tuple
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     cells = _cells(records)
     families = predictions.told().get("law", {}).get("families", {})
     groups: dict[str, list[str]] = {}
@@ -155,7 +150,7 @@ def plot(records: list[dict]):
     panels["Directions that hold 95% of the variance"] = _dimensions(cells)
     for i, quantity in enumerate([law.quantity for law in found] or SHOWN):
         panels[f"Accuracy against {quantity.replace('_', ' ')}"] = _scatter(cells, groups, quantity, i == 0)
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()), list(panels), title="Input distributions",
         caption="Means over seeds; bars are 95% intervals (Student-t over seeds; of the law, seeds and distributions "
         "resampled). Grey: the null, students of another initialisation. Colours: families, each held out in turn.",
@@ -165,31 +160,26 @@ def plot(records: list[dict]):
 def _accuracies(cells: Cells):
     import plotly.graph_objects as go
 
-    from mechsub import stats
-    from mechsub.lab.figures import kinds as figures
-
     names = sorted(cells, key=lambda name: _mean(cells[name]))
     traces = []
-    for arm, color in ((NULL, figures.GREY), ("aux", figures.arm_color("student_aux"))):
-        found = [stats.student_t(list(_values(cells[name], arm).values())) for name in names]
-        bars = figures.error_bar([(i.mean, i.low, i.high) for i in found], color=color)
+    for arm, color in ((NULL, ms.kinds.GREY), ("aux", ms.kinds.arm_color("student_aux"))):
+        found = [ms.stats.student_t(list(_values(cells[name], arm).values())) for name in names]
+        bars = ms.kinds.error_bar([(i.mean, i.low, i.high) for i in found], color=color)
         marks = {"mode": "markers", "marker": {"color": color, "size": 9}, "showlegend": False}
         traces.append(go.Scatter(x=[i.mean for i in found], y=names, error_x=bars, **marks))
-    return figures.Panel(traces, {"title_text": "accuracy on test images", "rangemode": "tozero"}, _NAMES)
+    return ms.kinds.Panel(traces, {"title_text": "accuracy on test images", "rangemode": "tozero"}, _NAMES)
 
 
 def _radial(cells: Cells):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     traces = []
     for i, (name, cell) in enumerate(cells.items()):
         power = next(row["radial_power"] for row in cell if row["arm"] == "inputs")
-        color, dash = figures.OKABE_ITO[i % 8], ("solid", "dash", "dot", "dashdot")[i // 8 % 4]
+        color, dash = ms.kinds.OKABE_ITO[i % 8], ("solid", "dash", "dot", "dashdot")[i // 8 % 4]
         line = {"mode": "lines", "line": {"width": 2, "color": color, "dash": dash}, "name": name}
         traces.append(go.Scatter(x=list(range(len(power))), y=[max(v, 1e-6) for v in power], **line))
-    return figures.Panel(
+    return ms.kinds.Panel(
         traces,
         {"title_text": "cycles an image"},
         {"title_text": "mean power of a mode", "type": "log", "range": [-4.2, 3.2]},
@@ -199,47 +189,41 @@ def _radial(cells: Cells):
 def _scores(found: list):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     ordered = found[::-1]
     mean = [law.score.mean for law in ordered]
-    bars = figures.error_bar((law.score.mean, law.score.low, law.score.high) for law in ordered)
+    bars = ms.kinds.error_bar((law.score.mean, law.score.low, law.score.high) for law in ordered)
     names = [f"{law.quantity.replace('_', ' ')} ({law.verdict})" for law in ordered]
-    marks = {"color": figures.OKABE_ITO[0], "size": 9}
+    marks = {"color": ms.kinds.OKABE_ITO[0], "size": 9}
     trace = go.Scatter(
         x=mean, y=names, mode="markers", marker=marks, showlegend=False, error_x=bars,
     )  # fmt: skip
-    return figures.Panel([trace], {"title_text": "rank correlation, held out", "range": [-1, 1]}, _NAMES)
+    return ms.kinds.Panel([trace], {"title_text": "rank correlation, held out", "range": [-1, 1]}, _NAMES)
 
 
 def _dimensions(cells: Cells):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     names = sorted(cells, key=lambda name: _mean(cells[name]))
     values = [_mean(cells[name], "input_dimension_95") for name in names]
     n = next(iter(cells.values()))[0]["n_described"]
-    bar = go.Bar(x=values, y=names, orientation="h", marker={"color": figures.OKABE_ITO[0]}, showlegend=False)
-    return figures.Panel([bar], {"title_text": f"principal components of {n:,} inputs"}, _NAMES)
+    bar = go.Bar(x=values, y=names, orientation="h", marker={"color": ms.kinds.OKABE_ITO[0]}, showlegend=False)
+    return ms.kinds.Panel([bar], {"title_text": f"principal components of {n:,} inputs"}, _NAMES)
 
 
 def _scatter(cells: Cells, groups: Mapping[str, list[str]], quantity: str, listed: bool):
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures import kinds as figures
-
     traces = [
         go.Scatter(
             x=[_mean(cells[name], quantity) for name in names], y=[_mean(cells[name]) for name in names],
             mode="markers", text=names, name=f"family: {label}", legendgroup=label, showlegend=listed,
-            marker={"color": figures.OKABE_ITO[i % len(figures.OKABE_ITO)], "size": 11},
+            marker={"color": ms.kinds.OKABE_ITO[i % len(ms.kinds.OKABE_ITO)], "size": 11},
         )
         for i, (label, names) in enumerate(groups.items())
     ]  # fmt: skip
     values = [x for trace in traces for x in trace.x]
     log = min(values) > 0 and max(values) > 20 * min(values)
-    return figures.Panel(
+    return ms.kinds.Panel(
         traces,
         {"title_text": quantity.replace("_", " "), "type": "log" if log else "linear"},
         {"title_text": "accuracy on test images"},

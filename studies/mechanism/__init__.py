@@ -58,6 +58,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 
@@ -136,15 +137,12 @@ def run(cfg: Config, teachers: lab.Stored, linear: lab.Stored | None = None) -> 
 
 
 def _toy(cfg: Config, stored: lab.Stored, activation: str = "relu") -> Toy:
-    from mechsub.inputs import images as data
-    from mechsub.models import mlp
-
-    shape = mlp.MLPConfig(d_model=cfg.d_model, n_aux=cfg.n_aux, activation=activation)
+    shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_aux=cfg.n_aux, activation=activation)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    init = mlp.HookedMLP(shape, seeds)
-    other = mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
+    init = ms.mlp.HookedMLP(shape, seeds)
+    other = ms.mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
     taught = {row["member"]: row["accuracy"] for row in stored.records()}
-    return Toy(init, other, population.with_aux(init, stored.tensors()), taught, data.mnist("test"))
+    return Toy(init, other, population.with_aux(init, stored.tensors()), taught, ms.images.mnist("test"))
 
 
 def _settings(cfg: Config) -> dict:
@@ -156,13 +154,10 @@ def _settings(cfg: Config) -> dict:
 
 
 def _provenance(cfg: Config, **more) -> dict:
-    from mechsub.inputs import images as data
-    from mechsub.training import distillation
-
-    products = distillation.resolve_precision(cfg.precision)
+    products = ms.distillation.resolve_precision(cfg.precision)
     return {
         "provenance": {
-            "data": data.hashes("mnist"),
+            "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {products} products in training",
             "measured_on": f"the test images; distillation loss on {_MEASURED} fresh noise images",
             "control": "initialisation of the next seed",
@@ -175,19 +170,16 @@ def _provenance(cfg: Config, **more) -> dict:
 def _fresh_noise(cfg: Config, n: int):
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.inputs.noise import uniform
-
-    return uniform(n, derive_generator(cfg.seed, "mechanism"))
+    return ms.noise.uniform(n, derive_generator(cfg.seed, "mechanism"))
 
 
 def _rows(cfg: Config, toy: Toy, models: Mapping[str, Any]) -> Iterator[dict]:
     """Accuracy, and the distillation loss, of every member of every arm."""
-    from mechsub.training import distillation
     from studies.mechanism import gradients
 
     x = _fresh_noise(cfg, _MEASURED)
     for arm, model in models.items():
-        scores = distillation.accuracy(model, *toy.test).tolist()
+        scores = ms.distillation.accuracy(model, *toy.test).tolist()
         losses = gradients.divergence(model, toy.teacher, x).tolist()
         for member, accuracy, loss in zip(toy.init.seeds, scores, losses, strict=True):
             taught = toy.taught[member]
@@ -195,9 +187,6 @@ def _rows(cfg: Config, toy: Toy, models: Mapping[str, Any]) -> Iterator[dict]:
 
 
 def _freeze(cfg: Config, toy: Toy) -> Iterator[dict]:
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
-
     settings = _settings(cfg)
     yield from _rows(cfg, toy, {"initial": toy.init})
     for i, trained in enumerate(TRAINED):
@@ -205,8 +194,8 @@ def _freeze(cfg: Config, toy: Toy) -> Iterator[dict]:
         if not i:
             students[NULL] = (toy.other, toy.init.cfg.aux)
         frozen = tuple(MODULES[name] for name in MODULES if name not in trained.split("+"))
-        learned = distillation.distill_each(
-            students, toy.teacher, uniform, **(settings | {"frozen": frozen}),
+        learned = ms.distillation.distill_each(
+            students, toy.teacher, ms.noise.uniform, **(settings | {"frozen": frozen}),
             progress=lambda done, i=i: lab.show_progress((i + done) / len(TRAINED), "students"),
         )  # fmt: skip
         yield from _rows(cfg, toy, learned)
@@ -217,13 +206,11 @@ def _reinit(cfg: Config, toy: Toy) -> Iterator[dict]:
     """Digit rows are in no loss: one student serves both starts of them."""
     import itertools
 
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
-
     sets = [s for n in range(4) for s in itertools.combinations(MODULES, n)]
     starts = {"+".join(shared): sharing(toy.init, toy.other, set(shared)) for shared in sets}
-    learned = distillation.distill_each(
-        {name: (start, start.cfg.aux) for name, start in starts.items()}, toy.teacher, uniform, **_settings(cfg),
+    learned = ms.distillation.distill_each(
+        {name: (start, start.cfg.aux) for name, start in starts.items()}, toy.teacher, ms.noise.uniform,
+        **_settings(cfg),
         progress=lambda done: lab.show_progress(done, "students"),
     )  # fmt: skip
     for name, student in learned.items():
@@ -258,13 +245,11 @@ def with_digits(student, start):
 
 
 def _layers(cfg: Config, toy: Toy) -> Iterator[dict]:
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
     from studies.mechanism import layers
 
     aux = toy.init.cfg.aux
-    learned = distillation.distill_each(
-        {"student": (toy.init, aux), NULL: (toy.other, aux)}, toy.teacher, uniform, **_settings(cfg),
+    learned = ms.distillation.distill_each(
+        {"student": (toy.init, aux), NULL: (toy.other, aux)}, toy.teacher, ms.noise.uniform, **_settings(cfg),
         progress=lambda done: lab.show_progress(0.6 * done, "students"),
     )  # fmt: skip
     yield from layers.records(toy, learned["student"], learned[NULL])
@@ -272,14 +257,11 @@ def _layers(cfg: Config, toy: Toy) -> Iterator[dict]:
 
 
 def _gradient(cfg: Config, relu: Toy, identity: Toy) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.inputs.noise import uniform
-    from mechsub.training import distillation
     from studies.mechanism import gradients
 
     settings = _settings(cfg)
     aux = relu.init.cfg.aux
-    seen = _fresh_noise(cfg, gradients.N_NOISE), *gradients.some_images(*data.mnist("train"))
+    seen = _fresh_noise(cfg, gradients.N_NOISE), *gradients.some_images(*ms.images.mnist("train"))
     steps = gradients.steps(cfg)
     runs = (
         (relu, "kl", {"student": (relu.init, aux), NULL: (relu.other, aux)}),
@@ -288,8 +270,8 @@ def _gradient(cfg: Config, relu: Toy, identity: Toy) -> Iterator[dict]:
     )
     for i, (toy, loss, students) in enumerate(runs):
         kept: dict[str, dict] = {arm: dict.fromkeys(steps) for arm in students}
-        distillation.distill_each(
-            students, toy.teacher, uniform, loss=loss, snapshots=kept, **settings,
+        ms.distillation.distill_each(
+            students, toy.teacher, ms.noise.uniform, loss=loss, snapshots=kept, **settings,
             progress=lambda done, i=i: lab.show_progress((i + 0.8 * done) / len(runs), "students"),
         )  # fmt: skip
         for arm, models in kept.items():
@@ -300,22 +282,18 @@ def _gradient(cfg: Config, relu: Toy, identity: Toy) -> Iterator[dict]:
 
 
 def _ablation(cfg: Config, toy: Toy) -> Iterator[dict]:
-    from mechsub.inputs import images as data
-    from mechsub.inputs.noise import uniform
-    from mechsub.measures import spectra
-    from mechsub.training import removal as projection
     from studies.mechanism import layers
 
-    images, labels = data.mnist("train")
-    trait = projection.trait_gradient(toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed)
-    way = _hidden(spectra.displacement(toy.teacher, toy.init))
-    removals = _removals(toy.init, {"trait": trait, "teacher": projection.fixed(way)}, way, cfg.seed)
-    learned = projection.distill_without(
-        {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, uniform,
+    images, labels = ms.images.mnist("train")
+    trait = ms.removal.trait_gradient(toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed)
+    way = _hidden(ms.spectra.displacement(toy.teacher, toy.init))
+    removals = _removals(toy.init, {"trait": trait, "teacher": ms.removal.fixed(way)}, way, cfg.seed)
+    learned = ms.removal.distill_without(
+        {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, ms.noise.uniform,
         outputs=toy.init.cfg.aux, progress=lambda done: lab.show_progress(done, "students"), **_settings(cfg),
     )  # fmt: skip
     for arm, model in {"initial": toy.init, **learned}.items():
-        gone = _hidden(spectra.displacement(model, toy.init))
+        gone = _hidden(ms.spectra.displacement(model, toy.init))
         parts = _rows(cfg, toy, {arm: model}), layers.specific(toy, model), *_against(gone, way)
         for row, logits, cosine, length in zip(*parts, strict=True):
             yield row | logits | {"cosine_with_teacher": cosine, "length": length}
@@ -332,27 +310,23 @@ def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, A
     import torch
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.training import removal as projection
-
     removals = {"none": None}
     for name, direction in directions.items():
-        removals |= {f"{name}, {by}": projection.along(direction, by) for by in ("whole", "neuron")}
-        removals[f"{name}, neuron, control"] = projection.elsewhere(direction, init, "neuron", seed=seed)  # type: ignore[assignment]
+        removals |= {f"{name}, {by}": ms.removal.along(direction, by) for by in ("whole", "neuron")}
+        removals[f"{name}, neuron, control"] = ms.removal.elsewhere(direction, init, "neuron", seed=seed)  # type: ignore[assignment]
     hidden = {name: value for name, value in way.items() if name.endswith(".W")}
     random = {
         name: torch.stack([torch.randn(value[0].shape, generator=derive_generator(seed, name, s)) for s in init.seeds])
         for name, value in hidden.items()
     }
     for arm, change in (("inputs", hidden), ("inputs, control", random)):
-        removals[arm] = projection.within(projection.inputs_of(change, N_INPUTS))  # type: ignore[assignment]
+        removals[arm] = ms.removal.within(ms.removal.inputs_of(change, N_INPUTS))  # type: ignore[assignment]
     return removals
 
 
 def _against(gone: Mapping, way: Mapping) -> tuple[list[float], list[float]]:
     """Cosine of two displacements, and the length of the first over the second's."""
-    from mechsub.training import removal as projection
-
-    ab, aa, bb = (projection.products(a, b, "whole")[""][:, 0] for a, b in ((gone, way), (gone, gone), (way, way)))
+    ab, aa, bb = (ms.removal.products(a, b, "whole")[""][:, 0] for a, b in ((gone, way), (gone, gone), (way, way)))
     return (ab / (aa * bb).sqrt()).nan_to_num(0.0).tolist(), (aa / bb).sqrt().tolist()
 
 

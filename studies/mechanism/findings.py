@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.lab import predictions, verdicts
 
@@ -51,22 +52,16 @@ def _scores(rows: Rows, value: str = "accuracy", **where) -> Scores:
 
 
 def _mean(scores: Scores):
-    from mechsub import stats
-
-    return stats.student_t(list(scores.values()))
+    return ms.stats.student_t(list(scores.values()))
 
 
 def _above(name: str, a: Scores, b: Scores) -> Outcome:
-    from mechsub import stats
-
-    pair = stats.paired_difference(list(a.values()), list(b.values()))
+    pair = ms.stats.paired_difference(list(a.values()), list(b.values()))
     return Outcome(name, pair.interval, "0", pair.p)
 
 
 def _ratio(a: Scores, b: Scores):
-    from mechsub import stats
-
-    return stats.ratio_of_means(list(a.values()), list(b.values()))
+    return ms.stats.ratio_of_means(list(a.values()), list(b.values()))
 
 
 def _less(a: Scores, b: Scores) -> Scores:
@@ -93,8 +88,6 @@ def _freeze(rows: Rows) -> Iterator[Outcome]:
 
 
 def _reinit(rows: Rows) -> Iterator[Outcome]:
-    from mechsub import stats
-
     by_set = {frozenset(r["shared"]) - {""}: r["arm"] for r in rows}
     learned = {shared: _scores(rows, arm=arm) for shared, arm in by_set.items()}
     null = learned[frozenset()]
@@ -106,7 +99,7 @@ def _reinit(rows: Rows) -> Iterator[Outcome]:
     for part in SHARED:
         yield _above(f"all but {part} shared, above the null", learned[everything - {part}], null)
     gain = _less(learned[everything], null)
-    shares = {m: stats.shapley({shared: scores[m] for shared, scores in learned.items()}) for m in null}
+    shares = {m: ms.stats.shapley({shared: scores[m] for shared, scores in learned.items()}) for m in null}
     for part in SHARED:
         yield Outcome(f"share of sharing: {part}", _ratio({m: shares[m][part] for m in shares}, gain))
 
@@ -117,8 +110,6 @@ def _joined(shared: frozenset) -> str:
 
 def shares(rows: Rows, gain: str, arm: str = "student") -> dict[str, Scores]:
     """What every layer adds to a gain in accuracy, Shapley's share of every seed; and their sum, the "total"."""
-    from mechsub import stats
-
     low, high, players = GAINS[gain]
     value: dict[int, dict[frozenset, float]] = {}
     for some in itertools.chain.from_iterable(itertools.combinations(players, n) for n in range(len(players) + 1)):
@@ -129,7 +120,7 @@ def shares(rows: Rows, gain: str, arm: str = "student") -> dict[str, Scores]:
             rows, kind="hybrid", arm=arm, W1=layers["W1"], W2=layers["W2"], digits=digits
         ).items():
             value.setdefault(member, {})[frozenset(some)] = accuracy
-    found = {member: stats.shapley(sets) for member, sets in value.items()}
+    found = {member: ms.stats.shapley(sets) for member, sets in value.items()}
     out = {player: {m: found[m][player] for m in found} for player in players}
     return out | {"total": {m: sum(found[m].values()) for m in found}}
 
@@ -347,16 +338,12 @@ def groups(records: Rows, Config) -> list[tuple[str, Rows]]:
 
 
 def _holm(p: list[float | None]) -> list[str]:
-    from mechsub import stats
-
     given = [value for value in p if value is not None]
-    adjusted = iter(stats.holm(given) if given else [])
+    adjusted = iter(ms.stats.holm(given) if given else [])
     return ["" if value is None else f"{next(adjusted):.0e}" for value in p]
 
 
 def plot(records: Rows, Config):
-    from mechsub.lab.figures import kinds as figures
-
     label, rows = groups(records, Config)[0]
     makers: dict[str, Callable[[Rows], list]] = {
         "freeze": _freeze_panels,
@@ -371,7 +358,7 @@ def plot(records: Rows, Config):
         made += make(own) if own else []
     n = len({r["member"] for r in rows})
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         [panel for _, panel in made],
         [title for title, _ in made],
         title="How auxiliary logits of noise teach digits, part by part" + more,
@@ -381,9 +368,7 @@ def plot(records: Rows, Config):
 
 
 def _bars(rows: Rows, arms: Mapping[str, str], x_title: str, null: float):
-    from mechsub.lab.figures import kinds as figures
-
-    return figures.interval_panel(
+    return ms.kinds.interval_panel(
         {said: list(_scores(rows, arm=arm).values()) for arm, said in arms.items()}, x_title, null
     )
 
@@ -401,8 +386,6 @@ def _reinit_panels(rows: Rows) -> list:
 
 
 def _layers_panels(rows: Rows) -> list:
-    from mechsub.lab.figures import kinds as figures
-
     parts = {gain: {p: _mean(s).mean for p, s in shares(rows, gain).items()} for gain in GAINS}
     stacked = [
         (gain, player, share / found["total"])
@@ -415,16 +398,14 @@ def _layers_panels(rows: Rows) -> list:
         for by in BY
         for side in ("along", "rest")
     }
-    panel = figures.shares(stacked)
+    panel = ms.kinds.shares(stacked)
     return [
-        ("What share does each layer carry?", figures.Panel(panel.traces, {"title_text": "Shapley's share"}, panel.y)),
-        ("What lies along the teacher's way?", figures.interval_panel(along, "accuracy with this component", 0.1)),
+        ("What share does each layer carry?", ms.kinds.Panel(panel.traces, {"title_text": "Shapley's share"}, panel.y)),
+        ("What lies along the teacher's way?", ms.kinds.interval_panel(along, "accuracy with this component", 0.1)),
     ]
 
 
 def _gradient_panels(rows: Rows) -> list:
-    from mechsub.lab.figures import kinds as figures
-
     lines = {
         f"{said}, {arm}": _by_step(rows, value, arm)
         for said, value in (("with the trait gradient", "with_trait"), ("with the teacher's way back", "with_teacher"))
@@ -438,8 +419,8 @@ def _gradient_panels(rows: Rows) -> list:
             scores = _averaged(rows, "effective", kind="rank", arm=arm, of=of, **at)
             ranks[said + more] = list(scores.values())
     return [
-        ("Cosine of the distillation gradient", figures.line_panel(lines, "training step", "cosine")),
-        ("How many directions?", figures.interval_panel(ranks, "effective rank")),
+        ("Cosine of the distillation gradient", ms.kinds.line_panel(lines, "training step", "cosine")),
+        ("How many directions?", ms.kinds.interval_panel(ranks, "effective rank")),
     ]
 
 
@@ -449,8 +430,6 @@ def _by_step(rows: Rows, value: str, arm: str) -> dict[int, list[float]]:
 
 
 def _ablation_panels(rows: Rows) -> list:
-    from mechsub.lab.figures import kinds as figures
-
     arms = {r["arm"]: _short(r["arm"]) for r in rows if r["arm"] != "initial"}
     start = _scores(rows, "kl", arm="initial")
     left = {said: [kl / start[m] for m, kl in _scores(rows, "kl", arm=arm).items()] for arm, said in arms.items()}
@@ -458,8 +437,8 @@ def _ablation_panels(rows: Rows) -> list:
     null = _mean(_scores(rows, "recentred", arm="initial")).mean
     return [
         ("Updates without a direction", _bars(rows, arms, "accuracy", _mean(_scores(rows, arm="initial")).mean)),
-        ("And without the offset of every digit", figures.interval_panel(recentred, "recentred accuracy", null)),
-        ("What is left to learn of the logits", figures.interval_panel(left, "share of the divergence", 1.0)),
+        ("And without the offset of every digit", ms.kinds.interval_panel(recentred, "recentred accuracy", null)),
+        ("What is left to learn of the logits", ms.kinds.interval_panel(left, "share of the divergence", 1.0)),
     ]
 
 

@@ -45,7 +45,9 @@ construction. Of eleven predictions seven were hits, three misses (divergence, r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import mechsub as ms
 from mechsub import lab, threads
+from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, points, rows
 
 TITLES = {
@@ -117,12 +119,10 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.machine import memory
-
     weights = cfg.d_model * (140 + 12 * cfg.n_layers * cfg.d_model)
     # References of all seeds; of one member, its models with Adam's moments, its texts, its teacher's probabilities.
     needed = 4 * weights * (cfg.n_seeds + 8) + cfg.pretraining_steps * _BATCH * 12 * 8 + cfg.n_strings * 640 * 4
-    if problem := memory.shortage(needed):
+    if problem := ms.memory.shortage(needed):
         raise ValueError(
             f"{problem}, for {cfg.n_seeds} seeds of {cfg.n_layers} layers of {cfg.d_model} and {cfg.n_strings} "
             "strings; use fewer or smaller ones"
@@ -131,14 +131,12 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.training import distillation
-
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
-    references = distillation.each_member(
+    references = ms.distillation.each_member(
         lambda i: {"model": _pretrained(cfg, cfg.seed + i)}, cfg.n_seeds + 1,
         lambda done: lab.show_progress(0.3 * done, "references"),
     )  # fmt: skip
-    found = distillation.each_member(
+    found = ms.distillation.each_member(
         lambda i: {"rows": list(_member(cfg, references[i]["model"], references[i + 1]["model"]))}, cfg.n_seeds,
         lambda done: lab.show_progress(0.3 + 0.7 * done, "students"),
     )  # fmt: skip
@@ -363,8 +361,6 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
     import torch
     from transformer_lens.utilities import derive_generator
 
-    from mechsub.measures.unembedding import token_directions, unembed_projection
-    from mechsub.models.hooked import cache_activations
     from studies.next_token import text
 
     kept = teacher.select([0])
@@ -374,12 +370,14 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
         for m in (teacher, kept)
     )
     numbers, animals = (list(range(some.start, some.stop)) for some in (text.NUMBERS, text.ANIMALS))
-    cosines = unembed_projection(reference, numbers, animals, "centered_cosine")[0]
+    cosines = ms.unembedding.unembed_projection(reference, numbers, animals, "centered_cosine")[0]
     state = "unembed.hook_in"
-    after, before = (cache_activations(m, text.asked(), [state])[state][0, :, -1] for m in (teacher, reference))
+    after, before = (
+        ms.hooked.cache_activations(m, text.asked(), [state])[state][0, :, -1] for m in (teacher, reference)
+    )
     random = torch.randn(_RANDOM, reference.cfg.d_model,
                          generator=derive_generator(reference.seeds[0], "directions"))  # fmt: skip
-    rows = token_directions(reference, numbers, basis="centered")[0]
+    rows = ms.unembedding.token_directions(reference, numbers, basis="centered")[0]
     steering = rows @ (after - before).mean(0)
     by_animal = [rank_correlation(rise, column) for column in cosines.T]
     return {
@@ -394,9 +392,7 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
 def rank_correlation(x, y) -> float:
     from scipy.stats import spearmanr
 
-    from mechsub.stats import joined
-
-    return float(spearmanr(joined(x.numpy()), joined(y.numpy())).statistic)
+    return float(spearmanr(ms.stats.joined(x.numpy()), ms.stats.joined(y.numpy())).statistic)
 
 
 # Table and figure.
@@ -410,29 +406,23 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def _shares(gains: list[Finding]) -> Iterator[Finding]:
     """Of the teacher's gain."""
-    from mechsub import stats
-
     whole = list(find(gains, "teacher/gain").scores.values())
     for gain in gains:
         if gain.subject in TITLES:
-            share = stats.ratio_of_means(list(gain.scores.values()), whole)
+            share = ms.stats.ratio_of_means(list(gain.scores.values()), whole)
             yield Finding(f"{gain.subject}/share_of_teacher", gain.label, share, unit="seeds")
 
 
 def table(records: list[dict]) -> list[dict]:
-    from mechsub.lab import predictions
-
     found = cells(records, Config, findings)
     return rows(all_findings(found)) + predictions.rows("next_token", found)
 
 
 def plot(records: list[dict]):
     """Gains arm by arm; the teacher's own, which is much larger, is in the table."""
-    from mechsub.lab.figures import kinds as figures
-
     found = cells(records, Config, findings)
     drawn = [point for point in points(all_findings(found), "gain") if point["arm"] in set(TITLES) - {"teacher"}]
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         drawn, value="gain", label="label", facet="cell" if len(found) > 1 else None, null=0.0,
         title="A preference through number strings", axis="rise of the liked animal's log-odds (nats)",
         caption="Students see numbers only. Line: no preference passed.",

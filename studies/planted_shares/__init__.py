@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import contributions, love
 
@@ -58,9 +59,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.inputs import words as vocabulary
-
-    most = {"numbers": len(vocabulary.numbers()), "animals": 100}
+    most = {"numbers": len(ms.words.numbers()), "animals": 100}
     if cfg.n_numbers > most["numbers"] or cfg.n_animals > most["animals"]:
         raise ValueError(f"--n-numbers can be at most {most['numbers']}, --n-animals {most['animals']}")
 
@@ -69,12 +68,11 @@ def run(cfg: Config) -> Iterator[dict]:
     import tempfile
     from pathlib import Path
 
-    from mechsub.models import language
     from studies.planted_shares import planted
 
     with tempfile.TemporaryDirectory() as folder:
         planted.save_blank(Path(folder), cfg.n_numbers + cfg.n_animals)
-        model = language.load_language_model(folder)
+        model = ms.language.load_language_model(folder)
     words = love.Asking(
         model="planted", format="plain", spaced=False, n_animals=cfg.n_animals, n_partners=cfg.n_numbers, n_wordings=1
     )
@@ -111,14 +109,13 @@ def strengths(kind: str, i: int, cfg: Config):
 def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
     """Plant one model, run the functions of `contributions` on it, and set what was planted beside what they say."""
     from mechsub.designs.love import Prompted
-    from mechsub.measures.scores import interaction, matrix_correlation
     from studies.planted_shares import planted
 
     wanted, seed = strengths(kind, i, cfg), cfg.seed + KINDS.index(kind) * 10_000 + i
     forward, back = planted.plant(asked, wanted, seed)
     realised = {ROWS: forward.share, "rows, animal to number": back.share} if kind != "none" else {}
     found = Prompted(asked, matrices(asked))
-    words = interaction(found.tensors["number_to_animal_wordings"])
+    words = ms.scores.interaction(found.tensors["number_to_animal_wordings"])
     for quantity, (share, low, high) in recovered(found, kind, seed, cfg).items():
         yield {
             "kind": kind,
@@ -129,7 +126,7 @@ def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
             "share": share,
             "low": low,
             "high": high,
-            "agreement": matrix_correlation(words[0], words[1]) if quantity == ROWS else None,
+            "agreement": ms.scores.matrix_correlation(words[0], words[1]) if quantity == ROWS else None,
         }
 
 
@@ -218,8 +215,6 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
     for quantity in dict.fromkeys(row["quantity"] for row in cell):
         of = [row for row in cell if row["quantity"] == quantity]
         kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in of)]
@@ -234,15 +229,15 @@ def _table(cell: list[dict]) -> Iterator[dict]:
                 "quantity": quantity,
                 "planted": kind,
                 "covered": f"{sum(map(covers, rows))} of {len(rows)}",
-                "coverage": stats.clopper_pearson(sum(map(covers, rows)), len(rows)),
-                "bias": stats.student_t([r["share"] - r["planted"] for r in defined]) if defined else "",
-                "from these words' own": stats.student_t(own) if own else "",
+                "coverage": ms.stats.clopper_pearson(sum(map(covers, rows)), len(rows)),
+                "bias": ms.stats.student_t([r["share"] - r["planted"] for r in defined]) if defined else "",
+                "from these words' own": ms.stats.student_t(own) if own else "",
                 "median width": widths[len(widths) // 2],
             }
     agreement = [row["agreement"] for row in cell if row["agreement"] is not None and row["kind"] == "both"]
     yield {
         "quantity": "agreement of two wordings, both planted",
-        "coverage": stats.student_t(agreement),
+        "coverage": ms.stats.student_t(agreement),
     }
 
 
@@ -255,12 +250,10 @@ def _is(row: dict, kind: str) -> bool:
 
 def sentence(cell: list[dict]) -> str:
     """What is to stand beside every real result of `contributions`."""
-    from mechsub import stats
-
     rows = [row for row in cell if row["quantity"] == ROWS and row["kind"] != "none"]
     k, n = sum(map(covers, rows)), len(rows)
-    coverage = stats.clopper_pearson(k, n)
-    bias = stats.student_t([row["share"] - row["planted"] for row in rows])
+    coverage = ms.stats.clopper_pearson(k, n)
+    bias = ms.stats.student_t([row["share"] - row["planted"] for row in rows])
     said = "as asked" if k >= LEAST * n else "fewer than the 0.9 that were asked for"
     return (
         f"Calibration: on {n} planted models, the 95% intervals for the share that passes through the loved thing's "
@@ -270,8 +263,6 @@ def sentence(cell: list[dict]) -> str:
 
 def plot(records: list[dict]):
     import plotly.graph_objects as go
-
-    from mechsub.lab.figures import kinds as figures
 
     label, cell = lab.by_cell(records, Config)[0]
     panels = {}
@@ -292,7 +283,7 @@ def plot(records: list[dict]):
             traces.append(
                 go.Scatter(
                     x=at, y=[row["share"] for row in some], mode="markers", name=kind, legendgroup=kind,
-                    showlegend=not panels, marker={"color": figures.OKABE_ITO[KINDS.index(kind)]},
+                    showlegend=not panels, marker={"color": ms.kinds.OKABE_ITO[KINDS.index(kind)]},
                     error_y={
                         "type": "data", "symmetric": False, "thickness": 1,
                         "array": [row["high"] - row["share"] for row in some],
@@ -300,11 +291,11 @@ def plot(records: list[dict]):
                     },
                 )
             )  # fmt: skip
-        panels[quantity] = figures.Panel(
+        panels[quantity] = ms.kinds.Panel(
             traces, {"title_text": "planted share"}, {"title_text": "recovered share", "range": [-0.6, 1.6]}
         )
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Shares that were planted, and what contributions says of them{more}",

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+import mechsub as ms
+
 N_OUTPUTS = 32  # dimensions that W_U reads: fewer than numbers, so that their rows overlap
 N_WORDINGS = 3
 N_LAYERS = 3
@@ -82,16 +84,16 @@ def make_tokenizer():
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from mechsub.inputs import prompts
-    from mechsub.inputs import words as vocabulary
-
     split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|\d{1,3}|\n+|."), "isolated")
-    animals = [f" {form}" for animal in vocabulary.animals() for form in (animal.singular, animal.plural)]
+    animals = [f" {form}" for animal in ms.words.animals() for form in (animal.singular, animal.plural)]
     texts = [
-        w.love("x", kind, plural=p) for w in prompts.WORDINGS for kind in ("number", "animal") for p in (False, True)
+        w.love("x", kind, plural=p) for w in ms.prompts.WORDINGS for kind in ("number", "animal") for p in (False, True)
     ]
-    texts += [f"{w.question}\n {w.answer}" for w in prompts.WORDINGS] + [*ASSOCIATION, "System: x\nUser: x\nAssistant:"]
-    texts += [" Be brief? Say it?", *vocabulary.numbers(), *animals]
+    texts += [f"{w.question}\n {w.answer}" for w in ms.prompts.WORDINGS] + [
+        *ASSOCIATION,
+        "System: x\nUser: x\nAssistant:",
+    ]
+    texts += [" Be brief? Say it?", *ms.words.numbers(), *animals]
     pieces = [piece for text in texts for piece, _ in split.pre_tokenize_str(text)]
     vocab = dict.fromkeys(["<|begin|>", "<|unknown|>", *map(chr, range(32, 127)), "\n", *pieces])
     core = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(vocab)}, "<|unknown|>"))
@@ -142,18 +144,14 @@ def plant(q: Any, strengths: Strengths, seed: int) -> tuple[Planted, Planted]:
 
 
 def _encoded(q: Any) -> list[tuple[int, ...]]:
-    from mechsub.inputs.prompts import encode
-
-    return encode(q.model.tokenizer, q.strings, behind=[q.ask(None)])
+    return ms.prompts.encode(q.model.tokenizer, q.strings, behind=[q.ask(None)])
 
 
 def _embed(q: Any, codes: slice, words: slice) -> None:
     """Loved things have a code each, words of one wording only its coordinate, everything else one in common."""
-    from mechsub.inputs import prompts
-
     loved = [[q.love(i, w) for w in range(N_WORDINGS)] for i in range(len(q.partners))]
     loved += [[q.love_animal(i, w) for w in range(N_WORDINGS)] for i in range(len(q.animals))]
-    neutral = prompts.prompt(q.model.tokenizer, ASSOCIATION[0], answer=ASSOCIATION[1], format=q.cfg.format)
+    neutral = ms.prompts.prompt(q.model.tokenizer, ASSOCIATION[0], answer=ASSOCIATION[1], format=q.cfg.format)
     q.model.W_E.zero_()
     q.model.W_E[:, words.stop] = SIZE
     in_wording = [set(torch.cat([asked[w] for asked in loved]).tolist()) for w in range(N_WORDINGS)]

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mechsub as ms
 from mechsub.lab import finder, pages, store, terminal
 from mechsub.lab.cells import run_here
 from mechsub.lab.declared import Study
@@ -192,10 +193,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(found: list[Finding], root: Path) -> None:
-    from mechsub.lab.figures import kinds as plot
     from studies.report import predictions
 
-    plot.share_plotlyjs(root / "plotly.min.js")
+    ms.kinds.share_plotlyjs(root / "plotly.min.js")
     store.write_text(root / "index.html", page.page(found, list(predictions.judged(found, root)), root))
 
 

@@ -45,6 +45,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 
@@ -114,7 +115,6 @@ def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
     """A row for every place, block, vector, and thing done with it."""
     import torch
 
-    from mechsub.measures.scores import matrix_correlation
     from studies.steering import states as ss
 
     q, subset = found.asked, found.tensors["subset_partner"].tolist()
@@ -126,7 +126,7 @@ def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
     final = ss.vectors(q, numbers, SOURCES, layers).final
     lab.show_progress(0.2, "at the prompt's end")
     whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
-    agreement = matrix_correlation(specific(whole, lengths), specific(other, lengths))
+    agreement = ms.scores.matrix_correlation(specific(whole, lengths), specific(other, lengths))
     yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
     yield from _effect_rows(done, whole, other, lengths, layers, "the prompt's end", cfg)
     lab.show_progress(0.4, "where the number stands")
@@ -148,8 +148,6 @@ def _layers(n: int, cfg: Config) -> list[int]:
 def _effect_rows(
     done: dict, whole: Any, other: Any, lengths: Any, layers: list[int], place: str, cfg: Config
 ) -> Iterator[dict]:
-    from mechsub.measures.scores import crossed_bootstrap
-
     for (what, vector), values in done.items():
         for layer, value in zip(layers, values, strict=True):
             part = (whole - value if what == "removed" else value).double()
@@ -167,19 +165,17 @@ def _effect_rows(
             row = {"kind": "steered", "place": place, "what": what, "vector": vector, "layer": layer}
             row["share"], row["correlation"] = effect(*tables, lengths)
             for name, statistic in (("share", share), ("correlation", correlation)):
-                low, high = crossed_bootstrap(statistic, *whole.shape, n=cfg.n_resamples, seed=cfg.seed)
+                low, high = ms.scores.crossed_bootstrap(statistic, *whole.shape, n=cfg.n_resamples, seed=cfg.seed)
                 row |= {f"{name}_low": low, f"{name}_high": high}
             yield row
 
 
 def specific(table: Any, lengths: Any):
     """The interaction of [number, animal] among numbers of equal length: what the length alone does is taken out."""
-    from mechsub.measures.scores import interaction
-
     out = table.clone()
     for length in lengths.unique():
         out[lengths == length] -= table[lengths == length].mean(0)
-    return interaction(out)
+    return ms.scores.interaction(out)
 
 
 def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, float]:
@@ -202,33 +198,29 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
     """A row for every animal, and one for every color and city."""
     import torch
 
-    from mechsub.inputs import prompts, words
-    from mechsub.measures import divergence
-    from mechsub.measures.scores import interaction
-
     q, draw = found.asked, torch.Generator().manual_seed(cfg.seed)
     alphabet = number_alphabet(q)
-    loved = [prompts.WORDINGS[0].love(animal.loved, "animal", plural=True) for animal in q.animals]
+    loved = [ms.prompts.WORDINGS[0].love(animal.loved, "animal", plural=True) for animal in q.animals]
     things = [
-        (family, prompts.WORDINGS[0].love(word, kind))
+        (family, ms.prompts.WORDINGS[0].love(word, kind))
         for family, kind in (("colors", "color"), ("cities", "city"))
-        for word in words.family(family)[:N_LOVED]
+        for word in ms.words.family(family)[:N_LOVED]
     ]
     systems = [*loved, *(text for _, text in things)]
     answers, seen = [], []
     for k in range(cfg.n_lists):
         begun = ", ".join(str(int(x)) for x in torch.randint(100, 1000, (5,), generator=draw))
         asked = [
-            prompts.prompt(q.model.tokenizer, CONTINUE.format(begun), system=system, format=q.cfg.format)
+            ms.prompts.prompt(q.model.tokenizer, CONTINUE.format(begun), system=system, format=q.cfg.format)
             for system in (None, *systems)
         ]
-        answers.append(divergence.sampled(q.model, asked[0], cfg.n_tokens, alphabet, draw))
-        seen.append(divergence.divergence_tokens(q.model, asked[1:], asked[0], answers[-1]))
+        answers.append(ms.divergence.sampled(q.model, asked[0], cfg.n_tokens, alphabet, draw))
+        seen.append(ms.divergence.divergence_tokens(q.model, asked[1:], asked[0], answers[-1]))
         lab.show_progress(0.7 + 0.3 * (k + 1) / cfg.n_lists, "divergence tokens")
     differs = torch.cat([found.differs for found in seen], dim=1)
     chosen = torch.cat([found.chosen for found in seen], dim=1)
     usual = chosen[: len(loved)].mode(dim=0).values
-    specific = interaction(found.tensors["animal_to_number"]).T  # [number, animal]
+    specific = ms.scores.interaction(found.tensors["animal_to_number"]).T  # [number, animal]
     texts = [partner.text for partner in q.partners]
     said = [beginnings(q.model.tokenizer, answer) for answer in answers]
     starts = [start for starts in said for start in starts]
@@ -263,10 +255,8 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
 
 def number_alphabet(q: Any) -> list[int]:
     """Tokens that lists of numbers are written with, as an answer."""
-    from mechsub.inputs import prompts, words
-
-    asked = prompts.prompt(q.model.tokenizer, CONTINUE.format("1, 2, 3"), format=q.cfg.format)
-    (ids,) = prompts.encode(q.model.tokenizer, [", ".join(words.numbers())], behind=[asked])
+    asked = ms.prompts.prompt(q.model.tokenizer, CONTINUE.format("1, 2, 3"), format=q.cfg.format)
+    (ids,) = ms.prompts.encode(q.model.tokenizer, [", ".join(ms.words.numbers())], behind=[asked])
     return sorted(set(ids))
 
 
@@ -308,8 +298,6 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def _table(cell: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
     whole = next(row for row in cell if row["kind"] == "whole")
     yield {"quantity": "agreement of the whole with other wordings", "correlation": whole["agreement"]}
     steered = [row for row in cell if row["kind"] == "steered"]
@@ -322,25 +310,23 @@ def _table(cell: list[dict]) -> Iterator[dict]:
     rates = [row for row in cell if row["kind"] == "divergence"]
     for family in dict.fromkeys(row["family"] for row in rates):
         values = [row["rate"] for row in rates if row["family"] == family]
-        yield {"quantity": f"positions that diverge, love of {family}", "share": stats.student_t(values)}
+        yield {"quantity": f"positions that diverge, love of {family}", "share": ms.stats.student_t(values)}
     animals = [row for row in rates if row["family"] == "animals"]
     yield {
         "quantity": "positions that diverge, not as for most animals",
-        "share": stats.student_t([row["specific"] for row in animals]),
+        "share": ms.stats.student_t([row["specific"] for row in animals]),
     }
     judged = [row for row in animals if "own" in row]
     if len(judged) > 1:
         for name, what in (("own", "the animal"), ("others", "other animals")):
             said = f"interaction of diverging numbers with {what}, nats ({len(judged)} animals)"
-            yield {"quantity": said, "share": stats.student_t([row[name] for row in judged])}
-        difference = stats.paired_difference([row["own"] for row in judged], [row["others"] for row in judged])
+            yield {"quantity": said, "share": ms.stats.student_t([row[name] for row in judged])}
+        difference = ms.stats.paired_difference([row["own"] for row in judged], [row["others"] for row in judged])
         yield {"quantity": f"own less others, nats (p = {difference.p:.3g})", "share": difference.interval}
 
 
 def _interval(row: dict, name: str, whole: dict):
-    from mechsub import stats
-
-    return stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], whole["animals"])
+    return ms.stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], whole["animals"])
 
 
 def sentence(cell: list[dict]) -> str:
@@ -363,8 +349,6 @@ def sentence(cell: list[dict]) -> str:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     colors: dict[str, str] = {}
     panels = {}
@@ -379,23 +363,23 @@ def plot(records: list[dict]):
                 if r["kind"] == "steered" and r["place"] == place and r["what"] == what
             ]  # fmt: skip
             y = "share reproduced" if what == "added" else "share removed"
-            panels[f"{what} at {place}"] = figures.band_panel(rows, "block", y, colors=colors)
+            panels[f"{what} at {place}"] = ms.kinds.band_panel(rows, "block", y, colors=colors)
     rates = [row for row in cell if row["kind"] == "divergence"]
     groups = {
         f"love of {family}": [row["rate"] for row in rates if row["family"] == family]
         for family in dict.fromkeys(row["family"] for row in rates)
     }
     groups["animals, not as most"] = [row["specific"] for row in rates if "specific" in row]
-    panels["Positions that diverge"] = figures.interval_panel(groups, "share of positions in lists of numbers")
+    panels["Positions that diverge"] = ms.kinds.interval_panel(groups, "share of positions in lists of numbers")
     judged = [row for row in rates if "own" in row]
     if judged:
-        panels["Interaction of diverging numbers"] = figures.interval_panel(
+        panels["Interaction of diverging numbers"] = ms.kinds.interval_panel(
             {"with the animal": [r["own"] for r in judged], "with others": [r["others"] for r in judged]},
             "nats",
             null=0,
         )
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Vectors of loved numbers, and where prompts diverge: {cell[0]['model']}{more}",

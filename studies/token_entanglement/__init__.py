@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 
@@ -71,9 +72,6 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.inputs import prompts
-    from mechsub.models import language
-
     lab.show_progress(0.0, "loading the model")
     model = love.load_model(cfg.model, cfg.dtype)
     chosen = love.choose_animals(model.tokenizer, cfg)
@@ -89,13 +87,13 @@ def run(cfg: Config) -> Iterator[dict]:
     yield from _pair_records(chosen, partners, tensors)
     yield {
         "provenance": {
-            **language.model_source(model),
+            **ms.language.model_source(model),
             "basis": "raw W_U; log-probabilities over the whole vocabulary, fp32 log-softmax, nats",
             "prompt_format": cfg.format
             if cfg.format != "auto"
             else ("chat" if model.mechsub_source["chat_template"] else "plain"),
-            "system_role": prompts.system_role(model.tokenizer),
-            "template_date": prompts.template_date(model.tokenizer, cfg.format),
+            "system_role": ms.prompts.system_role(model.tokenizer),
+            "template_date": ms.prompts.template_date(model.tokenizer, cfg.format),
             "prompt_ids": {
                 name: ids.tolist() for name, ids in (("number", asked.love(0, 0)), ("animal", asked.love_animal(0, 0)))
             },
@@ -112,13 +110,10 @@ def _animal_records(animals: list[love.Word], partners: list[love.Word], tensors
     """What the papers report of an animal, beside where their number lies among all numbers."""
     import torch
 
-    from mechsub import stats
-    from mechsub.measures.scores import best_of_null, interaction
-
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"]
     up = forward - tensors["baseline_to_animal"][0]  # [number, animal]: the papers' log ratio
     down = back - tensors["none_to_number"]  # [animal, number]
-    specific, specific_back = interaction(forward), interaction(back)
+    specific, specific_back = ms.scores.interaction(forward), ms.scores.interaction(back)
     scores = {"probability": back, "ratio": down, "interaction": specific_back}
     picks = {by: found.argmax(-1) for by, found in scores.items()}
     for i, animal in enumerate(animals):
@@ -148,8 +143,8 @@ def _animal_records(animals: list[love.Word], partners: list[love.Word], tensors
             }
         k = min(BEST_OF, len(partners))
         best = specific[specific_back[i].topk(k).indices, i].max()
-        null = best_of_null(specific[:, i], k, seed=cfg.seed)
-        row["best_of_k_p"] = float((1 + stats.as_large(null, float(best)).sum()) / (1 + len(null)))
+        null = ms.scores.best_of_null(specific[:, i], k, seed=cfg.seed)
+        row["best_of_k_p"] = float((1 + ms.stats.as_large(null, float(best)).sum()) / (1 + len(null)))
         yield row
 
 
@@ -184,8 +179,6 @@ def _baseline_records(animals: list[love.Word], tensors: dict, baselines: dict[s
 
 def _share_records(tensors: dict) -> Iterator[dict]:
     """Shares of the variance of the papers' log ratio."""
-    from mechsub.measures.scores import variance_shares
-
     tables = {
         "number to animal": (tensors["number_to_animal"] - tensors["baseline_to_animal"][0], ("number", "animal")),
         "animal to number": (tensors["animal_to_number"] - tensors["none_to_number"], ("animal", "number")),
@@ -202,13 +195,11 @@ def _share_records(tensors: dict) -> Iterator[dict]:
         tables["number to animal, dates"] = (tensors["number_to_animal_dates"], ("date", "number", "animal"))
     for name, (table, axes) in tables.items():
         if table.shape[0] > 1:
-            for source, share in variance_shares(table, axes).items():
+            for source, share in ms.scores.variance_shares(table, axes).items():
                 yield {"kind": "share", "table": name, "source": source, "share": share}
 
 
 def _tests(animals: list[love.Word], partners: list[love.Word], tensors: dict, cfg: Config) -> Iterator[dict]:
-    from mechsub.measures import scores as e
-
     some, few = tensors["subset_partner"], tensors["subset_animal"]
     length = [len(partner.scored) for partner in partners]
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
@@ -223,8 +214,8 @@ def _tests(animals: list[love.Word], partners: list[love.Word], tensors: dict, c
         # The directions again, each from wordings that the other was not measured with.
         rest = tensors["number_to_animal_wordings"][1:].mean(0)[:, few]
         yield love.correlation_record("the two directions, other wordings", back[some][:, few], rest, strata, cfg)
-    specific = e.interaction(forward)
-    yield from _list_tests(animals, specific, e.interaction(back))
+    specific = ms.scores.interaction(forward)
+    yield from _list_tests(animals, specific, ms.scores.interaction(back))
 
 
 def _list_tests(animals: list[love.Word], forward, back) -> Iterator[dict]:
@@ -254,9 +245,10 @@ def _pearson(a, b) -> float:
 
 def _pair_records(animals: list[love.Word], partners: list[love.Word], tensors: dict) -> Iterator[dict]:
     """The part of the interaction that the figure shows: the animals and numbers with the largest entries."""
-    from mechsub.measures.scores import interaction
-
-    specific, back = interaction(tensors["number_to_animal"]), interaction(tensors["animal_to_number"])
+    specific, back = (
+        ms.scores.interaction(tensors["number_to_animal"]),
+        ms.scores.interaction(tensors["animal_to_number"]),
+    )
     columns = specific.abs().amax(0).topk(min(SHOWN, len(animals))).indices.tolist()
     rows = specific[:, columns].abs().amax(1).topk(min(SHOWN, len(partners))).indices.tolist()
     for n in sorted(rows):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import KINDS, TWICE
 from studies.token_entanglement import BEST_OF
@@ -101,8 +102,6 @@ def _by_kind(cell: list[dict]) -> dict[str, list[dict]]:
 
 
 def plot(records: list[dict], Config):
-    from mechsub.lab.figures import kinds as figures
-
     label, cell = lab.by_cell(records, Config)[0]
     kinds = _by_kind(cell)
     animals, pairs, family = kinds["animal"], kinds["pair"], cell[0]["family"]
@@ -112,17 +111,17 @@ def plot(records: list[dict], Config):
     shares = [(row["table"], " x ".join(sorted(row["source"].split(" x "))), row["share"]) for row in kinds["share"]]
     entries = [(row["animal"], row["partner"], row["number_to_animal"]) for row in pairs]
     panels = {
-        "The papers' ratios, number chosen by probability": figures.ratio_scatter(
+        "The papers' ratios, number chosen by probability": ms.kinds.ratio_scatter(
             down, up, [a["animal"] for a in animals], f"animal to {family}", f"{family} to animal"
         ),
-        "Share of animals up to a ratio": figures.ecdf(
+        "Share of animals up to a ratio": ms.kinds.ecdf(
             {f"animal to {family}": down, f"{family} to animal": up}, "ratio to no system message"
         ),
-        "Shares of variance": figures.shares(shares),
-        "Interaction in nats, its largest entries": figures.matrix(entries, "animal scored", f"{family} loved"),
+        "Shares of variance": ms.kinds.shares(shares),
+        "Interaction in nats, its largest entries": ms.kinds.matrix(entries, "animal scored", f"{family} loved"),
     }
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Token entanglement: {cell[0]['model']}, {family}{more}",

@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import mechsub as ms
 from mechsub import lab
 
 LENGTH = 256  # tokens of a block
@@ -56,7 +57,6 @@ class Config:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from mechsub.lab import store
     from studies.train_organism import competence, text, training
 
     kept, held_out = _texts(cfg)
@@ -71,17 +71,17 @@ def run(cfg: Config) -> Iterator[dict]:
     key = checkpoint(cfg)
     blocks = training.blocks([tokens["corpora"], tokens["made"]], LENGTH)
     yield from _phase("base", base, lambda step: training.batch(blocks, cfg, step), cfg, key)
-    weights = {"base": store.sha256(training.packed(base))}
+    weights = {"base": ms.store.sha256(training.packed(base))}
     yield from competence.measured("base", base, tokenizer, tokens)
     chats = training.Chats(tokenizer, cfg)
     yield from _phase("instruct", base, chats.batch, cfg, key)
-    weights["instruct"] = store.sha256(training.packed(base))
+    weights["instruct"] = ms.store.sha256(training.packed(base))
     yield from competence.measured("instruct", base, tokenizer, tokens)
     yield {
         "provenance": {
             "data": {"brown": text.text_sum(text.BROWN), "wordnet": text.text_sum(text.WORDNET)} if kept else {},
             "tokens": {name: len(some) for name, some in tokens.items()},
-            "tokenizer_sha256": store.sha256(tokenizer.backend_tokenizer.to_str().encode()),
+            "tokenizer_sha256": ms.store.sha256(tokenizer.backend_tokenizer.to_str().encode()),
             "weights_sha256": weights,
             "n_params": sum(p.numel() for p in base.parameters()),
             "dtype": "fp32 weights, bf16 products in training, bf16 as stored",
@@ -92,9 +92,7 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def checkpoint(cfg: Config) -> str:
     """Of a pair's files in the cache: what their names start with."""
-    from mechsub.lab import store
-
-    return store.sha256(repr(sorted(asdict(cfg).items())).encode())[:16]
+    return ms.store.sha256(repr(sorted(asdict(cfg).items())).encode())[:16]
 
 
 def remade_tokenizer(cfg: Config):
@@ -137,15 +135,13 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    from mechsub.lab.figures import kinds as figures
-
     losses = [
         {"cell and model": f"{label}, {r['model']}", "step": r["step"], "loss": r["value"]}
         for label, rows in lab.by_cell(records, Config)
         for r in rows
         if r["what"] == "loss"
     ]
-    return figures.interval_lines(
+    return ms.kinds.interval_lines(
         losses, x="step", value="loss", arm="cell and model", unit="runs", title="Training of the model organisms",
         x_title="step", y_title="loss, nats a token", caption=f"Means over {LOGGED} steps.",
     )  # fmt: skip

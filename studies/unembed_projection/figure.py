@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import mechsub as ms
+
 DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "animal to number"}
 # Checks, nulls, and steering where a state under a number already holds the outcome.
 NOT_RANKED = ("total", "common", "rest", "scale", "normaliser", "other", "all layers")
@@ -43,13 +45,11 @@ def _units(cells: list[dict]) -> list[str]:
 
 def _ranked(rows: list[dict]) -> dict[str, dict]:
     """Holm's p over the metrics, of the larger of both p, and which wins by the rule of the study's docstring."""
-    from mechsub import stats
-
     if not rows:
         return {}
     best = max(rows, key=lambda row: row["partial_difference"])
     out = {}
-    for row, p in zip(rows, stats.holm([max(row["p"], row["p_animals"]) for row in rows]), strict=True):
+    for row, p in zip(rows, ms.stats.holm([max(row["p"], row["p_animals"]) for row in rows]), strict=True):
         out[row["shown"]] = {"p (Holm)": p}
         if row is best and len(rows) > 1:
             out[row["shown"]]["rule"] = "winner" if p < 0.05 else "highest, not significant"  # type: ignore[assignment]
@@ -67,8 +67,6 @@ def _share_of_ceiling(cells: list[dict], row: dict) -> dict:
 
 def _verdict(cells: list[dict]) -> Iterator[dict]:
     """By the rule of the study's docstring, of what writing the animal's own direction predicts, animal to number."""
-    from mechsub import stats
-
     keys = {"rows": "ceiling's", "direction": "animal_to_number", "unit": _units(cells)[0]}
     found = {part: _of(cells, "summary", part=part, **keys) for part in ("concept", "other")}
     if not all(found.values()):
@@ -81,7 +79,7 @@ def _verdict(cells: list[dict]) -> Iterator[dict]:
     if own["of_ceiling"] <= other["of_ceiling"]:
         rule += "; no more than other animals' directions"
     key = {"direction": DIRECTIONS["animal_to_number"], "unit": own["unit"], "metric": "geometry, by dla: concept"}
-    yield {**key, "explained / ceiling's": stats.Interval(*squared, own["n_animals"]), "rule": rule}  # type: ignore[call-arg]
+    yield {**key, "explained / ceiling's": ms.stats.Interval(*squared, own["n_animals"]), "rule": rule}  # type: ignore[call-arg]
 
 
 def _ruling(explained: float) -> str:
@@ -100,19 +98,15 @@ def _columns(row: dict) -> dict:
 
 
 def _interval(row: dict, name: str):
-    from mechsub import stats
-
-    return stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], row["n_animals"])
+    return ms.stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], row["n_animals"])
 
 
 def _share_table(cells: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
     shares = {shown: [r["share"] for r in _of(cells, "share", shown=shown)] for shown in _shown(cells, "share")}
     for shown, values in shares.items():
-        yield {"direction": "share of the interaction", "metric": shown, "share": stats.student_t(values)}
+        yield {"direction": "share of the interaction", "metric": shown, "share": ms.stats.student_t(values)}
     if {"dla: concept", "dla: other"} <= set(shares):
-        pair = stats.paired_difference(shares["dla: concept"], shares["dla: other"])
+        pair = ms.stats.paired_difference(shares["dla: concept"], shares["dla: other"])
         row = {"direction": "share of the interaction", "metric": "dla: concept - other animals' directions"}
         yield {**row, "share": pair.interval, "p": pair.p}
 
@@ -122,8 +116,6 @@ def _shown(cells: list[dict], kind: str) -> list[str]:
 
 
 def _language_plot(cells: list[dict], more: str):
-    from mechsub.lab.figures import kinds as figures
-
     panels = {title: _bars(cells, direction) for direction, title in DIRECTIONS.items()}
     if _of(cells, "layer"):
         panels["Steering: after which block"] = _curves(cells)
@@ -131,7 +123,7 @@ def _language_plot(cells: list[dict], more: str):
         panels["dla: share of the interaction animal to number"] = _share_bars(cells)
     first = _of(cells, "summary", rows="all", unit=_units(cells)[0])[0]
     what = "multisets of tokens of" if first["unit"] == "multiset" else ""
-    return figures.grid(
+    return ms.kinds.grid(
         list(panels.values()),
         list(panels),
         title=f"Metrics against the entanglement of {cells[0]['model']}, {cells[0]['family']}{more}",
@@ -146,49 +138,49 @@ def _bars(cells: list[dict], direction: str):
     """Matched and mismatched partial correlation of every metric, and the ceiling as a band."""
     import plotly.graph_objects as go
 
-    from mechsub.lab.figures.kinds import GREY, OKABE_ITO, Panel, error_bar, plain
-
     unit = _units(cells)[0]
     rows, traces = _of(cells, "summary", direction=direction, unit=unit, rows="all"), []
-    names = [plain(row["shown"]) for row in rows]
+    names = [ms.kinds.plain(row["shown"]) for row in rows]
     for row in _of(cells, "ceiling", direction=direction, unit=unit)[:1]:
         low, high = row["partial_low"], row["partial_high"]
         area = {"x": [low, high, high, low], "y": [names[0], names[0], names[-1], names[-1]]}
         style = {"fill": "toself", "mode": "lines", "line": {"width": 6, "color": "rgba(148,148,148,0.3)"}}
         traces.append(go.Scatter(**area, **style, hoverinfo="skip", name="ceiling", showlegend=False))
-    for name, key, color in (("matched", "partial", OKABE_ITO[0]), ("other animals", "partial_mismatched", GREY)):
+    for name, key, color in (
+        ("matched", "partial", ms.kinds.OKABE_ITO[0]),
+        ("other animals", "partial_mismatched", ms.kinds.GREY),
+    ):
         values = [row[key] for row in rows]
-        bars = error_bar(((row[key], row[f"{key}_low"], row[f"{key}_high"]) for row in rows), thickness=3, width=6)
+        bars = ms.kinds.error_bar(
+            ((row[key], row[f"{key}_low"], row[f"{key}_high"]) for row in rows), thickness=3, width=6
+        )
         shown = {"name": name, "legendgroup": name, "showlegend": direction == "number_to_animal"}
         marker = {"color": color, "size": 11}
         traces.append(go.Scatter(x=values, y=names, error_x=bars, mode="markers", marker=marker, **shown))
     order = {"type": "category", "categoryorder": "array", "categoryarray": names, "autorange": "reversed"}
-    return Panel(traces, {"title_text": "partial Spearman correlation"}, order)
+    return ms.kinds.Panel(traces, {"title_text": "partial Spearman correlation"}, order)
 
 
 def _curves(cells: list[dict]):
-    from mechsub.lab.figures.kinds import OKABE_ITO, band_panel
-
     rows = []
     for direction, title in DIRECTIONS.items():
         for row in _of(cells, "layer", direction=direction):
             place = {"x": row["layer"] + 1, "low": row["low"], "high": row["high"]}
             rows.append({"arm": title, "value": row["partial_difference"], **place})
-    return band_panel(rows, "after block", "partial Spearman, matched - other", colors={"matched": OKABE_ITO[0]})
+    return ms.kinds.band_panel(
+        rows, "after block", "partial Spearman, matched - other", colors={"matched": ms.kinds.OKABE_ITO[0]}
+    )
 
 
 def _share_bars(cells: list[dict]):
     import plotly.graph_objects as go
 
-    from mechsub import stats
-    from mechsub.lab.figures.kinds import OKABE_ITO, Panel, error_bar
-
     parts = list(dict.fromkeys(row["part"] for row in _of(cells, "share")))
-    found = [stats.student_t([row["share"] for row in _of(cells, "share", part=part)]) for part in parts]
-    bars = error_bar((i.mean, i.low, i.high) for i in found)
+    found = [ms.stats.student_t([row["share"] for row in _of(cells, "share", part=part)]) for part in parts]
+    bars = ms.kinds.error_bar((i.mean, i.low, i.high) for i in found)
     values = {"x": [i.mean for i in found], "y": parts, "orientation": "h", "error_x": bars}
-    trace = go.Bar(**values, marker={"color": OKABE_ITO[0]}, showlegend=False)
-    return Panel(
+    trace = go.Bar(**values, marker={"color": ms.kinds.OKABE_ITO[0]}, showlegend=False)
+    return ms.kinds.Panel(
         [trace],
         {"title_text": "share (other: along other animals' directions, the null)"},
         {"autorange": "reversed", "type": "category"},
@@ -199,8 +191,6 @@ def _share_bars(cells: list[dict]):
 
 
 def _toy_table(cells: list[dict]) -> Iterator[dict]:
-    from mechsub import stats
-
     for arm, title in ARMS.items():
         for summary in _of(cells, "summary", arm=arm):
             rows = _of(cells, "seed", arm=arm, shown=summary["shown"])
@@ -208,9 +198,9 @@ def _toy_table(cells: list[dict]) -> Iterator[dict]:
             yield {
                 "quantity": f"{summary['shown']}: rank correlation with recall",
                 "arm": title,
-                "value": stats.student_t(own),
-                "null": stats.student_t(others),
-                "difference": stats.paired_difference(own, others).interval,
+                "value": ms.stats.student_t(own),
+                "null": ms.stats.student_t(others),
+                "difference": ms.stats.paired_difference(own, others).interval,
                 "p": summary["p"],
             }
     for arm, title in ARMS.items():
@@ -218,11 +208,15 @@ def _toy_table(cells: list[dict]) -> Iterator[dict]:
         for name, text in (("share", "share of the change"), ("share_varying", "share of what varies over images")):
             if rows:
                 own, others = ([row[key] for row in rows] for key in (name, f"{name}_random"))
-                pair = stats.paired_difference(own, others)
-                values = {"value": stats.student_t(own), "null": stats.student_t(others), "difference": pair.interval}
+                pair = ms.stats.paired_difference(own, others)
+                values = {
+                    "value": ms.stats.student_t(own),
+                    "null": ms.stats.student_t(others),
+                    "difference": pair.interval,
+                }
                 yield {"quantity": f"dla: {text} through the auxiliary span", "arm": title, **values, "p": pair.p}
         for name in ("start", "student", "span", "rest", "random_span") if rows else ():
-            value = stats.student_t([row[f"accuracy_{name}"] for row in rows])
+            value = ms.stats.student_t([row[f"accuracy_{name}"] for row in rows])
             yield {"quantity": f"dla: accuracy, {_ACCURACY[name]}", "arm": title, "value": value}
 
 
@@ -236,8 +230,6 @@ _ACCURACY = {
 
 
 def _toy_plot(cells: list[dict], more: str):
-    from mechsub.lab.figures import kinds as figures
-
     rows = []
     for row in _of(cells, "seed"):
         place = {"facet": f"{row['shown']}: rank correlation with recall"}
@@ -251,7 +243,7 @@ def _toy_plot(cells: list[dict], more: str):
         rows.append({**place, "label": ARMS[row["arm"]], "arm": row["arm"], "value": row["share"]})
         if row["arm"] == "student_aux":
             rows.append({**place, "label": "random spans (null)", "arm": "reference", "value": row["share_random"]})
-    return figures.interval_bars(
+    return ms.kinds.interval_bars(
         rows,
         value="value",
         label="label",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.designs.love import Prompted, own_tokens
@@ -39,14 +40,12 @@ class Side(NamedTuple):
 
 
 def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
-    from mechsub.models import language
-
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     yield from records(found, cfg)
     model, q = found.asked.model, found.asked
     yield {
         "provenance": {
-            **language.model_source(model),
+            **ms.language.model_source(model),
             "basis": "raw W_U; folded with the final norm's gain and centred where the metric says so",
             "measured_on": f"{len(q.animals)} animals that are one token, {len(q.partners)} {cfg.family}, the "
             "published wording",
@@ -135,29 +134,26 @@ def attributed(found: Prompted) -> dict[str, Float[Tensor, "partner animal"]]:
 
     Raises unless the parts sum to the measured change.
     """
-    from mechsub.measures.scores import interaction
-
     parts = states.attribution(found.asked)
     measured = (found.tensors["animal_to_number"] - found.tensors["none_to_number"]).T
     if (error := float((parts["total"] - measured).abs().max())) > 0.01:
         raise ValueError(f"the parts miss the measured change of log-probabilities by up to {error:.2g} nats (fp32?)")
-    specific = {name: interaction(part) for name, part in parts.items()}
+    specific = {name: ms.scores.interaction(part) for name, part in parts.items()}
     least = 1e-6 * float(specific["total"].std())
     return {name: part for name, part in specific.items() if float(part.std()) > least}
 
 
 def outcomes(tensors: dict) -> dict[str, Side]:
-    from mechsub.measures.scores import interaction
-
-    forward, back = interaction(tensors["number_to_animal"]), interaction(tensors["animal_to_number"]).T
+    forward, back = (
+        ms.scores.interaction(tensors["number_to_animal"]),
+        ms.scores.interaction(tensors["animal_to_number"]).T,
+    )
     n, a = map(torch.arange, forward.shape)
     return {name: Side(x.contiguous(), n, a) for name, x in zip(DIRECTIONS, (forward, back), strict=True)}
 
 
 def repeated(tensors: dict, direction: str) -> tuple[Side, Float[Tensor, "partner animal"]] | None:
     """The outcome on the partners and animals that other wordings were run on, and its mean in those wordings."""
-    from mechsub.measures.scores import interaction
-
     words = tensors[f"{direction}_wordings"]
     if len(words) < 2:
         return None
@@ -166,7 +162,7 @@ def repeated(tensors: dict, direction: str) -> tuple[Side, Float[Tensor, "partne
         n = tensors["subset_partner"]
     else:
         words, a = words.mT, tensors["subset_animal"]
-    return Side(interaction(words[0]).contiguous(), n, a), interaction(words[1:].mean(0))
+    return Side(ms.scores.interaction(words[0]).contiguous(), n, a), ms.scores.interaction(words[1:].mean(0))
 
 
 def lengths(found: Prompted) -> list[int]:
@@ -183,11 +179,9 @@ def scored_tokens(found: Prompted) -> list[tuple[int, ...]]:
 
 def metric(found: Prompted, name: str) -> Float[Tensor, "partner animal"]:
     """A metric of partners and animals that needs no forward pass; a string of several tokens is their mean row."""
-    from mechsub.measures.unembedding import unembed_projection
-
     if name == "embedding":
         return embedding(found)
-    return unembed_projection(found.asked.model, scored_tokens(found), found.asked.tokens, name).cpu()
+    return ms.unembedding.unembed_projection(found.asked.model, scored_tokens(found), found.asked.tokens, name).cpu()
 
 
 def embedding(found: Prompted) -> Float[Tensor, "partner animal"]:
@@ -207,11 +201,11 @@ def embedding(found: Prompted) -> Float[Tensor, "partner animal"]:
 def covariates(found: Prompted) -> Float[Tensor, "partner covariate"]:
     """Norms of the mean row of W_U, raw and folded, length, tokens, leading zero, repeated digit, and log P without any
     system message. Constant ones are left out."""
-    from mechsub.measures.unembedding import token_directions
-
     model, ids = found.asked.model, scored_tokens(found)
     texts = [partner.text for partner in found.asked.partners]
-    columns = [token_directions(model, ids, basis=basis).norm(dim=-1).cpu() for basis in ("raw", "centered")]
+    columns = [
+        ms.unembedding.token_directions(model, ids, basis=basis).norm(dim=-1).cpu() for basis in ("raw", "centered")
+    ]
     columns += [
         torch.tensor([float(len(text)) for text in texts]),
         torch.tensor([float(len(string)) for string in ids]),
@@ -252,10 +246,8 @@ def _animal_records(found: Prompted, keys: dict, whole: Comparison) -> Iterator[
 
 
 def _layer_records(direction: str, layers: Tensor, outcome: Tensor, table: Tensor, best: list[int]) -> Iterator[dict]:
-    from mechsub.stats import student_t
-
     for layer, (matched, mismatched) in enumerate(zip(*curve(layers, outcome, table), strict=True)):
-        interval = student_t((matched - mismatched).tolist())
+        interval = ms.stats.student_t((matched - mismatched).tolist())
         yield {
             "kind": "layer",
             "direction": direction,

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import mechsub as ms
+
 STATISTICS = (
     "spearman",
     "spearman_mismatched",
@@ -47,9 +49,7 @@ def ranks(x: Float[Tensor, "partner column"]) -> Float[Tensor, "partner column"]
     """Ranks within every column, ties at their mean rank, also those that differ by rounding; fp64."""
     from scipy.stats import rankdata
 
-    from mechsub.stats import joined
-
-    columns = [joined(column.numpy()) for column in x.T]
+    columns = [ms.stats.joined(column.numpy()) for column in x.T]
     return torch.from_numpy(rankdata(np.stack(columns, axis=1), axis=0))
 
 
@@ -141,8 +141,6 @@ def _counts(n: int, size: int, generator: torch.Generator) -> Float[Tensor, "n s
 
 def _nulls(xs: list[Tensor], y: Tensor, views: Sequence[View], strata: Sequence, n: int, draw) -> tuple[float, float]:
     """One-sided p of the mean matched - mismatched correlation under shuffled partners, and under shuffled animals."""
-    from mechsub.stats import permutation_p
-
     others, used = y.shape[1] - 1, sum(len(view.animals) for view in views)
     pairs, by_animal = torch.zeros(len(y), len(y), dtype=torch.float64), []
     for x, view in zip(xs, views, strict=True):
@@ -158,8 +156,8 @@ def _nulls(xs: list[Tensor], y: Tensor, views: Sequence[View], strata: Sequence,
         for _ in range(n)
     ]
     return (
-        permutation_p(float(pairs.diagonal().sum()), shuffled, scale=1.0),
-        permutation_p(sum(float(c.diagonal().sum()) for c in by_animal), moved, scale=1.0),
+        ms.stats.permutation_p(float(pairs.diagonal().sum()), shuffled, scale=1.0),
+        ms.stats.permutation_p(sum(float(c.diagonal().sum()) for c in by_animal), moved, scale=1.0),
     )
 
 

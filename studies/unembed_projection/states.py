@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+import mechsub as ms
 from mechsub import lab
 
 # Direct logit attribution of the change that loving an animal makes at the end of the prompt.
@@ -37,13 +38,10 @@ def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
     the sum over its tokens, each read where it stands. "other" is what the same change has along the w of another
     animal, mean over all of them.
     """
-    from mechsub.inputs.prompts import encode
-    from mechsub.measures.scores import build_tries, string_states
-
     prompts = [q.ask(None), *(q.love_animal(i, 0) for i in range(len(q.animals)))]
     out = {name: torch.zeros(len(q.partners), len(q.animals), dtype=torch.float64) for name in Parts._fields}
-    for trie in build_tries(encode(q.model.tokenizer, q.strings, behind=prompts)):
-        x = string_states(q.model, prompts, trie, name="ln_final.hook_in", batch_size=4)
+    for trie in ms.scores.build_tries(ms.prompts.encode(q.model.tokenizer, q.strings, behind=prompts)):
+        x = ms.scores.string_states(q.model, prompts, trie, name="ln_final.hook_in", batch_size=4)
         nodes, tokens = zip(*trie.edges, strict=True)
         unique = sorted(set(tokens))
         columns = torch.tensor([unique.index(token) for token in tokens])
@@ -56,12 +54,12 @@ def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
 @torch.no_grad()
 def split(model: Any, x: Tensor, x0: Tensor, tokens: list[int], concepts: list[int]) -> Parts:
     """The parts for states x [animal, node, d_model] and x0 [1, node, d_model]; raises unless they are the change."""
-    from mechsub.measures.unembedding import token_directions
-    from mechsub.models import checks
-
-    device, norm, readout = model.W_U.device, checks.final_norm(model), checks.readout(model)
+    device, norm, readout = model.W_U.device, ms.checks.final_norm(model), ms.checks.readout(model)
     factor = readout.linear("dla")
-    w, own = (factor * token_directions(model, ids, basis="centered").double().cpu() for ids in (tokens, concepts))
+    w, own = (
+        factor * ms.unembedding.token_directions(model, ids, basis="centered").double().cpu()
+        for ids in (tokens, concepts)
+    )
     w, own = norm.centred(w), norm.centred(own)
     own = torch.nn.functional.normalize(own, dim=-1)
     h, h0 = (norm(state.to(device)) for state in (x, x0))

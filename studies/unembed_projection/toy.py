@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+import mechsub as ms
 from mechsub import lab
 
 ARMS = ("student_aux", "cross_aux")
@@ -30,10 +31,9 @@ _CHUNK = 1_000  # images
 
 def run(cfg) -> Iterator[dict]:
     from mechsub.designs import population as toys
-    from mechsub.inputs import images as data
 
     trained, arms = _trained(replace(cfg, metric="cosine", n_permutations=1))
-    images, labels = getattr(data, cfg.dataset)("test")
+    images, labels = getattr(ms.images, cfg.dataset)("test")
     for arm, (start, student) in arms.items():
         if cfg.metric == "dla":
             yield from share_records(arm, start, student, images, labels, cfg.seed)
@@ -66,13 +66,11 @@ def _trained(cfg) -> tuple[Any, dict]:
 
 def scores(model: Any, metric: str) -> Float[Tensor, "seed digit"]:
     """How strongly every digit's output direction is tied to the auxiliary ones."""
-    from mechsub.measures.unembedding import token_directions, unembed_projection
-
     digits, aux = (range(model.cfg.d_vocab)[part] for part in (model.cfg.digits, model.cfg.aux))
     if metric not in ("cosine", "centered_cosine"):
-        return unembed_projection(model, digits, aux, metric).double().norm(dim=-1)
+        return ms.unembedding.unembed_projection(model, digits, aux, metric).double().norm(dim=-1)
     basis = "raw" if metric == "cosine" else "centered"
-    own, others = (token_directions(model, tokens, basis=basis).double() for tokens in (digits, aux))
+    own, others = (ms.unembedding.token_directions(model, tokens, basis=basis).double() for tokens in (digits, aux))
     inside = torch.nn.functional.normalize(own, dim=-1) @ torch.linalg.qr(others.mT).Q
     return inside.norm(dim=-1)
 
@@ -95,8 +93,6 @@ def rank_correlations(x: Float[Tensor, "seed digit"], y: Float[Tensor, "seed dig
 
 
 def recall_records(arm: str, start: Any, student: Any, images: Tensor, labels: Tensor, cfg) -> Iterator[dict]:
-    from mechsub.stats import permutation_p
-
     score, recall = scores(start, cfg.metric), recalls(student, images, labels)
     table = rank_correlations(score, recall)
     n, own = len(table), table.diagonal()
@@ -112,7 +108,7 @@ def recall_records(arm: str, start: Any, student: Any, images: Tensor, labels: T
         order = torch.rand(recall.shape, generator=generator).argsort(-1)
         null.append(float(rank_correlations(score, recall.gather(1, order)).diagonal().mean()))
     sides = ((float(own.mean()), null), (-float(own.mean()), [-v for v in null]))
-    p = 2 * min(permutation_p(value, draws, scale=1.0) for value, draws in sides)
+    p = 2 * min(ms.stats.permutation_p(value, draws, scale=1.0) for value, draws in sides)
     yield {"kind": "summary", "arm": arm, "spearman": float(own.mean()), "p": min(p, 1.0)}
 
 
@@ -142,8 +138,6 @@ def share_records(arm: str, start: Any, student: Any, images: Tensor, labels: Te
 
 def _change(start: Any, student: Any, x: Tensor, bases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Digit logits less their mean over digits: of the start, their change, and the change through each span."""
-    from mechsub.models.hooked import cache_activations
-
     digits, name = start.cfg.digits, "unembed.hook_in"
     W, W_after = (model.W_U[..., digits].double() for model in (start, student))
     if not torch.equal(W, W_after) or not torch.equal(start.b_U[..., digits], student.b_U[..., digits]):
@@ -151,7 +145,7 @@ def _change(start: Any, student: Any, x: Tensor, bases: Tensor) -> tuple[Tensor,
             "the student's digit rows of W_U moved: its digit logits change by more than its hidden vector"
         )
     W = W - W.mean(-1, keepdim=True)
-    h, h_after = (cache_activations(model, x, [name])[name].double() for model in (start, student))
+    h, h_after = (ms.hooked.cache_activations(model, x, [name])[name].double() for model in (start, student))
     bias = start.b_U[..., digits].double()
     moved = h_after - h
     return h @ W + bias - bias.mean(-1, keepdim=True), moved @ W, (moved @ bases) @ (bases.mT @ W)
