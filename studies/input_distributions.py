@@ -309,7 +309,7 @@ def plot(records: list[dict]):
     return _input_report.plot(records)
 
 
-VERSION = 1
+VERSION = 2
 _TINY = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}
 PROBES = tuple(
     Config(inputs=name, **_TINY)
