@@ -1,5 +1,6 @@
 """`benchmarks/edits.py`: what is in its list, and that an edit which no longer applies is named, not passed over."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,17 @@ def test_only_a_number_that_differs_or_is_refused_counts_as_caught():
     assert edits.answer_to("it cannot be made: NameError: name 'x' is not defined") == "does not run"
     assert edits.answer_to("it cannot be made: its process left with exit code 1") == "does not run"
     assert edits.answer_to("a.jsonl is missing or cannot be read; restore it") == "no record"
+
+
+@pytest.mark.parametrize("kind", ["preserving", "changing"])
+def test_every_edit_still_applies(kind, tmp_path):
+    """To the text of today: one that does not would be found out after an hour."""
+    for number, edit in enumerate(EDITS[kind]):
+        folder = tmp_path / str(number)
+        for name in {name for name, *_ in edit["changes"]} | {old for old, _ in edit.get("moves", ())}:
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+        for name, _, _ in edit["changes"]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        assert edits.apply(edit, folder) == "", edit["name"]

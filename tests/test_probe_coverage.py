@@ -57,9 +57,7 @@ def test_a_line_that_nobody_listed_and_a_list_that_is_outdated_fail(capsys):
     line = said[0][said[0].index("linear_cka: ") :]
     assert report(last, {"lines": [line]}, capsys)[0] == 0
     assert report(every, {"functions": ["linear_cka"]}, capsys)[0] == 0
-    assert (
-        report(last, {"functions": ["linear_cka"]}, capsys)[0] == 1
-    )  # it is entered
+    assert report(last, {"functions": ["linear_cka"]}, capsys)[0] == 1  # it is entered
     for accepted in ({"lines": [line]}, {"functions": ["linear_cka"]}, {"functions": ["gone"]}):
         code, said = report(none, accepted, capsys)
         assert code == 1 and said[0].startswith("outdated") and "1 outdated" in said[-1]
