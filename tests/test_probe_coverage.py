@@ -18,7 +18,7 @@ def measuring():
 
 def test_measuring_code_is_what_makes_numbers(measuring):
     names = {name for _, name in measuring}
-    assert {"run", "distill", "debiased_cka", "HookedMLP.forward", "student_t"} <= names
+    assert {"run", "distill", "linear_cka", "HookedMLP.forward", "student_t", "projection_share"} <= names
     assert not names & {"table", "plot", "check", "main", "write_cell", "read_records", "format_table"}
     assert not any(path.parts[-2] == "lab" for path, _ in measuring)
 
@@ -37,11 +37,11 @@ def test_what_is_listed_is_there(measuring):
 
 
 def report(missed, accepted, capsys):
-    """Of a run in which every line of `debiased_cka` counts and these were missed; the code and what was said."""
+    """Of a run in which every line of `linear_cka` counts and these were missed; the code and what was said."""
     path, node = next(
-        (path, coverage._functions(tree)["debiased_cka"])
+        (path, coverage._functions(tree)["linear_cka"])
         for path, tree in TREES.items()
-        if "debiased_cka" in coverage._functions(tree)
+        if "linear_cka" in coverage._functions(tree)
     )
     counted = coverage._body(node)
     lines = {each: coverage.Lines(set(), set()) for each in TREES}
@@ -53,13 +53,11 @@ def report(missed, accepted, capsys):
 def test_a_line_that_nobody_listed_and_a_list_that_is_outdated_fail(capsys):
     every, last, none = slice(None), slice(-1, None), slice(0, 0)
     code, said = report(last, {}, capsys)
-    assert code == 1 and said[0].startswith("not run") and "debiased_cka: " in said[0] and "1 are not" in said[-1]
-    line = said[0][said[0].index("debiased_cka: ") :]
+    assert code == 1 and said[0].startswith("not run") and "linear_cka: " in said[0] and "1 are not" in said[-1]
+    line = said[0][said[0].index("linear_cka: ") :]
     assert report(last, {"lines": [line]}, capsys)[0] == 0
-    assert report(every, {"functions": ["debiased_cka"]}, capsys)[0] == 0
-    assert (
-        report(last, {"functions": ["debiased_cka"]}, capsys)[0] == 1
-    )  # it is entered
-    for accepted in ({"lines": [line]}, {"functions": ["debiased_cka"]}, {"functions": ["gone"]}):
+    assert report(every, {"functions": ["linear_cka"]}, capsys)[0] == 0
+    assert report(last, {"functions": ["linear_cka"]}, capsys)[0] == 1  # it is entered
+    for accepted in ({"lines": [line]}, {"functions": ["linear_cka"]}, {"functions": ["gone"]}):
         code, said = report(none, accepted, capsys)
         assert code == 1 and said[0].startswith("outdated") and "1 outdated" in said[-1]

@@ -173,6 +173,13 @@ def _used(node: ast.AST, path: Path, tree: ast.Module) -> Iterator[Name]:
             module = imported.get(each.value.id)
             if isinstance(module, ModuleType) and (target := _of_module(module, each.attr)):
                 yield target
+        elif isinstance(each, ast.Call) and getattr(each.func, "id", "") == "getattr":  # by a name that is told later
+            module = imported.get(getattr(each.args[0], "id", ""))
+            if isinstance(module, ModuleType) and module.__file__:
+                functions = [
+                    name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"
+                ]
+                yield from filter(None, (_of_module(module, name) for name in functions))
 
 
 def _imported(path: Path, tree: ast.Module) -> dict[str, ModuleType | Name]:
