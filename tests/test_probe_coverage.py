@@ -18,7 +18,7 @@ def measuring():
 
 def test_measuring_code_is_what_makes_numbers(measuring):
     names = {name for _, name in measuring}
-    assert {"run", "distill", "linear_cka", "HookedMLP.forward", "student_t"} <= names
+    assert {"run", "distill", "linear_cka", "HookedMLP.forward", "student_t", "projection_share"} <= names
     assert not names & {"table", "plot", "check", "main", "write_cell", "read_records", "format_table"}
     assert not any(path.parts[-2] == "lab" for path, _ in measuring)
 

@@ -173,6 +173,13 @@ def _used(node: ast.AST, path: Path, tree: ast.Module) -> Iterator[Name]:
         elif isinstance(each, ast.Attribute) and (module := _module(each.value, imported)):
             if target := _of_module(module, each.attr):
                 yield target
+        elif isinstance(each, ast.Call) and getattr(each.func, "id", "") == "getattr":  # by a name that is told later
+            module = _module(each.args[0], imported)
+            if module and module.__file__:
+                functions = [
+                    name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"
+                ]
+                yield from filter(None, (_of_module(module, name) for name in functions))
 
 
 def _module(node: ast.AST, imported: dict[str, ModuleType | Name]) -> ModuleType | None:
