@@ -61,3 +61,4 @@ def test_a_line_that_nobody_listed_and_a_list_that_is_outdated_fail(capsys):
     for accepted in ({"lines": [line]}, {"functions": ["linear_cka"]}, {"functions": ["gone"]}):
         code, said = report(none, accepted, capsys)
         assert code == 1 and said[0].startswith("outdated") and "1 outdated" in said[-1]
+        assert report(none, {**accepted, "sometimes": True}, capsys)[0] == 0
