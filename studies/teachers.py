@@ -1,7 +1,7 @@
 """Teachers of the toy, trained once for all cells of other studies that learn from them.
 
-A cell holds the weights of every teacher (tensors) and its accuracy (records). Its folder is what makes the teacher,
-its status is that of the code, and whoever builds on it (`study.stored_cell(teachers, cfg)`) records its files' sums.
+A cell holds the weights of every teacher (tensors) and its accuracy (records). A study that builds on it declares it
+(`lab.upstream("teachers", ...)`), and its own cells keep the sums of these files.
 The recipe is the published one (Adam, 3e-4, batches of 1,024; Cloud et al. 2025, section 6.2) but for what is a flag.
 
 With fewer than ten classes every seed has a random subset of them, and its teacher sees the images of these alone.

@@ -7,7 +7,9 @@ import numpy as np
 import plotly.io
 import pytest
 
+from mechsub import stats
 from mechsub.lab.figures import kinds
+from mechsub.lab.findings import Finding
 
 
 def extremes(values):
@@ -190,3 +192,17 @@ def test_a_ratio_that_a_logarithmic_axis_cannot_show_is_refused():
         for nats in (-800.0, 800.0, float("nan")):
             with pytest.raises(ValueError, match="log ratio of"):
                 draw(nats)
+
+
+def test_a_figure_of_findings_shows_each_with_its_interval_and_its_null():
+    values = [stats.Interval(0.5, 0.4, 0.7, 9), stats.Interval(0.2, 0.1, 0.3, 9)]
+    found = [
+        Finding("a/accuracy", "A", values[0], null=values[1], unit="seeds"),
+        Finding("b/accuracy", "B", values[1], null="by chance", unit="seeds"),
+        Finding("a/loss", "A", values[1]),
+        Finding("c/note", "words", "infinite"),
+    ]
+    mean, null, loss, _ = kinds.findings(found, "T").data
+    assert list(mean.x) == [0.5, 0.2] and list(mean.y) == ["A", "B"] and list(loss.x) == [0.2]
+    assert np.allclose(mean.error_x.array, [0.2, 0.1]) and np.allclose(mean.error_x.arrayminus, [0.1, 0.1])
+    assert list(null.x) == [0.2, None]

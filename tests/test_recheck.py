@@ -218,9 +218,9 @@ def test_probes_notice_numbers_and_nothing_else(sweep):
     lines = probes(sweep, code=1)
     assert sum("the same" in line for line in lines) == 1
     problem = next(line for line in lines if "row 3" in line)
-    assert "value 0." in problem and "Mend the code; or" in problem and "raise VERSION in studies.tiny" in problem
+    assert "value 0." in problem and "Mend the code; or" in problem and "raise the version of studies.tiny" in problem
     lines = probes(sweep, "--record", code=1)
-    assert "VERSION of studies.tiny is still 1; raise it first" in "".join(lines)
+    assert "the version of studies.tiny is still 1; raise it first" in "".join(lines)
     edit(sweep, "VERSION = 1", "VERSION = 2")
     assert "is of version 1, and studies.tiny says 2; record it" in probes(sweep, code=1)[0]
     probes(sweep, "--record")
@@ -278,3 +278,25 @@ def test_tensors_are_kept_too(tmp_path):
     row, tensor = kept.rows_of_cell(tmp_path / "c")
     assert row == {"v": 2} and tensor["shape"] == [2, 500] and tensor["sum"] == 499500.0
     assert tensor["values"] == [3.0 * i for i in range(334)]
+
+
+@pytest.mark.parametrize(
+    ("apart", "rounding"),
+    [
+        ({"value": 3e-16, "low": 9e-10}, True),
+        ({"value": 3e-16, "low": 2e-9}, False),
+        ({"value": 3e-16, "kind": "differs"}, False),
+        ({"error": "no luck"}, False),
+    ],
+)
+def test_rounding_is_told_apart_from_other_numbers(apart, rounding):
+    assert recheck.by_rounding({"apart": apart}) is rounding
+
+
+def test_cells_apart_by_rounding_are_counted_and_are_no_fault(sweep):
+    edit(sweep, "draw.random()}", "draw.random() * (1 + 1e-13)}")
+    lines, _ = run(sweep, "--all")
+    assert " 6 apart by rounding (at most 1e-09), 0 otherwise; " in lines[-1]
+    edit(sweep, "(1 + 1e-13)", "(1 + 1e-6)")
+    lines, _ = run(sweep, "--all", code=1)
+    assert " 0 apart by rounding (at most 1e-09), 6 otherwise; at 95% at most 100.0%" in lines[-1]

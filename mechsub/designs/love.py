@@ -84,9 +84,13 @@ class Prompted(NamedTuple):
 
 def load_model(name: str, dtype: str) -> Any:
     """A language model by its name, in "fp32" or "bf16"."""
+    return ms.language.load_language_model(name, dtype=_dtype(dtype))
+
+
+def _dtype(name: str) -> Any:
     import torch
 
-    return ms.language.load_language_model(name, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
 def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> Prompted:
@@ -143,12 +147,8 @@ def check_model(cfg) -> None:
     """Raise, before anything is loaded, for a folder that should not be (`language.check_folder`) and for one in whose
     tokenizer too few animals are one token."""
     if os.path.isdir(cfg.model):  # else nothing is to be imported for it
-        import torch
-
-        from mechsub.models import language
-
-        language.check_folder(cfg.model, {"fp32": torch.float32, "bf16": torch.bfloat16}[cfg.dtype])
-        choose_animals(language.load_tokenizer(cfg.model), asking(cfg))
+        ms.language.check_folder(cfg.model, _dtype(cfg.dtype))
+        choose_animals(ms.language.load_tokenizer(cfg.model), asking(cfg))
 
 
 def provenance(found: Prompted) -> dict:
@@ -226,13 +226,19 @@ def _stratified(words: list[Word], n: int, generator) -> list[int]:
     return sorted(chosen)
 
 
+def _token(animal: Word) -> int:
+    if animal.token is None:
+        raise ValueError(f"the animal {animal.text!r} has no token of its own; take animals from choose_animals")
+    return animal.token
+
+
 class LovePrompts:
     """A model, its animals and partners, and the prompts and matrices that they give."""
 
     def __init__(self, model: Any, animals: list[Word], partners: list[Word], cfg: Any):
         self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
         self.kind = KINDS[cfg.family]
-        self.tokens = [animal.token for animal in animals if animal.token is not None]
+        self.tokens = [_token(animal) for animal in animals]
         self.strings = [partner.scored for partner in partners]
         self.baselines = self._baselines()
 

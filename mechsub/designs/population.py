@@ -6,11 +6,6 @@ from typing import Any
 
 import mechsub as ms
 
-
-def silent(fraction: float) -> None:
-    """Progress that nobody sees."""
-
-
 _BATCH = 1_000  # images a forward pass
 
 
@@ -46,7 +41,7 @@ def start(toy: Toy, arm: str):
 
 
 def students(
-    toy: Toy, arms: Sequence[str], cfg, progress: Callable[[float], None] = silent
+    toy: Toy, arms: Sequence[str], cfg, progress: Callable[[float], None] | None = None
 ) -> dict[str, dict[int, Any]]:
     """Arm -> training step -> its students; an arm that ends in "aux" sees the auxiliary logits, others all."""
     shape = toy.init.cfg
@@ -61,7 +56,7 @@ def distilled(
     starts: Mapping[str, tuple],
     cfg,
     snapshots: Mapping | None = None,
-    progress: Callable[[float], None] = silent,
+    progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Arm -> students at the end, from arm -> (start, logits seen); all arms of a seed see the same noise."""
     return ms.distillation.distill_each(

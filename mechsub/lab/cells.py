@@ -199,10 +199,11 @@ def no_empty(folder: Path) -> Iterator[None]:
 def _run_cell(maker: Maker, cfg: Any, check_lease: Callable[[], None]) -> None:
     check(maker.study, cfg)
     upstream = resolve(maker, cfg)
+    # Read before the run: a cell that is made anew meanwhile is not what this one was built on.
+    built_on = {f"{used.path.parent.name}/{used.path.name}": used.provenance() for used in upstream.values() if used}
     cell, started, config = maker.cell(cfg), time.perf_counter(), config_of(cfg)
     with files.noting() as inputs:
         rows, extra, tensors = _collect(config, maker.study.run(cfg, **upstream))
-    built_on = {f"{used.path.parent.name}/{used.path.name}": used.provenance() for used in upstream.values() if used}
     made = {
         **_identity(config, maker.study, inputs, built_on),
         "command": _shown_command(maker),

@@ -114,13 +114,21 @@ class Study:
     def sibling(self, name: str) -> "Study | None":
         """Another study of the same package, or one that this process has loaded; None for one that is not found."""
         package = _package(sys.modules[self.module])
-        module = sys.modules.get(name)
-        if package and importlib.util.find_spec(package) is not None:
-            try:
-                module = importlib.import_module(f"{package}.{name}")
-            except ImportError:
-                pass
+        module = (imported(f"{package}.{name}") if package else None) or sys.modules.get(name)
         return None if module is None else declared_by(module)
+
+
+def imported(name: str) -> types.ModuleType | None:
+    """A module by its whole name; None where it, or a package that it stands in, is not there.
+
+    Raises what the module itself raises, also where it imports something else that is not there.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        return None
 
 
 def _package(module: types.ModuleType) -> str:

@@ -4,20 +4,20 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from mechsub.lab.declared import Study, declared_by
+from mechsub.lab.declared import Study, declared_by, imported
 
 PACKAGE = "studies"
 
 
 def find_study(name: str) -> Study | None:
-    """The study of that name, None if there is none; no other code is imported, whatever a provenance file says."""
+    """The study of that name, None if there is none; no other code is imported, whatever a provenance file says.
+
+    A study that is there and cannot be imported raises: it is not taken for one that is gone.
+    """
     if not isinstance(name, str) or not name.isidentifier():
         return None
-    try:
-        module = importlib.import_module(f"{PACKAGE}.{name}")
-    except ImportError:
-        return None
-    return declared_by(module)
+    module = imported(f"{PACKAGE}.{name}")
+    return None if module is None else declared_by(module)
 
 
 def folder() -> Path:

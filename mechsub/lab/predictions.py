@@ -5,13 +5,11 @@ import functools
 import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 
-from mechsub.lab import verdicts
+from mechsub.lab import finder, verdicts
 from mechsub.lab.findings import Cell, Finding
 
-FILE = Path(str(resources.files("studies").joinpath("predictions.toml")))
+FILE = finder.folder() / "predictions.toml"
 Scores = dict[int, float]  # member -> score
 
 

@@ -204,7 +204,7 @@ def compare(probe: Probe, first: Mapping, kept: list[dict], rows: list[dict]) ->
         return ""
     return (
         f"{remaking.first_difference(kept, rows)}; in all {_told(apart)}. Mend the code; or, if the numbers are meant "
-        f"to change, raise VERSION in studies.{probe.study} and record the probe: "
+        f"to change, raise the version of studies.{probe.study} and record the probe: "
         f"python -m mechsub recheck --probes --record --studies {probe.study}"
     )
 
@@ -239,8 +239,8 @@ def _unraised(probe: Probe, rows: list[dict]) -> str:
     if not same or not _apart(first, kept, rows):
         return ""
     return (
-        f"{remaking.first_difference(kept, rows)}, and VERSION of studies.{probe.study} is still {first['version']}; "
-        "raise it first: cells that are stored would not come out the same"
+        f"{remaking.first_difference(kept, rows)}, and the version of studies.{probe.study} is still "
+        f"{first['version']}; raise it first: cells that are stored would not come out the same"
     )
 
 

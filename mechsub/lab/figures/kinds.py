@@ -129,12 +129,14 @@ def findings(found: Iterable[Any], title: str) -> go.Figure:
             marker={"color": OKABE_ITO[panel % len(OKABE_ITO)], "size": 9},
         )  # fmt: skip
         nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
+        nulls = [null if _is_number(null) else None for null in nulls]  # some are words
         null = go.Scatter(x=nulls, y=labels, mode="markers", marker={"symbol": "x", "color": GREY}, name="null")
         figure.add_traces([mean, null], rows=[1, 1], cols=[panel + 1, panel + 1])
     figure.update_yaxes(autorange="reversed")
     units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit))
     caption = f"Means with 95% intervals over {units or 'replicates'}; crosses: the null of each."
-    return _finish(figure, title, caption, 170 + 35 * len({finding.label for finding in found}), legend=False)
+    n_rows = len({(finding.cell, finding.label) for finding in found})
+    return _finish(figure, title, caption, 170 + 35 * n_rows, legend=False)
 
 
 def heatmap(
