@@ -70,18 +70,23 @@ def file_sum(path: Path) -> str:
     The sum is kept with the file's size, times (of content and of status) and inode, in this process and, for a file
     of a megabyte and more, in the cache folder. It is computed again where one of them is another.
     """
+    state = _state(path)
+    value = kept_sum(path)
+    if value is None:
+        with open(path, "rb") as file:
+            value = hashlib.file_digest(file, "sha256").hexdigest()
+    keep_sum(path, value, state)
+    return value
+
+
+def kept_sum(path: Path) -> str | None:
+    """The sum that `file_sum` kept of a file which is as it was then, by size, times and inode; else None."""
     path = path.resolve()
     state = _state(path)
     if path in _sums and _sums[path][0] == state:
         return _sums[path][1]
     kept = _kept(path) if state[0] >= LARGE else None
-    if kept and tuple(kept["state"]) == state:
-        value = kept["sha256"]
-    else:
-        with open(path, "rb") as file:
-            value = hashlib.file_digest(file, "sha256").hexdigest()
-    keep_sum(path, value, state)
-    return value
+    return kept["sha256"] if kept and tuple(kept["state"]) == state else None
 
 
 def keep_sum(path: Path, value: str, state: tuple[int, ...] | None = None) -> None:

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
+import mechsub as ms
+from mechsub import files
 from mechsub.machine import memory
 from mechsub.models import language
 from mechsub.models.language import ModelUnavailable, load_language_model, model_source
@@ -454,9 +456,34 @@ def test_the_default_model_from_nothing(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setenv("MECHSUB_CACHE", str(tmp_path))
     first = model_source(load_language_model())
-    assert [path.name for path in tmp_path.iterdir()] == [language.DEFAULT]  # neither wheel nor gguf is left
+    left = {path.name for path in tmp_path.iterdir()} - {"sums", "checks"}
+    assert left == {language.DEFAULT}  # neither wheel nor gguf
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     assert model_source(load_language_model()) == first
     assert capfd.readouterr() == ("", "")
     shutil.rmtree(tmp_path)
+
+
+def test_what_was_found_out_of_the_same_weights_is_not_found_out_again(tmp_path, monkeypatch):
+    folder = save_tiny_llama(tmp_path / "llama")
+    monkeypatch.setenv("MECHSUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(language, "_WORTH_KEEPING", 0)
+    monkeypatch.setattr(files, "SETTLED", -1)  # seconds
+    compared, tried = [], []
+    compare, try_out = language.checks.differ, language.checks.try_out
+    monkeypatch.setattr(language.checks, "try_out", lambda model: (tried.append(1), try_out(model))[1])
+    monkeypatch.setattr(language.checks, "differ", lambda *a, **k: (compared.append(1), compare(*a, **k))[1])
+    first = load_language_model(str(folder))
+    assert len(tried) == 1 and compared
+    compared.clear()
+    again = load_language_model(str(folder))
+    assert len(tried) == 1 and not compared  # with Hugging Face's logits neither
+    ids = [torch.tensor([5, 6, 7])]
+    assert torch.equal(ms.next_token_log_probs(first, ids), ms.next_token_log_probs(again, ids))
+    weights = folder / "model.safetensors"
+    state, data = files._state(weights), weights.read_bytes()
+    weights.write_bytes(data[:-4] + b"\0\0\0\1")
+    monkeypatch.setattr(files, "_state", lambda path: state)  # as if nothing had been written
+    with pytest.raises(ModelUnavailable, match="changed, though their times did not; run again"):
+        load_language_model(str(folder))

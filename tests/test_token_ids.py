@@ -3,6 +3,7 @@
 import jaxtyping
 import pytest
 import torch
+from tiny_families import pair
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -277,3 +278,23 @@ def test_a_prompt_longer_than_the_table_of_positions_is_one_line(family):
     ):
         with pytest.raises(ValueError, match="must have at most 256 tokens, the positions of this model, not 257"):
             call()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mpt"])
+def test_an_answer_that_does_not_fit_behind_its_prompt_is_one_line(name):
+    """GPT-2's table of positions has 256 rows; MPT's biases by distance end there; rotary positions do not."""
+    model = pair(name)[0]
+    fits, last = torch.full((1, 255), 7), torch.tensor([5, 6, 7])
+    ms.next_token_log_probs(model, torch.full((1, 256), 7))
+    assert divergence.likeliest(model, fits, last[:2]).shape == (1, 2)
+    two = " owl owl owl"
+    for call in (
+        lambda: ms.next_token_log_probs(model, torch.full((1, 257), 7)),
+        lambda: ms.string_log_probs(model, torch.full((1, 256), 7), [two]),
+        lambda: divergence.likeliest(model, fits, last),
+        lambda: divergence.sampled(model, fits[0], 3, [5, 6], torch.Generator()),
+    ):
+        with pytest.raises(ValueError, match="must have at most 256 tokens, the positions of this model, not 25"):
+            call()
+    rotary = pair("llama")[0]
+    assert ms.next_token_log_probs(rotary, torch.full((1, rotary.cfg.n_ctx + 1), 7)).isfinite().all()

@@ -4,19 +4,23 @@ A padded batch, or ids of another vocabulary, would run and give a wrong number.
 `mechsub.arguments`.
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mechsub import arguments
 
+_RAN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # tokens, beyond its own number
+
 
 def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[Tensor, "_"]]:
     """Prompts as a list of 1-D tensors of token ids. Raises one line for anything else, and for padding."""
     rows = arguments.prompts(prompts, arguments.embedding(model), name)
-    _check_length(model, max(map(len, rows)), name)
+    check_length(model, max(map(len, rows)), name)
     check_padding(getattr(model, "tokenizer", None), rows, name)
     return rows
 
@@ -24,7 +28,7 @@ def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[T
 def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "pos"]:
     """One prompt's token ids, a 1-D tensor."""
     row = arguments.prompt(prompt, arguments.embedding(model), name)
-    _check_length(model, len(row), name)
+    check_length(model, len(row), name)
     check_padding(getattr(model, "tokenizer", None), [row], name, alone=True)
     return row
 
@@ -32,16 +36,32 @@ def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "
 def check_batch(model: Any, ids: Any, name: str = "inputs") -> Int[Tensor, "batch pos"]:
     """Token ids [batch, pos] of prompts of one length. Raises one line for anything else, and for padding."""
     ids = arguments.batch(ids, arguments.embedding(model), name)
-    _check_length(model, ids.shape[1], name)
+    check_length(model, ids.shape[1], name)
     check_padding(getattr(model, "tokenizer", None), list(ids), name)
     return ids
 
 
-def _check_length(model: Any, length: int, name: str) -> None:
-    """Raise for more tokens than a model with a table of positions has rows in it (GPT-2, OPT)."""
+def check_length(model: Any, length: int, name: str) -> None:
+    """Raise for more tokens than the model has positions for: a table of them (GPT-2, OPT), or one that ends (MPT).
+
+    Rotary positions go on beyond what a model was made for. Whether others do is found out by running so many tokens.
+    """
     most = getattr(model.cfg, "n_ctx", None)
-    if getattr(model.cfg, "positional_embedding_type", None) == "standard" and most is not None and length > most:
-        raise ValueError(f"{name} must have at most {most} tokens, the positions of this model, not {length}")
+    kind = getattr(model.cfg, "positional_embedding_type", None)
+    if most is None or length <= max(most, 0 if kind == "standard" else _RAN.get(model, 0)):
+        return
+    if kind != "standard":
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, length, dtype=torch.long, device=model.W_U.device))
+            _RAN[model] = length
+            return
+        except MemoryError:
+            raise
+        except (IndexError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+    raise ValueError(f"{name} must have at most {most} tokens, the positions of this model, not {length}")
 
 
 def check_padding(tokenizer: Any, prompts: Sequence[Tensor], name: str, *, alone: bool = False) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.inputs.token_ids import check_prompt, check_prompts
+from mechsub.inputs.token_ids import check_length, check_prompt, check_prompts
 
 
 class Divergence(NamedTuple):
@@ -48,6 +48,7 @@ def likeliest(
 
     prompts = checked_prompts(model, prompts, batch_size)
     answer = check_prompt(model, answer, "answer")
+    check_length(model, max(map(len, prompts)) + len(answer) - 1, "a prompt with the answer behind it")
 
     def end(activation: Tensor, hook) -> Tensor:
         return activation[:, -len(answer) :]  # the rest would be unembedded for nothing
@@ -67,11 +68,13 @@ def sampled(
     from mechsub.measures.scores import next_token_log_probs
 
     out = check_prompt(arguments.model(model), prompt)
+    start = len(out)
     size = min(arguments.vocabulary(model), arguments.embedding(model))  # what is drawn is read again
     length = arguments.whole(length, "length", 1)
+    check_length(model, start + length - 1, "the prompt with the answer behind it")
     arguments.generator(generator)
     tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
-    allowed, start = torch.as_tensor(tokens), len(out)
+    allowed = torch.as_tensor(tokens)
     for _ in range(length):
         log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]
         drawn = torch.multinomial(log_p.softmax(-1), 1, generator=generator)

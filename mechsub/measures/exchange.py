@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechsub.measures.scores import equal_lengths
+from mechsub import arguments
+from mechsub.measures.scores import checked_prompts, equal_lengths
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY
 
@@ -37,7 +38,10 @@ def log_probs(
 ) -> dict[Hybrid, Float[Tensor, "prompt token"]]:
     """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary."""
     check_shapes(first, second)
-    models, chosen = (first, second), list(tokens)
+    models = (first, second)
+    for model in models:
+        prompts = checked_prompts(model, prompts, batch_size)
+    chosen = arguments.ids(tokens, arguments.vocabulary(first))
     read, norms = [checks.readout(model) for model in models], [checks.final_norm(model) for model in models]
     out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
     for rows, batch in equal_lengths(prompts, batch_size):

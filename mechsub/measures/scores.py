@@ -18,7 +18,7 @@ from torch import Tensor
 from mechsub import arguments
 from mechsub.inputs.continuations import continuations
 from mechsub.inputs.prompts import check_strings
-from mechsub.inputs.token_ids import check_prompts
+from mechsub.inputs.token_ids import check_length, check_prompts
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, check_hooks
 from mechsub.threads import one_thread
@@ -177,6 +177,7 @@ def _states(
 ) -> Iterator[tuple[Tensor, Float[Tensor, "prompt node d"]]]:
     """Rows of prompts, and the activation at the prompts' end and at every inner node."""
     branches = checks.Branches(torch.tensor(trie.tokens[1:]).long(), trie.sees[1:, 1:], torch.tensor(trie.depths[1:]))
+    check_length(model, max(map(len, prompts)) + max(trie.depths), "a prompt with a string behind it")
     for rows, batch in equal_lengths(prompts, batch_size):
         if checks.holds_beside(model, batch.shape[1], branches):
             yield rows, _beside(model, batch, branches, name)

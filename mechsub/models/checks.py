@@ -26,6 +26,7 @@ _AT_LOAD = 64  # positions of the longest probe at loading
 _WORK = 10**10  # parameters times positions that loading may spend on a probe
 SHORT = 8  # positions of a probe that is long enough for whatever does not depend on the length
 _SEED = 20_240_726
+_RECORDS = "transformers.utils.output_capturing"
 
 _ATTENTION = ("attn", "linear_attn", "mixer", "mamba", "ssm")
 _WRITES = (
@@ -76,9 +77,9 @@ def _state(model: Any) -> tuple:
     roots = [root for root in (original, model) if isinstance(root, torch.nn.Module)]
     modules = [*roots[0].modules(), *roots[1:]] if roots else []
     hooks = [
-        (id(module), *module._forward_hooks, *module._forward_pre_hooks, id(module.__dict__.get("forward")))
+        (id(module), *numbers, id(module.__dict__.get("forward")))
         for module in modules
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+        if (numbers := _changing(module)) or "forward" in module.__dict__
     ]
     settings = [
         (name, value)
@@ -87,6 +88,12 @@ def _state(model: Any) -> tuple:
         if isinstance(value, (bool, int, float, str)) and name != "training"
     ]
     return (_weights(model, original), tuple(hooks), tuple(settings))
+
+
+def _changing(module: torch.nn.Module) -> list[int]:
+    """Numbers of a module's hooks, but for those with which transformers records outputs, from its first run on."""
+    hooks = chain(module._forward_hooks.items(), module._forward_pre_hooks.items())
+    return [number for number, hook in hooks if getattr(hook, "__module__", "") != _RECORDS]
 
 
 def _weights(model: Any, original: Any) -> tuple:
@@ -792,7 +799,6 @@ def recall(model: Any, found: dict[str, Any]) -> bool:
     """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
     if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
         return False
-    _plain(model, _tokens(model, 2)[None], [])  # a first run may set up hooks, which are part of the state
     known = _known(model)
     known.branches_to, known.wide = found["lengths"]["branches_to"], found["lengths"]["wide"]
     known.branches_fail = found["lengths"].get("branches_fail", float("inf"))

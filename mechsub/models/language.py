@@ -81,14 +81,19 @@ def load_language_model(
     place = _placed(device, device_map)
     found = _locate(name, revision)
     _check_files(found, name)
+    expected = _tried(found, _expected(found), place, dtype)
+    is_known = expected is not None and expected.is_file()
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
         try:
             _check_folder(found, name, dtype)
-            model = _boot(found.folder, name, place, dtype)
+            model = _boot(found.folder, name, place, dtype, compare=not is_known)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
     _note_files(name, revision, found.folder, hashes)
+    tried = _tried(found, hashes, place, dtype)
+    if is_known and tried != expected:
+        raise ModelUnavailable(f"{name}: the files of {found.folder} changed, though their times did not; run again")
     model.mechsub_source = {
         "model_name": name,
         "revision": found.revision,
@@ -98,7 +103,7 @@ def load_language_model(
         "n_params": sum(p.numel() for p in model.original_model.parameters()),
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
-    _try_out(model, name, found.folder)
+    _try_out(model, name, tried)
     return model
 
 
@@ -439,14 +444,15 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
     return {"device_map": device_map}
 
 
-def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype) -> Any:
+def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype, *, compare: bool) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     plain: list[torch.Tensor] = []
+    kind = _complete_model(plain if compare else None)
     try:
         with _quietly(), _as_saved(_tokenizer(folder, name)) as tokenizer:
             model = TransformerBridge.boot_transformers(
-                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=_complete_model(plain)
+                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=kind
             )
     except ModelUnavailable:
         raise
@@ -480,11 +486,10 @@ def _probe(model: Any) -> torch.Tensor:
     return checks.probe_tokens(model.get_input_embeddings().num_embeddings)
 
 
-def _try_out(model: Any, name: str, folder: Path) -> None:
+def _try_out(model: Any, name: str, path: Path | None) -> None:
     """Find out what holds of the model; of one for which that takes its time, look up what was found out before."""
-    path = cache_folder() / "checks" / f"{_checks_key(model, folder)}.json"
     try:
-        if path.is_file() and checks.recall(model, json.loads(path.read_text())):
+        if path and path.is_file() and checks.recall(model, json.loads(path.read_text())):
             return
     except (OSError, ValueError, KeyError, TypeError):
         pass  # damaged: made again
@@ -493,7 +498,7 @@ def _try_out(model: Any, name: str, folder: Path) -> None:
         checks.try_out(model)
     except checks.CannotRun as error:
         raise ModelUnavailable(f"{name} cannot be run: {error}") from None
-    if time.perf_counter() - started > _WORTH_KEEPING:
+    if path and time.perf_counter() - started > _WORTH_KEEPING:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_text(path, json.dumps(checks.record(model)) + "\n")
@@ -501,19 +506,30 @@ def _try_out(model: Any, name: str, folder: Path) -> None:
             pass  # found out again next time
 
 
-def _checks_key(model: Any, folder: Path) -> str:
-    """Of the weights, the configuration, the type and place of the values, and the code that ran them."""
-    source = model.mechsub_source
-    versions = [metadata.version(package) for package in ("torch", "transformers", "transformer-lens")]
-    code = Path(checks.__file__).read_bytes() + (folder / "config.json").read_bytes()
-    parts = [source["weights_sha256"], source["model_dtype"], model.W_U.device.type, *versions]
-    return hashlib.sha256(" ".join(parts).encode() + code).hexdigest()[:32]
+def _expected(found: _Found) -> dict[str, str]:
+    """The sums that the weights had when they were last read, or must have, of files that are as they were."""
+    sums = {path.name: found.sha256.get(path.name) or files.kept_sum(path) for path in _weight_files(found.folder)}
+    return {name: value for name, value in sums.items() if value is not None}
 
 
-def _complete_model(plain: list[torch.Tensor]) -> type:
+def _tried(found: _Found, hashes: dict[str, str], place: dict[str, Any], dtype: torch.dtype) -> Path | None:
+    """Where it is kept what holds of a model: by its weights, its configuration, the type and place of the values, and
+    the code that runs them. None where the sum of a file of weights is not known."""
+    import transformers
+
+    weights = [hashes.get(path.name) for path in _weight_files(found.folder)]
+    if None in weights:
+        return None
+    versions = [torch.__version__, transformers.__version__, metadata.version("transformer-lens")]
+    code = Path(checks.__file__).read_bytes() + (found.folder / "config.json").read_bytes()
+    parts = [*weights, str(dtype), repr(place), *versions]
+    return cache_folder() / "checks" / f"{hashlib.sha256(' '.join(parts).encode() + code).hexdigest()[:32]}.json"
+
+
+def _complete_model(plain: list[torch.Tensor] | None) -> type:
     """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
 
-    The loaded model's own logits of a few tokens are put into `plain`, before anything wraps it.
+    The loaded model's own logits of a few tokens are put into `plain`, where it is given, before anything wraps it.
     """
     from transformers import AutoModelForCausalLM
 
@@ -535,7 +551,8 @@ def _complete_model(plain: list[torch.Tensor]) -> type:
                 )
             try:
                 with torch.no_grad():
-                    plain.append(model(_probe(model).to(model.get_input_embeddings().weight.device)).logits)
+                    if plain is not None:
+                        plain.append(model(_probe(model).to(model.get_input_embeddings().weight.device)).logits)
             except Exception:  # it cannot be run here, or not yet: found out when it is whole
                 pass
             return model
