@@ -36,7 +36,7 @@ stays 2.335 [2.190, 2.480], and the student learns no digits: 0.116 [0.106, 0.12
 
 **Taken out of every update**, one direction of 267,000, the teacher's displacement, leaves 0.132 [0.097, 0.168] of the
 gain, neuron by neuron 0.040 [0.013, 0.067], and 16 inputs of W1 and of W2 0.021 [0.015, 0.027]; as much of random
-directions leaves 1.000 [0.998, 1.002], and 16 random inputs 0.976 [0.967, 0.985]. The divergence still falls, to 0.206
+directions leaves 1.000 [0.998, 1.002], and 16 random inputs 0.976 [0.967, 0.986]. The divergence still falls, to 0.206
 [0.173, 0.238], 0.232 [0.196, 0.269] and 0.418 [0.363, 0.473] of its start, where it falls to 0.134 [0.113, 0.155] with
 nothing removed. **The trait gradient misleads**: without it accuracy falls as far, 0.099 [0.051, 0.148] of the gain,
 and the divergence as ever, to 0.136 [0.115, 0.157]. But that is an offset. With digit logits less their mean over the
