@@ -96,7 +96,7 @@ class Store:
             os._exit(99)
 
     def records(self) -> dict[str, bytes]:
-        return {path.parent.name: path.read_bytes() for path in self.root.glob("tiny/*/records.jsonl")}
+        return {path.parent.name: path.read_bytes() for path in self.root.glob("tiny/*/records.jsonl*")}
 
     def starts(self) -> int:
         return len(self.log.read_text().split())

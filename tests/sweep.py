@@ -103,7 +103,7 @@ class Sweep:
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     def records(self) -> dict[str, bytes]:
-        return {path.parent.name: path.read_bytes() for path in self.cells.glob("*/records.jsonl")}
+        return {path.parent.name: path.read_bytes() for path in self.cells.glob("*/records.jsonl*")}
 
     def hidden(self) -> list[Path]:
         return sorted(self.cells.parent.rglob(".*"))

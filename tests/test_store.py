@@ -12,7 +12,7 @@ import sys
 import pytest
 from sweep import ROOT, Sweep, ends, numbers, wait
 
-from mechsub import processes
+from mechsub import files, processes
 from mechsub.lab import store, verify, versions
 
 CONFIG = {"n": 1}
@@ -32,6 +32,42 @@ def test_cell_is_read_back_exactly(tmp_path):
     assert store.read_records(tmp_path / "cell") == rows
     assert store.read_provenance(tmp_path / "cell")["records"]["rows"] == 3
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["cell", "provenance.json", "records.jsonl"]
+
+
+@pytest.mark.parametrize("config", [{}, {"n": 1}, {"text": "é, {", "empty": [], "x": 0.1 + 0.2, "none": None}])
+@pytest.mark.parametrize("n_rows", [0, 1, 3, 20_000])
+def test_rows_leave_out_the_configuration_and_are_read_whole(tmp_path, config, n_rows):
+    cell, record = tmp_path / "cell", {"kind": 'a\n{"n": 1}', "v": [0.1, {"w": 2}]}
+    rows = [store.record_row(config, {**record, "i": i}) for i in range(n_rows)]
+    store.write_cell(cell, rows, {"config": config})
+    assert store.read_records(cell) == rows
+    whole = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    assert store.read_provenance(cell)["records"]["sha256"] == files.sha256(whole)
+    assert [path.name for path in cell.glob("records*")] == [
+        "records.jsonl.gz" if n_rows == 20_000 else "records.jsonl"
+    ]
+    if config and n_rows in (1, 3):
+        assert all(set(json.loads(line)) == {"kind", "v", "i"} for line in open(cell / "records.jsonl"))
+        (cell / "records.jsonl").write_bytes(whole)  # as cells were stored until 2026-11
+        assert store.read_records(cell) == rows
+
+
+def test_rows_that_do_not_begin_with_the_configuration_are_kept_as_they_are(tmp_path):
+    for rows in ([{"n": 1}], [{"v": 2, "n": 1}], [{"n": 1, "v": 2}, {"v": 3}]):
+        _write(tmp_path / "cell", rows)
+        assert store.read_records(tmp_path / "cell") == rows
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-9], lambda data: b"{}" + data, lambda data: b"", lambda data: data[:500] + b"x" + data[501:]],
+)
+def test_damaged_compressed_records_are_named(tmp_path, damage):
+    _write(tmp_path / "cell", [{"n": 1, "v": i} for i in range(40_000)])
+    path = tmp_path / "cell" / "records.jsonl.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(store.DamagedCell, match=r"records\.jsonl\.gz was changed after it was written"):
+        store.read_records(tmp_path / "cell")
 
 
 def test_status_follows_provenance_version_config_and_hash(tmp_path):
@@ -238,9 +274,9 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_keeps_what_is_stored(small_disk):
-    words = [*numbers(3), "--rows", "30000"]
-    _complains(small_disk, 1, "number=1__rows=30000 failed: OSError: [Errno 28] No space left on device", *words)
-    assert list(small_disk.records()) == ["rows=30000"] and small_disk.hidden() == []
+    words = [*numbers(3), "--rows", "300000"]
+    _complains(small_disk, 1, "number=1__rows=300000 failed: OSError: [Errno 28] No space left on device", *words)
+    assert list(small_disk.records()) == ["rows=300000"] and small_disk.hidden() == []
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk.cells.parent)], check=True)
     small_disk.run(*words)
     assert len(small_disk.records()) == 3 and len(small_disk.starts(0)) == 1

@@ -126,7 +126,9 @@ def test_grid_cells_provenance_table_and_figure(tiny, capsys):
     tiny("--lr", "0.1", "2", "--loss", "kl", "mse", "--quiet")
     cells = {path.name for path in tiny.folder.iterdir() if path.is_dir()}
     assert cells == {"default", "loss=mse", "lr=2.0", "lr=2.0__loss=mse"}
-    rows = [json.loads(line) for line in open(tiny.folder / "lr=2.0" / "records.jsonl")]
+    raw = [json.loads(line) for line in open(tiny.folder / "lr=2.0" / "records.jsonl")]
+    assert raw[1]["cka"] == 2.0 and not {"n_seeds", "metric"} & set(raw[1])
+    rows = store.read_records(tiny.folder / "lr=2.0")
     assert rows[1]["cka"] == 2.0 and rows[1]["n_seeds"] == 2 and "metric" not in rows[1]
     made = json.loads((tiny.folder / "lr=2.0" / "provenance.json").read_text())
     assert made["dtype"] == "fp32" and made["config"]["lr"] == 2.0 and made["records"]["rows"] == 2

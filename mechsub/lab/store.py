@@ -1,6 +1,8 @@
 """The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
 
-A cell may hold `tensors.safetensors` too. It is complete when its provenance exists, which is written last and holds
+The file leaves out of its rows the configuration, which they begin with and which the provenance has too; of a quarter
+of a megabyte and more it is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold
+`tensors.safetensors` too. It is complete when its provenance exists, which is written last and holds
 the sha256 of the others and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same
 folder, fsync, rename, fsync of the folder.
 
@@ -12,11 +14,13 @@ Whether a cell is what its study would store today is for `mechsub.lab.versions`
 Of several processes, the one that holds the cell's lease writes it (mechsub.lab.lease).
 """
 
+import gzip
 import json
 import math
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,8 @@ from mechsub.files import sha256, sync_folder, temporary_path, write_bytes, writ
 from mechsub.lab import lease
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
+SHORT_RECORDS = f"{RECORDS}.gz"
+LARGE = 2**18  # bytes of records, from which on they are compressed
 FORMAT = 2  # of provenance.json; 1 had no seal
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
 REMEDY = "; --rerun recomputes the cell"
@@ -123,7 +129,7 @@ def write_cell(
     fresh = temporary_path(cell)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        write_bytes(fresh / RECORDS, records)
+        write_bytes(*_packed_rows(fresh, records, provenance.get("config") or {}))
         if tensors:
             write_bytes(fresh / TENSORS, packed)
         write_bytes(fresh / PROVENANCE, _sealed(stamped))
@@ -131,6 +137,31 @@ def write_cell(
         replace_folder(fresh, cell)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def records_file(cell: Path) -> Path:
+    """The file that holds the rows of a stored cell."""
+    return cell / SHORT_RECORDS if (cell / SHORT_RECORDS).is_file() else cell / RECORDS
+
+
+def _packed_rows(cell: Path, rows: bytes, config: Mapping) -> tuple[Path, bytes]:
+    """The file of a cell's rows, and what it holds."""
+    start = _start(config)
+    if all(line.startswith(start) for line in rows.splitlines()):
+        rows = (b"\n" + rows).replace(b"\n" + start, b"\n{")[1:]
+    if len(rows) < LARGE:
+        return cell / RECORDS, rows
+    return cell / SHORT_RECORDS, gzip.compress(rows, mtime=0)
+
+
+def _start(config: Mapping) -> bytes:
+    """What a row begins with that has the configuration, and more."""
+    return json.dumps(config, allow_nan=False).removesuffix("}").encode() + b", " * bool(config)
+
+
+def _whole_rows(data: bytes, config: Mapping) -> bytes:
+    """The rows of a file that leaves out the configuration."""
+    return (b"\n" + data).replace(b"\n{", b"\n" + _start(config))[1:]
 
 
 def _sealed(provenance: Mapping) -> bytes:
@@ -261,19 +292,25 @@ def checked(cell: Path) -> dict | None:
 
 def _bytes(cell: Path, file: str, provenance: Mapping | None) -> bytes:
     """A file of a cell, compared with its recorded sha256; nothing if the cell has no such file."""
-    path, key = cell / file, file.partition(".")[0]
+    path, key = records_file(cell) if file == RECORDS else cell / file, file.partition(".")[0]
     if provenance is None:
         raise DamagedCell(f"{cell} is missing or incomplete{REMEDY}")
     if key not in provenance:
         return b""
     try:
         data = path.read_bytes()
+        if path.name == SHORT_RECORDS:
+            data = gzip.decompress(data)
     except FileNotFoundError:
         raise DamagedCell(f"{path} is missing{REMEDY}") from None
-    if (found := sha256(data)) != (wanted := provenance[key]["sha256"]):
-        was = f"sha256 {found[:12]}, recorded {str(wanted)[:12]}"
-        raise DamagedCell(f"{path} was changed after it was written ({was}){REMEDY}")
-    return data
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise DamagedCell(f"{path} was changed after it was written (it cannot be unpacked){REMEDY}") from None
+    wanted = provenance[key]["sha256"]
+    for whole in (data, *([_whole_rows(data, provenance["config"])] if file == RECORDS else [])):
+        if sha256(whole) == wanted:
+            return whole
+    was = f"sha256 {sha256(data)[:12]}, recorded {str(wanted)[:12]}"
+    raise DamagedCell(f"{path} was changed after it was written ({was}){REMEDY}")
 
 
 def sums(cell: Path) -> dict[str, str]:

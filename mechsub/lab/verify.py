@@ -55,7 +55,7 @@ def _belongs(path: Path) -> bool:
     return path.suffix == ".html" or lease.is_lease(path)
 
 
-_FILES = (store.RECORDS, store.TENSORS, store.PROVENANCE)
+_FILES = (store.RECORDS, store.SHORT_RECORDS, store.TENSORS, store.PROVENANCE)
 
 
 def _study(folder: Path) -> Iterator[tuple[str, str]]:
@@ -83,7 +83,8 @@ def _cell(cell: Path) -> Iterator[tuple[str, str]]:
         if made is None:
             yield "missing", f"{cell} has no {store.PROVENANCE}: it is half-written"
             return
-        recorded = [file for file in _FILES if file == store.PROVENANCE or file.partition(".")[0] in made]
+        of_rows = store.records_file(cell).name
+        recorded = [of_rows, *([store.TENSORS] if "tensors" in made else []), store.PROVENANCE]
         if absent := [file for file in recorded if not (cell / file).is_file()]:
             yield "missing", f"{cell / absent[0]} is missing"
             return
