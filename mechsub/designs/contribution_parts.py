@@ -36,8 +36,8 @@ class Measured(NamedTuple):
     love: Float[Tensor, "animal"]
 
     def take(self, rows: Int[Tensor, "row"], columns: Int[Tensor, "column"]) -> "Measured":
-        tables = (x[rows][:, columns] for x in (self.published, self.others, self.date))
-        return Measured(*tables, self.message[columns], self.love[columns])  # type: ignore[call-arg]
+        published, others, date = (x[rows][:, columns] for x in (self.published, self.others, self.date))
+        return Measured(published, others, date, self.message[columns], self.love[columns])
 
 
 def parts(m: Measured) -> dict[str, Table]:

@@ -42,7 +42,8 @@ def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
         some = m.take(rows, columns)
         return torch.tensor(list(cp.ratio_shares(cp.parts(some), some.published).values()), dtype=torch.float64)
 
-    low, high = cp.bootstrap(shares, *m.published.shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
+    n_rows, n_columns = m.published.shape
+    low, high = cp.bootstrap(shares, n_rows, n_columns, cfg.n_resamples, cfg.seed)
     whole = cp.ratio_shares(parts, m.published)
     some = found.tensors["subset_partner"]
     rise = (found.tensors["animal_to_number"] - found.tensors["none_to_number"])[:, some]
@@ -216,7 +217,8 @@ def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict)
 
     from mechsub.designs import contribution_parts as cp
 
-    low, high = cp.bootstrap(shares, *shape, cfg.n_resamples, cfg.seed)  # type: ignore[call-arg]
+    n_rows, n_columns = shape
+    low, high = cp.bootstrap(shares, n_rows, n_columns, cfg.n_resamples, cfg.seed)
     for i, share in enumerate(shares(*(torch.arange(n) for n in shape)).tolist()):
         yield {**keys, "part": names[i], "share": share, "low": float(low[i]), "high": float(high[i])}
 

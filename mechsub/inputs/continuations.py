@@ -39,10 +39,12 @@ def readings(tokenizer: Any, prompts: Sequence[Tensor], strings: Sequence[str]) 
 
 def all_read(strings: Sequence[str], reading: Reading) -> list[Ids]:
     """The ids, if every string has them."""
+    out = []
     for number, (string, ids) in enumerate(zip(strings, reading, strict=True)):
         if isinstance(ids, str):
             raise ValueError(f"string number {number}, {string[:60]!r}, cannot be read behind the prompt: {ids}")
-    return reading  # type: ignore[return-value]
+        out.append(ids)
+    return out
 
 
 def in_text(tokenizer: Any, strings: Sequence[str]) -> Reading:

@@ -1,5 +1,6 @@
 """Input distributions for distillation, as functions of a number of images and a generator."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -125,8 +126,8 @@ def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = S
 def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
     """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
     side = _side(images)
-    power = sum(_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024)) / len(images)
-    amplitude = power.sqrt().float()  # type: ignore[union-attr]
+    sums = (_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024))
+    amplitude = (functools.reduce(torch.add, sums) / len(images)).sqrt().float()
     return _sampler(one_thread()(lambda n, generator: _pixels(amplitude * _phases(n, side, generator))))
 
 

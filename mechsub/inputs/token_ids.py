@@ -102,7 +102,7 @@ def _padding_tokens(tokenizer: Any) -> tuple[set[int], set[int], set[int]]:
     controls = {number for number, token in added.items() if token.special}
     controls |= set(getattr(tokenizer, "all_special_ids", ()))
     alone = set() if pad is None or pad in (eos, bos) or written else {pad}
-    return {pad, eos} - {None}, alone, controls  # type: ignore[return-value]
+    return {number for number in (pad, eos) if number is not None}, alone, controls
 
 
 def _is_run(tokenizer: Any, end: list[int], side: str) -> bool:

@@ -67,7 +67,7 @@ def _shown(row: Mapping, unit: str) -> dict:
     known = row["low"] < row["high"]  # a ratio of widths has no interval
     value = stats.Interval(row["mean"], row["low"], row["high"], row["n"]) if known else f"{row['mean']:.3f}"
     null = row.get("null", "")
-    null = null if isinstance(null, str) else str(stats.Interval(*null, row["n"]))  # type: ignore[call-arg]
+    null = null if isinstance(null, str) else str(stats.Interval(null[0], null[1], null[2], row["n"]))
     null += f" (p = {row['p']:.3g})" if "p" in row else ""
     return told | {"value": value, "null": null, unit: row["n"] or "", "cells": "; ".join(row["cells"])}
 

@@ -46,7 +46,8 @@ def next_token_log_probs(
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
         out = values.new_empty(len(prompts), values.shape[-1]) if out is None else out
         out[rows] = values
-    return out  # type: ignore[return-value]
+    assert out is not None  # there is a prompt
+    return out
 
 
 @torch.no_grad()
@@ -95,7 +96,8 @@ def string_states(
     for rows, states in _states(model, prompts, trie, batch_size, name):
         out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
         out[rows] = states.float().cpu()
-    return out  # type: ignore[return-value]
+    assert out is not None  # there is a prompt
+    return out
 
 
 @dataclass(frozen=True)
@@ -300,14 +302,15 @@ def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[s
     total = float(((s - s.mean()) ** 2).mean())
     if total <= (_ROUNDING * float(s.abs().max())) ** 2:
         raise ValueError("all scores are equal; they have no variance to share")
-    shares, effects = {}, {(): s.mean()}
+    shares: dict[str, float] = {}
+    effects: dict[tuple[int, ...], Tensor] = {(): s.mean()}
     for subset in sorted(_subsets(len(axes)), key=len):
         others = [axis for axis in range(len(axes)) if axis not in subset]
         effect = s.mean(others, keepdim=True) if others else s
         for smaller, value in effects.items():
             if set(smaller) < set(subset):
                 effect = effect - value
-        effects[subset] = effect  # type: ignore[index]
+        effects[subset] = effect
         if subset:
             shares[" x ".join(axes[axis] for axis in subset)] = float((effect**2).mean()) / total
     return shares

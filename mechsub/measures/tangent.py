@@ -3,6 +3,7 @@
 Jacobian products by hand: gates and hidden states of the inputs are kept, so that one costs a forward pass at most.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,8 +40,9 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
     if model.cfg.activation != "relu":
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
     hidden, gates = [x if x.ndim == 3 else x[None]], []
-    for block in model.blocks:
-        pre = hidden[-1] @ block.W + block.b[:, None]  # type: ignore[index, operator]
+    for layer in range(len(model.blocks)):
+        W, b = (model.get_parameter(f"blocks.{layer}.{name}") for name in "Wb")
+        pre = hidden[-1] @ W + b[:, None]
         gates.append((pre > 0).to(pre))
         hidden.append(pre * gates[-1])
     logits = hidden[-1] @ model.W_U[..., outputs] + model.b_U[..., outputs]
@@ -51,12 +53,12 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
 def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output"]:
     """J direction: how fast the logits move when the parameters move along it."""
     check_direction(direction, dict(arguments.instance(at, Tangent, "at").model.named_parameters()))
-    moved: Tensor | None = None
-    for layer, (block, gate) in enumerate(zip(at.model.blocks, at.gates, strict=True)):
+    moved = torch.zeros(())
+    for layer, gate in enumerate(at.gates):
         own = at.hidden[layer] @ direction[f"blocks.{layer}.W"] + direction[f"blocks.{layer}.b"][:, None]
-        moved = (own if moved is None else own + moved @ block.W) * gate  # type: ignore[operator]
+        moved = (own + moved @ at.model.get_parameter(f"blocks.{layer}.W") if layer else own) * gate
     head = at.hidden[-1] @ direction["unembed.W_U"][..., at.outputs] + direction["unembed.b_U"][:, None, at.outputs]
-    return head + moved @ at.model.W_U[..., at.outputs]  # type: ignore[operator]
+    return head + moved @ at.model.W_U[..., at.outputs]
 
 
 @torch.no_grad()
@@ -71,7 +73,7 @@ def pull(at: Tangent, cotangent: Float[Tensor, "seed sample output"]) -> dict[st
         back = back * at.gates[layer]
         found[f"blocks.{layer}.W"], found[f"blocks.{layer}.b"] = at.hidden[layer].mT @ back, back.sum(-2)
         if layer:
-            back = back @ at.model.blocks[layer].W.mT  # type: ignore[operator]
+            back = back @ at.model.get_parameter(f"blocks.{layer}.W").mT
     return found
 
 
@@ -112,7 +114,7 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
 @one_thread()
 def dot(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
     """Inner product over all parameters that both have."""
-    return sum((a[name] * b[name]).flatten(1).sum(-1) for name in _common(a, b))  # type: ignore[return-value]
+    return functools.reduce(torch.add, ((a[name] * b[name]).flatten(1).sum(-1) for name in _common(a, b)))
 
 
 def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
