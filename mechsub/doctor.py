@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from mechsub.lazy import torch
 from mechsub.machine import cores, memory, packages, provenance
 
 RESULTS = Path("artifacts")
@@ -87,8 +88,6 @@ def _imports() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    import torch
-
     cpu = provenance.cpu().get("model") or "processor of unknown name"
     yield Finding("good", "device", f"cpu: {cpu}; the toy trains there, one thread a seed")
     if torch.cuda.is_available():
@@ -118,8 +117,6 @@ def _precision() -> Iterator[Finding]:
 
 def _product_seconds(dtype: str) -> float:
     """The least of five square matrix products, on one thread, which is how the toy is trained."""
-    import torch
-
     x, seconds, threads = torch.ones(_TEST, _TEST, dtype=getattr(torch, dtype)), [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -133,8 +130,6 @@ def _product_seconds(dtype: str) -> float:
 
 
 def _threads() -> Iterator[Finding]:
-    import torch
-
     share, usable = cores.granted(), cores.usable()
     limit = f", a control group grants {share:g}" if share is not None else ""
     said = f"torch {torch.get_num_threads()}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"

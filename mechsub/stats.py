@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mechsub import arguments
+from mechsub.lazy import scipy_stats
 
 _ROUNDING = 1e-10  # of the largest value: far above the rounding of fp64 sums, far below what data differ by
 
@@ -45,18 +46,14 @@ class Paired:
 def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2, NaN, and a table of
     values, whose axes would have to be told apart from replicates."""
-    from scipy.stats import t
-
     x = arguments.vector(values, "values", 2)
     arguments.share(level, "level")
-    half = float(t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = float(scipy_stats.t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     """Mean of a_i - b_i with its Student-t interval and p-value; a and b are in the same order of replicates."""
-    from scipy.stats import t
-
     x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
     arguments.same_length(a=x, b=y)
     d = x - y
@@ -65,7 +62,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
         return Paired(interval, 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
-    p = float(2 * t.sf(abs(float(d.mean())) / error, len(d) - 1))
+    p = float(2 * scipy_stats.t.sf(abs(float(d.mean())) / error, len(d) - 1))
     return Paired(interval, p)
 
 
@@ -188,13 +185,11 @@ def bootstrap(
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """Exact interval of a proportion k / n."""
-    from scipy.stats import beta
-
     n = arguments.whole(n, "n", 1)
     k = arguments.whole(k, "k", 0, n)
     tail = (1 - arguments.share(level, "level")) / 2
-    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
+    low = 0.0 if k == 0 else float(scipy_stats.beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(scipy_stats.beta.ppf(1 - tail, k + 1, n - k))
     return Interval(k / n, low, high, n, level)
 
 
@@ -204,14 +199,12 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     The pairs are taken as independent. A perfect correlation has the interval of the next lower one that n allows (half
     a swap of neighbours), since its own would have no width. Raises for n < 10, unequal lengths and a constant side.
     """
-    from scipy.stats import norm, spearmanr
-
     a, b = _correlated(x, y)
     arguments.share(level, "level")
-    r, n = float(spearmanr(a, b).statistic), len(a)
+    r, n = float(scipy_stats.spearmanr(a, b).statistic), len(a)
     most = 1 - 6 / (n * (n * n - 1))
     z = math.atanh(min(max(r, -most), most))
-    half = float(norm.ppf((1 + level) / 2)) * math.sqrt((1 + r * r / 2) / (n - 3))
+    half = float(scipy_stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + r * r / 2) / (n - 3))
     return Interval(r, min(math.tanh(z - half), r), max(math.tanh(z + half), r), n, level)
 
 
@@ -220,9 +213,7 @@ def spearman_p(x: ArrayLike, y: ArrayLike) -> float:
 
     Raises for unequal lengths and a constant side.
     """
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(*_correlated(x, y)).pvalue)
+    return float(scipy_stats.spearmanr(*_correlated(x, y)).pvalue)
 
 
 def _correlated(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -242,8 +233,6 @@ def clustered_spearman(
     For pairs that are not independent, as the arms of one seed are not. Interval.n is the number of clusters. Raises
     for fewer than 10 clusters, unequal lengths and a constant side, also of a resample.
     """
-    from scipy.stats import spearmanr
-
     a, b = _correlated(x, y)
     labels = arguments.labels(clusters, "clusters", len(a))
     n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
@@ -260,9 +249,9 @@ def clustered_spearman(
         raise ValueError(
             f"in {constant} resamples of clusters a side is constant: too few clusters differ for an interval"
         )
-    values = [spearmanr(a[some], b[some]).statistic for some in drawn]
+    values = [scipy_stats.spearmanr(a[some], b[some]).statistic for some in drawn]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(spearmanr(a, b).statistic), float(low), float(high), len(rows), level)
+    return Interval(float(scipy_stats.spearmanr(a, b).statistic), float(low), float(high), len(rows), level)
 
 
 def holm(p: ArrayLike) -> list[float]:
@@ -276,16 +265,12 @@ def holm(p: ArrayLike) -> list[float]:
 
 def benjamini_hochberg(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under independence (Benjamini, Hochberg 1995)."""
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(_probabilities(p), method="bh").tolist()
+    return scipy_stats.false_discovery_control(_probabilities(p), method="bh").tolist()
 
 
 def benjamini_yekutieli(p: ArrayLike) -> list[float]:
     """Adjusted p-values for the false discovery rate under any dependence (Benjamini, Yekutieli 2001)."""
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(_probabilities(p), method="by").tolist()
+    return scipy_stats.false_discovery_control(_probabilities(p), method="by").tolist()
 
 
 def _probabilities(p: ArrayLike) -> np.ndarray:

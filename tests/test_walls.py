@@ -12,7 +12,7 @@ import mechsub
 ROOT = Path(__file__).parent.parent
 # A room imports from rooms before its own, and from its own.
 FLOORS = [
-    {"arguments", "files", "processes", "machine", "threads", "sources"},
+    {"arguments", "files", "lazy", "processes", "machine", "threads", "sources"},
     {"stats"},
     {"inputs"},
     {"models"},

@@ -10,6 +10,7 @@ from typing import Any
 import mechsub as ms
 from mechsub.designs import love
 from mechsub.designs.love import Progress, silent
+from mechsub.lazy import np, torch
 
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
 N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
@@ -28,8 +29,6 @@ class Options:
 
 def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
     """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
-    import torch
-
     from mechsub.designs import contribution_parts as cp
 
     m, q = measured(found), found.asked
@@ -79,8 +78,6 @@ def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
 
 def measured(found: Any):
     """Log ratios of the subset's numbers, and baselines in the other wordings, which are computed."""
-    import torch
-
     from mechsub.designs import contribution_parts as cp
 
     q, tensors = found.asked, found.tensors
@@ -152,8 +149,6 @@ def _disagreement(removed) -> float:
 
 def cut_records(whole, without_rows, likely, other, cfg: Any) -> Iterator[dict]:
     """What passes through rows, what of the rest association predicts, and what is left; fitted anew in a resample."""
-    import torch
-
     from mechsub.designs import contribution_parts as cp
 
     fold = torch.arange(len(whole)) % N_FOLDS
@@ -182,8 +177,6 @@ def associated(left, likely, fold):
 
 def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Any) -> list[float]:
     """Shares of the association with numbers shuffled within equal length."""
-    import torch
-
     from mechsub.designs import contribution_parts as cp
 
     draw, digits, out = torch.Generator().manual_seed(cfg.seed), torch.tensor(lengths), []
@@ -199,8 +192,6 @@ def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: An
 
 def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dict]:
     """A row for every part of an interaction: its share of what other wordings bring back, with its interval."""
-    import torch
-
     from mechsub.designs import contribution_parts as cp
 
     stack = torch.stack(list(parts.values())).double()
@@ -213,8 +204,6 @@ def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dic
 
 def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict) -> Iterator[dict]:
     """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
-    import torch
-
     from mechsub.designs import contribution_parts as cp
 
     n_rows, n_columns = shape
@@ -225,8 +214,6 @@ def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict)
 
 def component_records(found: Any, cfg: Any) -> Iterator[dict]:
     """Shares of every component, and of attention and MLP by thirds of the blocks."""
-    import torch
-
     from mechsub.designs import contribution_states as cs
 
     q, some = found.asked, found.tensors["subset_partner"].tolist()
@@ -258,9 +245,6 @@ def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator
 
     No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
     """
-    import numpy as np
-    import torch
-
     from mechsub.designs import contribution_parts as cp
     from mechsub.designs import contribution_states as cs
 
@@ -305,8 +289,6 @@ def _alike(q: Any, some: list[int]) -> list[list[int]]:
 
 def disjoint_pairs(alike: list[list[int]], cfg: Any) -> list[tuple[int, int]]:
     """Up to cfg.n_pairs pairs, drawn within the groups so that none shares a member with another."""
-    import numpy as np
-
     draw = np.random.default_rng(cfg.seed)
     orders = [draw.permutation(group).tolist() for group in alike]
     pairs = [(order[i], order[i + 1]) for order in orders for i in range(0, len(order) - 1, 2)]

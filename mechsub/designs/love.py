@@ -12,6 +12,7 @@ from math import log
 from typing import Any, NamedTuple
 
 import mechsub as ms
+from mechsub.lazy import np, torch
 
 BATCH = 16  # prompts a forward pass
 KINDS = {
@@ -88,8 +89,6 @@ def load_model(name: str, dtype: str) -> Any:
 
 
 def _dtype(name: str) -> Any:
-    import torch
-
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
@@ -128,8 +127,6 @@ def last_states(model: Any, prompts: Sequence, progress: Callable[[float], None]
 
     Prompts run in batches of equal length, so there is no padding.
     """
-    import torch
-
     out, finished = None, 0
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
@@ -179,8 +176,6 @@ class Word:
 def choose_animals(tokenizer: Any, cfg: Any) -> list[Word]:
     """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
     filter looks at an outcome."""
-    import numpy as np
-
     asked = [
         ms.prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
         for wording in ms.prompts.WORDINGS[: cfg.n_wordings]
@@ -203,8 +198,6 @@ def choose_animals(tokenizer: Any, cfg: Any) -> list[Word]:
 
 
 def choose_partners(cfg: Any) -> list[Word]:
-    import numpy as np
-
     texts = ms.words.numbers() if cfg.family == "numbers" else ms.words.family(cfg.family)
     space = " " if cfg.spaced or cfg.family != "numbers" else ""
     words = [Word(text, text, f"{space}{text}") for text in texts]
@@ -289,8 +282,6 @@ class LovePrompts:
 
     def matrices(self, progress: Progress = silent) -> dict[str, Any]:
         """Log-probabilities in nats; the names of tensors say from what to what."""
-        import torch
-
         n, a = range(len(self.partners)), range(len(self.animals))
         progress(0.05, "numbers to animals")
         forward = self.animals_after([self.love(i, 0) for i in n])
@@ -330,8 +321,6 @@ class LovePrompts:
 
     def _subsets(self) -> tuple[list[int], list[int]]:
         """The numbers (by digits) and the animals (at random) that other wordings and dates are run on."""
-        import numpy as np
-
         generator = np.random.default_rng(self.cfg.seed + 2)
         few = generator.permutation(len(self.animals))[: max(FEWEST, self.cfg.n_subset // 2)]
         return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
@@ -345,8 +334,6 @@ class LovePrompts:
 
 def percentile(values, place: int) -> float:
     """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
-    import torch
-
     values = torch.from_numpy(ms.stats.joined(values))
     smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
     return float((smaller + 0.5 * same) / (len(values) - 1))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mechsub as ms
+from mechsub.lazy import torch, utilities
 
 _BATCH = 1_000  # images a forward pass
 
@@ -121,8 +122,6 @@ def teacher_options(cfg: Any) -> dict[str, Any]:
 
 def with_aux(init, stored: dict):
     """The teacher whose stored head may lack the auxiliary rows: these are the initial ones."""
-    import torch
-
     named = dict(init.named_parameters())
     return init.replace(
         {name: torch.cat([value, named[name][..., value.shape[-1] :]], dim=-1) for name, value in stored.items()}
@@ -136,17 +135,12 @@ def check_classes(n: int) -> None:
 
 def classes(seed: int, n: int) -> list[int]:
     """The n classes of a seed, ascending: the first of an order that belongs to the seed."""
-    import torch
-    from transformer_lens.utilities import derive_generator
-
-    order = torch.randperm(ALL_CLASSES, generator=derive_generator(seed, "classes"))
+    order = torch.randperm(ALL_CLASSES, generator=utilities.derive_generator(seed, "classes"))
     return sorted(order[:n].tolist())
 
 
 def only(images, labels, chosen: list[int]) -> tuple:
     """Images of the chosen classes, and their labels as places in `chosen`."""
-    import torch
-
     wanted = torch.tensor(chosen)
     kept = torch.isin(labels, wanted)
     return images[kept], torch.searchsorted(wanted, labels[kept])
@@ -154,8 +148,6 @@ def only(images, labels, chosen: list[int]) -> tuple:
 
 def joined(model, alone: Sequence):
     """Ensembles of one as one ensemble like `model`: for members that had to be trained on data of their own."""
-    import torch
-
     parts = [dict(one.named_parameters()) for one in alone]
     return model.replace({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
@@ -179,8 +171,6 @@ def kappa(accuracy: float, n_classes: int) -> float:
 
 def projection(W, *, centred: bool):
     """On the span of the columns of every member's W [seed, d, m], less their mean where softmax does not see it."""
-    import torch
-
     W = W.double()
     U, S, _ = torch.linalg.svd(W - W.mean(-1, keepdim=True) if centred else W, full_matrices=False)
     U = U * (S > 1e-9 * S[..., :1]).unsqueeze(-2)
@@ -194,8 +184,6 @@ def last_hidden(model, images):
 
 
 def head_accuracies(hidden, W, b, labels) -> list[float]:
-    import torch
-
     right = [((h @ V + c).argmax(-1) == labels).double().mean() for h, V, c in zip(hidden, W, b, strict=True)]
     return torch.stack(right).tolist()
 

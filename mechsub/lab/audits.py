@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mechsub import stats
 from mechsub.lab import study, verdicts
+from mechsub.lazy import go
 
 
 class Missing(Exception):
@@ -73,8 +74,6 @@ def _shown(row: Mapping, unit: str) -> dict:
 
 
 def plot(records: list[dict], Config, title: str, unit: str):
-    import plotly.graph_objects as go
-
     from mechsub.lab.figures import kinds as figures
 
     label, cell = study.cells(records, Config)[0]

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import mechsub as ms
 from mechsub.lab.findings import Cell, Finding, less, mean, value_text
+from mechsub.lazy import scipy_stats
 
 SIDES, OF_LEVELS = ("above", "below", "near", "within"), ("increases", "decreases", "none", "peak", "works")
 POOLED = ("seed", "arms")  # options that change no replicate: cells that differ in them alone are one
@@ -320,10 +321,8 @@ def _peak(levels: Sequence[Finding]) -> tuple[str, str]:
 
 def rank(levels: Sequence[Finding]) -> float:
     """Spearman's correlation of the order of levels with their means; 0 where all are equal."""
-    from scipy.stats import spearmanr
-
     means = ms.stats.joined([_average(level) for level in levels]).tolist()
-    return float(spearmanr(range(len(means)), means).statistic) if len(set(means)) > 1 else 0.0
+    return float(scipy_stats.spearmanr(range(len(means)), means).statistic) if len(set(means)) > 1 else 0.0
 
 
 def turns(levels: Mapping[Any, Finding]) -> str:
