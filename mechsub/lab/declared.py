@@ -37,6 +37,7 @@ class Study:
     probes: Sequence[Any] | None = None
     module: str = field(default_factory=_declaring)
     given: Mapping[str, Any] = field(default_factory=dict)  # parts that stand in no module
+    together: Sequence[str] = ()  # options whose levels are parts of one cell, to a reader: findings are of all of them
 
     def __post_init__(self):
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:

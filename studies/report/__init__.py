@@ -115,7 +115,7 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     if found.records:
         found.rows, found.display = table_of(study, found.records, display), display
         if (findings := study.part("findings")) is not None:
-            found.lab_cells = lab_cells(found.records, study.Config, findings)
+            found.lab_cells = lab_cells(found.records, study.Config, findings, study.together)
     return found
 
 
