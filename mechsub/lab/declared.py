@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FILES = ("measure", "findings", "figure")  # of a study that is a folder, beside its __init__.py
+MEASURED = ("Config", "run", "check", "upstream")  # parts for which measure.py is loaded, and torch with it
 NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cells and has no file
 
 
@@ -52,7 +53,7 @@ class Study:
         if value is not None and not inspect.ismodule(value):
             return value
         if hasattr(home, "__path__"):
-            for file in FILES:
+            for file in FILES if name in MEASURED else FILES[1:]:
                 if importlib.util.find_spec(f"{self.module}.{file}") is not None:
                     value = getattr(importlib.import_module(f"{self.module}.{file}"), name, None)
                     if value is not None and not inspect.ismodule(value):

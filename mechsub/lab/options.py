@@ -7,6 +7,7 @@ bad input is one line.
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import re
@@ -86,7 +87,7 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
         " [--debug] [--quiet]",
         description=study.doc,
         epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=120, max_help_position=34),
         allow_abbrev=False,
     )
     parser.error = refuse  # type: ignore[method-assign]

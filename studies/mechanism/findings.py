@@ -59,8 +59,8 @@ def _said(key: str, label: str, scores: Scores, null: Scores | float | None = No
 def _above(key: str, label: str, a: Scores, b: Scores) -> Finding:
     """A difference, paired by seed, under the key `a-b/score`."""
     subjects, score = key.split("/")
-    own, other = (_said(f"{subject}/{score}", "", some) for subject, some in zip(subjects.split("-"), (a, b), strict=True))
-    return less(own, other, label=label)
+    own, other = subjects.split("-")
+    return less(_said(f"{own}/{score}", "", a), _said(f"{other}/{score}", "", b), label=label)
 
 
 def _share(key: str, label: str, a: Scores, b: Scores, null: object = None) -> Finding:
