@@ -19,21 +19,7 @@ takes; hence 1 for few, infinite from r = d on. Nulls: as many other tokens of t
 place; an unembedding of random directions with the same spectrum. Curve: as many tokens as one likes, drawn from the
 whole vocabulary. Unit of replication: the animal; what is drawn at random is averaged over `n_draws` for each.
 
-Answer (SmolLM2-135M-Instruct, d_model 576, 11 tokens of numbers, 104 animals, artifacts/bottleneck/default): no.
-Holding all tokens of numbers makes the write 1.034 [1.029, 1.040] times as long; as many tokens of their norm and
-frequency would cost 1.068 [1.054, 1.082], random directions of the same spectrum 1.052 [1.049, 1.055], flat ones
-1.009. Of log-odds against all other tokens, one nat costs 1.143 [1.127, 1.160] times as much (matched tokens: 1.198
-[1.174, 1.222]); the model itself then gives the log-odds asked for to 1e-5 nats. Where nothing is held, the numbers
-move by 0.135 [0.128, 0.143] nats for each nat of the animal, matched tokens by 0.442 [0.417, 0.468]. The bottleneck
-does bind where enough is held: 288 tokens of the vocabulary cost 1.573 [1.545, 1.601], 504 cost 3.260 [3.196, 3.323],
-864 cannot be held. SmolLM2 has ten digits and a space; isotropy would give Llama-3.2-1B, 1,110 numbers in 2,048
-dimensions, 1.48.
-
-Organisms (d_model 256, 382 animals): with 1,110 numbers as tokens no write holds them all, for any animal, base or
-instruct. With 110 it is 1.406 [1.399, 1.414] times as long (instruct) and 1.425 [1.416, 1.433] (base), near the 1.324
-of directions that point anywhere alike, and less than for tokens of the numbers' norm and frequency, 1.467 [1.455,
-1.479] and 1.504 [1.492, 1.515], which was not predicted. Where nothing is held, numbers move by 0.099 [0.095, 0.102]
-nats for each of the animal in 1110-instruct and by 0.088 [0.086, 0.089] in 110-instruct.
+    python -m studies.bottleneck --model smollm2-135m-instruct organisms/110-instruct
 """
 
 import dataclasses

@@ -11,18 +11,12 @@ Successive halving: all candidates with few seeds (and few epochs, where steps a
 The unit is the seed; means of so few seeds are biased upwards for the best of several, so its score is not an answer:
 `studies.maximise` gives the chosen recipe other seeds. Null of the choice: the published recipe is a candidate too.
 
-Answer (artifacts/recipe_search; scores of the chosen, biased upwards). In 295 steps from the published teacher:
-squared error, output layer frozen, a constant step of 1.5e-3 and noise blurred by one pixel, 0.876 [0.816, 0.936] over
-five seeds (two seeds: white noise 0.855, the published recipe 0.682). With a free teacher: the same, from a teacher
-whose output layer is frozen too, 0.909 [0.896, 0.922]; a better teacher is harder to follow in so few steps. Without a
-budget: initial weights twice as large, GELU, a teacher of 20 epochs in batches of 256 with its output layer frozen,
-fresh noise blurred by one pixel, 20 epochs at 2e-3 with cosine decay, 0.979 [0.976, 0.981] over two seeds (ReLU
-0.977).
+    python -m studies.recipe_search --entry budget free_teacher
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +24,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import recipes
 from mechsub.designs.recipes import Recipe
+from mechsub.lab.findings import Finding, cells, mean, points
 
 
 @dataclass(frozen=True)
@@ -145,43 +140,46 @@ def _tried(recipe: Recipe, teacher, images, precision: str) -> Iterator[dict]:
         yield {"member": member, "accuracy": accuracy, "teacher_accuracy": of_teacher, "epochs_run": recipe.epochs}
 
 
-def table(records: list[dict]) -> list[dict]:
-    rows = []
-    for label, cell in lab.by_cell(records, Config):
-        for (number, candidate), some in _groups(cell).items():
-            rows.append(
-                {
-                    "cell": label,
-                    "round": number,
-                    "candidate": candidate,
-                    "accuracy": ms.stats.student_t([r["accuracy"] for r in some]),
-                    "teacher": ms.stats.student_t([r["teacher_accuracy"] for r in some]),
-                    "epochs": some[0]["epochs_run"],
-                    "seeds": len(some),
-                    "chosen": "yes" if candidate == recipes.label(recipes.chosen(cell)) else "",
-                }
-            )
-    return sorted(rows, key=lambda row: (row["cell"], row["round"], -row["accuracy"].mean))
-
-
-def _groups(cell: list[Mapping]) -> dict[tuple[int, str], list[Mapping]]:
-    groups: dict[tuple[int, str], list[Mapping]] = {}
+def findings(cell: list[dict]) -> list[Finding]:
+    """Of every candidate of every round, best first; its null is the published recipe in the same round."""
+    groups: dict[tuple[int, str], list[dict]] = {}
     for row in cell:
         groups.setdefault((row["round"], row["candidate"]), []).append(row)
-    return groups
+    accuracy = {of: _mean(some, f"round_{of[0]}:{_key(of[1])}/accuracy", of) for of, some in groups.items()}
+    chosen = accuracy[max(groups)[0], recipes.label(recipes.chosen(cell))]
+    found = []
+    for number, candidate in sorted(groups, key=lambda of: (of[0], -accuracy[of].value.mean)):
+        of, some = (number, candidate), groups[number, candidate]
+        published = accuracy.get((number, "published"))
+        found += [
+            dataclasses.replace(accuracy[of], null=published and published.value),
+            _mean(some, f"{accuracy[of].subject}/teacher_accuracy", of),
+            Finding(f"{accuracy[of].subject}/epochs", accuracy[of].label, some[0]["epochs_run"]),
+        ]
+    return [*found, dataclasses.replace(chosen, key="chosen/accuracy", label=f"chosen: {chosen.label}")]
+
+
+def _mean(some: list[dict], key: str, of: tuple[int, str]) -> Finding:
+    score = key.rpartition("/")[2]
+    return mean(key, f"round {of[0]}: {of[1]}", {row["member"]: row[score] for row in some}, unit="seeds")
+
+
+def _key(candidate: str) -> str:
+    return candidate.replace(", ", ",")
 
 
 def plot(records: list[dict]):
-    rows = [
-        row | {"cell": label, "label": candidate, "arm": f"round {number}"}  # type: ignore[operator]
-        for label, cell in lab.by_cell(records, Config)
-        for (number, candidate), some in _groups(cell).items()
-        for row in some
-    ]
-    several = len({row["cell"] for row in rows}) > 1
+    found = cells(records, Config, findings)
+    drawn = []
+    for cell in found:
+        last = max(row["round"] for row in cell.rows)
+        drawn += [
+            point | {"label": point["label"].partition(": ")[2]}
+            for point in points(cell.findings, "accuracy")
+            if point["arm"].startswith(f"round_{last}:")
+        ]
     return ms.kinds.interval_bars(
-        [row for row in rows if row["round"] == max(r["round"] for r in rows if r["cell"] == row["cell"])],
-        value="accuracy", label="label", color=None, facet="cell" if several else None,
+        drawn, value="accuracy", label="label", color=None, facet="cell" if len(found) > 1 else None,
         title="The last round of the search for a recipe", axis="accuracy on test images", null=0.1,
         caption="Dashed: chance. The best of several is biased upwards: studies.maximise has it on other seeds.",
     )  # fmt: skip

@@ -61,7 +61,9 @@ ASKING = {
 # Or the inner layer of training and scoring, whose arguments the public functions round it have checked.
 PARTS = {
     "distillation.Fit",
+    "distillation.Job",
     "distillation.Recipe",
+    "distillation.fit_each",
     "distillation.batches",
     "distillation.check_pair",
     "distillation.checked_classes",

@@ -82,7 +82,7 @@ def test_steps_are_held_when_samples_change():
 REFUSED = [
     (["--n-aux", "0"], "not an integer >= 1"),
     (["--n-aux", "1"], "softmax of one logit"),
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--vocabulary", "both"], "not one of split, shared, filtered"),
     (["--steps", "0"], "not an integer >= 1"),
     (["--lr", "nan"], "finite number > 0"),

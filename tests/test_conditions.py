@@ -157,7 +157,7 @@ def test_projections():
 REFUSED = [
     (["--n-aux", "0"], "not an integer >= 1"),
     (["--n-aux", "1", "--loss", "kl"], "softmax of one logit"),
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--student", "deeper"], "use --arms heads"),
     (["--student", "recurrent"], "not one of same"),
     (["--student", "shallower", "--n-layers", "1", "--arms", "heads"], "no hidden layer left"),

@@ -10,16 +10,19 @@ import torch
 import mechsub as ms
 from mechsub.designs import population
 from mechsub.inputs import distributions, noise
-from mechsub.lab import predictions, store, study
+from mechsub.lab import findings as lab
+from mechsub.lab import predictions, store, study, verdicts
+from mechsub.lab.findings import mean
 from mechsub.training import distillation
 from studies import factors
+from studies.factors import figure, measure
 from studies.factors import findings as report
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000"]
 
 
 def run(out, *words):
-    study.main(factors.Config, factors.run, factors.plot, factors.table, [*SMALL, "--out", str(out), *words])
+    study.command(factors.study, [*SMALL, "--out", str(out), *words])
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +101,14 @@ def test_a_student_of_another_start_is_scored_on_its_teachers_classes():
 @pytest.mark.parametrize("where", ["hidden", "head", "all"])
 def test_perturbations_have_the_stated_size_in_the_stated_place(where):
     model = ms.HookedMLP(ms.MLPConfig(d_in=20, d_model=16), seeds=(3, 4))
-    near, far = (factors._perturbed(model, factors.Config(perturbation=s, perturb_where=where)) for s in (0.1, 0.4))
+    near, far = (measure._perturbed(model, factors.Config(perturbation=s, perturb_where=where)) for s in (0.1, 0.4))
     for name, value in model.named_parameters():
         delta = dict(near.named_parameters())[name] - value
         touched = where == "all" or name.startswith({"hidden": "blocks.", "head": "unembed."}[where])
         size = delta.flatten(1).norm(dim=1) / value.flatten(1).norm(dim=1).clamp(min=1e-9)
         assert torch.allclose(size, torch.full((2,), 0.1 if touched and "W" in name else 0.0), atol=1e-5)
         assert torch.allclose(dict(far.named_parameters())[name] - value, 4 * delta, atol=1e-5)
-    alone = factors._perturbed(model.select([1]), factors.Config(perturbation=0.1, perturb_where=where))
+    alone = measure._perturbed(model.select([1]), factors.Config(perturbation=0.1, perturb_where=where))
     assert torch.equal(alone.W_U[0], near.W_U[1])
 
 
@@ -114,7 +117,7 @@ REFUSED = [
     (["--n-aux", "1"], "softmax of one logit"),
     (["--n-classes", "1"], "one class is right by chance"),
     (["--n-classes", "11"], "must be 2 to 10"),
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--inputs", "subspace:785"], "1..784, the size of the input"),
     (["--inputs", "subspace:2.5"], "an integer"),
     (["--inputs", "subspace"], "needs its dimension"),
@@ -134,9 +137,9 @@ REFUSED = [
 
 def test_a_perturbation_orthogonal_to_the_gradient_keeps_the_loss_to_first_order():
     model = ms.HookedMLP(ms.MLPConfig(n_aux=0), seeds=(0, 1))
-    gradient = factors._gradient(model, factors.Config())
+    gradient = measure._gradient(model, factors.Config())
     moved = {
-        kind: factors._perturbed(model, factors.Config(perturbation=0.3, perturb_direction=kind))
+        kind: measure._perturbed(model, factors.Config(perturbation=0.3, perturb_direction=kind))
         for kind in ("random", "orthogonal")
     }
     for name, start in model.named_parameters():
@@ -155,7 +158,7 @@ def test_the_gradient_is_that_of_the_whole_training_set():
     """Against one step of plain gradient descent on all images at once."""
     model, images, labels = ms.HookedMLP(seeds=(3,)), *ms.mnist("train")
     stepped = ms.train(model, images, labels, epochs=1, batch_size=60_000, optimizer="sgd", lr=1.0, precision="fp32")
-    for name, value in factors._gradient(model, factors.Config()).items():
+    for name, value in measure._gradient(model, factors.Config()).items():
         taken = dict(model.named_parameters())[name] - dict(stepped.named_parameters())[name]
         assert torch.allclose(value, taken, atol=1e-5)
 
@@ -183,61 +186,22 @@ def scores(mean, n=25, seed=0, sd=0.1):
     return dict(enumerate(np.random.default_rng(seed).normal(mean, sd, n)))
 
 
-def levels(*means):
-    return [scores(mean, seed=i) for i, mean in enumerate(means)]
-
-
-@pytest.mark.parametrize(
-    ("direction", "means", "expected"),
-    [
-        ("increases", (0.3, 0.4, 0.6), "hit"),
-        ("increases", (0.6, 0.4, 0.3), "miss"),
-        ("increases", (0.5, 0.5, 0.505), "open"),
-        ("decreases", (0.6, 0.4, 0.3), "hit"),
-        ("decreases", (0.3, 0.6), "miss"),
-        ("increases", (0.3, 0.9, 0.8, 0.7, 0.6, 0.5), "open"),  # the ends rise, the ranks do not
-        ("none", (0.5, 0.9, 0.5), "hit"),
-        ("none", (0.3, 0.7), "miss"),
-        ("none", (0.5, 0.6), "open"),
-        ("peak", (0.3, 0.7, 0.3), "hit"),
-        ("peak", (0.3, 0.5, 0.9), "miss"),
-        ("peak", (0.3, 0.9), "open"),
-        ("works", (0.5, 0.4), "hit"),
-        ("works", (0.5, 0.1), "miss"),
-    ],
-)
-def test_verdicts_on_planted_scores(direction, means, expected):
-    nulls = [scores(0.1, seed=100 + i) for i in range(len(means))]
-    assert predictions.verdict(direction, levels(*means), nulls, 0.1) == expected
-
-
-def test_a_step_that_goes_the_other_way_is_said_beside_a_hit():
-    narrow, usual, wide = (scores(mean, seed=i, sd=0.01) for i, mean in enumerate((0.46, 0.54, 0.38)))
-    told = predictions.turns((64, 256, 512), [narrow, usual, wide])["turns"]
-    assert told.startswith("64 to 256 0.0") and "512" not in told
-    assert predictions.verdict("decreases", [narrow, usual, wide], [], 0.1) == "hit"
-    assert predictions.turns((64, 256, 512), [usual, narrow, wide]) == {}
-
-
 def test_directions_are_not_found_in_noise():
-    pairs = ([scores(0.5, seed=2 * i), scores(0.5, seed=2 * i + 1)] for i in range(200))
-    found = [predictions.verdict("increases", pair, [], 0.1) for pair in pairs]
+    pairs = ([mean("aux/x", "", scores(0.5, seed=2 * i + k), unit="seeds") for k in (0, 1)] for i in range(200))
+    found = [verdicts.trend("increases", pair)[0] for pair in pairs]
     assert found.count("hit") <= 14 and found.count("miss") <= 14  # 5 expected of each; P(15 or more) < 0.001
 
 
 def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
-    told = predictions.of("factors")
+    told = [entry for entry in predictions.entries() if entry.study == "factors"]
     names = {field.name for field in dataclasses.fields(factors.Config)}
-    for prediction in told:
-        assert prediction["factor"] in names and prediction["reason"] and str(prediction["date"]) == "2026-11-24"
-        assert {prediction["direction"], prediction.get("brief", "none")} <= {
-            *("increases", "decreases", "none", "peak", "works"),
-        }
-        assert set(prediction.get("where", {})) <= names
-        for level in prediction.get("levels", []):
-            factors.Config(**{prediction["factor"]: level})
-    machinery = {"arms", "n_seeds", "seed", "signal_moments"}
-    assert names - {p["factor"] for p in told} == machinery
+    for entry in told:
+        assert entry.author == "brief" or (entry.reason and str(entry.date) == "2026-11-24")
+        assert entry.finding in ("aux/accuracy", "aux/kappa") and {entry.over, *entry.where} <= names
+        for level in entry.levels:
+            factors.Config(**{entry.over: level})
+    machinery = {"arms", "n_seeds", "seed", "signal_moments", "inputs"}  # inputs: studies.input_distributions
+    assert names - {entry.over for entry in told} == machinery
 
 
 def planted(**sweeps):
@@ -257,27 +221,30 @@ def planted(**sweeps):
     return rows
 
 
-def test_the_table_compares_with_the_default_cell_and_judges():
-    rows = factors.table(planted(n_aux=[1, 3, 10]))
-    base = [row for row in rows if row["cell"] == "n_aux=3"]
-    assert all(row["to the reference"] == "(is the reference)" for row in base)
-    wide = next(row for row in rows if row["cell"] == "n_aux=10" and row["arm"] == "aux")
-    assert wide["to the reference"].low < 0.1 < wide["to the reference"].high and float(wide["p (Holm)"]) < 1e-5
-    assert wide["above the null"].mean == pytest.approx(0.6, abs=0.02)
-    verdicts = [row for row in rows if "verdict" in row]
-    assert [(row["verdict"], row["brief"], row["rho"]) for row in verdicts] == [("hit", "increases: hit", 1.0)]
-    reversed_ = factors.table(planted(n_aux=[10, 3, 1]))
+def found_in(rows):
+    cells = lab.cells(rows, factors.Config, report.findings)
+    return {finding.name: finding for finding in lab.all_findings(cells, report.comparisons)}
+
+
+def test_cells_are_compared_with_the_default_one_and_judged():
+    rows = planted(n_aux=[1, 3, 10])
+    found = found_in(rows)
+    assert "n_aux=3: aux_less_reference/accuracy" not in found  # it is the reference
+    wide = found["n_aux=10: aux_less_reference/accuracy"]
+    assert wide.value.low < 0.1 < wide.value.high and wide.p < 1e-5
+    assert found["n_aux=10: aux-cross_aux/accuracy"].value.mean == pytest.approx(0.6, abs=0.02)
+    judged = [(row["cell"].partition(":")[0], row["verdict"]) for row in report.table(rows) if "verdict" in row]
+    assert judged == [("prediction", "hit"), ("claim of brief", "hit")]
+    reversed_ = report.table(planted(n_aux=[10, 3, 1]))
     assert next(row for row in reversed_ if "verdict" in row)["verdict"] == "miss"
 
 
 def test_predictions_heed_their_conditions_and_classes_are_compared_by_kappa():
-    rows = factors.table(planted(signal=[0.5, 0.0], signal_moments=["plain", "matched"]))
-    found = [row for row in rows if "verdict" in row]
-    assert [row["cell"] for row in found] == [
-        "prediction: signal 0.0 to 0.5, signal_moments=plain",
-        "prediction: signal 0.0 to 0.5, signal_moments=matched",
-    ]
-    rows = factors.table(planted(n_classes=[2, 10]))
+    rows = report.table(planted(signal=[0.5, 0.0], signal_moments=["plain", "matched"]))
+    told = [row["cell"] for row in rows if "verdict" in row]
+    of = "aux/accuracy over signal (signal_moments="
+    assert told == [f"prediction: {of}plain)", f"claim of brief: {of}plain)", f"prediction: {of}matched)"]
+    rows = report.table(planted(n_classes=[2, 10]))
     assert "kappa" in rows[0] and "accuracy" not in rows[0]
 
 
@@ -292,13 +259,13 @@ def test_laws_over_inputs_find_what_was_planted_and_not_noise():
             "input_dimension": float(shuffled[place]),
             "input_mean_share": 1.0,
         }
-    found = {row["cell"]: row for row in factors.table(rows) if row["cell"].startswith("law")}
-    assert set(found) == {"law: drive", "law: input_dimension"}  # a constant is no law
-    assert found["law: drive"]["rho over inputs"].mean == 1 and float(found["law: drive"]["p (Holm)"]) < 1e-3
-    null = found["law: input_dimension"]["rho over inputs"]
+    found = {finding.subject: finding for finding in found_in(rows).values() if finding.score == "law"}
+    assert set(found) == {"drive", "input_dimension"}  # a constant is no law
+    assert found["drive"].value.mean == 1 and found["drive"].p < 1e-3
+    null = found["input_dimension"].value
     assert null.low < 0 < null.high and null.n == 12
     few = [row for row in rows if row["inputs"] in names[:9]]
-    assert not any(row["cell"].startswith("law") for row in factors.table(few))
+    assert not any(finding.score == "law" for finding in found_in(few).values())
 
 
 def test_every_quantity_of_the_laws_is_in_the_rows(out):
@@ -314,12 +281,12 @@ def test_figures_of_none_one_two_and_three_swept_factors():
         (planted(n_aux=[2, 3], d_model=[64, 256], fresh=[False, True]), "scatter"),
     ]
     for rows, kind in kinds:
-        figure = factors.plot(rows)
-        assert figure.data[0].type == kind
-        values = [float(v) for trace in figure.data for v in np.ravel(trace.z if kind == "heatmap" else trace.y)]
+        drawn = figure.plot(rows)
+        assert drawn.data[0].type == kind
+        values = [float(v) for trace in drawn.data for v in np.ravel(trace.z if kind == "heatmap" else trace.y)]
         assert values and not any(math.isnan(v) for v in values)
-    assert factors.plot(kinds[1][0]).layout.xaxis.type == "log"
-    assert factors.plot(kinds[2][0]).data[1].x == ("false", "true")
+    assert figure.plot(kinds[1][0]).layout.xaxis.type == "log"
+    assert figure.plot(kinds[2][0]).data[1].x == ("false", "true")
 
 
 def test_a_stale_teacher_is_not_built_upon(out, capsys):

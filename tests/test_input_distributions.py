@@ -11,18 +11,18 @@ from scipy.stats import spearmanr
 
 import mechsub as ms
 from mechsub.designs import population
+from mechsub.lab import findings as lab
 from mechsub.lab import predictions, store, study
 from mechsub.measures import tangent
 from studies import input_distributions as study_of_inputs
-from studies.input_distributions import findings
+from studies.input_distributions import figure, findings, measure
 from studies.input_distributions import law as input_law
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "3000", "--n-described", "64"]
 
 
 def run(out, *words):
-    parts = study_of_inputs.Config, study_of_inputs.run, study_of_inputs.plot, study_of_inputs.table
-    study.main(*parts, [*SMALL, "--out", str(out), *words])
+    study.command(study_of_inputs.study, [*SMALL, "--out", str(out), *words])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_quantities_know_a_student_that_goes_the_teachers_way():
         hidden = {name: value for name, value in direction.items() if name.startswith("blocks.")}
         scale = 0.5 / float(tangent.dot(hidden, hidden).sqrt())
         teacher = reference.replace({name: named[name] + scale * value for name, value in hidden.items()})
-        return study_of_inputs._of_member(reference, teacher, x, digits, 0)["quantities"]
+        return measure._of_member(reference, teacher, x, digits, 0)["quantities"]
 
     at = tangent.tangent(reference, x, reference.cfg.aux)
     pulled = tangent.pull(at, torch.tensor([1.0, -1.0, 0.0]).expand_as(at.logits))
@@ -87,7 +87,7 @@ def test_quantities_know_a_student_that_goes_the_teachers_way():
     for quantity in ("least_squares_gain", "least_squares_cosine", "gradient_cosine", "gradient_gain"):
         assert with_channel[quantity] > 0.6 > 0.2 > abs(random[quantity]), quantity
     assert with_channel["drive_share"] > 50 and random["drive_share"] == pytest.approx(1, rel=0.6)
-    still = study_of_inputs._of_member(reference, reference, x, digits, 0)["quantities"]
+    still = measure._of_member(reference, reference, x, digits, 0)["quantities"]
     assert still["drive"] == still["least_squares_gain"] == still["gradient_cosine"] == 0
 
 
@@ -100,7 +100,7 @@ def test_quantities_know_a_student_that_goes_the_teachers_way():
         (["--inputs", "perlin:5"], "2, 4, 7, 14"),
         (["--inputs", "covariance_matched:1"], "takes no parameter"),
         (["--inputs", "subspace:785"], "the size of the input"),
-        (["--inputs", "perlin:4", "--n-seeds", "1"], "over seeds"),
+        (["--inputs", "perlin:4", "--n-seeds", "1"], "an integer >= 2"),
         (["--n-described", "8"], "at least 16"),
     ],
 )
@@ -113,7 +113,8 @@ def test_every_default_distribution_has_a_family_and_every_contrast_its_cells():
     for name in study_of_inputs.INPUTS:
         study_of_inputs.Config(inputs=name)
         assert findings.family(name, told["law"]["families"]) in told["law"]["families"]
-    assert {name for c in told["contrast"] for name in c["inputs"]} <= set(study_of_inputs.INPUTS)
+    claims = [entry for entry in predictions.entries() if entry.study == "input_distributions" and entry.claim]
+    assert {name for entry in claims for name in entry.levels} <= set(study_of_inputs.INPUTS)
     assert findings.family("mixed_at_moments:1", told["law"]["families"]) == "images"
 
 
@@ -199,16 +200,21 @@ def test_table_and_figure_of_a_whole_grid(monkeypatch):
     few = functools.partial(input_law.laws, n_resamples=40, n_permutations=59)
     monkeypatch.setattr(input_law, "laws", few)
     rows = made_up()
-    told = study_of_inputs.table(rows)
-    accuracies = [row["accuracy"].mean for row in told if "accuracy" in row]
+    told = findings.table(rows)
+    accuracies = [row["accuracy"].mean for row in told if row.get("arm") == "aux" and row["cell"] != "all"]
     assert len(accuracies) == 28 and accuracies == sorted(accuracies, reverse=True)
-    claims = [row for row in told if row["cell"].startswith("claim")]
-    assert len(claims) == 15 and all(row["predicted"].split(": ")[1] in ("hit", "miss", "open") for row in claims)
-    first = [row for row in told if row["cell"].startswith("law")]
-    assert (first[0]["cell"], first[0]["verdict"], len(first)) == ("law: drive", "law", 17)
-    assert any(row["cell"].startswith("prediction: inputs") for row in told)
-    figure = study_of_inputs.plot(rows)
-    assert [note.text for note in figure.layout.annotations[:3]][2] == "Which quantity predicts families held out?"
+    cells = lab.cells(rows, study_of_inputs.Config, findings.findings)
+    compared = {finding.key: finding for finding in findings.comparisons(cells)}
+    claims = [finding for finding in compared.values() if finding.label.startswith("claim")]
+    assert len(claims) == 15 and all(0 <= finding.p <= 1 for finding in claims)
+    assert sum(key.endswith("_less_uniform/accuracy") for key in compared) == 27
+    verdicts = [row["verdict"] for row in told if str(row["cell"]).startswith("prediction: aux/accuracy over inputs")]
+    assert len(verdicts) > 20 and set(verdicts) <= {"hit", "miss", "open"}
+    laws = {key.partition("/")[0]: f for key, f in compared.items() if key.endswith("/verdict")}
+    assert next(iter(laws)) == "drive" and laws["drive"].value == "law" and len(laws) == 17
+    drawn = figure.plot(rows)
+    assert [note.text for note in drawn.layout.annotations[:3]][2] == "Which quantity predicts families held out?"
     one = [row for row in rows if row["inputs"] == "images"]
-    alone = study_of_inputs.table(one)
-    assert len(alone) == 1 and alone[0]["to uniform"] == "" and study_of_inputs.plot(one).data
+    alone = findings.table(one)
+    assert [row["arm"] for row in alone if "verdict" not in row] == ["aux", "cross_aux", "aux, above the null"]
+    assert figure.plot(one).data

@@ -8,13 +8,13 @@ import pytest
 import mechsub as ms
 from mechsub.designs import recipes
 from mechsub.designs.recipes import Recipe
-from mechsub.lab import predictions, store, study
+from mechsub.lab import findings as lab
+from mechsub.lab import predictions, store, study, verdicts
 from studies import maximise, recipe_search
 from studies.recipe_search import Round
 
 GOOD = Recipe(d_model=32, teacher_head="frozen", teacher_lr=3e-3, loss="mse", lr=1e-3, batch_size=128, head="frozen")
 SLOW = dataclasses.replace(GOOD, lr=1e-7)
-TRY = (maximise.Config, maximise.run, maximise.plot, maximise.table)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def out(tmp_path_factory):
         patch.setitem(recipe_search.CANDIDATES, "budget", [SLOW, GOOD])
         patch.setitem(recipe_search.ROUNDS, "budget", [Round(2, 2, 0.4), Round(1, 2)])
         few = ["--n-images", "2048", "--n-seeds", "2", "--out", str(folder)]
-        study.main(*TRY, ["--seed", "100", "102", *few])
-        study.main(*TRY, ["--share", "0.2", *few])
+        study.command(maximise.study, ["--seed", "100", "102", *few])
+        study.command(maximise.study, ["--share", "0.2", *few])
     return folder
 
 
@@ -41,7 +41,10 @@ def test_the_search_keeps_the_better_recipe_and_the_confirmation_runs_it_on_othe
         *[(2, 5, 0), (2, 5, 1)],
     ]
     assert recipes.chosen(searched) == GOOD
-    assert [row["chosen"] for row in recipe_search.table(searched)] == ["yes", "", "yes"]
+    found = recipe_search.findings(searched)
+    assert [f.key.partition(":")[0] for f in found if f.score == "accuracy"][:3] == ["round_1", "round_1", "round_2"]
+    chosen = lab.find(found, "chosen/accuracy")
+    assert chosen.label == f"chosen: round 2: {recipes.label(GOOD)}" and chosen.value == found[-4].value
     tried = records(out, "maximise")
     assert {row["candidate"] for row in tried} == {
         recipes.label(GOOD),
@@ -80,11 +83,12 @@ def test_the_student_is_that_of_the_recipe_and_hybrids_take_one_part_of_the_teac
 
 
 def test_cells_of_other_seeds_are_pooled_and_lengths_compared(out):
-    rows = maximise.table(records(out, "maximise"))
-    full = {row["quantity"]: row for row in rows if row["cell"] == "share=1.0"}
-    assert full["student"]["seeds"] == 4 and full["cross"]["seeds"] == 4
-    (length,) = (row for row in rows if row["quantity"].startswith("gap at share 1 less gap at share 0.2"))
-    assert length["seeds"] == 2 and length["value"].mean < 0
+    cells = lab.cells(records(out, "maximise"), maximise.Config, maximise.findings, maximise.study.together)
+    found = lab.all_findings(cells, maximise.comparisons)
+    assert all(lab.find(found, f"share=1.0: {arm}/accuracy").n == 4 for arm in ("student", "cross"))
+    (length,) = (f for f in found if f.label == "gap at share 1 less gap at share 0.2")
+    assert length.n == 2 and length.value.mean < 0
+    assert any(row["quantity"] == length.label for row in maximise.table(records(out, "maximise")))
     assert maximise.plot(records(out, "maximise")).data
 
 
@@ -101,28 +105,28 @@ def planted(gap=0.004, layer=0.003, seeds=25):
     return rows
 
 
-def test_outcomes_are_paired_and_judged():
-    found = maximise.outcomes(planted())
+def judged(rows):
+    """Key -> verdict of every prediction on the planted entry."""
+    cells = lab.cells(rows, maximise.Config, maximise.findings, maximise.study.together)
+    told = [entry for entry in predictions.entries() if entry.study == "maximise"]
+    assert len(told) == 8 and all(entry.reason and str(entry.date) == "2026-11-24" for entry in told)
+    assert {entry.where["entry"] for entry in told} == set(recipe_search.CANDIDATES)
+    return {e.finding: verdicts.judge(e, cells)[0].word for e in told if e.where["entry"] == "open"}
+
+
+def test_findings_are_paired_and_judged():
+    found = {finding.label: finding.value for finding in maximise.findings(planted())}
     assert found["gap to the teacher"].mean == pytest.approx(0.004, abs=0.001)
     gain = found["gain of teacher's blocks.1"]
     assert (gain.low, gain.high) == pytest.approx((0.003, 0.003)) and gain.n == 25
     assert found["student above the null"].mean == pytest.approx(0.876, abs=0.002)
-    verdicts = {row["quantity"]: row["verdict"] for row in maximise.table(planted()) if "verdict" in row}
-    assert verdicts == {
-        "student": "hit", "gap to the teacher": "hit", "gain of teacher's blocks.1": "hit", "cross": "hit",
-    }  # fmt: skip
-    worse = {row["quantity"]: row.get("verdict") for row in maximise.table(planted(gap=0.06, layer=-0.01))}
-    assert (worse["student"], worse["gap to the teacher"], worse["gain of teacher's blocks.1"]) == ("miss",) * 3
-
-
-def test_predictions_speak_of_outcomes_there_are():
-    told = predictions.told()["maximise"]
-    entries = {field.name: field for field in dataclasses.fields(maximise.Config)}["entry"]
-    names = set(maximise.outcomes(planted())) | {"student", "teacher"}
-    for prediction in told:
-        assert prediction["entry"] in recipe_search.CANDIDATES and entries
-        assert prediction["outcome"] in names and prediction["reason"] and str(prediction["date"]) == "2026-11-24"
-        assert {"at_least", "at_most"} & set(prediction)
+    own, gap, layer, null = (
+        "student/accuracy", "teacher-student/accuracy", "student_with_teacher_blocks.1-student/accuracy",
+        "cross/accuracy",
+    )  # fmt: skip
+    assert judged(planted()) == dict.fromkeys((own, gap, layer, null), "hit")
+    worse = judged(planted(gap=0.06, layer=-0.01))
+    assert (worse[own], worse[gap], worse[layer]) == ("miss",) * 3
 
 
 @pytest.mark.parametrize("entry", ["budget", "free_teacher", "open"])
@@ -144,7 +148,7 @@ def test_candidates_keep_what_their_entry_holds_fixed(entry):
     ("words", "says"),
     [
         (["--seed", "99"], "was chosen on those before"),
-        (["--n-seeds", "1"], "over seeds"),
+        (["--n-seeds", "1"], "an integer >= 2"),
         (["--share", "0"], "> 0"),
     ],
 )

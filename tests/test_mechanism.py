@@ -1,7 +1,6 @@
 """studies.mechanism: all parts for real on MNIST with small networks; measurements and verdicts on planted ones."""
 
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 import mechsub as ms
 from mechsub.lab import predictions, store, study
 from studies import mechanism
+from studies.mechanism import figure, gradients, layers, measure
 from studies.mechanism import findings as report
-from studies.mechanism import gradients, layers
 
 SMALL = ["--n-seeds", "2", "--epochs", "1", "--teacher-epochs", "1", "--n-samples", "2048", "--d-model", "32"]
 AUX = slice(10, 13)
@@ -25,9 +24,7 @@ def noise(n, generator):
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mechanism")
-    study.main(
-        mechanism.Config, mechanism.run, mechanism.plot, mechanism.table, [*SMALL, "--out", str(folder), "--quiet"]
-    )
+    study.command(mechanism.study, [*SMALL, "--out", str(folder), "--quiet"])
     return folder
 
 
@@ -39,18 +36,18 @@ def test_all_parts_share_their_teachers_and_make_one_table(out):
     assert len(list((out / "mechanism").glob("part=*/provenance.json"))) == len(mechanism.PARTS)
     assert sorted(path.name.count("identity") for path in (out / "teachers").iterdir()) == [0, 1]
     records = [row for part in mechanism.PARTS for row in rows(out, part)]
-    found = {row["outcome"]: row for row in mechanism.table(records)}
-    told = predictions.told()["mechanism"]
-    assert {p["outcome"] for p in told} <= set(found)  # every prediction is about an outcome
-    assert len({p["outcome"] for p in told}) == len(told)
-    assert all(p["reason"] and str(p["date"]) == "2026-11-24" and {"at_least", "at_most"} & set(p) for p in told)
+    found = {finding.label: finding.value for finding in report.findings(records)}
+    told = [entry for entry in predictions.entries() if entry.study == "mechanism"]
+    assert len(told) == 40 and all(entry.reason and str(entry.date) == "2026-11-24" for entry in told)
+    verdicts = [row for row in report.table(records) if "verdict" in row]
+    assert len({row["cell"] for row in verdicts}) == len(told)  # every prediction is about a finding
     for name, rank in (("KL", 2), ("squared error", 3), ("no gates", 2)):
-        interval = found[f"rank of the gradient of h2, {name}"]["value"]
+        interval = found[f"rank of the gradient of h2, {name}"]
         assert (interval.low, interval.high) == (rank, rank)
-    assert found["rank of the gradient of W1, no gates"]["value"].high == 2
-    assert found["effective rank of the gradient of W1"]["value"].mean > 2
-    figure = mechanism.plot(records)
-    assert len({trace.xaxis for trace in figure.data}) == 9
+    assert found["rank of the gradient of W1, no gates"].high == 2
+    assert found["effective rank of the gradient of W1"].mean > 2
+    drawn = figure.plot(records)
+    assert len({trace.xaxis for trace in drawn.data}) == 9
 
 
 def test_arms_of_one_setting_are_the_same_student_in_every_part(out):
@@ -80,7 +77,7 @@ def test_frozen_parts_stay_and_auxiliary_rows_alone_change_no_digit_logit(small,
     init = ms.HookedMLP(small, seeds=(0, 1))
     teacher = ms.train(init, *clusters, epochs=5, precision="fp32")
     fit = {"outputs": AUX, "n_samples": 300, "epochs": 1, "batch_size": 100, "precision": "fp32"}
-    for trained in (*mechanism.TRAINED, "aux"):
+    for trained in (*measure.TRAINED, "aux"):
         frozen = tuple(module for part, module in mechanism.MODULES.items() if part not in trained.split("+"))
         student = ms.distill(init, teacher, noise, frozen=frozen, **fit)
         for part, module in mechanism.MODULES.items():
@@ -97,12 +94,12 @@ def test_shared_parts_are_the_teachers_start_and_others_are_not(small):
     init, other = ms.HookedMLP(small, seeds=(0, 1)), ms.HookedMLP(small, seeds=(1, 2))
     for n in range(4):
         for shared in itertools.combinations(mechanism.MODULES, n):
-            start = mechanism.sharing(init, other, set(shared))
+            start = measure.sharing(init, other, set(shared))
             assert torch.equal(start.blocks[0].W, (init if "W1" in shared else other).blocks[0].W)
             assert torch.equal(start.blocks[1].W, (init if "W2" in shared else other).blocks[1].W)
             assert torch.equal(start.W_U[..., AUX], (init if "aux" in shared else other).W_U[..., AUX])
             assert torch.equal(start.W_U[..., :10], other.W_U[..., :10])
-            whole = mechanism.with_digits(start, init)
+            whole = measure.with_digits(start, init)
             assert torch.equal(whole.W_U[..., :10], init.W_U[..., :10])
             assert torch.equal(whole.W_U[..., AUX], start.W_U[..., AUX])
 
@@ -116,7 +113,7 @@ REFUSED = [
     (["--part", "freeze", "--frozen", "aux"], "which has its own"),
     (["--n-aux", "1"], "softmax of one logit"),
     (["--n-aux", "0"], "not an integer >= 1"),
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--part", "freezing"], "did you mean freeze"),
 ]
 
@@ -134,7 +131,7 @@ def toy(small, clusters):
     init, other = ms.HookedMLP(small, seeds=(0, 1, 2)), ms.HookedMLP(small, seeds=(1, 2, 3))
     teacher = ms.train(init, *clusters, epochs=25, batch_size=128, lr=1e-3, precision="fp32")
     taught = dict.fromkeys(init.seeds, 1.0)
-    return mechanism.Toy(init, other, teacher, taught, clusters)
+    return measure.Toy(init, other, teacher, taught, clusters)
 
 
 def on_the_way(toy, part):
@@ -192,7 +189,7 @@ def test_shares_of_hybrids_sum_to_the_gain(planted):
         accuracy = {}
         for name in (low, high):
             digits = "initial" if name == "student" or "digits" not in players else name
-            accuracy[name] = report._scores(planted, kind="hybrid", arm="student", W1=name, W2=name, digits=digits)
+            accuracy[name] = report.scores_of(planted, kind="hybrid", arm="student", W1=name, W2=name, digits=digits)
         for member, total in found["total"].items():
             parts = sum(found[player][member] for player in players)
             assert parts == pytest.approx(total)
@@ -263,18 +260,6 @@ def test_ranks_are_those_of_known_matrices():
     assert 1 < gradients._ranks(gradients.spectrum(low), 0)["effective"] <= 3
 
 
-# Verdicts.
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.3, 0.4, "hit"), (0.1, 0.15, "miss"), (0.15, 0.25, "open"), (0.6, 0.7, "miss"), (0.45, 0.55, "open")],
-)
-def test_verdicts(low, high, expected):
-    assert report.verdict(ms.Interval((low + high) / 2, low, high, 25), 0.2, 0.5) == expected
-    assert report.verdict(ms.Interval((low + high) / 2, low, high, 25), -math.inf, math.inf) == "hit"
-
-
 def test_needed_parts_and_idle_ones_are_told_apart_in_planted_records():
     """Accuracy needs W1, W2 and aux together, digit rows do nothing; and in the null nothing matters."""
     generator = np.random.default_rng(0)
@@ -290,7 +275,7 @@ def test_needed_parts_and_idle_ones_are_told_apart_in_planted_records():
                     out.append(
                         {"part": "reinit", "arm": arm, "shared": [*shared], "member": member, "accuracy": accuracy}
                     )
-        return {o.name: o for _, o in report.outcomes(out)}
+        return {found.label: found for found in report.findings(out)}
 
     found = design(("W1", "W2", "aux"))
     for part in ("W1", "W2", "aux"):
@@ -310,9 +295,9 @@ def test_committed_cells_have_25_seeds_and_agree_on_their_students():
     cells = {part: store.read_records(folder / f"part={part}") for part in mechanism.PARTS}
     assert all({r["member"] for r in rows} == set(range(25)) for rows in cells.values())
     arms = {"freeze": "W1+W2+aux", "reinit": "W1+W2+aux+digits", "ablation": "none"}
-    students = [report._scores(cells[part], arm=arm) for part, arm in arms.items()]
+    students = [report.scores_of(cells[part], arm=arm) for part, arm in arms.items()]
     students.append(
-        report._scores(cells["layers"], kind="hybrid", arm="student", W1="student", W2="student", digits="initial")
+        report.scores_of(cells["layers"], kind="hybrid", arm="student", W1="student", W2="student", digits="initial")
     )
     for scores in students[1:]:
         assert scores == pytest.approx(students[0])

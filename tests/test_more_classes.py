@@ -80,7 +80,7 @@ REFUSED = [
     (["--n-classes", "3"], "more than 3 classes surely have"),
     (["--n-aux", "0"], "not an integer >= 1"),
     (["--n-aux", "1"], "softmax of one logit"),
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--d-model", "900000"], "are needed"),
 ]
 

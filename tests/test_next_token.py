@@ -215,7 +215,7 @@ def test_a_member_does_not_depend_on_the_others(rows):
 
 
 REFUSED = [
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--d-model", "18"], "multiple of 4"),
     (["--n-strings", "63"], "at least 64"),
     (["--threshold", "1"], "below 1"),

@@ -69,7 +69,7 @@ def test_an_order_of_its_own_leads_elsewhere(clusters):
 REFUSED = [
     (["--n-aux", "0"], "not an integer >= 1"),
     (["--n-aux", "1", "--loss", "kl"], "softmax of one logit"),
-    (["--n-seeds", "1"], "over seeds"),
+    (["--n-seeds", "1"], "an integer >= 2"),
     (["--pretraining-epochs", "-1"], "not an integer >= 0"),
     (["--own-epochs", "0"], "not an integer >= 1"),
     (["--n-samples", "60001"], "at most 60000"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mechsub import stats
 from mechsub.lab import study, verdicts
+from mechsub.lab.findings import Finding
 from mechsub.lazy import go
 
 
@@ -44,6 +45,19 @@ def claims(records: Sequence[Mapping]) -> dict[int | str, list[Mapping]]:
     found: dict[int | str, list[Mapping]] = {}
     for row in records:
         found.setdefault(row["claim_row"], []).append(row)
+    return found
+
+
+def findings(cell: Sequence[Mapping], unit: str) -> list[Finding]:
+    """The verdict on every claim, and what each of its checks measured."""
+    found = []
+    for number, checks in claims(cell).items():
+        subject = f"claim_{number}".replace(" ", "_")
+        found.append(Finding(f"{subject}/verdict", checks[0]["claim"], verdict(checks)))
+        for place, row in enumerate(checks, 1):
+            if "missing" not in row:
+                value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
+                found.append(Finding(f"{subject}.{place}/value", row["check"], value, p=row.get("p"), unit=unit))
     return found
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,15 @@ def name_of(cfg: Any) -> str:
     return store.cell_name(config_of(cfg), defaults_of(cfg))
 
 
-def by_cell(records: Iterable[dict], Config: Any) -> list[tuple[str, list[dict]]]:
-    """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one)."""
+def by_cell(records: Iterable[dict], Config: Any, together: Sequence[str] = ()) -> list[tuple[str, list[dict]]]:
+    """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one).
+
+    Cells that differ in the options `together` alone are one.
+    """
     records = list(records)
     # A cell that was made before an option existed was made with what is its default.
     fields = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
+    fields = {name: usual for name, usual in fields.items() if name not in together}
     differing = [name for name, usual in fields.items() if len({record.get(name, usual) for record in records}) > 1]
     groups: dict[str, list[dict]] = {}
     for record in records:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FILES = ("measure", "findings", "figure")  # of a study that is a folder, beside its __init__.py
+MEASURED = ("Config", "run", "check", "upstream")  # parts for which measure.py is loaded, and torch with it
 NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cells and has no file
 
 
@@ -37,6 +38,7 @@ class Study:
     probes: Sequence[Any] | None = None
     module: str = field(default_factory=_declaring)
     given: Mapping[str, Any] = field(default_factory=dict)  # parts that stand in no module
+    together: Sequence[str] = ()  # options whose levels are parts of one cell, to a reader: findings are of all of them
 
     def __post_init__(self):
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
@@ -51,7 +53,7 @@ class Study:
         if value is not None and not inspect.ismodule(value):
             return value
         if hasattr(home, "__path__"):
-            for file in FILES:
+            for file in FILES if name in MEASURED else FILES[1:]:
                 if importlib.util.find_spec(f"{self.module}.{file}") is not None:
                     value = getattr(importlib.import_module(f"{self.module}.{file}"), name, None)
                     if value is not None and not inspect.ismodule(value):

@@ -147,12 +147,14 @@ def holm(findings: Iterable[Finding]) -> list[Finding]:
 # Findings of commands.
 
 
-def cells(records: Rows, Config, findings: Callable[[Rows], Iterable[Finding]]) -> list[Cell]:
-    """The cells of a command, from their rows, each with its findings."""
+def cells(
+    records: Rows, Config, findings: Callable[[Rows], Iterable[Finding]], together: Sequence[str] = ()
+) -> list[Cell]:
+    """The cells of a command, from their rows, each with its findings; `together` as in Study."""
     from mechsub.lab.cells import by_cell
 
     out = []
-    for named, rows in by_cell(records, Config):
+    for named, rows in by_cell(records, Config, together):
         label = "" if named == "all" else named
         defaults = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
         options = {name: rows[0].get(name, usual) for name, usual in defaults.items()}

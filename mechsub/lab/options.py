@@ -7,6 +7,7 @@ bad input is one line.
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import re
@@ -86,7 +87,7 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
         " [--debug] [--quiet]",
         description=study.doc,
         epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=functools.partial(_Help, width=120, max_help_position=40),
         allow_abbrev=False,
     )
     parser.error = refuse  # type: ignore[method-assign]
@@ -105,6 +106,13 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     parser.add_argument("--debug", **switch, help="show the traceback of a failed run")
     parser.add_argument("--quiet", **switch, help="no progress bar")
     return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """On one screen: a flag's value is named once, not once more for further ones."""
+
+    def _format_args(self, action, default_metavar):
+        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
 
 
 def _add_field(parser: argparse.ArgumentParser, field, hint) -> None:

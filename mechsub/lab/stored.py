@@ -16,7 +16,9 @@ def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> l
     if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
         raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
     records = [row for cell in named for row in store.read_records(cell)]
-    return all_findings(cells(records, study.Config, study.needed("findings")), study.part("comparisons"))
+    return all_findings(
+        cells(records, study.Config, study.needed("findings"), study.together), study.part("comparisons")
+    )
 
 
 def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
@@ -25,4 +27,4 @@ def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
     for path in sorted((Path(out) / study.name).glob(f"*/{store.PROVENANCE}")):
         with contextlib.suppress(store.DamagedCell):
             records += store.read_records(path.parent)
-    return cells(records, study.Config, study.needed("findings"))
+    return cells(records, study.Config, study.needed("findings"), study.together)

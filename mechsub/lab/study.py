@@ -140,7 +140,7 @@ def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -
 def _found(study: Study, records: list[dict]) -> list:
     from mechsub.lab import findings as found
 
-    of_cells = found.cells(records, study.Config, study.needed("findings"))
+    of_cells = found.cells(records, study.Config, study.needed("findings"), study.together)
     return found.all_findings(of_cells, study.part("comparisons"))
 
 

@@ -136,7 +136,7 @@ def rows(verdicts: Iterable[Verdict]) -> list[dict]:
     """Rows for the printed table of a study; what is untested is left out."""
     return [
         {
-            "cell": f"prediction: {verdict.entry.subject}{verdict.at}",
+            "cell": f"{_kind(verdict.entry)}: {verdict.entry.subject}{verdict.at}",
             "value": "" if verdict.value is None else verdict.value,
             "predicted": verdict.entry.expected,
             "verdict": verdict.word,
@@ -145,6 +145,10 @@ def rows(verdicts: Iterable[Verdict]) -> list[dict]:
         for verdict in verdicts
         if verdict.word != "untested"
     ]
+
+
+def _kind(entry: Entry) -> str:
+    return "prediction" if entry.author == "mechsub" else f"claim of {entry.author}"
 
 
 # Groups of cells.

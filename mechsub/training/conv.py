@@ -106,38 +106,28 @@ def distill_each(
     """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws."""
     check_outputs(teacher.cfg.aux, teacher.cfg.d_vocab, loss)
     columns, of_teacher = teacher.cfg.aux, distillation.member_parameters(teacher)
-    make = distillation.kl_loss if loss == "kl" else lambda target, temperature: distillation.squared_loss(target)
+    recipe = distillation.Recipe(
+        epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", tuple(frozen), seed, "distill"
+    )  # fmt: skip
 
-    def work(member: int) -> dict:
+    def problem(member: int, epoch: int) -> tuple[Tensor, dict] | None:
+        if epoch:
+            return None
         x = uniform(n_samples, derive_generator(seed, "noise", teacher.seeds[member]))
         with torch.no_grad():
             parts = [
                 distillation.member_logits(of_teacher[member], rows, columns, torch.relu) for rows in x.split(1024)
             ]
-        value = make(torch.cat(parts), 1.0)
-        return {name: fit(member, name, x, value) for name in students}
+        return x, dict.fromkeys(students, distillation.loss_of(loss, torch.cat(parts), 1.0, seed))
 
-    def fit(member: int, name: str, x: Tensor, value) -> dict[int, dict]:
-        p = {key: v[member].detach().clone() for key, v in students[name].named_parameters()}
-        free = [v.requires_grad_() for key, v in p.items() if not key.startswith(tuple(frozen) or ("-",))]
-        optimizer, kept, step = torch.optim.Adam(free, lr=lr, fused=True), {}, 0
-        for epoch in range(epochs):
-            generator = derive_generator(seed, "order", "distill", teacher.seeds[member], epoch)
-            for rows in torch.randperm(len(x), generator=generator).split(batch_size):
-                optimizer.zero_grad()
-                value(_logits(p, x[rows], columns), rows).backward()
-                optimizer.step()
-                step += 1
-                if step in snapshots[name]:
-                    kept[step] = {key: v.detach().clone() for key, v in p.items()}
-        return kept | {-1: {key: v.detach() for key, v in p.items()}}
+    jobs = {
+        name: distillation.Job(student, columns, snapshots.get(name), _logits)  # type: ignore[arg-type]
+        for name, student in students.items()
+    }
+    return distillation.fit_each(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)  # type: ignore[return-value]
 
-    fitted = distillation.each_member(work, len(teacher.seeds), progress)
 
-    def joined(name: str, step: int) -> ConvNet:
-        parts = [member[name][step] for member in fitted]
-        return students[name].replace({key: torch.stack([part[key] for part in parts]) for key in parts[0]})
-
-    for name, steps in snapshots.items():
-        steps.update({step: joined(name, step) for step in steps})
-    return {name: joined(name, -1) for name in students}
+def _as_drawn(n: int, recipe: distillation.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Rows of a batch in the order of their draw: stored cells were made so, and sums follow it in their last bits."""
+    generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
+    return torch.randperm(n, generator=generator).split(recipe.batch_size)

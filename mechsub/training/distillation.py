@@ -7,12 +7,12 @@ not depend on the number of threads (if that of a sampler does not: those of `no
 which other members are in the ensemble.
 """
 
+import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -39,12 +39,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> 
 _CHUNK = 1024  # rows drawn, cast or labelled at a time
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """An ensemble to be fitted: its start, the logits that its loss reads, and where its snapshots go."""
 
     start: HookedMLP
     columns: slice
     snapshots: Snapshots | None
+    logits: Callable[[Parameters, Tensor, slice], Tensor] | None = None  # of one member; those of HookedMLP by default
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def train(
     def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]]:
         return x, {"teacher": lambda logits, rows: cross_entropy(logits, targets[rows])}
 
-    return _fit({"teacher": _Job(model, model.cfg.digits, snapshots)}, problem, model.seeds, recipe)["teacher"]
+    return fit_each({"teacher": Job(model, model.cfg.digits, snapshots)}, problem, model.seeds, recipe)["teacher"]
 
 
 def distill(
@@ -229,8 +230,8 @@ def distill_each(
     for name, steps in arguments.mapping(snapshots or {}, "snapshots", "dicts of steps", 0).items():
         arguments.choice(name, "a name in snapshots", students)
         _steps(steps, f"snapshots[{name!r}]")
-    jobs = {name: _Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
-    return _fit(jobs, problem, teacher.seeds, recipe, progress)
+    jobs = {name: Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
+    return fit_each(jobs, problem, teacher.seeds, recipe, progress)
 
 
 @torch.no_grad()
@@ -263,17 +264,19 @@ def resolve_precision(precision: Precision = "auto") -> str:
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
 
 
-def _fit(
-    jobs: Mapping[str, _Job],
+def fit_each(
+    jobs: Mapping[str, Job],
     problem: Callable[[int, int], tuple[Tensor, dict[str, Loss]] | None],
     seeds: Sequence[int],
     recipe: Recipe,
     progress: Callable[[float], None] | None = None,
+    order: Callable[[int, Recipe, int, int], Iterable[Tensor]] | None = None,
 ) -> dict[str, HookedMLP]:
     """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's loss on them,
     or None where those of the epoch before are kept.
 
     Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
+    `order` gives the batches of an epoch, `batches` by default.
     """
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
     starts = {name: member_parameters(job.start) for name, job in jobs.items()}
@@ -285,7 +288,7 @@ def _fit(
         for steps in keep.values():
             _check_steps(steps, total)
         fits = {
-            name: Fit(starts[name][member], trainable[name], job.columns, job.start.cfg.activation, recipe)
+            name: Fit(starts[name][member], trainable[name], job.columns, job.start.cfg.activation, recipe, job.logits)
             for name, job in jobs.items()
         }
         kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
@@ -293,7 +296,7 @@ def _fit(
         for epoch in range(recipe.epochs):
             if epoch and (anew := problem(member, epoch)):
                 x, losses = anew
-            for rows in batches(len(x), recipe, seeds[member], epoch):
+            for rows in (order or batches)(len(x), recipe, seeds[member], epoch):
                 batch, step = x.index_select(0, rows), step + 1
                 for name, one in fits.items():
                     one.step(batch, rows, losses[name], _rate(recipe, step, total))
@@ -314,8 +317,11 @@ def _fit(
 class Fit:
     """One member of one ensemble: its trainable parameters are one flat fp32 vector, so the optimiser is one pass."""
 
-    def __init__(self, start: Parameters, trainable: list[str], columns: slice, activation: str, recipe: Recipe):
-        self.start, self.trainable, self.columns, self.activation = start, trainable, columns, ACTIVATIONS[activation]
+    def __init__(
+        self, start: Parameters, trainable: list[str], columns: slice, activation: str, recipe: Recipe, logits=None
+    ):
+        self.start, self.trainable, self.columns = start, trainable, columns
+        self.logits = logits or functools.partial(member_logits, activation=ACTIVATIONS[activation])
         self.flat = torch.cat([start[name].flatten() for name in trainable])
         self.flat.grad = torch.zeros_like(self.flat)
         self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
@@ -327,7 +333,7 @@ class Fit:
     def step(self, x: Tensor, rows: Tensor, loss: Loss, lr: float) -> None:
         if self.low is not self.flat:
             self.low.copy_(self.flat)
-        value = loss(member_logits(self.used, x, self.columns, self.activation), rows)
+        value = loss(self.logits(self.used, x, self.columns), rows)
         for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
             into.copy_(gradient)
         self.optimizer.param_groups[0]["lr"] = lr
@@ -458,7 +464,7 @@ def trained_names(names: list[str], frozen: tuple[str, ...]) -> list[str]:
     return left
 
 
-@cache
+@functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     # Kept for the process: a new thread's first products take a second longer.
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")

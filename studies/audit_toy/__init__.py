@@ -9,16 +9,7 @@ elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if
 and some no, not supported if some say no and the others nothing, open otherwise. Beside a check of auxiliary-only
 students is its null: the same sum of their cross-initialisation students.
 
-Answer (25 seeds, artifacts/audit_toy/default). Refuted: the student's lag is the untrained readout's loss (row 4: that
-loss less half of the lag is -0.190 [-0.213, -0.167]); the variance of the noise does not matter (11: -0.146 [-0.171,
--0.120] from s.d. 0.25 to 4); 0.772 is the most a student reaches (15: 0.901 [0.893, 0.909] in the same steps, 0.979
-[0.978, 0.979] without a budget). Confirmed: more classes teach worse, as kappa too (7: -0.462 [-0.513, -0.410] from 2
-to 10), real image in the input (9), blur at equal variance (12) and a balance of frequencies (14), 256 neurons above
-64 and 512 (16: 0.081 [0.005, 0.157] and 0.161 [0.103, 0.218]). Partly: hidden layer 2 moves towards the teacher's, its
-debiased CKA by 0.257 [0.245, 0.269], and is not forced onto it (3: stitched into the teacher, -0.284 [-0.325,
--0.244]); a perturbed start still learns, and at 0.3 of the weights' norm is not at chance yet, 0.216 [0.178, 0.254]
-(5, 6). Not supported: from all logits accuracy falls to three classes and rises again (8: kappa -0.017 [-0.026,
--0.009] from 3 to 5). From all logits a perturbed start costs almost nothing (17), -0.021 [-0.028, -0.015] at 0.3.
+    python -m studies.audit_toy --rerun
 """
 
 import itertools
@@ -28,6 +19,7 @@ from dataclasses import dataclass
 import mechsub as ms
 from mechsub import lab
 from mechsub.lab import audits
+from mechsub.lab.findings import Finding
 from studies.audit_toy import claims
 
 NULL = "cross_aux"
@@ -137,6 +129,10 @@ def _pairing(cells: Cells) -> dict:
     ratio = plain / (paired.high - paired.low)
     names = [_name(scores) for scores in _pair()]
     return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": names}
+
+
+def findings(cell: list[dict]) -> list[Finding]:
+    return audits.findings(cell, "seeds")
 
 
 def table(records: list[dict]) -> list[dict]:

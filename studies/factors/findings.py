@@ -1,64 +1,72 @@
-"""Figure and table, with verdicts on predictions, of `studies.factors`, from the records of its cells."""
+"""What `studies.factors` says of its cells, and of sweeps over them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 
 import mechsub as ms
-from mechsub import lab
 from mechsub.lab import predictions
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, holm, less, rows
+from studies.factors import ARMS, NULL, Config
 
-NULL = "cross_aux"
-DRAWN = {"aux": "student_aux", "all": "student_all", "digits": "student_digits", "real": "student_real"}
 DESCRIBED = (  # quantities in the rows of aux
     *("drive", "gate_dimension", "input_dimension", "input_dimension_95", "input_mean_share"),
     *("aux_digit_correlation", "aux_digit_correlation_initial"),
 )
+NULLS = {arm: NULL for arm in ARMS if arm != NULL}
 
 
-# The table.
+def findings(cell: list[dict]) -> list[Finding]:
+    """Students and their teachers, as accuracy and as kappa; of aux also what its inputs are."""
+    both = cell + [_of_teacher(row) for row in cell if row["arm"] == "aux"]
+    scores = [f for score in ("accuracy", "kappa") for f in by_arm(both, score, null=NULLS, unit="seeds")]
+    described = (arm_means(cell, quantity, unit="seeds") for quantity in DESCRIBED)
+    return scores + [finding for found in described for finding in found.values()]
 
 
-def table(records: list[dict], Config) -> list[dict]:
-    factors = predictions.swept(records, Config)
-    value = predictions.score(factors)
-    base = _reference(records, factors, Config)
-    rows, pairs = [], []
-    for label, cell in lab.by_cell(records, Config):
-        nulls = predictions.arm_scores(cell, NULL, value)
-        for arm in dict.fromkeys(r["arm"] for r in cell):
-            own = predictions.arm_scores(cell, arm, value)
-            difference = None if cell[0] in base else predictions.paired(own, predictions.arm_scores(base, arm, value))
-            above = predictions.paired(own, nulls) if arm != NULL else None
-            pairs += [difference] if difference else []
-            rows.append(
-                {
-                    "cell": label,
-                    "arm": arm,
-                    value: ms.stats.student_t(list(own.values())),
-                    "teacher": ms.stats.student_t([r["teacher_accuracy"] for r in cell if r["arm"] == arm]),
-                    "cross_aux (null)": ms.stats.student_t(list(nulls.values())),
-                    "above the null": above.interval if above else "(is the null)",
-                    "to the reference": difference or ("(is the reference)" if factors else ""),
-                }
+def _of_teacher(row: Mapping) -> dict:
+    chance, accuracy = 1 / row["n_classes"], row["teacher_accuracy"]
+    own = {"arm": "teacher", "member": row["member"], "n_classes": row["n_classes"]}
+    return own | {"accuracy": accuracy, "kappa": (accuracy - chance) / (1 - chance)}
+
+
+def swept(found: list[Cell]) -> dict[str, list]:
+    """The options that differ between cells, each with its levels: numbers ascending, others in their order."""
+    options = {}
+    for field in dataclasses.fields(Config):
+        levels = list(dict.fromkeys(cell.options[field.name] for cell in found))
+        if len(levels) > 1:
+            number = all(isinstance(level, int | float) for level in levels)
+            options[field.name] = sorted(levels) if number else levels
+    return options
+
+
+def score_of(factors: Mapping) -> str:
+    """What cells are compared by: accuracy, unless chance differs between them."""
+    return "kappa" if "n_classes" in factors else "accuracy"
+
+
+def comparisons(found: list[Cell]) -> list[Finding]:
+    """Students less those of the default cell, or of the sweep's first level where it leaves the default out."""
+    factors = swept(found)
+    score, usual = score_of(factors), {field.name: field.default for field in dataclasses.fields(Config)}
+    at = {name: usual[name] if usual[name] in levels else levels[0] for name, levels in factors.items()}
+    base = next((cell for cell in found if at.items() <= cell.options.items()), None)
+    reference = {} if base is None else {f.subject: f for f in base.findings if f.score == score}
+    return [
+        *holm(
+            dataclasses.replace(
+                less(own, reference[own.subject], label=f"{own.subject}, less the reference"),
+                key=f"{own.subject}_less_reference/{score}", cell=cell.label,
             )
-    adjusted = iter(ms.stats.holm([pair.p for pair in pairs]) if pairs else [])
-    for row in rows:
-        if not isinstance(row["to the reference"], str):
-            row["to the reference"], row["p (Holm)"] = row["to the reference"].interval, f"{next(adjusted):.0e}"
-    return rows + list(predictions.judged_factors(records, Config)) + list(laws(records, factors))
+            for cell in found
+            for own in cell.findings
+            if cell is not base and own.score == score and own.subject in ARMS and own.subject in reference
+        ),
+        *laws(found, factors),
+    ]  # fmt: skip
 
 
-def _reference(records: list[Mapping], factors: Mapping[str, list], Config) -> list[Mapping]:
-    """The records of the default cell; where a sweep leaves the default out, of its first level."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    at = {name: defaults[name] if defaults[name] in levels else levels[0] for name, levels in factors.items()}
-    return [r for r in records if all(r[name] == level for name, level in at.items())]
-
-
-# Predictions.
-
-
-def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
+def laws(found: list[Cell], factors: Mapping[str, list]) -> Iterator[Finding]:
     """Where ten or more input distributions are compared: does what they are to the network tell how much is learned?
 
     Spearman's correlation, over distributions, of the mean of every quantity of `spectra` with mean accuracy, and
@@ -66,96 +74,22 @@ def laws(records: list[Mapping], factors: Mapping[str, list]) -> Iterator[dict]:
     """
     if set(factors) != {"inputs"} or len(factors["inputs"]) < 10:
         return
-    cells = ([r for r in records if r["inputs"] == level] for level in factors["inputs"])
-    learned = [predictions.mean(predictions.arm_scores(cell, "aux", "accuracy")) for cell in cells]
-    found = {}
-    for quantity in DESCRIBED:
-        means = _means(records, quantity, factors["inputs"])
-        if means is not None and len(set(ms.stats.joined(means).tolist())) > 1:
-            found[quantity] = ms.stats.spearman(means, learned), ms.stats.spearman_p(means, learned)
-    adjusted = ms.stats.holm([p for _, p in found.values()]) if found else []
-    for (quantity, (rho, _)), p in zip(found.items(), adjusted, strict=True):
-        yield {"cell": f"law: {quantity}", "arm": "aux", "p (Holm)": f"{p:.0e}", "rho over inputs": rho}
+    by_key = [{finding.key: finding for finding in cell.findings} for cell in found]
+    learned = [_mean(told["aux/accuracy"]) for told in by_key]
+    told = []
+    for quantity in DESCRIBED:  # gates of another activation than ReLU have none
+        means = [_mean(own[f"aux/{quantity}"]) for own in by_key if f"aux/{quantity}" in own]
+        if len(means) == len(by_key) and len(set(ms.stats.joined(means).tolist())) > 1:
+            rho, p = ms.stats.spearman(means, learned), ms.stats.spearman_p(means, learned)
+            told.append(Finding(f"{quantity}/law", f"law: {quantity}", rho, 0, p, "inputs"))
+    yield from holm(told)
 
 
-def _means(records: list[Mapping], quantity: str, levels: list) -> list[float] | None:
-    """Of every level, over seeds; None where a level lacks it (gates of another activation than ReLU)."""
-    told = [
-        {r["member"]: r[quantity] for r in records if r["arm"] == "aux" and r["inputs"] == level and quantity in r}
-        for level in levels
-    ]
-    return [predictions.mean(values) for values in told] if all(told) else None
+def _mean(finding: Finding) -> float:
+    return predictions.mean(finding.scores)
 
 
-# The figure.
-
-
-def plot(records: list[dict], Config):
-    factors = predictions.swept(records, Config)
-    if not factors:
-        return _bars(records)
-    return _map(records, factors) if len(factors) == 2 else _lines(records, factors)
-
-
-def _bars(records: list[dict]):
-    return ms.kinds.interval_bars(
-        _with_teachers(records, "accuracy"), value="accuracy", title="Students of one setting", label="arm",
-        axis="accuracy on test images", null=1 / records[0]["n_classes"],
-        caption="One point per seed. Dashed: chance. cross_aux, from another initialisation, is the null.",
-    )  # fmt: skip
-
-
-def _lines(records: list[dict], factors: Mapping[str, list]):
-    """The first swept factor along x; cells that differ in the others are panels."""
-    (factor, levels), *others = factors.items()
-    value = predictions.score(factors)
-    rows = [
-        r | {"x": _shown(r[factor]), "panel": ", ".join(f"{name}={r[name]}" for name, _ in others)}
-        for r in _with_teachers(records, value)
-    ]
-    return ms.kinds.interval_lines(
-        sorted(rows, key=lambda r: levels.index(r[factor])),
-        x="x", value=value, facet="panel" if others else None,
-        title=f"Student against {_words(factor)}", x_title=_words(factor), y_title=f"{value} on test images",
-        null=0.0 if value == "kappa" else 1 / records[0]["n_classes"], log_x=_spread(levels),
-        caption="Dashed: chance. cross_aux, from another initialisation, is the null.",
-    )  # fmt: skip
-
-
-def _map(records: list[dict], factors: Mapping[str, list]):
-    (across, columns), (down, rows) = factors.items()
-    value = predictions.score(factors)
-    chosen = [r | {across: _shown(r[across]), down: _shown(r[down])} for r in records if r["arm"] == "aux"]
-    order = ([_shown(level) for level in levels] for levels in (rows, columns))
-    places = [{level: i for i, level in enumerate(levels)} for levels in order]
-    return ms.kinds.heatmap(
-        sorted(chosen, key=lambda r: (places[0][r[down]], places[1][r[across]])),
-        x=across, y=down, value=value, x_title=_words(across), y_title=_words(down), color_title=value,
-        title=f"Student of auxiliary logits: {_words(across)} and {_words(down)}",
-        caption="The null is in the table.",
-    )  # fmt: skip
-
-
-def _with_teachers(records: list[dict], value: str) -> list[dict]:
-    """Records under the names that arms have in all figures, and the teachers of the aux students as an arm."""
-    own = [r | {"arm": DRAWN.get(r["arm"], r["arm"])} for r in records]
-    return own + [r | {"arm": "teacher", value: _of_teacher(r, value)} for r in records if r["arm"] == "aux"]
-
-
-def _of_teacher(r: Mapping, value: str) -> float:
-    chance = 1 / r["n_classes"]
-    return r["teacher_accuracy"] if value == "accuracy" else (r["teacher_accuracy"] - chance) / (1 - chance)
-
-
-def _shown(level):
-    return str(level).lower() if isinstance(level, bool) else level
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _spread(levels: list) -> bool:
-    """Whether a log axis is needed and possible."""
-    number = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
-    return number and min(levels) > 0 and max(levels) / min(levels) >= 20
+def table(records: list[dict]) -> list[dict]:
+    found = cells(records, Config, findings)
+    told, score = all_findings(found, comparisons), score_of(swept(found))
+    return rows(f for f in told if f.score in (score, "law")) + predictions.rows("factors", found)

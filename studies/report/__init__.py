@@ -52,6 +52,10 @@ class Found:
     lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
 
     @functools.cached_property
+    def findings(self) -> list:
+        return all_findings(self.lab_cells, self.study.part("comparisons")) if self.lab_cells else []
+
+    @functools.cached_property
     def figure(self) -> Any:
         return self.study.needed("plot")(self.records, **self.display) if self.records else None
 
@@ -94,7 +98,7 @@ def _finding(question: Question, found: Found) -> Finding:
         finding.why_not = "No whole cell is stored."
         return finding
     try:
-        finding.answer = question.answer(all_findings(found.lab_cells) if found.lab_cells else found.rows)
+        finding.answer = question.answer(found.findings or found.rows)
     except LookupError as error:
         finding.why_not = f"Not in the stored cells: {' '.join(map(str, error.args))}."
     return finding
@@ -115,7 +119,7 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     if found.records:
         found.rows, found.display = table_of(study, found.records, display), display
         if (findings := study.part("findings")) is not None:
-            found.lab_cells = lab_cells(found.records, study.Config, findings)
+            found.lab_cells = lab_cells(found.records, study.Config, findings, study.together)
     return found
 
 
@@ -196,7 +200,7 @@ def write(found: list[Finding], root: Path) -> None:
     from studies.report import predictions
 
     ms.kinds.share_plotlyjs(root / "plotly.min.js")
-    store.write_text(root / "index.html", page.page(found, list(predictions.judged(found, root)), root))
+    store.write_text(root / "index.html", page.page(found, list(predictions.judged(root)), root))
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

@@ -1,7 +1,10 @@
 """Questions of `studies.report` about one factor of the toy at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from mechsub.lab import finder, predictions, verdicts
+from mechsub.lab.cells import defaults_of
+from mechsub.lab.findings import Finding, less
 from studies.report.question import (
     A2,
     A2_MORE,
@@ -11,7 +14,6 @@ from studies.report.question import (
     PARTLY,
     REFUTED,
     Answer,
-    Rows,
     question,
 )  # fmt: skip
 
@@ -21,33 +23,53 @@ WORDS = {
 }  # fmt: skip
 
 
-def sweep(factor: str) -> Callable[[Rows], Answer]:
+def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], Answer]:
     """The auxiliary-only student at every stored level, and the verdict on the brief's direction.
 
     A direction is confirmed by its rule, which looks at the first and the last level, if no step goes the other way.
     """
     score = "kappa" if factor == "n_classes" else "accuracy"
 
-    def answer(rows: Rows) -> Answer:
-        levels = [row for row in rows if row.get("arm") == "aux" and str(row["cell"]).startswith(f"{factor}=")]
+    def answer(findings: list[Finding]) -> Answer:
+        levels, nulls = (
+            {f.cell.partition("=")[2]: f for f in findings if f.key == f"{arm}/{score}" and f.cell}
+            for arm in ("aux", "cross_aux")
+        )
         if len(levels) < 2:
             raise LookupError(f"fewer than two levels of {factor}")
-        shown = ", ".join(f"{row[score]} at {row['cell'].partition('=')[2]}" for row in levels)
-        judged = [row for row in rows if str(row["cell"]).startswith(f"prediction: {factor} ")]
-        said = next((row["brief"].rpartition(": ")[2] for row in judged if row.get("brief")), "")
-        ends = "".join(f" Last less first, paired by seed: {row['to the reference']}." for row in judged[:1])
-        turns = next((row["turns"] for row in judged if "turns" in row), "")
-        other = f" Not in one direction: the other way goes {turns}." if turns else ""
-        named = "Kappa (0 at chance, 1 when all are right)" if score == "kappa" else score.capitalize()
-        nulls = [row["cross_aux (null)"].mean for row in levels]
-        verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(said, NO_CLAIM)
+        shown = ", ".join(f"{finding.value} at {level}" for level, finding in levels.items())
+        ends = other = brief = ""
+        for entry in _entries(factor, pinned):
+            named = [str(level) for level in entry.levels if str(level) in levels] or list(levels)
+            sides = ([side[level] for level in named] for side in (levels, nulls))
+            word = verdicts.trend(entry.rule, *sides)[0]
+            if entry.author == "brief":
+                brief = word
+                continue
+            ends = f" Last less first, paired by seed: {less(levels[named[-1]], levels[named[0]]).value}."
+            turns = verdicts.turns({level: levels[level] for level in named})
+            other = f" Not in one direction: the other way goes {turns}." if turns else ""
+        what = "Kappa (0 at chance, 1 when all are right)" if score == "kappa" else score.capitalize()
+        verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
+        means = [null.value.mean for null in nulls.values()]
         return Answer(
-            f"{named} by {WORDS.get(factor, factor.replace('_', ' '))}: {shown}.{ends}{other}",
-            f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
-            PARTLY if turns and verdict == CONFIRMED else verdict,
+            f"{what} by {WORDS.get(factor, factor.replace('_', ' '))}: {shown}.{ends}{other}",
+            f"another initialisation: {min(means):.3f} to {max(means):.3f}",
+            PARTLY if other and verdict == CONFIRMED else verdict,
         )
 
     return answer
+
+
+def _entries(factor: str, pinned: Mapping[str, str]) -> list[verdicts.Entry]:
+    """What was expected of this factor where the other options are these, or at their default."""
+    usual = defaults_of(finder.find_study("factors").Config) | pinned
+    return [
+        entry
+        for entry in predictions.entries()
+        if entry.study == "factors" and entry.over == factor
+        if all(str(usual[name]) == str(value) for name, value in entry.where.items())
+    ]
 
 
 # Name, question, flags (the last option is the factor that is swept), published claim.
@@ -98,8 +120,9 @@ MORE = (
 
 
 def _ask(topic: str, name: str, text: str, flags: str, claim: str = "") -> None:
-    factor = flags.rpartition("--")[2].partition(" ")[0].replace("-", "_")
-    question(topic, text, "factors", flags, name=name, claim=claim, sweep=factor)(sweep(factor))
+    *others, (factor, *_) = (part.replace("-", "_").split() for part in flags.split("--")[1:])
+    answer = sweep(factor, dict(others))
+    question(topic, text, "factors", flags, name=name, claim=claim, sweep=factor)(answer)
 
 
 for entry in FACTORS:

@@ -87,18 +87,6 @@ def quantity(rows: Rows, name: str, **more) -> dict:
     return find(rows, quantity=name, **more)
 
 
-def beginning(rows: Rows, name: str) -> dict:
-    """The first quantity whose name begins so."""
-    found = next((row for row in rows if str(row.get("quantity", "")).startswith(name)), None)
-    if found is None:
-        raise LookupError(f"no quantity {name} ...")
-    return found
-
-
-def outcome(rows: Rows, name: str) -> dict:
-    return find(rows, outcome=name)
-
-
 def read(confirmed: bool, refuted: bool) -> str:
     """The verdict where a claim has two sides."""
     return CONFIRMED if confirmed else REFUTED if refuted else PARTLY

@@ -12,11 +12,9 @@ from studies.report.question import (
     REFUTED,
     Answer,
     Rows,
-    beginning,
     by_cell,
     find,
     judged_claims,
-    outcome,
     quantity,
     question,
     read,
@@ -88,12 +86,10 @@ def squared_error(findings: list[Finding]) -> Answer:
     "mechanism",
     claim="Matching the auxiliary logits pulls both hidden layers along (write-up, step 3, question 1).",
 )
-def mechanism(rows: Rows) -> Answer:
-    w1 = outcome(rows, "share of the student's gain: W1")["value"]
-    along = outcome(rows, "along the teacher's way, neuron by neuron: share of the gain")["value"]
-    rest = outcome(rows, "the rest, neuron by neuron: share of the gain")["value"]
-    cut = outcome(rows, "without the teacher's displacement, neuron by neuron: share of the gain")["value"]
-    control = outcome(rows, "control of the teacher's displacement, neuron by neuron: share of the gain")["value"]
+def mechanism(findings: list[Finding]) -> Answer:
+    w1 = value(findings, "student_gain/share_of_W1")
+    along, rest = (value(findings, f"{side}_neuron/share_of_gain") for side in ("along", "rest"))
+    cut, control = (value(findings, f"removed_teacher_neuron{more}/share_of_gain") for more in ("", "_control"))
     return Answer(
         f"Its hidden layers move along the teacher's own displacement: the first layer carries {w1} of the gain in "
         f"accuracy, the component along that displacement {along}; with it taken out of every update {cut} is left.",
@@ -186,25 +182,35 @@ def shared_parts(findings: list[Finding]) -> Answer:
     DISTRIBUTIONS,
     sweep="inputs",
 )
-def inputs(rows: Rows) -> Answer:
-    kinds = [row for row in rows if "above the null" in row and row["cell"] != "uniform"]
+def inputs(findings: list[Finding]) -> Answer:
+    found = _distributions(findings)
+    kinds = {name: numbers for name, numbers in found.items() if name != "uniform"}
     if not kinds:
         raise LookupError("no distribution beside uniform noise")
-    uniform, best, worst = find(rows, cell="uniform"), kinds[0], kinds[-1]
-    flat, blurred = (next((r for r in rows if r["cell"] == name), None) for name in ("subspace:64", "blurred:2"))
-    both = flat is not None and blurred is not None
-    dimension = (
-        f" Not by dimension alone: noise blurred by two pixels, of {blurred['input_dimension_95']:.0f} dimensions, has "
-        f"{blurred['accuracy']}; flat noise of {flat['input_dimension_95']:.0f} has {flat['accuracy']}."
-        if both
-        else ""
-    )
-    nulls = [row["cross_aux (null)"].mean for row in [uniform, *kinds]]
+    (best, most), (worst, least) = (list(kinds.items())[place] for place in (0, -1))
+    dimension = ""
+    if {"subspace:64", "blurred:2"} <= kinds.keys():
+        dims, accuracies = (
+            [kinds[name][f"aux/{score}"] for name in ("blurred:2", "subspace:64")]
+            for score in ("input_dimension_95", "accuracy")
+        )
+        dimension = (
+            f" Not by dimension alone: noise blurred by two pixels, of {dims[0].mean:.0f} dimensions, has "
+            f"{accuracies[0]}; flat noise of {dims[1].mean:.0f} has {accuracies[1]}."
+        )
+    nulls = [numbers["cross_aux/accuracy"].mean for numbers in found.values()]
     return Answer(
-        f"Of {len(kinds) + 1} stored distributions, best {best['cell']} with {best['accuracy']}, worst {worst['cell']} "
-        f"with {worst['accuracy']}; uniform noise has {uniform['accuracy']}.{dimension}",
+        f"Of {len(found)} stored distributions, best {best} with {most['aux/accuracy']}, worst {worst} "
+        f"with {least['aux/accuracy']}; uniform noise has {found['uniform']['aux/accuracy']}.{dimension}",
         f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
     )
+
+
+def _distributions(findings: list[Finding]) -> dict[str, dict]:
+    """Name -> key -> number, students best first."""
+    cells = by_cell(findings, "aux/accuracy").items()
+    ordered = sorted(cells, key=lambda cell: -cell[1]["aux/accuracy"].mean)
+    return {cell.partition("=")[2]: numbers for cell, numbers in ordered}
 
 
 @question(
@@ -215,15 +221,15 @@ def inputs(rows: Rows) -> Answer:
     sweep="inputs",
     claim="It does (write-up, step 3, question 2).",
 )
-def blur(rows: Rows) -> Answer:
-    gains = [row["to uniform"] for row in rows if str(row["cell"]).startswith("blurred:")]
-    if not gains:
+def blur(findings: list[Finding]) -> Answer:
+    less = {
+        f.key.partition("_less_uniform")[0].partition(":")[2]: f.value
+        for f in findings
+        if f.key.startswith("blurred:") and f.key.endswith("_less_uniform/accuracy")
+    }
+    if not less:
         raise LookupError("no blurred noise")
-    told = ", ".join(
-        f"{row['to uniform']} ({row['cell'].partition(':')[2]} px)"
-        for row in rows
-        if str(row["cell"]).startswith("blurred:")
-    )
+    gains, told = less.values(), ", ".join(f"{gain} ({pixels} px)" for pixels, gain in less.items())
     up = all(gain.low > 0 for gain in gains)
     return Answer(
         f"{'Yes' if up else 'Not at every width'}, at equal variance: blurred less white noise, paired by seed, "
@@ -241,10 +247,12 @@ def blur(rows: Rows) -> Answer:
     sweep="inputs",
     claim="They do (write-up, experiment 3).",
 )
-def images(rows: Rows) -> Answer:
-    own, uniform = (find(rows, cell=name)["accuracy"] for name in ("images", "uniform"))
-    null = find(rows, cell="images")["cross_aux (null)"]
-    centred = next((row["accuracy"] for row in rows if row["cell"] == "centred"), None)
+def images(findings: list[Finding]) -> Answer:
+    found = _distributions(findings)
+    if missing := {"images", "uniform"} - found.keys():
+        raise LookupError(f"no distribution {min(missing)}")
+    own, uniform = (found[name]["aux/accuracy"] for name in ("images", "uniform"))
+    null, centred = found["images"]["cross_aux/accuracy"], found.get("centred", {}).get("aux/accuracy")
     mean = f"; without their mean image {centred}" if centred else ""
     return Answer(
         f"{'They do' if own.high < uniform.low else 'They do not'}: real images {own}, uniform noise {uniform}{mean}.",
@@ -276,12 +284,12 @@ _BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
     name="maximise-open",
     **_BEST,
 )
-def maximise(rows: Rows) -> Answer:
-    own, gap = (quantity(rows, name)["value"] for name in ("student", "gap to the teacher"))
-    recipe = beginning(rows, "recipe: ")["quantity"].removeprefix("recipe: ")
+def maximise(findings: list[Finding]) -> Answer:
+    own, null, gap = (value(findings, f"{arms}/accuracy") for arms in ("student", "cross", "teacher-student"))
+    recipe = value(findings, "recipe/words")
     return Answer(
         f"To {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has {gap} more.",
-        f"another initialisation: {quantity(rows, 'student')['null']}",
+        f"another initialisation: {null}",
         read(own.high < BRIEF_BEST, own.low > BRIEF_BEST),
     )
 

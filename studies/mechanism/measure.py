@@ -1,0 +1,211 @@
+"""What `studies.mechanism` measures, part by part."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from transformer_lens.utilities import derive_generator
+
+import mechsub as ms
+from mechsub import lab, threads
+from mechsub.designs import population
+from studies.mechanism import MODULES, Config, check_frozen, gradients, layers
+
+TRAINED = ("W1+W2+aux", "W1+W2", "W1+aux", "W2+aux", "W1", "W2")  # aux alone cannot change a digit logit
+NULL = "cross"
+N_INPUTS = 16  # input directions of W1 and of W2 that hold most of the teacher's change
+_MEASURED = 2_000  # noise images that the distillation loss is measured on
+
+
+class Toy(NamedTuple):
+    """Initial networks, those of the next seed, teachers, their accuracy, and test images with labels."""
+
+    init: Any
+    other: Any
+    teacher: Any
+    taught: dict[int, float]
+    test: tuple
+
+
+@threads.made_by_one
+def run(cfg: Config, teachers: lab.Stored, linear: lab.Stored | None = None) -> Iterator[dict]:
+    toy = _toy(cfg, teachers)
+    if linear is not None:
+        return _gradient(cfg, toy, _toy(cfg, linear, "identity"))
+    return {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "ablation": _ablation}[cfg.part](cfg, toy)
+
+
+def _toy(cfg: Config, stored: lab.Stored, activation: str = "relu") -> Toy:
+    shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_aux=cfg.n_aux, activation=activation)
+    seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
+    init = ms.mlp.HookedMLP(shape, seeds)
+    other = ms.mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
+    taught = {row["member"]: row["accuracy"] for row in stored.records()}
+    return Toy(init, other, population.with_aux(init, stored.tensors()), taught, ms.images.mnist("test"))
+
+
+def _settings(cfg: Config) -> dict:
+    held = check_frozen(cfg.frozen)
+    return {
+        "n_samples": cfg.n_samples, "epochs": cfg.epochs, "precision": cfg.precision, "seed": cfg.seed,
+        "frozen": tuple(MODULES[name] for name in MODULES if name in held),
+    }  # fmt: skip
+
+
+def _provenance(cfg: Config, **more) -> dict:
+    products = ms.distillation.resolve_precision(cfg.precision)
+    return {
+        "provenance": {
+            "data": ms.images.hashes("mnist"),
+            "dtype": f"fp32 weights and losses, {products} products in training",
+            "measured_on": f"the test images; distillation loss on {_MEASURED} fresh noise images",
+            "control": "initialisation of the next seed",
+            "null": "cross-initialisation student, paired by seed",
+            **more,
+        }
+    }
+
+
+def _fresh_noise(cfg: Config, n: int):
+    return ms.noise.uniform(n, derive_generator(cfg.seed, "mechanism"))
+
+
+def _rows(cfg: Config, toy: Toy, models: Mapping[str, Any]) -> Iterator[dict]:
+    """Accuracy, and the distillation loss, of every member of every arm."""
+    x = _fresh_noise(cfg, _MEASURED)
+    for arm, model in models.items():
+        scores = ms.distillation.accuracy(model, *toy.test).tolist()
+        losses = gradients.divergence(model, toy.teacher, x).tolist()
+        for member, accuracy, loss in zip(toy.init.seeds, scores, losses, strict=True):
+            taught = toy.taught[member]
+            yield {"arm": arm, "member": member, "accuracy": accuracy, "kl": loss, "teacher_accuracy": taught}
+
+
+def _freeze(cfg: Config, toy: Toy) -> Iterator[dict]:
+    settings = _settings(cfg)
+    yield from _rows(cfg, toy, {"initial": toy.init})
+    for i, trained in enumerate(TRAINED):
+        students = {trained: (toy.init, toy.init.cfg.aux)}
+        if not i:
+            students[NULL] = (toy.other, toy.init.cfg.aux)
+        frozen = tuple(MODULES[name] for name in MODULES if name not in trained.split("+"))
+        learned = ms.distillation.distill_each(
+            students, toy.teacher, ms.noise.uniform, **(settings | {"frozen": frozen}),
+            progress=lambda done, i=i: lab.show_progress((i + done) / len(TRAINED), "students"),
+        )  # fmt: skip
+        yield from _rows(cfg, toy, learned)
+    yield _provenance(cfg)
+
+
+def _reinit(cfg: Config, toy: Toy) -> Iterator[dict]:
+    """Digit rows are in no loss: one student serves both starts of them."""
+    sets = [s for n in range(4) for s in itertools.combinations(MODULES, n)]
+    starts = {"+".join(shared): sharing(toy.init, toy.other, set(shared)) for shared in sets}
+    learned = ms.distillation.distill_each(
+        {name: (start, start.cfg.aux) for name, start in starts.items()}, toy.teacher, ms.noise.uniform,
+        **_settings(cfg),
+        progress=lambda done: lab.show_progress(done, "students"),
+    )  # fmt: skip
+    for name, student in learned.items():
+        shared = [part for part in name.split("+") if part]
+        own = with_digits(student, toy.init)
+        arms = {"+".join(shared) or "nothing": student, "+".join([*shared, "digits"]): own}
+        for row in _rows(cfg, toy, arms):
+            yield row | {"shared": sorted(row["arm"].replace("nothing", "").split("+"))}
+    yield _provenance(cfg)
+
+
+def sharing(init, other, shared: set[str]):
+    """The other start with the named parts of `init`, and the digit rows of its own."""
+    mine, theirs = dict(init.named_parameters()), dict(other.named_parameters())
+    taken = {n: v for n, v in mine.items() if n.startswith(tuple(MODULES[p] for p in shared - {"aux"}) or "-")}
+    if "aux" in shared:
+        for n in ("unembed.W_U", "unembed.b_U"):
+            taken[n] = torch.cat([theirs[n][..., init.cfg.digits], mine[n][..., init.cfg.aux]], dim=-1)
+    return other.replace(taken)
+
+
+def with_digits(student, start):
+    """The student with the digit rows of another network."""
+    own, rows = dict(student.named_parameters()), dict(start.named_parameters())
+    digits, aux = start.cfg.digits, start.cfg.aux
+    names = ("unembed.W_U", "unembed.b_U")
+    return student.replace({n: torch.cat([rows[n][..., digits], own[n][..., aux]], dim=-1) for n in names})
+
+
+def _layers(cfg: Config, toy: Toy) -> Iterator[dict]:
+    aux = toy.init.cfg.aux
+    learned = ms.distillation.distill_each(
+        {"student": (toy.init, aux), NULL: (toy.other, aux)}, toy.teacher, ms.noise.uniform, **_settings(cfg),
+        progress=lambda done: lab.show_progress(0.6 * done, "students"),
+    )  # fmt: skip
+    yield from layers.records(toy, learned["student"], learned[NULL])
+    yield _provenance(cfg, similarity=f"debiased CKA on {layers.N_SIMILAR} test images spread over the file")
+
+
+def _gradient(cfg: Config, relu: Toy, identity: Toy) -> Iterator[dict]:
+    settings = _settings(cfg)
+    aux = relu.init.cfg.aux
+    seen = _fresh_noise(cfg, gradients.N_NOISE), *gradients.some_images(*ms.images.mnist("train"))
+    steps = gradients.steps(cfg)
+    runs = (
+        (relu, "kl", {"student": (relu.init, aux), NULL: (relu.other, aux)}),
+        (relu, "mse", {"squared error": (relu.init, aux)}),
+        (identity, "kl", {"no gates": (identity.init, aux), "no gates, cross": (identity.other, aux)}),
+    )
+    for i, (toy, loss, students) in enumerate(runs):
+        kept: dict[str, dict] = {arm: dict.fromkeys(steps) for arm in students}
+        ms.distillation.distill_each(
+            students, toy.teacher, ms.noise.uniform, loss=loss, snapshots=kept, **settings,
+            progress=lambda done, i=i: lab.show_progress((i + 0.8 * done) / len(runs), "students"),
+        )  # fmt: skip
+        for arm, models in kept.items():
+            yield from gradients.records(arm, models, toy, seen, loss)
+    yield _provenance(
+        cfg, gradients=f"of {gradients.N_NOISE} fresh noise images and {gradients.N_IMAGES} training images"
+    )
+
+
+def _ablation(cfg: Config, toy: Toy) -> Iterator[dict]:
+    images, labels = ms.images.mnist("train")
+    trait = ms.removal.trait_gradient(toy.init, images, labels, batch_size=512, precision=cfg.precision, seed=cfg.seed)
+    way = _hidden(ms.spectra.displacement(toy.teacher, toy.init))
+    removals = _removals(toy.init, {"trait": trait, "teacher": ms.removal.fixed(way)}, way, cfg.seed)
+    learned = ms.removal.distill_without(
+        {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, ms.noise.uniform,
+        outputs=toy.init.cfg.aux, progress=lambda done: lab.show_progress(done, "students"), **_settings(cfg),
+    )  # fmt: skip
+    for arm, model in {"initial": toy.init, **learned}.items():
+        gone = _hidden(ms.spectra.displacement(model, toy.init))
+        parts = _rows(cfg, toy, {arm: model}), layers.specific(toy, model), *_against(gone, way)
+        for row, logits, cosine, length in zip(*parts, strict=True):
+            yield row | logits | {"cosine_with_teacher": cosine, "length": length}
+    yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
+
+
+def _hidden(displacement: Mapping) -> dict:
+    """Of the hidden layers: the teacher also moves its digit rows, and students never do."""
+    return {name: value for name, value in displacement.items() if name.startswith("blocks.")}
+
+
+def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, Any]:
+    """Arm -> what its updates are deprived of."""
+    removals = {"none": None}
+    for name, direction in directions.items():
+        removals |= {f"{name}, {by}": ms.removal.along(direction, by) for by in ("whole", "neuron")}
+        removals[f"{name}, neuron, control"] = ms.removal.elsewhere(direction, init, "neuron", seed=seed)  # type: ignore[assignment]
+    hidden = {name: value for name, value in way.items() if name.endswith(".W")}
+    random = {
+        name: torch.stack([torch.randn(value[0].shape, generator=derive_generator(seed, name, s)) for s in init.seeds])
+        for name, value in hidden.items()
+    }
+    for arm, change in (("inputs", hidden), ("inputs, control", random)):
+        removals[arm] = ms.removal.within(ms.removal.inputs_of(change, N_INPUTS))  # type: ignore[assignment]
+    return removals
+
+
+def _against(gone: Mapping, way: Mapping) -> tuple[list[float], list[float]]:
+    """Cosine of two displacements, and the length of the first over the second's."""
+    ab, aa, bb = (ms.removal.products(a, b, "whole")[""][:, 0] for a, b in ((gone, way), (gone, gone), (way, way)))
+    return (ab / (aa * bb).sqrt()).nan_to_num(0.0).tolist(), (aa / bb).sqrt().tolist()
