@@ -121,10 +121,9 @@ def distill_each(
         return x, dict.fromkeys(students, distillation.loss_of(loss, torch.cat(parts), 1.0, seed))
 
     jobs = {
-        name: distillation.Job(student, columns, snapshots.get(name), _logits)  # type: ignore[arg-type]
-        for name, student in students.items()
+        name: distillation.Job(student, columns, snapshots.get(name), _logits) for name, student in students.items()
     }
-    return distillation.fit_each(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)  # type: ignore[return-value]
+    return distillation.fit_each(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
 
 
 def _as_drawn(n: int, recipe: distillation.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:

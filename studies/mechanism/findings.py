@@ -250,14 +250,14 @@ def _gradient(rows: Rows) -> Iterator[Finding]:
             yield _said(f"teacher/{score}", f"{label}, teacher", teacher)
             yield _above(f"student-no gates/{score}", f"{label} less that without gates", found["student"], null)
     yield from _cosines(rows)
-    for arm, null, said, above in (
+    for arm, other, said, above in (
         ("no gates", "no gates, cross", "no gates", "accuracy without gates, above its null"),
         ("squared error", "cross", "squared error", "squared error, above the null"),
         ("student", "cross", "with gates", "with gates, above the null"),
     ):
-        scores, nulls = (scores_of(rows, kind="accuracy", arm=a, step=last) for a in (arm, null))
+        scores, nulls = (scores_of(rows, kind="accuracy", arm=a, step=last) for a in (arm, other))
         yield _said(f"{arm}/accuracy", f"accuracy, {said}", scores, nulls)
-        yield _above(f"{arm}-{null}/accuracy", above, scores, nulls)
+        yield _above(f"{arm}-{other}/accuracy", above, scores, nulls)
 
 
 def _cosines(rows: Rows) -> Iterator[Finding]:

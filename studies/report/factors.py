@@ -63,7 +63,9 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
 
 def _entries(factor: str, pinned: Mapping[str, str]) -> list[verdicts.Entry]:
     """What was expected of this factor where the other options are these, or at their default."""
-    usual = defaults_of(finder.find_study("factors").Config) | pinned
+    study = finder.find_study("factors")
+    assert study is not None
+    usual = {**defaults_of(study.Config), **pinned}
     return [
         entry
         for entry in predictions.entries()
