@@ -25,6 +25,7 @@ from mechsub import sources
 from mechsub.inputs import images, prompts
 from mechsub.inputs import words as vocabulary
 from mechsub.lab import store, study
+from mechsub.lab.declared import declared_by
 from mechsub.models import language
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def _prepared(case: dict, place: Path) -> Iterator[Callable]:
     if kind in ("command line", "configuration"):
         module = importlib.import_module(f"studies.{case['study']}")
         argv = arguments(case, place)
-        yield lambda: study.main(module.Config, module.run, module.plot, module.table, argv=argv)
+        yield lambda: study.command(declared_by(module), argv)
         return
     prepare = {
         "data file": _data_file,

@@ -5,6 +5,7 @@ import torch
 
 import mechsub as ms
 from mechsub.lab import study
+from mechsub.lab.declared import declared_by
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def refused(tmp_path, capsys):
 
     def line(module, words) -> str:
         with pytest.raises(SystemExit) as left:
-            study.main(module.Config, module.run, module.plot, module.table, [*words, "--out", str(tmp_path / "o")])
+            study.command(declared_by(module), [*words, "--out", str(tmp_path / "o")])
         said = capsys.readouterr().err
         assert left.value.code == 2 and said.count("\n") == 1 and not (tmp_path / "o").exists()
         return said
