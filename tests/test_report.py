@@ -74,7 +74,7 @@ def test_a_sweep_has_the_levels_that_are_stored(found):
 
 
 def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found):
-    told = next(row for row in predictions.judged(root) if row["of"] == "aux/accuracy over d_model")
+    told = next(row for row in predictions.judged(root) if row["of"] == "aux/accuracy over d_model (target_noise=0.0)")
     assert (told["predicted"], told["verdict"]) == ("peak", "hit") and "the other way" not in told["found"]
     assert found["width"].verdict == "partly" and "Not in one direction" in found["width"].answer.sentence
 
