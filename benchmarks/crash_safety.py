@@ -30,7 +30,7 @@ import torch
 from mechsub.lab import lease, store, study, verify
 from mechsub.lab.figures import kinds as plot
 
-SOURCE = '''
+SOURCE = """
 import os
 import random
 import time
@@ -60,7 +60,7 @@ def plot(records):
     import plotly.graph_objects as go
 
     return go.Figure(go.Scatter(y=[record["value"] for record in records]))
-'''.replace("\\\\n", "\\n")
+""".replace("\\\\n", "\\n")
 CELLS = 4
 ARGUMENTS = ["--quiet", "--number", *map(str, range(CELLS))]
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # what a kill leaves does not depend on the disk

@@ -1,6 +1,6 @@
 """The versions of all packages that mechsub, its extras and its tests use in this environment, as constraints for pip.
 
-    python tools/lock.py > requirements.lock    # in an environment where the tests pass
+python tools/lock.py > requirements.lock    # in an environment where the tests pass
 """
 
 import platform

@@ -37,7 +37,6 @@ blurred images do not teach, a balance of frequencies does: confirmed, 0.187 [0.
 -0.101 [-0.124, -0.079] on to k^-3, with the best between, 0.744 [0.713, 0.776] at k^-2.
 """
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,9 +54,7 @@ INPUTS = (
     *("phase_scrambled", "scrambled_centred", "spectrum_matched", "covariance_matched"),
     *("mixed:0.5", "mixed:0.75", "mixed_at_moments:0.5", "mixed_at_moments:0.75"),
 )
-MIXTURES = {"mixed": "plain", "mixed_at_moments": "matched"}  # name -> --signal-moments of studies.factors
-ALONE = ("scrambled_centred", "covariance_matched")  # of the images, and not known to studies.factors
-CELLS = ("2", "4", "7", "14")  # pixels of a cell of Perlin noise
+_MOMENTS = {"mixed": "plain", "mixed_at_moments": "matched"}  # name -> --signal-moments of studies.factors
 NULL = "cross_aux"
 DIGITS = 2_000  # training images that gains and predicted accuracies are measured on
 STEPS = 8  # of least squares
@@ -80,17 +77,17 @@ class Config:
     def __post_init__(self):
         if self.n_described < 16:
             raise ValueError("--n-described must be at least 16: a quarter of them are fitted by least squares")
-        parsed(self.inputs)  # which refuses what is no distribution
+        distributions.parsed_any(self.inputs)  # which refuses what is no distribution
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
 
 
 def trained_by_factors(cfg: Config) -> dict | None:
     """Options of the cell of studies.factors that has these students; None where it does not know the distribution."""
-    name, value = parsed(cfg.inputs)
-    if name in ALONE or name == "perlin":
+    name, value = distributions.parsed_any(cfg.inputs)
+    if name in distributions.ALONE or name == "perlin":
         return None
-    chosen = {"signal": value, "signal_moments": MIXTURES[name]} if name in MIXTURES else {"inputs": cfg.inputs}
+    chosen = {"signal": value, "signal_moments": _MOMENTS[name]} if name in _MOMENTS else {"inputs": cfg.inputs}
     same = ("teacher_epochs", "n_samples", "epochs", "n_seeds", "seed")
     return {"arms": "aux", **{name: getattr(cfg, name) for name in same}, **chosen}
 
@@ -101,39 +98,6 @@ def upstream(cfg: Config) -> dict:
     return {"teachers": taught} | ({} if known is None else {"students": lab.upstream("factors", **known)})
 
 
-def parsed(text: str) -> tuple[str, float | None]:
-    """Name and parameter of a distribution; ValueError for anything else."""
-    name, colon, value = text.partition(":")
-    known = (*distributions.NOISE, *distributions.IMAGES, *MIXTURES, *ALONE, "perlin")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-        raise ValueError(f"--inputs: no distribution is called {name[:80]!r}{hint}")
-    if name in ALONE and colon:
-        raise ValueError(f"--inputs: {name} takes no parameter")
-    if name == "perlin" and value not in CELLS:
-        raise ValueError(f"--inputs: perlin needs the pixels of a cell, {', '.join(CELLS)}; not {value[:80]!r}")
-    if name in MIXTURES:
-        share = distributions.finite_number(value)
-        if share is None or not 0 < share <= 1 or value != f"{share:g}":
-            raise ValueError(f"--inputs: {name} needs the share of images, as in {name}:0.5; not {value[:80]!r}")
-        return name, share
-    return distributions.parsed(text) if name not in (*ALONE, "perlin") else (name, float(value) if value else None)
-
-
-def sampler(text: str, images):
-    """sampler(n, generator) of the distribution."""
-    name, value = parsed(text)
-    makers = {
-        "mixed": lambda: ms.noise.mixed(images, ms.noise.uniform, value),
-        "mixed_at_moments": lambda: ms.noise.mixed_at_moments(images, ms.noise.uniform, value),
-        "perlin": lambda: ms.noise.perlin_noise(int(value)),
-        "scrambled_centred": lambda: ms.noise.phase_scrambled(ms.noise.centred(images)),
-        "covariance_matched": lambda: ms.noise.covariance_matched_noise(images),
-    }
-    return makers[name]() if name in makers else distributions.sampler(text, images)
-
-
 @threads.made_by_one
 def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -> Iterator[dict]:
     from transformer_lens.utilities import derive_generator
@@ -142,7 +106,7 @@ def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -
     teacher = population.with_aux(init, teachers.tensors())
     taught = {row["member"]: row["accuracy"] for row in teachers.records()}
     images, labels = ms.images.mnist("train")
-    inputs = sampler(cfg.inputs, images)
+    inputs = distributions.any_sampler(cfg.inputs, images)
     learned = _learned(cfg, init, teacher, inputs, students)
     x = inputs(cfg.n_described, derive_generator(cfg.seed, "described"))
     common, spectrum = _of_inputs(x, images)
