@@ -31,7 +31,7 @@ def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str
 
 
 def line_error(key: str, label: str, quantity: Mapping[str, float], true: Mapping[str, float]) -> Finding:
-    """Mean absolute error of a straight line through all other conditions: what a quantity would say if it were fitted."""
+    """Mean absolute error of what a straight line through all other conditions says: of a quantity that is fitted."""
     left = {c: abs(_left_out(c, quantity, true) - true[c]) for c in true}
     return mean(f"{key}_error", f"{label}: mean absolute error, fitted to the others", left, unit="conditions")
 

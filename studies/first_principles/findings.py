@@ -57,7 +57,7 @@ def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
             values = {c: v[f"midpoint/{quantity}"] for c, v in some.items()}
             true = {c: v[f"student/{score}"] for c, v in some.items()}
             out.append(line_error(f"{quantity}/{score}{behind}", f"{label}, {score}{words}", values, true))
-            out += agreement(f"{quantity}/{score}{behind}", f"{label}, {score}{words}", values, true)[2:]
+            out += agreement(f"{quantity}/{score}{behind}", f"{label}, {score}{words}", values, true)[2:3]
     return out
 
 

@@ -8,6 +8,7 @@ from mechsub import lab
 from mechsub.designs import conditions
 
 _DESCRIBED = 2_048  # inputs that quantities are measured on
+_OPTIONS = ("part", "condition", "teacher_epochs", "precision", "n_seeds", "seed")  # of a cell, beside its rows
 _STEPS = 8  # of least squares, as in studies.input_distributions
 
 
@@ -34,9 +35,8 @@ def halfway(start, end):
 
 def students(where: conditions.Given, predicted: lab.Stored) -> Iterator[dict]:
     """Rows of the students and their null, behind those of what was predicted of them."""
-    made = set(row for row in ("part", "condition", "teacher_epochs", "precision", "n_seeds", "seed"))
     for row in predicted.records():
-        yield {name: value for name, value in row.items() if name not in made}
+        yield {name: value for name, value in row.items() if name not in _OPTIONS}
     learned = where.distilled(lambda done: lab.show_progress(0.9 * done, "students"))
     yield from conditions.scored(learned, where)
 
