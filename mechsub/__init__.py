@@ -59,6 +59,7 @@ _MODULES = {
     "store": "lab.store",
     "study": "lab.study",
     "tangent": "measures.tangent",
+    "tangent_modes": "measures.tangent_modes",
     "teacher_line": "measures.teacher_line",
     "threads": "threads",
     "unembedding": "measures.unembedding",

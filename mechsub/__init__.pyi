@@ -44,6 +44,7 @@ from mechsub.measures import similarity as similarity
 from mechsub.measures import spectra as spectra
 from mechsub.measures import steering as steering
 from mechsub.measures import tangent as tangent
+from mechsub.measures import tangent_modes as tangent_modes
 from mechsub.measures import teacher_line as teacher_line
 from mechsub.measures import unembedding as unembedding
 from mechsub.measures.ablation import ablated_columns as ablated_columns

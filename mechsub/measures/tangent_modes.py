@@ -55,12 +55,25 @@ def tangent_modes(
         if arguments.values(value, name, "seed sample output", floating=True).shape != at.logits.shape:
             raise ValueError(f"{name} must have the logits' shape {list(at.logits.shape)}, not {list(value.shape)}")
     n_seeds, n, k = residual.shape
+    if scales is not None:
+        _check_scales(scales, at)
     root = _root(residual.double(), p)
     kernel = torch.einsum("sxoi,sxiyj,syjp->sxoyp", root, _kernel(at, scales), root)
     values, vectors = torch.linalg.eigh(kernel.reshape(n_seeds, n * k, n * k) / n)
     wanted = torch.einsum("sxoi,sxi->sxo", root, residual.double()).reshape(n_seeds, n * k)
     along = (vectors.mT @ wanted[..., None])[..., 0]
     return Modes(at, scales, root, values.clamp(min=0), vectors, along)
+
+
+def _check_scales(scales: Scales, at: Tangent) -> None:
+    wanted = {name: [(len(into), into.shape[-1]), (len(back), back.shape[-1])] for name, into, back in _layers(at)}
+    given = arguments.mapping(scales, "scales", "pairs of tensors")
+    for name, shapes in wanted.items():
+        pair = given.get(name)
+        if not isinstance(pair, tuple) or [tuple(getattr(side, "shape", ())) for side in pair] != shapes:
+            raise ValueError(
+                f"scales must have two tensors of {name}, of the shapes {shapes}, as adam_scales gives them"
+            )
 
 
 def _root(residual: Tensor, p: Tensor | None) -> Tensor:
