@@ -1277,7 +1277,7 @@ def _toy() -> dict:
                 "progress": None,
             },
             {
-                "start": other,
+                "start": model(more=pair, says=("student",)),
                 "teacher": other,
                 "inputs": given,
                 "at": argument(lambda v: {"None": None, "number": 0.5, "unknown": "middle", "list": ["start"]})(),

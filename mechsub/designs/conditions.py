@@ -134,10 +134,16 @@ def scored(models: dict[str, Any], where: Given) -> list[dict]:
     rows = []
     for arm, model in models.items():
         scores = ms.accuracies(model, *test, unlabelled)
-        start = where.other if arm.startswith("cross") else where.start
-        shares = ms.line_shares(model, start, where.teacher).tolist()
+        moved = _from_start(where, model) if arm.startswith("cross") else model
+        shares = ms.line_shares(moved, where.start, where.teacher).tolist()
         means = ms.mean_offset(model, unlabelled).tolist()
         for i, member in enumerate(where.start.seeds):
             own = {name: float(values[i]) for name, values in scores.items()}
             rows.append({"arm": arm, "member": member, **own, "shares": shares[i], "mean_logits": means[i]})
     return rows
+
+
+def _from_start(where: Given, model):
+    """The way of a student of another start, gone from the teacher's own: its share there is the null."""
+    way = ms.spectra.displacement(model, where.other)
+    return where.start.replace({name: value + way[name] for name, value in where.start.named_parameters()})

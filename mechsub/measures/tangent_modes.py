@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.measures.spectra import check_direction
 from mechsub.measures.tangent import Direction, Tangent, dot, pull, push
 from mechsub.threads import one_thread
 
@@ -142,6 +143,7 @@ def way_learned(found: Modes, way: Direction, steps: float, rate: float) -> Floa
     from that after fewer steps is conditioning.
     """
     learned = _learned(arguments.instance(found, Modes, "found"), _steps(steps), arguments.positive(rate, "rate"))
+    check_direction(way, dict(found.at.model.named_parameters()), "way")
     inverse = torch.where(_seen(found), 1 / found.values.clamp(min=1e-300), 0.0)
     targets, shown = (_along(found, way), _along(found, _scaled(way, found.scales, found.at.outputs)))
     n = found.at.logits.shape[-2]

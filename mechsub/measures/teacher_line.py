@@ -18,6 +18,7 @@ from mechsub.threads import one_thread
 def line_shares(student: HookedMLP, start: HookedMLP, teacher: HookedMLP) -> Float[Tensor, "seed layer"]:
     """s_l = <dW_l, delta_l> / |delta_l|^2 of every hidden layer, weights and biases: dW is the student's way from the
     start, delta the teacher's. 0 where the teacher did not move."""
+    _check(start=start, student=student, teacher=teacher)
     own, way = displacement(student, start), displacement(teacher, start)
     return _by_layer(start, lambda a: (own[a] * way[a]).double()) / _lengths(start, way).clamp(min=1e-30)
 
@@ -25,6 +26,7 @@ def line_shares(student: HookedMLP, start: HookedMLP, teacher: HookedMLP) -> Flo
 @torch.no_grad()
 def on_line(start: HookedMLP, teacher: HookedMLP, shares: Float[Tensor, "seed layer"]) -> HookedMLP:
     """The network at start + s_l (teacher - start) in every hidden layer; its head is the start's."""
+    _check(start=start, teacher=teacher)
     way = displacement(teacher, start)
     wanted = [len(start.seeds), start.cfg.n_layers]
     if list(arguments.values(shares, "shares", "seed layer", floating=True).shape) != wanted:
@@ -43,6 +45,8 @@ def on_line(start: HookedMLP, teacher: HookedMLP, shares: Float[Tensor, "seed la
 @one_thread()
 def with_noise_of_the_rest(point: HookedMLP, student: HookedMLP, *, seed: int = 0) -> HookedMLP:
     """The point with Gaussian noise in every hidden weight, in each as long as the student is away from the point."""
+    _check(point=point, student=student)
+    arguments.seed(seed)
     rest = displacement(student, point)
     noisy = {}
     for name, value in point.named_parameters():
@@ -54,6 +58,16 @@ def with_noise_of_the_rest(point: HookedMLP, student: HookedMLP, *, seed: int = 
             sizes = [r.norm() / d.norm().clamp(min=1e-30) for r, d in zip(rest[name], draws, strict=True)]
             noisy[name] = value + torch.stack([k * d for k, d in zip(sizes, draws, strict=True)])
     return point.replace(noisy)
+
+
+def _check(**models: HookedMLP) -> None:
+    """Raise unless all are of one shape, with as many members as the first."""
+    first, *others = models
+    arguments.instance(models[first], HookedMLP, first)
+    for name in others:
+        one = arguments.instance(models[name], HookedMLP, name)
+        if one.cfg != models[first].cfg or len(one.seeds) != len(models[first].seeds):
+            raise ValueError(f"{name} and {first} must have one shape, not {one!r} and {models[first]!r}")
 
 
 def _members(model: HookedMLP, value: Tensor) -> list:

@@ -152,7 +152,7 @@ def linear(
     depth = len(start) // 2 - 1
     logits, hidden, slopes = [], [[] for _ in range(depth)], [[] for _ in range(depth)]  # type: ignore[var-annotated]
     for h in x.split(_CHUNK):
-        logits.append(member_logits(start, h, outputs, activation))
+        logits.append(member_logits(start, h, slice(None), activation)[:, outputs])  # rounded as the teacher's are
         for layer in range(depth):
             pre = torch.addmm(point[f"blocks.{layer}.b"], h, point[f"blocks.{layer}.W"])
             slopes[layer].append(_slope(activation, pre))
