@@ -52,7 +52,7 @@ def tangent_modes(
     In fp64; n inputs with k outputs take (n k)^3 operations.
     """
     arguments.instance(at, Tangent, "at")
-    for name, value in {"residual": residual} | ({} if p is None else {"p": p}).items():
+    for name, value in ({"residual": residual} | ({} if p is None else {"p": p})).items():
         if arguments.values(value, name, "seed sample output", floating=True).shape != at.logits.shape:
             raise ValueError(f"{name} must have the logits' shape {list(at.logits.shape)}, not {list(value.shape)}")
     n_seeds, n, k = residual.shape
