@@ -55,5 +55,5 @@ def test_students_are_trained_behind_their_predictions_only(tmp_path):
     assert arms == {"untrained", "midpoint", "start", "again", "line", "student", "cross"}
     compared = found.comparisons(findings.cells(records, first_principles.Config, found.findings))
     keys = {finding.key for finding in compared}
-    assert {"midpoint/recentred_error", "midpoint/s_1_bias", "untrained/raw_error_new"} <= keys
+    assert {"midpoint/recentred_error", "midpoint/s_1_bias", "untrained/raw_new_error"} <= keys
     assert found.table(records) and found.plot(records).data

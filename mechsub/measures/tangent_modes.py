@@ -124,7 +124,7 @@ def _with_one(h: Tensor, n_seeds: int) -> Tensor:
 
 @torch.no_grad()
 @one_thread()
-def tangent_move(found: Modes, steps: float, rate: float) -> dict[str, Tensor]:
+def tangent_move(found: Modes, steps: float | int, rate: float) -> dict[str, Tensor]:
     """D after so many steps of gradient descent with that rate; of math.inf, where they end."""
     learned = _learned(arguments.instance(found, Modes, "found"), _steps(steps), arguments.positive(rate, "rate"))
     inverse = torch.where(_seen(found), 1 / found.values.clamp(min=1e-300), 0.0)
@@ -136,7 +136,7 @@ def tangent_move(found: Modes, steps: float, rate: float) -> dict[str, Tensor]:
 
 @torch.no_grad()
 @one_thread()
-def way_learned(found: Modes, way: Direction, steps: float, rate: float) -> Float[Tensor, "seed"]:
+def way_learned(found: Modes, way: Direction, steps: float | int, rate: float) -> Float[Tensor, "seed"]:
     """<D(steps), way> / |way|^2 for a student whose targets are the linearised network's at the end of the way.
 
     With steps = math.inf it is the share of the way that these inputs show at all (identifiability); what is missing
@@ -155,7 +155,7 @@ def _along(found: Modes, way: Direction) -> Float[Tensor, "seed mode"]:
     return (found.vectors.mT @ moved.flatten(1)[..., None])[..., 0]
 
 
-def _steps(steps: float) -> float:
+def _steps(steps: float | int) -> float | int:
     if steps != math.inf:
         arguments.number(steps, "steps", "a number of at least 0, or math.inf", least=0)
     return steps
@@ -165,7 +165,7 @@ def _seen(found: Modes) -> Tensor:
     return found.values > _SMALLEST * found.values[..., -1:]
 
 
-def _learned(found: Modes, steps: float, rate: float) -> Float[Tensor, "seed mode"]:
+def _learned(found: Modes, steps: float | int, rate: float) -> Float[Tensor, "seed mode"]:
     """Share of every mode that is learned: 1 - (1 - rate value)^steps."""
     if steps == math.inf:
         return _seen(found).double()
