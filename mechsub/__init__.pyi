@@ -35,6 +35,7 @@ from mechsub.machine import provenance as provenance
 from mechsub.measures import ablation as ablation
 from mechsub.measures import attribution as attribution
 from mechsub.measures import bottleneck as bottleneck
+from mechsub.measures import class_offsets as class_offsets
 from mechsub.measures import divergence as divergence
 from mechsub.measures import functions as functions
 from mechsub.measures import lens as lens
@@ -43,6 +44,8 @@ from mechsub.measures import similarity as similarity
 from mechsub.measures import spectra as spectra
 from mechsub.measures import steering as steering
 from mechsub.measures import tangent as tangent
+from mechsub.measures import tangent_modes as tangent_modes
+from mechsub.measures import teacher_line as teacher_line
 from mechsub.measures import unembedding as unembedding
 from mechsub.measures.ablation import ablated_columns as ablated_columns
 from mechsub.measures.ablation import ablated_hidden as ablated_hidden
@@ -52,6 +55,9 @@ from mechsub.measures.attribution import direct_logit_attribution as direct_logi
 from mechsub.measures.bottleneck import cheapest_change as cheapest_change
 from mechsub.measures.bottleneck import isotropic_price as isotropic_price
 from mechsub.measures.bottleneck import price as price
+from mechsub.measures.class_offsets import accuracies as accuracies
+from mechsub.measures.class_offsets import mean_offset as mean_offset
+from mechsub.measures.class_offsets import prior_offset as prior_offset
 from mechsub.measures.divergence import divergence_tokens as divergence_tokens
 from mechsub.measures.functions import check_model as check_model
 from mechsub.measures.lens import logit_lens as logit_lens
@@ -61,6 +67,8 @@ from mechsub.measures.scores import string_log_probs as string_log_probs
 from mechsub.measures.similarity import hidden_alignment as hidden_alignment
 from mechsub.measures.similarity import linear_cka as linear_cka
 from mechsub.measures.steering import steered_logits as steered_logits
+from mechsub.measures.teacher_line import line_shares as line_shares
+from mechsub.measures.teacher_line import on_line as on_line
 from mechsub.measures.unembedding import token_directions as token_directions
 from mechsub.measures.unembedding import unembed as unembed
 from mechsub.measures.unembedding import unembed_projection as unembed_projection
@@ -77,11 +85,13 @@ from mechsub.models.mlp import HookedMLP as HookedMLP
 from mechsub.models.mlp import MLPConfig as MLPConfig
 from mechsub.stats import Interval as Interval
 from mechsub.training import distillation as distillation
+from mechsub.training import linearised as linearised
 from mechsub.training import removal as removal
 from mechsub.training.distillation import accuracy as accuracy
 from mechsub.training.distillation import distill as distill
 from mechsub.training.distillation import distill_each as distill_each
 from mechsub.training.distillation import train as train
+from mechsub.training.linearised import linearised_student as linearised_student
 
 __version__: str
 

@@ -41,7 +41,7 @@ from wrong_arguments import (
 import mechsub as ms
 from mechsub.inputs import noise
 from mechsub.inputs import prompts as prompting
-from mechsub.measures import ablation, similarity, spectra, tangent
+from mechsub.measures import ablation, similarity, spectra, tangent, tangent_modes
 from mechsub.measures import scores as entanglement
 from mechsub.models import language, mlp
 from mechsub.training import removal
@@ -62,14 +62,17 @@ ASKING = {
 PARTS = {
     "distillation.Fit",
     "distillation.Job",
+    "distillation.Lesson",
     "distillation.Recipe",
-    "distillation.fit_each",
     "distillation.batches",
     "distillation.check_pair",
     "distillation.checked_classes",
+    "distillation.check_steps",
     "distillation.checked_students",
+    "distillation.fit_members",
     "distillation.frozen_names",
     "distillation.kl_loss",
+    "distillation.lessons",
     "distillation.loss_of",
     "distillation.member_logits",
     "distillation.member_parameters",
@@ -79,6 +82,9 @@ PARTS = {
     "distillation.student_inputs",
     "distillation.trained_names",
     "distillation.views",
+    "linearised.Linear",
+    "linearised.linear",
+    "linearised.linear_logits",
     "scores.checked_prompts",
     "scores.equal_lengths",
     "unembedding.final_gain",
@@ -116,6 +122,7 @@ RECORDS = {
     "stats.Interval",
     "stats.Paired",
     "tangent.Tangent",
+    "tangent_modes.Modes",
     "words.Animal",
 }
 
@@ -240,6 +247,11 @@ def at() -> tangent.Tangent:
     return tangent.tangent(start(), IMAGES, slice(3, 5))
 
 
+def modes() -> tangent_modes.Modes:
+    return tangent_modes.tangent_modes(at(), at().logits)
+
+
+HALVES = dict.fromkeys(("half", "bf16"), "computed in fp64 from the values as they are")
 instance = argument(lambda value: {"None": None, "text": "x", "number": 1, "dict": vars(value)})
 INTS = "whole numbers are numbers"
 MASK = "0 and 1, as numbers"
@@ -604,6 +616,38 @@ def _tangent() -> dict:
             {"a": tensors(right=algebra), "b": tensors(right=algebra)},
         ),
         "tangent.cosine": (lambda: {"a": direction(), "b": direction()}, {"a": tensors(), "b": tensors()}),
+        "tangent_modes.tangent_modes": (
+            lambda: {"at": at(), "residual": at().logits, "p": at().logits.softmax(-1), "scales": None},
+            {
+                "at": instance(),
+                "residual": tensor(right=HALVES),
+                "p": tensor(right=HALVES, out=("None",)),
+                "scales": argument(
+                    lambda v: {"list": [1], "text": "adam", "a layer is missing": {"blocks.0": (1, 1)}}
+                )(),
+            },
+        ),
+        "tangent_modes.tangent_move": (
+            lambda: {"found": modes(), "steps": 3, "rate": 1e-3},
+            {
+                "found": instance(),
+                "steps": argument(lambda v: {"None": None, "text": "all", "negative": -1})(),
+                "rate": positive(),
+            },
+        ),
+        "tangent_modes.way_learned": (
+            lambda: {"found": modes(), "way": direction(), "steps": 3, "rate": 1e-3},
+            {
+                "found": instance(),
+                "way": moved,
+                "steps": argument(lambda v: {"None": None, "text": "all", "negative": -1})(),
+                "rate": positive(),
+            },
+        ),
+        "tangent_modes.adam_scales": (
+            lambda: {"at": at(), "error": at().logits, "batch_size": 4},
+            {"at": instance(), "error": tensor(right=HALVES), "batch_size": count(1)},
+        ),
     }
 
 
@@ -1201,6 +1245,46 @@ def _toy() -> dict:
         "distillation.accuracy": (
             lambda: {"model": start(), "images": IMAGES, "labels": LABELS},
             {"model": toy, "images": images, "labels": classes},
+        ),
+        **{
+            f"class_offsets.{name}": (lambda: {"model": start(), "images": IMAGES}, {"model": toy, "images": images})
+            for name in ("mean_offset", "prior_offset")
+        },
+        "class_offsets.accuracies": (
+            lambda: {"model": start(), "images": IMAGES, "labels": LABELS, "unlabelled": IMAGES},
+            {"model": toy, "images": images, "labels": classes, "unlabelled": images},
+        ),
+        "teacher_line.line_shares": (
+            lambda: {"student": teacher(), "start": start(), "teacher": teacher()},
+            {"student": other, "start": other, "teacher": other},
+        ),
+        "teacher_line.on_line": (
+            lambda: {"start": start(), "teacher": teacher(), "shares": normal(2, 2)},
+            {"start": other, "teacher": other, "shares": tensor(right=IN_KIND)},
+        ),
+        "teacher_line.with_noise_of_the_rest": (
+            lambda: {"point": start(), "student": teacher(), "seed": 0},
+            {"point": other, "student": other, "seed": seed()},
+        ),
+        "linearised.linearised_student": (
+            lambda: {
+                "start": start(),
+                "teacher": teacher(),
+                "inputs": IMAGES,
+                "at": "midpoint",
+                **taught,
+                **fit,
+                "progress": None,
+            },
+            {
+                "start": model(more=pair, says=("student",)),
+                "teacher": other,
+                "inputs": given,
+                "at": argument(lambda v: {"None": None, "number": 0.5, "unknown": "middle", "list": ["start"]})(),
+                **teaching,
+                **fitted,
+                "progress": progress(),
+            },
         ),
         "distillation.resolve_precision": (lambda: {"precision": "fp32"}, {"precision": choice()}),
         "distillation.each_member": (

@@ -18,6 +18,9 @@ PARAMETERS = {  # name -> what its parameter is, and the range
 }
 NOISE = ("uniform", "gaussian", "bernoulli", "blurred", "subspace", "power_law", "spectrum_matched")  # mean image 0
 IMAGES = ("images", "centred", "whitened", "blurred_images", "phase_scrambled", "shuffled_pixels")
+MIXTURES = ("mixed", "mixed_at_moments")  # images mixed into uniform noise
+ALONE = ("scrambled_centred", "covariance_matched")  # made of the images
+CELLS = ("2", "4", "7", "14")  # pixels of a cell of Perlin noise
 
 
 def parsed(text: str) -> tuple[str, float | None]:
@@ -72,3 +75,39 @@ def sampler(text: str, images):
         "shuffled_pixels": lambda: noise.shuffled_pixels(images),
     }
     return makers[name]()
+
+
+def parsed_any(text: str) -> tuple[str, float | None]:
+    """As `parsed`, and of mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS, scrambled_centred, covariance_matched."""
+    name, colon, value = text.partition(":")
+    known = (*NOISE, *IMAGES, *MIXTURES, *ALONE, "perlin")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+        raise ValueError(f"--inputs: no distribution is called {name[:80]!r}{hint}")
+    if name in ALONE and colon:
+        raise ValueError(f"--inputs: {name} takes no parameter")
+    if name == "perlin" and value not in CELLS:
+        raise ValueError(f"--inputs: perlin needs the pixels of a cell, {', '.join(CELLS)}; not {value[:80]!r}")
+    if name in MIXTURES:
+        share = finite_number(value)
+        if share is None or not 0 < share <= 1 or value != f"{share:g}":
+            raise ValueError(f"--inputs: {name} needs the share of images, as in {name}:0.5; not {value[:80]!r}")
+        return name, share
+    return parsed(text) if name not in (*ALONE, "perlin") else (name, float(value) if value else None)
+
+
+def any_sampler(text: str, images):
+    """As `sampler`, of what `parsed_any` takes."""
+    from mechsub.inputs import noise
+
+    name, value = parsed_any(text)
+    share = math.nan if value is None else value
+    makers = {
+        "mixed": lambda: noise.mixed(images, noise.uniform, share),
+        "mixed_at_moments": lambda: noise.mixed_at_moments(images, noise.uniform, share),
+        "perlin": lambda: noise.perlin_noise(int(share)),
+        "scrambled_centred": lambda: noise.phase_scrambled(noise.centred(images)),
+        "covariance_matched": lambda: noise.covariance_matched_noise(images),
+    }
+    return makers[name]() if name in makers else sampler(text, images)

@@ -118,12 +118,15 @@ def distill_each(
             parts = [
                 distillation.member_logits(of_teacher[member], rows, columns, torch.relu) for rows in x.split(1024)
             ]
-        return x, dict.fromkeys(students, distillation.loss_of(loss, torch.cat(parts), 1.0, seed))
+        value = distillation.loss_of(loss, torch.cat(parts), 1.0, seed)
 
-    jobs = {
-        name: distillation.Job(student, columns, snapshots.get(name), _logits) for name, student in students.items()
-    }
-    return distillation.fit_each(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
+        def objective(parameters: distillation.Parameters, batch: Tensor, rows: Tensor) -> Tensor:
+            return value(_logits(parameters, batch, columns), rows)
+
+        return x, dict.fromkeys(students, objective)
+
+    jobs = {name: distillation.Job(student, snapshots.get(name)) for name, student in students.items()}
+    return distillation.fit_members(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
 
 
 def _as_drawn(n: int, recipe: distillation.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:

@@ -35,17 +35,24 @@ DistillationLoss = Literal["kl", "mse", "hard"]
 Snapshots = dict[int, HookedMLP | None]
 Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
+Objective = Callable[[Parameters, Tensor, Tensor], Tensor]  # parameters, inputs of the rows, row numbers -> scalar
 
 _CHUNK = 1024  # rows drawn, cast or labelled at a time
 
 
 class Job(NamedTuple):
-    """An ensemble to be fitted: its start, the logits that its loss reads, and where its snapshots go."""
+    """An ensemble to be fitted: its start, and where its snapshots go."""
 
     start: HookedMLP
-    columns: slice
     snapshots: Snapshots | None
-    logits: Callable[[Parameters, Tensor, slice], Tensor] | None = None  # of one member; those of HookedMLP by default
+
+
+class Lesson(NamedTuple):
+    """What one member is taught: its inputs, its teacher's logits of them, and the seed of what is drawn from these."""
+
+    x: Tensor
+    targets: Tensor
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,16 @@ def train(
     )  # fmt: skip
     x = images.to(recipe.dtype)
     if snapshots is not None:
-        _steps(snapshots)
+        check_steps(snapshots)
 
-    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]]:
-        return x, {"teacher": lambda logits, rows: cross_entropy(logits, targets[rows])}
+    def objective(parameters: Parameters, batch: Tensor, rows: Tensor) -> Tensor:
+        logits = member_logits(parameters, batch, model.cfg.digits, ACTIVATIONS[model.cfg.activation])
+        return cross_entropy(logits, targets[rows])
 
-    return fit_each({"teacher": Job(model, model.cfg.digits, snapshots)}, problem, model.seeds, recipe)["teacher"]
+    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Objective]]:
+        return x, {"teacher": objective}
+
+    return fit_members({"teacher": Job(model, snapshots)}, problem, model.seeds, recipe)["teacher"]
 
 
 def distill(
@@ -157,7 +168,7 @@ def distill(
     Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
-    given = {"student": _steps(snapshots)} if snapshots is not None else {}
+    given = {"student": check_steps(snapshots)} if snapshots is not None else {}
     return distill_each(
         {"student": (student, outputs)}, teacher, inputs,
         n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, target_noise=target_noise, fresh=fresh,
@@ -196,42 +207,30 @@ def distill_each(
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
     checked_students(students)
-    arguments.flag(fresh, "fresh")
     one_of("loss", loss, ("kl", "mse", "hard"))
     for student, outputs in students.values():
         check_pair(student, teacher, outputs, loss)
-    one_of("noise", noise, ("per_member", "shared"))
     arguments.positive(temperature, "temperature")
-    arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
-    if fresh and isinstance(inputs, Tensor):
-        raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
     recipe = Recipe(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
         seed, "distill",
     )  # fmt: skip
-    draw = student_inputs(inputs, teacher, n_samples, noise, fresh, recipe)
-    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+    lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
 
-    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Loss]] | None:
-        if epoch and not fresh:
-            return None
-        x = draw(member, epoch)
-        parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        targets = torch.cat([member_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK)])
-        generator = derive_generator(recipe.seed, "targets", teacher.seeds[member], epoch)
-        if target_noise:
-            targets += target_noise * torch.randn(targets.shape, generator=generator)
-        seed_of_draws = generator.initial_seed()  # of every student alone, whoever else is taught
-        return x, {
-            name: loss_of(loss, targets[:, outputs].contiguous(), temperature, seed_of_draws)
-            for name, (_, outputs) in students.items()
-        }
+    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Objective]] | None:
+        given = lesson(member, epoch)
+        return given and (given.x, {name: objective(given, *student) for name, student in students.items()})
+
+    def objective(given: Lesson, student: HookedMLP, outputs: slice) -> Objective:
+        of_logits = loss_of(loss, given.targets[:, outputs].contiguous(), temperature, given.seed)
+        activation = ACTIVATIONS[student.cfg.activation]
+        return lambda own, x, rows: of_logits(member_logits(own, x, outputs, activation), rows)
 
     for name, steps in arguments.mapping(snapshots or {}, "snapshots", "dicts of steps", 0).items():
         arguments.choice(name, "a name in snapshots", students)
-        _steps(steps, f"snapshots[{name!r}]")
-    jobs = {name: Job(*student, (snapshots or {}).get(name)) for name, student in students.items()}
-    return fit_each(jobs, problem, teacher.seeds, recipe, progress)
+        check_steps(steps, f"snapshots[{name!r}]")
+    jobs = {name: Job(student, (snapshots or {}).get(name)) for name, (student, _) in students.items()}
+    return fit_members(jobs, problem, teacher.seeds, recipe, progress)
 
 
 @torch.no_grad()
@@ -264,16 +263,16 @@ def resolve_precision(precision: Precision = "auto") -> str:
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
 
 
-def fit_each(
+def fit_members(
     jobs: Mapping[str, Job],
-    problem: Callable[[int, int], tuple[Tensor, dict[str, Loss]] | None],
+    problem: Callable[[int, int], tuple[Tensor, dict[str, Objective]] | None],
     seeds: Sequence[int],
     recipe: Recipe,
     progress: Callable[[float], None] | None = None,
     order: Callable[[int, Recipe, int, int], Iterable[Tensor]] | None = None,
 ) -> dict[str, HookedMLP]:
-    """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's loss on them,
-    or None where those of the epoch before are kept.
+    """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's objective on
+    them, or None where those of the epoch before are kept.
 
     Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
     `order` gives the batches of an epoch, `batches` by default.
@@ -283,23 +282,20 @@ def fit_each(
     trainable = {name: trained_names(list(members[0]), recipe.frozen) for name, members in starts.items()}
 
     def fit(member: int) -> dict[str, dict[int, Parameters]]:
-        x, losses = problem(member, 0)  # type: ignore[misc]
+        x, objectives = problem(member, 0)  # type: ignore[misc]
         total = recipe.epochs * math.ceil(len(x) / recipe.batch_size)
         for steps in keep.values():
-            _check_steps(steps, total)
-        fits = {
-            name: Fit(starts[name][member], trainable[name], job.columns, job.start.cfg.activation, recipe, job.logits)
-            for name, job in jobs.items()
-        }
+            _check_within(steps, total)
+        fits = {name: Fit(starts[name][member], trainable[name], recipe) for name in jobs}
         kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
         step = 0
         for epoch in range(recipe.epochs):
             if epoch and (anew := problem(member, epoch)):
-                x, losses = anew
+                x, objectives = anew
             for rows in (order or batches)(len(x), recipe, seeds[member], epoch):
                 batch, step = x.index_select(0, rows), step + 1
                 for name, one in fits.items():
-                    one.step(batch, rows, losses[name], _rate(recipe, step, total))
+                    one.step(batch, rows, objectives[name], _rate(recipe, step, total))
                     if step in keep[name]:
                         kept[name][step] = one.parameters()
         for one in fits.values():
@@ -317,11 +313,8 @@ def fit_each(
 class Fit:
     """One member of one ensemble: its trainable parameters are one flat fp32 vector, so the optimiser is one pass."""
 
-    def __init__(
-        self, start: Parameters, trainable: list[str], columns: slice, activation: str, recipe: Recipe, logits=None
-    ):
-        self.start, self.trainable, self.columns = start, trainable, columns
-        self.logits = logits or functools.partial(member_logits, activation=ACTIVATIONS[activation])
+    def __init__(self, start: Parameters, trainable: list[str], recipe: Recipe):
+        self.start, self.trainable = start, trainable
         self.flat = torch.cat([start[name].flatten() for name in trainable])
         self.flat.grad = torch.zeros_like(self.flat)
         self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
@@ -330,10 +323,10 @@ class Fit:
         self.leaves, self.gradients = list(leaves.values()), list(views(self.flat.grad, start, trainable).values())
         self.optimizer = _optimizer(self.flat, recipe)
 
-    def step(self, x: Tensor, rows: Tensor, loss: Loss, lr: float) -> None:
+    def step(self, x: Tensor, rows: Tensor, objective: Objective, lr: float) -> None:
         if self.low is not self.flat:
             self.low.copy_(self.flat)
-        value = loss(self.logits(self.used, x, self.columns), rows)
+        value = objective(self.used, x, rows)
         for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
             into.copy_(gradient)
         self.optimizer.param_groups[0]["lr"] = lr
@@ -377,6 +370,38 @@ def kl_loss(target: Tensor, temperature: float) -> Loss:
 
 def squared_loss(target: Tensor) -> Loss:
     return lambda logits, rows: mse_loss(logits, target[rows])
+
+
+def lessons(
+    teacher: HookedMLP,
+    inputs: Tensor | Sampler,
+    n_samples: int,
+    noise: str,
+    target_noise: float,
+    fresh: bool,
+    recipe: Recipe,
+) -> Callable[[int, int], Lesson | None]:
+    """(member, epoch) -> what it is taught; None where that is the lesson of the epoch before."""
+    arguments.flag(fresh, "fresh")
+    one_of("noise", noise, ("per_member", "shared"))
+    arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
+    if fresh and isinstance(inputs, Tensor):
+        raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
+    draw = student_inputs(inputs, teacher, n_samples, noise, fresh, recipe)
+    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+
+    def lesson(member: int, epoch: int) -> Lesson | None:
+        if epoch and not fresh:
+            return None
+        x = draw(member, epoch)
+        parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
+        targets = torch.cat([member_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK)])
+        generator = derive_generator(recipe.seed, "targets", teacher.seeds[member], epoch)
+        if target_noise:
+            targets += target_noise * torch.randn(targets.shape, generator=generator)
+        return Lesson(x, targets, generator.initial_seed())  # a seed of every student alone, whoever else is taught
+
+    return lesson
 
 
 def student_inputs(
@@ -517,7 +542,7 @@ def frozen_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(arguments.texts(names, "frozen", 0))
 
 
-def _steps(snapshots: Snapshots, name: str = "snapshots") -> Snapshots:
+def check_steps(snapshots: Snapshots, name: str = "snapshots") -> Snapshots:
     if not isinstance(snapshots, dict):
         arguments.refuse(name, "a dict by steps, as {0: None, 100: None}, which is filled", snapshots)
     for step in snapshots:
@@ -544,7 +569,7 @@ def check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str
     check_outputs(outputs, student.cfg.d_vocab, loss)
 
 
-def _check_steps(keep: set[int], total: int) -> None:
+def _check_within(keep: set[int], total: int) -> None:
     beyond = sorted(step for step in keep if not 0 <= step <= total)
     if beyond:
         raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")

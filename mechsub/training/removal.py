@@ -22,6 +22,7 @@ from mechsub.training.distillation import (
     DistillationLoss,
     Fit,
     Loss,
+    Objective,
     Parameters,
     Precision,
     Recipe,
@@ -31,13 +32,13 @@ from mechsub.training.distillation import (
     checked_students,
     each_member,
     frozen_names,
+    lessons,
     loss_of,
     member_logits,
     member_parameters,
     one_of,
     resolve_precision,
     stacked,
-    student_inputs,
     trained_names,
     views,
 )
@@ -86,47 +87,48 @@ def distill_without(
         seed,
         "distill",
     )
-    draw = student_inputs(inputs, teacher, n_samples, "per_member", False, recipe)
-    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+    lesson = lessons(teacher, inputs, n_samples, "per_member", 0.0, False, recipe)
     starts = {name: member_parameters(student) for name, (student, _) in students.items()}
 
     def fit(member: int) -> dict[str, Parameters]:
-        x = draw(member, 0)
-        taught = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        target = torch.cat([member_logits(taught, rows, slice(None), activation) for rows in x.split(1024)])
-        draws = derive_generator(recipe.seed, "targets", teacher.seeds[member], 0).initial_seed()
+        x, target, draws = lesson(member, 0)  # type: ignore[misc]
         lossy = loss_of(loss, target[:, outputs].contiguous(), 1.0, draws)
         fits = {
-            name: (_fit_of(starts[name][member], student, outputs, recipe), removal)
+            name: (_fit_of(starts[name][member], recipe), removal, _objective(lossy, student, outputs))
             for name, (student, removal) in students.items()
         }
         step = 0
         for epoch in range(recipe.epochs):
             for rows in batches(len(x), recipe, teacher.seeds[member], epoch):
                 batch = x.index_select(0, rows)
-                for one, removal in fits.values():
-                    _step(one, batch, rows, lossy, lr, removal and partial(removal, member, step))
+                for one, removal, objective in fits.values():
+                    _step(one, batch, rows, objective, lr, removal and partial(removal, member, step))
                 step += 1
-        for one, _ in fits.values():
+        for one, *_ in fits.values():
             if not torch.isfinite(one.flat).all():
                 raise ValueError(f"training of seed {teacher.seeds[member]} diverged (NaN weights); lower lr={lr}")
-        return {name: one.parameters() for name, (one, _) in fits.items()}
+        return {name: one.parameters() for name, (one, *_) in fits.items()}
 
     fitted = each_member(fit, len(teacher.seeds), progress)
     return {name: stacked(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
 
 
-def _fit_of(start: Parameters, student: HookedMLP, outputs: slice, recipe: Recipe) -> Fit:
-    return Fit(start, trained_names(list(start), recipe.frozen), outputs, student.cfg.activation, recipe)
+def _objective(lossy: Loss, student: HookedMLP, outputs: slice) -> Objective:
+    activation = ACTIVATIONS[student.cfg.activation]
+    return lambda own, batch, rows: lossy(member_logits(own, batch, outputs, activation), rows)
+
+
+def _fit_of(start: Parameters, recipe: Recipe) -> Fit:
+    return Fit(start, trained_names(list(start), recipe.frozen), recipe)
 
 
 def _step(
-    fit: Fit, batch: Tensor, rows: Tensor, loss: Loss, lr: float, removed: Callable[..., Parameters] | None
+    fit: Fit, batch: Tensor, rows: Tensor, objective: Objective, lr: float, removed: Callable[..., Parameters] | None
 ) -> None:
     if removed is None:
-        return fit.step(batch, rows, loss, lr)
+        return fit.step(batch, rows, objective, lr)
     before = fit.parameters()
-    fit.step(batch, rows, loss, lr)
+    fit.step(batch, rows, objective, lr)
     now = views(fit.flat, fit.start, fit.trainable)
     for name, part in removed(before, {name: now[name] - before[name] for name in now}).items():
         now[name].sub_(part)

@@ -18,7 +18,6 @@ the best of all quantities with accuracies permuted; "error" is beside that of p
     python -m studies.input_distributions --inputs uniform images centred
 """
 
-import difflib
 from dataclasses import dataclass
 
 from mechsub import lab
@@ -33,9 +32,7 @@ INPUTS = (
     *("phase_scrambled", "scrambled_centred", "spectrum_matched", "covariance_matched"),
     *("mixed:0.5", "mixed:0.75", "mixed_at_moments:0.5", "mixed_at_moments:0.75"),
 )
-MIXTURES = {"mixed": "plain", "mixed_at_moments": "matched"}  # name -> --signal-moments of studies.factors
-ALONE = ("scrambled_centred", "covariance_matched")  # of the images, and not known to studies.factors
-CELLS = ("2", "4", "7", "14")  # pixels of a cell of Perlin noise
+_MOMENTS = {"mixed": "plain", "mixed_at_moments": "matched"}  # name -> --signal-moments of studies.factors
 NULL = "cross_aux"
 
 
@@ -55,15 +52,15 @@ class Config:
     def __post_init__(self):
         if self.n_described < 16:
             raise ValueError("--n-described must be at least 16: a quarter of them are fitted by least squares")
-        parsed(self.inputs)  # which refuses what is no distribution
+        distributions.parsed_any(self.inputs)  # which refuses what is no distribution
 
 
 def trained_by_factors(cfg: Config) -> dict | None:
     """Options of the cell of studies.factors that has these students; None where it does not know the distribution."""
-    name, value = parsed(cfg.inputs)
-    if name in ALONE or name == "perlin":
+    name, value = distributions.parsed_any(cfg.inputs)
+    if name in distributions.ALONE or name == "perlin":
         return None
-    chosen = {"signal": value, "signal_moments": MIXTURES[name]} if name in MIXTURES else {"inputs": cfg.inputs}
+    chosen = {"signal": value, "signal_moments": _MOMENTS[name]} if name in _MOMENTS else {"inputs": cfg.inputs}
     same = ("teacher_epochs", "n_samples", "epochs", "n_seeds", "seed")
     return {"arms": "aux", **{name: getattr(cfg, name) for name in same}, **chosen}
 
@@ -72,26 +69,6 @@ def upstream(cfg: Config) -> dict:
     taught = lab.upstream("teachers", epochs=cfg.teacher_epochs, n_seeds=cfg.n_seeds, seed=cfg.seed)
     known = trained_by_factors(cfg)
     return {"teachers": taught} | ({} if known is None else {"students": lab.upstream("factors", **known)})
-
-
-def parsed(text: str) -> tuple[str, float | None]:
-    """Name and parameter of a distribution; ValueError for anything else."""
-    name, colon, value = text.partition(":")
-    known = (*distributions.NOISE, *distributions.IMAGES, *MIXTURES, *ALONE, "perlin")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-        raise ValueError(f"--inputs: no distribution is called {name[:80]!r}{hint}")
-    if name in ALONE and colon:
-        raise ValueError(f"--inputs: {name} takes no parameter")
-    if name == "perlin" and value not in CELLS:
-        raise ValueError(f"--inputs: perlin needs the pixels of a cell, {', '.join(CELLS)}; not {value[:80]!r}")
-    if name in MIXTURES:
-        share = distributions.finite_number(value)
-        if share is None or not 0 < share <= 1 or value != f"{share:g}":
-            raise ValueError(f"--inputs: {name} needs the share of images, as in {name}:0.5; not {value[:80]!r}")
-        return name, share
-    return distributions.parsed(text) if name not in (*ALONE, "perlin") else (name, float(value) if value else None)
 
 
 _TINY = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}

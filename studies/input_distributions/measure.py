@@ -9,24 +9,11 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.inputs import distributions
-from studies.input_distributions import NULL, Config, parsed
+from studies.input_distributions import NULL, Config
 
 DIGITS = 2_000  # training images that gains and predicted accuracies are measured on
 STEPS = 8  # of least squares
 _RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 784)  # eigenvalues that are stored
-
-
-def sampler(text: str, images):
-    """sampler(n, generator) of the distribution."""
-    name, value = parsed(text)
-    makers = {
-        "mixed": lambda: ms.noise.mixed(images, ms.noise.uniform, value),
-        "mixed_at_moments": lambda: ms.noise.mixed_at_moments(images, ms.noise.uniform, value),
-        "perlin": lambda: ms.noise.perlin_noise(int(value)),
-        "scrambled_centred": lambda: ms.noise.phase_scrambled(ms.noise.centred(images)),
-        "covariance_matched": lambda: ms.noise.covariance_matched_noise(images),
-    }
-    return makers[name]() if name in makers else distributions.sampler(text, images)
 
 
 @threads.made_by_one
@@ -35,7 +22,7 @@ def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -
     teacher = population.with_aux(init, teachers.tensors())
     taught = {row["member"]: row["accuracy"] for row in teachers.records()}
     images, labels = ms.images.mnist("train")
-    inputs = sampler(cfg.inputs, images)
+    inputs = distributions.any_sampler(cfg.inputs, images)
     learned = _learned(cfg, init, teacher, inputs, students)
     x = inputs(cfg.n_described, derive_generator(cfg.seed, "described"))
     common, spectrum = _of_inputs(x, images)

@@ -1,0 +1,48 @@
+"""What was said of many conditions against what was found there, each a mean over replicates."""
+
+from collections.abc import Mapping
+
+import mechsub as ms
+from mechsub.lab.findings import Finding, mean
+
+
+def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str, float]) -> list[Finding]:
+    """Mean absolute error over conditions, beside that of saying the mean of the other conditions; bias; and of ten
+    conditions or more, rank correlation and the slope of what was found on what was said."""
+    total = sum(true.values())
+    others = [abs((total - found) / (len(true) - 1) - found) for found in true.values()]
+    out = [
+        mean(
+            f"{key}_error", f"{label}: mean absolute error", {c: abs(said[c] - true[c]) for c in true},
+            null=ms.stats.student_t(others), null_label="the mean of the others", unit="conditions",
+        ),
+        mean(f"{key}_bias", f"{label}: bias", {c: said[c] - true[c] for c in true}, null=0.0, unit="conditions"),
+    ]  # fmt: skip
+    x, y = [said[c] for c in true], list(true.values())
+    if len(true) < 10 or len(set(x)) == 1 or len(set(y)) == 1:
+        return out
+    rank = Finding(f"{key}_rank", f"{label}: rank correlation", ms.stats.spearman(x, y), 0.0, unit="conditions")
+    return [
+        *out,
+        rank,
+        Finding(f"{key}_slope", f"{label}: slope of found on said", _slope(x, y), 1.0, unit="conditions", n=len(x)),
+    ]
+
+
+def line_error(key: str, label: str, quantity: Mapping[str, float], true: Mapping[str, float]) -> Finding:
+    """Mean absolute error of what a straight line through all other conditions says: of a quantity that is fitted."""
+    left = {c: abs(_left_out(c, quantity, true) - true[c]) for c in true}
+    return mean(f"{key}_error", f"{label}: mean absolute error, fitted to the others", left, unit="conditions")
+
+
+def _left_out(condition: str, quantity: Mapping[str, float], true: Mapping[str, float]) -> float:
+    others = [c for c in true if c != condition]
+    x, y = [quantity[c] for c in others], [true[c] for c in others]
+    centre = sum(x) / len(x)
+    return sum(y) / len(y) + _slope(x, y) * (quantity[condition] - centre)
+
+
+def _slope(x: list[float], y: list[float]) -> float:
+    a, b = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((u - a) ** 2 for u in x)
+    return sum((u - a) * (v - b) for u, v in zip(x, y, strict=True)) / spread if spread else 0.0

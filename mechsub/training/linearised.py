@@ -1,0 +1,183 @@
+"""The student that distillation would make, predicted from a convex problem: no student is trained.
+
+`distill` moves weights and hidden states together. Here the logits are linear in the student's move D,
+
+    f(x) = z_0(x) + J(x) D,
+
+with z_0 the start's own logits and J a Jacobian that stays as it is; all else is distillation's: inputs, batches, their
+order, targets, loss, optimiser, schedule. The prediction is the network at the start plus D.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.inputs.noise import Sampler
+from mechsub.models.mlp import ACTIVATIONS, HookedMLP
+from mechsub.training.distillation import (
+    DistillationLoss,
+    Job,
+    Objective,
+    Optimizer,
+    Parameters,
+    Precision,
+    Recipe,
+    Schedule,
+    Snapshots,
+    check_pair,
+    check_steps,
+    fit_members,
+    frozen_names,
+    lessons,
+    loss_of,
+    member_logits,
+    member_parameters,
+    one_of,
+    resolve_precision,
+    trained_names,
+)
+
+_CHUNK = 1024  # inputs at a time
+
+
+class Linear(NamedTuple):
+    """One member at its inputs: the start's logits, and what a Jacobian is made of."""
+
+    logits: Tensor  # [sample, output]
+    weights: Parameters  # of the point where the Jacobian is taken, as all below
+    hidden: list[Tensor]  # [sample, d] into block l, the last into the unembedding
+    slopes: list[Tensor]  # [sample, d_model], of the activations
+
+
+def linearised_student(
+    start: HookedMLP,
+    teacher: HookedMLP,
+    inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
+    *,
+    outputs: slice,
+    at: HookedMLP | Literal["start", "midpoint"] = "midpoint",
+    n_samples: int = 60_000,
+    noise: Literal["per_member", "shared"] = "per_member",
+    loss: DistillationLoss = "kl",
+    temperature: float = 1.0,
+    target_noise: float = 0.0,
+    fresh: bool = False,
+    epochs: int = 5,
+    lr: float = 3e-4,
+    batch_size: int = 1024,
+    optimizer: Optimizer = "adam",
+    weight_decay: float = 0.0,
+    schedule: Schedule = "constant",
+    precision: Precision = "auto",
+    frozen: Sequence[str] = (),
+    seed: int = 0,
+    snapshots: Snapshots | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> HookedMLP:
+    """The network at start + D, with D what `distill` of these arguments would find if logits were linear in D.
+
+    at: where the Jacobian J is taken. "midpoint": halfway to the teacher, where J D is exact to second order for
+    D = teacher - start (parameters that are frozen stay at the start); "start": at the start; or at a network of yours,
+    such as halfway to an earlier prediction. Other arguments are those of `distill`.
+    """
+    one_of("loss", loss, ("kl", "mse", "hard"))
+    check_pair(start, teacher, outputs, loss)
+    _check_shape("teacher", teacher, start)
+    arguments.positive(temperature, "temperature")
+    recipe = Recipe(
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
+        seed, "distill",
+    )  # fmt: skip
+    lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
+    starts, points = (member_parameters(m) for m in (start, _point(start, teacher, at, recipe.frozen)))
+    activation = ACTIVATIONS[start.cfg.activation]
+
+    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Objective]] | None:
+        given = lesson(member, epoch)
+        if given is None:
+            return None
+        own, point = ({n: v.to(recipe.dtype) for n, v in some[member].items()} for some in (starts, points))
+        line = linear(own, point, given.x, outputs, activation)
+        of_logits = loss_of(loss, given.targets[:, outputs].contiguous(), temperature, given.seed)
+
+        def objective(moves: Parameters, x: Tensor, rows: Tensor) -> Tensor:
+            value = of_logits(linear_logits(line, moves, x, rows, outputs), rows)
+            if not weight_decay:
+                return value
+            # The optimiser adds that of the move; this is the start's.
+            return value + weight_decay * sum((own[n] * v).sum() for n, v in moves.items())
+
+        return given.x, {"moves": objective}
+
+    kept = None if snapshots is None else check_steps(snapshots)
+    still = start.replace({name: torch.zeros_like(value) for name, value in start.named_parameters()})
+    moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, recipe, progress)["moves"]
+    for step in kept or ():
+        kept[step] = _moved(start, kept[step])  # type: ignore[index, arg-type]
+    return _moved(start, moves)
+
+
+def _moved(start: HookedMLP, moves: HookedMLP) -> HookedMLP:
+    by = dict(moves.named_parameters())
+    return start.replace({name: value + by[name] for name, value in start.named_parameters()})
+
+
+def _point(start: HookedMLP, teacher: HookedMLP, at: HookedMLP | str, frozen: tuple[str, ...]) -> HookedMLP:
+    """The network where the Jacobian is taken."""
+    if isinstance(at, HookedMLP):
+        check_pair(at, start, slice(None), "mse")
+        return _check_shape("at", at, start)
+    if arguments.choice(at, "at", ("start", "midpoint")) == "start":
+        return start
+    learned = dict(teacher.named_parameters())
+    names = trained_names(list(learned), frozen)
+    return start.replace({n: (v + learned[n]) / 2 for n, v in start.named_parameters() if n in names})
+
+
+def _check_shape(name: str, model: HookedMLP, start: HookedMLP) -> HookedMLP:
+    if model.cfg != start.cfg:
+        raise ValueError(f"start and {name} must have the same shape, not {start.cfg} and {model.cfg}")
+    return model
+
+
+@torch.no_grad()
+def linear(
+    start: Parameters, point: Parameters, x: Tensor, outputs: slice, activation: Callable[[Tensor], Tensor]
+) -> Linear:
+    """Logits `outputs` of the start at every input, and their Jacobian at the point."""
+    depth = len(start) // 2 - 1
+    logits, hidden, slopes = [], [[] for _ in range(depth)], [[] for _ in range(depth)]
+    for h in x.split(_CHUNK):
+        logits.append(member_logits(start, h, slice(None), activation)[:, outputs])  # rounded as the teacher's are
+        for layer in range(depth):
+            pre = torch.addmm(point[f"blocks.{layer}.b"], h, point[f"blocks.{layer}.W"])
+            slopes[layer].append(_slope(activation, pre))
+            h = activation(pre)
+            hidden[layer].append(h)
+    return Linear(
+        torch.cat(logits), point, [x, *(torch.cat(some) for some in hidden)], [torch.cat(some) for some in slopes]
+    )
+
+
+def _slope(activation: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
+    with torch.enable_grad():
+        at = pre.detach().requires_grad_()
+        return torch.autograd.grad(activation(at).sum(), at)[0]
+
+
+def linear_logits(
+    line: Linear, moves: Parameters, x: Tensor, rows: Tensor, outputs: slice
+) -> Float[Tensor, "sample output"]:
+    """z_0 + J moves for these rows of the inputs, which are x."""
+    moved: Tensor | None = None
+    for layer, slopes in enumerate(line.slopes):
+        W, b = f"blocks.{layer}.W", f"blocks.{layer}.b"
+        own = torch.addmm(moves[b], line.hidden[layer][rows] if layer else x, moves[W])
+        moved = (own if moved is None else torch.addmm(own, moved, line.weights[W])) * slopes[rows]
+    head = torch.addmm(moves["unembed.b_U"][outputs], line.hidden[-1][rows], moves["unembed.W_U"][:, outputs])
+    through = moved @ line.weights["unembed.W_U"][:, outputs]  # type: ignore[operator]
+    return line.logits[rows] + (head + through).float()

@@ -1,0 +1,82 @@
+"""How much will a student learn? Predicted before it is trained, with nothing fitted.
+
+`--part predict` needs start, teacher and inputs alone: `ms.linearised_student` solves the convex problem that
+distillation becomes when the logits are linear in the student's move, with the same batches and the same optimiser, and
+the network at the start plus that move is the prediction. `--part train` trains the students of the same condition, and
+refuses to where no prediction of it is stored; its cells hold the sums of those that they were predicted by.
+
+The design (studies/first_principles/design.py) has every input distribution, and widths, depths, logits, losses, steps,
+initialisations and activations, one at a time and several at once. Predictions, by arm:
+
+* midpoint: linearised halfway to the teacher; the prediction of record;
+* start: linearised at the start; again: at half of what midpoint predicts;
+* line: the point of the teacher's line at the shares that midpoint predicts.
+
+Baselines: the mean of the other conditions; straight lines on quantities of `studies.input_distributions` (drive, and
+the cosine of the linearised student's least-squares move with the teacher's way), fitted to the other conditions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import mechsub as ms
+from mechsub import lab, threads
+from mechsub.designs import conditions
+from studies.first_principles.design import DESIGN
+
+
+@dataclass(frozen=True)
+class Config:
+    part: Literal["predict", "train"] = lab.option(
+        "predict", "what is made: predictions, or students of predicted ones"
+    )
+    condition: str = lab.option(DESIGN, "inputs, and options that differ, as blurred:1+d_model=64")
+    teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
+    n_seeds: lab.Replicates = lab.option(2, "seeds: one start, teacher and pair of students each")
+    seed: lab.Index = lab.option(0, "first seed")
+
+    def __post_init__(self):
+        conditions.parsed(self.condition)
+
+
+def upstream(cfg: Config) -> dict:
+    options = conditions.parsed(cfg.condition).teachers(cfg.teacher_epochs, cfg.n_seeds, cfg.seed, cfg.precision)
+    taught = {"teachers": lab.upstream("teachers", **options)}
+    if cfg.part == "predict":
+        return taught
+    same = {name: getattr(cfg, name) for name in ("condition", "teacher_epochs", "precision", "n_seeds", "seed")}
+    # Optional, so that it is never made on the way: a prediction has to be there before.
+    return taught | {"predicted": lab.upstream("first_principles", optional=True, part="predict", **same)}
+
+
+@threads.made_by_one
+def run(cfg: Config, teachers: lab.Stored, predicted: lab.Stored | None = None) -> Iterator[dict]:
+    from studies.first_principles import measure
+
+    if cfg.part == "train" and predicted is None:
+        raise ValueError(
+            f"{cfg.condition} was not predicted yet; first python -m studies.first_principles --part predict "
+            f"--condition {cfg.condition} --n-seeds {cfg.n_seeds}, with the other flags of this command"
+        )
+    where = conditions.given(cfg.condition, teachers.tensors(), cfg.n_seeds, cfg.seed, cfg.precision)
+    yield from measure.predictions(where) if predicted is None else measure.students(where, predicted)
+    yield {
+        "provenance": {
+            "data": ms.images.hashes("mnist"),
+            "measured_on": f"test images; mean logits on the first {conditions.UNLABELLED} training images, no labels",
+            "control": "initialisation of the next seed",
+            "null": "untrained network; cross-initialisation student; the mean of the other conditions",
+        }
+    }
+
+
+_TINY = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
+study = lab.Study(version=1, probes=(
+    Config(condition="uniform+d_model=16+epochs=1+batch_size=64+n_samples=256", **_TINY),
+    Config(
+        condition="perlin:4+d_model=16+n_layers=1+n_aux=1+init=torch+activation=tanh+loss=mse+epochs=1"
+        "+batch_size=64+n_samples=256", **_TINY,
+    ),
+))  # fmt: skip

@@ -1,0 +1,44 @@
+"""The conditions that are predicted: every input distribution, every other factor, and several at once."""
+
+import itertools
+
+from mechsub.designs.conditions import parsed
+
+INPUTS = (
+    *("uniform", "gaussian:0.25", "gaussian:4", "blurred:1", "blurred:2", "blurred:4", "blurred:8", "perlin:4"),
+    *("subspace:4", "subspace:16", "subspace:64", "subspace:256", "power_law:1", "power_law:2", "power_law:3"),
+    *("images", "centred", "whitened:0.1", "blurred_images:1", "shuffled_pixels", "phase_scrambled"),
+    *("scrambled_centred", "spectrum_matched", "covariance_matched"),
+    *("mixed:0.5", "mixed:0.75", "mixed_at_moments:0.5", "mixed_at_moments:0.75"),
+)
+WITH_THEIR_MEAN = ("images", "blurred_images:1", "shuffled_pixels", "phase_scrambled", "mixed:0.5", "mixed:0.75")
+_FEW = ("uniform", "blurred:1", "centred", "subspace:64", "power_law:2", "images")
+_CROSSED = (  # several factors at once
+    "blurred:1+d_model=64+n_layers=3", "blurred:2+d_model=128+n_layers=1+n_aux=10", "centred+d_model=64+n_aux=10",
+    "power_law:2+d_model=512+loss=mse", "subspace:256+n_layers=3+n_aux=10", "perlin:4+d_model=64+loss=mse",
+    "uniform+d_model=64+n_layers=1+epochs=1", "uniform+d_model=128+n_layers=3+n_aux=10+init=he",
+    "scrambled_centred+d_model=128+init=torch", "covariance_matched+n_layers=1+n_aux=10+epochs=1",
+    "gaussian:4+d_model=64+activation=tanh", "mixed_at_moments:0.5+n_layers=3+loss=mse",
+)  # fmt: skip
+
+
+def _product(inputs: tuple[str, ...], options: tuple[str, ...]) -> list[str]:
+    return [f"{name}+{option}" for option, name in itertools.product(options, inputs)]
+
+
+DESIGN = (
+    *INPUTS,
+    *_product(INPUTS, ("epochs=1",)),
+    *_product(_FEW, ("d_model=64", "d_model=128", "d_model=512")),
+    *_product(_FEW, ("n_layers=1", "n_layers=3")),
+    *_product(("uniform", "blurred:1", "centred", "images"), ("n_aux=1+loss=mse", "n_aux=10", "n_aux=30", "loss=mse")),
+    *_product(("uniform", "centred"), ("init=torch", "init=he", "activation=gelu", "activation=tanh")),
+    *_product(_FEW, ("epochs=20",)),
+    *_CROSSED,
+)
+
+
+def is_new(condition: str) -> bool:
+    """Whether no student of it was ever stored before it was predicted: at most one factor was moved until then."""
+    changed = parsed(condition).changed()
+    return len(changed) > 1 or bool({"activation"} & set(changed)) or changed.get("epochs") == 20

@@ -1,0 +1,86 @@
+"""Predicted against found: errors, ranks and slopes over conditions."""
+
+from collections.abc import Sequence
+
+import mechsub as ms
+from mechsub.lab.agreement import agreement, line_error
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
+from studies.first_principles import Config, design
+
+SCORES = ("raw", "recentred", "prior_matched")
+PREDICTED = {
+    "midpoint": "linearised halfway to the teacher",
+    "again": "linearised again, halfway to that prediction",
+    "start": "linearised at the start",
+    "line": "the point of the teacher's line at the predicted shares",
+    "untrained": "the untrained network",
+}
+QUANTITIES = {"drive": "drive of Theorem 1", "least_squares_cosine": "cosine of the least-squares move"}
+
+
+def findings(cell: list[dict]) -> list[Finding]:
+    shown = [row | {f"s_{i}": s for i, s in enumerate(row["shares"], 1)} for row in cell]
+    scores = [*SCORES, *(name for name in shown[0] if name.startswith("s_")), *QUANTITIES]
+    return [finding for score in scores for finding in arm_means(shown, score, unit="seeds").values()]
+
+
+def comparisons(found: Sequence[Cell]) -> list[Finding]:
+    """Over conditions whose students are trained: all, those without images that have their mean, and new ones."""
+    trained = {cell.options["condition"]: _values(cell) for cell in found if cell.options["part"] == "train"}
+    sets = {
+        "": trained,
+        "no_mean_images": {c: v for c, v in trained.items() if not _has_mean_images(c)},
+        "new": {c: v for c, v in trained.items() if design.is_new(c)},
+    }
+    return [finding for name, some in sets.items() if len(some) > 1 for finding in _of_set(name, some)]
+
+
+def _has_mean_images(condition: str) -> bool:
+    return condition.split("+")[0] in design.WITH_THEIR_MEAN
+
+
+def _values(cell: Cell) -> dict[str, float]:
+    return {finding.key: finding.value.mean for finding in cell.findings}
+
+
+def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
+    behind, words = (f"_{name}", f" ({name.replace('_', ' ')})") if name else ("", "")
+    out = []
+    for arm, label in PREDICTED.items():
+        for score in (*SCORES, "s_1"):
+            said, true = ({c: v[f"{who}/{score}"] for c, v in trained.items()} for who in (arm, "student"))
+            text = f"{label}, {score.replace('_', '-')}{words}"
+            out += agreement(f"{arm}/{score}{behind}", text, said, true)
+    for quantity, label in QUANTITIES.items():
+        some = {c: v for c, v in trained.items() if f"midpoint/{quantity}" in v}
+        for score in ("raw", "recentred") if len(some) > 3 else ():
+            values = {c: v[f"midpoint/{quantity}"] for c, v in some.items()}
+            true = {c: v[f"student/{score}"] for c, v in some.items()}
+            out.append(line_error(f"{quantity}/{score}{behind}", f"{label}, {score}{words}", values, true))
+            out += agreement(f"{quantity}/{score}{behind}", f"{label}, {score}{words}", values, true)[2:3]
+    return out
+
+
+def table(records: list[dict]) -> list[dict]:
+    found = cells(records, Config, findings)
+    compared = comparisons(found)
+    return rows(compared or all_findings(found))
+
+
+def plot(records: list[dict]):
+    """Every condition: recentred and raw accuracy, found against predicted."""
+    import plotly.graph_objects as go
+
+    found = {
+        c.options["condition"]: _values(c) for c in cells(records, Config, findings) if c.options["part"] == "train"
+    }
+    figure = go.Figure()
+    for score in ("recentred", "raw"):
+        x, y = ([values[f"{arm}/{score}"] for values in found.values()] for arm in ("midpoint", "student"))
+        figure.add_scatter(x=x, y=y, text=list(found), mode="markers", name=score)
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="as predicted", line={"dash": "dash", "color": "gray"})
+    figure.update_layout(
+        title="What students learn, predicted before they are trained", template="mechsub",
+        xaxis_title="predicted accuracy on the test images", yaxis_title="found",
+    )  # fmt: skip
+    return ms.kinds.add_caption(figure, "A point is a condition, mean over seeds; nothing is fitted.")

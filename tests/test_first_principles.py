@@ -1,0 +1,59 @@
+"""The design, the refusal to train what was not predicted, and both parts at two seeds."""
+
+import pytest
+
+from mechsub.designs import conditions
+from mechsub.lab import cells, findings, store
+from studies import first_principles, teacher_line
+from studies.first_principles import design
+from studies.first_principles import findings as found
+
+SMALL = "+d_model=16+epochs=1+batch_size=64+n_samples=256"
+
+
+def test_the_design_is_of_120_conditions_or_more_and_each_has_one_name():
+    assert len(set(design.DESIGN)) == len(design.DESIGN) >= 120
+    for text in (*design.DESIGN, *teacher_line.CONDITIONS):
+        assert conditions.written(conditions.parsed(text)) == text
+    assert sum(map(design.is_new, design.DESIGN)) >= 80
+    assert design.is_new("images+epochs=1") and not design.is_new("images")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("uniform+epochs=1+d_model=64", "write uniform[+]d_model=64[+]epochs=1"),
+        ("uniform+d_model=256", "write uniform,"),
+        ("unifrom", "did you mean uniform"),
+        ("uniform+depth=3", "'depth' is not one of"),
+        ("uniform+loss=l1", "loss is one of kl, mse, hard"),
+        ("uniform+epochs=0", "epochs needs a number above 0"),
+        ("uniform+n_aux=1", "teaches nothing"),
+    ],
+)
+def test_conditions_that_are_none(text, message):
+    with pytest.raises(ValueError, match=message):
+        conditions.parsed(text)
+
+
+def config(part, condition):
+    return first_principles.Config(part=part, condition=condition, teacher_epochs=1, precision="fp32", n_seeds=2)
+
+
+def test_students_are_trained_behind_their_predictions_only(tmp_path):
+    """Both parts of two conditions; what is said of them."""
+    names = [f"{inputs}{SMALL}" for inputs in ("uniform", "images")]
+    with pytest.raises(ValueError, match="was not predicted yet"):
+        cells.make_cell(first_principles.study, config("train", names[0]), tmp_path)
+    records = []
+    for name in names:
+        cells.make_cell(first_principles.study, config("predict", name), tmp_path)
+        cell = cells.make_cell(first_principles.study, config("train", name), tmp_path)
+        assert any("first_principles" in used for used in store.read_provenance(cell)["made_from"])
+        records += list(store.read_records(cell))
+    arms = {row["arm"] for row in records}
+    assert arms == {"untrained", "midpoint", "start", "again", "line", "student", "cross"}
+    compared = found.comparisons(findings.cells(records, first_principles.Config, found.findings))
+    keys = {finding.key for finding in compared}
+    assert {"midpoint/recentred_error", "midpoint/s_1_bias", "untrained/raw_new_error"} <= keys
+    assert found.table(records) and found.plot(records).data
