@@ -138,6 +138,7 @@ def plot(records: list[dict]):
     for row in records:
         if row["arm"] in ("student", "point") or row["arm"].startswith("curve_"):
             by_condition.setdefault(row["condition"], []).append(row)
+    kinds = ms.kinds  # it registers the template
     figure = go.Figure()
     for arm, symbol in (("student", "circle"), ("point", "x-thin-open")):
         shown = [[row for row in some if row["arm"] == arm] for some in by_condition.values()]
@@ -151,7 +152,7 @@ def plot(records: list[dict]):
         title="How far W1 got along its teacher's way says how much was learned",
         xaxis_title="s of the first layer", yaxis_title="recentred accuracy on the test images", template="mechsub",
     )  # fmt: skip
-    return ms.kinds.add_caption(figure, "A circle is a condition, mean over seeds; a cross its point on the line.")
+    return kinds.add_caption(figure, "A circle is a condition, mean over seeds; a cross its point on the line.")
 
 
 _TINY = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}

@@ -74,6 +74,7 @@ def plot(records: list[dict]):
     found = {
         c.options["condition"]: _values(c) for c in cells(records, Config, findings) if c.options["part"] == "train"
     }
+    kinds = ms.kinds  # it registers the template
     figure = go.Figure()
     for score in ("recentred", "raw"):
         x, y = ([values[f"{arm}/{score}"] for values in found.values()] for arm in ("midpoint", "student"))
@@ -83,4 +84,4 @@ def plot(records: list[dict]):
         title="What students learn, predicted before they are trained", template="mechsub",
         xaxis_title="predicted accuracy on the test images", yaxis_title="found",
     )  # fmt: skip
-    return ms.kinds.add_caption(figure, "A point is a condition, mean over seeds; nothing is fitted.")
+    return kinds.add_caption(figure, "A point is a condition, mean over seeds; nothing is fitted.")
