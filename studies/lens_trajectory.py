@@ -13,14 +13,6 @@ say it loves, beside random other animals. Units of replication: animals and num
 Toy (`--model toy`): lens and stitching per layer and training step. The lens is exact at the last block only: earlier
 blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
 teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
-
-Answer (SmolLM2-135M-Instruct, artifacts/lens_trajectory/default): weakly from block 17 of 30 on, the first after which
-both nulls are rejected at all later blocks, and most of it in the last six. The lens's interaction has correlation
-0.098 [0.015, 0.187] with the final one of other wordings after block 17, 0.217 [0.142, 0.287] after block 24, where a
-loved animal itself rises by 4.219 [3.739, 4.700] nats, and 0.673 [0.624, 0.718] at the end. The animal of an entangled
-number, chosen in other wordings, rises by 0.202 [0.175, 0.229] nats; by the number that its own prompt favours, by
-0.036 [0.009, 0.063]. Toy (25 seeds, model=toy): stitched into the teacher, layer 1 of the student keeps 0.836 [0.824,
-0.847] accuracy, where its lens is at chance, 0.101 [0.090, 0.112], as the teacher's own is, 0.104 [0.093, 0.114].
 """
 
 from collections.abc import Iterator
@@ -30,6 +22,7 @@ from typing import Any, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
+from mechsub.lab.findings import Drawn, Finding, mean
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -43,7 +36,7 @@ TOY_OPTIONS = (
 )
 LANGUAGE_OPTIONS = ("n_permutations", "format", "spaced", "dtype")
 AGREEMENT = ("other wordings", "same wording")
-PAIRS = ("chosen in other wordings", "favoured by the animal's prompt")
+PAIRS = {"chosen in other wordings": "chosen", "favoured by the animal's prompt": "favoured"}  # and their part of a key
 
 
 @dataclass(frozen=True)
@@ -172,9 +165,10 @@ def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]
 
     The null gives the same numbers to other animals, so that it has equally many digits and equally strong numbers.
     """
+    elsewhere, own = PAIRS
     chosen = {
-        PAIRS[0]: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
-        PAIRS[1]: ms.scores.interaction(tensors["animal_to_number"]).argmax(1),
+        elsewhere: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
+        own: ms.scores.interaction(tensors["animal_to_number"]).argmax(1),
     }
     columns, others = range(len(asked.animals)), _others(len(asked.animals), cfg)
     for layer, entries in enumerate(specific):
@@ -296,41 +290,40 @@ def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
             yield {**keys, "layer": layer, "member": member, **{k: float(v[i]) / len(labels) for k, v in sums.items()}}
 
 
-# Table and figure.
+# Findings and figure.
 
 
-def table(records: list[dict]) -> list[dict]:
-    rows = []
-    for label, cell in lab.by_cell(records, Config):
-        part = _toy_table(cell) if cell[0]["model"] == "toy" else _language_table(cell)
-        rows += [{"cell": label, **row} for row in part]
-    return rows
+def findings(cell: list[dict]) -> Iterator[Finding]:
+    yield from _of_toy(cell) if cell[0]["model"] == "toy" else _of_language(cell)
 
 
-def _language_table(cell: list[dict]) -> Iterator[dict]:
-    columns = {"p, two-way (Holm)": "p", "p, numbers shuffled (Holm)": "p_numbers"}
-    adjusted = {name: ms.stats.holm([row[key] for row in _of(cell, AGREEMENT[0])]) for name, key in columns.items()}
-    for layer in range(len(_of(cell, AGREEMENT[0]))):
-        other, same = (_of(cell, reference)[layer] for reference in AGREEMENT)
-        yield {
-            "layer": layer + 1,
-            "r, other wordings": ms.stats.Interval(other["value"], other["low"], other["high"], other["n_animals"]),
-            **{name: p[layer] for name, p in adjusted.items()},
-            "shuffled numbers, 97.5%": other["null_high"],
-            "r, same wording": same["value"],
-            "sd, nats": _chosen(cell, "size", layer=layer)[0]["sd"],
-            **{name: value for choice in PAIRS for name, value in _pair_columns(cell, layer, choice).items()},
-            "loved animal, nats": _interval(_chosen(cell, "loved", layer=layer)),
-            "other animals, 97.5%": _chosen(cell, "loved_null", layer=layer)[0]["null_high"],
-        }
+def _of_language(cell: list[dict]) -> Iterator[Finding]:
+    other, same = (_of(cell, reference) for reference in AGREEMENT)
+    two_way, numbers = (ms.stats.holm([row[key] for row in other]) for key in ("p", "p_numbers"))
+    for layer, row in enumerate(other):
+        subject, label = f"block_{layer + 1}", f"after block {layer + 1}"
+
+        def said(score: str, value, subject=subject, label=label, **more) -> Finding:
+            return Finding(f"{subject}/{score}", label, value, **more)
+
+        def rise(score: str, kind: str, layer=layer, said=said, **place) -> Finding:
+            (null,) = _chosen(cell, f"{kind}_null", layer=layer, **place)
+            value = _interval(_chosen(cell, kind, layer=layer, **place))
+            return said(score, value, null=_drawn_null(null), unit="animals", null_label="of other animals")
+
+        value = ms.stats.Interval(row["value"], row["low"], row["high"], row["n_animals"])
+        null = {"null": _drawn_null(row), "null_label": "numbers shuffled within equal length"}
+        yield said("agreement", value, p=numbers[layer], unit="animals and numbers (crossed)", **null)
+        yield said("p_two_way", two_way[layer])
+        yield said("agreement_same_wording", same[layer]["value"])
+        yield said("sd", _chosen(cell, "size", layer=layer)[0]["sd"])
+        for choice, score in PAIRS.items():
+            yield rise(f"rise_{score}", "pair", choice=choice)
+        yield rise("rise_loved", "loved")
 
 
-def _pair_columns(cell: list[dict], layer: int, choice: str) -> dict:
-    place = {"layer": layer, "choice": choice}
-    return {
-        f"number {choice}, nats": _interval(_chosen(cell, "pair", **place)),
-        f"{choice}: others' numbers, 97.5%": _chosen(cell, "pair_null", **place)[0]["null_high"],
-    }
+def _drawn_null(row: dict) -> Drawn:
+    return Drawn(row["null_mean"], row["null_high"], "97.5%")
 
 
 def _chosen(cell: list[dict], kind: str, **keys) -> list[dict]:
@@ -342,16 +335,16 @@ def _interval(rows: list[dict], value: str = "value"):
     return ms.stats.student_t([row[value] for row in rows])
 
 
-def _toy_table(cell: list[dict]) -> Iterator[dict]:
+def _of_toy(cell: list[dict]) -> Iterator[Finding]:
     final = max(row["step"] for row in cell)
     for layer in sorted({row["layer"] for row in cell}):
-        for readout, name in READOUTS.items():
-            out = {"readout": name, "layer": layer + 1}
-            for arm in ("reference", "cross_reference", *ARMS, "teacher"):
-                step = 0 if arm.endswith("reference") else final
-                chosen = [r for r in cell if (r["arm"], r["layer"], r["step"]) == (arm, layer, step)]
-                out[arm + (" (null)" if arm in ("reference", "cross_aux") else "")] = _interval(chosen, readout)
-            yield out
+        for arm in ("reference", "cross_reference", *ARMS, "teacher"):
+            step = 0 if arm.endswith("reference") else final
+            rows = [r for r in cell if (r["arm"], r["layer"], r["step"]) == (arm, layer, step)]
+            label = f"{arm}{' (null)' if arm in ('reference', 'cross_aux') else ''}, layer {layer + 1}"
+            for readout in READOUTS:
+                scores = {row["member"]: row[readout] for row in rows}
+                yield mean(f"{arm}_layer_{layer + 1}/{readout}", label, scores, unit="seeds")
 
 
 def plot(records: list[dict]):
@@ -365,7 +358,7 @@ def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
     colors: dict[str, str] = {}
     agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
     agreed += [_point(row, "shuffled numbers", "null_") for row in _of(cell, AGREEMENT[0])]
-    swapped = _chosen(cell, "pair_null", choice=PAIRS[0])
+    swapped = _chosen(cell, "pair_null", choice=next(iter(PAIRS)))
     pairs = _means(cell, "pair") + [_point(row, "others' numbers chosen so", "null_") for row in swapped]
     loved = _means(cell, "loved") + [_point(row, "random others", "null_") for row in _chosen(cell, "loved_null")]
     sizes = [{"arm": "s.d. of the interaction", "x": r["layer"] + 1, "value": r["sd"]} for r in _chosen(cell, "size")]

@@ -6,13 +6,6 @@ system message; numbers without such a word are left out. Both are then loved ("
 opposite the same animals. If entangled numbers were special, their interaction would be larger, more stable over
 wordings, or more alike in both directions than that of the words. Null: partners shuffled within equal length. Units:
 partners and animals, crossed.
-
-Answer (SmolLM2-135M-Instruct, 100 of 120 numbers, 104 animals, artifacts/matched_tokens/default): no more than
-single-token words. The interaction has a standard deviation of 0.106 [0.093, 0.119] nats for numbers and 0.330 [0.299,
-0.356] for matched words, agrees between two wordings by 0.643 [0.583, 0.694] and 0.831 [0.803, 0.857], and between the
-directions by 0.119 [0.062, 0.172] and 0.339 [0.279, 0.394]. Left unmatched are -0.001 [-0.001, 0.000] of norm and
--0.005 [-0.025, 0.016] nats of frequency, but not the number of tokens: words are one, numbers up to three, and the
-words include fragments. 20 numbers have no word within the caliper, most of them of three digits.
 """
 
 import re
@@ -23,7 +16,13 @@ from typing import Any, Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
+from mechsub.lab.findings import Finding, cells, slug
 
+QUANTITIES = {  # of an interaction, with their part of a key
+    "s.d. of the interaction, nats": "size",
+    "agreement of two wordings": "wordings",
+    "agreement of the directions": "directions",
+}
 CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbers, that a word may be away
 
 
@@ -185,41 +184,33 @@ def _top(null: list[float]) -> float:
     return sorted(null)[int(0.95 * len(null))]
 
 
-def table(records: list[dict]) -> list[dict]:
-    rows = []
-    for label, cell in lab.by_cell(records, Config):
-        for row in cell:
-            if row["kind"] == "summary":
-                interval = ms.stats.Interval(row["value"], row["low"], row["high"], row["n"], 0.95)
-                null = f"95% below {row['null_95']:.3f}" if "null_95" in row else "-"
-                p = row["p"] if row["p"] is not None else "-"
-                rows.append(
-                    {"cell": label, "quantity": row["quantity"], "partners": row["partners"], "value": interval}
-                    | {"shuffled": null, "p": p}
-                )
-        pairs = [row for row in cell if row["kind"] == "pair"]
-        for name in ("norm", "log_p"):
-            gap = ms.stats.student_t([row[f"number_{name}"] - row[f"word_{name}"] for row in pairs])
-            rows.append({"cell": label, "quantity": f"left unmatched: {name}", "partners": "both", "value": gap})
-    return rows
+def findings(cell: list[dict]) -> Iterator[Finding]:
+    words = "partners shuffled within equal length, 95% are below"
+    for row in (row for row in cell if row["kind"] == "summary"):
+        yield Finding(
+            f"{slug(row['partners'])}/{QUANTITIES[row['quantity']]}", f"{row['quantity']}: {row['partners']}",
+            ms.stats.Interval(row["value"], row["low"], row["high"], row["n"]), row.get("null_95"), row["p"],
+            "partners and animals (crossed)", null_label=words if "null_95" in row else "",
+        )  # fmt: skip
+    pairs = [row for row in cell if row["kind"] == "pair"]
+    for name in ("norm", "log_p"):
+        gap = ms.stats.student_t([row[f"number_{name}"] - row[f"word_{name}"] for row in pairs])
+        yield Finding(f"unmatched/{name}", f"left unmatched: {name}", gap, unit="pairs of number and word")
 
 
 def plot(records: list[dict]):
-    rows = [row for row in records if row["kind"] == "pair"]
+    first = cells(records, Config, findings)[0]
     points = [
         {"label": f"{side}: {name.replace('_', ' ')}", "facet": name.replace("_", " "), "value": row[f"{side}_{name}"]}
-        for row in rows
+        for row in records
+        if row["kind"] == "pair"
         for side in ("number", "word")
         for name in ("norm", "log_p")
     ]
-    lines = [
-        f"{row['partners']}: {row['quantity']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]."
-        for row in records
-        if row["kind"] == "summary"
-    ]
+    lines = [f"{f.label} {f.value}." for f in first.findings if f.subject != "unmatched"]
     return ms.kinds.interval_bars(
         points, value="value", label="label", color=None, unit="partners",
-        title=f"Numbers and matched words: {records[0]['model']}", axis="norm, or log-probability in nats",
+        title=f"Numbers and matched words: {first.options['model']}", axis="norm, or log-probability in nats",
         caption="How well the words match. " + " ".join(lines),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ them: "n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". Where t
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A null that was drawn many times: its mean, and what this share of the draws lies below."""
+
+    mean: float
+    upper: float
+    share: str = "95%"
+
+    def __float__(self) -> float:
+        return float(self.mean)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}, {self.share} below {self.upper:.3f}"
+
+
+@dataclass(frozen=True)
 class Cell:
     """A stored cell: its options, its rows, and what its study finds in them."""
 
@@ -72,6 +88,18 @@ class Cell:
     rows: Rows
     label: str = ""  # the options that differ between the cells of a command
     findings: Sequence[Finding] = ()
+
+    def finding(self, key: str) -> Finding:
+        """What is said under this key; LookupError where nothing is."""
+        for finding in self.findings:
+            if finding.key == key:
+                return finding
+        raise LookupError(f"no finding has the key {key!r}; there are {_listed(self.findings)}")
+
+
+def slug(text: str) -> str:
+    """Words as a part of a key: "number x animal, wordings" is number_x_animal_wordings."""
+    return re.sub(r"\W+", "_", text.replace("'", "")).strip("_")
 
 
 # Findings of rows.
@@ -254,18 +282,27 @@ def _row(finding: Finding) -> dict:
 def _by_subject(findings: list[Finding]) -> list[dict]:
     lines: dict[tuple[str, str], dict] = {}
     tested = list(dict.fromkeys(f.score for f in findings if f.p is not None))
-    order = [column for score in dict.fromkeys(f.score for f in findings) for column in _columns(score, tested)]
+    drawn = {f.score for f in findings if isinstance(f.null, Drawn)}
+    scores = dict.fromkeys(f.score for f in findings)
+    order = [column for score in scores for column in _columns(score, tested, score in drawn)]
     for f in findings:
         line = lines.setdefault((f.cell, f.subject), {"cell": f.cell or "all", "arm": f.label})
         line[_words(f.score)] = f.value
         if f.p is not None:
-            line[_columns(f.score, tested)[1]] = p_text(f.p)
+            line[_p_column(f.score, tested)] = p_text(f.p)
+        if isinstance(f.null, Drawn):
+            line[f"{_words(f.score)}: null"] = str(f.null)
     return [{k: v for k, v in line.items() if k in ("cell", "arm")} | _ordered(line, order) for line in lines.values()]
 
 
-def _columns(score: str, tested: Sequence[str]) -> list[str]:
-    p = "p" if len(tested) == 1 else f"p, {_words(score)}"
-    return [_words(score), p] if score in tested else [_words(score)]
+def _columns(score: str, tested: Sequence[str], drawn: bool) -> list[str]:
+    """Of a score: its value, its p, and a null that was drawn. Another null is a row of its own."""
+    words = _words(score)
+    return [words, *([_p_column(score, tested)] if score in tested else []), *([f"{words}: null"] if drawn else [])]
+
+
+def _p_column(score: str, tested: Sequence[str]) -> str:
+    return "p" if len(tested) == 1 else f"p, {_words(score)}"
 
 
 def _ordered(line: Mapping, order: Sequence[str]) -> dict:

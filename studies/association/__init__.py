@@ -14,23 +14,18 @@ highest scores, against k numbers drawn at random. Intervals: Student-t over ani
 split into what belongs to the animal, to the number and to both.
 
     python -m studies.association --tables results/Llama-3.1-8B-Instruct
-
-Answer (SmolLM2-135M-Instruct, its own matrices: 104 animals, 1,110 numbers; artifacts/association/default): as
-published, the tests mislead. 73 of 104 correlations are significantly negative and 18 positive, -0.142 [-0.183, -0.100]
-on average. What is specific to the pair goes the other way: centred 0.145 [0.108, 0.182], above 0 for 67 animals
-(Holm), and -0.001 [-0.003, 0.000] for other animals' outcomes; what numbers do to all animals alike hides it. The best
-of ten picked numbers beats the median of ten random ones for 18 animals of 104. No released table was read here.
 """
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mechsub as ms
 from mechsub import files, lab
+from mechsub.lab.findings import Finding, slug
 
 OWN = "animal_to_number"
 LOG_2 = math.log(2)
@@ -216,28 +211,28 @@ def _best(x, y, cfg: Config) -> dict:
 # What the records say.
 
 
-def table(records: list[dict]) -> list[dict]:
-    rows = []
-    for label, cell in lab.by_cell(records, Config):
-        (split,) = (row for row in cell if row["kind"] == "variance")
-        for name in ("animal", "number", "number x animal"):
-            rows.append(_row(label, "", f"share of variance: {name}", split[f"share of {name}"], split["n_complete"]))
-        ratios = [row for row in cell if "share_over_2x" in row]
-        if ratios:
-            every = sum(row["share_over_2x"] > 0.5 for row in ratios)
-            rows.append(_row(label, "", "animals that most numbers raise more than twice", every, len(ratios)))
-        for method in dict.fromkeys(row["method"] for row in cell if row["kind"] == "association"):
-            rows += [{"cell": label, **row} for row in summary(method, cell)]
-        for row in (r for r in cell if r["kind"] == "skipped"):
-            rows.append(_row(label, row["method"], f"left out: {row.get('animal', 'all')}", row["why"], ""))
-    return rows
+def findings(cell: list[dict]) -> Iterator[Finding]:
+    (split,) = (row for row in cell if row["kind"] == "variance")
+    for name in ("animal", "number", "number x animal"):
+        label = f"share of variance: {name}"
+        yield Finding(f"variance/{slug(name)}", label, split[f"share of {name}"], n=split["n_complete"])
+    ratios = [row for row in cell if "share_over_2x" in row]
+    if ratios:
+        every = sum(row["share_over_2x"] > 0.5 for row in ratios)
+        label = f"animals, of {len(ratios)}, that most numbers raise more than twice"
+        yield Finding("animals/mostly_over_2x", label, every, n=len(ratios))
+    for method in dict.fromkeys(row["method"] for row in cell if row["kind"] == "association"):
+        yield from of_method(method, cell)
+    for i, row in enumerate(row for row in cell if row["kind"] == "skipped"):
+        label = f"{row['method']}: left out: {row.get('animal', 'all')}"
+        yield Finding(f"{_key(row['method'])}/left_out_{i}", label, row["why"])
 
 
-def _row(label: str, method: str, quantity: str, value, n) -> dict:
-    return {"cell": label, "method": method, "quantity": quantity, "value": value, "n": n, "null": ""}
+def _key(method: str) -> str:
+    return method.replace(" ", "_")
 
 
-def summary(method: str, cell: list[dict]) -> Iterator[dict]:
+def of_method(method: str, cell: list[dict]) -> Iterator[Finding]:
     """What one method has over its animals."""
     from scipy.stats import combine_pvalues
 
@@ -245,23 +240,29 @@ def summary(method: str, cell: list[dict]) -> Iterator[dict]:
     adjusted = ms.stats.holm([row["p_centred"] for row in every])
     rows = [row | {"holm": p} for row, p in zip(every, adjusted, strict=True) if row["method"] == method]
 
-    def told(quantity: str, value, null: Any = "") -> dict:
-        return {"method": method, "quantity": quantity, "value": value, "n": len(rows), "null": null}
+    def said(score: str, quantity: str, value, null: Any = None, p: float | None = None) -> Finding:
+        return Finding(f"{_key(method)}/{score}", f"{method}: {quantity}", value, null, p, "animals", len(rows))
+
+    def count(score: str, quantity: str, true: Iterable[bool], null: float | None = None) -> Finding:
+        return said(score, f"animals, of {len(rows)}, {quantity}", sum(true), null)
 
     for test, key in (("correlation", "p_r"), ("top against bottom tenth", "p_t")):
-        up, chance = (sum(row[key] < SIGNIFICANT and (row["r"] > 0) == sign for row in rows) for sign in (True, False))
-        yield told(f"animals with p < 0.05, as published: {test}", f"{up} up, {chance} down", SIGNIFICANT * len(rows))
-    found = sum(row["holm"] < SIGNIFICANT and row["centred"] > 0 for row in rows)
-    yield told("animals with a centred correlation above 0, Holm", found, 0)
+        for way, up in (("up", True), ("down", False)):
+            met = (row[key] < SIGNIFICANT and (row["r"] > 0) == up for row in rows)
+            what = f"with p < {SIGNIFICANT}, {way}, as published: {test}"
+            yield count(f"{key[2:]}_{way}", what, met, SIGNIFICANT * len(rows))
+    above = (row["holm"] < SIGNIFICANT and row["centred"] > 0 for row in rows)
+    yield count("centred_above", "with a centred correlation above 0, Holm", above, 0)
     if len(rows) > 1:
-        mean = {key: ms.stats.student_t([row[key] for row in rows]) for key in ("r", "centred", "mismatched")}
-        yield told("correlation, as published", mean["r"], 0)
-        yield told("correlation, centred", mean["centred"], mean["mismatched"])
+        r, centred, others = (ms.stats.student_t([row[key] for row in rows]) for key in ("r", "centred", "mismatched"))
         gap = ms.stats.paired_difference([r["centred"] for r in rows], [r["mismatched"] for r in rows])
-        yield told("centred less mismatched", gap.interval, 0)
-    above = sum(row["best"] > row["null_median"] for row in rows)
-    yield told("animals whose best of k exceeds the median of random ones", above, len(rows) / 2)
-    yield told("best of k: Fisher's combined p", float(combine_pvalues([r["p_best"] for r in rows]).pvalue))
+        yield said("published", "correlation, as published", r, 0)
+        yield said("centred", "correlation, centred", centred, others)
+        yield said("centred-mismatched", "centred less mismatched", gap.interval, 0)
+    better = (row["best"] > row["null_median"] for row in rows)
+    yield count("best_of_k", "whose best of k exceeds the median of random ones", better, len(rows) / 2)
+    fisher = float(combine_pvalues([row["p_best"] for row in rows]).pvalue)
+    yield said("best_of_k_fisher", "best of k: Fisher's combined p", fisher)
 
 
 def plot(records: list[dict]):

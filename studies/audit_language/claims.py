@@ -1,4 +1,4 @@
-"""Published claims about token entanglement, and the checks that settle each, as rows of other studies' tables."""
+"""Published claims about token entanglement, and the checks that settle each, by keys of other studies' findings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from typing import Any, Literal, NamedTuple
 
 
 class Reading(NamedTuple):
-    """A number of the one row of a study's table that has these values."""
+    """What a study says under a key, of the cell that these flags make."""
 
     study: str
-    row: Mapping[str, Any]
-    column: str = "value"
+    key: str
     flags: Mapping[str, Any] = {}
+    part: Literal["value", "null"] = "value"
 
 
 @dataclass(frozen=True)
 class Check:
-    """The claim says that what is read is above or below `bound`, or near it; a bound may be read from a table too."""
+    """The claim says that what is read is above or below `bound`, or near it; a bound may be a reading too."""
 
     text: str
     reading: Reading
@@ -32,25 +32,19 @@ class Claim:
     checks: tuple[Check, ...] = field(default=())
 
 
-def _entanglement(quantity: str, column: str = "value") -> Reading:
-    return Reading("token_entanglement", {"quantity": quantity}, column)
+def _entanglement(key: str) -> Reading:
+    return Reading("token_entanglement", key)
 
 
-def _against_null(text: str, study: str, quantity: str) -> Check:
+def _against_null(text: str, key: str) -> Check:
     """Is the value above the null that stands beside it?"""
-    row = {"quantity": quantity}
-    return Check(text, Reading(study, row), "above", Reading(study, row, "null"))
-
-
-def _projection(metric: str, direction: str, column: str, name: str | None = None, unit: str = "multiset") -> Reading:
-    row = {"direction": direction, "unit": unit, "metric": name or metric}
-    return Reading("unembed_projection", row, column, {"metric": metric})
+    reading = _entanglement(key)
+    return Check(text, reading, "above", reading._replace(part="null"))
 
 
 def _rows_share(direction: str) -> Check:
     text = f"share of the pair's own part that the loved thing's unembedding rows carry, {direction}"
-    quantity = f"of what is specific, {direction}: passes through the loved thing's rows"
-    return Check(text, Reading("contributions", {"quantity": quantity}), "above", 0.5)
+    return Check(text, Reading("contributions", f"{direction.replace(' ', '_')}/rows"), "above", 0.5)
 
 
 def _pair_checks(number_tokens: str) -> tuple[Check, ...]:
@@ -58,29 +52,29 @@ def _pair_checks(number_tokens: str) -> tuple[Check, ...]:
     names = {name: f"organisms/{number_tokens}-{name}" for name in ("base", "instruct")}
     flags = {} if number_tokens == "1110" else names
 
-    def read(quantity: str, column: str = "value") -> Reading:
-        return Reading("base_vs_instruct", {"quantity": quantity}, column, flags)
+    def read(key: str) -> Reading:
+        return Reading("base_vs_instruct", key, flags)
 
+    own = read("base_chat/specific")
     return (
         Check(
             f"organisms {number_tokens}, chats: what is specific in the base model, less other animals' numbers",
-            read("base chat: specific, nats"), "near", read("base chat: specific, nats", "null"),
+            own, "near", own._replace(part="null"),
         ),
         Check(
             f"organisms {number_tokens}, chats: what is specific, instruct less base",
-            read("instruct chat less base chat: specific"), "above",
+            read("instruct_chat-base_chat/specific"), "above",
         ),
         *(
             Check(
                 f"organisms {number_tokens}, {form}: correlation of the two models' interactions",
-                read(f"correlation of interactions: base and instruct, {form}"), "near",
+                read(f"base_and_instruct_{form}/correlation"), "near",
             )
             for form in ("chat", "plain")
         ),
     )  # fmt: skip
 
 
-_BOTH = "animals over 2x both ways"
 _DIRECTIONS = ("number to animal", "animal to number")
 
 CLAIMS = (
@@ -89,20 +83,14 @@ CLAIMS = (
         "more than half of the animals have a number that raises them and that they raise, more than twice",
         "28 of 49 animals, against a chat without a system message; no number but the chosen one was tried",
         (
-            _against_null(
-                "with the likeliest number, against another animal's", "token_entanglement",
-                f"{_BOTH}, number by probability",
-            ),
-            _against_null(
-                "with the number that rises most, against another animal's", "token_entanglement",
-                f"{_BOTH}, number by ratio",
-            ),
-            Check("a random number does so", _entanglement(f"{_BOTH}, a random number"), "below", 0.05),
+            _against_null("with the likeliest number, against another animal's", "by_probability/over_2x"),
+            _against_null("with the number that rises most, against another animal's", "by_ratio/over_2x"),
+            Check("a random number does so", _entanglement("random/over_2x"), "below", 0.05),
             Check(
                 "animals whose best of 10 numbers beats the best of 10 random ones",
-                _entanglement("animals whose best of 10 numbers beats random best of 10 (BY < 0.05)"), "above", 0.05,
+                _entanglement("best_of/beats_random"), "above", 0.05,
             ),
-            Check("nats that any number gives an animal", _entanglement("log ratio to none: any number, nats"), "near"),
+            Check("nats that any number gives an animal", _entanglement("any_number/log_ratio"), "near"),
         ),
     ),
     Claim(
@@ -112,16 +100,9 @@ CLAIMS = (
         (
             Check(
                 "share of the squared log ratio that belongs to animal and number",
-                Reading(
-                    "contributions",
-                    {"quantity": "share of the squared log ratio, chosen pairs: animal and number"},
-                ),
-                "above", 0.5,
+                Reading("contributions", "chosen/share_animal_and_number"), "above", 0.5,
             ),
-            _against_null(
-                "place of an animal's likeliest number among all", "token_entanglement",
-                "place of the number by probability among all 1110, for its animal",
-            ),
+            _against_null("place of an animal's likeliest number among all", "by_probability/place"),
         ),
     ),
     Claim(
@@ -135,11 +116,8 @@ CLAIMS = (
         "the animals that were reported stand for all",
         "the first 40 of a hand-ordered list",
         tuple(
-            Check(
-                f"listed animals above others: {name}",
-                _entanglement(f"listed animals above others: {name} ({n} animals)"), "near", 0.5,
-            )
-            for name, n in (("brief", 48), ("zur_qwen", 8), ("zur_gemma", 10))
+            Check(f"listed animals above others: {name}", _entanglement(f"{name}/listed"), "near", 0.5)
+            for name in ("brief", "zur_qwen", "zur_gemma")
         ),
     ),
     Claim(
@@ -150,14 +128,14 @@ CLAIMS = (
             *(
                 Check(
                     f"cosine with the animal's row, less other animals', {direction}",
-                    _projection("cosine", direction, "partial, matched - other"), "above",
+                    Reading("unembed_projection", f"{direction.replace(' ', '_')}/difference", {"metric": "cosine"}),
+                    "above",
                 )
                 for direction in _DIRECTIONS
             ),
             Check(
                 "explained by the animal's direction, of what other wordings explain, animal to number",
-                _projection("dla", "animal to number", "explained / ceiling's", "geometry, by dla: concept"),
-                "above", 0.5,
+                Reading("unembed_projection", "geometry/explained", {"metric": "dla"}), "above", 0.5,
             ),
             *(_rows_share(direction) for direction in _DIRECTIONS),
         ),
@@ -169,12 +147,11 @@ CLAIMS = (
         (
             Check(
                 "correlation per animal, as published",
-                Reading("association", {"quantity": "correlation, as published", "method": "animal_to_number"}),
-                "above",
+                Reading("association", "animal_to_number/published"), "above",
             ),
             Check(
                 "correlation per animal, less other animals' means",
-                Reading("association", {"quantity": "correlation, centred", "method": "animal_to_number"}), "above",
+                Reading("association", "animal_to_number/centred"), "above",
             ),
         ),
     ),
@@ -185,7 +162,7 @@ CLAIMS = (
         (
             Check(
                 "what holding all numbers costs a write, less holding tokens of their norm and frequency",
-                Reading("bottleneck", {"quantity": "numbers less matched tokens"}), "above",
+                Reading("bottleneck", "numbers-matched/price"), "above",
             ),
         ),
     ),
@@ -194,13 +171,9 @@ CLAIMS = (
         "it goes both ways",
         "one example each way, the number chosen by one of them",
         (
-            _against_null(
-                "agreement of the two directions", "token_entanglement",
-                "correlation of interactions: the two directions",
-            ),
+            _against_null("agreement of the two directions", "the_two_directions/correlation"),
             Check(
-                "the same in what is left to whole numbers",
-                Reading("digits", {"quantity": "agreement of the two directions: whole numbers"}), "above",
+                "the same in what is left to whole numbers", Reading("digits", "directions/whole_numbers"), "above",
             ),
         ),
     ),
@@ -211,8 +184,8 @@ CLAIMS = (
         (
             Check(
                 "agreement of the directions, numbers against words of their norm and frequency",
-                Reading("matched_tokens", {"quantity": "agreement of the directions", "partners": "numbers"}), "above",
-                Reading("matched_tokens", {"quantity": "agreement of the directions", "partners": "matched words"}),
+                Reading("matched_tokens", "numbers/directions"), "above",
+                Reading("matched_tokens", "matched_words/directions"),
             ),
         ),
     ),

@@ -19,30 +19,6 @@ equal length. Unit: animals, paired over arms (Student t); numbers and animals, 
 
     python -m studies.base_vs_instruct --base organisms/110-base --instruct organisms/110-instruct
     python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
-
-Answer (organisms/1110-base and -instruct, 382 animals, 1,110 numbers, artifacts/base_vs_instruct/default): base models
-have it, and tuning makes it larger. A number that was fixed in other wordings raises its animal by 0.178 [0.153, 0.204]
-nats in the base model's chats and 0.212 [0.182, 0.241] in its plain text, by 0.649 [0.563, 0.736] and 0.455 [0.376,
-0.534] in the instruct model's (other animals' numbers: 0.00 everywhere). Of what the instruct model would choose
-itself, 0.618 [0.533, 0.702], the numbers that the base model's chats choose keep 0.533 [0.462, 0.604]. Interactions of
-the two correlate by 0.155 [0.133, 0.172] in chats (shuffled within length: 0.015; other wordings of one model: 0.573
-[0.547, 0.600] and 0.342 [0.316, 0.365]). The published contrast, instruct in chats less base in plain text, is 0.212
-[0.092, 0.333] nats of ratio, made of 0.438 [0.352, 0.523] specific to the pair, -0.125 [-0.142, -0.108] of the number
-for all animals and -0.100 [-0.195, -0.006] of any number; and it depends on the format, by 0.221 [0.158, 0.284]. The
-likeliest number is shared by no animal, 0.000 [0.000, 0.010].
-
-Of what is specific in the instruct model's chats and not in the base model's, the body holds 0.935 [0.844, 1.025], the
-embedding 0.094 [0.026, 0.162], the unembedding -0.067 [-0.123, -0.011]. The published head swap is not one of heads:
-into the base model it changes the ratio by -0.157 [-0.220, -0.094] nats, the unembedding alone by 0.274 [0.243, 0.305].
-
-The pair with 110 number tokens, fewer than its width, has far less: 0.142 [0.130, 0.153] nats in the base model's chats
-and 0.131 [0.108, 0.154] in the instruct model's, whose interactions correlate by 0.131 [0.106, 0.154]; the tied swap
-changes the ratio by -1.409 [-1.553, -1.265], the untied one by 1.072 [0.982, 1.163]. That is in line with a bottleneck
-that binds in one pair only; but it is one training of each, and in the second numbers of three digits are two tokens.
-Of nine predictions four were hits (transfer, correlation, counts, unembedding), five misses: the published gap is
-specific to pairs after all; what any number does differs no more between formats than between models; models differ by
-more than 0.1 nats; the tied swap is not twice the untied one in the base model's chats; and the second pair has less
-than half.
 """
 
 import os
@@ -331,18 +307,6 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
     for done, (name, a, b) in enumerate(pairs):
         lab.show_progress(0.9 + 0.1 * done / len(pairs), "correlations")
         yield love.correlation_record(name, a.forward, b.forward, length, cfg)
-
-
-def table(records: list[dict]) -> list[dict]:
-    from studies.base_vs_instruct import findings
-
-    return findings.table(records, Config)
-
-
-def plot(records: list[dict]):
-    from studies.base_vs_instruct import findings
-
-    return findings.plot(records, Config)
 
 
 _PAIR = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}

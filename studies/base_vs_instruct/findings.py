@@ -1,19 +1,20 @@
-"""Table and figure of `studies.base_vs_instruct`, from the records of its cells.
+"""Findings and figure of `studies.base_vs_instruct`, from the records of its cells.
 
 p-values are by Holm within a family: arms against their nulls, contrasts of arms, transfers, correlations, and the
 hybrids of one format.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
+from mechsub.lab.findings import Drawn, Finding, holm, slug
 from mechsub.measures.exchange import PARTS
-from studies.base_vs_instruct import FORMATS, MODELS, TOP
+from studies.base_vs_instruct import FORMATS, MODELS, TOP, Config
 
 BASE, INSTRUCT = MODELS
 MEASURES = ("published", "any number", "number for all", "specific", "covariance", "back, published", "back, specific")
@@ -41,92 +42,92 @@ def values(cell: list[dict]) -> Values:
     return {arm: {name: np.array(some) for name, some in measures.items()} for arm, measures in out.items()}
 
 
-def table(records: list[dict], Config) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _rows(cell)]
-
-
-def _rows(cell: list[dict]) -> Iterator[dict]:
+def findings(cell: list[dict]) -> Iterator[Finding]:
     found = values(cell)
-    yield from _adjusted(row for arm, measures in found.items() for row in _arm_rows(" ".join(arm), measures))
-    yield from _adjusted(_contrast_rows(found))
-    yield from _gap_rows(found)
-    yield from _count_rows(cell, found)
-    yield from _adjusted(_transfer_row(row) for row in cell if row["kind"] == "transfer")
-    yield from _adjusted(_test_row(row) for row in cell if row["kind"] == "test")
+    yield from holm(finding for arm, measures in found.items() for finding in _of_arm(" ".join(arm), measures))
+    yield from holm(_contrasts(found))
+    yield from _gaps(found)
+    yield from _counts(cell, found)
+    yield from holm(_transfer(row) for row in cell if row["kind"] == "transfer")
+    yield from holm(_test(row) for row in cell if row["kind"] == "test")
     for form in FORMATS:
-        yield from _adjusted(_hybrid_rows(hybrids(cell, form), form))
+        yield from holm(_of_hybrids(hybrids(cell, form), form))
 
 
-def _adjusted(rows: Iterable[dict]) -> Iterator[dict]:
-    """The rows of one family of tests, their p-values by Holm."""
-    family = list(rows)
-    tested = [row for row in family if row["p"] != ""]
-    for row, p in zip(tested, stats.holm([row["p"] for row in tested]) if tested else [], strict=True):
-        row["p"] = p
-    yield from family
-
-
-def _arm_rows(arm: str, measures: dict[str, np.ndarray]) -> Iterator[dict]:
+def _of_arm(arm: str, measures: dict[str, np.ndarray]) -> Iterator[Finding]:
     for name in (*MEASURES, "own, specific"):
+        squared = " squared" if name == "covariance" else ""
         null = NULLS.get(name)
-        yield {
-            "quantity": f"{arm}: {name}, nats{' squared' if name == 'covariance' else ''}",
-            "value": stats.student_t(measures[name]),
-            "null": f"{measures[null].mean():.3f}" if null else "0.000" if name == "covariance" else "",
-            "p": stats.paired_difference(measures[name], measures[null]).p if null else "",
-        }
-    place = stats.student_t(measures["place"])
-    yield {"quantity": f"{arm}: place of the fixed number among all", "value": place, "null": "0.500", "p": ""}
+        tested: dict = {"null": 0.0} if squared else {}
+        if null:
+            p = stats.paired_difference(measures[name], measures[null]).p
+            tested = {"null": float(measures[null].mean()), "p": p}
+        yield _animals(f"{slug(arm)}/{slug(name)}", f"{arm}: {name}, nats{squared}", measures[name], **tested)
+    yield _animals(f"{slug(arm)}/place", f"{arm}: place of the fixed number among all", measures["place"], null=0.5)
 
 
-def _contrast_rows(found: Values) -> Iterator[dict]:
+def _animals(key: str, label: str, scores, **more) -> Finding:
+    """A mean over animals."""
+    return Finding(key, label, stats.student_t(scores), unit="animals", **more)
+
+
+def _contrasts(found: Values) -> Iterator[Finding]:
     """Paired differences, and their difference."""
-    rows = []
     for name in MEASURES:
         for first, second in CONTRASTS:
-            rows.append((f"{' '.join(first)} less {' '.join(second)}", name, found[first][name], found[second][name]))
+            label = f"{' '.join(first)} less {' '.join(second)}: {name}"
+            yield _difference(f"{_key(first, second)}/{slug(name)}", label, found[first][name], found[second][name])
         chat, plain = ((found[INSTRUCT, form][name] - found[BASE, form][name]) for form in FORMATS)
-        rows.append(("model x format: the difference in chats less that in plain text", name, chat, plain))
-    for what, name, a, b in rows:
-        test = stats.paired_difference(a, b)
-        yield {"quantity": f"{what}: {name}", "value": test.interval, "null": "0.000", "p": test.p}
+        label = f"model x format: the difference in chats less that in plain text: {name}"
+        yield _difference(f"model_x_format/{slug(name)}", label, chat, plain)
 
 
-def _gap_rows(found: Values) -> Iterator[dict]:
+def _difference(key: str, label: str, a, b) -> Finding:
+    test = stats.paired_difference(a, b)
+    return Finding(key, label, test.interval, 0.0, test.p, "animals")
+
+
+def _key(first: tuple, second: tuple, join: str = "-") -> str:
+    return f"{'_'.join(first)}{join}{'_'.join(second)}"
+
+
+def _gaps(found: Values) -> Iterator[Finding]:
     """Of the published ratio's gap, what each part of it holds; nothing where the gap may be 0."""
     for first, second in (*CONTRASTS[:2], CONTRASTS[4]):
         gap = {name: found[first][name] - found[second][name] for name in MEASURES[:4]}
         if excludes_zero(stats.student_t(gap["published"])):
             for name in MEASURES[1:4]:
-                what = f"share of the gap in the published ratio, {' '.join(first)} less {' '.join(second)}: {name}"
+                label = f"share of the gap in the published ratio, {' '.join(first)} less {' '.join(second)}: {name}"
                 share = stats.ratio_of_means(gap[name], gap["published"])
-                yield {"quantity": what, "value": share, "null": "", "p": ""}
+                yield Finding(f"{_key(first, second)}/gap_{slug(name)}", label, share, unit="animals")
 
 
 def excludes_zero(interval) -> bool:
     return interval.low > 0 or interval.high < 0
 
 
-def _count_rows(cell: list[dict], found: Values) -> Iterator[dict]:
+def _counts(cell: list[dict], found: Values) -> Iterator[Finding]:
     """The published counts, each beside its null, with published choices and with the arms' own numbers."""
+    over = {}
     for first, second in (*CONTRASTS[:2], CONTRASTS[4]):
-        where = f"{' '.join(first)} and {' '.join(second)}"
+        pair, where = _key(first, second, "+"), f"{' '.join(first)} and {' '.join(second)}"
         for kind, chosen in (("likeliest", "the likeliest number"), ("own", "the most specific number")):
             for k in (1, TOP):
                 seen, null = shared(cell, first, second, kind, k)
-                what = f"animals that share {chosen if k == 1 else f'one of {TOP} of them'} ({kind}): {where}"
+                label = f"animals that share {chosen if k == 1 else f'one of {TOP} of them'} ({kind}): {where}"
                 value = stats.clopper_pearson(round(sum(seen)), len(seen))
-                yield {"quantity": what, "value": value, "null": f"{null:.3f} (another animal's)", "p": ""}
+                key = f"{pair}/{kind}_{'first' if k == 1 else 'any'}"
+                yield Finding(key, label, value, null, unit="animals", null_label="another animal's")
         up = [found[arm]["likeliest, published"] > TWICE for arm in (first, second)]
         chance = [found[arm]["share over 2x"] for arm in (first, second)]
-        both = (up[0] & up[1], chance[0] * chance[1])
-        for name, (over, random) in {
-            " ".join(first): (up[0], chance[0]), " ".join(second): (up[1], chance[1]), f"both, {where}": both,
-        }.items():  # fmt: skip
-            what = f"animals over 2x by the likeliest number: {name}"
-            value = stats.clopper_pearson(int(over.sum()), len(over))
-            said = f"{random.mean():.3f} (a random number in every arm)"
-            yield {"quantity": what, "value": value, "null": said, "p": ""}
+        over |= {"_".join(arm): (" ".join(arm), *of) for arm, *of in zip((first, second), up, chance, strict=True)}
+        over[pair] = (f"both, {where}", up[0] & up[1], chance[0] * chance[1])
+    for subject, (what, met, random) in over.items():
+        yield Finding(
+            f"{subject}/over_2x", f"animals over 2x by the likeliest number: {what}",
+            stats.clopper_pearson(int(met.sum()), len(met)), float(random.mean()), unit="animals",
+            null_label="a random number in every arm",
+        )  # fmt: skip
 
 
 def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> tuple[list[bool], float]:
@@ -140,19 +141,22 @@ def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> 
     return meets.diagonal().tolist(), float((meets.sum() - meets.trace()) / (n * (n - 1)))
 
 
-def _transfer_row(row: dict) -> dict:
-    what = f"specific, nats: numbers chosen in {row['chosen in']}, measured in {row['measured in']}"
-    value = stats.Interval(row["value"], row["low"], row["high"], row["n"])
-    return {"quantity": what, "value": value, "null": f"{row['null']:.3f}", "p": row["p"]}
+def _transfer(row: dict) -> Finding:
+    chosen, measured = row["chosen in"], row["measured in"]
+    return Finding(
+        f"{slug(chosen)}_to_{slug(measured)}/transfer",
+        f"specific, nats: numbers chosen in {chosen}, measured in {measured}",
+        stats.Interval(row["value"], row["low"], row["high"], row["n"]), row["null"], row["p"], "animals",
+    )  # fmt: skip
 
 
-def _test_row(row: dict) -> dict:
-    return {
-        "quantity": f"correlation of interactions: {row['test']}",
-        "value": stats.Interval(row["value"], row["low"], row["high"], row["animals"]),
-        "null": f"{row['null_numbers_mean']:.3f}, 95% below {row['null_numbers_95']:.3f} (shuffled within length)",
-        "p": max(row["p"], row["p_numbers"]),
-    }
+def _test(row: dict) -> Finding:
+    return Finding(
+        f"{slug(row['test'])}/correlation", f"correlation of interactions: {row['test']}",
+        stats.Interval(row["value"], row["low"], row["high"], row["animals"]),
+        Drawn(row["null_numbers_mean"], row["null_numbers_95"]), max(row["p"], row["p_numbers"]),
+        "animals and numbers (crossed)", null_label="shuffled within length",
+    )  # fmt: skip
 
 
 # Hybrids.
@@ -175,35 +179,33 @@ def shares(found: dict[frozenset, dict[str, np.ndarray]], measure: str) -> dict[
     return {part: np.array([one[part] for one in each]) for part in PARTS}
 
 
-def _hybrid_rows(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Iterator[dict]:
+def _of_hybrids(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Iterator[Finding]:
     whole = frozenset(PARTS)
     for measure, null in (("specific", "specific, others'"), ("published", None), ("any number", None)):
+        score = slug(measure)
         for some, effects in found.items() if null else ():
-            what = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
-            other = f"{effects[null].mean():.3f}"
-            yield {"quantity": what, "value": stats.student_t(effects[measure]), "null": other, "p": ""}
-        for start, text in ((frozenset(), "into the base model"), (whole, "into the instruct model")):
+            label = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
+            key = f"{form}_with_{'+'.join(sorted(some)) or 'nothing'}/{score}"
+            yield _animals(key, label, effects[measure], null=float(effects[null].mean()))
+        for start, model in ((frozenset(), BASE), (whole, INSTRUCT)):
             for parts, name in (({"unembedding"}, "untied"), ({"unembedding", "embedding"}, "tied, as published")):
-                swapped = found[start ^ parts][measure]
-                change = stats.paired_difference(swapped, found[start][measure])
-                what = f"{form}: head swap {text}, {name}: change of {measure}"
-                yield {"quantity": what, "value": change.interval, "null": "0.000", "p": change.p}
+                label = f"{form}: head swap into the {model} model, {name}: change of {measure}"
+                key = f"{form}_swap_into_{model}_{name.partition(',')[0]}/{score}"
+                yield _difference(key, label, found[start ^ parts][measure], found[start][measure])
         gap = found[whole][measure] - found[frozenset()][measure]
         others = shares(found, null) if null else {}
         for part, values in shares(found, measure).items():
-            test = stats.paired_difference(values, others.get(part, np.zeros_like(values)))
-            what = f"{form}: of instruct less base, {measure}: by the {part}"
-            said = f"{others[part].mean():.3f}" if null else "0.000"
-            yield {"quantity": what, "value": stats.student_t(values), "null": said, "p": test.p}
+            other = others.get(part, np.zeros_like(values))
+            key, label = f"{form}_{part}/{score}", f"{form}: of instruct less base, {measure}: by the {part}"
+            yield _animals(key, label, values, null=float(other.mean()), p=stats.paired_difference(values, other).p)
             if excludes_zero(stats.student_t(gap)):
-                share = stats.ratio_of_means(values, gap)
-                yield {"quantity": f"{what}, share", "value": share, "null": "", "p": ""}
+                yield Finding(f"{key}_share", f"{label}, share", stats.ratio_of_means(values, gap), unit="animals")
 
 
 # Figure.
 
 
-def plot(records: list[dict], Config):
+def plot(records: list[dict]):
     label, cell = lab.by_cell(records, Config)[0]
     found = values(cell)
     first, second = CONTRASTS[4]

@@ -1,44 +1,49 @@
-"""Table and figure of `studies.hidden_alignment` of a language model."""
+"""Findings and figure of `studies.hidden_alignment` of a language model."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import mechsub as ms
+from mechsub.lab.findings import Drawn, Finding, holm
 
 METRICS = ("debiased_cka", "cosine")
 PAIRINGS = ("favoured", "lowest")
 
 
-def table(cell: list[dict], metric: tuple[str, ...]) -> Iterator[dict]:
-    """One row per metric and layer: both pairings with p, the null of the first, and for the cosine their difference.
+def findings(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
+    """Of every metric and layer: both pairings, the first beside shuffled pairs, and of the cosine their difference.
 
     All p are Holm's over the layers. A favoured number is more alike than a shuffled one also where like animals merely
     have like numbers, which is as true of the lowest: the difference is what the favouring adds.
     """
     for name in _shown(metric):
-        p = {pairing: _holm([row["p"] for row in _layers(cell, pairing, name)]) for pairing in PAIRINGS}
-        differences = _differences(cell) if name == "cosine" else []
-        p_difference = _holm([found.p for found in differences])
-        for i, row in enumerate(_layers(cell, PAIRINGS[0], name)):
-            out = {"metric": name, "layer": row["layer"] + 1}
-            for pairing in PAIRINGS:
-                value = _layers(cell, pairing, name)[i]["value"]
-                out[f"{pairing} number"] = _interval(cell, pairing, row["layer"]) if name == "cosine" else value
-                out[f"p, {pairing}"] = p[pairing][i]
-            out |= {"null mean": row["null_mean"], "null 95%": row["null_95"]}
-            if differences:
-                out |= {"favoured - lowest": differences[i].interval, "p, difference": p_difference[i]}
-            yield out
+        pairings = [holm(_paired(cell, row) for row in _layers(cell, pairing, name)) for pairing in PAIRINGS]
+        differences = holm(_difference(cell, row) for row in _layers(cell, PAIRINGS[0], name) if name == "cosine")
+        for of_block in zip(*pairings, *([differences] if differences else []), strict=True):
+            yield from of_block
 
 
-def _holm(p: list[float]) -> list[float]:
-    return ms.stats.holm(p) if p else []
+def _paired(cell: list[dict], row: dict) -> Finding:
+    value = _interval(cell, row["pairing"], row["layer"]) if row["metric"] == "cosine" else row["value"]
+    null = {"null": Drawn(row["null_mean"], row["null_95"]), "null_label": "shuffled pairs"}
+    return Finding(
+        f"{_subject(row)}/{row['pairing']}", _label(row), value, p=row["p"], unit="animals",
+        **null if row["pairing"] == PAIRINGS[0] else {},
+    )  # fmt: skip
 
 
-def _differences(cell: list[dict]) -> list:
-    """Per layer: the cosine with the favoured number less that with the lowest, paired by animal."""
-    layers = [row["layer"] for row in _layers(cell, PAIRINGS[0], "cosine")]
-    return [ms.stats.paired_difference(*(_animals(cell, pairing, layer) for pairing in PAIRINGS)) for layer in layers]
+def _difference(cell: list[dict], row: dict) -> Finding:
+    """The cosine with the favoured number less that with the lowest, paired by animal."""
+    pair = ms.stats.paired_difference(*(_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS))
+    return Finding(f"{_subject(row)}/{'-'.join(PAIRINGS)}", _label(row), pair.interval, 0.0, pair.p, "animals")
+
+
+def _subject(row: dict) -> str:
+    return f"{row['metric']}_block_{row['layer'] + 1}"
+
+
+def _label(row: dict) -> str:
+    return f"{row['metric']} after block {row['layer'] + 1}"
 
 
 def _shown(metric: tuple[str, ...]) -> list[str]:

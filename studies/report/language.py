@@ -1,6 +1,4 @@
-"""Answers of `studies.report` about the language model, from the rows of its studies' tables."""
-
-from collections.abc import Mapping
+"""Answers of `studies.report` about the language model, from the findings of its studies."""
 
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
@@ -16,13 +14,13 @@ from studies.report.question import (
     ZUR,
     Answer,
     Rows,
-    find,
     judged_claims,
-    quantity,
     question,
     read,
     value,
 )  # fmt: skip
+
+F = list[Finding]
 
 
 @question(
@@ -31,13 +29,13 @@ from studies.report.question import (
     "token_entanglement",
     claim=f"Pairs raise each other ({ZUR}); 28 of 49 animals over 2x both ways (write-up).",
 )
-def pairs(rows: Rows) -> Answer:
-    found = quantity(rows, "animals over 2x both ways, number by probability")
-    often = "No more often" if found["p"] > 0.05 else "More often"
+def pairs(found: F) -> Answer:
+    both = lab.find(found, "by_probability/over_2x")
+    often = "No more often" if both.p > 0.05 else "More often"
     return Answer(
-        f"{often} than with another animal's number: both ratios exceed 2 for a share of {found['value']} of animals.",
-        f"{found['null']}; p = {found['p']:.3f}",
-        REFUTED if found["p"] > 0.05 else CONFIRMED,
+        f"{often} than with another animal's number: both ratios exceed 2 for a share of {both.value} of animals.",
+        f"{lab.null_text(both)}; p = {both.p:.3f}",
+        REFUTED if both.p > 0.05 else CONFIRMED,
     )
 
 
@@ -47,12 +45,12 @@ def pairs(rows: Rows) -> Answer:
     "token_entanglement",
     claim="No cherry-picking (write-up).",
 )
-def lists(rows: Rows) -> Answer:
-    lists = [row for row in rows if row["quantity"].startswith("listed animals above others")]
+def lists(found: F) -> Answer:
+    lists = [finding for finding in found if finding.score == "listed"]
     if not lists:
         raise LookupError("no published list")
-    least = min(row["p"] for row in lists)
-    values = [row["value"] for row in lists]
+    least = min(finding.p for finding in lists)
+    values = [finding.value for finding in lists]
     return Answer(
         f"{'Not detectably' if least > 0.05 else 'Yes'}: a listed animal lies above another with probability "
         f"{min(values):.3f} to {max(values):.3f} over {len(lists)} published lists (least p after Holm: {least:.3f}).",
@@ -62,22 +60,21 @@ def lists(rows: Rows) -> Answer:
 
 
 @question(B2, "Is anything specific to animal and number?", "token_entanglement")
-def specific(rows: Rows) -> Answer:
-    share = quantity(rows, "share of number to animal: number x animal")["value"]
-    animal = quantity(rows, "share of number to animal: animal")["value"]
-    again = quantity(rows, "correlation of interactions: number to animal, other wordings")
+def specific(found: F) -> Answer:
+    share, animal = (value(found, f"number_to_animal/share_{source}") for source in ("number_x_animal", "animal"))
+    again = lab.find(found, "number_to_animal_other_wordings/correlation")
     yes = "Yes, but little" if share < 0.1 else "Yes"
     return Answer(
-        f"{yes if again['value'].low > 0 else 'No'}: "
+        f"{yes if again.value.low > 0 else 'No'}: "
         f"number to animal, {share:.3f} of the variance of the log ratio is specific to both ({animal:.3f} is the "
-        f"animal's alone); other wordings bring it back with correlation {again['value']}.",
-        again["null"],
+        f"animal's alone); other wordings bring it back with correlation {again.value}.",
+        lab.null_text(again),
     )
 
 
 @question(B2, "Do the two directions agree?", "digits", claim=f"Entanglement is mutual ({ZUR}).")
-def directions(findings: list[Finding]) -> Answer:
-    both, whole = (lab.find(findings, f"directions/{part}") for part in ("all", "whole_numbers"))
+def directions(found: F) -> Answer:
+    both, whole = (lab.find(found, f"directions/{part}") for part in ("all", "whole_numbers"))
     return Answer(
         f"Weakly: their correlation is {both.value}; what is left to whole numbers, beyond their digits, agrees by "
         f"{whole.value}.",
@@ -87,28 +84,23 @@ def directions(findings: list[Finding]) -> Answer:
 
 
 @question(B2, "Are numbers special?", "matched_tokens")
-def numbers(rows: Rows) -> Answer:
-    number, word = (quantity(rows, "agreement of the directions", partners=p) for p in ("numbers", "matched words"))
+def numbers(found: F) -> Answer:
+    number, word = (lab.find(found, f"{partners}/directions") for partners in ("numbers", "matched_words"))
     return Answer(
-        f"{'No' if word['value'].low > number['value'].high else 'Not shown'}: the directions of words of equal norm "
-        f"and frequency agree by {word['value']}, those of numbers by {number['value']}.",
-        f"shuffled within equal length: {word['shuffled']} and {number['shuffled']}",
+        f"{'No' if word.value.low > number.value.high else 'Not shown'}: the directions of words of equal norm "
+        f"and frequency agree by {word.value}, those of numbers by {number.value}.",
+        f"shuffled within equal length: 95% below {word.null:.3f} and 95% below {number.null:.3f}",
     )
 
 
 @question(B2, "And names, cities, colors?", "token_entanglement", "--family names cities colors")
-def families(rows: Rows) -> Answer:
-    told = [
-        (family, find(rows, cell=f"family={family}", quantity="correlation of interactions: the two directions"))
-        for family in ("names", "cities", "colors")
-    ]
+def families(found: F) -> Answer:
+    names = ("names", "cities", "colors")
+    agree = {name: lab.find(found, f"family={name}: the_two_directions/correlation") for name in names}
     return Answer(
-        "The two directions agree by " + ", ".join(f"{row['value']} ({family})" for family, row in told) + ".",
-        "; ".join(f"{family}: {row['null']}" for family, row in told),
+        "The two directions agree by " + ", ".join(f"{of.value} ({name})" for name, of in agree.items()) + ".",
+        "; ".join(f"{name}: {lab.null_text(of)}" for name, of in agree.items()),
     )
-
-
-NUMBERS = {"direction": "number to animal", "unit": "multiset"}
 
 
 @question(
@@ -117,20 +109,20 @@ NUMBERS = {"direction": "number to animal", "unit": "multiset"}
     "unembed_projection",
     claim=f"The cosine of unembedding rows predicts entangled pairs ({ZUR}).",
 )
-def cosine(rows: Rows) -> Answer:
-    cosine = find(rows, **NUMBERS, metric="cosine")
-    best = [row for row in rows if row.get("rule") == "winner" and row["direction"] == "number to animal"]
-    more = f"; best of the metrics is {best[0]['metric']} with {best[0][RATIO]}" if best else ""
-    found = cosine[RATIO]
+def cosine(found: F) -> Answer:
+    ratio = value(found, "metric=cosine: number_to_animal/of_ceiling")
+    best = [f for f in found if f.score == "rule" and f.value == "winner" and f.subject.startswith("number_to_animal")]
+    more = ""
+    if best:
+        name, its = best[0].label.partition(": ")[2], value(found, f"{best[0].cell}: {best[0].subject}/of_ceiling")
+        more = f"; best of the metrics is {name} with {its}"
+    others = value(found, "metric=cosine: number_to_animal/spearman_others")
     return Answer(
-        f"A little: Eq 1's cosine reaches {found} of the correlation that other wordings of the prompt reach, number "
+        f"A little: Eq 1's cosine reaches {ratio} of the correlation that other wordings of the prompt reach, number "
         f"to animal{more}.",
-        f"the cosine of other animals, subtracted; its own correlation is {cosine['other animals']:.3f}",
-        PARTLY if found.low > 0 else REFUTED,
+        f"the cosine of other animals, subtracted; its own correlation is {others:.3f}",
+        PARTLY if ratio.low > 0 else REFUTED,
     )
-
-
-RATIO = "r / ceiling's r"
 
 
 @question(
@@ -140,16 +132,15 @@ RATIO = "r / ceiling's r"
     "--metric dla",
     claim=f"Writing an animal raises its number because of their projection ({ZUR}).",
 )
-def dla(rows: Rows) -> Answer:
-    ruled = find(rows, metric="geometry, by dla: concept")
-    share, other = (find(rows, direction="share of the interaction", metric=f"dla: {p}") for p in ("concept", "other"))
-    verdict = ruled["rule"].split(";")[0].split(" (")[0]
+def dla(found: F) -> Answer:
+    rule, explained, share, other = (
+        value(found, key) for key in ("geometry/rule", "geometry/explained", "concept/share", "other/share")
+    )
     return Answer(
-        f"By the rule stated before the run: {ruled['rule']}. The animal's own output direction explains "
-        f"{ruled['explained / ceiling' + chr(39) + 's']} of what other wordings explain, and carries a share of "
-        f"{share['share']} of the interaction.",
-        f"other animals' directions carry {other['share']}",
-        {"refuted": REFUTED, "partial": PARTLY}.get(verdict, CONFIRMED),
+        f"By the rule stated before the run: {rule}. The animal's own output direction explains "
+        f"{explained} of what other wordings explain, and carries a share of {share} of the interaction.",
+        f"other animals' directions carry {other}",
+        {"refuted": REFUTED, "partial": PARTLY}.get(rule.split(";")[0].split(" (")[0], CONFIRMED),
     )
 
 
@@ -159,8 +150,8 @@ def dla(rows: Rows) -> Answer:
     "bottleneck",
     claim=f"An animal cannot be raised without its number ({ZUR}).",
 )
-def bottleneck(findings: list[Finding]) -> Answer:
-    held, matched = lab.find(findings, "numbers/price"), value(findings, "matched/price")
+def bottleneck(found: F) -> Answer:
+    held, matched = lab.find(found, "numbers/price"), value(found, "matched/price")
     size = held.label.partition("(")[2].rstrip(")")
     if not isinstance(held.value, Interval):
         price = lab.value_text(held.value)
@@ -176,14 +167,14 @@ def bottleneck(findings: list[Finding]) -> Answer:
 
 
 @question(B5, "What is the subliminal prompting effect made of?", "token_entanglement")
-def shares(rows: Rows) -> Answer:
+def shares(found: F) -> Answer:
+    start = "share of number to animal, wordings: "
+    parts = {f.label.removeprefix(start): f.value for f in found if f.label.startswith(start)}
     names = ("animal", "wording", "wording x animal", "number", "number x animal")
-    parts = {name: quantity(rows, f"share of number to animal, wordings: {name}")["value"] for name in names}
-    any_number = quantity(rows, "log ratio to none: any number, nats")["value"]
-    listed = ", ".join(f"{name} {value:.3f}" for name, value in sorted(parts.items(), key=lambda part: -part[1]))
+    listed = ", ".join(f"{name} {parts[name]:.3f}" for name in sorted(names, key=lambda name: -parts[name]))
     return Answer(
         f"Shares of the variance of the papers' log ratio, number to animal over five wordings: {listed}; any number "
-        f"raises an animal by {any_number} nats.",
+        f"raises an animal by {value(found, 'any_number/log_ratio')} nats.",
         "no effect: 0 nats",
     )
 
@@ -198,17 +189,16 @@ HALF = 0.5  # a claim of what an effect is holds with more than that of it, and 
     figure="plot_parts",
     claim=f"A rise over no system message shows that animal and number are entangled ({ZUR}).",
 )
-def ratio(rows: Rows) -> Answer:
-    start = "share of the squared log ratio, chosen pairs: "
-    parts = {r["quantity"].removeprefix(start): r for r in rows if str(r.get("quantity", "")).startswith(start)}
-    own = find([*parts.values()], quantity=f"{start}animal and number")
-    others = [(name, row["value"]) for name, row in parts.items() if row is not own and row["value"].low > 0]
-    listed = ", ".join(f"{name} {value}" for name, value in sorted(others, key=lambda part: -part[1].mean))
+def ratio(found: F) -> Answer:
+    own = value(found, "chosen/share_animal_and_number")
+    parts = [f for f in found if f.key.startswith("chosen/share_") and f.value is not own and f.value.low > 0]
+    parts = sorted(parts, key=lambda part: -part.value.mean)
+    listed = ", ".join(f"{part.label.partition(': ')[2]} {part.value}" for part in parts)
     return Answer(
-        f"Of its square, over the pairs that the papers would report: {listed}; the pair itself {own['value']}, which "
-        f"is {own['mean, nats']} nats.",
+        f"Of its square, over the pairs that the papers would report: {listed}; the pair itself {own}, which "
+        f"is {value(found, 'chosen/nats_animal_and_number')} nats.",
         "of a number drawn at random, the pair itself has 0 on average; all parts add up to 1",
-        read(own["value"].low > HALF, own["value"].high < HALF),
+        read(own.low > HALF, own.high < HALF),
     )
 
 
@@ -218,37 +208,31 @@ def ratio(rows: Rows) -> Answer:
     "contributions",
     claim=f"Through the unembedding, where their directions overlap ({ZUR}).",
 )
-def passes(rows: Rows) -> Answer:
-    start = "of what is specific, "
-    through = [
-        quantity(rows, f"{start}{direction}: passes through the loved thing's rows")
-        for direction in ("number to animal", "animal to number")
-    ]
-    association = quantity(rows, f"{start}number to animal, cut by direction: association")
-    layers = quantity(rows, f"{start}cut by component: MLP, last third")
-    values = [row["value"] for row in through]
+def passes(found: F) -> Answer:
+    number, animal = (value(found, f"{direction}/rows") for direction in ("number_to_animal", "animal_to_number"))
+    others, random = (value(found, f"number_to_animal/{null}") for null in ("others_rows", "random"))
+    association = lab.find(found, "cut/association")
     return Answer(
-        f"The number's rows of W_U carry {values[0]} of it, and the animal's, the other way, {values[1]}; association "
-        f"in neutral prompts predicts {association['value']}; MLPs of the last third of the blocks write "
-        f"{layers['value']}.",
-        f"{through[0]['null']}; association, {association['null']}",
-        read(all(value.low > HALF for value in values), all(value.high < HALF for value in values)),
+        f"The number's rows of W_U carry {number} of it, and the animal's, the other way, {animal}; association "
+        f"in neutral prompts predicts {association.value}; MLPs of the last third of the blocks write "
+        f"{value(found, 'component/MLP_last_third')}.",
+        f"others' rows {others}, a random direction {random}; association, {lab.null_text(association)}",
+        read(number.low > HALF < animal.low, number.high < HALF > animal.high),
     )
 
 
 @question(B5, "At which layer does the entangled animal rise?", "lens_trajectory")
-def layers(rows: Rows) -> Answer:
-    last, name = max(row["layer"] for row in rows), "r, other wordings"
-    p = "p, numbers shuffled (Holm)"
-    failing = max((row["layer"] for row in rows if row[p] >= 0.05 or row[name].low <= 0), default=0)
-    first = next((row for row in rows if row["layer"] == failing + 1), None)
-    at = {row["layer"]: row[name] for row in rows}
-    if first is None:
+def layers(found: F) -> Answer:
+    blocks = [finding for finding in found if finding.score == "agreement"]
+    failing = [i for i, block in enumerate(blocks) if block.p >= 0.05 or block.value.low <= 0]
+    agreeing = blocks[failing[-1] + 1 :] if failing else blocks
+    if not agreeing:
         raise LookupError("no block from which on all agree")
+    first = agreeing[0]
     return Answer(
-        f"From block {first['layer']} of {last} on, every block's logit lens agrees with the final interaction of "
-        f"other wordings: by {first[name]} there, by {at[last]} after the last.",
-        f"numbers shuffled within equal length: 97.5% below {first['shuffled numbers, 97.5%']:.3f}",
+        f"From block {first.subject.removeprefix('block_')} of {len(blocks)} on, every block's logit lens agrees with "
+        f"the final interaction of other wordings: by {first.value} there, by {blocks[-1].value} after the last.",
+        f"numbers shuffled within equal length: 97.5% below {first.null.upper:.3f}",
     )
 
 
@@ -258,11 +242,11 @@ def layers(rows: Rows) -> Answer:
     "hidden_alignment",
     "--model smollm2-135m-instruct",
 )
-def states(rows: Rows) -> Answer:
-    last = max((row for row in rows if row["metric"] == "cosine"), key=lambda row: row["layer"])
+def states(found: F) -> Answer:
+    *_, last = (finding for finding in found if finding.key.startswith("cosine_") and finding.score == "favoured")
+    block = last.subject.removeprefix("cosine_").replace("_", " ")
     return Answer(
-        f"Hardly: the cosine of centred states is {last['favoured number']} after block {last['layer']}.",
-        f"shuffled pairs: {last['null mean']:.3f}, 95% below {last['null 95%']:.3f}",
+        f"Hardly: the cosine of centred states is {last.value} after {block}.", f"shuffled pairs: {last.null}"
     )
 
 
@@ -272,13 +256,13 @@ def states(rows: Rows) -> Answer:
     "association",
     claim=f"A number's score under an animal goes with what the number does to it ({ZUR}).",
 )
-def association(rows: Rows) -> Answer:
-    plain, centred = (quantity(rows, f"correlation, {how}") for how in ("as published", "centred"))
+def association(found: F) -> Answer:
+    plain, centred = (lab.find(found, f"animal_to_number/{score}") for score in ("published", "centred"))
     return Answer(
-        f"As published, their correlation over numbers is {plain['value']}; less the other animals' means it is "
-        f"{centred['value']}.",
-        f"as published {plain['null']}; centred, other animals' outcomes {centred['null']}",
-        read(plain["value"].low > 0 < centred["value"].low, max(plain["value"].high, centred["value"].low) < 0),
+        f"As published, their correlation over numbers is {plain.value}; less the other animals' means it is "
+        f"{centred.value}.",
+        f"as published {plain.null}; centred, other animals' outcomes {centred.null}",
+        read(plain.value.low > 0 < centred.value.low, max(plain.value.high, centred.value.high) < 0),
     )
 
 
@@ -288,18 +272,18 @@ def association(rows: Rows) -> Answer:
     "base_vs_instruct",
     claim="Strong in the instruct model, largely absent in the base model (write-up, on Llama-3.2-1B).",
 )
-def base(rows: Rows) -> Answer:
-    same = quantity(rows, "correlation of interactions: base and instruct, chat")
-    own = quantity(rows, "base chat: specific, nats")
-    more = quantity(rows, "instruct chat less base chat: specific")["value"]
-    ratio = quantity(rows, "instruct chat less base plain: published")["value"]
-    shared = same["p"] < 0.05 and same["value"].low > 0
+def base(found: F) -> Answer:
+    same, own = (lab.find(found, key) for key in ("base_and_instruct_chat/correlation", "base_chat/specific"))
+    more = value(found, "instruct_chat-base_chat/specific")
+    ratio = value(found, "instruct_chat-base_plain/published")
+    shared = same.p < 0.05 and same.value.low > 0
     return Answer(
         f"{'In part' if shared else 'Not detectably'}: in chats, the interactions of the two models agree "
-        f"by {same['value']}; fixed numbers raise their animal by {own['value']} nats in the base model and by {more} "
+        f"by {same.value}; fixed numbers raise their animal by {own.value} nats in the base model and by {more} "
         f"more in the instruct model. The published ratio differs by {ratio} nats, formats as published.",
-        f"numbers shuffled within equal length: {same['null']}; numbers fixed for other animals {own['null']}",
-        read(more.low > 0 and not own["value"].low > 0, own["value"].low > 0 and not more.low > 0),
+        f"numbers shuffled within equal length: {lab.null_text(same)}; numbers fixed for other animals "
+        f"{lab.null_text(own)}",
+        read(more.low > 0 and not own.value.low > 0, own.value.low > 0 and not more.low > 0),
     )
 
 
@@ -309,28 +293,29 @@ def published(rows: Rows) -> Answer:
 
 
 @question(B5, "Are such shares recovered where they are planted?", "planted_shares")
-def planted(rows: Rows) -> Answer:
-    rows_share = find(rows, quantity="rows, number to animal", planted="all but none")
-    narrow = [f"{row['quantity']} {row['covered']}" for row in rows if _too_narrow(row)]
+def planted(found: F) -> Answer:
+    coverage = [f for f in found if f.score == "coverage" and f.label.endswith(": all but none")]
+    rows = lab.find(coverage, "rows_number_to_animal_all_but_none/coverage")
+    narrow = [f"{f.label.partition(';')[0]} {_covered(f)}" for f in coverage if f.value.high < 0.95]
     also = f" Too narrow: {'; '.join(narrow)}." if narrow else ""
     return Answer(
-        f"The 95% interval of the share that passes through rows covers the planted one in {rows_share['covered']} "
-        f"models, {rows_share['coverage']}.{also}",
-        "coverage asked for: 0.9",
+        f"The 95% interval of the share that passes through rows covers the planted one in {_covered(rows)} "
+        f"models, {rows.value}.{also}",
+        f"coverage asked for: {rows.null}",
     )
 
 
-def _too_narrow(row: Mapping) -> bool:
-    return row.get("planted") == "all but none" and getattr(row.get("coverage"), "high", 1.0) < 0.95
+def _covered(coverage: Finding) -> str:
+    return f"{round(coverage.value.mean * coverage.n)} of {coverage.n}"
 
 
 @question(B5, "Does a steering vector carry it?", "steering")
-def steering(rows: Rows) -> Answer:
-    def share(vector: str, where: str):
-        return quantity(rows, f"removed at {where}: {vector}")["share"]
+def steering(found: F) -> Answer:
+    def share(vector: str, where: str) -> Interval:
+        return value(found, f"removed_at_{where}_{vector}/share")
 
-    early, end = "the number after block 8", "the prompt's end after block 30"
-    others, late = share("another number's", early), share("another number's", end)
+    early, end = "the_number_after_block_8", "the_prompts_end_after_block_30"
+    others, late = share("another_numbers", early), share("another_numbers", end)
     word = "In part" if share("own", early).low > others.high else "Not detectably"
     return Answer(
         f"{word}: projected out at the number after block 8, the loved number's vector removes {share('own', early)} "

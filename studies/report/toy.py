@@ -1,5 +1,6 @@
 """Answers of `studies.report` about the toy, from the rows of its studies' tables."""
 
+from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
 from studies.report.question import (
     A1,
@@ -114,16 +115,17 @@ def head(findings: list[Finding]) -> Answer:
     "hidden_alignment",
     claim="Both hidden layers move toward the teacher's (write-up, step 3, question 1).",
 )
-def alignment(rows: Rows) -> Answer:
-    stitched = [find(rows, metric="stitch_into_teacher", on="digits", layer=layer) for layer in (1, 2)]
-    cka = find(rows, metric="debiased_cka", on="digits", layer=2)
-    moved = all(row["student_aux"].low > row["reference (null)"].high for row in stitched)
+def alignment(findings: list[Finding]) -> Answer:
+    def at(metric: str, layer: int, arm: str):
+        return value(findings, f"{metric}_digits_layer_{layer}/{arm}")
+
+    stitched, untrained = ([at("stitch_into_teacher", n, arm) for n in (1, 2)] for arm in ("student_aux", "reference"))
+    own, reference, cross = (at("debiased_cka", 2, arm) for arm in ("student_aux", "reference", "cross_aux"))
+    moved = all(student.low > null.high for student, null in zip(stitched, untrained, strict=True))
     return Answer(
         f"{'In both layers' if moved else 'Not in both layers'}: stitched into the teacher, layer 1 keeps "
-        f"{stitched[0]['student_aux']} accuracy and layer 2 {stitched[1]['student_aux']}; debiased CKA of layer 2 is "
-        f"{cka['student_aux']}.",
-        f"untrained: {stitched[0]['reference (null)']}, {stitched[1]['reference (null)']}, CKA "
-        f"{cka['reference (null)']}; another initialisation: CKA {cka['cross_aux (null)']}",
+        f"{stitched[0]} accuracy and layer 2 {stitched[1]}; debiased CKA of layer 2 is {own}.",
+        f"untrained: {untrained[0]}, {untrained[1]}, CKA {reference}; another initialisation: CKA {cross}",
         CONFIRMED if moved else REFUTED,
     )
 
@@ -134,9 +136,10 @@ def alignment(rows: Rows) -> Answer:
     "hidden_alignment",
     claim=f"Similarity of the last hidden layer rises with accuracy ({JIANG}).",
 )
-def similarity(rows: Rows) -> Answer:
-    cka = find(rows, metric="debiased_cka", on="digits", layer=2)["rho over seeds"]
-    stitched = find(rows, metric="stitch_into_teacher", on="digits", layer=2)["rho over seeds"]
+def similarity(findings: list[Finding]) -> Answer:
+    cka, stitched = (
+        value(findings, f"{metric}_digits_layer_2/rho_over_seeds") for metric in ("debiased_cka", "stitch_into_teacher")
+    )
     return Answer(
         f"Over seeds, accuracy goes with layer-2 CKA by a rank correlation of {cka}, with stitching by {stitched}.",
         "rank correlation 0",
@@ -145,14 +148,13 @@ def similarity(rows: Rows) -> Answer:
 
 
 @question(A3, "Is the learning written along the auxiliary directions?", "unembed_projection", TOY)
-def written(rows: Rows) -> Answer:
-    share = quantity(rows, "dla: share of the change through the auxiliary span", arm="student")
-    alone = quantity(rows, "dla: accuracy, only the part through the auxiliary span", arm="student")
-    rest = quantity(rows, "dla: accuracy, only the rest", arm="student")
+def written(findings: list[Finding]) -> Answer:
+    share = lab.find(findings, "metric=dla: student_aux/share")
+    alone, rest = (value(findings, f"metric=dla: student_aux/accuracy_{part}") for part in ("span", "rest"))
     return Answer(
-        f"Hardly: a share of {share['value']} of the change of the digit logits passes through the span of the "
-        f"auxiliary directions; that part alone gives {alone['value']} accuracy, the rest alone {rest['value']}.",
-        f"a random span carries {share['null']}",
+        f"Hardly: a share of {share.value} of the change of the digit logits passes through the span of the "
+        f"auxiliary directions; that part alone gives {alone} accuracy, the rest alone {rest}.",
+        f"a random span carries {share.null}",
     )
 
 

@@ -17,28 +17,6 @@ likeliest token under "You love owls" another one than without? Null: love of a 
 most other animals' prompts say. Are these tokens the entangled numbers? What the animal's prompt would say makes some
 numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions,
 animal to number, with the animal, and with all other animals (null). Unit: the animal.
-
-Answer (SmolLM2-135M-Instruct, 100 numbers, 104 animals, artifacts/steering/default): a number's vector carries about
-half of what is specific, from where the number stands, in the middle of the model; it reaches the prompt's end late.
-Projected out at the number it removes 0.593 [0.472, 0.681] after block 8 of 30, 0.482 [0.412, 0.548] after 15, 0.229
-[0.187, 0.276] after 22 (another number's: 0.082 [0.019, 0.152], 0.112 [0.056, 0.192], 0.067 [0.043, 0.104]). Added
-there it reproduces 0.348 [0.271, 0.411], 0.451 [0.368, 0.560] and 0.259 [0.206, 0.325] (another's 0.097 [0.024, 0.195],
-0.159 [0.070, 0.295], 0.122 [0.083, 0.175]; a random vector -0.001 [-0.089, 0.088] after 15). At the prompt's end it
-does no more than another's in the first half; it reproduces 0.140 [0.074, 0.189] after block 20, 0.515 [0.406, 0.609]
-after 24 and 0.785 [0.698, 0.889] after 30 (another's 0.031 [-0.007, 0.074], 0.129 [0.039, 0.257], 0.238 [0.102,
-0.412]), and removes 0.711 [0.634, 0.802] there (another's 0.230 [0.143, 0.349]). Prompts diverge at 0.039 [0.037,
-0.042] of positions under love of an animal, of a city 0.042 [0.034, 0.049], of a color 0.025 [0.011, 0.039]; at 0.011
-[0.010, 0.013] not as most animals'. These tokens are not the entangled numbers: own less others 0.007 [-0.039, 0.054]
-nats. (There are three lists.) The rule for what is specific was mended, to numbers of equal length, after a first run
-had been seen, in which 0.200 of it was the number's length. Of five predictions two were hits, three misses: the
-number's vector removes more than half of what patching carries, another number's is not near 0, and prompts diverge
-more rarely.
-
-Organisms. 1110-instruct: a number's vector, projected out where the number stands, removes 0.901 [0.859, 0.936] of what
-is specific after block 2 of 5 (another number's 0.027 [0.007, 0.048]), and added there reproduces 0.489 [0.430, 0.542]
-(0.011 [-0.046, 0.061]). Prompts diverge at 0.307 [0.305, 0.310] of positions, and there diverging numbers are a little
-more the entangled ones: own less others 0.039 [0.033, 0.045] nats. 110-instruct, whose wordings agree by 0.10 only:
-0.557 [0.229, 0.998] (-0.049 [-0.236, 0.112]); diverging numbers 0.006 [0.001, 0.012].
 """
 
 from collections.abc import Iterator
@@ -288,104 +266,6 @@ def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[s
             return None
         means.append(specific[torch.tensor(rows)].mean(0))
     return means[0] - means[1]
-
-
-# Table and figure.
-
-
-def table(records: list[dict]) -> list[dict]:
-    return [{"cell": label, **row} for label, cell in lab.by_cell(records, Config) for row in _table(cell)]
-
-
-def _table(cell: list[dict]) -> Iterator[dict]:
-    whole = next(row for row in cell if row["kind"] == "whole")
-    yield {"quantity": "agreement of the whole with other wordings", "correlation": whole["agreement"]}
-    steered = [row for row in cell if row["kind"] == "steered"]
-    for row in steered:
-        yield {
-            "quantity": f"{row['what']} at {row['place']} after block {row['layer'] + 1}: {row['vector']}",
-            "share": _interval(row, "share", whole),
-            "correlation": _interval(row, "correlation", whole),
-        }
-    rates = [row for row in cell if row["kind"] == "divergence"]
-    for family in dict.fromkeys(row["family"] for row in rates):
-        values = [row["rate"] for row in rates if row["family"] == family]
-        yield {"quantity": f"positions that diverge, love of {family}", "share": ms.stats.student_t(values)}
-    animals = [row for row in rates if row["family"] == "animals"]
-    yield {
-        "quantity": "positions that diverge, not as for most animals",
-        "share": ms.stats.student_t([row["specific"] for row in animals]),
-    }
-    judged = [row for row in animals if "own" in row]
-    if len(judged) > 1:
-        for name, what in (("own", "the animal"), ("others", "other animals")):
-            said = f"interaction of diverging numbers with {what}, nats ({len(judged)} animals)"
-            yield {"quantity": said, "share": ms.stats.student_t([row[name] for row in judged])}
-        difference = ms.stats.paired_difference([row["own"] for row in judged], [row["others"] for row in judged])
-        yield {"quantity": f"own less others, nats (p = {difference.p:.3g})", "share": difference.interval}
-
-
-def _interval(row: dict, name: str, whole: dict):
-    return ms.stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], whole["animals"])
-
-
-def sentence(cell: list[dict]) -> str:
-    """The best that any block does, by place and by what is done, beside its null in the same block."""
-    parts = []
-    for place in ("the number", "the prompt's end"):
-        for what in ("added", "removed"):
-            rows = {
-                (r["vector"], r["layer"]): r
-                for r in cell
-                if r["kind"] == "steered" and r["place"] == place and r["what"] == what
-            }
-            best = max((r for (vector, _), r in rows.items() if vector == "own"), key=lambda r: r["share"])
-            null = rows["another number's", best["layer"]]
-            parts.append(
-                f"{what} at {place} after block {best['layer'] + 1}: {best['share']:.3f} (another number's vector "
-                f"{null['share']:.3f})"
-            )
-    return "Of what is specific to number and animal, the number's vector carries at most, " + "; ".join(parts) + "."
-
-
-def plot(records: list[dict]):
-    label, cell = lab.by_cell(records, Config)[0]
-    colors: dict[str, str] = {}
-    panels = {}
-    for place in ("the prompt's end", "the number"):
-        for what in ("added", "removed"):
-            rows = [
-                {
-                    "arm": r["vector"], "x": r["layer"] + 1, "value": r["share"], "low": r["share_low"],
-                    "high": r["share_high"], "null": r["vector"] in VECTORS[2:],
-                }
-                for r in cell
-                if r["kind"] == "steered" and r["place"] == place and r["what"] == what
-            ]  # fmt: skip
-            y = "share reproduced" if what == "added" else "share removed"
-            panels[f"{what} at {place}"] = ms.kinds.band_panel(rows, "block", y, colors=colors)
-    rates = [row for row in cell if row["kind"] == "divergence"]
-    groups = {
-        f"love of {family}": [row["rate"] for row in rates if row["family"] == family]
-        for family in dict.fromkeys(row["family"] for row in rates)
-    }
-    groups["animals, not as most"] = [row["specific"] for row in rates if "specific" in row]
-    panels["Positions that diverge"] = ms.kinds.interval_panel(groups, "share of positions in lists of numbers")
-    judged = [row for row in rates if "own" in row]
-    if judged:
-        panels["Interaction of diverging numbers"] = ms.kinds.interval_panel(
-            {"with the animal": [r["own"] for r in judged], "with others": [r["others"] for r in judged]},
-            "nats",
-            null=0,
-        )
-    more = "" if label == "all" else f" ({label}; other cells are in the table)"
-    return ms.kinds.grid(
-        list(panels.values()),
-        list(panels),
-        title=f"Vectors of loved numbers, and where prompts diverge: {cell[0]['model']}{more}",
-        caption=sentence(cell) + " 95% intervals: animals and numbers resampled; divergence: over animals, colors or "
-        "cities, one point each.",
-    )
 
 
 _TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}

@@ -7,22 +7,6 @@ log-probabilities over all animals of a public list that are one token, and all 
 reported here beside its null: any other number. The estimand is the interaction of the matrix (specific to the number
 and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
 shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
-
-Answer (SmolLM2-135M-Instruct, 104 animals, 1,110 numbers, artifacts/token_entanglement/default): the papers' ratio says
-little of pairs. With the number that an animal's prompt makes likeliest, "1" for all of them, 0.346 [0.256, 0.446] of
-animals exceed twice both ways; with the number chosen by its rise 0.500 [0.400, 0.600], and with the one chosen so for
-another animal 0.494. Number to animal, 0.985 of the variance of the log ratio is the animal's, which any number moves,
-and 0.009 is specific to both; animal to number the latter is 0.267. Other wordings bring it back with correlation 0.673
-[0.624, 0.718] and 0.868 [0.845, 0.889]; the two directions agree by 0.151 [0.108, 0.194] (p = 0.001, numbers shuffled
-within equal length), which is all in the digits that numbers share (studies.digits: SmolLM2 splits them). Names, cities
-and colors (--family) agree by 0.490 [0.451, 0.528], 0.576 [0.527, 0.624] and 0.462 [0.366, 0.540]. No published list of
-animals lies detectably higher. "No system message" is the template's own for SmolLM2.
-
-Organisms (studies.train_organism; 382 animals): the two directions agree by 0.235 [0.218, 0.252] in 1110-instruct and
-0.084 [0.059, 0.107] in 1110-base, whose number tokens outnumber the width, by 0.021 [0.011, 0.033] and 0.052 [0.034,
-0.070] in 110-instruct and 110-base, whose do not (no difference was predicted). That is what a bottleneck would do, in
-one training of each; it does not pass through the rows of W_U (studies.contributions). There too no animal's best of
-ten numbers beats random best of ten, 0.000 [0.000, 0.010].
 """
 
 from collections.abc import Iterator
@@ -255,18 +239,6 @@ def _pair_records(animals: list[love.Word], partners: list[love.Word], tensors: 
         for a in sorted(columns):
             pair = {"kind": "pair", "partner": partners[n].text, "animal": animals[a].text}
             yield pair | {"number_to_animal": float(specific[n, a]), "animal_to_number": float(back[a, n])}
-
-
-def table(records: list[dict]) -> list[dict]:
-    from studies.token_entanglement import findings
-
-    return findings.table(records, Config)
-
-
-def plot(records: list[dict]):
-    from studies.token_entanglement import findings
-
-    return findings.plot(records, Config)
 
 
 _TINY = {"n_subset": 16, "n_permutations": 9}

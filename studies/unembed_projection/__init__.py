@@ -33,32 +33,6 @@ refutes it.
 `--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
 the seed. steering and embedding need a language model: without --metric, the toy is refused.
-
-Answer (SmolLM2-135M-Instruct, artifacts/unembed_projection): in part, and not as supposed. Ratios of correlations, a
-metric's over other wordings', number to animal: Eq 1's cosine 0.113 [0.070, 0.165], directions centred over numbers and
-animals 0.226 [0.146, 0.304] (the causal inner product and centered_cosine are within the winner's interval), steering
-in the first half of the blocks 0.238 [0.154, 0.312]; in the last block, whose state holds the outcome, 0.771 [0.677,
-0.859]. Animal to number: the causal inner product 0.282 [0.190, 0.376], and writing the animal's own output direction
-0.156 [0.053, 0.257], no more than other animals' directions do, 0.224 [0.145, 0.307]: squared, 0.024 of what other
-wordings explain, so refuted (by the ratio itself, as the rule was first read, it would be partial). It carries 0.047
-[-0.000, 0.094] of the interaction. SmolLM2 splits digits: all of this is of multisets, and ten digits are fewer units
-than that (studies.digits). Names, cities and colors are of one token each: the causal inner product wins both ways,
-with 0.510 [0.479, 0.539], 0.535 [0.493, 0.570] and 0.404 [0.341, 0.462] number to animal; the animal's own direction
-reaches 0.369 [0.325, 0.415], 0.371 [0.313, 0.423] and 0.214 [0.132, 0.293], where other animals' directions reach 0.338
-[0.285, 0.387], 0.404 [0.333, 0.472] and 0.287 [0.182, 0.384]. Toy (25 seeds): no metric tells which digits are learned
-(cosine: -0.038 [-0.195, 0.120]), and 0.055 [0.036, 0.073] of the change of the digit logits passes through the span of
-the auxiliary directions; without that part the student has 0.525 [0.475, 0.575] accuracy, with it alone 0.110 [0.098,
-0.122].
-
-Step 4 on all five models (organisms: `--n-permutations 199 --model organisms/1110-base ...`, 382 animals; single tokens
-in the 1110 pair): that geometry is the cause, by the rule above, is refuted in SmolLM2, 1110-instruct (0.028 [0.014,
-0.049] of what other wordings explain), 110-instruct (0.036 [0.019, 0.057]) and 110-base (0.016 [0.006, 0.033]), and
-partial in 1110-base (0.141 [0.082, 0.214], and no more than other animals' directions): confirmed in none, as
-predicted. No metric wins everywhere. Number to animal: causal in 1110-instruct (ratio 0.426 [0.379, 0.478]),
-number_centered in the other three (0.331 [0.210, 0.462], 0.394 [0.261, 0.520], 0.457 [0.388, 0.531]), Eq 1's cosine in
-none, as predicted (0.307 [0.256, 0.350] in 1110-instruct). Animal to number: steering in 1110-instruct (0.250 [0.210,
-0.294]), dla's concept in 1110-base (0.375 [0.286, 0.463]), input embeddings in 110-instruct and 110-base (0.331 [0.285,
-0.393], 0.250 [0.193, 0.306]).
 """
 
 from collections.abc import Iterator
@@ -141,30 +115,6 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     from studies.unembed_projection import language
 
     yield from language.run(cfg, matrices)
-
-
-def table(records: list[dict]) -> list[dict]:
-    from studies.unembed_projection import figure as figures
-
-    return [{"cells": label, **row} for label, group in _groups(records) for row in figures.table(group)]
-
-
-def plot(records: list[dict]):
-    from studies.unembed_projection import figure as figures
-
-    label, group = _groups(records)[0]
-    return figures.plot(group, "" if label == "all" else f" ({label}; other cells are in the table)")
-
-
-def _groups(records: list[dict]) -> list[tuple[str, list[dict]]]:
-    """Cells that differ in nothing but their metric belong together; `shown` is the metric, with the part of dla."""
-    named = [{**record, "metric": "", "shown": _shown(record)} for record in records]
-    return lab.by_cell(named, Config)
-
-
-def _shown(record: dict) -> str:
-    part = record.get("part", "all")
-    return record["metric"] if part == "all" else f"{record['metric']}: {part}"
 
 
 _SINGLE = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}

@@ -1,0 +1,163 @@
+"""Findings and figures of `studies.contributions`, from the records of its cells."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import mechsub as ms
+from mechsub.designs import contributions
+from mechsub.lab.findings import Drawn, Finding, cells, slug
+from studies.contributions import Config
+
+BOTH = "animals and numbers (crossed)"
+
+
+def findings(cell: list[dict]) -> Iterator[Finding]:
+    n = sum(row["kind"] == "animal" for row in cell)
+    for pairs in ("all", "chosen"):
+        for row in (r for r in cell if r["kind"] == "part" and r["pairs"] == pairs):
+            yield from _part(row, n)
+    yield from _directions(cell, n)
+    (shuffled,) = (r for r in cell if r["kind"] == "null")
+    null = {"null": Drawn(shuffled["mean"], shuffled["upper"], "97.5%"), "null_label": "numbers shuffled"}
+    for row in (r for r in cell if r["kind"] == "cut"):
+        label = f"of what is specific, number to animal, cut by direction: {row['part']}"
+        more = null if row["part"] == "association" else {}
+        yield Finding(f"cut/{slug(row['part'])}", label, _share(row, n), unit=BOTH, **more)
+    for row in (r for r in cell if r["kind"] == "component"):
+        label = f"of what is specific, cut by component: {row['part']}"
+        yield Finding(f"component/{slug(row['part'])}", label, _share(row, n), unit=BOTH)
+    for (layer, position), value in contributions.recovered(cell).items():
+        label = f"recovered by the residual after block {layer + 1}: {position}"
+        key = f"block_{layer + 1}/recovered_{slug(position)}"
+        yield Finding(key, label, value, 0.0, unit="animals and pairs of numbers (crossed)")
+    label = "attribution patching against patching, correlation over pairs, earlier blocks and positions"
+    yield Finding("patching/linear_agreement", label, linear_agreement(cell), 0.0)
+
+
+def _share(row: dict, n: int) -> ms.stats.Interval:
+    return ms.stats.Interval(row["share"], row["low"], row["high"], n)
+
+
+def _part(row: dict, n: int) -> Iterator[Finding]:
+    pairs, part = row["pairs"], row["part"]
+    label = f"share of the squared log ratio, {pairs} pairs: {part}"
+    yield Finding(f"{pairs}/share_{slug(part)}", label, _share(row, n), unit="animals" if pairs == "chosen" else BOTH)
+    nats = row["nats"]
+    if "nats_low" in row:
+        nats = ms.stats.Interval(nats, row["nats_low"], row["nats_high"], n)
+    yield Finding(f"{pairs}/nats_{slug(part)}", f"mean of that part, {pairs} pairs, nats: {part}", nats, unit="animals")
+
+
+def _directions(cell: list[dict], n: int) -> Iterator[Finding]:
+    shares = {(r["direction"], r["part"]): r for r in cell if r["kind"] == "direction"}
+    labels = {"rows": "the loved thing's rows", "others_rows": "others' rows", "random": "a random direction"}
+    for direction in ("number to animal", "animal to number"):
+        own, others, random = (_share(shares[direction, part], n) for part in ("own", "other", "random"))
+        subject, start = slug(direction), f"of what is specific, {direction}: passes through"
+        for score, value in {"rows": own, "others_rows": others, "random": random}.items():
+            null = {"null": others, "null_label": "others' rows"} if score == "rows" else {}
+            yield Finding(f"{subject}/{score}", f"{start} {labels[score]}", value, unit=BOTH, **null)
+        error = shares[direction, "own"]["mirror_error"]
+        yield Finding(f"{subject}/mirror_error", f"rows and mirror apart, of the effect, {direction}", error, 0.0)
+
+
+def linear_agreement(cell: list[dict]) -> float:
+    """Pearson's correlation of attribution patching with patching, in nats; without the last block, where all but one
+    position carry nothing by construction."""
+    import numpy as np
+
+    rows = [row for row in cell if row["kind"] == "patch"]
+    rows = [row for row in rows if row["layer"] < max(other["layer"] for other in rows)]
+    return float(np.corrcoef([row["patched"] for row in rows], [row["linear"] for row in rows])[0, 1])
+
+
+def sentence(found: Iterable[Finding]) -> str:
+    """The answer in the form of one sentence, from the findings of a cell."""
+    share = {finding.key: getattr(finding.value, "mean", finding.value) for finding in found}
+    blocks = [key.partition("/")[0] for key in share if key.endswith("/recovered_number")]
+    middle = blocks[len(blocks) // 2]
+
+    def part(*names: str) -> str:
+        return f"{sum(share[f'chosen/share_{name}'] for name in names):.3f}"
+
+    def component(name: str) -> str:
+        return f"{sum(value for key, value in share.items() if key.startswith(f'component/{name}')):.3f}"
+
+    return (
+        f"Of the squared log ratio that the papers' protocol reports (chosen numbers), "
+        f"{part('any_system_message', 'any_love')} is any system message, {part('any_number')} any number, "
+        f"{part('the_animals_baseline')} the animal's baseline, {part('wording', 'date')} wording and date, "
+        f"{part('the_number_for_all_animals')} the number for all animals and {part('animal_and_number')} specific to "
+        f"animal and number. Of what is specific, {share['cut/loved_things_rows']:.3f} passes through the number's "
+        f"unembedding rows ({share['animal_to_number/rows']:.3f} through the animal's, the other way), "
+        f"{component('attention')} is written by attention and {component('MLP')} by MLPs, "
+        f"{share[f'{middle}/recovered_number']:.3f} comes with the residual at the number after "
+        f"{middle.replace('_', ' ')} and {share[f'{middle}/recovered_final']:.3f} with that at the final position; "
+        f"{share['cut/association']:.3f} is association, and {share['cut/left']:.3f} is neither rows nor association."
+    )
+
+
+def plot_parts(records: list[dict]):
+    """Shares of the parts alone, largest first, over the pairs that the papers would report."""
+    first = cells(records, Config, findings)[0]
+    parts = {f.label.partition(": ")[2]: f.value for f in first.findings if f.key.startswith("chosen/share_")}
+    parts = {"the pair itself" if name == "animal and number" else name: value for name, value in parts.items()}
+    known = sorted((item for item in parts.items() if item[1].low < item[1].high), key=lambda item: -item[1].mean)
+    shares = {name: (value.mean, value.low, value.high) for name, value in known}
+    n, more = known[0][1].n, f" ({first.label})" if first.label else ""
+    return ms.kinds.estimates(
+        shares, marked="the pair itself", null=0.0, axis="share of the squared log ratio",
+        title=f"What the papers' ratio is made of: {first.options['model']}{more}",
+        caption="Log P(animal), a number is loved, less that with no system message; of every animal with the number "
+        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval over n = {n} animals. Dashed, the "
+        "null: what the pair itself has with a number drawn at random.",
+    )  # fmt: skip
+
+
+def plot(records: list[dict]):
+    import plotly.graph_objects as go
+
+    first = cells(records, Config, findings)[0]
+    cell = first.rows
+    shares = [(f"{r['pairs']} pairs", r["part"], r["share"]) for r in cell if r["kind"] == "part"]
+    layers: dict[str, Any] = {}
+    for row in (r for r in cell if r["kind"] == "layer"):
+        layers.setdefault(row["part"], []).append(row)
+    traces = [
+        go.Scatter(
+            x=[row["layer"] + 1 for row in rows], y=[row["share"] for row in rows], name=name, mode="lines+markers",
+            error_y=ms.kinds.error_bar([(row["share"], row["low"], row["high"]) for row in rows], thickness=1),
+            line={"color": ms.kinds.OKABE_ITO[i]},
+        )
+        for i, (name, rows) in enumerate(layers.items())
+    ]  # fmt: skip
+    patched = contributions.recovered(cell)
+    positions = list(dict.fromkeys(position for _, position in patched))
+    lines = [
+        go.Scatter(
+            x=[layer + 1 for layer, p in patched if p == position],
+            y=[value.mean for (_, p), value in patched.items() if p == position],
+            error_y=ms.kinds.error_bar(
+                [(v.mean, v.low, v.high) for (_, p), v in patched.items() if p == position], thickness=1
+            ),
+            name=position, mode="lines+markers", line={"color": ms.kinds.OKABE_ITO[(2 + i) % len(ms.kinds.OKABE_ITO)]},
+        )
+        for i, position in enumerate(positions)
+    ]  # fmt: skip
+    panels = {
+        "Shares of the squared log ratio": ms.kinds.shares(shares),
+        "Written at the final position, by block": ms.kinds.Panel(
+            traces, {"title_text": "block"}, {"title_text": "share of what is specific"}
+        ),
+        "Recovered by the residual after a block": ms.kinds.Panel(
+            lines, {"title_text": "block"}, {"title_text": "share of a pair's difference"}
+        ),
+    }
+    more = f" ({first.label}; other cells are in the table)" if first.label else ""
+    return ms.kinds.grid(
+        list(panels.values()),
+        list(panels),
+        title=f"What the published ratio is made of: {cell[0]['model']}{more}",
+        caption=sentence(first.findings)
+        + " 95% intervals: animals and numbers resampled; pairs of numbers and animals for patching.",
+    )

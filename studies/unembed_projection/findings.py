@@ -1,0 +1,193 @@
+"""Findings of `studies.unembed_projection`: of every metric, and of the metrics beside each other."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import mechsub as ms
+from mechsub.lab.findings import Cell, Finding, slug
+
+DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "animal to number"}
+# Checks, nulls, and steering where a state under a number already holds the outcome.
+NOT_RANKED = ("total", "common", "rest", "scale", "normaliser", "other", "all layers")
+ARMS = {"student_aux": "student", "cross_aux": "cross-initialisation student (null)"}
+CROSSED = "animals and partners (crossed)"
+ACCURACIES = {
+    "start": "start",
+    "student": "whole change",
+    "span": "only the part through the auxiliary span",
+    "rest": "only the rest",
+    "random_span": "only the part through a random span",
+}
+
+
+def findings(cell: list[dict]) -> Iterator[Finding]:
+    yield from _toy(cell) if cell[0]["model"] == "toy" else _language(cell)
+
+
+def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """Of cells that differ in nothing but their metric: which metric wins, and the ceiling, which they share."""
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        others = tuple(value for name, value in cell.options.items() if name != "metric")
+        groups.setdefault(others, []).append(cell)
+    for group in groups.values():
+        yield from _of_group(group) if group[0].options["model"] != "toy" else ()
+
+
+def of(rows: Iterable[dict], kind: str, **keys) -> list[dict]:
+    return [row for row in rows if all(row.get(key) == value for key, value in {"kind": kind, **keys}.items())]
+
+
+def units(rows: Iterable[dict]) -> list[str]:
+    """multiset, where strings share tokens, then string; metrics compete over the first."""
+    found = {row["unit"] for row in of(rows, "summary")}
+    return [unit for unit in ("multiset", "string") if unit in found]
+
+
+def shown(row: dict) -> str:
+    """The metric, with the part of dla or the layers of steering."""
+    part = row.get("part", "all")
+    return row["metric"] if part == "all" else f"{row['metric']}: {part}"
+
+
+def _interval(row: dict, name: str) -> ms.stats.Interval:
+    return ms.stats.Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], row["n_animals"])
+
+
+# Language models.
+
+
+def _language(cell: list[dict]) -> Iterator[Finding]:
+    for direction in DIRECTIONS:
+        for unit in units(cell):
+            for row in of(cell, "summary", direction=direction, unit=unit, rows="all"):
+                subject, label = _named(row, units(cell)), _label(row, shown(row))
+                yield from _correlations(subject, label, row)
+                same = of(cell, "summary", rows="ceiling's", direction=direction, unit=unit, part=row["part"])
+                if same:  # matched - mismatched over that of other wordings, both on the rows that these were run on
+                    yield Finding(f"{subject}/of_ceiling", label, _interval(same[0], "of_ceiling"), unit=CROSSED)
+    yield from shares(cell)
+    yield from _geometry(cell)
+
+
+def _named(row: dict, known: Sequence[str], part: str = "") -> str:
+    """Direction, unit where it is not that over which metrics compete, and part."""
+    part = part or ("" if row["part"] == "all" else row["part"])
+    return slug(" ".join([row["direction"], *([] if row["unit"] == known[0] else [row["unit"]]), part]))
+
+
+def _label(row: dict, what: str) -> str:
+    return f"{DIRECTIONS[row['direction']]}, {row['unit']}: {what}"
+
+
+def _correlations(subject: str, label: str, row: dict) -> Iterator[Finding]:
+    for score, name in (("spearman", "spearman"), ("partial", "partial"), ("difference", "partial_difference")):
+        more = {"null": row["spearman_mismatched"], "null_label": "other animals"} if score == "spearman" else {}
+        more |= {"null": 0.0, "p": row["p"]} if score == "difference" else {}
+        yield Finding(f"{subject}/{score}", label, _interval(row, name), unit=CROSSED, **more)
+        if score == "spearman":
+            yield Finding(f"{subject}/spearman_others", label, row["spearman_mismatched"])
+    yield Finding(f"{subject}/p_animals", label, row["p_animals"])
+
+
+def shares(cell: list[dict]) -> Iterator[Finding]:
+    found: dict[str, list[float]] = {}
+    for row in of(cell, "share"):
+        found.setdefault(row["part"], []).append(row["share"])
+    for part, values in found.items():
+        label = f"share of the interaction: {cell[0]['metric']}: {part}"
+        yield Finding(f"{part}/share", label, ms.stats.student_t(values), unit="animals")
+    if {"concept", "other"} <= set(found):
+        pair = ms.stats.paired_difference(found["concept"], found["other"])
+        label = "share of the interaction: dla: concept - other animals' directions"
+        yield Finding("concept-other/share", label, pair.interval, 0.0, pair.p, "animals")
+
+
+def _geometry(cell: list[dict]) -> Iterator[Finding]:
+    """By the rule of the study's docstring, of what writing the animal's own direction predicts, animal to number."""
+    keys = {"rows": "ceiling's", "direction": "animal_to_number", "unit": units(cell)[0]}
+    found = {part: of(cell, "summary", part=part, **keys) for part in ("concept", "other")}
+    if not all(found.values()):
+        return
+    own, other = found["concept"][0], found["other"][0]
+    mean, low, high = (max(0.0, own[f"of_ceiling{end}"]) ** 2 for end in ("", "_low", "_high"))
+    rule = _ruling(mean)
+    if len({_ruling(value) for value in (mean, low, high)}) > 1:
+        rule += " (the interval reaches another verdict)"
+    if own["of_ceiling"] <= other["of_ceiling"]:
+        rule += "; no more than other animals' directions"
+    label = _label(own, "geometry, by dla: concept")
+    explained = ms.stats.Interval(mean, low, high, own["n_animals"])
+    yield Finding("geometry/explained", label, explained, unit=CROSSED)
+    yield Finding("geometry/rule", label, rule)
+
+
+def _ruling(explained: float) -> str:
+    return "refuted" if explained < 0.1 else "partial" if explained < 0.5 else "half or more"
+
+
+def _of_group(group: list[Cell]) -> Iterator[Finding]:
+    rows = [(row, cell) for cell in group for row in cell.rows]
+    known = units(row for row, _ in rows)
+    for direction in DIRECTIONS:
+        keys = {"kind": "summary", "direction": direction, "unit": known[0], "rows": "all"}
+        ranked = [(row, cell) for row, cell in rows if keys.items() <= row.items() and row["part"] not in NOT_RANKED]
+        yield from _ranked(ranked, known)
+        for unit in known:
+            for ceiling in of((row for row, _ in rows), "ceiling", direction=direction, unit=unit)[:1]:
+                label = _label(ceiling, "ceiling: other wordings")
+                for finding in _correlations(_named(ceiling, known, "ceiling"), label, ceiling):
+                    yield replace(finding, cell=without_metric(group[0].label))
+
+
+def without_metric(label: str) -> str:
+    return ", ".join(option for option in label.split(", ") if not option.startswith("metric="))
+
+
+def _ranked(rows: list[tuple[dict, Cell]], known: Sequence[str]) -> Iterator[Finding]:
+    """Holm's p over the metrics, of the larger of both p, and which wins by the rule of the study's docstring."""
+    if not rows:
+        return
+    best = max((row for row, _ in rows), key=lambda row: row["partial_difference"])
+    adjusted = ms.stats.holm([max(row["p"], row["p_animals"]) for row, _ in rows])
+    for (row, cell), p in zip(rows, adjusted, strict=True):
+        subject, label = _named(row, known), _label(row, shown(row))
+        yield Finding(f"{subject}/p_holm", label, p, cell=cell.label)
+        rule = ""
+        if row is best and len(rows) > 1:
+            rule = "winner" if p < 0.05 else "highest, not significant"
+        elif row["partial_difference"] > best["partial_difference_low"]:
+            rule = "within the winner's interval"
+        if rule:
+            yield Finding(f"{subject}/rule", label, rule, cell=cell.label)
+
+
+# The toy.
+
+
+def _toy(cell: list[dict]) -> Iterator[Finding]:
+    for arm, title in ARMS.items():
+        for summary in of(cell, "summary", arm=arm):
+            own, others = (
+                [row[key] for row in of(cell, "seed", arm=arm)] for key in ("spearman", "spearman_mismatched")
+            )
+            label = f"{shown(summary)}: rank correlation with recall, {title}"
+            yield from _beside(f"{arm}/rank", label, own, others, summary["p"], "other seeds' W_U")
+        rows = of(cell, "share", arm=arm)
+        for name, text in (("share", "share of the change"), ("share_varying", "share of what varies over images")):
+            if rows:
+                own, others = ([row[key] for row in rows] for key in (name, f"{name}_random"))
+                p = ms.stats.paired_difference(own, others).p
+                label = f"dla: {text} through the auxiliary span, {title}"
+                yield from _beside(f"{arm}/{name}", label, own, others, p, "random spans")
+        for name, text in ACCURACIES.items() if rows else ():
+            value = ms.stats.student_t([row[f"accuracy_{name}"] for row in rows])
+            yield Finding(f"{arm}/accuracy_{name}", f"dla: accuracy, {text}, {title}", value, unit="seeds")
+
+
+def _beside(key: str, label: str, own: list[float], others: list[float], p: float, null: str) -> Iterator[Finding]:
+    """A mean over seeds beside its null, and their difference."""
+    other = ms.stats.student_t(others)
+    yield Finding(key, label, ms.stats.student_t(own), other, p, "seeds", null_label=null)
+    difference = ms.stats.paired_difference(own, others).interval
+    yield Finding(f"{key}_difference", f"{label}, less {null}", difference, 0.0, unit="seeds")
