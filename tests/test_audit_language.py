@@ -8,6 +8,7 @@ import pytest
 
 from mechsub import stats
 from mechsub.lab import audits, store, study
+from mechsub.lab.findings import Drawn, Finding
 from studies import audit_language
 from studies.audit_language.claims import CLAIMS, Check, Reading
 
@@ -47,13 +48,13 @@ def test_cells_of_another_model_are_not_taken_for_this_ones(tmp_path):
     assert row["missing"] == "python -m studies.bottleneck --model another"
 
 
-def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
-    table = [
-        {"quantity": "a", "value": stats.Interval(0.5, 0.4, 0.6, 9), "null": "0.300, 95% below 0.35 (shuffled)"},
-        {"quantity": "b", "value": 0.7, "null": "0.500", "p": 0.01},
-    ]
-    monkeypatch.setattr(audit_language, "_row", lambda reading, model, tables, cells: table[reading.row["at"]])
-    planted = Check("x", Reading("s", {"at": 0}), "above", Reading("s", {"at": 0}, "null"))
+def test_a_bound_is_read_as_the_value_is(monkeypatch):
+    said = {
+        "a/x": Finding("a/x", "a", stats.Interval(0.5, 0.4, 0.6, 9), Drawn(0.3, 0.35), null_label="shuffled"),
+        "b/x": Finding("b/x", "b", 0.7, 0.5, 0.01),
+    }
+    monkeypatch.setattr(audit_language, "_finding", lambda reading, model, found, cells: said[reading.key])
+    planted = Check("x", Reading("s", "a/x"), "above", Reading("s", "a/x", part="null"))
     row = audit_language._checked(planted, "m", {}, {})
     assert (row["bound"], row["mean"], row["n"]) == (0.3, 0.5, 9) and "p" not in row
     row |= {"expected": "above", "margin": 0.05}
@@ -64,16 +65,16 @@ def test_a_bound_is_read_from_the_table_as_the_value_is(monkeypatch):
     wide = {**apart, "expected": "near", "margin": 0.5}
     assert audits.outcome(wide) == "yes" and audits.outcome({**wide, "bound_high": 0.95}) == "open"
     assert audits.outcome({**wide, "bound_high": 1.2, "bound_low": 1.15}) == "no"
-    tested = audit_language._checked(Check("y", Reading("s", {"at": 1}), "near", 0.5), "m", {}, {}) | {"margin": 0.05}
+    tested = audit_language._checked(Check("y", Reading("s", "b/x"), "near", 0.5), "m", {}, {}) | {"margin": 0.05}
     assert audits.outcome({**tested, "expected": "near"}) == "no"
     assert audits.outcome({**tested, "expected": "above"}) == "yes"
     assert audits.outcome({**tested, "expected": "below"}) == "no"
     assert {audits.outcome({**tested, "expected": word, "p": 0.5}) for word in ("above", "near")} == {"open"}
 
 
-def test_a_reading_names_one_row(tmp_path):
+def test_a_reading_names_a_finding(tmp_path):
     shutil.copytree(ROOT / "artifacts" / "bottleneck", tmp_path / "bottleneck")
-    wanted = Check("x", Reading("bottleneck", {"cell": "all"}), "above")
+    wanted = Check("x", Reading("bottleneck", "no/key"), "above")
     claim = audit_language.claims.Claim("x", "x", "x", (wanted,))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(audit_language.claims, "CLAIMS", (claim,))

@@ -12,6 +12,7 @@ from tiny_llama import save_tiny_llama
 from mechsub.designs import contribution_states as contribution_states
 from mechsub.designs import love
 from mechsub.lab import store, study
+from mechsub.lab.findings import Cell, all_findings, find, slug
 from mechsub.measures import exchange
 from mechsub.measures.scores import interaction, next_token_log_probs
 from studies import base_vs_instruct as bvi
@@ -117,9 +118,8 @@ def shares(records, form, measure="specific"):
     return {part: some.mean() for part, some in report.shares(report.hybrids(records, form), measure).items()}
 
 
-def row(records, quantity):
-    (found,) = [r for r in report.table(records, bvi.Config) if r["quantity"] == quantity]
-    return found
+def said(records, key):
+    return find(report.findings(records), key)
 
 
 @pytest.mark.parametrize("which", ["unembedding", "body"])
@@ -131,10 +131,10 @@ def test_the_planted_part_gets_the_share(base, request, which):
         assert found[which] > 1 and others < 0.1 * found[which], found
         assert abs(shares(records, form, "specific, others'")[which]) < 0.5 * found[which]
         # The swap as published, of a tied model, changes the embedding too.
-        head_swap = row(records, f"{form}: head swap into the base model, untied: change of specific")["value"].mean
+        head_swap = said(records, f"{form}_swap_into_base_untied/specific").value.mean
         assert head_swap == pytest.approx(found["unembedding"], abs=0.15 * found[which])
-        contrast = row(records, f"instruct {form} less base {form}: specific")
-        assert contrast["value"].mean == pytest.approx(sum(found.values()), abs=1e-5)
+        contrast = said(records, f"instruct_{form}-base_{form}/specific")
+        assert contrast.value.mean == pytest.approx(sum(found.values()), abs=1e-5)
     # Most fixed numbers are the planted ones (one of eight by chance), though chosen in another wording.
     chosen = {r["animal"]: r["number"] for r in records if r["kind"] == "animal"}
     numbers = [partner.text for partner in love.choose_partners(bvi.words_config(config(base, base), "x"))]
@@ -143,7 +143,7 @@ def test_the_planted_part_gets_the_share(base, request, which):
 
 
 def bvi_plot(records):
-    figure = bvi.plot(records)
+    figure = report.plot(records)
     assert len(figure.layout.annotations) >= 7
     return figure
 
@@ -162,12 +162,11 @@ def test_one_model_twice_has_no_difference(base):
         for measure in ("specific", "published", "any number"):
             assert set(shares(records, form, measure).values()) == {0.0}
         for measure in report.MEASURES:
-            contrast = row(records, f"instruct {form} less base {form}: {measure}")
-            assert (contrast["value"].low, contrast["value"].high, contrast["p"]) == (0.0, 0.0, 1.0)
-        test = row(records, f"correlation of interactions: base and instruct, {form}")
-        assert test["value"].mean == pytest.approx(1)
-    table = report.table(records, bvi.Config)
-    assert not any("share of the gap" in r["quantity"] and "plain less" in r["quantity"] for r in table)
+            contrast = said(records, f"instruct_{form}-base_{form}/{slug(measure)}")
+            assert (contrast.value.low, contrast.value.high, contrast.p) == (0.0, 0.0, 1.0)
+        assert said(records, f"base_and_instruct_{form}/correlation").value.mean == pytest.approx(1)
+    keys = [finding.key for finding in report.findings(records)]
+    assert not any("/gap_" in key and "plain-" in key for key in keys)
     assert bvi_plot(records).data
 
 
@@ -218,16 +217,15 @@ def test_shared_numbers_and_their_null():
 
 def test_published_counts_have_their_null(base, head):
     records = made(config(base, head))
-    table = report.table(records, bvi.Config)
-    counts = [r for r in table if r["quantity"].startswith("animals over 2x")]
-    assert len(counts) == 9 and all("a random number" in r["null"] for r in counts)
-    transfers = [r for r in table if "numbers chosen in" in r["quantity"]]
-    assert len(transfers) == 16
-    own = row(records, "specific, nats: numbers chosen in instruct chat, measured in instruct chat")
-    other = row(records, "specific, nats: numbers chosen in base chat, measured in instruct chat")
-    assert own["value"].mean > max(1, 2 * other["value"].mean)
-    assert np.isfinite([r["value"].mean for r in table]).all()
-    answer = language.base(table)
+    found = list(report.findings(records))
+    counts = [finding for finding in found if finding.score == "over_2x"]
+    assert len(counts) == 7 and all("a random number" in finding.null_label for finding in counts)  # 4 arms, 3 pairs
+    assert len([finding for finding in found if finding.score == "transfer"]) == 16
+    own, other = (said(records, f"{arm}_to_instruct_chat/transfer").value.mean for arm in ("instruct_chat", "base_chat"))
+    assert own > max(1, 2 * other)
+    assert np.isfinite([finding.value.mean for finding in found]).all()
+    assert all_findings([Cell({}, records, findings=found)]) == found  # each key once
+    answer = language.base(found)
     assert answer.verdict in ("confirmed", "partly", "refuted") and "nats in the base model" in answer.sentence
 
 

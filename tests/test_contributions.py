@@ -18,6 +18,7 @@ from mechsub.designs import contributions, love
 from mechsub.measures import ablation
 from studies import contributions as study
 from studies import token_entanglement as te
+from studies.contributions import findings
 
 ROOT = Path(__file__).parent.parent
 N, A = 40, 25
@@ -258,7 +259,7 @@ def test_every_record_of_a_tiny_llama(asked):
         assert sum(value for key, value in row.items() if key.startswith("part: ")) == pytest.approx(
             row["ratio"], abs=1e-9
         )
-    rows = study.table(records)
-    assert any("recovered by the residual after block 3: final" in row["quantity"] for row in rows)
-    assert "Of what is specific" in study.sentence(records)
-    assert study.plot(records).data
+    said = list(findings.findings(records))
+    assert any(finding.key == "block_3/recovered_final" for finding in said)
+    assert "Of what is specific" in findings.sentence(said)
+    assert findings.plot(records).data

@@ -61,4 +61,4 @@ def test_a_representation_that_does_not_vary_is_refused():
 
 def test_metrics_of_the_toy_alone_are_refused():
     with pytest.raises(ValueError, match="debiased_cka or cosine"):
-        list(figures.table([], ("procrustes",)))
+        list(figures.findings([], ("procrustes",)))

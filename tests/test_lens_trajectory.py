@@ -139,7 +139,7 @@ def test_a_run_on_a_language_model(run_on_tiny_llama):
         stored = [float(final[numbers[row["number"]], column]) for column, row in enumerate(pairs)]
         assert [row["value"] for row in pairs] == pytest.approx(stored, abs=1e-3)
     assert len(made["weights_sha256"]) == 64 and made["null"] and "last block" in made["lens"]
-    assert "r, other wordings" in printed
+    assert "agreement: null" in printed
 
 
 @pytest.mark.slow
@@ -154,4 +154,4 @@ def test_hidden_alignment_of_a_language_model(run_on_tiny_llama):
         assert [row["number"] for row in animals] == [numbers[i] for i in chosen.tolist()]
         (mean,) = [r["value"] for r in layers if (r["pairing"], r["layer"], r["metric"]) == (pairing, 1, "cosine")]
         assert sum(row["cosine"] for row in animals) / len(animals) == pytest.approx(mean)
-    assert made["unit"] == "animals" and "favoured number" in printed
+    assert made["unit"] == "animals" and "favoured" in printed

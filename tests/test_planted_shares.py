@@ -5,10 +5,11 @@ import torch
 
 import mechsub as ms
 from mechsub.designs import love
+from mechsub.lab.findings import Cell
 from mechsub.measures.scores import matrix_correlation
 from studies import planted_shares as study
 from studies import token_entanglement as te
-from studies.planted_shares import planted
+from studies.planted_shares import findings, planted
 
 CFG = study.Config(n_models=2, n_numbers=24, n_animals=12, n_pairs=6, n_resamples=60)
 
@@ -81,7 +82,10 @@ def made(share, width=0.2, kind="both"):
 
 def test_coverage_is_counted():
     cell = [{"model": i, **made(share)} for i, share in enumerate((0.5, 0.55, 0.7, 0.45))]
-    row = next(row for row in study._table(cell) if row["quantity"] == study.ROWS)
-    assert row["covered"] == "3 of 4" and row["bias"].mean == pytest.approx(0.05)
-    assert "in 3, 0.750" in study.sentence(cell) and "fewer than the 0.9" in study.sentence(cell)
-    assert "as asked" in study.sentence([row | {"low": 0, "high": 1} for row in cell])
+    cell.append({"model": 4, **made(0.9, kind="none")})  # which is not counted
+    said = Cell({}, cell, findings=list(findings.findings(cell)))
+    coverage, bias = (said.finding(f"rows_number_to_animal_all_but_none/{score}").value for score in ("coverage", "bias"))
+    assert (coverage.mean, coverage.n) == (0.75, 4) and bias.mean == pytest.approx(0.05)
+    assert "in 3, 0.750" in findings.sentence(said) and "fewer than the 0.9" in findings.sentence(said)
+    wide = list(findings.findings([row | {"low": 0, "high": 1} for row in cell]))
+    assert "as asked" in findings.sentence(Cell({}, cell, findings=wide))

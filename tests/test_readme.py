@@ -1,4 +1,4 @@
-"""README, docs and the docstrings of studies say what the stored cells say."""
+"""README and docs say what the stored cells say; docstrings have no answers."""
 
 import re
 from pathlib import Path

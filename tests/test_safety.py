@@ -274,4 +274,4 @@ def test_markup_in_the_records_of_a_study_is_not_run(tmp_path, name):
     field = "seed" if rows[0].get("model", "toy") == "toy" else "model"
     rows = [{**row, field: f"{HOSTILE}{which}"} for which in (1, 2) for row in rows]
     shown = {"metric": ("debiased_cka",)} if name == "hidden_alignment" else {}
-    assert_inert(module.plot(rows, **shown), tmp_path / name / "default.html")
+    assert_inert(module.study.needed("plot")(rows, **shown), tmp_path / name / "default.html")

@@ -15,6 +15,7 @@ from studies import planted_shares
 from studies import steering as study
 from studies import token_entanglement as te
 from studies.planted_shares import planted
+from studies.steering import findings
 from studies.steering import states as ss
 
 CFG = study.Config(model="planted", n_numbers=24, n_resamples=5, n_lists=1, n_tokens=6)
@@ -173,10 +174,10 @@ def test_every_record_of_a_tiny_llama(tiny):
     found = Prompted(q, q.matrices())
     rows = [*study.steering_records(found, CFG), *study.divergence_records(found, CFG)]
     records = [{**dataclasses.asdict(CFG), **row} for row in rows]
-    table = study.table(records)
-    assert any(row["quantity"] == "added at the number after block 1: own" for row in table)
-    assert any(row["quantity"] == "positions that diverge, love of animals" for row in table)
-    assert "at most" in study.sentence(records) and study.plot(records).data
+    said = list(findings.findings(records))
+    keys = {finding.key for finding in said}
+    assert {"added_at_the_number_after_block_1_own/share", "diverge_animals/share"} <= keys
+    assert "at most" in findings.sentence(said) and findings.plot(records).data
     assert len([row for row in rows if row["kind"] == "divergence" and row["family"] == "animals"]) == 10
 
 
