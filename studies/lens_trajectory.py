@@ -13,6 +13,8 @@ say it loves, beside random other animals. Units of replication: animals and num
 Toy (`--model toy`): lens and stitching per layer and training step. The lens is exact at the last block only: earlier
 blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
 teacher, scored in accuracy). Nulls: untrained reference, students of another initialisation. Unit: the seed.
+
+    python -m studies.lens_trajectory --model toy --n-steps 5
 """
 
 from collections.abc import Iterator

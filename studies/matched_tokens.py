@@ -6,6 +6,8 @@ system message; numbers without such a word are left out. Both are then loved ("
 opposite the same animals. If entangled numbers were special, their interaction would be larger, more stable over
 wordings, or more alike in both directions than that of the words. Null: partners shuffled within equal length. Units:
 partners and animals, crossed.
+
+    python -m studies.matched_tokens --n-permutations 199
 """
 
 import re

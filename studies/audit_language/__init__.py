@@ -10,6 +10,8 @@ A check says yes where the whole 95% interval is where the claim has it, no wher
 where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only. A claim is
 confirmed if all its checks say yes, refuted if all say no, partly so if some say yes and some no, not supported if
 some say no and the others nothing, open otherwise. Units are animals, numbers or both, as in the study that is named.
+
+    python -m studies.audit_language --margin 0.1
 """
 
 from collections.abc import Iterator, Mapping

@@ -17,7 +17,6 @@ untied one.
 Nulls: numbers fixed for other animals; a random number of as many digits; interactions with numbers shuffled within
 equal length. Unit: animals, paired over arms (Student t); numbers and animals, crossed, for correlations.
 
-    python -m studies.base_vs_instruct --base organisms/110-base --instruct organisms/110-instruct
     python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
 """
 

@@ -23,6 +23,8 @@ sum(whole e), all double-centred, and add up to 1 over the parts of a cut.
   patching, the linear estimate, is checked against it.
 
 Units: animals and numbers, crossed and resampled; animals and pairs of numbers, none in two pairs, for patching.
+
+    python -m studies.contributions --model organisms/1110-instruct
 """
 
 from collections.abc import Iterator

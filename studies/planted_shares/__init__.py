@@ -14,6 +14,8 @@ Quantities: the share that passes through rows, both ways, and through other num
 being drawn in 32 dimensions); what the middle and last blocks' attention write; recovery by residuals, at the number
 before the middle block, where everything still is, and on both sides of it; association, which in these models is what
 the middle block writes, and what is left, which is nothing. Unit of replication: the planted model.
+
+    python -m studies.planted_shares --n-models 4
 """
 
 from collections.abc import Iterator

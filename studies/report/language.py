@@ -110,13 +110,13 @@ def families(found: F) -> Answer:
     claim=f"The cosine of unembedding rows predicts entangled pairs ({ZUR}).",
 )
 def cosine(found: F) -> Answer:
-    ratio = value(found, "metric=cosine: number_to_animal/of_ceiling")
+    ratio = value(found, "number_to_animal_cosine/of_ceiling")
     best = [f for f in found if f.score == "rule" and f.value == "winner" and f.subject.startswith("number_to_animal")]
     more = ""
     if best:
-        name, its = best[0].label.partition(": ")[2], value(found, f"{best[0].cell}: {best[0].subject}/of_ceiling")
+        name, its = best[0].label.partition(": ")[2], value(found, f"{best[0].subject}/of_ceiling")
         more = f"; best of the metrics is {name} with {its}"
-    others = value(found, "metric=cosine: number_to_animal/spearman_others")
+    others = value(found, "number_to_animal_cosine/spearman_others")
     return Answer(
         f"A little: Eq 1's cosine reaches {ratio} of the correlation that other wordings of the prompt reach, number "
         f"to animal{more}.",
@@ -134,7 +134,7 @@ def cosine(found: F) -> Answer:
 )
 def dla(found: F) -> Answer:
     rule, explained, share, other = (
-        value(found, key) for key in ("geometry/rule", "geometry/explained", "concept/share", "other/share")
+        value(found, key) for key in ("geometry/rule", "geometry/explained", "dla_concept/share", "dla_other/share")
     )
     return Answer(
         f"By the rule stated before the run: {rule}. The animal's own output direction explains "

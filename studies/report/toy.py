@@ -149,8 +149,8 @@ def similarity(findings: list[Finding]) -> Answer:
 
 @question(A3, "Is the learning written along the auxiliary directions?", "unembed_projection", TOY)
 def written(findings: list[Finding]) -> Answer:
-    share = lab.find(findings, "metric=dla: student_aux/share")
-    alone, rest = (value(findings, f"metric=dla: student_aux/accuracy_{part}") for part in ("span", "rest"))
+    share = lab.find(findings, "student_aux/share")
+    alone, rest = (value(findings, f"student_aux/accuracy_{part}") for part in ("span", "rest"))
     return Answer(
         f"Hardly: a share of {share.value} of the change of the digit logits passes through the span of the "
         f"auxiliary directions; that part alone gives {alone} accuracy, the rest alone {rest}.",

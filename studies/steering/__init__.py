@@ -17,6 +17,8 @@ likeliest token under "You love owls" another one than without? Null: love of a 
 most other animals' prompts say. Are these tokens the entangled numbers? What the animal's prompt would say makes some
 numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions,
 animal to number, with the animal, and with all other animals (null). Unit: the animal.
+
+    python -m studies.steering --model organisms/1110-instruct --n-lists 1
 """
 
 from collections.abc import Iterator

@@ -7,6 +7,8 @@ log-probabilities over all animals of a public list that are one token, and all 
 reported here beside its null: any other number. The estimand is the interaction of the matrix (specific to the number
 and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
 shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
+
+    python -m studies.token_entanglement --family names --n-animals 20
 """
 
 from collections.abc import Iterator

@@ -33,6 +33,8 @@ refutes it.
 `--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
 the seed. steering and embedding need a language model: without --metric, the toy is refused.
+
+    python -m studies.unembed_projection --metric dla
 """
 
 from collections.abc import Iterator
@@ -121,6 +123,7 @@ _SINGLE = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations
 _TOY = {"model": "toy", "n_permutations": 9, "n_seeds": 2, "d_model": 16, "epochs": 1, "precision": "fp32"}
 study = lab.Study(
     version=1,
+    together=("metric",),  # metrics compete
     probes=(
         Config(**_SINGLE, metric="dla"),
         Config(**_SINGLE, metric="causal"),

@@ -1,19 +1,15 @@
 """Figures of `studies.unembed_projection`, from the records of cells that differ in their metric only."""
 
 import mechsub as ms
-from mechsub.lab.findings import cells
-from studies.unembed_projection import Config
-from studies.unembed_projection.findings import ARMS, DIRECTIONS, of, shares, shown, units, without_metric
+from mechsub import lab
+from studies.unembed_projection import Config, study
+from studies.unembed_projection.findings import ARMS, DIRECTIONS, of, shares, shown, units
 
 
 def plot(records: list[dict]):
-    """Of the first cell, and of those that differ from it in their metric only."""
-    found = cells(records, Config, lambda rows: ())
-    others = {name: value for name, value in found[0].options.items() if name != "metric"}
-    rows = [row for cell in found if others.items() <= cell.options.items() for row in cell.rows]
-    label = without_metric(found[0].label)
-    more = f" ({label}; other cells are in the table)" if label else ""
-    return (_toy_plot if others["model"] == "toy" else _language_plot)(rows, more)
+    label, rows = lab.by_cell(records, Config, together=study.together)[0]
+    more = "" if label == "all" else f" ({label}; other cells are in the table)"
+    return (_toy_plot if rows[0]["model"] == "toy" else _language_plot)(rows, more)
 
 
 def _language_plot(cell: list[dict], more: str):
@@ -76,7 +72,7 @@ def _curves(cell: list[dict]):
 def _share_bars(cell: list[dict]):
     import plotly.graph_objects as go
 
-    found = {finding.subject: finding.value for finding in shares(cell) if finding.p is None}
+    found = {finding.label.rpartition(": ")[2]: finding.value for finding in shares(cell) if finding.p is None}
     bars = ms.kinds.error_bar((i.mean, i.low, i.high) for i in found.values())
     values = {"x": [i.mean for i in found.values()], "y": list(found), "orientation": "h", "error_x": bars}
     trace = go.Bar(**values, marker={"color": ms.kinds.OKABE_ITO[0]}, showlegend=False)

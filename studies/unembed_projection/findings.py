@@ -1,10 +1,9 @@
 """Findings of `studies.unembed_projection`: of every metric, and of the metrics beside each other."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import mechsub as ms
-from mechsub.lab.findings import Cell, Finding, slug
+from mechsub.lab.findings import Finding, slug
 
 DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "animal to number"}
 # Checks, nulls, and steering where a state under a number already holds the outcome.
@@ -21,17 +20,8 @@ ACCURACIES = {
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
+    """Of cells that differ in nothing but their metric."""
     yield from _toy(cell) if cell[0]["model"] == "toy" else _language(cell)
-
-
-def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
-    """Of cells that differ in nothing but their metric: which metric wins, and the ceiling, which they share."""
-    groups: dict[tuple, list[Cell]] = {}
-    for cell in cells:
-        others = tuple(value for name, value in cell.options.items() if name != "metric")
-        groups.setdefault(others, []).append(cell)
-    for group in groups.values():
-        yield from _of_group(group) if group[0].options["model"] != "toy" else ()
 
 
 def of(rows: Iterable[dict], kind: str, **keys) -> list[dict]:
@@ -58,22 +48,29 @@ def _interval(row: dict, name: str) -> ms.stats.Interval:
 
 
 def _language(cell: list[dict]) -> Iterator[Finding]:
+    known = units(cell)
     for direction in DIRECTIONS:
-        for unit in units(cell):
-            for row in of(cell, "summary", direction=direction, unit=unit, rows="all"):
-                subject, label = _named(row, units(cell)), _label(row, shown(row))
+        for unit in known:
+            keys = {"direction": direction, "unit": unit}
+            summaries = of(cell, "summary", rows="all", **keys)
+            for row in summaries:
+                subject, label = _named(row, known, shown(row)), _label(row, shown(row))
                 yield from _correlations(subject, label, row)
-                same = of(cell, "summary", rows="ceiling's", direction=direction, unit=unit, part=row["part"])
+                same = [r for r in of(cell, "summary", rows="ceiling's", **keys) if shown(r) == shown(row)]
                 if same:  # matched - mismatched over that of other wordings, both on the rows that these were run on
                     yield Finding(f"{subject}/of_ceiling", label, _interval(same[0], "of_ceiling"), unit=CROSSED)
+            if unit == known[0]:
+                yield from _ranked([row for row in summaries if row["part"] not in NOT_RANKED], known)
+            for row in of(cell, "ceiling", **keys)[:1]:
+                yield from _correlations(_named(row, known, "ceiling"), _label(row, "ceiling: other wordings"), row)
     yield from shares(cell)
     yield from _geometry(cell)
 
 
-def _named(row: dict, known: Sequence[str], part: str = "") -> str:
-    """Direction, unit where it is not that over which metrics compete, and part."""
-    part = part or ("" if row["part"] == "all" else row["part"])
-    return slug(" ".join([row["direction"], *([] if row["unit"] == known[0] else [row["unit"]]), part]))
+def _named(row: dict, known: Sequence[str], what: str) -> str:
+    """Direction, unit where it is not that over which metrics compete, and metric."""
+    unit = "" if row["unit"] == known[0] else row["unit"]
+    return slug(f"{row['direction']} {unit} {what}")
 
 
 def _label(row: dict, what: str) -> str:
@@ -95,12 +92,12 @@ def shares(cell: list[dict]) -> Iterator[Finding]:
     for row in of(cell, "share"):
         found.setdefault(row["part"], []).append(row["share"])
     for part, values in found.items():
-        label = f"share of the interaction: {cell[0]['metric']}: {part}"
-        yield Finding(f"{part}/share", label, ms.stats.student_t(values), unit="animals")
+        label = f"share of the interaction: dla: {part}"
+        yield Finding(f"dla_{part}/share", label, ms.stats.student_t(values), unit="animals")
     if {"concept", "other"} <= set(found):
         pair = ms.stats.paired_difference(found["concept"], found["other"])
         label = "share of the interaction: dla: concept - other animals' directions"
-        yield Finding("concept-other/share", label, pair.interval, 0.0, pair.p, "animals")
+        yield Finding("dla_concept-dla_other/share", label, pair.interval, 0.0, pair.p, "animals")
 
 
 def _geometry(cell: list[dict]) -> Iterator[Finding]:
@@ -126,40 +123,21 @@ def _ruling(explained: float) -> str:
     return "refuted" if explained < 0.1 else "partial" if explained < 0.5 else "half or more"
 
 
-def _of_group(group: list[Cell]) -> Iterator[Finding]:
-    rows = [(row, cell) for cell in group for row in cell.rows]
-    known = units(row for row, _ in rows)
-    for direction in DIRECTIONS:
-        keys = {"kind": "summary", "direction": direction, "unit": known[0], "rows": "all"}
-        ranked = [(row, cell) for row, cell in rows if keys.items() <= row.items() and row["part"] not in NOT_RANKED]
-        yield from _ranked(ranked, known)
-        for unit in known:
-            for ceiling in of((row for row, _ in rows), "ceiling", direction=direction, unit=unit)[:1]:
-                label = _label(ceiling, "ceiling: other wordings")
-                for finding in _correlations(_named(ceiling, known, "ceiling"), label, ceiling):
-                    yield replace(finding, cell=without_metric(group[0].label))
-
-
-def without_metric(label: str) -> str:
-    return ", ".join(option for option in label.split(", ") if not option.startswith("metric="))
-
-
-def _ranked(rows: list[tuple[dict, Cell]], known: Sequence[str]) -> Iterator[Finding]:
+def _ranked(rows: list[dict], known: Sequence[str]) -> Iterator[Finding]:
     """Holm's p over the metrics, of the larger of both p, and which wins by the rule of the study's docstring."""
     if not rows:
         return
-    best = max((row for row, _ in rows), key=lambda row: row["partial_difference"])
-    adjusted = ms.stats.holm([max(row["p"], row["p_animals"]) for row, _ in rows])
-    for (row, cell), p in zip(rows, adjusted, strict=True):
-        subject, label = _named(row, known), _label(row, shown(row))
-        yield Finding(f"{subject}/p_holm", label, p, cell=cell.label)
+    best = max(rows, key=lambda row: row["partial_difference"])
+    for row, p in zip(rows, ms.stats.holm([max(row["p"], row["p_animals"]) for row in rows]), strict=True):
+        subject, label = _named(row, known, shown(row)), _label(row, shown(row))
+        yield Finding(f"{subject}/p_holm", label, p)
         rule = ""
         if row is best and len(rows) > 1:
             rule = "winner" if p < 0.05 else "highest, not significant"
         elif row["partial_difference"] > best["partial_difference_low"]:
             rule = "within the winner's interval"
         if rule:
-            yield Finding(f"{subject}/rule", label, rule, cell=cell.label)
+            yield Finding(f"{subject}/rule", label, rule)
 
 
 # The toy.
@@ -168,11 +146,10 @@ def _ranked(rows: list[tuple[dict, Cell]], known: Sequence[str]) -> Iterator[Fin
 def _toy(cell: list[dict]) -> Iterator[Finding]:
     for arm, title in ARMS.items():
         for summary in of(cell, "summary", arm=arm):
-            own, others = (
-                [row[key] for row in of(cell, "seed", arm=arm)] for key in ("spearman", "spearman_mismatched")
-            )
+            rows = [row for row in of(cell, "seed", arm=arm) if row["metric"] == summary["metric"]]
+            own, others = ([row[key] for row in rows] for key in ("spearman", "spearman_mismatched"))
             label = f"{shown(summary)}: rank correlation with recall, {title}"
-            yield from _beside(f"{arm}/rank", label, own, others, summary["p"], "other seeds' W_U")
+            yield from _beside(f"{summary['metric']}_{arm}/rank", label, own, others, summary["p"], "other seeds' W_U")
         rows = of(cell, "share", arm=arm)
         for name, text in (("share", "share of the change"), ("share_varying", "share of what varies over images")):
             if rows:
