@@ -314,8 +314,10 @@ def _of_language(cell: list[dict]) -> Iterator[Finding]:
             return said(score, value, null=_drawn_null(null), unit="animals", null_label="of other animals")
 
         value = ms.stats.Interval(row["value"], row["low"], row["high"], row["n_animals"])
-        null = {"null": _drawn_null(row), "null_label": "numbers shuffled within equal length"}
-        yield said("agreement", value, p=numbers[layer], unit="animals and numbers (crossed)", **null)
+        yield said(
+            "agreement", value, null=_drawn_null(row), p=numbers[layer], unit="animals and numbers (crossed)",
+            null_label="numbers shuffled within equal length",
+        )  # fmt: skip
         yield said("p_two_way", two_way[layer])
         yield said("agreement_same_wording", same[layer]["value"])
         yield said("sd", _chosen(cell, "size", layer=layer)[0]["sd"])

@@ -10,7 +10,8 @@ The command whose finding is meant is the one that stands last before the mark, 
     <!--= from subliminal_accuracy --loss mse -->                        anywhere before it, until the next of these
 
 A row of a table without a command goes on with that of the row before. `.null`, `.p`, `.n`, `.mean`, `.low` and `.high`
-behind a key name a part of the finding.
+behind a key name a part of the finding; of a null that was drawn, `.null` is its mean, and `.upper` what most of it lies
+below.
 """
 
 import functools
@@ -18,12 +19,13 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mechsub.lab import findings as lab
 from mechsub.lab import stored
 from mechsub.lab.declared import Study
 
-PARTS = ("null", "p", "n", "mean", "low", "high")
+PARTS = ("null", "p", "n", "mean", "low", "high", "upper")
 Reader = Callable[[str], list[lab.Finding]]  # "study --flags" -> the findings of that command
 
 _NUMBER = r"-?infinite|-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?(?:\s\[-?[\d.,]+,\s-?[\d.,]+\])?"
@@ -78,9 +80,11 @@ def number(key: str, command: str, read: Reader) -> str:
         finding = lab.find(read(command), name)
     except LookupError as error:
         raise LookupError(f"{key!r} from {command}: {error.args[0]}") from None
-    value = getattr(finding.value if part in ("mean", "low", "high") else finding, part)
+    of: Any = finding.null if part == "upper" else finding.value if part in ("mean", "low", "high") else finding
+    value = getattr(of, part, None)
     if value is None:
         raise LookupError(f"{key!r} from {command}: the finding has no {part}")
+    value = value.mean if isinstance(value, lab.Drawn) else value
     return lab.p_text(value) if part == "p" else lab.value_text(value)
 
 

@@ -18,11 +18,11 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
             yield from _part(row, n)
     yield from _directions(cell, n)
     (shuffled,) = (r for r in cell if r["kind"] == "null")
-    null = {"null": Drawn(shuffled["mean"], shuffled["upper"], "97.5%"), "null_label": "numbers shuffled"}
+    null = Drawn(shuffled["mean"], shuffled["upper"], "97.5%"), "numbers shuffled"
     for row in (r for r in cell if r["kind"] == "cut"):
         label = f"of what is specific, number to animal, cut by direction: {row['part']}"
-        more = null if row["part"] == "association" else {}
-        yield Finding(f"cut/{slug(row['part'])}", label, _share(row, n), unit=BOTH, **more)
+        of, words = null if row["part"] == "association" else (None, "")
+        yield Finding(f"cut/{slug(row['part'])}", label, _share(row, n), of, unit=BOTH, null_label=words)
     for row in (r for r in cell if r["kind"] == "component"):
         label = f"of what is specific, cut by component: {row['part']}"
         yield Finding(f"component/{slug(row['part'])}", label, _share(row, n), unit=BOTH)
@@ -55,8 +55,9 @@ def _directions(cell: list[dict], n: int) -> Iterator[Finding]:
         own, others, random = (_share(shares[direction, part], n) for part in ("own", "other", "random"))
         subject, start = slug(direction), f"of what is specific, {direction}: passes through"
         for score, value in {"rows": own, "others_rows": others, "random": random}.items():
-            null = {"null": others, "null_label": "others' rows"} if score == "rows" else {}
-            yield Finding(f"{subject}/{score}", f"{start} {labels[score]}", value, unit=BOTH, **null)
+            null, words = (others, "others' rows") if score == "rows" else (None, "")
+            label = f"{start} {labels[score]}"
+            yield Finding(f"{subject}/{score}", label, value, null, unit=BOTH, null_label=words)
         error = shares[direction, "own"]["mirror_error"]
         yield Finding(f"{subject}/mirror_error", f"rows and mirror apart, of the effect, {direction}", error, 0.0)
 

@@ -25,11 +25,10 @@ def findings(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
 
 def _paired(cell: list[dict], row: dict) -> Finding:
     value = _interval(cell, row["pairing"], row["layer"]) if row["metric"] == "cosine" else row["value"]
-    null = {"null": Drawn(row["null_mean"], row["null_95"]), "null_label": "shuffled pairs"}
-    return Finding(
-        f"{_subject(row)}/{row['pairing']}", _label(row), value, p=row["p"], unit="animals",
-        **null if row["pairing"] == PAIRINGS[0] else {},
-    )  # fmt: skip
+    first = row["pairing"] == PAIRINGS[0]
+    null = Drawn(row["null_mean"], row["null_95"]) if first else None
+    key, words = f"{_subject(row)}/{row['pairing']}", "shuffled pairs" if first else ""
+    return Finding(key, _label(row), value, null, row["p"], "animals", null_label=words)
 
 
 def _difference(cell: list[dict], row: dict) -> Finding:

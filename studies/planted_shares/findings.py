@@ -34,8 +34,8 @@ def _recovered(rows: list[dict], subject: str, label: str) -> Iterator[Finding]:
     if own:
         found["from_these_words_own"] = ms.stats.student_t(own)
     for score, value in found.items():
-        null = {"null": LEAST, "null_label": "asked for"} if score == "coverage" else {"null": 0.0}
-        yield Finding(f"{subject}/{score}", label, value, unit="planted models", **null)
+        null, words = (LEAST, "asked for") if score == "coverage" else (0.0, "")
+        yield Finding(f"{subject}/{score}", label, value, null, unit="planted models", null_label=words)
     yield Finding(f"{subject}/median_width", label, widths[len(widths) // 2])
 
 

@@ -78,12 +78,12 @@ def _label(row: dict, what: str) -> str:
 
 
 def _correlations(subject: str, label: str, row: dict) -> Iterator[Finding]:
-    for score, name in (("spearman", "spearman"), ("partial", "partial"), ("difference", "partial_difference")):
-        more = {"null": row["spearman_mismatched"], "null_label": "other animals"} if score == "spearman" else {}
-        more |= {"null": 0.0, "p": row["p"]} if score == "difference" else {}
-        yield Finding(f"{subject}/{score}", label, _interval(row, name), unit=CROSSED, **more)
-        if score == "spearman":
-            yield Finding(f"{subject}/spearman_others", label, row["spearman_mismatched"])
+    others = row["spearman_mismatched"]
+    value = _interval(row, "spearman")
+    yield Finding(f"{subject}/spearman", label, value, others, unit=CROSSED, null_label="other animals")
+    yield Finding(f"{subject}/spearman_others", label, others)
+    yield Finding(f"{subject}/partial", label, _interval(row, "partial"), unit=CROSSED)
+    yield Finding(f"{subject}/difference", label, _interval(row, "partial_difference"), 0.0, row["p"], CROSSED)
     yield Finding(f"{subject}/p_animals", label, row["p_animals"])
 
 
