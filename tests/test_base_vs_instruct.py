@@ -221,7 +221,9 @@ def test_published_counts_have_their_null(base, head):
     counts = [finding for finding in found if finding.score == "over_2x"]
     assert len(counts) == 7 and all("a random number" in finding.null_label for finding in counts)  # 4 arms, 3 pairs
     assert len([finding for finding in found if finding.score == "transfer"]) == 16
-    own, other = (said(records, f"{arm}_to_instruct_chat/transfer").value.mean for arm in ("instruct_chat", "base_chat"))
+    own, other = (
+        said(records, f"{arm}_to_instruct_chat/transfer").value.mean for arm in ("instruct_chat", "base_chat")
+    )
     assert own > max(1, 2 * other)
     assert np.isfinite([finding.value.mean for finding in found]).all()
     assert all_findings([Cell({}, records, findings=found)]) == found  # each key once

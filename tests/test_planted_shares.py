@@ -84,7 +84,9 @@ def test_coverage_is_counted():
     cell = [{"model": i, **made(share)} for i, share in enumerate((0.5, 0.55, 0.7, 0.45))]
     cell.append({"model": 4, **made(0.9, kind="none")})  # which is not counted
     said = Cell({}, cell, findings=list(findings.findings(cell)))
-    coverage, bias = (said.finding(f"rows_number_to_animal_all_but_none/{score}").value for score in ("coverage", "bias"))
+    coverage, bias = (
+        said.finding(f"rows_number_to_animal_all_but_none/{score}").value for score in ("coverage", "bias")
+    )
     assert (coverage.mean, coverage.n) == (0.75, 4) and bias.mean == pytest.approx(0.05)
     assert "in 3, 0.750" in findings.sentence(said) and "fewer than the 0.9" in findings.sentence(said)
     wide = list(findings.findings([row | {"low": 0, "high": 1} for row in cell]))

@@ -47,9 +47,12 @@ class Found:
     flags: str
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
-    rows: list[dict] = field(default_factory=list)
     display: Mapping[str, Any] = field(default_factory=dict)
     lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
+
+    @functools.cached_property
+    def rows(self) -> list[dict]:
+        return table_of(self.study, self.records, self.display) if self.records else []
 
     @functools.cached_property
     def findings(self) -> list:
@@ -117,7 +120,7 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     whole = [cell for cell, status in cells.items() if status in ("stored", "stale")]
     found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
     if found.records:
-        found.rows, found.display = table_of(study, found.records, display), display
+        found.display = display
         if (findings := study.part("findings")) is not None:
             found.lab_cells = lab_cells(found.records, study.Config, findings, study.together)
     return found
@@ -128,7 +131,7 @@ def _audited(study: Study, flags: str, root: Path) -> Found:
     config = study.Config()
     rows = (row for row in run_here(study, config, root) if "provenance" not in row)
     made = [store.record_row(dataclasses.asdict(config), row) for row in rows]
-    return Found(study, flags, {}, made, table_of(study, made, {}))
+    return Found(study, flags, {}, made)
 
 
 def _stored_levels(study: Study, flags: str, sweep: str, root: Path) -> str:

@@ -24,8 +24,8 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield from _toy(cell) if cell[0]["model"] == "toy" else _language(cell)
 
 
-def of(rows: Iterable[dict], kind: str, **keys) -> list[dict]:
-    return [row for row in rows if all(row.get(key) == value for key, value in {"kind": kind, **keys}.items())]
+def of(cell: Iterable[dict], kind: str, **keys) -> list[dict]:
+    return [row for row in cell if all(row.get(key) == value for key, value in {"kind": kind, **keys}.items())]
 
 
 def units(rows: Iterable[dict]) -> list[str]:
