@@ -10,8 +10,7 @@ The command whose finding is meant is the one that stands last before the mark, 
     <!--= from subliminal_accuracy --loss mse -->                        anywhere before it, until the next of these
 
 A row of a table without a command goes on with that of the row before. `.null`, `.p`, `.n`, `.mean`, `.low` and `.high`
-behind a key name a part of the finding; of a null that was drawn, `.null` is its mean, and `.upper` what most of it lies
-below.
+behind a key name a part of the finding; of a null that was drawn, `.null` is the mean, `.upper` what most lies below.
 """
 
 import functools

@@ -128,7 +128,9 @@ CLAIMS = (
             *(
                 Check(
                     f"cosine with the animal's row, less other animals', {direction}",
-                    Reading("unembed_projection", f"{direction.replace(' ', '_')}_cosine/difference", {"metric": "cosine"}),
+                    Reading(
+                        "unembed_projection", f"{direction.replace(' ', '_')}_cosine/difference", {"metric": "cosine"}
+                    ),
                     "above",
                 )
                 for direction in _DIRECTIONS
