@@ -75,18 +75,6 @@ def by_cell(findings: list[Finding], key: str) -> dict[str, dict]:
     return cells
 
 
-def find(rows: Rows, **wanted) -> dict:
-    """The first row with these values; LookupError says which is not there."""
-    for row in rows:
-        if all(row.get(key) == value for key, value in wanted.items()):
-            return row
-    raise LookupError("no row " + ", ".join(f"{key} = {value}" for key, value in wanted.items()))
-
-
-def quantity(rows: Rows, name: str, **more) -> dict:
-    return find(rows, quantity=name, **more)
-
-
 def read(confirmed: bool, refuted: bool) -> str:
     """The verdict where a claim has two sides."""
     return CONFIRMED if confirmed else REFUTED if refuted else PARTLY
