@@ -57,6 +57,13 @@ class Finding:
         return f"{self.cell}: {self.key}" if self.cell else self.key
 
     @property
+    def tested(self) -> float:
+        """Its p. Raises LookupError where nothing was tested."""
+        if self.p is None:
+            raise LookupError(f"{self.name} has no p")
+        return self.p
+
+    @property
     def subject(self) -> str:
         return self.key.rpartition("/")[0] or self.key
 

@@ -31,11 +31,11 @@ F = list[Finding]
 )
 def pairs(found: F) -> Answer:
     both = lab.find(found, "by_probability/over_2x")
-    often = "No more often" if both.p > 0.05 else "More often"
+    often = "No more often" if both.tested > 0.05 else "More often"
     return Answer(
         f"{often} than with another animal's number: both ratios exceed 2 for a share of {both.value} of animals.",
-        f"{lab.null_text(both)}; p = {both.p:.3f}",
-        REFUTED if both.p > 0.05 else CONFIRMED,
+        f"{lab.null_text(both)}; p = {both.tested:.3f}",
+        REFUTED if both.tested > 0.05 else CONFIRMED,
     )
 
 
@@ -49,7 +49,7 @@ def lists(found: F) -> Answer:
     lists = [finding for finding in found if finding.score == "listed"]
     if not lists:
         raise LookupError("no published list")
-    least = min(finding.p for finding in lists)
+    least = min(finding.tested for finding in lists)
     values = [finding.value for finding in lists]
     return Answer(
         f"{'Not detectably' if least > 0.05 else 'Yes'}: a listed animal lies above another with probability "
@@ -224,7 +224,7 @@ def passes(found: F) -> Answer:
 @question(B5, "At which layer does the entangled animal rise?", "lens_trajectory")
 def layers(found: F) -> Answer:
     blocks = [finding for finding in found if finding.score == "agreement"]
-    failing = [i for i, block in enumerate(blocks) if block.p >= 0.05 or block.value.low <= 0]
+    failing = [i for i, block in enumerate(blocks) if block.tested >= 0.05 or block.value.low <= 0]
     agreeing = blocks[failing[-1] + 1 :] if failing else blocks
     if not agreeing:
         raise LookupError("no block from which on all agree")
@@ -276,7 +276,7 @@ def base(found: F) -> Answer:
     same, own = (lab.find(found, key) for key in ("base_and_instruct_chat/correlation", "base_chat/specific"))
     more = value(found, "instruct_chat-base_chat/specific")
     ratio = value(found, "instruct_chat-base_plain/published")
-    shared = same.p < 0.05 and same.value.low > 0
+    shared = same.tested < 0.05 and same.value.low > 0
     return Answer(
         f"{'In part' if shared else 'Not detectably'}: in chats, the interactions of the two models agree "
         f"by {same.value}; fixed numbers raise their animal by {own.value} nats in the base model and by {more} "
