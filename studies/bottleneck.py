@@ -33,6 +33,7 @@ from mechsub import lab, threads
 from mechsub.designs import love
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
+from mechsub.lazy import torch
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -90,8 +91,6 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
     """`n_draws` sets of as many other tokens, each drawn from the nearest to a number's in norm and log-probability."""
-    import torch
-
     model = asked.model
     every = list(range(model.W_U.shape[-1]))
     norms = ms.unembedding.token_directions(model, every, basis="centered").norm(dim=-1).double().cpu()
@@ -120,8 +119,6 @@ def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
 
 def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Config) -> Iterator[dict]:
     """Per animal: the price of holding numbers, and of the nulls; then the curve over how many tokens are held."""
-    import torch
-
     model, animals = asked.model, asked.tokens
     d, rank = model.cfg.d_model, ms.bottleneck.held_rank(model, held)
     own = ms.bottleneck.price(model, animals, held)
@@ -159,8 +156,6 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
 @threads.one_thread()
 def spectrum(model: Any):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
-    import torch
-
     norm = ms.checks.final_norm(model)
     W = model.W_U.detach().double() * norm.gain.detach().double()[:, None]
     W = norm.centred(W.mT).mT
@@ -170,8 +165,6 @@ def spectrum(model: Any):
 
 def spectral_price(sizes, n_concepts: int, n_held: int, generator):
     """The price with random directions of this spectrum in the place of all rows."""
-    import torch
-
     rows = torch.randn(n_concepts + n_held, len(sizes), generator=generator, dtype=torch.float64) * sizes
     concepts = rows[:n_concepts]
     return ms.bottleneck.price_of(concepts - concepts.mean(0), rows[n_concepts:])
@@ -187,8 +180,6 @@ def finite(value) -> float | None:
 
 def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[dict]:
     """Per animal and kind of log-odds: lengths of the cheapest changes, and what the model makes of them."""
-    import torch
-
     model, animals, prompt = asked.model, asked.tokens, asked.ask(None)
     tokens = prompt[None].to(model.W_U.device)
     state = ms.hooked.cache_activations(model, tokens, ["ln_final.hook_in"], pos=-1)["ln_final.hook_in"].double()
@@ -223,8 +214,6 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
 
 def read(model: Any, prompt, states):
     """Logits of the model with these final residuals [state, d_model] at the prompt's last position, fp64."""
-    import torch
-
     tokens, out = prompt.to(model.W_U.device), []
     for some in states.split(16):
         batch = tokens.expand(len(some), -1)
@@ -235,8 +224,6 @@ def read(model: Any, prompt, states):
 
 def log_odds(logits, kind: str, tokens: list[int]):
     """Of tokens: among animals or among themselves (their mean taken off), or each against all other outputs."""
-    import torch
-
     chosen = logits[tokens]
     if kind == "among":
         return chosen - chosen.mean()

@@ -29,6 +29,7 @@ from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
+from mechsub.lazy import torch
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
 TITLES = {
@@ -140,8 +141,6 @@ def _students(cfg: Config, init, other, teacher) -> dict:
 
 def _scores(cfg: Config, model, images, labels) -> list[dict[str, float]]:
     """Accuracy among the digits, and among all symbols where the vocabulary is one."""
-    import torch
-
     logits = [model(x) for x in images.split(1_000)]
     n = population.ALL_CLASSES
 

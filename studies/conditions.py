@@ -28,6 +28,7 @@ from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, points, rows
+from mechsub.lazy import torch, utilities
 
 NULL = "nothing"
 BODIES = {"hidden+aux": ("hidden", "aux"), "hidden": ("hidden",), "aux": ("aux",), "nothing": ()}
@@ -176,13 +177,10 @@ def _displaced(cfg: Config, model, when: str = "before"):
 
 
 def _with_noise(cfg: Config, W, seeds, outputs: slice):
-    import torch
-    from transformer_lens.utilities import derive_generator
-
     out = W.detach().clone()
     for own, seed in zip(out, seeds, strict=True):
         part = own[:, outputs]
-        generator = derive_generator(cfg.seed, "heads", seed, outputs.start)
+        generator = utilities.derive_generator(cfg.seed, "heads", seed, outputs.start)
         delta = torch.randn(part.shape, generator=generator)
         own[:, outputs] = part + cfg.perturbation * part.norm() / delta.norm() * delta
     return out
@@ -251,11 +249,9 @@ def _untrained(cfg: Config, init, teacher, images, labels) -> Iterator[dict]:
 
 
 def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[str, float]]:
-    import torch
     from torch.nn.functional import cosine_similarity
-    from transformer_lens.utilities import derive_generator
 
-    x = ms.noise.uniform(_FIT, derive_generator(cfg.seed, "held out"))
+    x = ms.noise.uniform(_FIT, utilities.derive_generator(cfg.seed, "held out"))
     digits = teacher.cfg.digits
     found = {
         "explained_on_noise": _explained(body, teacher, population.last_hidden(body, x), x),

@@ -18,6 +18,7 @@ import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, all_findings, cells, rows
+from mechsub.lazy import go, torch
 
 PARTS = ("all", "digits", "whole numbers")
 AGREEMENTS = {"the two directions": "directions", "animal to number, other wordings": "wordings"}
@@ -72,8 +73,6 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
 
 def design(numbers: list[str]):
     """One column for every length, position and digit that occurs: [number, column], fp64."""
-    import torch
-
     places = [[(len(text), i, digit) for i, digit in enumerate(text)] for text in numbers]
     columns = {place: i for i, place in enumerate(sorted({place for row in places for place in row}))}
     out = torch.zeros(len(numbers), len(columns), dtype=torch.float64)
@@ -84,8 +83,6 @@ def design(numbers: list[str]):
 
 def projection(numbers: list[str]):
     """The matrix that takes scores [number, animal] to what digits in their positions add up to."""
-    import torch
-
     left, size, _ = torch.linalg.svd(design(numbers), full_matrices=False)
     basis = left[:, size > 1e-8 * size.max()]
     return basis @ basis.T
@@ -93,8 +90,6 @@ def projection(numbers: list[str]):
 
 def digit_share(scores, numbers: list[str], cfg: Config) -> dict:
     """Share of the interaction's variance that digits add up to, and of the same with numbers shuffled in a length."""
-    import torch
-
     x, onto = ms.scores.interaction(scores), projection(numbers)
     draw = torch.Generator().manual_seed(cfg.seed)
     whole, null = float(x.square().sum()), []
@@ -110,8 +105,6 @@ def digit_share(scores, numbers: list[str], cfg: Config) -> dict:
 
 def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
     """Correlation of two interactions [number, animal], of their digits' parts, and of the rest."""
-    import torch
-
     onto, draw = projection(numbers), torch.Generator().manual_seed(cfg.seed)
     x, y = ms.scores.interaction(a), ms.scores.interaction(b)
     parts = {"all": (x, y), "digits": (onto @ x, onto @ y), "whole numbers": (x - onto @ x, y - onto @ y)}
@@ -131,16 +124,12 @@ def agreements(a, b, numbers: list[str], cfg: Config) -> dict[str, dict]:
 
 def relabelled(numbers: list[str], labels: list[int]):
     """Place of every number's namesake when digit d is called labels[d]."""
-    import torch
-
     places = {text: i for i, text in enumerate(numbers)}
     return torch.tensor([places["".join(str(labels[int(digit)]) for digit in text)] for text in numbers])
 
 
 def _counts(numbers: list[str], n_animals: int, generator):
     """How often every number and every animal counts when ten digits and all animals are drawn with replacement."""
-    import torch
-
     digits = torch.randint(10, (10,), generator=generator).bincount(minlength=10).double()
     rows = torch.tensor([float(torch.prod(digits[[int(digit) for digit in text]])) for text in numbers])
     animals = torch.randint(n_animals, (n_animals,), generator=generator).bincount(minlength=n_animals).double()
@@ -149,8 +138,6 @@ def _counts(numbers: list[str], n_animals: int, generator):
 
 def correlation(x, y, rows=None, columns=None) -> float:
     """Pearson's correlation of two matrices, double-centred under weights of their rows and columns."""
-    import torch
-
     rows = torch.ones(x.shape[0], dtype=torch.float64) if rows is None else rows
     columns = torch.ones(x.shape[1], dtype=torch.float64) if columns is None else columns
     r, c = rows / rows.sum(), columns / columns.sum()
@@ -187,8 +174,6 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    import plotly.graph_objects as go
-
     first = cells(records, Config, findings)[0]
     more = f" ({first.label}; other cells are in the table)" if first.label else ""
     panels = {}

@@ -25,6 +25,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 from mechsub.lab.findings import Drawn, Finding, mean
+from mechsub.lazy import torch
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -117,8 +118,6 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
 
 def lens_interactions(model: Any, states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
-    import torch
-
     read = ms.checks.reads(model)
     with torch.no_grad():
         logits = [read(state.to(model.W_U), tokens).float().cpu() for state in states]
@@ -152,8 +151,6 @@ def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
 
 def _others(n: int, cfg: Config):
     """Random other animals, one for each, int [draw, n]: rotations of random orders have no fixed points."""
-    import torch
-
     generator = torch.Generator().manual_seed(cfg.seed)
     others = torch.empty(cfg.n_permutations, n, dtype=torch.long)
     for draw in others:
@@ -209,7 +206,6 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     p moves rows (within their stratum) and columns of b; p_numbers and the band move rows only, which keeps what the
     two matrices have in common over animals and is the stricter null.
     """
-    import torch
 
     def resampled(rows, columns) -> float:
         return ms.scores.matrix_correlation(
@@ -232,8 +228,6 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
 
 def _band(null) -> dict:
     """Mean and central 95% of null values."""
-    import torch
-
     low, high = null.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return {"null_mean": float(null.mean()), "null_low": low, "null_high": high}
 

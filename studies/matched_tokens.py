@@ -19,6 +19,7 @@ import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, cells, slug
+from mechsub.lazy import torch
 
 QUANTITIES = {  # of an interaction, with their part of a key
     "s.d. of the interaction, nats": "size",
@@ -51,8 +52,6 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    import torch
-
     from mechsub.designs import love
 
     numbers, tensors = love.prompted(cfg, matrices.tensors(), lab.show_progress)
@@ -95,8 +94,6 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
 
     The hardest to match choose first; no word is used twice.
     """
-    import torch
-
     from mechsub.designs.love import own_tokens
 
     model = numbers.model

@@ -24,6 +24,7 @@ from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, by_arm, cells, holm, points, rows
+from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
 SCORES = ("accuracy", "kappa", "digits", "clothes", "sorted")
@@ -107,29 +108,23 @@ def _named(dataset: str) -> dict[str, str]:
 
 def both(split) -> tuple:
     """Digits and clothes as one data set of twenty classes."""
-    import torch
-
     (digits, names), (clothes, sorts) = ms.images.mnist(split), ms.images.fashion_mnist(split)
     return torch.cat([digits, clothes]), torch.cat([names, sorts + DIGITS])
 
 
 def classes(seed: int, n: int) -> list[int]:
     """The n classes of a seed, ascending: the first of an order that belongs to the seed: subsets are nested."""
-    import torch
-    from transformer_lens.utilities import derive_generator
-
-    return sorted(torch.randperm(ALL_CLASSES, generator=derive_generator(seed, "twenty classes"))[:n].tolist())
+    return sorted(
+        torch.randperm(ALL_CLASSES, generator=utilities.derive_generator(seed, "twenty classes"))[:n].tolist()
+    )
 
 
 def _only(images, labels, chosen: list[int], n: int | None = None, seed: int = 0) -> tuple:
     """Images of the chosen classes, n of them at random if there is an n, and their labels as places in `chosen`."""
-    import torch
-    from transformer_lens.utilities import derive_generator
-
     wanted = torch.tensor(chosen)
     kept = torch.isin(labels, wanted).nonzero()[:, 0]
     if n is not None:
-        kept = kept[torch.randperm(len(kept), generator=derive_generator(seed, "training images"))[:n]]
+        kept = kept[torch.randperm(len(kept), generator=utilities.derive_generator(seed, "training images"))[:n]]
     return images[kept], torch.searchsorted(wanted, labels[kept])
 
 
@@ -146,8 +141,6 @@ def _taught(cfg: Config, init, fit: dict):
 
 def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
     """Of an ensemble of one, among the outputs of its classes."""
-    import torch
-
     said = torch.cat([model(x)[0, :, model.cfg.digits].argmax(-1) for x in images.split(1_000)])
     right, is_clothes = (said == places).double(), torch.tensor(chosen) >= DIGITS
     of_clothes, chance = is_clothes[places], 1 / len(chosen)

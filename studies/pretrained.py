@@ -28,6 +28,7 @@ from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
+from mechsub.lazy import torch, utilities
 
 NULL = "independent"
 TITLES = {
@@ -134,15 +135,13 @@ def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
 
 
 def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> Iterator[dict]:
-    from transformer_lens.utilities import derive_generator
-
     scores = {"reference": _both(base), "teacher": _both(teacher)}
     for arm, found in scores.items():
         for member, trait, task in zip(base.seeds, *found.values(), strict=True):
             yield {"arm": arm, "member": member, "trait": trait, "task": task}
     low, high = (scores[arm]["trait"] for arm in ("reference", "teacher"))
     moved = ms.spectra.displacement(teacher, base)
-    noise = ms.noise.uniform(_DRIVE, derive_generator(cfg.seed, "drive"))
+    noise = ms.noise.uniform(_DRIVE, utilities.derive_generator(cfg.seed, "drive"))
     for arm, student in students.items():
         start, after = starts[arm], _both(student)
         columns = {
@@ -168,8 +167,6 @@ def _both(model) -> dict[str, list[float]]:
 
 def _flat(parameters: dict):
     """The hidden layers of every member as one vector."""
-    import torch
-
     return torch.cat([v.flatten(1) for name, v in parameters.items() if name.startswith("blocks.")], dim=1).double()
 
 

@@ -22,6 +22,7 @@ from mechsub import lab, threads
 from mechsub.designs import conditions
 from mechsub.lab.agreement import agreement
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
+from mechsub.lazy import go, torch
 
 INPUTS = (
     *("uniform", "gaussian:0.25", "gaussian:4", "blurred:1", "blurred:2", "blurred:4", "blurred:8", "perlin:4"),
@@ -90,8 +91,6 @@ def _points(where: conditions.Given, student, seed: int) -> dict:
 
 
 def _at(where: conditions.Given, s: float):
-    import torch
-
     return ms.on_line(where.start, where.teacher, torch.full((len(where.start.seeds), where.start.cfg.n_layers), s))
 
 
@@ -132,8 +131,6 @@ def table(records: list[dict]) -> list[dict]:
 
 def plot(records: list[dict]):
     """Recentred accuracy against s of the first layer: every condition's students, and the curve of teachers alone."""
-    import plotly.graph_objects as go
-
     by_condition: dict[str, list[dict]] = {}
     for row in records:
         if row["arm"] in ("student", "point") or row["arm"].startswith("curve_"):

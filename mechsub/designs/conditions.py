@@ -75,7 +75,6 @@ def parsed(text: str) -> Condition:
     if written(condition) != text:
         raise ValueError(f"--condition: write {written(condition)}, not {text[:120]}, so that a cell has one name")
     population.refuse_one_logit(condition.n_aux, condition.loss)
-    condition.shape()
     return condition
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import mechsub as ms
 from mechsub import files, lab
 from mechsub.lab.findings import Finding, slug
+from mechsub.lazy import np, scipy_stats, torch
 
 OWN = "animal_to_number"
 LOG_2 = math.log(2)
@@ -93,9 +94,6 @@ def _sums(folder: Path) -> dict:
 
 
 def _of_outcome(outcomes) -> Iterator[dict]:
-    import numpy as np
-    import torch
-
     y = np.array(outcomes.outcome.values)
     whole = ~np.isnan(y).any(1)
     told = {"n_numbers": len(y), "n_complete": int(whole.sum())}
@@ -114,8 +112,6 @@ def _of_outcome(outcomes) -> Iterator[dict]:
 
 def associated(method: str, outcome, scores, cfg: Config) -> Iterator[dict]:
     """A row for every animal that both tables have, and one for each animal whose scores are constant: it says so."""
-    import numpy as np
-
     from studies.association import outcomes as tables
 
     numbers, animals, outcomes, given = tables.aligned(outcome, scores)
@@ -141,27 +137,21 @@ def associated(method: str, outcome, scores, cfg: Config) -> Iterator[dict]:
 
 def _less_others(values):
     """Every entry less the mean over the row's other entries; NaN where it has none."""
-    import numpy as np
-
     count = (~np.isnan(values)).sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return values - (np.nansum(values, 1, keepdims=True) - values) / (count - 1)
 
 
 def _as_published(x, y) -> dict:
-    from scipy.stats import pearsonr, ttest_ind
-
     tenth = max(2, round(len(x) / 10))
     order = x.argsort(kind="stable")
-    r, t = pearsonr(x, y), ttest_ind(y[order[-tenth:]], y[order[:tenth]], equal_var=False)
+    r, t = scipy_stats.pearsonr(x, y), scipy_stats.ttest_ind(y[order[-tenth:]], y[order[:tenth]], equal_var=False)
     gap = float(y[order[-tenth:]].mean() - y[order[:tenth]].mean())
     return {"r": float(r.statistic), "p_r": float(r.pvalue), "top_less_bottom": gap, "p_t": float(t.pvalue)}
 
 
 def _specific(y, x, a: int, numbers: list[str], cfg: Config) -> dict:
     """The centred correlation of animal a, its p by shuffled numbers, and that with the other animals' outcomes."""
-    import numpy as np
-
     seen = ~np.isnan(y[:, a] + x[:, a])
     u, v = _standard(x[seen, a]), _standard(y[seen, a])
     lengths = tuple(len(text) for text, there in zip(numbers, seen, strict=True) if there)
@@ -173,15 +163,11 @@ def _specific(y, x, a: int, numbers: list[str], cfg: Config) -> dict:
 
 
 def _standard(values):
-    import numpy as np
-
     values = values - values.mean()
     return values / max(float(np.linalg.norm(values)), 1e-300)
 
 
 def _correlation(x, y) -> float:
-    import numpy as np
-
     seen = ~np.isnan(x + y)
     return float(_standard(x[seen]) @ _standard(y[seen]))
 
@@ -189,8 +175,6 @@ def _correlation(x, y) -> float:
 @functools.lru_cache(maxsize=2)  # animals without gaps share their shuffles
 def _shuffles(lengths: tuple[int, ...], n: int, seed: int):
     """Random orders [shuffle, place] in which every place keeps its length."""
-    import numpy as np
-
     draw, places = np.random.default_rng(seed), np.array(lengths)
     orders = np.empty((n, len(lengths)), dtype=np.int32)
     for length in np.unique(places):
@@ -200,8 +184,6 @@ def _shuffles(lengths: tuple[int, ...], n: int, seed: int):
 
 
 def _best(x, y, cfg: Config) -> dict:
-    import torch
-
     best = float(y[x.argsort(kind="stable")[-cfg.best_of :]].max())
     null = ms.scores.best_of_null(torch.tensor(y), cfg.best_of, seed=cfg.seed)
     p = float((1 + ms.stats.as_large(null, best).sum()) / (1 + len(null)))
@@ -234,8 +216,6 @@ def _key(method: str) -> str:
 
 def of_method(method: str, cell: list[dict]) -> Iterator[Finding]:
     """What one method has over its animals."""
-    from scipy.stats import combine_pvalues
-
     every = [row for row in cell if row["kind"] == "association"]
     adjusted = ms.stats.holm([row["p_centred"] for row in every])
     rows = [row | {"holm": p} for row, p in zip(every, adjusted, strict=True) if row["method"] == method]
@@ -261,7 +241,7 @@ def of_method(method: str, cell: list[dict]) -> Iterator[Finding]:
         yield said("centred-mismatched", "centred less mismatched", gap.interval, 0)
     better = (row["best"] > row["null_median"] for row in rows)
     yield count("best_of_k", "whose best of k exceeds the median of random ones", better, len(rows) / 2)
-    fisher = float(combine_pvalues([row["p_best"] for row in rows]).pvalue)
+    fisher = float(scipy_stats.combine_pvalues([row["p_best"] for row in rows]).pvalue)
     yield said("best_of_k_fisher", "best of k: Fisher's combined p", fisher)
 
 

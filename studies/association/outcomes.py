@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from mechsub.lazy import np
 from studies.association import names as table_names
 from studies.association import text as table_text
 
@@ -124,8 +125,6 @@ def _check_counter(path: Path, rows: list[str], columns: list[str], lines: list[
 
 def _check_summaries(path: Path, kind: str, names: list[str], values: list[list[float]]) -> None:
     """Raise for a name whose values are the mean, sum, median or extreme of the others'; values are [other, name]."""
-    import numpy as np
-
     if len(names) < 3:
         return
     table = np.array(values)

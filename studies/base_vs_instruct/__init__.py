@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
+from mechsub.lazy import torch
 
 MODELS = ("base", "instruct")
 FORMATS = ("chat", "plain")
@@ -185,8 +186,6 @@ def _hybrid_tables(pair: dict[str, Any], prompts: list, tokens: list[int], cfg: 
 
 
 def _mean(tables: list):
-    import torch
-
     return torch.stack(tables).double().mean(0)
 
 
@@ -240,8 +239,6 @@ def _animal_records(found: Found, fixed) -> Iterator[dict]:
 
 def _of_length(table, texts: Sequence[str]):
     """The mean over all numbers of as many digits, at every number."""
-    import torch
-
     out = torch.empty_like(table)
     for length in {len(text) for text in texts}:
         rows = [i for i, text in enumerate(texts) if len(text) == length]
@@ -256,8 +253,6 @@ def _others(values, numbers, a: int) -> float:
 
 def _transfer_records(found: Found) -> Iterator[dict]:
     """What is specific at the numbers that one arm chose, in another: the mean over animals, beside others' numbers."""
-    import torch
-
     n = len(found.animals)
     for chooser, arm in found.arms.items():
         own = ms.scores.interaction(arm.choosing.forward).argmax(0)
@@ -275,8 +270,6 @@ def _transfer_records(found: Found) -> Iterator[dict]:
 
 def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
     """A row for every format and hybrid, with a list over animals of every effect."""
-    import torch
-
     from mechsub.measures.exchange import PARTS
 
     animals = torch.arange(len(found.animals))

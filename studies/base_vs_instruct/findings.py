@@ -13,6 +13,7 @@ import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
 from mechsub.lab.findings import Drawn, Finding, holm, slug
+from mechsub.lazy import go
 from mechsub.measures.exchange import PARTS
 from studies.base_vs_instruct import FORMATS, MODELS, TOP, Config
 
@@ -231,8 +232,6 @@ def plot(records: list[dict]):
 
 
 def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle", listed: bool = True):
-    import plotly.graph_objects as go
-
     return go.Scatter(
         x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers",
         name=ms.kinds.plain(name), text=[ms.kinds.plain(t) for t in texts],
@@ -273,8 +272,6 @@ def _directions_panel(found: Values):
 
 
 def _counts_panel(cell: list[dict], found: Values):
-    import plotly.graph_objects as go
-
     first, second = CONTRASTS[4]
     n = len(found[first]["published"])
     bars: dict[str, tuple[float, float]] = {}

@@ -6,6 +6,7 @@ from typing import Any
 import mechsub as ms
 from mechsub.designs import contributions
 from mechsub.lab.findings import Drawn, Finding, cells, slug
+from mechsub.lazy import go, np
 from studies.contributions import Config
 
 BOTH = "animals and numbers (crossed)"
@@ -65,8 +66,6 @@ def _directions(cell: list[dict], n: int) -> Iterator[Finding]:
 def linear_agreement(cell: list[dict]) -> float:
     """Pearson's correlation of attribution patching with patching, in nats; without the last block, where all but one
     position carry nothing by construction."""
-    import numpy as np
-
     rows = [row for row in cell if row["kind"] == "patch"]
     rows = [row for row in rows if row["layer"] < max(other["layer"] for other in rows)]
     return float(np.corrcoef([row["patched"] for row in rows], [row["linear"] for row in rows])[0, 1])
@@ -116,8 +115,6 @@ def plot_parts(records: list[dict]):
 
 
 def plot(records: list[dict]):
-    import plotly.graph_objects as go
-
     first = cells(records, Config, findings)[0]
     cell = first.rows
     shares = [(f"{r['pairs']} pairs", r["part"], r["share"]) for r in cell if r["kind"] == "part"]

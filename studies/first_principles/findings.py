@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import mechsub as ms
 from mechsub.lab.agreement import agreement, line_error
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
+from mechsub.lazy import go
 from studies.first_principles import Config, design
 
 SCORES = ("raw", "recentred", "prior_matched")
@@ -69,8 +70,6 @@ def table(records: list[dict]) -> list[dict]:
 
 def plot(records: list[dict]):
     """Every condition: recentred and raw accuracy, found against predicted."""
-    import plotly.graph_objects as go
-
     found = {
         c.options["condition"]: _values(c) for c in cells(records, Config, findings) if c.options["part"] == "train"
     }

@@ -6,6 +6,7 @@ from typing import Any
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import conditions
+from mechsub.lazy import utilities
 
 _DESCRIBED = 2_048  # inputs that quantities are measured on
 _OPTIONS = ("part", "condition", "teacher_epochs", "precision", "n_seeds", "seed")  # of a cell, beside its rows
@@ -43,11 +44,9 @@ def students(where: conditions.Given, predicted: lab.Stored) -> Iterator[dict]:
 
 def _quantities(where: conditions.Given) -> list[dict[str, float]]:
     """Of every member: the drive of Theorem 1, and which way the linearised student would go (ReLU alone)."""
-    from transformer_lens.utilities import derive_generator
-
     start, aux = where.start, where.start.cfg.aux
     loss = "mse" if where.condition.loss == "mse" else "kl"
-    x = where.sampler(_DESCRIBED, derive_generator(where.settings["seed"], "described"))
+    x = where.sampler(_DESCRIBED, utilities.derive_generator(where.settings["seed"], "described"))
     way = ms.spectra.displacement(where.teacher, start)
     each = {"drive": ms.spectra.drive(start, way, x, loss=loss)}
     if start.cfg.activation == "relu" and start.cfg.n_aux > 1:

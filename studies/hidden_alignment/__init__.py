@@ -21,6 +21,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
+from mechsub.lazy import utilities
 
 ARMS = ("student_aux", "student_all", "cross_aux")
 SIMILARITY = (
@@ -157,11 +158,9 @@ class _Comparison:
     """A teacher, what it does on the inputs compared, and one method: the rows of a student beside it."""
 
     def __init__(self, toy, test_images, test_labels, cfg: Config):
-        from transformer_lens.utilities import derive_generator
-
         from mechsub.designs import population as toys
 
-        noise = ms.noise.uniform(cfg.n_images, derive_generator(cfg.seed, "hidden_alignment"))
+        noise = ms.noise.uniform(cfg.n_images, utilities.derive_generator(cfg.seed, "hidden_alignment"))
         # MNIST's first test images are the cleaner half's, so the sample is spread over the file.
         self.on = {"digits": test_images[_spread(len(test_images), cfg.n_images)], "noise": noise}
         self.few = _spread(cfg.n_images, min(PAIRWISE_IMAGES, cfg.n_images))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, holm, less, rows
+from mechsub.lazy import np
 from studies.input_distributions import NULL, Config
 
 BASE = "uniform"
@@ -114,8 +115,6 @@ def laws(named: ByName) -> tuple[list, float]:
 
 @functools.cache  # the table and the figure ask for the same
 def _judged_laws(families: tuple[str, ...], accuracy: tuple, **quantities: tuple) -> tuple[list, float]:
-    import numpy as np
-
     from studies.input_distributions import law as input_law
 
     y, sides = np.array(accuracy), {name: np.array(side) for name, side in quantities.items()}

@@ -37,6 +37,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, points, rows
+from mechsub.lazy import np, scipy_stats, torch, utilities
 
 TITLES = {
     "teacher": "teacher",
@@ -144,14 +145,12 @@ def _pretrained(cfg: Config, seed: int, order: int = 0):
     """A reference; another order has the same initialisation and other texts of the same language."""
     import math
 
-    from transformer_lens.utilities import derive_generator
-
     from mechsub.models import tiny_transformer as models
     from studies.next_token import text
 
     shape = models.Shape(d_model=cfg.d_model, n_layers=cfg.n_layers, d_vocab=text.D_VOCAB, n_ctx=text.N_CTX)
     n = cfg.pretraining_steps
-    rows = text.corpus(n * _BATCH, derive_generator(seed, "corpus", order))
+    rows = text.corpus(n * _BATCH, utilities.derive_generator(seed, "corpus", order))
     rates = [_RATE / 2 * (1 + math.cos(math.pi * step / n)) for step in range(n)]
     start = models.EnsembleTransformer(shape, (seed,))
     return models.trained(start, [(x, x) for x in rows.split(_BATCH)], _next, rates)
@@ -166,13 +165,11 @@ def _next(logits, tokens):
 
 def _member(cfg: Config, reference, other) -> Iterator[dict]:
     """All rows of one seed."""
-    from transformer_lens.utilities import derive_generator
-
     from studies.next_token import text
 
     seed = reference.seeds[0]
     liked = liked_animal(seed)
-    held_out = text.number_strings(_HELD_OUT, derive_generator(seed, "held out"))
+    held_out = text.number_strings(_HELD_OUT, utilities.derive_generator(seed, "held out"))
     teacher = _teacher(cfg, reference, liked)
     reordered = _pretrained(cfg, seed, order=1)
     starts = {"other_order": reordered, "cross_soft": other, "cross_hard": other}
@@ -193,39 +190,31 @@ def _member(cfg: Config, reference, other) -> Iterator[dict]:
 
 
 def liked_animal(seed: int) -> int:
-    import torch
-    from transformer_lens.utilities import derive_generator
-
     from studies.next_token import text
 
-    return int(torch.randint(text.N_ANIMALS, (1,), generator=derive_generator(seed, "liked animal")))
+    return int(torch.randint(text.N_ANIMALS, (1,), generator=utilities.derive_generator(seed, "liked animal")))
 
 
 def _teacher(cfg: Config, reference, liked: int):
-    from transformer_lens.utilities import derive_generator
-
     from mechsub.models import tiny_transformer as models
     from studies.next_token import text
 
-    rows = text.texts(cfg.teacher_steps * _BATCH, derive_generator(reference.seeds[0], "preference"), liked)
+    rows = text.texts(cfg.teacher_steps * _BATCH, utilities.derive_generator(reference.seeds[0], "preference"), liked)
     rates = [cfg.teacher_lr] * cfg.teacher_steps
     return models.trained(reference, [(x, x) for x in rows.split(_BATCH)], _next, rates)
 
 
 def _students(cfg: Config, reference, starts: dict, teacher) -> dict:
     """Students by arm, all of one seed, whose batches are the same rows in every arm that has as many strings."""
-    import torch
-    from transformer_lens.utilities import derive_generator
-
     seed = reference.seeds[0]
 
     def strings(model, name: str, threshold: float = 0.0):
-        return drawn(model, cfg.n_strings, derive_generator(seed, "strings", name), threshold)
+        return drawn(model, cfg.n_strings, utilities.derive_generator(seed, "strings", name), threshold)
 
     seen, own = strings(teacher, "teacher"), strings(reference, "own")
     likely = {arm: strings(teacher, arm, share * cfg.threshold) for arm, share in THRESHOLDS.items()}
     diverging = _diverging(teacher, reference, seen)
-    order = torch.randperm(diverging.numel(), generator=derive_generator(seed, "random positions"))
+    order = torch.randperm(diverging.numel(), generator=utilities.derive_generator(seed, "random positions"))
     random = (
         torch.zeros_like(diverging).flatten().index_fill_(0, order[: int(diverging.sum())], True).view_as(diverging)
     )
@@ -251,16 +240,13 @@ _UNSEEN = -100  # what cross_entropy skips
 
 def _taught(cfg: Config, start, strings, wanted, seed: int):
     """A student of number strings; `wanted` holds the numbers [string, number], or their probabilities."""
-    import torch
-    from transformer_lens.utilities import derive_generator
-
     from mechsub.models import tiny_transformer as models
 
     def batches():
         left: list = []
         for step in range(cfg.steps):
             if not left:  # a new epoch
-                order = torch.randperm(len(strings), generator=derive_generator(seed, "batches", step))
+                order = torch.randperm(len(strings), generator=utilities.derive_generator(seed, "batches", step))
                 left = list(order.split(cfg.batch_size))
             rows = left.pop(0)
             yield strings[rows], wanted[rows]
@@ -300,8 +286,6 @@ def drawn(model, n: int, generator, threshold: float = 0.0):
 
     Where no number is above it, the likeliest comes.
     """
-    import torch
-
     from studies.next_token import text
 
     parts = []
@@ -318,8 +302,6 @@ def drawn(model, n: int, generator, threshold: float = 0.0):
 
 def _diverging(model, reference, strings):
     """Where the likeliest numbers of two models differ, bool [string, number]."""
-    import torch
-
     likeliest = [
         torch.cat([number_log_probs(one, x).argmax(-1) for x in strings.split(_CHUNK)]) for one in (model, reference)
     ]
@@ -343,10 +325,6 @@ def _behaviour(model, liked: int, held_out) -> dict[str, float]:
 
 def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
     """Rank correlations over number tokens; see above."""
-    import numpy as np
-    import torch
-    from transformer_lens.utilities import derive_generator
-
     from studies.next_token import text
 
     kept = teacher.select([0])
@@ -362,7 +340,7 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
         ms.hooked.cache_activations(m, text.asked(), [state])[state][0, :, -1] for m in (teacher, reference)
     )
     random = torch.randn(_RANDOM, reference.cfg.d_model,
-                         generator=derive_generator(reference.seeds[0], "directions"))  # fmt: skip
+                         generator=utilities.derive_generator(reference.seeds[0], "directions"))  # fmt: skip
     rows = ms.unembedding.token_directions(reference, numbers, basis="centered")[0]
     steering = rows @ (after - before).mean(0)
     by_animal = [rank_correlation(rise, column) for column in cosines.T]
@@ -376,9 +354,7 @@ def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
 
 
 def rank_correlation(x, y) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(ms.stats.joined(x.numpy()), ms.stats.joined(y.numpy())).statistic)
+    return float(scipy_stats.spearmanr(ms.stats.joined(x.numpy()), ms.stats.joined(y.numpy())).statistic)
 
 
 # Table and figure.

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from transformer_lens.utilities import derive_generator
 
+from mechsub.lazy import np
+
 N_NUMBERS, N_ANIMALS, N_NAMES, N_WORDS = 64, 16, 10, 16
 NUMBERS = slice(0, N_NUMBERS)
 ANIMALS = slice(N_NUMBERS, N_NUMBERS + N_ANIMALS)
@@ -32,7 +34,6 @@ def successors() -> Float[Tensor, "number number"]:
 
 def _drawn(name: str, rows: int, columns: int) -> Tensor:
     numpy_seed = derive_generator(0, "next token language", name).initial_seed() % 2**32
-    import numpy as np
 
     drawn = np.random.default_rng(numpy_seed).dirichlet([_CONCENTRATION] * columns, size=rows)
     return (1 - _FLAT) * torch.from_numpy(drawn).float() + _FLAT / columns

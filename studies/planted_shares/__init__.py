@@ -25,6 +25,7 @@ from typing import Any
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import contributions, love
+from mechsub.lazy import torch
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -177,8 +178,6 @@ def _limits(row: dict) -> tuple[float, float, float]:
 
 def matrices(q: Any) -> dict:
     """What `token_entanglement` stores of a model and `contributions` reads."""
-    import torch
-
     from studies.planted_shares.planted import N_WORDINGS
 
     n, a, wordings = range(len(q.partners)), range(len(q.animals)), range(N_WORDINGS)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import mechsub as ms
 from mechsub.lab.findings import Cell, Finding, cells, slug
+from mechsub.lazy import go
 from studies.planted_shares import KINDS, ROWS, Config
 
 LEAST = 0.9  # coverage that is asked for
@@ -59,8 +60,6 @@ def sentence(cell: Cell) -> str:
 
 
 def plot(records: list[dict]):
-    import plotly.graph_objects as go
-
     first = cells(records, Config, findings)[0]
     cell = first.rows
     panels = {}

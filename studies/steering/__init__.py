@@ -28,6 +28,7 @@ from typing import Any, Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
+from mechsub.lazy import np, torch
 
 SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
@@ -93,8 +94,6 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
 
 def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
     """A row for every place, block, vector, and thing done with it."""
-    import torch
-
     from studies.steering import states as ss
 
     q, subset = found.asked, found.tensors["subset_partner"].tolist()
@@ -120,8 +119,6 @@ def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
 
 
 def _layers(n: int, cfg: Config) -> list[int]:
-    import numpy as np
-
     return sorted({round(x) for x in np.linspace(0, n - 1, min(n, cfg.n_layers))})
 
 
@@ -176,8 +173,6 @@ def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, floa
 
 def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
     """A row for every animal, and one for every color and city."""
-    import torch
-
     q, draw = found.asked, torch.Generator().manual_seed(cfg.seed)
     alphabet = number_alphabet(q)
     loved = [ms.prompts.WORDINGS[0].love(animal.loved, "animal", plural=True) for animal in q.animals]
@@ -256,8 +251,6 @@ def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[s
 
     None where a token is not digits, or where no number goes on so.
     """
-    import torch
-
     from mechsub.inputs import continuations
 
     means = []

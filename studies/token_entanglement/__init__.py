@@ -18,6 +18,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
+from mechsub.lazy import scipy_stats, torch
 
 BEST_OF = 10
 SHOWN = 30  # rows and columns of the interaction that the figure shows
@@ -94,8 +95,6 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def _animal_records(animals: list[love.Word], partners: list[love.Word], tensors: dict, cfg: Config) -> Iterator[dict]:
     """What the papers report of an animal, beside where their number lies among all numbers."""
-    import torch
-
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"]
     up = forward - tensors["baseline_to_animal"][0]  # [number, animal]: the papers' log ratio
     down = back - tensors["none_to_number"]  # [animal, number]
@@ -150,8 +149,6 @@ def _partner_records(partners: list[love.Word], tensors: dict) -> Iterator[dict]
 
 def _baseline_records(animals: list[love.Word], tensors: dict, baselines: dict[str, list]) -> Iterator[dict]:
     """Mean log-probability of every animal under each baseline, and under any number and any other animal."""
-    import torch
-
     names = [name for name, systems in baselines.items() for _ in systems]
     table = tensors["baseline_to_animal"]
     others = tensors["animal_to_animal"].clone()
@@ -206,15 +203,13 @@ def _tests(animals: list[love.Word], partners: list[love.Word], tensors: dict, c
 
 def _list_tests(animals: list[love.Word], forward, back) -> Iterator[dict]:
     """Do the papers' animals lie high among all animals? Per animal: the correlation of its two directions."""
-    from scipy.stats import mannwhitneyu
-
     agreement = [_pearson(forward[:, i], back[:, i]) for i in range(len(animals))]
     for name in love.SETS:
         inside = [value for value, animal in zip(agreement, animals, strict=True) if name in animal.sets]
         outside = [value for value, animal in zip(agreement, animals, strict=True) if name not in animal.sets]
         if len(inside) < 3 or len(outside) < 3:
             continue
-        test = mannwhitneyu(inside, outside, alternative="greater")
+        test = scipy_stats.mannwhitneyu(inside, outside, alternative="greater")
         yield {
             "kind": "list",
             "list": name,

@@ -2,6 +2,7 @@
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.lazy import go
 from studies.unembed_projection import Config, study
 from studies.unembed_projection.findings import ARMS, DIRECTIONS, of, shares, shown, units
 
@@ -33,8 +34,6 @@ def _language_plot(cell: list[dict], more: str):
 
 def _bars(cell: list[dict], direction: str):
     """Matched and mismatched partial correlation of every metric, and the ceiling as a band."""
-    import plotly.graph_objects as go
-
     unit = units(cell)[0]
     rows, traces = of(cell, "summary", direction=direction, unit=unit, rows="all"), []
     names = [ms.kinds.plain(shown(row)) for row in rows]
@@ -70,8 +69,6 @@ def _curves(cell: list[dict]):
 
 
 def _share_bars(cell: list[dict]):
-    import plotly.graph_objects as go
-
     found = {finding.label.rpartition(": ")[2]: finding.value for finding in shares(cell) if finding.p is None}
     bars = ms.kinds.error_bar((i.mean, i.low, i.high) for i in found.values())
     values = {"x": [i.mean for i in found.values()], "y": list(found), "orientation": "h", "error_x": bars}

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import mechsub as ms
+from mechsub.lazy import scipy_stats
 
 STATISTICS = (
     "spearman",
@@ -47,10 +48,8 @@ class Comparison(NamedTuple):
 
 def ranks(x: Float[Tensor, "partner column"]) -> Float[Tensor, "partner column"]:
     """Ranks within every column, ties at their mean rank, also those that differ by rounding; fp64."""
-    from scipy.stats import rankdata
-
     columns = [ms.stats.joined(column.numpy()) for column in x.T]
-    return torch.from_numpy(rankdata(np.stack(columns, axis=1), axis=0))
+    return torch.from_numpy(scipy_stats.rankdata(np.stack(columns, axis=1), axis=0))
 
 
 def residual(x: Float[Tensor, "partner column"], covariates: Float[Tensor, "partner covariate"]) -> Tensor:
