@@ -45,7 +45,7 @@ from mechsub.inputs import prompts as prompting
 from mechsub.measures import ablation, similarity, spectra, tangent
 from mechsub.measures import scores as entanglement
 from mechsub.models import language, mlp, tiny_transformer
-from mechsub.training import removal
+from mechsub.training import conv, removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
 HARNESS = {"control_groups", "cores", "doctor", "files", "packages", "processes", "provenance", "sources"}
@@ -112,6 +112,7 @@ RECORDS = {
     "language.ModelUnavailable",
     "mlp.Block",
     "mlp.Unembed",
+    "conv.Layer",
     "tiny_transformer.Block",
     "tiny_transformer.Norm",
     "tiny_transformer.Unembed",
@@ -1429,6 +1430,98 @@ def _of_rows(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
+@cache
+def convolutional() -> conv.ConvNet:
+    return conv.ConvNet(mlp.MLPConfig(d_model=4, n_classes=3, n_aux=2), (0, 1))
+
+
+def _convolutions() -> dict:
+    images = normal(3, 784).clamp(-1, 1)
+    of_images = mlp.HookedMLP(mlp.MLPConfig(d_model=4, n_classes=3, n_aux=2), seeds=(0, 1))
+    other = mlp.HookedMLP(mlp.MLPConfig(d_model=4, n_classes=3, n_aux=3), seeds=(0, 1))
+    cfg = argument(
+        lambda v: {"None": None, "dict": vars(v), "class": type(v), "number": 16, "of other images": start().cfg}
+    )
+    students = argument(
+        lambda v: {
+            "None": None,
+            "list": list(v.values()),
+            "empty": {},
+            "numbers as names": {1: convolutional()},
+            "a toy": {"a": of_images},
+            "of one member": {"a": conv.ConvNet(convolutional().cfg, (0,))},
+            "other outputs": {"a": conv.ConvNet(other.cfg, (0, 1))},
+        }
+    )
+    kept = argument(
+        lambda v: {
+            "None": None,
+            "list": [0],
+            "unknown student": {"b": {1: None}},
+            "steps alone": {1: None},
+            "a list of steps": {"a": [1]},
+            "negative": {"a": {-2: None}},
+        }
+    )
+    return {
+        "conv.ConvNet": (lambda: {"cfg": convolutional().cfg, "seeds": (0, 1)}, {"cfg": cfg(), "seeds": seeds()}),
+        "conv.ConvNet.forward": (
+            lambda: {"self": convolutional(), "x": images},
+            {
+                "self": argument(lambda v: {})(),
+                "x": tensor(right={"shorter": "fewer images"}, says=("images",), out=("one axis more",)),
+            },
+        ),
+        "conv.ConvNet.replace": (
+            lambda: {
+                "self": convolutional(),
+                "parameters": {name: value + 0.1 for name, value in convolutional().named_parameters()},
+            },
+            {
+                "self": argument(lambda v: {})(),
+                "parameters": tensors(
+                    right={
+                        "empty": "a copy",
+                        "a value: NaN": "NaN weights, NaN logits",
+                        "a value: infinity": "NaN logits",
+                    },
+                    more=lambda v: {"unknown": {"W": images}, "fp64": {k: one.double() for k, one in v.items()}},
+                ),
+            },
+        ),
+        "conv.distill_each": (
+            lambda: {
+                "students": {"a": convolutional()},
+                "teacher": of_images,
+                "n_samples": 20,
+                "loss": "kl",
+                "epochs": 1,
+                "lr": 1e-3,
+                "batch_size": 10,
+                "frozen": ("unembed",),
+                "seed": 0,
+                "snapshots": {"a": {}},
+                "progress": None,
+            },
+            {
+                "students": students(says=("student",)),
+                "teacher": argument(
+                    lambda v: {"None": None, "text": "x", "number": 1, "other": other, "conv": convolutional()}
+                )(says=("teacher",)),
+                "n_samples": count(1),
+                "loss": choice(more=lambda v: {"of labels": "hard"}),
+                "epochs": count(1),
+                "lr": positive(),
+                "batch_size": count(1),
+                "frozen": texts(right={"empty": "nothing is frozen"}, more=lambda value: {"unknown": ["block.0"]}),
+                "seed": seed(),
+                "snapshots": kept(says=("snapshot",)),
+                "progress": argument(lambda v: {"number": 1, "text": "yes"})(),
+            },
+        ),
+    }
+
+
 def _transformers() -> dict:
     """tiny_transformer, exchange, distributions"""
     rows = torch.arange(8).reshape(2, 4)
@@ -1560,5 +1653,17 @@ def _transformers() -> dict:
 
 @cache
 def table() -> dict:
-    parts = (_stats, _similarity, _noise, _spectra, _tangent, _weights, _language, _toy, _transformers, _rest)
+    parts = (
+        _stats,
+        _similarity,
+        _noise,
+        _spectra,
+        _tangent,
+        _weights,
+        _language,
+        _toy,
+        _convolutions,
+        _transformers,
+        _rest,
+    )
     return {name: row for part in parts for name, row in part().items()}

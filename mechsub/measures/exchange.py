@@ -46,8 +46,8 @@ def log_probs(
 
     A hybrid is the set of the parts that are the second model's: frozenset() is the first, frozenset(PARTS) the second.
     softmax(unembedding(norm(body(embedding(prompt)))))[token] at the prompt's end, as [prompt, token] for each.
-    Raises ValueError for models of different shapes, for prompts or tokens outside the vocabulary, and for a model whose
-    own parts do not make its logits.
+    Raises ValueError for models of different shapes, for prompts or tokens outside the vocabulary, and for a model
+    whose own parts do not make its logits.
     """
     check_shapes(first, second)
     models = (first, second)
@@ -83,12 +83,13 @@ def _last_state(
     body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]
 ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
     """The residual before the final norm at the last position, of a body on another model's embeddings; its logits."""
-    batch, found = batch.to(body.W_U.device), []
+    batch, found, replaced = batch.to(body.W_U.device), [], []
     vectors = embedding.W_E.detach()[batch.to(embedding.W_E.device)].to(body.W_U.device)
 
     def embed(activation: Tensor, hook) -> Tensor:
         if body is embedding and not torch.equal(activation, vectors):
             raise ValueError("this model's embeddings are not the rows of W_E alone, and cannot be exchanged")
+        replaced.append(hook.name)
         return vectors
 
     def keep(activation: Tensor, hook) -> None:
@@ -96,4 +97,8 @@ def _last_state(
 
     last = f"blocks.{body.cfg.n_layers - 1}.hook_out"
     logits = body.run_with_hooks(batch, fwd_hooks=[("embed.hook_out", embed), (last, keep), LAST_ONLY])
+    if not (found and replaced):
+        raise ValueError(
+            f"hook {last if replaced else 'embed.hook_out'!r} never fires in this model; its parts cannot be exchanged"
+        )
     return found.pop(), logits[:, -1]

@@ -140,7 +140,11 @@ class EnsembleTransformer(HookedRootModule):
     def _check(self, tokens: Tensor) -> None:
         """An id beyond the vocabulary would be read from the next member's embedding."""
         n, most = len(self.seeds), self.cfg.n_ctx
-        if arguments.tensor(tokens, "tokens", "*members batch pos").ndim > 3 or tokens.shape[:-2] not in ((), (1,), (n,)):
+        if arguments.tensor(tokens, "tokens", "*members batch pos").ndim > 3 or tokens.shape[:-2] not in (
+            (),
+            (1,),
+            (n,),
+        ):
             arguments.refuse("tokens", f"token ids [batch, pos] or [{n}, batch, pos]", tokens)
         if tokens.shape[-1] > most:
             raise ValueError(f"{tokens.shape[-1]} tokens are more than the {most} that the model has positions for")
@@ -178,7 +182,9 @@ def trained(
     number of rates than of batches, and for weights that are no numbers.
     """
     if len(arguments.instance(model, EnsembleTransformer, "model").seeds) > 1:
-        raise ValueError(f"model must be an ensemble of one, not of {len(model.seeds)}; train each with select([member])")
+        raise ValueError(
+            f"model must be an ensemble of one, not of {len(model.seeds)}; train each with select([member])"
+        )
     steps = _steps(batches, rates)
     arguments.function(loss, "loss")
     out = model.select([0]).requires_grad_()
