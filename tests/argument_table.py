@@ -1485,6 +1485,7 @@ def _convolutions() -> dict:
                         "a value: NaN": "NaN weights, NaN logits",
                         "a value: infinity": "NaN logits",
                     },
+                    out=("a value: transposed",),  # its first is of square kernels
                     more=lambda v: {"unknown": {"W": images}, "fp64": {k: one.double() for k, one in v.items()}},
                 ),
             },

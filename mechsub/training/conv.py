@@ -118,7 +118,7 @@ def distill_each(
     ValueError for what cannot be meant: another loss than "kl" and "mse", members that are not the teacher's.
     """
     frozen = distillation.frozen_names(frozen)
-    distillation.Recipe(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")  # or raises
+    recipe = distillation.Recipe(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
     arguments.whole(n_samples, "n_samples", 1)
     arguments.choice(loss, "loss", ("kl", "mse"))
     _check(students, teacher, snapshots, frozen, progress)
@@ -139,9 +139,9 @@ def distill_each(
         p = {key: v[member].detach().clone() for key, v in students[name].named_parameters()}
         free = [v.requires_grad_() for key, v in p.items() if not key.startswith(tuple(frozen) or ("-",))]
         optimizer, kept, step = torch.optim.Adam(free, lr=lr, fused=True), {}, 0
-        for epoch in range(epochs):
+        for epoch in range(recipe.epochs):
             generator = derive_generator(seed, "order", "distill", teacher.seeds[member], epoch)
-            for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+            for rows in torch.randperm(len(x), generator=generator).split(recipe.batch_size):
                 optimizer.zero_grad()
                 value(_logits(p, x[rows], columns), rows).backward()
                 optimizer.step()
