@@ -279,6 +279,19 @@ def width(x: Any, size: int, name: str) -> Any:
     return x
 
 
+def parameters(value: Any, own: Mapping[str, Any], name: str = "parameters") -> Mapping[str, Any]:
+    """Tensors for some of a model's own parameters, each of its shape and precision."""
+    for key, one in mapping(value, name, "tensors", 0).items():
+        if key not in own:
+            raise ValueError(f"{name} hold the unknown parameter {key!r}; this model has {', '.join(own)}")
+        tensor(one, f"{name}[{key!r}]", "*axis", floating=True)
+        if one.shape != own[key].shape:
+            raise ValueError(f"{name}[{key!r}] has shape {tuple(own[key].shape)}, not {tuple(one.shape)}")
+        if one.dtype != own[key].dtype:
+            raise ValueError(f"{name}[{key!r}] must be {own[key].dtype}, not {one.dtype}; convert it")
+    return value
+
+
 # Models and what they read.
 
 
@@ -286,7 +299,7 @@ def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
     """A hooked model; in eval mode, where its outputs are to be used."""
     _check_hooked(value, name)
     if evaluated:
-        require_eval(value)
+        require_eval(value, name)
     return value
 
 
@@ -295,21 +308,22 @@ def _check_hooked(value: Any, name: str) -> None:
         refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
 
 
-def require_eval(model: Any) -> None:
+def require_eval(model: Any, name: str = "model") -> None:
     """Raise where the model, a module in it or the model that it wraps is in train mode."""
-    _check_hooked(model, "model")
+    _check_hooked(model, name)
+    said = "the model" if name == "model" else name
     roots = [("", model), ("original_model", getattr(model, "original_model", None))]
     for prefix, root in roots:
         if not hasattr(root, "modules"):
             if getattr(root, "training", False):
-                raise ValueError("the model is in train mode; call model.eval() first")
+                raise ValueError(f"{said} is in train mode; call {name}.eval() first")
             continue
         for module in root.modules():
             if module.training:
-                name = next(name for name, each in root.named_modules() if each is module)
-                where = ".".join(part for part in (prefix, name.replace("_original_component.", "")) if part)
+                inner = next(inner for inner, each in root.named_modules() if each is module)
+                where = ".".join(part for part in (prefix, inner.replace("_original_component.", "")) if part)
                 raise ValueError(
-                    f"the model is in train mode{f' (its part {where})' if where else ''}; call model.eval() first"
+                    f"{said} is in train mode{f' (its part {where})' if where else ''}; call {name}.eval() first"
                 )
 
 

@@ -19,6 +19,7 @@ from wrong_arguments import (
     count,
     flag,
     function,
+    generated,
     generator,
     ids,
     labels,
@@ -43,11 +44,11 @@ from mechsub.inputs import noise
 from mechsub.inputs import prompts as prompting
 from mechsub.measures import ablation, similarity, spectra, tangent, tangent_modes
 from mechsub.measures import scores as entanglement
-from mechsub.models import language, mlp
-from mechsub.training import removal
+from mechsub.models import language, mlp, tiny_transformer
+from mechsub.training import conv, removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
-HARNESS = {"control_groups", "cores", "doctor", "files", "packages", "processes", "provenance", "sources"}
+HARNESS = {"control_groups", "cores", "doctor", "files", "lazy", "packages", "processes", "provenance", "sources"}
 # What functions ask with: these are given what a user gave, and say what is wrong with it.
 ASKING = {
     "arguments",
@@ -119,6 +120,10 @@ RECORDS = {
     "language.ModelUnavailable",
     "mlp.Block",
     "mlp.Unembed",
+    "conv.Layer",
+    "tiny_transformer.Block",
+    "tiny_transformer.Norm",
+    "tiny_transformer.Unembed",
     "stats.Interval",
     "stats.Paired",
     "tangent.Tangent",
@@ -128,13 +133,12 @@ RECORDS = {
 
 
 # Last part of a module's name -> the whole, of the instrument.
+OTHERS = ("inputs.distributions", "measures.distances", "measures.exchange", "models.tiny_transformer", "training.conv")
 MODULES = {
     path.rpartition(".")[2]: f"mechsub.{path}"
-    for path in (*ms._MODULES.values(), "measures.distances")
+    for path in (*ms._MODULES.values(), *OTHERS)
     if path.split(".")[0] not in ("lab", "designs") and path != "lab"
 }
-# What studies hand their options to, which the command line has checked.
-OF_STUDIES = {"conv", "distributions", "exchange", "tiny_transformer"}
 
 
 def public() -> dict[str, list[str]]:
@@ -1029,6 +1033,10 @@ def _toy() -> dict:
     cfg = {"d_in": 16, "d_model": 8, "n_layers": 2, "n_classes": 3, "n_aux": 2, "init": "lecun", "activation": "relu"}
     other = model(more=pair)
     images = tensor(out=("transposed", "half", "bf16", "one axis more"), more=lambda v: {"of members": v[None]})
+    fewer = tensor(
+        right={"shorter": "fewer images"}, out=("transposed", "half", "bf16", "one axis more"),
+        more=lambda v: {"of members": v[None]},
+    )  # fmt: skip
     classes = argument(
         lambda v: {
             "list": v.tolist(),
@@ -1247,12 +1255,12 @@ def _toy() -> dict:
             {"model": toy, "images": images, "labels": classes},
         ),
         **{
-            f"class_offsets.{name}": (lambda: {"model": start(), "images": IMAGES}, {"model": toy, "images": images})
+            f"class_offsets.{name}": (lambda: {"model": start(), "images": IMAGES}, {"model": toy, "images": fewer})
             for name in ("mean_offset", "prior_offset")
         },
         "class_offsets.accuracies": (
             lambda: {"model": start(), "images": IMAGES, "labels": LABELS, "unlabelled": IMAGES},
-            {"model": toy, "images": images, "labels": classes, "unlabelled": images},
+            {"model": toy, "images": images, "labels": classes, "unlabelled": fewer},
         ),
         "teacher_line.line_shares": (
             lambda: {"student": teacher(), "start": start(), "teacher": teacher()},
@@ -1260,7 +1268,11 @@ def _toy() -> dict:
         ),
         "teacher_line.on_line": (
             lambda: {"start": start(), "teacher": teacher(), "shares": normal(2, 2)},
-            {"start": other, "teacher": other, "shares": tensor(right=IN_KIND)},
+            {"start": other, "teacher": other, "shares": tensor(right={**IN_KIND, "transposed": "two layers"})},
+                "start": other,
+                "teacher": other,
+                "shares": tensor(right={**IN_KIND, "transposed": "as many layers as members"}),
+            },
         ),
         "teacher_line.with_noise_of_the_rest": (
             lambda: {"point": start(), "student": teacher(), "seed": 0},
@@ -1503,6 +1515,255 @@ def _rest() -> dict:
 
 
 @cache
+def stacked(n_ctx: int = 6) -> tiny_transformer.EnsembleTransformer:
+    shape = tiny_transformer.Shape(d_model=8, n_heads=2, d_vocab=20, n_ctx=n_ctx)
+    return tiny_transformer.EnsembleTransformer(shape, (0, 1))
+
+
+def _of_rows(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+@cache
+def convolutional() -> conv.ConvNet:
+    return conv.ConvNet(mlp.MLPConfig(d_model=4, n_classes=3, n_aux=2), (0, 1))
+
+
+def _convolutions() -> dict:
+    images = normal(3, 784).clamp(-1, 1)
+    of_images = mlp.HookedMLP(mlp.MLPConfig(d_model=4, n_classes=3, n_aux=2), seeds=(0, 1))
+    other = mlp.HookedMLP(mlp.MLPConfig(d_model=4, n_classes=3, n_aux=3), seeds=(0, 1))
+    cfg = argument(
+        lambda v: {"None": None, "dict": vars(v), "class": type(v), "number": 16, "of other images": start().cfg}
+    )
+    students = argument(
+        lambda v: {
+            "None": None,
+            "list": list(v.values()),
+            "empty": {},
+            "numbers as names": {1: convolutional()},
+            "a toy": {"a": of_images},
+            "of one member": {"a": conv.ConvNet(convolutional().cfg, (0,))},
+            "other outputs": {"a": conv.ConvNet(other.cfg, (0, 1))},
+        }
+    )
+    kept = argument(
+        lambda v: {
+            "None": None,
+            "list": [0],
+            "unknown student": {"b": {1: None}},
+            "steps alone": {1: None},
+            "a list of steps": {"a": [1]},
+            "negative": {"a": {-2: None}},
+        }
+    )
+    return {
+        "conv.ConvNet": (lambda: {"cfg": convolutional().cfg, "seeds": (0, 1)}, {"cfg": cfg(), "seeds": seeds()}),
+        "conv.ConvNet.forward": (
+            lambda: {"self": convolutional(), "x": images},
+            {
+                "self": argument(lambda v: {})(),
+                "x": tensor(right={"shorter": "fewer images"}, says=("images",), out=("one axis more",)),
+            },
+        ),
+        "conv.ConvNet.replace": (
+            lambda: {
+                "self": convolutional(),
+                "parameters": {name: value + 0.1 for name, value in convolutional().named_parameters()},
+            },
+            {
+                "self": argument(lambda v: {})(),
+                "parameters": tensors(
+                    right={
+                        "empty": "a copy",
+                        "a value: NaN": "NaN weights, NaN logits",
+                        "a value: infinity": "NaN logits",
+                    },
+                    out=("a value: transposed",),  # its first is of square kernels
+                    more=lambda v: {"unknown": {"W": images}, "fp64": {k: one.double() for k, one in v.items()}},
+                ),
+            },
+        ),
+        "conv.distill_each": (
+            lambda: {
+                "students": {"a": convolutional()},
+                "teacher": of_images,
+                "n_samples": 20,
+                "loss": "kl",
+                "epochs": 1,
+                "lr": 1e-3,
+                "batch_size": 10,
+                "frozen": ("unembed",),
+                "seed": 0,
+                "snapshots": {"a": {}},
+                "progress": None,
+            },
+            {
+                "students": students(says=("student",)),
+                "teacher": argument(
+                    lambda v: {"None": None, "text": "x", "number": 1, "other": other, "conv": convolutional()}
+                )(says=("teacher",)),
+                "n_samples": count(1),
+                "loss": choice(more=lambda v: {"of labels": "hard"}),
+                "epochs": count(1),
+                "lr": positive(),
+                "batch_size": count(1),
+                "frozen": texts(right={"empty": "nothing is frozen"}, more=lambda value: {"unknown": ["block.0"]}),
+                "seed": seed(),
+                "snapshots": kept(says=("snapshot",)),
+                "progress": argument(lambda v: {"number": 1, "text": "yes"})(),
+            },
+        ),
+    }
+
+
+def _transformers() -> dict:
+    """tiny_transformer, exchange, distributions"""
+    rows = torch.arange(8).reshape(2, 4)
+    batches = [(rows, rows), (rows + 1, rows + 1)]
+    of_one = stacked().select([0])
+    kind = argument(lambda v: {"None": None, "dict": vars(v), "class": type(v), "number": 16})
+    tokens = argument(
+        lambda v: {
+            **{k: bad for k, bad in prompt(20).wrong(v[0]).items() if k != "batch"},
+            "the next member's": v.clone().fill_(20),
+            "of three members": v[None].expand(3, -1, -1),
+            "one axis more": v[None, None],
+            "longer": torch.zeros(2, 7, dtype=torch.long),
+            "no positions": v[:, :0],
+        },
+        lambda v: {"int32": v.int(), "of each member": v[None].expand(2, -1, -1), "of one member": v[None]},
+    )
+    pairs = argument(
+        lambda v: {
+            "None": None,
+            "number": 1,
+            "text": "batches",
+            "tensor": rows,
+            "dict": dict(v),
+            "fewer": v[:1],
+            "more": [*v, *v],
+            "no pair": [v[0][0], v[1][0]],
+            "numbers": [1, 2],
+            "beyond the vocabulary": [(rows + 20, rows), v[1]],
+        },
+        lambda v: {"tuple": tuple(v), "generator": generated(v)},
+    )
+    rates = argument(
+        lambda v: {
+            "None": None,
+            "number": 0.1,
+            "text": "ab",
+            "texts": ["0.1", "0.1"],
+            "NaN": [float("nan")] * 2,
+            "negative": [-0.1, 0.1],
+            "fewer": v[:1],
+            "more": [*v, 0.1],
+        },
+        lambda v: {"tuple": tuple(v), "generator": generated(v), "numpy": np.array(v)},
+    )
+    several = prompts(size())
+    lm = model(more=lambda v: {**in_train_mode(v), "toy": start()})
+    shape = count(1)
+    named = argument(
+        lambda v: {
+            "None": None,
+            "number": 1,
+            "list": [v],
+            "bytes": v.encode(),
+            "unknown": "unifrm",
+            "no parameter": "blurred",
+            "a parameter too many": "uniform:1",
+            "another way to write it": "blurred:1.0",
+            "NaN": "blurred:nan",
+            "negative": "blurred:-1",
+        }
+    )
+    images_of = tensor(
+        right={"shorter": "fewer images", "one wide": "images of one pixel", "other width": "other images"},
+        out=("transposed",),
+    )
+    return {
+        "tiny_transformer.Shape": (
+            lambda: {"d_model": 8, "n_layers": 1, "n_heads": 2, "d_vocab": 20, "n_ctx": 6},
+            {
+                "d_model": count(1, more=lambda v: {"heads do not divide it": 9}),
+                "n_heads": count(1, more=lambda v: {"does not divide": 3}),
+                **dict.fromkeys(("n_layers", "d_vocab", "n_ctx"), shape),
+            },
+        ),
+        "tiny_transformer.EnsembleTransformer": (
+            lambda: {"cfg": stacked().cfg, "seeds": (0, 1)},
+            {"cfg": kind(), "seeds": seeds()},
+        ),
+        "tiny_transformer.EnsembleTransformer.forward": (
+            lambda: {"self": stacked(), "tokens": rows},
+            {"self": argument(lambda v: {})(), "tokens": tokens()},
+        ),
+        "tiny_transformer.EnsembleTransformer.select": (
+            lambda: {"self": stacked(), "members": [1, 0]},
+            {
+                "self": argument(lambda v: {})(),
+                "members": ids(
+                    2,
+                    right={"repeated": "one member several times", "negative": "from the end, as in a list"},
+                    out=("mask",),
+                ),
+            },
+        ),
+        "tiny_transformer.trained": (
+            lambda: {"model": of_one, "batches": batches, "loss": _of_rows, "rates": [0.1, 0.2]},
+            {
+                "model": argument(lambda v: {**model().wrong(v), "of two": stacked(), "toy": start()})(),
+                "batches": pairs(says=("batch", "tokens")),
+                "loss": function(),
+                "rates": rates(says=("rate",)),
+            },
+        ),
+        "exchange.check_shapes": (
+            lambda: {"first": llama(), "second": llama()},
+            {"first": lm, "second": lm},
+        ),
+        "exchange.log_probs": (
+            lambda: {"first": llama(), "second": llama(), "prompts": two_prompts(), "tokens": TOKENS, "batch_size": 2},
+            {
+                "first": lm,
+                "second": lm,
+                "prompts": several,
+                "tokens": ids(size(), right={"repeated": "each column by itself"}),
+                "batch_size": count(1),
+            },
+        ),
+        "distributions.parsed": (lambda: {"text": "blurred:1"}, {"text": named(says=("--inputs",))}),
+        "distributions.finite_number": (
+            lambda: {"text": "1.5"},
+            {"text": text()},
+        ),
+        "distributions.sampler": (
+            lambda: {"text": "whitened:1", "images": normal(40, 16)},
+            {"text": named(says=("--inputs",)), "images": images_of},
+        ),
+        "distributions.parsed_any": (lambda: {"text": "perlin:4"}, {"text": named(says=("--inputs",))}),
+        "distributions.any_sampler": (
+            lambda: {"text": "mixed:0.5", "images": normal(40, 16)},
+            {"text": named(says=("--inputs",)), "images": images_of},
+        ),
+    }
+
+
+@cache
 def table() -> dict:
-    parts = (_stats, _similarity, _noise, _spectra, _tangent, _weights, _language, _toy, _rest)
+    parts = (
+        _stats,
+        _similarity,
+        _noise,
+        _spectra,
+        _tangent,
+        _weights,
+        _language,
+        _toy,
+        _convolutions,
+        _transformers,
+        _rest,
+    )
     return {name: row for part in parts for name, row in part().items()}

@@ -272,3 +272,35 @@ def test_readouts_norms_and_masks_are_had_from_checks_alone():
             if words & GUARDED or (isinstance(node, ast.Constant) and node.value in GUARDED | GUARDED_HOOKS):
                 found.append(f"{name}:{getattr(node, 'lineno', '?')}")
     assert not found, f"ask mechsub.models.checks instead: {found}"
+
+
+def test_a_model_that_does_not_use_what_a_hook_returns_is_not_steered(ids):
+    """Its hooks fire, and what they return is thrown away: runs with and without the change are alike, both wrong."""
+    model = pair("llama")[0]
+    run = model.run_with_hooks
+
+    def ignored(hook_function):
+        def hooked(activation, hook):
+            hook_function(activation, hook=hook)
+
+        return hooked
+
+    def deaf(*args, fwd_hooks, **kwargs):
+        hooks = [(name, ignored(each) if "blocks" in name else each) for name, each in fwd_hooks]
+        return run(*args, fwd_hooks=hooks, **kwargs)
+
+    model.run_with_hooks = deaf
+    checks._KNOWN.pop(model, None)  # of before it was made deaf
+    with pytest.raises(checks.Refused, match="does not use what its hook"):
+        ms.steered_logits(model, ids[0], [0], torch.ones(1, 32), TOKENS)
+
+
+def test_ensembles_read_no_other_members_embedding():
+    """Token 20 of a vocabulary of 20 was the first token of the next member."""
+    from mechsub.models.tiny_transformer import EnsembleTransformer, Shape
+
+    model = EnsembleTransformer(Shape(d_model=8, n_heads=2, d_vocab=20), (0, 1))
+    with pytest.raises(ValueError, match="tokens must hold token ids of at least 0 and at most 19, not 20"):
+        model(torch.tensor([[1, 20]]))
+    with pytest.raises(ValueError, match="d_model must be a multiple of n_heads"):
+        Shape(d_model=10, n_heads=4)

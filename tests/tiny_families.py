@@ -179,6 +179,223 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def _experts(d: Draw) -> dict:
+    """Mixtures of experts; every family takes those names that it knows."""
+    return dict(
+        num_experts=4, num_experts_per_tok=2, num_local_experts=4, moe_intermediate_size=16, decoder_sparse_step=1,
+        n_routed_experts=4, n_shared_experts=1, n_group=1, topk_group=1, first_k_dense_replace=1,
+    )  # fmt: skip
+
+
+def _kinds(d: Draw, *kinds: str) -> list[str]:
+    """A kind for every layer, in turn."""
+    return [kinds[layer % len(kinds)] for layer in range(d.layers)]
+
+
+def _slid(d: Draw) -> dict:
+    kinds = _kinds(d, "sliding_attention", "full_attention")
+    return _grouped(d) | dict(head_dim=d.head, sliding_window=d.window, layer_types=kinds)
+
+
+def _scaled(d: Draw) -> dict:
+    return dict(logits_scaling=1 / d.scale, residual_multiplier=d.multiplier, embedding_multiplier=3.0)
+
+
+def _headed(d: Draw) -> dict:
+    return _grouped(d) | dict(head_dim=d.head)
+
+
+def _latent(d: Draw) -> dict:
+    sizes = dict(q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8)
+    return _base(d) | _experts(d) | sizes | dict(num_key_value_heads=d.heads, topk_method="greedy")
+
+
+def _linear(d: Draw) -> dict:
+    sizes = dict(linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
+    return _headed(d) | sizes | dict(layer_types=_kinds(d, "linear_attention", "full_attention"))
+
+
+def _states(d: Draw) -> dict:
+    """State spaces, plain and beside attention."""
+    return dict(
+        mamba_n_heads=2 * d.heads, mamba_d_head=d.head, mamba_n_groups=1, mamba_d_state=8, mamba_chunk_size=16,
+        use_mamba_kernels=False, mamba_dt_rank=4,
+    )  # fmt: skip
+
+
+def _plain_states(d: Draw) -> dict:
+    return _ends(d) | dict(hidden_size=d.width, num_hidden_layers=d.layers, state_size=d.head)
+
+
+def _both(*parts: Callable[[Draw], dict], **settings: Any) -> Callable[[Draw], dict]:
+    """Configurations over one another, the later first."""
+    return lambda d: {key: value for part in parts for key, value in part(d).items()} | settings
+
+
+def _xglm(d: Draw) -> dict:
+    return _ends(d) | dict(
+        d_model=d.width, ffn_dim=d.inner, num_layers=d.layers, attention_heads=d.heads, init_std=0.3,
+        max_position_embeddings=256, pad_token_id=3,
+    )  # fmt: skip
+
+
+FAMILIES |= {
+    "olmo3, window": Family(_named("Olmo3", _slid)),
+    "exaone4, window": Family(_named("Exaone4", _slid)),
+    "gpt_oss, window": Family(_named("GptOss", _both(_slid, _experts))),
+    "afmoe, window": Family(_named("Afmoe", _both(_slid, _experts, num_dense_layers=1))),
+    "vaultgemma, window": Family(_named("VaultGemma", _slid), gain=_one_more),
+    "smollm3": Family(
+        _named("SmolLM3", lambda d: _grouped(d) | dict(no_rope_layers=[1 - i % 2 for i in range(d.layers)]))
+    ),
+    "ernie4_5": Family(_named("Ernie4_5", _both(_headed, use_bias=True))),
+    "ernie4_5_moe": Family(
+        _named(
+            "Ernie4_5_Moe",
+            _both(_grouped, moe_num_experts=4, moe_k=2, moe_intermediate_size=16, moe_layer_start_index=1),
+        )
+    ),
+    "granitemoe": Family(_named("GraniteMoe", _both(_grouped, _experts, _scaled))),
+    "qwen2_moe": Family(_named("Qwen2Moe", _both(_grouped, _experts, shared_expert_intermediate_size=16))),
+    "qwen3_moe": Family(_named("Qwen3Moe", _both(_headed, _experts))),
+    "qwen3_next": Family(
+        _named("Qwen3Next", _both(_linear, _experts, shared_expert_intermediate_size=16)), gain=_one_more
+    ),
+    "qwen3_5": Family(_named("Qwen3_5", _linear), gain=_one_more),
+    "glm": Family(_named("Glm", _headed)),
+    "glm4": Family(_named("Glm4", _headed)),
+    "glm4_moe": Family(_named("Glm4Moe", _both(_headed, _experts))),
+    "hunyuan": Family(_named("HunYuanDenseV1", _headed)),
+    "seed_oss": Family(_named("SeedOss", _headed)),
+    "ministral3": Family(_named("Ministral3", _headed)),
+    "minimax_m2": Family(_named("MiniMaxM2", _both(_headed, _experts, rotary_dim=4))),
+    "llama4, chunks": Family(
+        _named(
+            "Llama4",
+            lambda d: (
+                _headed(d)
+                | _experts(d)
+                | dict(intermediate_size_mlp=64, attention_chunk_size=6, interleave_moe_layer_step=2)
+                | dict(no_rope_layers=[1 - i % 2 for i in range(d.layers)])
+            ),
+        )
+    ),
+    "deepseek_v2": Family(_named("DeepseekV2", _latent)),
+    "deepseek_v3": Family(_named("DeepseekV3", _latent)),
+    "arcee": Family(_named("Arcee", _grouped)),
+    "apertus": Family(_named("Apertus", _grouped)),
+    "bitnet": Family(_named("BitNet", _grouped)),
+    "olmoe": Family(_named("Olmoe", _both(_grouped, _experts))),
+    "flex_olmo": Family(_named("FlexOlmo", _both(_grouped, _experts))),
+    "nanochat": Family(
+        _named("NanoChat", lambda d: _grouped(d) | dict(final_logit_softcapping=d.cap)), gain=lambda w: 1
+    ),
+    "jais2": Family(_named("Jais2", _grouped), centres=True),
+    "xglm": Family(_named("XGLM", _xglm), centres=True),
+    "gpt_bigcode": Family(_named("GPTBigCode", lambda d: _gpt(d) | dict(multi_query=d.flag)), centres=True),
+    "openai_gpt": Family(_named("OpenAIGPT", _gpt, "LMHeadModel")),
+    "opt, no final norm": Family(
+        _named("OPT", lambda d: _opt(d) | dict(do_layer_norm_before=False, word_embed_proj_dim=d.width // 2))
+    ),
+    "modernbert_decoder, window": Family(
+        _named(
+            "ModernBertDecoder",
+            lambda d: (
+                _base(d)
+                | dict(local_attention=2 * d.window, layer_types=_kinds(d, "full_attention", "sliding_attention"))
+            ),
+        ),
+        centres=True,
+    ),
+    "jetmoe": Family(_named("JetMoe", lambda d: _grouped(d) | _experts(d) | dict(kv_channels=d.head))),
+    "lfm2": Family(_named("Lfm2", lambda d: _grouped(d) | dict(layer_types=_kinds(d, "conv", "full_attention")))),
+    "lfm2_moe": Family(
+        _named(
+            "Lfm2Moe",
+            lambda d: (
+                _grouped(d) | _experts(d) | dict(num_dense_layers=1, layer_types=_kinds(d, "conv", "full_attention"))
+            ),
+        )
+    ),
+    "mamba2": Family(
+        _named(
+            "Mamba2",
+            lambda d: _plain_states(d) | dict(num_heads=2 * d.heads, head_dim=d.head, n_groups=1, chunk_size=16),
+        )
+    ),
+    "falcon_mamba": Family(_named("FalconMamba", _plain_states)),
+    "rwkv": Family(
+        _named(
+            "Rwkv",
+            lambda d: (
+                _ends(d)
+                | dict(
+                    hidden_size=d.width, num_hidden_layers=d.layers, context_length=256, attention_hidden_size=d.width
+                )
+            ),
+        ),
+        centres=True,
+    ),
+    "recurrent_gemma, window": Family(
+        _named(
+            "RecurrentGemma",
+            lambda d: (
+                _grouped(d)
+                | dict(lru_width=d.width, attention_window_size=2 * d.window, logits_soft_cap=d.cap)
+                | dict(block_types=["recurrent", "recurrent", "attention"])
+            ),
+        ),
+        gain=_one_more,
+    ),
+    "jamba": Family(
+        _named(
+            "Jamba",
+            _both(
+                _grouped,
+                _states,
+                num_experts=2,
+                num_experts_per_tok=1,
+                attn_layer_period=3,
+                attn_layer_offset=1,
+                expert_layer_period=2,
+                expert_layer_offset=1,
+                mamba_d_state=8,
+            ),
+        )
+    ),
+    "bamba": Family(_named("Bamba", _both(_grouped, _states, attn_layer_indices=[1]))),
+    "falcon_h1": Family(
+        _named(
+            "FalconH1", lambda d: _headed(d) | _states(d) | dict(mamba_d_ssm=2 * d.width, lm_head_multiplier=d.scale)
+        )
+    ),
+    "nemotron_h": Family(
+        _named(
+            "NemotronH",
+            lambda d: (
+                _grouped(d)
+                | dict(layers_block_type=_kinds(d, "mamba", "attention", "mlp"), mamba_num_heads=8, mamba_head_dim=8)
+                | dict(n_groups=1, ssm_state_size=8, chunk_size=16, head_dim=d.head)
+            ),
+        )
+    ),
+    "gemma4, window": Family(
+        _named(
+            "Gemma4",
+            lambda d: (
+                _grouped(d)
+                | dict(head_dim=d.head, global_head_dim=d.head, sliding_window=d.window, final_logit_softcapping=d.cap)
+                | dict(vocab_size_per_layer_input=SIZE, hidden_size_per_layer_input=8, num_kv_shared_layers=0)
+                | dict(layer_types=[*["sliding_attention"] * (d.layers - 1), "full_attention"])
+            ),
+        ),
+    ),
+}
+
+
+STATES = ("mamba", "mamba2", "falcon_mamba", "rwkv")  # Hugging Face has no attention of theirs to choose
+
+
 def pair(name: str, draw: Draw = Draw(), dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """The model as mechsub loads it, and as Hugging Face does with eager attention; gains are not 1, biases not 0."""
     with torch.random.fork_rng():
@@ -195,7 +412,7 @@ def pair(name: str, draw: Draw = Draw(), dtype: torch.dtype = torch.float32) -> 
         model = ms.load_language_model(folder, dtype=dtype)
         # What a folder's tokenizer becomes in loading is tested elsewhere.
         model.tokenizer = hf.PreTrainedTokenizerFast.from_pretrained(_tokenizer_folder().name)
-        eager = {} if name == "mamba" else {"attn_implementation": "eager"}
+        eager = {} if name in STATES else {"attn_implementation": "eager"}
         return model, hf.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **eager).eval()
 
 
@@ -239,7 +456,7 @@ def truth(theirs: Any, ids: torch.Tensor, layers: list[int], vectors: torch.Tens
         def add(_module, _args, out, vector=vector):
             changed = _first(out).clone()
             changed[:, -1] += vector.to(changed)
-            return (changed, *out[1:]) if isinstance(out, tuple) else changed
+            return type(out)([changed, *out[1:]]) if isinstance(out, tuple | list) else changed
 
         handle = blocks[layer].register_forward_hook(add)
         steered.append(theirs(ids[:1]).logits[0, -1, TOKENS])
@@ -248,7 +465,7 @@ def truth(theirs: Any, ids: torch.Tensor, layers: list[int], vectors: torch.Tens
 
 
 def _first(out: Any) -> torch.Tensor:
-    return out[0] if isinstance(out, tuple) else out
+    return out[0] if isinstance(out, tuple | list) else out
 
 
 def _n_layers(theirs: Any) -> int:
@@ -303,7 +520,7 @@ def _attribution_error(model: Any, ids: torch.Tensor, unit: str, last: torch.Ten
 
 def true_gain(model: Any, name: str) -> torch.Tensor:
     """What the family's own code multiplies by, from its stored weight."""
-    weight = getattr(model.ln_final, "weight", None)
+    weight = getattr(getattr(model, "ln_final", None), "weight", None)
     ones = torch.ones(model.W_U.shape[0], dtype=torch.float64)
     return ones if weight is None else ones * FAMILIES[name].gain(weight.detach().double())
 

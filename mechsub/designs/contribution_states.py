@@ -223,6 +223,7 @@ def patches(
     """
     names = [f"blocks.{layer}.hook_out" for layer in layers]
     model, weights = q.model, torch.zeros(len(pairs), q.model.W_U.shape[-1])
+    checks.holds_edited(model)  # or raises
     weights[:, q.tokens] = wanted.float()
     for i, (clean, corrupt) in enumerate(pairs):
         tokens = [q.love(n, 0)[None].to(model.W_U.device) for n in (clean, corrupt)]

@@ -6,6 +6,10 @@ of the published inputs, 1/3. Images are those of the data set that the teacher 
 
 import difflib
 import math
+from collections.abc import Callable
+from typing import Any
+
+from mechsub import arguments
 
 PARAMETERS = {  # name -> what its parameter is, and the range
     "gaussian": ("standard deviation", "> 0", lambda v: v > 0),
@@ -25,6 +29,7 @@ CELLS = ("2", "4", "7", "14")  # pixels of a cell of Perlin noise
 
 def parsed(text: str) -> tuple[str, float | None]:
     """Name and parameter; ValueError for anything that is not a distribution, and for a second way to write one."""
+    arguments.text(text, "text")
     name, colon, value = text.partition(":")
     if name not in NOISE + IMAGES:
         near = difflib.get_close_matches(name, NOISE + IMAGES, 1)
@@ -44,6 +49,8 @@ def parsed(text: str) -> tuple[str, float | None]:
 
 
 def finite_number(text: str) -> float | None:
+    """The number that a text says; None for another text, for NaN and for infinity."""
+    arguments.text(text, "text")
     try:
         value = float(text)
     except ValueError:
@@ -51,15 +58,19 @@ def finite_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def sampler(text: str, images):
-    """sampler(n, generator) of the distribution; `images` are those that it may be made from."""
+def sampler(text: str, images: Any) -> Callable[[int, Any], Any]:
+    """A function (n, generator) -> [n, d_in] that draws from the distribution.
+
+    images: [image, d_in], those that it may be made from; noise of no images is of 784 pixels, whatever theirs are.
+    Raises ValueError for what `parsed` refuses, and where images are needed and are no finite floats [image, d_in].
+    """
     from functools import partial
 
     from mechsub.inputs import noise
 
     name, parameter = parsed(text)
     value = math.nan if parameter is None else parameter  # used by those that have one
-    makers = {
+    makers: dict[str, Callable] = {
         "uniform": lambda: noise.uniform,
         "gaussian": lambda: partial(noise.gaussian, std=value),
         "bernoulli": lambda: partial(noise.bernoulli, std=value),
@@ -79,6 +90,7 @@ def sampler(text: str, images):
 
 def parsed_any(text: str) -> tuple[str, float | None]:
     """As `parsed`, and of mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS, scrambled_centred, covariance_matched."""
+    arguments.text(text, "text")
     name, colon, value = text.partition(":")
     known = (*NOISE, *IMAGES, *MIXTURES, *ALONE, "perlin")
     if name not in known:

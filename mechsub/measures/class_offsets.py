@@ -64,6 +64,7 @@ def accuracies(
     "prior_matched": less what makes all classes as frequent there. Recentring costs a good model a little, since its
     mean logits follow how often classes occur; prior matching costs it less.
     """
+    check_images(unlabelled, arguments.instance(model, HookedMLP, "model").cfg.d_in, name="unlabelled")
     logits = _digit_logits(model, images)
     labels = checked_labels(labels, len(images), model.cfg.n_classes)
     offsets = {"raw": None, "recentred": mean_offset, "prior_matched": prior_offset}

@@ -21,11 +21,17 @@ from mechsub.models.hooked import LAST_ONLY
 PARTS = ("embedding", "body", "norm", "unembedding")
 SETS = tuple(frozenset(p for p, one in zip(PARTS, bits, strict=True) if one) for bits in product((0, 1), repeat=4))
 
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # of the logits' spread
+# Of the logits' spread.
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
 Hybrid = frozenset  # of the parts that are the second model's
 
 
 def check_shapes(first: Any, second: Any) -> None:
+    """Raise ValueError for two models whose parts do not fit one another: other depths, widths or vocabularies."""
+    for side, model in (("first", first), ("second", second)):
+        arguments.model(model, side)
+        if not hasattr(model, "W_E"):
+            arguments.refuse(side, "a language model, with embeddings", model)
     for name in ("n_layers", "d_model", "d_vocab"):
         a, b = getattr(first.cfg, name), getattr(second.cfg, name)
         if a != b:
@@ -36,7 +42,13 @@ def check_shapes(first: Any, second: Any) -> None:
 def log_probs(
     first: Any, second: Any, prompts: Sequence[Int[Tensor, "_"]], tokens: Sequence[int], batch_size: int = 16
 ) -> dict[Hybrid, Float[Tensor, "prompt token"]]:
-    """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary."""
+    """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary.
+
+    A hybrid is the set of the parts that are the second model's: frozenset() is the first, frozenset(PARTS) the second.
+    softmax(unembedding(norm(body(embedding(prompt)))))[token] at the prompt's end, as [prompt, token] for each.
+    Raises ValueError for models of different shapes, for prompts or tokens outside the vocabulary, and for a model
+    whose own parts do not make its logits.
+    """
     check_shapes(first, second)
     models = (first, second)
     for model in models:
@@ -71,12 +83,13 @@ def _last_state(
     body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]
 ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
     """The residual before the final norm at the last position, of a body on another model's embeddings; its logits."""
-    batch, found = batch.to(body.W_U.device), []
+    batch, found, replaced = batch.to(body.W_U.device), [], []
     vectors = embedding.W_E.detach()[batch.to(embedding.W_E.device)].to(body.W_U.device)
 
     def embed(activation: Tensor, hook) -> Tensor:
         if body is embedding and not torch.equal(activation, vectors):
             raise ValueError("this model's embeddings are not the rows of W_E alone, and cannot be exchanged")
+        replaced.append(hook.name)
         return vectors
 
     def keep(activation: Tensor, hook) -> None:
@@ -84,4 +97,8 @@ def _last_state(
 
     last = f"blocks.{body.cfg.n_layers - 1}.hook_out"
     logits = body.run_with_hooks(batch, fwd_hooks=[("embed.hook_out", embed), (last, keep), LAST_ONLY])
+    if not (found and replaced):
+        raise ValueError(
+            f"hook {last if replaced else 'embed.hook_out'!r} never fires in this model; its parts cannot be exchanged"
+        )
     return found.pop(), logits[:, -1]

@@ -77,7 +77,7 @@ def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
     hidden = f"blocks.{model.cfg.n_layers - 1}.hook_out"
 
     def resid() -> Tensor:
-        name = "ln_final.hook_in" if "ln_final.hook_in" in model.hook_dict else hidden
+        name = next(one for one in ("ln_final.hook_in", "unembed.hook_in", hidden) if one in model.hook_dict)
         return ms.cache_activations(model, inputs, [name], pos=pos)[name]
 
     def patched() -> Tensor:
@@ -110,6 +110,6 @@ def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
     return calls | {
         "next_token_log_probs": lambda: ms.next_token_log_probs(model, [prompt]),
         "string_log_probs": lambda: (checks.readout(model), ms.scores.string_states(model, [prompt], trie)),
-        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.W_U.shape[-2]), a),
+        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.cfg.d_model), a),
         "divergence_tokens": lambda: ms.divergence_tokens(model, [prompt], prompt, prompt[:2]),
     }

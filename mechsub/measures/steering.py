@@ -31,6 +31,7 @@ def steered_logits(
     the last position that attends to the prompt before it and to itself. That this gives what a plain run with the
     edit gives is tried out for prompts as long as this one; where it does not (an attention window, ALiBi, a model that
     takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
+    Raises ValueError for a model in which a change after a block changes nothing, since its hook never fires.
     """
     prompt = check_prompt(arguments.model(model), prompt)
     arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")

@@ -139,7 +139,7 @@ def _results(model: Any, *properties: str) -> tuple:
         known.state = _state(model)  # a first run may set up hooks
     if "norm" in properties and "norm" not in known.results:
         try:
-            known.results["norm"] = measured_norm(model.ln_final, model.W_U)
+            known.results["norm"] = measured_norm(_ln_final(model), model.W_U)
         except Refused as error:
             known.results["norm"] = error
         except Exception as error:
@@ -325,16 +325,23 @@ def reads(model: Any) -> Callable[..., Tensor]:
     found, _ = _results(model, "readout", "reads")
 
     def read(resid: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
-        return found(model.ln_final(resid), tokens)
+        return found(_ln_final(model)(resid), tokens)
 
     return read
+
+
+def _ln_final(model: Any) -> Callable[[Tensor], Tensor]:
+    norm = getattr(model, "ln_final", None)
+    if norm is None:
+        raise Refused("this model has no final norm (ln_final) before its unembedding")
+    return norm
 
 
 def _measure_reads(model: Any, probe: _Probe) -> bool:
     last, h = probe.values.get(f"blocks.{model.cfg.n_layers - 1}.hook_out"), probe.values.get("unembed.hook_in")
     if last is None or h is None:
         raise Refused("the last block's hook_out or unembed.hook_in does not fire in this model")
-    if error := differ(model.ln_final(last), h, one_step=True):
+    if error := differ(_ln_final(model)(last), h, one_step=True):
         raise Refused(f"ln_final of the last block's output is not what this model unembeds ({error})")
     return True
 
@@ -727,21 +734,30 @@ def _states(model: Any, run: Callable[[list], Tensor], n: int) -> Tensor:
 
 @torch.no_grad()
 def holds_edited(model: Any) -> bool:
-    """Whether a vector added to a branch after a block does what it does to the last position of a plain run."""
+    """Whether a vector added to a branch after a block does what it does to the last position of a plain run.
+
+    Raises Refused where a change after a block changes nothing: its hook never fires, or what it returns is not used.
+    """
     known = _known(arguments.model(model, evaluated=False))
     if "edited" not in known.results:
         arguments.require_eval(model)
         try:
-            known.results["edited"] = _edited_is_plain(model)
+            known.results["edited"] = _measure_edited(model)
+        except Refused as error:
+            known.results["edited"] = error
         except Exception:
             known.results["edited"] = False
-    return known.results["edited"]
+    return _given(known.results["edited"])
 
 
-def _edited_is_plain(model: Any) -> bool:
+def _measure_edited(model: Any) -> bool:
     tokens = _tokens(model, SHORT)
-    vector = torch.randn(model.W_U.shape[-2], generator=torch.Generator().manual_seed(_SEED))
-    name = f"blocks.{model.cfg.n_layers // 2}.hook_out"
+    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(_SEED))
+    names = [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
+    fired = set()
+
+    def note(activation: Tensor, hook: Any) -> None:
+        fired.add(hook.name)
 
     def add(activation: Tensor, hook: Any) -> Tensor:
         out = activation.clone()
@@ -749,9 +765,17 @@ def _edited_is_plain(model: Any) -> bool:
         out[:, -1] = last + vector.to(out) * last.norm(dim=-1, keepdim=True) / len(vector) ** 0.5  # as long as it is
         return out
 
-    copies, hook = _branches(tokens[-1:].expand(2), [-1, -1]), (name, add)
-    found = _states(model, lambda hooks: run_beside(model, tokens[None, :-1], copies, [hook, *hooks]), 2)
+    copies, hook = _branches(tokens[-1:].expand(2), [-1, -1]), (names[len(names) // 2], add)
+    plain = _states(model, lambda hooks: _plain(model, tokens[None], [*((name, note) for name in names), *hooks]), 1)
+    if silent := next((name for name in names if name not in fired), None):
+        raise Refused(f"hook {silent!r} never fires in this model: a change after that block would change nothing")
     changed = _states(model, lambda hooks: _plain(model, tokens[None], [hook, *hooks]), 1)
+    if torch.equal(plain, changed):
+        raise Refused(f"this model does not use what its hook {hook[0]!r} returns: a change there changes nothing")
+    try:
+        found = _states(model, lambda hooks: run_beside(model, tokens[None, :-1], copies, [hook, *hooks]), 2)
+    except Exception:  # no mask of this kind
+        return False
     return differ(found[:, 1:], changed) is None
 
 
@@ -770,11 +794,11 @@ def try_out(model: Any) -> None:
     except Refused:
         pass
     holds_beside(model, length - 3, _branches(torch.zeros(3, dtype=torch.long), [-1, 0, 1]))
-    holds_edited(model)
-    try:
-        final_norm(model)
-    except Refused:
-        pass
+    for ask in (holds_edited, final_norm):
+        try:
+            ask(model)
+        except Refused:
+            pass
 
 
 def record(model: Any) -> dict[str, Any]:
@@ -784,7 +808,8 @@ def record(model: Any) -> dict[str, Any]:
     lengths = {"branches_to": known.branches_to, "wide": known.wide}
     if known.branches_fail != float("inf"):
         lengths["branches_fail"] = int(known.branches_fail)
-    found: dict[str, Any] = {"lengths": lengths, "edited": results.get("edited")}
+    edited = results.get("edited")
+    found: dict[str, Any] = {"lengths": lengths, "edited": edited if isinstance(edited, bool) else None}
     if isinstance(results.get("readout"), Readout):
         found["scale"] = results["readout"].scale
         found["changed"] = results["readout"].transform is not None

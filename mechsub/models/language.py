@@ -393,7 +393,8 @@ def _check_sizes(folder: Path, name: str) -> None:
     most = max((size for shape in shapes for size in shape), default=0)
     limits = {**dict.fromkeys(_DEPTHS, len(shapes)), **dict.fromkeys(_WIDTHS + _INNER_WIDTHS, most)}
     for field, value in ((field, part.get(field)) for part in parts for field in limits):
-        if value is not None and (not isinstance(value, int) or not 1 <= value <= limits[field]):
+        each = value if isinstance(value, list) and field in _INNER_WIDTHS else [value]  # of every layer its own
+        if value is not None and not all(isinstance(one, int) and 1 <= one <= limits[field] for one in each):
             raise ModelUnavailable(
                 f"{name} cannot be loaded: {path} says {field} = {str(value)[:40]!r}, which its weights do not fit"
             )
@@ -457,8 +458,11 @@ def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype, *
     except ModelUnavailable:
         raise
     except Exception as error:  # a foreign folder can make the loading libraries raise anything
-        said = " ".join(str(error).split())[:300]
-        raise ModelUnavailable(f"{name} cannot be loaded: {type(error).__name__}: {said}") from None
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if "Could not determine supported architecture" in said:  # and then it lists all that it has
+            kinds = json.loads((folder / "config.json").read_text()).get("architectures")
+            said = f"TransformerLens has no bridge for {str(kinds)[:80]}; use a model of another architecture"
+        raise ModelUnavailable(f"{name} cannot be loaded: {said}") from None
     model.eval().requires_grad_(False)
     _check_bridge(model, plain, name)
     return model

@@ -143,14 +143,7 @@ class HookedMLP(HookedRootModule):
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
         """A copy in which the named parameters have these values (all others are kept)."""
         own = dict(self.named_parameters())
-        for name, value in arguments.mapping(parameters, "parameters", "tensors", 0).items():
-            if name not in own:
-                raise ValueError(f"parameters hold the unknown parameter {name!r}; this model has {', '.join(own)}")
-            arguments.tensor(value, f"parameters[{name!r}]", "*axis", floating=True)
-            if value.shape != own[name].shape:
-                raise ValueError(f"parameters[{name!r}] has shape {tuple(own[name].shape)}, not {tuple(value.shape)}")
-            if value.dtype != own[name].dtype:
-                raise ValueError(f"parameters[{name!r}] must be {own[name].dtype}, not {value.dtype}; convert it")
+        arguments.parameters(parameters, own)
         return _assemble(self.cfg, self.seeds, own | parameters)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """A tiny transformer for next tokens, all seeds stacked, with the bridge's hook names, as HookedMLP is for images."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from einops import rearrange
@@ -12,14 +12,24 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities import derive_generator
 
+from mechsub import arguments
+
 
 @dataclass(frozen=True)
 class Shape:
+    """Sizes of the transformer: n_ctx positions, heads of d_model / n_heads. Raises for heads that do not divide."""
+
     d_model: int = 32
     n_layers: int = 1
     n_heads: int = 4
     d_vocab: int = 128
     n_ctx: int = 12
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            arguments.whole(getattr(self, each.name), each.name, 1)
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model must be a multiple of n_heads, not {self.d_model} of {self.n_heads}")
 
 
 class Norm(nn.Module):
@@ -80,7 +90,7 @@ class EnsembleTransformer(HookedRootModule):
 
     def __init__(self, cfg: Shape = Shape(), seeds: Sequence[int] = (0,)):
         super().__init__()
-        self.cfg, self.seeds = cfg, tuple(int(seed) for seed in seeds)
+        self.cfg, self.seeds = arguments.instance(cfg, Shape, "cfg"), arguments.seeds(seeds)
         d = cfg.d_model
         self.W_E = nn.Parameter(self._draw("W_E", cfg.d_vocab, d, d))
         self.W_pos = nn.Parameter(self._draw("W_pos", cfg.n_ctx, d, d))
@@ -117,9 +127,9 @@ class EnsembleTransformer(HookedRootModule):
 
     def forward(self, tokens: Int[Tensor, "*members batch pos"]) -> Float[Tensor, "seed batch read d_vocab"]:
         # A hook may leave fewer positions to read than there were tokens.
-        n, (batch, pos) = len(self.seeds), tokens.shape[-2:]
-        if pos > self.cfg.n_ctx:
-            raise ValueError(f"{pos} tokens are more than the {self.cfg.n_ctx} that the model has positions for")
+        n = len(self.seeds)
+        self._check(tokens)
+        batch, pos = tokens.shape[-2:]
         ids = tokens.expand(n, batch, pos) + self.cfg.d_vocab * torch.arange(n)[:, None, None]
         embedded = torch.nn.functional.embedding(ids, self.W_E.flatten(0, 1))
         x = self.hook_embed(embedded + self.W_pos[:, None, :pos])
@@ -127,11 +137,25 @@ class EnsembleTransformer(HookedRootModule):
             x = block(x)
         return self.unembed(self.ln_final(x), self.W_U)
 
+    def _check(self, tokens: Tensor) -> None:
+        """An id beyond the vocabulary would be read from the next member's embedding."""
+        n, most = len(self.seeds), self.cfg.n_ctx
+        if arguments.tensor(tokens, "tokens", "*members batch pos").ndim > 3 or tokens.shape[:-2] not in (
+            (),
+            (1,),
+            (n,),
+        ):
+            arguments.refuse("tokens", f"token ids [batch, pos] or [{n}, batch, pos]", tokens)
+        if tokens.shape[-1] > most:
+            raise ValueError(f"{tokens.shape[-1]} tokens are more than the {most} that the model has positions for")
+        arguments.in_vocabulary(tokens, self.cfg.d_vocab, "tokens")
+
     def select(self, members: Sequence[int]) -> "EnsembleTransformer":
-        """A copy that holds these members in this order."""
-        index = torch.tensor([range(len(self.seeds))[i] for i in members])
-        named = {name: value[index] for name, value in self.named_parameters()}
-        return _assembled(self.cfg, [self.seeds[i] for i in index.tolist()], named)
+        """A copy that holds these members in this order; a negative number counts from the end."""
+        n = len(self.seeds)
+        index = [range(n)[arguments.position(i, n, "members")] for i in arguments.items(members, "members", "numbers")]
+        named = {name: value[torch.tensor(index)] for name, value in self.named_parameters()}
+        return _assembled(self.cfg, [self.seeds[i] for i in index], named)
 
 
 def _assembled(cfg: Shape, seeds: Sequence[int], parameters: dict[str, Tensor]) -> EnsembleTransformer:
@@ -140,15 +164,6 @@ def _assembled(cfg: Shape, seeds: Sequence[int], parameters: dict[str, Tensor]) 
     for name, target in out.named_parameters():
         target.data = parameters[name].detach().clone()
     return out
-
-
-def joined(members: Sequence[EnsembleTransformer]) -> EnsembleTransformer:
-    """Ensembles as one."""
-    named = [dict(one.named_parameters()) for one in members]
-    return _assembled(
-        members[0].cfg, [seed for one in members for seed in one.seeds],
-        {name: torch.cat([part[name] for part in named]) for name in named[0]},
-    )  # fmt: skip
 
 
 Batch = tuple[Tensor, Tensor]  # tokens [row, pos]; what the logits of every position are compared with
@@ -163,11 +178,18 @@ def trained(
     """A copy of an ensemble of one, trained by Adam on loss(logits [row, pos, d_vocab], what they are compared with),
     one step for every batch and rate.
 
-    One member at a time: it does not depend on which others there are. Raises for weights that are no numbers.
+    One member at a time: it does not depend on which others there are. Raises for an ensemble of several, for another
+    number of rates than of batches, and for weights that are no numbers.
     """
+    if len(arguments.instance(model, EnsembleTransformer, "model").seeds) > 1:
+        raise ValueError(
+            f"model must be an ensemble of one, not of {len(model.seeds)}; train each with select([member])"
+        )
+    steps = _steps(batches, rates)
+    arguments.function(loss, "loss")
     out = model.select([0]).requires_grad_()
     optimizer = torch.optim.Adam(list(out.parameters()), lr=0.0, fused=True)
-    for (tokens, wanted), rate in zip(batches, rates, strict=True):
+    for (tokens, wanted), rate in steps:
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         loss(out(tokens)[0], wanted).backward()
@@ -175,3 +197,25 @@ def trained(
     if not all(torch.isfinite(value).all() for value in out.parameters()):
         raise ValueError(f"training of seed {model.seeds[0]} diverged (NaN weights); lower the rate")
     return out.requires_grad_(False)
+
+
+def _steps(batches: Iterable[Batch], rates: Iterable[float]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with its rate; batches may be drawn as they are needed."""
+    if not isinstance(batches, Iterable) or isinstance(batches, str | bytes | dict | Tensor):
+        arguments.refuse("batches", "pairs (tokens, what the logits are compared with)", batches)
+    if not isinstance(rates, Iterable) or isinstance(rates, str | bytes | dict):
+        arguments.refuse("rates", "a learning rate for every batch", rates)
+    listed = [arguments.number(rate, f"rates[{i}]", "a rate of at least 0", least=0) for i, rate in enumerate(rates)]
+    return _paired(iter(batches), listed)
+
+
+def _paired(batches: Iterator[Batch], rates: Sequence[float]) -> Iterator[tuple[Batch, float]]:
+    for i, rate in enumerate(rates):
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError(f"there are {len(rates)} rates and {i} batches; every batch needs its own")
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            arguments.refuse(f"batches[{i}]", "a pair (tokens, what the logits are compared with)", batch)
+        yield (batch[0], batch[1]), rate
+    if next(batches, None) is not None:
+        raise ValueError(f"there are {len(rates)} rates and more batches; every batch needs its own")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import derive_generator
 
+from mechsub import arguments
 from mechsub.inputs.noise import uniform
 from mechsub.inputs.toy_inputs import check_images, check_outputs
 from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed
@@ -36,12 +38,16 @@ class Layer(nn.Module):
 class ConvNet(HookedRootModule):
     """28 x 28 -> 8 -> 16 channels (5 x 5, stride 2) -> d_model -> logits, ReLU, W ~ N(0, 1 / fan-in), b = 0.
 
-    `cfg` is its teacher's but for n_layers, 3; a member depends on its seed alone.
+    `cfg` is its teacher's but for n_layers, 3; a member depends on its seed alone. Raises ValueError for images that
+    are not 28 x 28.
     """
 
     def __init__(self, cfg: MLPConfig, seeds: Sequence[int]):
         super().__init__()
-        self.cfg, self.seeds = MLPConfig(cfg.d_in, cfg.d_model, 3, cfg.n_classes, cfg.n_aux), tuple(seeds)
+        if arguments.instance(cfg, MLPConfig, "cfg").d_in != SIDE**2:
+            raise ValueError(f"cfg must have d_in = {SIDE**2}, images of {SIDE} x {SIDE}, not {cfg.d_in}")
+        self.cfg = MLPConfig(cfg.d_in, cfg.d_model, 3, cfg.n_classes, cfg.n_aux)
+        self.seeds = arguments.seeds(seeds)
         ins, d = (1, CHANNELS[0]), cfg.d_model
         shapes = [(out, given, KERNEL, KERNEL) for out, given in zip(CHANNELS, ins, strict=True)] + [(FEATURES, d)]
         self.blocks = nn.ModuleList(
@@ -72,13 +78,16 @@ class ConvNet(HookedRootModule):
 
     def forward(self, x: Float[Tensor, "*#seed batch 784"]) -> Float[Tensor, "seed batch d_vocab"]:
         check_images(x, self.cfg.d_in, len(self.seeds))
+        if x.dtype != self.unembed.W_U.dtype:
+            raise ValueError(f"images must be {self.unembed.W_U.dtype} as the weights are, not {x.dtype}; convert them")
         h = (x if x.ndim == 3 else x[None]).expand(len(self.seeds), -1, -1)
         for block in self.blocks:
             h = block(h)
         return self.unembed(self.ln_final(h))
 
     def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
-        """A copy in which the named parameters have these values."""
+        """A copy in which the named parameters have these values (all others are kept)."""
+        arguments.parameters(parameters, dict(self.named_parameters()))
         out = ConvNet(self.cfg, self.seeds)
         for name, target in out.named_parameters():
             target.data = dict(self.named_parameters(), **parameters)[name].detach().clone()
@@ -103,12 +112,18 @@ def distill_each(
     students: Mapping[str, ConvNet], teacher: HookedMLP, *, n_samples: int, loss: str, epochs: int, lr: float,
     batch_size: int, frozen: Sequence[str], seed: int, snapshots: Mapping[str, dict], progress=None,
 ) -> dict[str, ConvNet]:  # fmt: skip
-    """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws."""
+    """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws.
+
+    students: name -> a start; snapshots: name -> {step: None}, filled with the student after that step. Raises
+    ValueError for what cannot be meant: another loss than "kl" and "mse", members that are not the teacher's.
+    """
+    frozen = distillation.frozen_names(frozen)
+    recipe = distillation.Recipe(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
+    arguments.whole(n_samples, "n_samples", 1)
+    arguments.choice(loss, "loss", ("kl", "mse"))
+    _check(students, teacher, snapshots, frozen, progress)
     check_outputs(teacher.cfg.aux, teacher.cfg.d_vocab, loss)
     columns, of_teacher = teacher.cfg.aux, distillation.member_parameters(teacher)
-    recipe = distillation.Recipe(
-        epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", tuple(frozen), seed, "distill"
-    )  # fmt: skip
 
     def problem(member: int, epoch: int) -> tuple[Tensor, dict] | None:
         if epoch:
@@ -133,3 +148,24 @@ def _as_drawn(n: int, recipe: distillation.Recipe, seed: int, epoch: int) -> tup
     """Rows of a batch in the order of their draw: stored cells were made so, and sums follow it in their last bits."""
     generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
     return torch.randperm(n, generator=generator).split(recipe.batch_size)
+
+
+def _check(students: Any, teacher: Any, snapshots: Any, frozen: Sequence[str], progress: Any) -> None:
+    cfg, n = arguments.instance(teacher, HookedMLP, "teacher").cfg, len(teacher.seeds)
+    if teacher.cfg.activation != "relu":
+        raise ValueError(f"teacher must have the activation 'relu', not {cfg.activation!r}")
+    for name, student in arguments.mapping(students, "students", "networks").items():
+        own = arguments.instance(student, ConvNet, f"students[{name!r}]").cfg
+        if (own.d_vocab, own.aux, own.d_in, len(student.seeds)) != (cfg.d_vocab, cfg.aux, cfg.d_in, n):
+            raise ValueError(f"students[{name!r}] must have the teacher's outputs, images and {n} members")
+        known = [key for key, _ in student.named_parameters()]
+        for part in frozen:
+            if not any(key.startswith(part) for key in known):
+                raise ValueError(f"frozen must begin the names of parameters ({', '.join(known)}), not {part!r}")
+    for name, steps in arguments.mapping(snapshots, "snapshots", "steps", 0).items():
+        if name not in students or not isinstance(steps, dict):
+            raise ValueError(f"snapshots must be a dict of steps for names of students, not {name!r}")
+        for step in steps:
+            arguments.whole(step, f"a step of snapshots[{name!r}]", 0)
+    if progress is not None:
+        arguments.function(progress, "progress")

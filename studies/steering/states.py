@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechsub.measures.steering import steered_logits
+from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, cache_activations
 
 BATCH = 16
@@ -163,6 +164,7 @@ def _removal(mean: Tensor, along: Tensor, unit: Tensor):
 def _changed(q: Any, prompts: Tensor, layer: int, at: Tensor, change) -> Float[Tensor, "row animal"]:
     """The animals' logits, the residual after a block changed at some positions."""
     out = []
+    checks.holds_edited(q.model)  # or raises
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
 
