@@ -1269,10 +1269,6 @@ def _toy() -> dict:
         "teacher_line.on_line": (
             lambda: {"start": start(), "teacher": teacher(), "shares": normal(2, 2)},
             {"start": other, "teacher": other, "shares": tensor(right={**IN_KIND, "transposed": "two layers"})},
-                "start": other,
-                "teacher": other,
-                "shares": tensor(right={**IN_KIND, "transposed": "as many layers as members"}),
-            },
         ),
         "teacher_line.with_noise_of_the_rest": (
             lambda: {"point": start(), "student": teacher(), "seed": 0},
