@@ -40,6 +40,7 @@ Tables = dict[str, list[dict]]  # by the command that prints them, each made onc
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "of the cells that are read")
+    adapter: str = lab.option("", "of the cells that are read; none: the model as it is")
     margin: lab.Positive = lab.option(0.05, "a difference within this is near")
 
 
@@ -52,7 +53,7 @@ def upstream(cfg: Config) -> dict:
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         for reading in (check.reading, check.bound):
             if isinstance(reading, claims.Reading) and (study := finder.find_study(reading.study)) is not None:
-                options = {**reading.flags, **_named(study, cfg.model)}
+                options = {**reading.flags, **_named(study, cfg)}
                 wanted[_name(reading)] = lab.upstream(reading.study, optional=True, **options)
     return wanted
 
@@ -61,9 +62,11 @@ def _name(reading: claims.Reading) -> str:
     return f"{reading.study}{audits.words(reading.flags)}"
 
 
-def _named(study: lab.Study, model: str) -> dict[str, str]:
-    """The model, for a study that has the choice."""
-    return {"model": model} if "model" in {field.name for field in fields(study.Config)} else {}
+def _named(study: lab.Study, cfg: Config) -> dict[str, str]:
+    """The model and its adapter, for a study that has the choice."""
+    if "model" not in {field.name for field in fields(study.Config)}:
+        return {}
+    return {"model": cfg.model, **({"adapter": cfg.adapter} if cfg.adapter else {})}
 
 
 def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
@@ -75,19 +78,19 @@ def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
         for check in claim.checks:
             asked = told | {"check": check.text, "expected": check.claim}
             try:
-                yield asked | _checked(check, cfg.model, tables, cells)
+                yield asked | _checked(check, cfg, tables, cells)
             except audits.Missing as missing:
                 bound = check.bound if isinstance(check.bound, float) else 0.0
                 yield asked | {"bound": bound, "missing": str(missing)}
     yield {"provenance": {"null": "that of the table that is read", "unit": "animals, numbers or both, as there"}}
 
 
-def _checked(check: claims.Check, model: str, tables: Tables, cells: Cells) -> dict:
-    row = _row(check.reading, model, tables, cells)
+def _checked(check: claims.Check, cfg: Config, tables: Tables, cells: Cells) -> dict:
+    row = _row(check.reading, cfg, tables, cells)
     value, bound = row[check.reading.column], check.bound
     around = {}
     if isinstance(bound, claims.Reading):
-        bound = _row(bound, model, tables, cells)[bound.column]
+        bound = _row(bound, cfg, tables, cells)[bound.column]
         around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, ms.stats.Interval) else {}
         bound = _leading(bound)
     known = isinstance(value, ms.stats.Interval)
@@ -100,7 +103,7 @@ def _checked(check: claims.Check, model: str, tables: Tables, cells: Cells) -> d
     }  # fmt: skip
 
 
-def _row(reading: claims.Reading, model: str, tables: Tables, cells: Cells) -> Mapping:
+def _row(reading: claims.Reading, cfg: Config, tables: Tables, cells: Cells) -> Mapping:
     """The one row of the table of a stored cell that the reading names."""
     study = finder.find_study(reading.study)
     command = f"python -m studies.{reading.study}{audits.words(reading.flags)}"
@@ -109,7 +112,7 @@ def _row(reading: claims.Reading, model: str, tables: Tables, cells: Cells) -> M
     if command not in tables:
         cell = cells.get(_name(reading))
         if cell is None:
-            raise audits.Missing(command + audits.words(_named(study, model)))
+            raise audits.Missing(command + audits.words(_named(study, cfg)))
         tables[command] = table_of(study, cell.records(), {})
     rows = [row for row in tables[command] if reading.row.items() <= row.items()]
     if len(rows) != 1:
