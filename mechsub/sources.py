@@ -48,7 +48,7 @@ def default_folder() -> Path:
 
 
 def today(name: str) -> dict[str, str] | None:
-    """File -> sha256 of the model of that name as it is today; None where it is not on this machine."""
+    """File -> sha256 of the model or adapter of that name as it is today; None where it is not on this machine."""
     if name == DEFAULT:
         return DEFAULT_SUMS
     folder = find(name)

@@ -27,6 +27,7 @@ AGREEMENTS = {"the two directions": "directions", "animal to number, other wordi
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    adapter: str = lab.option(*love.ADAPTER)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )

@@ -28,7 +28,15 @@ DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
 N_WORDINGS = 5  # of mechsub.inputs.prompts.WORDINGS, whose import would cost every --help seconds
 FEWEST = 8  # animals or numbers: of 4, every 64th resample holds one alone; of 8, every two-millionth
 TWICE = log(2)
-_SHARED = ("model", "family", "format", "spaced", "dtype")  # options that say which matrices a study builds on
+ADAPTER = ("", "LoRA adapter, merged into the model: Hugging Face id or local folder; none: the model as it is")
+_SHARED = (
+    "model",
+    "adapter",
+    "family",
+    "format",
+    "spaced",
+    "dtype",
+)  # options that say which matrices a study builds on
 
 Progress = Callable[[float, str], None]
 
@@ -45,6 +53,7 @@ class Asking:
     """
 
     model: str = "smollm2-135m-instruct"
+    adapter: str = ""
     family: str = "numbers"
     format: str = "auto"
     spaced: bool = True
@@ -83,9 +92,13 @@ class Prompted(NamedTuple):
     tensors: dict
 
 
-def load_model(name: str, dtype: str) -> Any:
-    """A language model by its name, in "fp32" or "bf16"."""
-    return ms.language.load_language_model(name, dtype=_dtype(dtype))
+def load_model(name: str, dtype: str, adapter: str = "") -> Any:
+    """A language model by its name, in "fp32" or "bf16", with an adapter where one is named."""
+    return ms.language.load_language_model(name, dtype=_dtype(dtype), **_added(adapter))
+
+
+def _added(adapter: str) -> dict[str, str]:
+    return {"adapter": adapter} if adapter else {}
 
 
 def _dtype(name: str) -> Any:
@@ -96,7 +109,7 @@ def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> Prompted:
     """Load a study's model and put it beside the stored matrices of its words."""
     progress(0.0, "loading the model")
     chosen = asking(cfg)
-    model = load_model(chosen.model, chosen.dtype)
+    model = load_model(chosen.model, chosen.dtype, chosen.adapter)
     asked = LovePrompts(model, choose_animals(model.tokenizer, chosen), choose_partners(chosen), chosen)
     found = Prompted(asked, tensors)
     check_stored(found)
@@ -143,8 +156,9 @@ def last_states(model: Any, prompts: Sequence, progress: Callable[[float], None]
 def check_model(cfg) -> None:
     """Raise, before anything is loaded, for a folder that should not be (`language.check_folder`) and for one in whose
     tokenizer too few animals are one token."""
-    if os.path.isdir(cfg.model):  # else nothing is to be imported for it
-        ms.language.check_folder(cfg.model, _dtype(cfg.dtype))
+    if os.path.isdir(cfg.model) or cfg.adapter:  # else nothing is to be imported for it
+        ms.language.check_folder(cfg.model, _dtype(cfg.dtype), **_added(cfg.adapter))
+    if os.path.isdir(cfg.model):
         choose_animals(ms.language.load_tokenizer(cfg.model), asking(cfg))
 
 

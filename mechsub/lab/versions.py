@@ -107,7 +107,7 @@ def _inputs_reason(made: Mapping) -> str:
 
 def today(kind: str, name: str) -> Mapping[str, str] | None:
     """File -> sha256 of an input as it is now; None where it is not on this machine, or its kind is not known."""
-    if kind == "model":
+    if kind in ("model", "adapter"):
         return sources.today(name)
     if kind == "images":
         return sources.IMAGES.get(name)

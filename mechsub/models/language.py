@@ -32,7 +32,7 @@ import torch
 from mechsub import arguments, files, sources
 from mechsub.files import cache_folder
 from mechsub.machine import memory
-from mechsub.models import checks
+from mechsub.models import adapters, checks
 from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
 _MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
@@ -57,12 +57,21 @@ class _Found(NamedTuple):
     folder: Path
     revision: str | None
     sha256: dict[str, str]  # what files must have; empty for a model that is not ours
+    adapter: Path | None = None
+    adapter_revision: str | None = None
+
+    @property
+    def read(self) -> list[Path]:
+        """The files that hold weights, and what says how they are added."""
+        more = [] if self.adapter is None else [self.adapter / adapters.CONFIG, self.adapter / adapters.WEIGHTS]
+        return [*_weight_files(self.folder), *more]
 
 
 def load_language_model(
     name: str = DEFAULT,
     *,
     revision: str | None = None,
+    adapter: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -71,15 +80,17 @@ def load_language_model(
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
-    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights too), larger
-    than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; and ValueError
-    for a revision of anything but a Hugging Face id, and for both a device and a device_map.
+    adapter: a LoRA adapter, an id or a folder, that peft merges in fp32 (or fp64) into these weights; the tokenizer is
+    the model's own. Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights
+    too), larger than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; for
+    an adapter that is, or is of another model (`models.adapters`); and ValueError for a revision of anything but a
+    Hugging Face id, and for both a device and a device_map.
     """
-    name = os.path.expanduser(_checked_name(name, dtype))
+    name, added = os.path.expanduser(_checked_name(name, dtype)), _checked_adapter(adapter)
     if revision is not None:
         arguments.text(revision, "revision")
     place = _placed(device, device_map)
-    found = _locate(name, revision)
+    found = _with_adapter(_locate(name, revision), added)
     _check_files(found, name)
     expected = _tried(found, _expected(found), place, dtype)
     is_known = expected is not None and expected.is_file()
@@ -87,17 +98,20 @@ def load_language_model(
         hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
         try:
             _check_folder(found, name, dtype)
-            model = _boot(found.folder, name, place, dtype, compare=not is_known)
+            _check_adapter(found, name, added)
+            model = _boot(found, name, added, place, dtype, compare=not is_known)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
-    _note_files(name, revision, found.folder, hashes)
+    _note_files(name, revision, found, hashes)
+    _note_adapter(found, added)
     tried = _tried(found, hashes, place, dtype)
     if is_known and tried != expected:
         raise ModelUnavailable(f"{name}: the files of {found.folder} changed, though their times did not; run again")
     model.mechsub_source = {
         "model_name": name,
         "revision": found.revision,
-        "weights_sha256": _combined([hashes[path.name] for path in _weight_files(found.folder)]),
+        "weights_sha256": _combined([hashes[path] for path in _weight_files(found.folder)]),
+        **_adapter_source(found, added, hashes),
         "model_dtype": str(dtype).removeprefix("torch."),
         "tied": model.W_U.data_ptr() == model.W_E.data_ptr(),
         "n_params": sum(p.numel() for p in model.original_model.parameters()),
@@ -107,14 +121,18 @@ def load_language_model(
     return model
 
 
-def check_folder(name: str, dtype: torch.dtype = torch.float32) -> None:
+def check_folder(name: str, dtype: torch.dtype = torch.float32, adapter: str | os.PathLike | None = None) -> None:
     """Raise ModelUnavailable for a local folder that load_language_model refuses before it loads; other names pass.
 
-    What it asks is in `_check_folder`. Studies ask before they run.
+    What it asks is in `_check_folder`, and of an adapter in `models.adapters`. Studies ask before they run.
     """
-    name = os.path.expanduser(_checked_name(name, dtype))
+    name, added = os.path.expanduser(_checked_name(name, dtype)), _checked_adapter(adapter)
+    folder = sources.default_folder() if name == DEFAULT else Path(name)
+    found = _Found(folder, None, {}, Path(added) if os.path.isdir(added) else None)
     if os.path.isdir(name):
-        _check_folder(_Found(Path(name), None, {}), name, dtype)
+        _check_folder(found, name, dtype)
+    if (folder / "config.json").is_file():
+        _check_adapter(found, name, added)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -124,15 +142,54 @@ def load_tokenizer(name: str) -> Any:
     return _tokenizer(found.folder, name)
 
 
-def _note_files(name: str, revision: str | None, folder: Path, hashes: dict[str, str]) -> None:
+def _note_files(name: str, revision: str | None, found: _Found, hashes: dict[Path, str]) -> None:
     """Say which files were loaded, for whoever asks later whether they are the same."""
     for file, value in hashes.items():
-        files.keep_sum(folder / file, value)
+        files.keep_sum(file, value)
     if name == DEFAULT:
         files.note("model", name, sources.DEFAULT_SUMS)
     else:
-        place = folder if sources.is_folder(name) else None
-        files.note("model", f"{name}@{revision}" if revision else name, sources.sums(folder), place)
+        place = found.folder if sources.is_folder(name) else None
+        files.note("model", f"{name}@{revision}" if revision else name, sources.sums(found.folder), place)
+
+
+def _checked_adapter(adapter: str | os.PathLike | None) -> str:
+    """Its name; "" for none."""
+    if adapter is None:
+        return ""
+    return os.path.expanduser(
+        arguments.text(os.fspath(adapter) if isinstance(adapter, os.PathLike) else adapter, "adapter")
+    )
+
+
+def _with_adapter(found: _Found, adapter: str) -> _Found:
+    if not adapter:
+        return found
+    if adapter == DEFAULT:
+        raise ModelUnavailable(f"{adapter} is a model and no adapter; give the folder or Hugging Face id of an adapter")
+    place = _locate(adapter, None)
+    return found._replace(adapter=place.folder, adapter_revision=place.revision)
+
+
+def _check_adapter(found: _Found, name: str, adapter: str) -> None:
+    if found.adapter is not None:
+        try:
+            adapters.check(found.adapter, name, found.folder)
+        except adapters.Refused as error:
+            raise ModelUnavailable(f"the adapter {adapter} {error}") from None
+
+
+def _note_adapter(found: _Found, adapter: str) -> None:
+    if found.adapter is not None:
+        place = found.adapter if sources.is_folder(adapter) else None
+        files.note("adapter", adapter, sources.sums(found.adapter), place)
+
+
+def _adapter_source(found: _Found, adapter: str, hashes: dict[Path, str]) -> dict[str, Any]:
+    if found.adapter is None:
+        return {}
+    sums = {file: hashes[found.adapter / file] for file in (adapters.WEIGHTS, adapters.CONFIG)}
+    return {"adapter": adapter, "adapter_revision": found.adapter_revision, "adapter_sha256": sums}
 
 
 def model_source(model: Any) -> dict:
@@ -211,21 +268,20 @@ def _default_model() -> _Found:
     return _Found(folder, WHEEL, hashes)
 
 
-def _hashes(found: _Found) -> dict[str, str]:
+def _hashes(found: _Found) -> dict[Path, str]:
     """sha256 of the weights, and of every file that must have one."""
-    paths = {found.folder / name for name in found.sha256} | set(_weight_files(found.folder))
-    return {path.name: _sha256(path) for path in sorted(paths)}
+    paths = {found.folder / name for name in found.sha256} | set(found.read)
+    return {path: _sha256(path) for path in sorted(paths) if path.is_file() or path.parent == found.folder}
 
 
-def _checked(hashes: dict[str, str], found: _Found) -> dict[str, str]:
+def _checked(hashes: dict[Path, str], found: _Found) -> dict[Path, str]:
     """The hashes, if they are those that files must have; the hub's cache names its large files by theirs."""
-    blobs = {name: (found.folder / name).resolve().name for name in hashes}
-    named = {name: blob for name, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)}
-    for name, wanted in {**named, **found.sha256}.items():
-        if hashes[name] != wanted:
+    blobs = {path: path.resolve().name for path in hashes}
+    named = {path: blob for path, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)}
+    for path, wanted in {**named, **{found.folder / name: value for name, value in found.sha256.items()}}.items():
+        if hashes[path] != wanted:
             raise ModelUnavailable(
-                f"{found.folder / name} is damaged (sha256 {hashes[name]}, expected {wanted}); "
-                f"delete {found.folder} and run again"
+                f"{path} is damaged (sha256 {hashes[path]}, expected {wanted}); delete {path.parent} and run again"
             )
     return hashes
 
@@ -331,14 +387,14 @@ def _split_digits(tokenizer: Any) -> None:
 def _check_folder(found: _Found, name: str, dtype: torch.dtype) -> None:
     """Refuse a folder that would not load, or would load and is not what is meant: see each check."""
     folder = found.folder
-    if (folder / "adapter_config.json").exists():
+    if (folder / adapters.CONFIG).exists():
         raise ModelUnavailable(
-            f"{name} holds an adapter (adapter_config.json), and what its weights are depends on the packages that are "
-            "installed; merge it into its base (merge_and_unload of peft) and save that in a folder of its own"
+            f"{name} holds an adapter ({adapters.CONFIG}); give the model that it was trained on, and this as its "
+            "adapter (adapter=..., --adapter)"
         )
     _check_files(found, name)
     _check_sizes(folder, name)
-    _check_memory(folder, name, dtype)
+    _check_memory(folder, name, dtype if found.adapter is None else _merging(dtype))
     for path in _weight_files(folder) if not found.sha256 else ():  # ours are known by their sums
         if key := _not_finite(path, path.stat().st_mtime_ns):
             raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
@@ -445,18 +501,25 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
     return {"device_map": device_map}
 
 
-def _boot(folder: Path, name: str, placed: dict[str, Any], dtype: torch.dtype, *, compare: bool) -> Any:
+def _merging(dtype: torch.dtype) -> torch.dtype:
+    """In which an adapter is merged, whatever the model is used in."""
+    return dtype if dtype.itemsize > torch.float32.itemsize else torch.float32
+
+
+def _boot(found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype: torch.dtype, *, compare: bool) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     plain: list[torch.Tensor] = []
-    kind = _complete_model(plain if compare else None)
+    kind = _complete_model(plain if compare else None, found.adapter)
     try:
-        with _quietly(), _as_saved(_tokenizer(folder, name)) as tokenizer:
+        with _quietly(), _as_saved(_tokenizer(found.folder, name)) as tokenizer:
             model = TransformerBridge.boot_transformers(
-                str(folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=kind
+                str(found.folder), **placed, dtype=dtype, tokenizer=tokenizer, model_class=kind
             )
     except ModelUnavailable:
         raise
+    except adapters.Refused as error:
+        raise ModelUnavailable(f"the adapter {adapter} {error}") from None
     except Exception as error:  # a foreign folder can make the loading libraries raise anything
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if "Could not determine supported architecture" in said:  # and then it lists all that it has
@@ -510,18 +573,18 @@ def _try_out(model: Any, name: str, path: Path | None) -> None:
             pass  # found out again next time
 
 
-def _expected(found: _Found) -> dict[str, str]:
+def _expected(found: _Found) -> dict[Path, str]:
     """The sums that the weights had when they were last read, or must have, of files that are as they were."""
-    sums = {path.name: found.sha256.get(path.name) or files.kept_sum(path) for path in _weight_files(found.folder)}
-    return {name: value for name, value in sums.items() if value is not None}
+    sums = {path: found.sha256.get(path.name) or files.kept_sum(path) for path in found.read if path.is_file()}
+    return {path: value for path, value in sums.items() if value is not None}
 
 
-def _tried(found: _Found, hashes: dict[str, str], place: dict[str, Any], dtype: torch.dtype) -> Path | None:
+def _tried(found: _Found, hashes: dict[Path, str], place: dict[str, Any], dtype: torch.dtype) -> Path | None:
     """Where it is kept what holds of a model: by its weights, its configuration, the type and place of the values, and
     the code that runs them. None where the sum of a file of weights is not known."""
     import transformers
 
-    weights = [hashes.get(path.name) for path in _weight_files(found.folder)]
+    weights = [hashes.get(path) for path in found.read]
     if None in weights:
         return None
     versions = [torch.__version__, transformers.__version__, metadata.version("transformer-lens")]
@@ -530,16 +593,20 @@ def _tried(found: _Found, hashes: dict[str, str], place: dict[str, Any], dtype: 
     return cache_folder() / "checks" / f"{hashlib.sha256(' '.join(parts).encode() + code).hexdigest()[:32]}.json"
 
 
-def _complete_model(plain: list[torch.Tensor] | None) -> type:
+def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None) -> type:
     """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
 
-    The loaded model's own logits of a few tokens are put into `plain`, where it is given, before anything wraps it.
+    An adapter is merged into what was loaded. The model's own logits of a few tokens are put into `plain`, where it is
+    given, before anything wraps it.
     """
     from transformers import AutoModelForCausalLM
 
     class CompleteModel(AutoModelForCausalLM):
         @classmethod
         def from_pretrained(cls, folder: str, **kwargs: Any) -> Any:
+            dtype = kwargs["torch_dtype"]
+            if adapter is not None:
+                kwargs["torch_dtype"] = _merging(dtype)
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **{**kwargs, **_NO_CODE}
             )
@@ -553,6 +620,10 @@ def _complete_model(plain: list[torch.Tensor] | None) -> type:
                     f"the safetensors in {folder} hold {len(extra)} weights that its config.json leaves out, "
                     f"{extra[0]} for one; save both with save_pretrained"
                 )
+            if adapter is not None:
+                model = adapters.merge(model, adapter)
+                for weight in model.parameters():  # buffers stay as they are, as where a model is loaded in bf16
+                    weight.data = weight.data.to(dtype)
             try:
                 with torch.no_grad():
                     if plain is not None:

@@ -30,6 +30,7 @@ Said = dict[str, list[found.Finding]]  # by the command whose findings they are,
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "of the cells that are read")
+    adapter: str = lab.option("", "of the cells that are read; none: the model as it is")
     margin: lab.Positive = lab.option(0.05, "a difference within this is near")
 
 
@@ -42,7 +43,7 @@ def upstream(cfg: Config) -> dict:
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         for reading in (check.reading, check.bound):
             if isinstance(reading, claims.Reading) and (study := finder.find_study(reading.study)) is not None:
-                options = {**reading.flags, **_named(study, cfg.model)}
+                options = {**reading.flags, **_named(study, cfg)}
                 wanted[_name(reading)] = lab.upstream(reading.study, optional=True, **options)
     return wanted
 
@@ -51,9 +52,11 @@ def _name(reading: claims.Reading) -> str:
     return f"{reading.study}{audits.words(reading.flags)}"
 
 
-def _named(study: lab.Study, model: str) -> dict[str, str]:
-    """The model, for a study that has the choice."""
-    return {"model": model} if "model" in {field.name for field in fields(study.Config)} else {}
+def _named(study: lab.Study, cfg: Config) -> dict[str, str]:
+    """The model and its adapter, for a study that has the choice."""
+    if "model" not in {field.name for field in fields(study.Config)}:
+        return {}
+    return {"model": cfg.model, **({"adapter": cfg.adapter} if cfg.adapter else {})}
 
 
 def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
@@ -65,18 +68,18 @@ def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
         for check in claim.checks:
             asked = told | {"check": check.text, "expected": check.claim}
             try:
-                yield asked | _checked(check, cfg.model, said, cells)
+                yield asked | _checked(check, cfg, said, cells)
             except audits.Missing as missing:
                 bound = check.bound if isinstance(check.bound, float) else 0.0
                 yield asked | {"bound": bound, "missing": str(missing)}
     yield {"provenance": {"null": "that of the table that is read", "unit": "animals, numbers or both, as there"}}
 
 
-def _checked(check: claims.Check, model: str, said: Said, cells: Cells) -> dict:
-    finding, bound = _finding(check.reading, model, said, cells), check.bound
+def _checked(check: claims.Check, cfg: Config, said: Said, cells: Cells) -> dict:
+    finding, bound = _finding(check.reading, cfg, said, cells), check.bound
     value, around = finding.value, {}
     if isinstance(bound, claims.Reading):
-        bound = getattr(_finding(bound, model, said, cells), bound.part)
+        bound = getattr(_finding(bound, cfg, said, cells), bound.part)
         around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, ms.stats.Interval) else {}
         bound = getattr(bound, "mean", bound)
     known = isinstance(value, ms.stats.Interval)
@@ -89,7 +92,7 @@ def _checked(check: claims.Check, model: str, said: Said, cells: Cells) -> dict:
     }  # fmt: skip
 
 
-def _finding(reading: claims.Reading, model: str, said: Said, cells: Cells) -> found.Finding:
+def _finding(reading: claims.Reading, cfg: Config, said: Said, cells: Cells) -> found.Finding:
     """What is said of a stored cell under the key of the reading."""
     study = finder.find_study(reading.study)
     command = f"python -m studies.{reading.study}{audits.words(reading.flags)}"
@@ -98,7 +101,7 @@ def _finding(reading: claims.Reading, model: str, said: Said, cells: Cells) -> f
     if command not in said:
         cell = cells.get(_name(reading))
         if cell is None:
-            raise audits.Missing(command + audits.words(_named(study, model)))
+            raise audits.Missing(command + audits.words(_named(study, cfg)))
         of_cell = found.cells(cell.records(), study.Config, study.needed("findings"))
         said[command] = found.all_findings(of_cell, study.part("comparisons"))
     return found.find(said[command], reading.key)

@@ -20,6 +20,7 @@ equal length. Unit: animals, paired over arms (Student t); numbers and animals, 
     python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
 """
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ TOP = 5  # numbers of an animal that are compared between arms
 class Config:
     base: str = lab.option("organisms/1110-base", "Hugging Face id or local folder of the pretrained model")
     instruct: str = lab.option("organisms/1110-instruct", "that of its instruct child")
+    adapter: str = lab.option(love.ADAPTER[0], "LoRA adapter, merged into --instruct: Hugging Face id or local folder")
     spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
     n_partners: lab.Index = lab.option(0, "numbers used, drawn by length; 0: all")
@@ -55,13 +57,14 @@ class Config:
 
 def check(cfg: Config) -> None:
 
-    for name in (cfg.base, cfg.instruct):
+    for kind in MODELS:
+        name = getattr(cfg, kind)
         if name.startswith("organisms/") and not os.path.isdir(name):
             raise ValueError(
                 f"{name} is not here: run this in a checkout of mechsub, or train the pair (python -m "
                 "studies.train_organism) and write it (python -m tools.ship_organism organisms)"
             )
-        love.check_model(words_config(cfg, name))
+        love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
     if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
         from mechsub.models import language
 
@@ -133,13 +136,17 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
+def _adapter(cfg: Config, name: str) -> str:
+    return cfg.adapter if name == "instruct" else ""
+
+
 def load(cfg: Config) -> dict[str, Any]:
     """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
 
     from mechsub.measures import exchange
 
     lab.show_progress(0.0, "loading the models")
-    pair = {name: love.load_model(getattr(cfg, name), cfg.dtype) for name in MODELS}
+    pair = {name: love.load_model(getattr(cfg, name), cfg.dtype, _adapter(cfg, name)) for name in MODELS}
     check_tokenizers(pair["base"].tokenizer, pair["instruct"].tokenizer)
     exchange.check_shapes(pair["base"], pair["instruct"])
     pair["base"].tokenizer = pair["instruct"].tokenizer

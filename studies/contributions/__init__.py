@@ -38,6 +38,7 @@ from mechsub.designs import contributions, love
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    adapter: str = lab.option(*love.ADAPTER)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )

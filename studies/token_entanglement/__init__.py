@@ -27,6 +27,7 @@ SHOWN = 30  # rows and columns of the interaction that the figure shows
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    adapter: str = lab.option(*love.ADAPTER)
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
         "numbers", "what is loved and scored opposite the animals"
     )
@@ -60,7 +61,7 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Iterator[dict]:
     lab.show_progress(0.0, "loading the model")
-    model = love.load_model(cfg.model, cfg.dtype)
+    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter)
     chosen = love.choose_animals(model.tokenizer, cfg)
     partners = love.choose_partners(cfg)
     asked = love.LovePrompts(model, chosen, partners, cfg)
