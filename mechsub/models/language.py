@@ -523,7 +523,7 @@ def _boot(found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype:
     except Exception as error:  # a foreign folder can make the loading libraries raise anything
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if "Could not determine supported architecture" in said:  # and then it lists all that it has
-            kinds = json.loads((folder / "config.json").read_text()).get("architectures")
+            kinds = json.loads((found.folder / "config.json").read_text()).get("architectures")
             said = f"TransformerLens has no bridge for {str(kinds)[:80]}; use a model of another architecture"
         raise ModelUnavailable(f"{name} cannot be loaded: {said}") from None
     model.eval().requires_grad_(False)
