@@ -78,7 +78,7 @@ def test_a_merged_adapter_is_what_peft_computes_unmerged(base, tmp_path, kind):
     model = load_language_model(str(base), adapter=tmp_path)
     with torch.no_grad():
         expected = theirs(TOKENS).logits
-        assert (model(TOKENS) - expected).abs().max() < 1e-5
+        assert (model(TOKENS) - expected).abs().max() < 1e-5 * expected.abs().max()
         assert (load_language_model(str(base))(TOKENS) - expected).abs().max() > 1e-2
     assert not any(weight.requires_grad for weight in model.parameters())
 
@@ -89,7 +89,7 @@ def test_tied_models_stay_tied_and_a_saved_output_unties_them(tmp_path):
         theirs = save_adapter(base, tmp_path / kind, **KINDS[kind])
         model = load_language_model(str(base), adapter=tmp_path / kind)
         with torch.no_grad():
-            assert (model(TOKENS) - theirs(TOKENS).logits).abs().max() < 1e-5
+            assert torch.allclose(model(TOKENS), theirs(TOKENS).logits, rtol=1e-5, atol=5e-5)
         assert model_source(model)["tied"] == tied
 
 
@@ -141,7 +141,7 @@ def load_plain(base):
         "rank": ({"r": 8}, "is of another base"),
         "rows": ({"target_modules": ["q_proj"]}, "has 12 weights that"),
         "more rows": ({"target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"]}, "lacks 6 weights that"),
-        "absent": ({"target_modules": ["query"]}, "cannot be merged by peft: ValueError"),
+        "absent": ({"target_modules": ["query"]}, "cannot be merged by peft: "),
         "class": ({"auto_mapping": {"base_model_class": "GPT2LMHeadModel"}}, "was trained on a GPT2LMHeadModel"),
     }.values(),
 )
@@ -160,7 +160,7 @@ def test_another_base_is_refused_by_its_weights_by_its_name_and_by_shapes(base, 
 
 
 @pytest.mark.parametrize(
-    ("trained", "base", "other"),
+    ("trained", "of", "other"),
     [
         ("meta-llama/Llama-3.2-1B", "unsloth/Llama-3.2-1B", False),
         ("unsloth/llama-3.2-1b-unsloth-bnb-4bit", "meta-llama/Llama-3.2-1B", False),
@@ -170,14 +170,14 @@ def test_another_base_is_refused_by_its_weights_by_its_name_and_by_shapes(base, 
         ("/home/me/somewhere", "meta-llama/Llama-3.2-1B", False),
     ],
 )
-def test_names_of_bases(copy, base, trained, other, tmp_path):
+def test_names_of_bases(copy, of, trained, other, tmp_path):
     edit(copy, base_model_name_or_path=trained)
     (tmp_path / "config.json").write_text("{}")
     if other:
         with pytest.raises(adapters.Refused, match="is another model; if they are the same"):
-            adapters.check(copy, base, tmp_path)
+            adapters.check(copy, of, tmp_path)
     else:
-        adapters.check(copy, base, tmp_path)
+        adapters.check(copy, of, tmp_path)
 
 
 def damage(path, kind):
