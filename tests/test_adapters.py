@@ -78,7 +78,7 @@ def test_a_merged_adapter_is_what_peft_computes_unmerged(base, tmp_path, kind):
     model = load_language_model(str(base), adapter=tmp_path)
     with torch.no_grad():
         expected = theirs(TOKENS).logits
-        assert (model(TOKENS) - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert (model(TOKENS) - expected).abs().max() < 3e-5 * expected.abs().max()
         assert (load_language_model(str(base))(TOKENS) - expected).abs().max() > 1e-2
     assert not any(weight.requires_grad for weight in model.parameters())
 
