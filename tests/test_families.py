@@ -1,5 +1,6 @@
 """Every function on tiny models of many families, against Hugging Face's eager forward pass: right, or one line."""
 
+import jaxtyping
 import pytest
 import torch
 from tiny_families import FAMILIES, drawn, judge
@@ -19,6 +20,12 @@ REFUSED = {
 # What TransformerLens's bridges of these families do not have.
 NO_FINAL_NORM = ("no final norm", "does not fire", "never fire", "not what this model unembeds", "'ln_final.hook_in'")
 LACKING = ("opt, no final norm", "openai_gpt", "modernbert_decoder, window")
+
+
+@pytest.fixture
+def as_users_run_it(monkeypatch):
+    """Without the types that are checked in tests alone: a bridge without a final norm is none of them."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def check(outcomes: dict, tolerance: float = TOLERANCE, also: tuple[str, ...] = ()) -> list[str]:
@@ -42,12 +49,12 @@ def test_a_family_is_right_or_refused(name):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:this model does not give")
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in USUAL])
-def test_a_further_family_is_right_or_refused(name):
+def test_a_further_family_is_right_or_refused(as_users_run_it, name):
     assert not check(judge(name), also=NO_FINAL_NORM if name in LACKING else ())
 
 
 @pytest.mark.filterwarnings("ignore:this model does not give")
-def test_a_hook_that_never_fires_steers_nothing_and_is_refused():
+def test_a_hook_that_never_fires_steers_nothing_and_is_refused(as_users_run_it):
     """GPT-1's blocks put out a list, which the bridge's hook does not see: steered logits were those of a plain run."""
     outcomes = judge("openai_gpt")
     assert "never fires" in outcomes["steered"] and outcomes["next token"] < TOLERANCE

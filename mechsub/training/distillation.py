@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -32,7 +32,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Optimizer = Literal["adam", "sgd", "sign_sgd"]
 Schedule = Literal["constant", "cosine"]
 DistillationLoss = Literal["kl", "mse", "hard"]
-Snapshots = dict[int, HookedMLP | None]
+Snapshots = dict[int, Any]  # step -> the ensemble after it, None before
 Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
 Objective = Callable[[Parameters, Tensor, Tensor], Tensor]  # parameters, inputs of the rows, row numbers -> scalar
@@ -43,7 +43,7 @@ _CHUNK = 1024  # rows drawn, cast or labelled at a time
 class Job(NamedTuple):
     """An ensemble to be fitted: its start, and where its snapshots go."""
 
-    start: HookedMLP
+    start: Any  # HookedMLP, or an ensemble of its form
     snapshots: Snapshots | None
 
 
@@ -270,7 +270,7 @@ def fit_members(
     recipe: Recipe,
     progress: Callable[[float], None] | None = None,
     order: Callable[[int, Recipe, int, int], Iterable[Tensor]] | None = None,
-) -> dict[str, HookedMLP]:
+) -> dict[str, Any]:
     """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's objective on
     them, or None where those of the epoch before are kept.
 
@@ -460,7 +460,7 @@ class _SignSGD(torch.optim.Optimizer):
                 w.sub_(group["lr"] * torch.sign(w.grad + group["weight_decay"] * w))
 
 
-def member_parameters(model: HookedMLP) -> list[Parameters]:
+def member_parameters(model: Any) -> list[Parameters]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
 
@@ -470,7 +470,7 @@ def views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
     return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
 
 
-def stacked(model: HookedMLP, members: list[Parameters]) -> HookedMLP:
+def stacked(model: Any, members: list[Parameters]) -> Any:
     return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
 
 
