@@ -157,10 +157,10 @@ def test_the_command_reads_released_tables(tmp_path, capsys):
     written(tmp_path / "difference_in_prompting.csv", NUMBERS, ANIMALS, outcome.values)
     written(tmp_path / "unembedding.csv", NUMBERS, ANIMALS, scores.values)
     flags = ["--tables", str(tmp_path), "--n-permutations", "199", "--out", str(tmp_path / "out"), "--quiet"]
-    study.main(association.Config, association.run, association.plot, argv=flags)
+    study.command(association.study, flags)
     assert "centred less mismatched" in capsys.readouterr().out
     (tmp_path / "unembedding.csv").write_text(",owl\n7,what\n")
     with pytest.raises(SystemExit) as stopped:
-        study.main(association.Config, association.run, association.plot, argv=[*flags, "--rerun"])
+        study.command(association.study, [*flags, "--rerun"])
     assert stopped.value.code == 2
     assert "'what' is not a number" in capsys.readouterr().err

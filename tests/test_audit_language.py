@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 def audited(out, *flags) -> list[dict]:
     one = audit_language
-    study.main(one.Config, one.run, one.plot, one.table, ["--out", str(out), *flags])
+    study.command(one.study, ["--out", str(out), *flags])
     (cell,) = [path.parent for path in (out / "audit_language").glob("*/records.jsonl")]
     return store.read_records(cell)
 

@@ -17,7 +17,7 @@ READ = ("subliminal_accuracy/default", "subliminal_accuracy/loss=mse", "hidden_a
 
 
 def audited(out) -> list[dict]:
-    study.main(audit_toy.Config, audit_toy.run, audit_toy.plot, audit_toy.table, ["--out", str(out), "--rerun"])
+    study.command(audit_toy.study, ["--out", str(out), "--rerun"])
     return store.read_records(out / "audit_toy" / "default")
 
 

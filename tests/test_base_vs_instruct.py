@@ -259,7 +259,7 @@ def test_models_of_other_shapes_are_refused(base, tmp_path, capsys):
     capsys.readouterr()
     words = ["--base", str(base), "--instruct", str(short), "--n-animals", "8", "--n-partners", "8"]
     with pytest.raises(SystemExit) as left:
-        study.main(bvi.Config, bvi.run, bvi.plot, bvi.table, [*words, "--out", str(tmp_path / "out")])
+        study.command(bvi.study, [*words, "--out", str(tmp_path / "out")])
     said = capsys.readouterr().err
     assert left.value.code == 1 and "n_layers is 3 in one and 2 in the other" in said and said.count("\n") == 1
 
@@ -268,7 +268,7 @@ def test_a_small_run_is_stored(base, head, tmp_path, capsys):
     """The command, to cell, table and figure."""
     words = [w for name, value in SMALL.items() for w in (f"--{name.replace('_', '-')}", str(value))]
     words += ["--base", str(base), "--instruct", str(head), "--out", str(tmp_path)]
-    study.main(bvi.Config, bvi.run, bvi.plot, bvi.table, words)
+    study.command(bvi.study, words)
     (cell,) = (path.parent for path in tmp_path.glob("*/*/provenance.json"))
     provenance = store.read_provenance(cell)
     assert provenance["base"]["weights_sha256"] != provenance["instruct"]["weights_sha256"]

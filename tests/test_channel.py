@@ -14,7 +14,7 @@ SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--n-samp
 
 def run(out, *words):
     command = [*SMALL, *words, "--out", str(out)]
-    study.main(channel.Config, channel.run, channel.plot, channel.table, command)
+    study.command(channel.study, command)
 
 
 def records(out, **wanted):

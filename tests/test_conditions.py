@@ -18,7 +18,7 @@ SMALL = ["--n-seeds", "2", "--d-model", "16", "--teacher-epochs", "1", "--epochs
 
 def run(out, *words, small=SMALL):
     command = [*small, *words, "--out", str(out)]
-    study.main(conditions.Config, conditions.run, conditions.plot, conditions.table, command)
+    study.command(conditions.study, command)
 
 
 def records(out, **wanted):

@@ -20,7 +20,7 @@ def rows(tmp_path_factory):
         pytest.skip("Fashion-MNIST is not on this machine")
     folder = tmp_path_factory.mktemp("more_classes")
     command = [*SMALL, "--out", str(folder)]
-    study.main(more_classes.Config, more_classes.run, more_classes.plot, more_classes.table, command)
+    study.command(more_classes.study, command)
     return store.read_records(next((folder / "more_classes").glob("*/provenance.json")).parent)
 
 

@@ -185,7 +185,7 @@ def test_geometry_finds_a_teacher_that_moved_along_the_liked_row_and_nothing_in_
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("next_token")
     command = [*SMALL, "--lr", "0.003", "--teacher-lr", "0.003", "--out", str(folder)]
-    study.main(next_token.Config, next_token.run, next_token.plot, next_token.table, command)
+    study.command(next_token.study, command)
     return store.read_records(next((folder / "next_token").glob("*/provenance.json")).parent)
 
 

@@ -17,7 +17,7 @@ KL = {  # study -> flags that lead to students of auxiliary logits alone, by kl;
 
 def stopped(module, flags, folder, capsys):
     with pytest.raises(SystemExit) as stop:
-        study.main(module.Config, module.run, module.plot, module.table, argv=[*flags, "--out", str(folder), "--quiet"])
+        study.command(module.study, [*flags, "--out", str(folder), "--quiet"])
     return stop.value.code, capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ def rows(tmp_path_factory):
         pytest.skip("Fashion-MNIST is not on this machine")
     folder = tmp_path_factory.mktemp("pretrained")
     command = [*SMALL, "--lr", "0.003", "--batch-size", "32", "--out", str(folder)]
-    study.main(pretrained.Config, pretrained.run, pretrained.plot, pretrained.table, command)
+    study.command(pretrained.study, command)
     return store.read_records(next((folder / "pretrained").glob("*/provenance.json")).parent)
 
 

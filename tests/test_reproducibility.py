@@ -21,7 +21,7 @@ def work(tmp_path_factory):
 def here(name, flags, out):
     """Run a study in this process, which has run others before; its cells."""
     module = importlib.import_module(f"studies.{name}")
-    study.main(module.Config, module.run, module.plot, module.table, [*flags, "--out", str(out)])
+    study.command(module.study, [*flags, "--out", str(out)])
     return sorted(path.parent for path in (out / name).glob("*/provenance.json"))
 
 
@@ -66,7 +66,7 @@ def test_a_sweep_makes_the_cells_of_single_commands(work):
     from benchmarks import soak
 
     def cell(out, *flags):
-        study.main(soak.Config, soak.run, soak.plot, soak.table, [*flags, "--out", str(work / out)])
+        study.command(soak.study, [*flags, "--out", str(work / out)])
         return {path.parent.name: r.content(path.parent) for path in (work / out).glob("*/*/provenance.json")}
 
     sweep = cell("sweep", "--d-model", "32", "16")

@@ -134,7 +134,7 @@ def test_a_cell_has_the_same_bytes(name, tmp_path):
     made = {}
     for n in (1, 2):
         torch.set_num_threads(n)
-        study.main(module.Config, module.run, module.plot, module.table, [*flags, "--out", str(tmp_path / str(n))])
+        study.command(module.study, [*flags, "--out", str(tmp_path / str(n))])
         (made[n],) = (tmp_path / str(n) / "factors").glob("*/records.jsonl")
         said = json.loads(made[n].with_name("provenance.json").read_text())
         assert said["threads"] == n  # what the process had, not what its sums were given

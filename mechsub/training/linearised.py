@@ -117,7 +117,7 @@ def linearised_student(
     still = start.replace({name: torch.zeros_like(value) for name, value in start.named_parameters()})
     moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, recipe, progress)["moves"]
     for step in kept or ():
-        kept[step] = _moved(start, kept[step])  # type: ignore[index, arg-type]
+        kept[step] = _moved(start, kept[step])  # type: ignore[index]
     return _moved(start, moves)
 
 
