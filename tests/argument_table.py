@@ -1428,6 +1428,7 @@ def _rest() -> dict:
             lambda: {
                 "name": "smollm2-135m-instruct",
                 "revision": None,
+                "adapter": None,
                 "device": None,
                 "device_map": None,
                 "dtype": torch.float32,
@@ -1435,14 +1436,15 @@ def _rest() -> dict:
             {
                 "name": text(more=lambda v: {"empty": "", "two names": "a b"}, says=("folder",)),
                 "revision": argument(lambda v: {"number": 1, "list": ["main"], "of the default": "v1"})(),
+                "adapter": argument(lambda v: {"number": 1, "list": ["a"], "two names": "a b"})(),
                 "device": argument(lambda v: {"unknown": "gpu", "number": 1.5, "bool": True, "list": ["cpu"]})(),
                 "device_map": argument(lambda v: {"number": 1, "list": ["cpu"], "device": torch.device("cpu")})(),
                 "dtype": dtype(),
             },
         ),
         "language.check_folder": (
-            lambda: {"name": "smollm2-135m-instruct", "dtype": torch.float32},
-            {"name": text(), "dtype": dtype()},
+            lambda: {"name": "smollm2-135m-instruct", "dtype": torch.float32, "adapter": None},
+            {"name": text(), "dtype": dtype(), "adapter": argument(lambda v: {"number": 1, "list": ["a"]})()},
         ),
         "language.model_source": (lambda: {"model": llama()}, {"model": model()}),
         "prompts.Wording": (
