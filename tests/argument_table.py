@@ -48,7 +48,18 @@ from mechsub.models import language, mlp, tiny_transformer
 from mechsub.training import conv, removal
 
 # What runs studies and shows them; a user's numbers come from all other modules.
-HARNESS = {"control_groups", "cores", "doctor", "files", "lazy", "packages", "processes", "provenance", "sources"}
+HARNESS = {
+    "adapters",
+    "control_groups",
+    "cores",
+    "doctor",
+    "files",
+    "lazy",
+    "packages",
+    "processes",
+    "provenance",
+    "sources",
+}
 # What functions ask with: these are given what a user gave, and say what is wrong with it.
 ASKING = {
     "arguments",

@@ -269,7 +269,9 @@ def test_markup_in_the_records_of_a_study_is_not_run(tmp_path, name):
     """Two models of hostile names (or seeds, for the toy) in the stored records of the study itself."""
     module = importlib.import_module(f"studies.{name}")
     cells = sorted((ROOT / "artifacts" / name).glob("*/provenance.json"))
-    defaults = {f.name: f.default for f in dataclasses.fields(module.study.Config)}  # of fields that are newer than the cell
+    defaults = {
+        f.name: f.default for f in dataclasses.fields(module.study.Config)
+    }  # of fields that are newer than the cell
     rows = [{**defaults, **row} for row in store.read_records(cells[0].parent)]
     field = "seed" if rows[0].get("model", "toy") == "toy" else "model"
     rows = [{**row, field: f"{HOSTILE}{which}"} for which in (1, 2) for row in rows]
