@@ -1447,7 +1447,7 @@ def _rest() -> dict:
             {
                 "name": text(more=lambda v: {"empty": "", "two names": "a b"}, says=("folder",)),
                 "revision": argument(lambda v: {"number": 1, "list": ["main"], "of the default": "v1"})(),
-                "adapter": argument(lambda v: {"number": 1, "list": ["a"], "two names": "a b"})(),
+                "adapter": argument(lambda v: {"number": 1, "list": ["a"]})(),
                 "device": argument(lambda v: {"unknown": "gpu", "number": 1.5, "bool": True, "list": ["cpu"]})(),
                 "device_map": argument(lambda v: {"number": 1, "list": ["cpu"], "device": torch.device("cpu")})(),
                 "dtype": dtype(),
