@@ -24,20 +24,6 @@ from mechsub.lab.agreement import agreement
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
 from mechsub.lazy import go, torch
 
-INPUTS = (
-    *("uniform", "gaussian:0.25", "gaussian:4", "blurred:1", "blurred:2", "blurred:4", "blurred:8", "perlin:4"),
-    *("subspace:4", "subspace:16", "subspace:64", "subspace:256", "power_law:1", "power_law:2", "power_law:3"),
-    *("images", "centred", "whitened:0.1", "blurred_images:1", "shuffled_pixels", "phase_scrambled"),
-    *("scrambled_centred", "spectrum_matched", "covariance_matched"),
-    *("mixed:0.5", "mixed:0.75", "mixed_at_moments:0.5", "mixed_at_moments:0.75"),
-)
-OPTIONS = (
-    *("d_model=64", "d_model=512", "n_layers=1", "n_layers=3", "n_aux=2", "n_aux=10", "n_aux=30", "n_aux=100"),
-    *("init=torch", "init=he", "activation=identity", "loss=mse", "loss=hard", "optimizer=sgd", "optimizer=sign_sgd"),
-    *("epochs=1", "epochs=10", "lr=0.0001", "lr=0.001", "lr=0.003", "batch_size=256", "batch_size=4096"),
-    *("n_samples=6000", "n_samples=20000"),
-)
-CONDITIONS = (*INPUTS, *(f"uniform+{option}" for option in OPTIONS))  # those of which factors has cells
 SCORES = ("raw", "recentred", "prior_matched")
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 POINTS = {"point": "one s a layer", "one": "one s for all layers", "noise": "one s a layer, and noise of the rest"}
@@ -45,7 +31,7 @@ POINTS = {"point": "one s a layer", "one": "one s for all layers", "noise": "one
 
 @dataclass(frozen=True)
 class Config:
-    condition: str = lab.option(CONDITIONS, "inputs, and options that differ, as blurred:1+d_model=64")
+    condition: str = lab.option(conditions.STORED, "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
     n_seeds: lab.Replicates = lab.option(10, "seeds: one start, teacher and pair of students each")

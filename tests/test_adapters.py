@@ -23,7 +23,6 @@ KINDS = {
     "rslora, ranks by layer": {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "layers_to_transform": [0, 2]},
     "saved output": {"modules_to_save": ["lm_head"]},
     "saved input": {"modules_to_save": ["embed_tokens"]},
-    "input embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
 }
 
 
@@ -60,6 +59,11 @@ def copy(adapter, tmp_path):
     return shutil.copytree(adapter, tmp_path / "adapter")
 
 
+def apart(logits, expected):
+    """The largest difference, of the largest logit: in fp32 they are near 8 and end in 1e-6 of that."""
+    return (logits - expected).abs().max() / expected.abs().max()
+
+
 def edit(folder, **values):
     path = folder / adapters.CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -78,8 +82,8 @@ def test_a_merged_adapter_is_what_peft_computes_unmerged(base, tmp_path, kind):
     model = load_language_model(str(base), adapter=tmp_path)
     with torch.no_grad():
         expected = theirs(TOKENS).logits
-        assert (model(TOKENS) - expected).abs().max() < 3e-5 * expected.abs().max()
-        assert (load_language_model(str(base))(TOKENS) - expected).abs().max() > 1e-2
+        assert apart(model(TOKENS), expected) < 1e-5
+        assert apart(load_language_model(str(base))(TOKENS), expected) > 1e-2
     assert not any(weight.requires_grad for weight in model.parameters())
 
 
@@ -89,7 +93,7 @@ def test_tied_models_stay_tied_and_a_saved_output_unties_them(tmp_path):
         theirs = save_adapter(base, tmp_path / kind, **KINDS[kind])
         model = load_language_model(str(base), adapter=tmp_path / kind)
         with torch.no_grad():
-            assert torch.allclose(model(TOKENS), theirs(TOKENS).logits, rtol=1e-5, atol=5e-5)
+            assert apart(model(TOKENS), theirs(TOKENS).logits) < 1e-5
         assert model_source(model)["tied"] == tied
 
 
@@ -128,6 +132,12 @@ def load_plain(base):
 
 
 # What is refused.
+
+
+def test_lora_of_the_embeddings_is_refused(base, tmp_path):
+    """peft saves the base's own embeddings with it, which may be others than this base's."""
+    save_adapter(base, tmp_path, target_modules=["embed_tokens", "q_proj"])
+    assert "embeddings were trained that it does not name" in refusal(base, tmp_path)
 
 
 @pytest.mark.parametrize(

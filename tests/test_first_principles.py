@@ -4,7 +4,7 @@ import pytest
 
 from mechsub.designs import conditions
 from mechsub.lab import cells, findings, store
-from studies import first_principles, teacher_line
+from studies import first_principles
 from studies.first_principles import design
 from studies.first_principles import findings as found
 
@@ -13,7 +13,7 @@ SMALL = "+d_model=16+epochs=1+batch_size=64+n_samples=256"
 
 def test_the_design_is_of_120_conditions_or_more_and_each_has_one_name():
     assert len(set(design.DESIGN)) == len(design.DESIGN) >= 120
-    for text in (*design.DESIGN, *teacher_line.CONDITIONS):
+    for text in (*design.DESIGN, *conditions.STORED):
         assert conditions.written(conditions.parsed(text)) == text
     assert sum(map(design.is_new, design.DESIGN)) >= 80
     assert design.is_new("images+epochs=1") and not design.is_new("images")

@@ -110,11 +110,11 @@ def test_impossible_distributions_are_one_line(refused, words, says):
 
 def test_every_default_distribution_has_a_family_and_every_contrast_its_cells():
     told = predictions.told()
-    for name in study_of_inputs.INPUTS:
+    for name in distributions.STUDIED:
         study_of_inputs.Config(inputs=name)
         assert findings.family(name, told["law"]["families"]) in told["law"]["families"]
     claims = [entry for entry in predictions.entries() if entry.study == "input_distributions" and entry.claim]
-    assert {name for entry in claims for name in entry.levels} <= set(study_of_inputs.INPUTS)
+    assert {name for entry in claims for name in entry.levels} <= set(distributions.STUDIED)
     assert findings.family("mixed_at_moments:1", told["law"]["families"]) == "images"
 
 
@@ -185,7 +185,7 @@ def made_up():
     defaults = dataclasses.asdict(study_of_inputs.Config(inputs="uniform"))
     quantities = predictions.told()["law"]["quantities"]
     draw, rows = np.random.default_rng(3), []
-    for name, base in zip(study_of_inputs.INPUTS, draw.permutation(np.linspace(0.1, 0.8, 28)), strict=True):
+    for name, base in zip(distributions.STUDIED, draw.permutation(np.linspace(0.1, 0.8, 28)), strict=True):
         constant = {quantity: draw.normal() for quantity in quantities}
         for member in range(10):
             noise = draw.normal(0, 0.02)

@@ -14,6 +14,26 @@ from mechsub.designs import population
 from mechsub.inputs import distributions
 
 UNLABELLED = 2_000  # training images whose mean logits are the offset of the classes
+STORED = (  # those of which studies.factors and studies.input_distributions have cells
+    *distributions.STUDIED,
+    *(
+        f"uniform+{option}"
+        for option in (
+            *("d_model=64", "d_model=512", "n_layers=1", "n_layers=3", "n_aux=2", "n_aux=10", "n_aux=30", "n_aux=100"),
+            *(
+                "init=torch",
+                "init=he",
+                "activation=identity",
+                "loss=mse",
+                "loss=hard",
+                "optimizer=sgd",
+                "optimizer=sign_sgd",
+            ),
+            *("epochs=1", "epochs=10", "lr=0.0001", "lr=0.001", "lr=0.003", "batch_size=256", "batch_size=4096"),
+            *("n_samples=6000", "n_samples=20000"),
+        )
+    ),
+)
 NOT_OF_DISTILL = ("inputs", "d_model", "n_layers", "n_aux", "init", "activation")
 
 

@@ -25,6 +25,15 @@ IMAGES = ("images", "centred", "whitened", "blurred_images", "phase_scrambled", 
 MIXTURES = ("mixed", "mixed_at_moments")  # images mixed into uniform noise
 ALONE = ("scrambled_centred", "covariance_matched")  # made of the images
 CELLS = ("2", "4", "7", "14")  # pixels of a cell of Perlin noise
+STUDIED = (  # those that studies compare
+    *("uniform", "gaussian:0.25", "gaussian:4"),
+    *("blurred:1", "blurred:2", "blurred:4", "blurred:8", "perlin:4"),
+    *("subspace:4", "subspace:16", "subspace:64", "subspace:256"),
+    *("power_law:1", "power_law:2", "power_law:3"),
+    *("images", "centred", "whitened:0.1", "blurred_images:1", "shuffled_pixels"),
+    *("phase_scrambled", "scrambled_centred", "spectrum_matched", "covariance_matched"),
+    *("mixed:0.5", "mixed:0.75", "mixed_at_moments:0.5", "mixed_at_moments:0.75"),
+)
 
 
 def parsed(text: str) -> tuple[str, float | None]:

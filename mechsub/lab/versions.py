@@ -131,7 +131,7 @@ def _place(kind: str, name: str) -> Path:
 @functools.cache
 def package_sum() -> str:
     """One sum over mechsub's own modules."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     sums = [f"{path.relative_to(folder)} {files.file_sum(path)}" for path in sorted(folder.rglob("*.py"))]
     return files.sha256("\n".join(sums).encode())
 

@@ -82,7 +82,9 @@ def linearised_student(
 
     at: where the Jacobian J is taken. "midpoint": halfway to the teacher, where J D is exact to second order for
     D = teacher - start (parameters that are frozen stay at the start); "start": at the start; or at a network of yours,
-    such as halfway to an earlier prediction. Other arguments are those of `distill`.
+    such as halfway to an earlier prediction. Other arguments are those of `distill`; every member of start has its own
+    teacher. Raises ValueError where `distill` does, and for networks of different shapes. docs/concepts.md has
+    the derivation.
     """
     one_of("loss", loss, ("kl", "mse", "hard"))
     check_pair(start, teacher, outputs, loss)

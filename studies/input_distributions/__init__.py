@@ -23,15 +23,6 @@ from dataclasses import dataclass
 from mechsub import lab
 from mechsub.inputs import distributions
 
-INPUTS = (
-    *("uniform", "gaussian:0.25", "gaussian:4"),
-    *("blurred:1", "blurred:2", "blurred:4", "blurred:8", "perlin:4"),
-    *("subspace:4", "subspace:16", "subspace:64", "subspace:256"),
-    *("power_law:1", "power_law:2", "power_law:3"),
-    *("images", "centred", "whitened:0.1", "blurred_images:1", "shuffled_pixels"),
-    *("phase_scrambled", "scrambled_centred", "spectrum_matched", "covariance_matched"),
-    *("mixed:0.5", "mixed:0.75", "mixed_at_moments:0.5", "mixed_at_moments:0.75"),
-)
 _MOMENTS = {"mixed": "plain", "mixed_at_moments": "matched"}  # name -> --signal-moments of studies.factors
 NULL = "cross_aux"
 
@@ -39,8 +30,9 @@ NULL = "cross_aux"
 @dataclass(frozen=True)
 class Config:
     inputs: str = lab.option(
-        INPUTS, "distributions: those of studies.factors --inputs, mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS,"
-        " scrambled_centred, covariance_matched"
+        distributions.STUDIED,
+        "distributions: those of studies.factors --inputs, mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS,"
+        " scrambled_centred, covariance_matched",
     )  # fmt: skip
     n_described: lab.Count = lab.option(16_384, "inputs to measure quantities on, a quarter of them least squares")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
