@@ -167,7 +167,10 @@ def _with_adapter(found: _Found, adapter: str) -> _Found:
         return found
     if adapter == DEFAULT:
         raise ModelUnavailable(f"{adapter} is a model and no adapter; give the folder or Hugging Face id of an adapter")
-    place = _locate(adapter, None)
+    try:
+        place = _locate(adapter, None, hint="")
+    except ModelUnavailable as error:
+        raise ModelUnavailable(f"the adapter: {error}") from None
     return found._replace(adapter=place.folder, adapter_revision=place.revision)
 
 
@@ -214,7 +217,7 @@ def _checked_name(name: str | os.PathLike, dtype: torch.dtype) -> str:
     return arguments.text(os.fspath(name) if isinstance(name, os.PathLike) else name, "name")
 
 
-def _locate(name: str, revision: str | None) -> _Found:
+def _locate(name: str, revision: str | None, hint: str = f"; the default model is {DEFAULT}") -> _Found:
     is_folder = os.path.isdir(name)  # unlike Path's, False for a name that is too long
     if revision is not None and (name == DEFAULT or is_folder):
         raise ValueError(f"revision {revision!r} is for Hugging Face ids; {name} has none")
@@ -223,12 +226,12 @@ def _locate(name: str, revision: str | None) -> _Found:
     if is_folder:
         return _Found(Path(name), None, {})
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
-        raise ModelUnavailable(f"{name!r} is neither a folder nor a Hugging Face id; the default model is {DEFAULT}")
-    folder = _from_hub(name, revision)
+        raise ModelUnavailable(f"{name!r} is neither a folder nor a Hugging Face id{hint}")
+    folder = _from_hub(name, revision, hint)
     return _Found(folder, folder.name, {})  # the hub's cache names a snapshot's folder by its commit
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str | None, hint: str) -> Path:
     from huggingface_hub import errors, is_offline_mode, snapshot_download
 
     try:
@@ -242,14 +245,11 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except errors.RevisionNotFoundError:
         raise ModelUnavailable(f"{name} has no revision {revision!r}; choose a branch, tag or commit of it") from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
-        raise ModelUnavailable(
-            f"no model {name!r} on the hub (misspelt, or private: `hf auth login`); the default model is {DEFAULT}"
-        ) from None
+        raise ModelUnavailable(f"no model {name!r} on the hub (misspelt, or private: `hf auth login`){hint}") from None
     except Exception as error:  # offline, unreachable, proxy, disk: many classes, one remedy
         why = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"the hub cannot be reached: {type(error).__name__}"
         raise ModelUnavailable(
-            f"{name!r} is no folder here and not whole in the local cache, and {why}; give a local folder, or use the "
-            f"default model {DEFAULT}"
+            f"{name!r} is no folder here and not whole in the local cache, and {why}; give a local folder{hint}"
         ) from None
 
 
