@@ -23,6 +23,7 @@ FIRST_WORDS = {"python", "make", "hf", ".", "pip", "git"}
 # What this machine, or any machine in a minute, cannot run.
 NOT_RUN = {
     "hf auth login": "needs an account",
+    "pip install 'mechsub[adapters]'": "would change the environment of the tests",
     ". .venv/bin/activate": "would change the environment of the tests",
 }
 ONLY_DRY = {

@@ -122,7 +122,8 @@ def test_orthogonal_parts_have_no_small_p():
 
 
 def test_means_over_seeds_in_another_order_are_equal_ranks():
-    from mechsub.lab import predictions
+    from mechsub.lab import verdicts
+    from mechsub.lab.findings import Finding
     from studies.input_distributions import law
     from studies.unembed_projection import ranks
 
@@ -130,5 +131,9 @@ def test_means_over_seeds_in_another_order_are_equal_ranks():
     assert one != other
     assert law._ranks(np.array([[one, other, 0.5]])).tolist() == [[1.0, 1.0, 2.5]]
     assert ranks.ranks(torch.tensor([[one], [other], [0.5]]))[:, 0].tolist() == [1.5, 1.5, 3.0]
-    assert predictions.rank([{0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.1 + 1e-17}, {0: 0.30000000000000004}]) <= 1.0
-    assert predictions.rank([{0: one}, {0: other}]) == 0.0
+
+    def level(*scores):
+        return Finding("level/score", "", None, scores=dict(enumerate(scores)))
+
+    assert verdicts.rank([level(0.1, 0.2), level(0.2, 0.1 + 1e-17), level(0.30000000000000004)]) <= 1.0
+    assert verdicts.rank([level(one), level(other)]) == 0.0
