@@ -264,5 +264,5 @@ def test_a_cell_is_stale_once_its_adapter_changes(base, copy, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["/nosuch", "no such", "''"])
 def test_an_adapter_that_is_nowhere_is_named_as_one(base, name):
-    with pytest.raises(ModelUnavailable, match="^the adapter: .* is neither a folder nor a Hugging Face id$"):
+    with pytest.raises(ModelUnavailable, match=r"^the adapter: .* is neither a folder nor a Hugging Face id$"):
         load_language_model(str(base), adapter=name)
