@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 import mechsub as ms
 from mechsub.designs import population
+from mechsub.inputs import distributions
 from mechsub.lab import findings as lab
 from mechsub.lab import predictions, store, study
 from mechsub.measures import tangent

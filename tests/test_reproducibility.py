@@ -66,7 +66,7 @@ def test_a_sweep_makes_the_cells_of_single_commands(work):
     from benchmarks import soak
 
     def cell(out, *flags):
-        study.command(soak.study, [*flags, "--out", str(work / out)])
+        study.main(soak.Config, soak.run, soak.plot, soak.table, [*flags, "--out", str(work / out)])
         return {path.parent.name: r.content(path.parent) for path in (work / out).glob("*/*/provenance.json")}
 
     sweep = cell("sweep", "--d-model", "32", "16")

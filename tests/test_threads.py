@@ -150,7 +150,7 @@ TOY = (
 @pytest.mark.parametrize("name", TOY)
 def test_what_a_toy_computes_between_trainings_has_one_thread(name):
     """So whatever is added to such a study too."""
-    assert importlib.import_module(f"studies.{name}").run.__wrapped__
+    assert importlib.import_module(f"studies.{name}").study.needed("run").__wrapped__
 
 
 def test_between_rows_too():
