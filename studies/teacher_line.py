@@ -20,6 +20,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import conditions
+from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
 from mechsub.lazy import go, torch
@@ -110,9 +111,8 @@ def _means(found: Sequence[Cell], arm: str, score: str) -> dict[str, float]:
 
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
-    if len(found) < 2:
-        return rows(all_findings(found))
-    return rows(comparisons(found))
+    compared = comparisons(found)
+    return rows(compared or all_findings(found)) + predictions.rows("teacher_line", found, compared)
 
 
 def plot(records: list[dict]):

@@ -230,3 +230,19 @@ def least_bytes(cfg, models: int) -> int:
     training = samples * (784 * 2 + d_vocab * 4) + 3 * weights * 4 + batch * n_layers * cfg.d_model * 2
     testing = cfg.n_seeds * _TEST_BATCH * (cfg.d_model + d_vocab) * 4
     return models * (cfg.n_seeds * weights * 4 + n_layers * _LAYER) + max(training, testing)
+
+
+def divergence(model, teacher, x) -> Any:
+    """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without what teaching adds to
+    them; [seed]."""
+    total = 0.0
+    with torch.no_grad():
+        for some in x.split(_BATCH):
+            logits, wanted = (net(some)[..., net.cfg.aux].double() for net in (model, teacher))
+            total = total + kl(logits, wanted).sum(-1)
+    return (total / len(x)).float()
+
+
+def kl(logits, wanted) -> Any:
+    """KL(softmax(wanted) || softmax(logits)) over the last axis."""
+    return (wanted.softmax(-1) * (wanted.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)

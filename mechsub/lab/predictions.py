@@ -3,10 +3,10 @@
 import functools
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mechsub.lab import finder, verdicts
-from mechsub.lab.findings import Cell
+from mechsub.lab.findings import Cell, Finding
 
 FILE = finder.folder() / "predictions.toml"
 
@@ -23,11 +23,16 @@ def entries() -> list[verdicts.Entry]:
     return verdicts.read(FILE)
 
 
-def rows(study: str, cells: Iterable[Cell]) -> list[dict]:
-    """Rows of a study's table: the verdict on every entry that its cells speak of."""
-    cells = list(cells)
+def rows(study: str, cells: Iterable[Cell], comparisons: Sequence[Finding] = ()) -> list[dict]:
+    """Rows of a study's table: the verdict on every entry that its cells, or comparisons of them, speak of."""
+    cells = [*cells, compared(comparisons)]
     judged = (verdict for entry in entries() if entry.study == study for verdict in verdicts.judge(entry, cells))
     return verdicts.rows(judged)
+
+
+def compared(comparisons: Sequence[Finding]) -> Cell:
+    """What is said of several cells together, for the judge: it has no options."""
+    return Cell({}, [], findings=comparisons)
 
 
 def mean(scores: Mapping) -> float:

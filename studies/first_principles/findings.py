@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import mechsub as ms
+from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement, line_error
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
 from mechsub.lazy import go
@@ -65,7 +66,7 @@ def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
     compared = comparisons(found)
-    return rows(compared or all_findings(found))
+    return rows(compared or all_findings(found)) + predictions.rows("first_principles", found, compared)
 
 
 def plot(records: list[dict]):

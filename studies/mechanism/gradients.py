@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from mechsub.designs import population
 from mechsub.measures import similarity, spectra
 from mechsub.models.hooked import cache_activations
 from mechsub.training.distillation import accuracy
@@ -34,23 +35,9 @@ def some_images(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images[places], labels[places]
 
 
-@torch.no_grad()
-def divergence(model, teacher, x: Float[Tensor, "sample d_in"]) -> Float[Tensor, "seed"]:
-    """KL of the auxiliary logits from the teacher's, mean over inputs, without what teaching adds to them."""
-    parts = []
-    for some in x.split(_BATCH):
-        logits, wanted = (net(some)[..., net.cfg.aux].double() for net in (model, teacher))
-        parts.append(_kl(logits, wanted).sum(-1))
-    return (torch.stack(parts).sum(0) / len(x)).float()
-
-
-def _kl(logits: Tensor, wanted: Tensor) -> Tensor:
-    return (wanted.softmax(-1) * (wanted.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)
-
-
 def _distance(kind: str, logits: Tensor, wanted: Tensor) -> Tensor:
     """Of every image."""
-    return _kl(logits, wanted) if kind == "kl" else (logits - wanted).square().mean(-1)
+    return population.kl(logits, wanted) if kind == "kl" else (logits - wanted).square().mean(-1)
 
 
 def records(arm: str, models: Mapping[int, object], toy, seen: tuple, loss: str) -> Iterator[dict]:

@@ -76,7 +76,7 @@ def _rows(cfg: Config, toy: Toy, models: Mapping[str, Any]) -> Iterator[dict]:
     x = _fresh_noise(cfg, _MEASURED)
     for arm, model in models.items():
         scores = ms.distillation.accuracy(model, *toy.test).tolist()
-        losses = gradients.divergence(model, toy.teacher, x).tolist()
+        losses = population.divergence(model, toy.teacher, x).tolist()
         for member, accuracy, loss in zip(toy.init.seeds, scores, losses, strict=True):
             taught = toy.taught[member]
             yield {"arm": arm, "member": member, "accuracy": accuracy, "kl": loss, "teacher_accuracy": taught}

@@ -16,13 +16,23 @@ UNMEASURED = "not measured yet"
 
 def judged(root: Path) -> Iterator[dict]:
     cells = functools.cache(lambda study: stored(finder.find_study(study), root))
+    compared = functools.cache(lambda study: _compared(study, cells(study)))  # some take a minute: only where asked
     for entry in predictions.entries():
         if entry.author == "mechsub":
-            yield from _of_entry(entry, cells(entry.study))
+            found = verdicts.judge(entry, cells(entry.study))
+            if all(verdict.word == "untested" for verdict in found):
+                found = verdicts.judge(entry, compared(entry.study))
+            yield from _of_entry(entry, found)
 
 
-def _of_entry(entry: verdicts.Entry, cells: list[Cell]) -> Iterator[dict]:
-    for verdict in verdicts.judge(entry, cells):
+def _compared(study: str, cells: list[Cell]) -> list[Cell]:
+    """What the study says of its cells together."""
+    compare = finder.find_study(study).part("comparisons")
+    return [predictions.compared(compare(cells))] if compare and cells else []
+
+
+def _of_entry(entry: verdicts.Entry, found: list[verdicts.Verdict]) -> Iterator[dict]:
+    for verdict in found:
         turns = f"; the other way: {verdict.turns}" if verdict.turns and entry.rule != "peak" else ""
         measured = verdict.word != "untested"
         yield {
