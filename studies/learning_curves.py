@@ -33,6 +33,7 @@ _MEASURED = 2_000  # new inputs that the divergence is measured on
 class Config:
     inputs: str = lab.option(distributions.STUDIED, "distribution of the student's inputs")
     loss: Literal["kl", "mse"] = lab.option("kl", "distillation loss on the auxiliary logits")
+    d_model: lab.Count = lab.option(256, "neurons of a hidden layer")
     epochs: lab.Count = lab.option(68, "epochs of the student, of 59 steps each")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
@@ -44,8 +45,7 @@ class Config:
 
 
 def _condition(cfg: Config) -> str:
-    options = {"loss": cfg.loss, "epochs": cfg.epochs}
-    return conditions.written(conditions.Condition(inputs=cfg.inputs, **options))
+    return conditions.written(conditions.Condition(cfg.inputs, cfg.d_model, loss=cfg.loss, epochs=cfg.epochs))
 
 
 def upstream(cfg: Config) -> dict:
@@ -100,19 +100,17 @@ def comparisons(found: Sequence[Cell]) -> list[Finding]:
     for score in ("recentred", "s_1"):
         x, y = ([_mean(cell, f"{at}/{score}") for cell in curves.values()] for at in (early, end))
         label = f"order of distributions at {PUBLISHED} and {last} steps, {score}"
-        out.append(Finding(f"{early}-{end}/{score}_rank", label, ms.stats.spearman(x, y), 0.0, unit="distributions"))
+        out += _rank(f"{early}-{end}/{score}_rank", label, x, y, "distributions")
     every = [at for at in dict.fromkeys(row["arm"] for row in found[0].rows) if at != "step_0"]
-    shares, learned, left = (
-        [_mean(cell, f"{at}/{score}") for cell in curves.values() for at in every]
-        for score in ("s_1", "recentred", "divergence")
-    )
-    return [
-        *out,
-        Finding("all_steps/s_1_rank", "order of recentred accuracy by s of W1, all inputs and steps",
-                ms.stats.spearman(shares, learned), 0.0, unit="distributions and steps"),
-        Finding("all_steps/divergence_rank", "order of recentred accuracy by the divergence left, all inputs and steps",
-                ms.stats.spearman(left, learned), 0.0, unit="distributions and steps"),
-    ]  # fmt: skip
+    points = {score: [_mean(cell, f"{at}/{score}") for cell in curves.values() for at in every] for score in SCORES}
+    for score, words in (("s_1", "s of W1"), ("divergence", "the divergence left")):
+        label = f"order of recentred accuracy by {words}, all inputs and steps"
+        out += _rank(f"all_steps/{score}_rank", label, points[score], points["recentred"], "distributions and steps")
+    return out
+
+
+def _rank(key: str, label: str, x: list[float], y: list[float], unit: str) -> list[Finding]:
+    return [Finding(key, label, ms.stats.spearman(x, y), 0.0, unit=unit)] if len(x) >= 10 else []
 
 
 def _keys(cell: Cell) -> set[str]:
@@ -161,7 +159,7 @@ def _middle(values) -> float:
 
 
 study = lab.Study(version=1, probes=(
-    Config(inputs="uniform", epochs=1, teacher_epochs=1, precision="fp32", n_seeds=2),
+    Config(inputs="uniform", d_model=16, epochs=1, teacher_epochs=1, precision="fp32", n_seeds=2),
 ))  # fmt: skip
 
 if __name__ == "__main__":

@@ -235,7 +235,7 @@ def least_bytes(cfg, models: int) -> int:
 def divergence(model, teacher, x) -> Any:
     """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without what teaching adds to
     them; [seed]."""
-    total = 0.0
+    total: Any = 0.0
     with torch.no_grad():
         for some in x.split(_BATCH):
             logits, wanted = (net(some)[..., net.cfg.aux].double() for net in (model, teacher))

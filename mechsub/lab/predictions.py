@@ -3,7 +3,7 @@
 import functools
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mechsub.lab import finder, verdicts
 from mechsub.lab.findings import Cell, Finding
@@ -25,14 +25,20 @@ def entries() -> list[verdicts.Entry]:
 
 def rows(study: str, cells: Iterable[Cell], comparisons: Sequence[Finding] = ()) -> list[dict]:
     """Rows of a study's table: the verdict on every entry that its cells, or comparisons of them, speak of."""
-    cells = [*cells, compared(comparisons)]
-    judged = (verdict for entry in entries() if entry.study == study for verdict in verdicts.judge(entry, cells))
-    return verdicts.rows(judged)
+    cells = list(cells)
+    own = [entry for entry in entries() if entry.study == study]
+    return verdicts.rows(verdict for entry in own for verdict in judged(entry, cells, lambda: comparisons))
 
 
-def compared(comparisons: Sequence[Finding]) -> Cell:
-    """What is said of several cells together, for the judge: it has no options."""
-    return Cell({}, [], findings=comparisons)
+def judged(
+    entry: verdicts.Entry, cells: Iterable[Cell], comparisons: Callable[[], Sequence[Finding]]
+) -> list[verdicts.Verdict]:
+    """The verdicts on what single cells say; where none speaks of it, on what is said of all of them together."""
+    found = verdicts.judge(entry, cells)
+    if any(verdict.word != "untested" for verdict in found):
+        return found
+    together = verdicts.judge(entry, [Cell({}, [], findings=comparisons())])
+    return together if together[0].word != "untested" else found
 
 
 def mean(scores: Mapping) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mechsub.lab import finder, predictions, verdicts
-from mechsub.lab.findings import Cell, value_text
+from mechsub.lab.findings import Cell, Finding, value_text
 from mechsub.lab.stored import stored
 
 UNMEASURED = "not measured yet"
@@ -19,16 +19,14 @@ def judged(root: Path) -> Iterator[dict]:
     compared = functools.cache(lambda study: _compared(study, cells(study)))  # some take a minute: only where asked
     for entry in predictions.entries():
         if entry.author == "mechsub":
-            found = verdicts.judge(entry, cells(entry.study))
-            if all(verdict.word == "untested" for verdict in found):
-                found = verdicts.judge(entry, compared(entry.study))
-            yield from _of_entry(entry, found)
+            of_study = functools.partial(compared, entry.study)
+            yield from _of_entry(entry, predictions.judged(entry, cells(entry.study), of_study))
 
 
-def _compared(study: str, cells: list[Cell]) -> list[Cell]:
-    """What the study says of its cells together."""
-    compare = finder.find_study(study).part("comparisons")
-    return [predictions.compared(compare(cells))] if compare and cells else []
+def _compared(study: str, cells: list[Cell]) -> list[Finding]:
+    declared = finder.find_study(study)
+    compare = declared and declared.part("comparisons")
+    return compare(cells) if compare and cells else []
 
 
 def _of_entry(entry: verdicts.Entry, found: list[verdicts.Verdict]) -> Iterator[dict]:
