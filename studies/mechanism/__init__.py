@@ -19,6 +19,11 @@ Every `--part` is a cell of its own (without the flag: all of them), with teache
   read the 16 input directions that the teacher's change reads most. Controls: as much taken out along random
   directions, 16 random input directions. Null: the initial network.
 
+* controls (only where it is named): what the ablation's controls should take out, and do not. As much along one fixed
+  random direction; the student's own remaining displacement, neuron by neuron; the next seed's teacher's; the student's
+  own 16 strongest input directions beside the teacher's. Beside each, the share of the squares of all updates that was
+  taken out, and of what was there along it.
+
 Intervals are Student-t over seeds, shares are ratios of means. What was expected before the run is in predictions.toml.
 
     python -m studies.mechanism --part freeze reinit
@@ -36,7 +41,9 @@ MODULES = {"W1": "blocks.0", "W2": "blocks.1", "aux": "unembed"}  # what can be 
 
 @dataclass(frozen=True)
 class Config:
-    part: Literal["freeze", "reinit", "layers", "gradient", "ablation"] = lab.option(PARTS, "what is looked at")
+    part: Literal["freeze", "reinit", "layers", "gradient", "ablation", "controls"] = lab.option(
+        PARTS, "what is looked at"
+    )
     frozen: str = lab.option("none", "what no student trains, of W1, W2 and aux, as W2+aux (all parts but freeze)")
     d_model: lab.Count = lab.option(256, "neurons of a hidden layer, of teacher and student")
     n_aux: lab.Count = lab.option(3, "auxiliary logits")
@@ -90,5 +97,6 @@ study = lab.Study(
         Config(**_TINY, part="layers", frozen="W2+aux"),
         Config(**_TINY, part="gradient"),
         Config(**_TINY | {"d_model": 20}, part="ablation", n_aux=2),
+        Config(**_TINY | {"d_model": 20}, part="controls"),
     ),
 )

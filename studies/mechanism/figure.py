@@ -24,6 +24,7 @@ def plot(records: Rows):
         "layers": _layers_panels,
         "gradient": _gradient_panels,
         "ablation": _ablation_panels,
+        "controls": _ablation_panels,
     }
     made = []
     for part, make in makers.items():
@@ -117,7 +118,12 @@ def _ablation_panels(rows: Rows) -> list:
 
 def _short(arm: str) -> str:
     """An arm of the ablation as a label."""
-    kept = {"none": "nothing removed", "inputs": "16 inputs", "inputs, control": "16 random inputs"}
+    kept = {
+        "none": "nothing removed",
+        "inputs": "16 inputs",
+        "inputs, control": "16 random inputs",
+        "own inputs": "16 inputs of its own",
+    }
     return kept.get(arm, arm.replace("neuron, control", "random"))
 
 

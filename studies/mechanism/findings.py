@@ -25,12 +25,19 @@ REMOVED = {
     "teacher, whole": "the teacher's displacement, whole",
     "teacher, neuron": "the teacher's displacement, neuron by neuron",
     "inputs": "the teacher's input directions",
+    "fixed direction": "as much along one random direction",
+    "own rest": "the rest of its own displacement, neuron by neuron",
+    "next teacher": "the next seed's teacher's displacement, neuron by neuron",
+    "own inputs": "its own input directions beside the teacher's",
 }
 
 
 def findings(cell: Rows) -> list[Finding]:
     """Of the parts that are there, in their order; p is adjusted over all of them."""
-    makers = {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "gradient": _gradient, "ablation": _ablation}
+    makers = {
+        "freeze": _freeze, "reinit": _reinit, "layers": _layers, "gradient": _gradient, "ablation": _ablation,
+        "controls": _controls,
+    }  # fmt: skip
     parts = {part: [row for row in cell if row["part"] == part] for part in makers}
     return holm(found for part, make in makers.items() if parts[part] for found in make(parts[part]))
 
@@ -285,11 +292,19 @@ def averaged(rows: Rows, value: str, **where) -> Scores:
 # Updates without a direction.
 
 
-def _ablation(rows: Rows) -> Iterator[Finding]:
+def _controls(rows: Rows) -> Iterator[Finding]:
+    yield from _ablation(rows, "controlled")
+    for arm in dict.fromkeys(r["arm"] for r in rows if "taken" in r):
+        for value, label in (("taken", "share of all squares taken out"), ("was_there", "of what was there")):
+            key = f"controlled {arm}/{value}"
+            yield _said(key, f"{removed(arm)}: {label}", scores_of(rows, value, arm=arm))
+
+
+def _ablation(rows: Rows, word: str = "removed") -> Iterator[Finding]:
     start = {value: scores_of(rows, value, arm="initial") for value in ("accuracy", "kl", "recentred")}
     gains = {value: _less(scores_of(rows, value, arm="none"), start[value]) for value in ("accuracy", "recentred")}
     for arm in [arm for arm in dict.fromkeys(r["arm"] for r in rows) if arm != "initial"]:
-        said, own, key = removed(arm), {v: scores_of(rows, v, arm=arm) for v in start}, f"removed {arm}"
+        said, own, key = removed(arm), {v: scores_of(rows, v, arm=arm) for v in start}, f"{word} {arm}"
         yield _said(f"{key}/accuracy", f"accuracy {said}", own["accuracy"], start["accuracy"])
         yield _share(f"{key}/divergence_left", f"divergence left {said}", own["kl"], start["kl"], 1)
         yield _said(f"{key}/recentred", f"recentred accuracy {said}", own["recentred"], start["recentred"])

@@ -33,7 +33,8 @@ def run(cfg: Config, teachers: lab.Stored, linear: lab.Stored | None = None) -> 
     toy = _toy(cfg, teachers)
     if linear is not None:
         return _gradient(cfg, toy, _toy(cfg, linear, "identity"))
-    return {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "ablation": _ablation}[cfg.part](cfg, toy)
+    parts = {"freeze": _freeze, "reinit": _reinit, "layers": _layers, "ablation": _ablation, "controls": _controls}
+    return parts[cfg.part](cfg, toy)
 
 
 def _toy(cfg: Config, stored: lab.Stored, activation: str = "relu") -> Toy:
@@ -176,12 +177,94 @@ def _ablation(cfg: Config, toy: Toy) -> Iterator[dict]:
         {arm: (toy.init, removal) for arm, removal in removals.items()}, toy.teacher, ms.noise.uniform,
         outputs=toy.init.cfg.aux, progress=lambda done: lab.show_progress(done, "students"), **_settings(cfg),
     )  # fmt: skip
-    for arm, model in {"initial": toy.init, **learned}.items():
+    yield from _deprived(cfg, toy, {"initial": toy.init, **learned}, way)
+    yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
+
+
+def _deprived(cfg: Config, toy: Toy, learned: Mapping[str, Any], way: Mapping) -> Iterator[dict]:
+    """Rows of every member of every arm: what it learned, and how far it went, and where."""
+    for arm, model in learned.items():
         gone = _hidden(ms.spectra.displacement(model, toy.init))
         parts = _rows(cfg, toy, {arm: model}), layers.specific(toy, model), *_against(gone, way)
         for row, logits, cosine, length in zip(*parts, strict=True):
             yield row | logits | {"cosine_with_teacher": cosine, "length": length}
-    yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
+
+
+def _controls(cfg: Config, toy: Toy) -> Iterator[dict]:
+    options = {"outputs": toy.init.cfg.aux, **_settings(cfg)}
+    way = _hidden(ms.spectra.displacement(toy.teacher, toy.init))
+    plain = ms.removal.distill_without(
+        {"none": (toy.init, None)}, toy.teacher, ms.noise.uniform, **options,
+        progress=lambda done: lab.show_progress(0.15 * done, "students"),
+    )["none"]  # fmt: skip
+    removals = _real_controls(toy, plain, way, cfg.seed)
+    sums: dict[str, dict[int, list[float]]] = {arm: {} for arm in removals}
+    arms = {arm: (toy.init, _counted(removal, sums[arm])) for arm, removal in removals.items()}
+    learned = ms.removal.distill_without(
+        arms, toy.teacher, ms.noise.uniform, **options,
+        progress=lambda done: lab.show_progress(0.15 + 0.85 * done, "students"),
+    )  # fmt: skip
+    for row in _deprived(cfg, toy, {"initial": toy.init, "none": plain, **learned}, way):
+        yield row | (_taken(*sums[row["arm"]][row["member"] - cfg.seed]) if row["arm"] in sums else {})
+    yield _provenance(cfg, null="the initial network, paired by seed")
+
+
+def _real_controls(toy: Toy, plain, way: Mapping, seed: int) -> dict[str, ms.removal.Removal]:
+    """Arm -> what is taken out of each update: the teacher's way, its published control, and five that are there."""
+    gone = _hidden(ms.spectra.displacement(plain, toy.init))
+    along = ms.removal.component(gone, way, "neuron")
+    rest = {name: gone[name] - along[name] for name in along}
+    shifted = {name: value[ms.mlp.rotation(len(value))] for name, value in way.items()}
+    teachers, random = ms.removal.fixed(way), _random(toy, way, seed)
+    inputs = ms.removal.inputs_of({name: value for name, value in way.items() if name.endswith(".W")}, N_INPUTS)
+    beside = {name: gone[name] - basis @ (basis.mT @ gone[name]) for name, basis in inputs.items()}
+
+    def one_random(member: int, step: int, before: Mapping, update: Mapping) -> dict:
+        own = {name: value[member] for name, value in random.items()}
+        return ms.removal.component(update, teachers(member, step, before), "neuron", instead=own)
+
+    return {
+        "teacher, neuron": ms.removal.along(teachers, "neuron"),
+        "teacher, neuron, control": ms.removal.elsewhere(teachers, toy.init, "neuron", seed=seed),
+        "fixed direction": one_random,
+        "own rest": ms.removal.along(ms.removal.fixed(rest), "neuron"),
+        "next teacher": ms.removal.along(ms.removal.fixed(shifted), "neuron"),
+        "inputs": ms.removal.within(inputs),
+        "own inputs": ms.removal.within(ms.removal.inputs_of(beside, N_INPUTS)),
+    }
+
+
+def _random(toy: Toy, like: Mapping, seed: int) -> dict:
+    return {
+        name: torch.stack(
+            [
+                torch.randn(value[0].shape, generator=derive_generator(seed, "fixed direction", name, s))
+                for s in toy.init.seeds
+            ]
+        )
+        for name, value in like.items()
+    }
+
+
+def _counted(removal: ms.removal.Removal, sums: dict[int, list[float]]) -> ms.removal.Removal:
+    """A removal that adds up, for every member: the squares of what it takes out of the updates of hidden layers, its
+    product with them, and their squares."""
+
+    def removed(member: int, step: int, before: dict, update: dict) -> dict:
+        part = removal(member, step, before, update)
+        own = sums.setdefault(member, [0.0, 0.0, 0.0])
+        for name, value in _hidden(update).items():
+            own[2] += float(value.square().sum())
+            if name in part:
+                own[0] += float(part[name].square().sum())
+                own[1] += float((part[name] * value).sum())
+        return part
+
+    return removed
+
+
+def _taken(squares: float, product: float, whole: float) -> dict[str, float]:
+    return {"taken": squares / whole, "was_there": product / whole}
 
 
 def _hidden(displacement: Mapping) -> dict:
