@@ -35,7 +35,7 @@ class Config:
     condition: str = lab.option(conditions.STORED, "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
-    n_seeds: lab.Replicates = lab.option(10, "seeds: one start, teacher and pair of students each")
+    n_seeds: lab.Replicates = lab.option(5, "seeds: one start, teacher and pair of students each")
     seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
