@@ -21,6 +21,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
+from mechsub.designs.conditions import UNLABELLED
 from mechsub.lazy import utilities
 
 ARMS = ("student_aux", "student_all", "cross_aux")
@@ -168,11 +169,14 @@ class _Comparison:
         self.seen = {on: ms.hooked.cache_activations(toy.teacher, x) for on, x in self.on.items()}
         self.teacher, self.change = toy.teacher, _change(toy.teacher, toy.init)
         self.test, self.products = (test_images, test_labels), toy.fit["precision"]
+        self.unlabelled = getattr(ms.images, cfg.dataset)("train")[0][:UNLABELLED]
         self.stitched = list(toys.batches(*self.test, (toy.teacher,)))
 
     def records(self, arm: str, step: int, student, start) -> Iterator[dict]:
         """One row per seed, layer and what was compared (digits, noise, weights), with the student's accuracy."""
-        scores, stitched = self._stitching(student)
+        raw, stitched = self._stitching(student)
+        recentred = ms.accuracies(student, *self.test, self.unlabelled)["recentred"].tolist()
+        scores = [{"accuracy": a, "recentred": b} for a, b in zip(raw, recentred, strict=True)]
         keys = {"arm": arm, "step": step, "products": self.products}
         for on in self.on:
             for layer, metrics in enumerate(self._similarity(student, on, f"{arm}, step {step}")):
@@ -181,10 +185,10 @@ class _Comparison:
         for layer, metrics in enumerate(self._weights(student, start) if student is not start else []):
             yield from self._rows({**keys, "layer": layer, "on": "weights"}, metrics, scores)
 
-    def _rows(self, keys: dict, metrics: dict, scores: list[float]) -> Iterator[dict]:
+    def _rows(self, keys: dict, metrics: dict, scores: list[dict[str, float]]) -> Iterator[dict]:
         for i, member in enumerate(self.teacher.seeds):
             values = {name: float(value[i]) for name, value in metrics.items()}
-            yield keys | {"member": member, "accuracy": scores[i]} | values
+            yield keys | {"member": member} | scores[i] | values
 
     def _similarity(self, student, on: str, who: str) -> list[dict]:
         def measured(pair: tuple, place: str) -> dict:
@@ -235,7 +239,7 @@ def _change(model, start) -> dict:
     return {name: value - before[name] for name, value in model.named_parameters()}
 
 
-study = lab.Study(version=1, probes=(
+study = lab.Study(version=2, probes=(
     Config(n_seeds=2, d_model=16, epochs=1, precision="fp32", n_images=300, cross_all=True),
     Config(
         n_seeds=2, n_aux=2, n_layers=1, d_model=48, epochs=1, batch_size=4096, loss="mse", noise="shared",

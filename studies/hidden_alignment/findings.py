@@ -21,8 +21,9 @@ def table(records: list[dict], metric: tuple[str, ...] = MAIN) -> list[dict]:
 
 
 def _of_toy(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
-    ranks = iter(holm(_rank(cell, *place) for place in _shown(cell, metric)))
-    for name, on, layer in _shown(cell, metric):
+    shown = _shown(cell, metric)
+    ranks, plain = (iter(holm(_rank(cell, *place, score) for place in shown)) for score in ("accuracy", "recentred"))
+    for name, on, layer in shown:
         final = max(r["step"] for r in cell)
         found = _values(cell, name, on, layer)
         trained = {arm: pairs for (arm, step), pairs in found.items() if step == final}
@@ -31,6 +32,7 @@ def _of_toy(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
         for arm, pairs in (arms | trained).items():
             yield mean(f"{subject}/{arm}", label, dict(enumerate(value for value, _ in pairs)), unit="seeds")
         yield next(ranks)
+        yield next(plain)
         if len(trained["student_aux"]) >= FEWEST:
             yield Finding(
                 f"{subject}/rho_over_all_students", label, _pooled(name, list(trained.values())), unit="seeds"
@@ -41,15 +43,16 @@ def _named(name: str, on: str, layer: int) -> tuple[str, str]:
     return f"{name}_{on}_layer_{layer + 1}", f"{name} on {on}, layer {layer + 1}"
 
 
-def _rank(cell: list[dict], name: str, on: str, layer: int) -> Finding:
-    """Rank correlation over seeds of how alike a metric finds two networks with accuracy."""
-    found = _values(cell, name, on, layer)
+def _rank(cell: list[dict], name: str, on: str, layer: int, score: str) -> Finding:
+    """Rank correlation over seeds of how alike a metric finds two networks with accuracy, raw or recentred."""
+    found = _values(cell, name, on, layer, score)
     alike, right = _alike(name, found["student_aux", max(r["step"] for r in cell)])
     subject, label = _named(name, on, layer)
+    key = f"{subject}/rho_over_seeds{'' if score == 'accuracy' else f'_{score}'}"
     if len(right) < FEWEST:
-        return Finding(f"{subject}/rho_over_seeds", label, "-")
+        return Finding(key, label, "-")
     value, p = ms.stats.spearman(alike, right), ms.stats.spearman_p(alike, right)
-    return Finding(f"{subject}/rho_over_seeds", label, value, 0.0, p, "seeds")
+    return Finding(key, label, value, 0.0, p, "seeds")
 
 
 def _alike(name: str, pairs: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -63,12 +66,14 @@ def _pooled(name: str, arms: list[list[tuple[float, float]]]):
     return ms.stats.clustered_spearman(*_alike(name, [pair for arm in arms for pair in arm]), seeds)
 
 
-def _values(cell: list[dict], name: str, on: str, layer: int) -> dict[tuple[str, int], list[tuple[float, float]]]:
-    """(arm, step) -> the seeds' pairs of metric and accuracy."""
+def _values(
+    cell: list[dict], name: str, on: str, layer: int, score: str = "accuracy"
+) -> dict[tuple[str, int], list[tuple[float, float]]]:
+    """(arm, step) -> the seeds' pairs of metric and score."""
     out: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for r in cell:
         if name in r and (r["on"], r["layer"]) == (on, layer):
-            out.setdefault((r["arm"], r["step"]), []).append((r[name], r["accuracy"]))
+            out.setdefault((r["arm"], r["step"]), []).append((r[name], r[score]))
     return out
 
 

@@ -32,7 +32,7 @@ from mechsub.lab.declared import Study
 from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.study import planned, table_of
-from studies.report import answers, factors, language, page, toy  # noqa: F401 - they ask the questions
+from studies.report import amounts, answers, factors, language, page, toy  # noqa: F401 - they ask the questions
 from studies.report.question import ASKED, TOPICS, Answer, Question
 
 QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))

@@ -1,0 +1,86 @@
+"""Answers of `studies.report` about how much the toy's students learn, from conditions taken together."""
+
+from mechsub.lab import findings as lab
+from mechsub.lab.findings import Finding
+from studies.report.question import A3, Answer, question, value
+
+
+def _error(findings: list[Finding], key: str) -> Finding:
+    return lab.find(findings, f"{key}_error")
+
+
+@question(A3, "What drives how much a student learns?", "teacher_line")
+def amount(findings: list[Finding]) -> Answer:
+    point, raw = _error(findings, "point/recentred"), _error(findings, "point/raw")
+    rank, noise = value(findings, "point/recentred_rank"), value(findings, "noise/recentred_error")
+    one = value(findings, "one/recentred_error")
+    return Answer(
+        f"How far each hidden layer gets along its teacher's way, and nothing else: over {point.n} conditions (inputs, "
+        f"widths, depths, logits, losses, optimisers, rates, batches, steps) the point of the teacher's line with the "
+        f"student's one share a layer misses the student's recentred accuracy by {point.value} (rank correlation "
+        f"{rank}), with noise as long as the rest of the student's way by {noise}, with one share for all layers by "
+        f"{one}. Raw accuracy, in which an untrained head's offset is, it misses by {raw.value}.",
+        f"the mean of the other conditions misses it by {point.null}",
+    )
+
+
+@question(A3, "Can that be predicted before a student is trained?", "first_principles", "--part train")
+def predicted(findings: list[Finding]) -> Answer:
+    own, raw = _error(findings, "midpoint/recentred"), _error(findings, "midpoint/raw")
+    new = _error(findings, "midpoint/recentred_new")
+    plain, rank = (value(findings, f"midpoint/recentred{more}") for more in ("_no_mean_images_error", "_rank"))
+    others = {
+        words: value(findings, f"{arm}/recentred_error")
+        for arm, words in (("again", "linearised a second time"), ("start", "linearised at the start"),
+                           ("line", "the teacher's line at the predicted shares"))
+    }  # fmt: skip
+    told = ", ".join(f"{words} {error}" for words, error in others.items())
+    return Answer(
+        f"The linearised student, nothing fitted, misses recentred accuracy by {own.value} over {own.n} conditions, by "
+        f"{new.value} over the {new.n} that nobody had trained before, by {plain} without images that have their mean "
+        f"(rank correlation {rank}); raw accuracy by {raw.value}. Other predictions: {told}.",
+        f"the mean of the other conditions: {own.null}; straight line on the cosine of the least-squares move, fitted "
+        f"to the others: {value(findings, 'least_squares_cosine/recentred_error')}",
+    )
+
+
+@question(A3, "Do poor inputs teach less, or only more slowly?", "learning_curves")
+def slower(findings: list[Finding]) -> Answer:
+    closed = {f.subject: f.value for f in findings if f.key.endswith("/made_up") and not f.cell}
+    if not closed:
+        raise LookupError("no distribution is behind uniform noise at 295 steps")
+    slow = {name: v for name, v in closed.items() if v.low > 0.5}
+    poor = {name: v for name, v in closed.items() if v.high < 0.5}
+    kinds = [
+        f"{word} ({', '.join(f'{name} {v}' for name, v in sorted(some.items(), key=lambda item: -item[1].mean))})"
+        for word, some in (("slower: more than half of their gap to uniform noise is gone", slow),
+                           ("poorer: less than half", poor))
+        if some
+    ]  # fmt: skip
+    rank = lab.find(findings, next(f.key for f in findings if f.key.endswith("/recentred_rank")))
+    return Answer(
+        f"Both. After 13 times the published steps {len(slow)} of the {len(closed)} that were behind were only "
+        f"{'; '.join(f'{kind}' for kind in kinds)}. "
+        f"Both lengths order distributions by a rank correlation of {rank.value}.",
+        "share of the gap that is gone: 0",
+    )
+
+
+@question(A3, "Do controls that take out what is there lower it too?", "mechanism", "--part controls --n-seeds 10")
+def controls(findings: list[Finding]) -> Answer:
+    arms = {
+        "teacher_neuron": "its teacher's way",
+        "own_rest": "the rest of its own way",
+        "next_teacher": "the next seed's teacher's way",
+        "fixed_direction": "one fixed random direction",
+        "teacher_neuron_control": "the published control, new at each step",
+    }
+    told = [
+        f"{words} {value(findings, f'controlled_{arm}/share_of_recentred_gain')}, which holds "
+        f"{value(findings, f'controlled_{arm}/was_there').mean:.3f} of the squares of its updates"
+        for arm, words in arms.items()
+    ]
+    return Answer(
+        f"No. Share of the recentred gain that is left without {told[0]}; without {'; '.join(told[1:])}.",
+        "nothing taken out: 1",
+    )
