@@ -1,5 +1,7 @@
 """The design, the refusal to train what was not predicted, and both parts at two seeds."""
 
+import re
+
 import pytest
 
 from mechsub.designs import conditions
@@ -43,8 +45,10 @@ def config(part, condition):
 def test_students_are_trained_behind_their_predictions_only(tmp_path):
     """Both parts of two conditions; what is said of them."""
     names = [f"{inputs}{SMALL}" for inputs in ("uniform", "images")]
-    with pytest.raises(ValueError, match="was not predicted yet"):
+    wanted = rf"is missing; run python -m studies.first_principles --condition {re.escape(names[0])} .*first"
+    with pytest.raises(ValueError, match=wanted):
         cells.make_cell(first_principles.study, config("train", names[0]), tmp_path)
+    assert not (tmp_path / "teachers").exists()  # refused before anything was trained
     records = []
     for name in names:
         cells.make_cell(first_principles.study, config("predict", name), tmp_path)

@@ -165,9 +165,12 @@ def resolve(maker: Maker, cfg: Any) -> dict[str, Stored | None]:
     cells: dict[str, Stored | None] = {}
     declare = maker.study.part("upstream")
     cells.update(dict.fromkeys(declare(cfg) if declare else ()))
-    for name, (wanted, theirs, theirs_cfg) in planned_upstream(maker, cfg).items():
+    planned = sorted(planned_upstream(maker, cfg).items(), key=lambda item: not item[1][0].beforehand)
+    for name, (wanted, theirs, theirs_cfg) in planned:
         path = theirs.cell(theirs_cfg)
-        if not wanted.optional:
+        if wanted.beforehand:
+            _check_stored(theirs, theirs_cfg)
+        elif not wanted.optional:
             _make_upstream(theirs, theirs_cfg)
         elif status(path, theirs_cfg, theirs.study).kind != "stored":
             continue
@@ -177,17 +180,24 @@ def resolve(maker: Maker, cfg: Any) -> dict[str, Stored | None]:
 
 def _make_upstream(maker: Maker, cfg: Any) -> None:
     cell = maker.cell(cfg)
-    before, known = store.made(cell), status(cell, cfg, maker.study)
-    if known.kind == "missing":
+    before = store.made(cell)
+    if status(cell, cfg, maker.study).kind == "missing":
         with no_empty(cell.parent):
             store.clean(cell.parent)
             make(maker, cfg, before)
-        known = status(cell, cfg, maker.study)
-    if known.kind != "stored":
-        changed = {name: value for name, value in config_of(cfg).items() if value != defaults_of(cfg)[name]}
-        words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in changed.items())
-        why = f" ({known.reason})" if known.kind == "stale" else ""
-        raise ValueError(f"{cell} is {known.kind}{why}; run python -m {maker.study.dotted}{words} --rerun first")
+    _check_stored(maker, cfg)
+
+
+def _check_stored(maker: Maker, cfg: Any) -> None:
+    cell = maker.cell(cfg)
+    known = status(cell, cfg, maker.study)
+    if known.kind == "stored":
+        return
+    defaults = defaults_of(cfg)
+    changed = {name: value for name, value in config_of(cfg).items() if value != defaults.get(name)}
+    words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in changed.items())
+    why, again = (f" ({known.reason})" if known.kind == "stale" else ""), "" if known.kind == "missing" else " --rerun"
+    raise ValueError(f"{cell} is {known.kind}{why}; run python -m {maker.study.dotted}{words}{again} first")
 
 
 @contextlib.contextmanager

@@ -20,16 +20,21 @@ from mechsub.lab import store
 
 @dataclass(frozen=True)
 class Upstream:
-    """A cell of another study, by the study's name and its options; an optional one is used only where it is stored."""
+    """A cell of another study, by the study's name and its options.
+
+    An optional one is used only where it is stored. One that has to be there beforehand, as a prediction before what it
+    predicts, is never made on the way: without it nothing is run.
+    """
 
     study: str
     options: Mapping[str, Any] = field(default_factory=dict)
     optional: bool = False
+    beforehand: bool = False
 
 
-def upstream(study: str, /, *, optional: bool = False, **options: Any) -> Upstream:
+def upstream(study: str, /, *, optional: bool = False, beforehand: bool = False, **options: Any) -> Upstream:
     """Declare a cell of another study: options that are left out have their defaults."""
-    return Upstream(study, options, optional)
+    return Upstream(study, options, optional, beforehand)
 
 
 @dataclass(frozen=True)

@@ -47,19 +47,13 @@ def upstream(cfg: Config) -> dict:
     if cfg.part == "predict":
         return taught
     same = {name: getattr(cfg, name) for name in ("condition", "teacher_epochs", "precision", "n_seeds", "seed")}
-    # Optional, so that it is never made on the way: a prediction has to be there before.
-    return taught | {"predicted": lab.upstream("first_principles", optional=True, part="predict", **same)}
+    return taught | {"predicted": lab.upstream("first_principles", beforehand=True, part="predict", **same)}
 
 
 @threads.made_by_one
 def run(cfg: Config, teachers: lab.Stored, predicted: lab.Stored | None = None) -> Iterator[dict]:
     from studies.first_principles import measure
 
-    if cfg.part == "train" and predicted is None:
-        raise ValueError(
-            f"{cfg.condition} was not predicted yet; first python -m studies.first_principles --part predict "
-            f"--condition {cfg.condition} --n-seeds {cfg.n_seeds}, with the other flags of this command"
-        )
     where = conditions.given(cfg.condition, teachers.tensors(), cfg.n_seeds, cfg.seed, cfg.precision)
     yield from measure.predictions(where) if predicted is None else measure.students(where, predicted)
     yield {
