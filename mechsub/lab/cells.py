@@ -6,6 +6,7 @@ it is built on.
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 import time
 import types
@@ -188,6 +189,11 @@ def _make_upstream(maker: Maker, cfg: Any) -> None:
     _check_stored(maker, cfg)
 
 
+def _word(value: Any) -> str:
+    """A value as a shell takes it."""
+    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
+
+
 def _check_stored(maker: Maker, cfg: Any) -> None:
     cell = maker.cell(cfg)
     known = status(cell, cfg, maker.study)
@@ -195,7 +201,7 @@ def _check_stored(maker: Maker, cfg: Any) -> None:
         return
     defaults = defaults_of(cfg)
     changed = {name: value for name, value in config_of(cfg).items() if value != defaults.get(name)}
-    words = "".join(f" --{name.replace('_', '-')} {store.value_name(value)}" for name, value in changed.items())
+    words = "".join(f" --{name.replace('_', '-')} {_word(value)}" for name, value in changed.items())
     why, again = (f" ({known.reason})" if known.kind == "stale" else ""), "" if known.kind == "missing" else " --rerun"
     raise ValueError(f"{cell} is {known.kind}{why}; run python -m {maker.study.dotted}{words}{again} first")
 
