@@ -110,6 +110,7 @@ _NAMES = {
     "next_token_log_probs": "measures.scores",
     "string_log_probs": "measures.scores",
     "interaction": "measures.scores",
+    "interaction_parts": "measures.interaction_parts",
     "Interval": "stats",
     "progress_bar": "lab.progress",
 }

@@ -144,7 +144,10 @@ RECORDS = {
 
 
 # Last part of a module's name -> the whole, of the instrument.
-OTHERS = ("inputs.distributions", "measures.distances", "measures.exchange", "models.tiny_transformer", "training.conv")
+OTHERS = (
+    *("inputs.distributions", "measures.distances", "measures.exchange", "measures.interaction_parts"),
+    *("models.tiny_transformer", "training.conv"),
+)
 MODULES = {
     path.rpartition(".")[2]: f"mechsub.{path}"
     for path in (*ms._MODULES.values(), *OTHERS)
@@ -889,6 +892,25 @@ def _language() -> dict:
         "scores.interaction": (
             lambda: {"scores": scores},
             {"scores": tensor(right={**square, "NaN": "NaN everywhere", "infinity": "NaN"}, out=("one wide",))},
+        ),
+        "interaction_parts.interaction_parts": (
+            lambda: {"scores": scores, "features": {"length": torch.eye(len(scores))[:, :2]}},
+            {
+                "scores": tensor(
+                    right={
+                        **{k: v for k, v in FP64.items() if k not in ("one axis more", "transposed")},
+                        "other width": "fewer columns",
+                    },
+                    out=("one wide",),
+                ),
+                "features": tensors(
+                    right={"None": "none", "empty": "none"}
+                    | {
+                        f"a value: {k}": "others, or dummies"
+                        for k in ("other width", "one wide", "ints", "bytes", "bool")
+                    }
+                ),
+            },
         ),
         "scores.variance_shares": (
             lambda: {"scores": scores, "axes": ["row", "column"]},

@@ -1,0 +1,57 @@
+"""The interaction of a matrix of scores as a few named parts: is it about pairs, or about a handful of axes?
+
+Double-centring takes main effects away and nothing else. What a row does to all columns in proportion to their means,
+what rows of one length or with one digit do alike, is still there, and is not about a pair. The parts are orthogonal:
+with R the projection on the features of rows named so far (the rows' own means are the first), C that on the columns'
+means, and I the interaction, what is explained so far is I - (1 - R) I (1 - C), and each part is what it gains.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechsub import arguments
+from mechsub.measures.scores import interaction
+from mechsub.threads import one_thread
+
+_RANK = 1e-8  # singular values of features, relative to the largest, below which they are none
+
+
+@torch.no_grad()
+@one_thread()
+def interaction_parts(
+    scores: Float[Tensor, "row column"], features: Mapping[str, Float[Tensor, "row _"]] | None = None
+) -> dict[str, Float[Tensor, "row column"]]:
+    """name -> part of the interaction, in fp64; they are orthogonal and add up to `interaction(scores)`.
+
+    "slopes": each row's slope on the columns' means and each column's on the rows' means (Tukey's non-additivity,
+    generalised). Then, by name and in their order, what the features of rows explain beyond what stands before them,
+    for every column freely (lengths as dummies, digits in their places). "left": what is specific to a row and a
+    column beyond all of these. Raises for features of another number of rows, and for names that are taken.
+    """
+    whole = interaction(arguments.values(scores, "scores", "row column"))
+    named = arguments.mapping({} if features is None else features, "features", "tensors", 0)
+    for name, value in named.items():
+        if name in ("slopes", "left"):
+            raise ValueError(f"features must have other names than slopes and left, which are parts, not {name!r}")
+        rows = arguments.values(value, f"features[{name!r}]", "row feature").shape[0]
+        if rows != len(whole):
+            raise ValueError(f"features[{name!r}] must have a row for each of the {len(whole)} of scores, not {rows}")
+    s = scores.double()
+    across = _onto(s.mean(0)[:, None])
+    before, free, known = whole, whole - whole @ across @ across.mT, s.mean(1)[:, None]
+    parts = {}
+    for name, more in {"slopes": known[:, :0], **named}.items():
+        known = torch.cat([known, more.double()], 1)
+        basis = _onto(known)
+        after = free - basis @ (basis.mT @ free)
+        parts[name], before = before - after, after
+    return {**parts, "left": before}
+
+
+def _onto(columns: Float[Tensor, "row k"]) -> Float[Tensor, "row rank"]:
+    """An orthonormal basis of the centred columns."""
+    left, size, _ = torch.linalg.svd(columns - columns.mean(0), full_matrices=False)
+    return left[:, size > _RANK * size.max().clamp(min=1e-300)]
