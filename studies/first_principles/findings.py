@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import mechsub as ms
+from mechsub.designs import conditions
 from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement, line_error
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
@@ -17,6 +18,7 @@ PREDICTED = {
     "line": "the point of the teacher's line at the predicted shares",
     "untrained": "the untrained network",
 }
+OPTIONS = ("d_model", "n_layers", "n_aux", "init", "activation", "loss", "epochs")
 QUANTITIES = {"drive": "drive of Theorem 1", "least_squares_cosine": "cosine of the least-squares move"}
 
 
@@ -34,7 +36,20 @@ def comparisons(found: Sequence[Cell]) -> list[Finding]:
         "no_mean_images": {c: v for c, v in trained.items() if not _has_mean_images(c)},
         "new": {c: v for c, v in trained.items() if design.is_new(c)},
     }
-    return [finding for name, some in sets.items() if len(some) > 1 for finding in _of_set(name, some)]
+    whole = [finding for name, some in sets.items() if len(some) > 1 for finding in _of_set(name, some)]
+    return whole + [finding for option in OPTIONS for finding in _of_option(option, trained)]
+
+
+def _of_option(option: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
+    """Errors over the conditions that change this option, maybe beside others."""
+    some = {c: v for c, v in trained.items() if option in conditions.parsed(c).changed()}
+    if len(some) < 2:
+        return []
+    found = []
+    for arm in ("midpoint", "again", "line"):
+        said, true = ({c: v[f"{who}/recentred"] for c, v in some.items()} for who in (arm, "student"))
+        found += agreement(f"{arm}/recentred_by_{option}", f"{PREDICTED[arm]}, recentred, {option}", said, true)[:2]
+    return found
 
 
 def _has_mean_images(condition: str) -> bool:

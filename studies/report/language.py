@@ -72,6 +72,23 @@ def specific(found: F) -> Answer:
     )
 
 
+@question(B2, "Is what is specific about pairs, or about a few axes?", "interaction_spectrum")
+def axes(found: F) -> Answer:
+    def of(key: str) -> Interval:
+        return value(found, key)
+
+    parts = [f"{words} {of(f'number_to_animal/share_{part}')}" for part, words in
+             (("slopes", "slopes"), ("length", "length"), ("digits", "digits"), ("left", "what is left"))]  # fmt: skip
+    ratio = lab.find(found, "number_to_animal/participation_all")
+    whole, left = (lab.find(found, f"directions/agreement_{part}") for part in ("all", "left"))
+    return Answer(
+        f"{'Mostly about axes' if of('number_to_animal/share_left').high < 0.5 else 'Not mostly about axes'}: of the "
+        f"interaction, number to animal, {', '.join(parts)}; its participation ratio is {ratio.value}. The directions "
+        f"agree by {whole.value}, in what is left by {left.value}.",
+        f"participation ratio of scores shuffled within length: {ratio.null:.1f}; agreement {lab.null_text(left)}",
+    )
+
+
 @question(B2, "Do the two directions agree?", "digits", claim=f"Entanglement is mutual ({ZUR}).")
 def directions(found: F) -> Answer:
     both, whole = (lab.find(found, f"directions/{part}") for part in ("all", "whole_numbers"))
