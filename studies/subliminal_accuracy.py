@@ -2,12 +2,10 @@
 
 Every seed gives one reference initialisation, a teacher trained from it on MNIST labels, and students distilled on
 the teacher's logits of uniform noise. The student never sees a digit nor a digit logit. Controls: the same
-distillation from the next seed's initialisation (so no control shares its teacher's start), and the 2 x 2 of sharing
-only the hidden layers or only the output layer. Heads are exchanged to see what limits the student.
-
-Accuracy is raw, recentred (digit logits less their mean over unlabelled training images) and prior-matched
-(docs/concepts.md). The unit of replication is the seed; intervals are Student-t; differences are paired by seed against
-the cross-initialisation control and Holm-corrected.
+distillation from the next seed's initialisation (so no control shares its teacher's start), and
+the 2 x 2 of sharing only the hidden layers or only the output layer. Heads are exchanged to see what limits the
+student. The unit of replication is the seed; intervals are Student-t; differences are paired by seed against the
+cross-initialisation control and Holm-corrected.
 
     python -m studies.subliminal_accuracy --loss kl mse
 """
@@ -19,11 +17,9 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.designs.conditions import UNLABELLED
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, less, points, rows
+from mechsub.lab.findings import Finding, all_findings, by_arm, cells, find, less, points, rows
 
 CONTROL = "cross_aux"
-OFFSETS = ("recentred", "prior_matched")  # accuracy without the offset of the classes
 TITLES = {
     "reference": "reference (untrained)",
     "teacher": "teacher",
@@ -94,19 +90,14 @@ def run(cfg: Config) -> Iterator[dict]:
         "teacher_body_initial_head": teacher.replace(_head(init)),
         "student_body_teacher_head": students["student_aux"].replace(_head(teacher)),
     }
-    unlabelled = getattr(ms.images, cfg.dataset)("train")[0][:UNLABELLED]
     for arm in TITLES:
-        scores = {
-            name: values.tolist() for name, values in ms.accuracies(models[arm], test[0], test[1], unlabelled).items()
-        }
-        means = ms.mean_offset(models[arm], unlabelled).tolist()
-        for i, member in enumerate(init.seeds):
-            said = {"accuracy": scores["raw"][i], **{name: scores[name][i] for name in OFFSETS}}
-            yield {"arm": arm, "member": member, **said, "mean_logits": means[i], "products": toy.fit["precision"]}
+        scores = ms.distillation.accuracy(models[arm], *test).tolist()
+        for member, accuracy in zip(init.seeds, scores, strict=True):
+            yield {"arm": arm, "member": member, "accuracy": accuracy, "products": toy.fit["precision"]}
     yield {
         "provenance": {
             **toys.provenance(toy, cfg),
-            "measured_on": f"{len(test[1])} test images; mean logits on {UNLABELLED} training images, no labels",
+            "measured_on": f"{len(test[1])} test images",
             "null": "cross-initialisation student, paired by seed",
         }
     }
@@ -124,13 +115,11 @@ def findings(cell: list[dict]) -> list[Finding]:
         for f in accuracies
         for name, of in (("min", min), ("max", max))
     ]
-    offsets = [found for score in OFFSETS for found in arm_means(cell, score, unit="seeds", labels=TITLES).values()]
     heads = [
-        less(find(of_score, f"{arm}/{score}"), find(of_score, f"{other}/{score}"), label=label)
-        for of_score, score in ((arms, "accuracy"), (offsets, "recentred"))
+        less(find(arms, f"{arm}/accuracy"), find(arms, f"{other}/accuracy"), label=label)
         for label, arm, other in DIFFERENCES
     ]
-    return [*arms, *extremes, *offsets, *heads]
+    return [*arms, *extremes, *heads]
 
 
 def table(records: list[dict]) -> list[dict]:
@@ -152,7 +141,7 @@ def plot(records: list[dict]):
 
 
 study = lab.Study(
-    version=2,  # recentred and prior-matched accuracy, and mean logits
+    version=1,
     probes=(
         Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
         Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
