@@ -19,13 +19,16 @@ teacher, scored in accuracy). Nulls: untrained reference, students of another in
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 from mechsub.lab.findings import Drawn, Finding, mean
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -117,7 +120,7 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     }
 
 
-def lens_interactions(model: Any, states, tokens: list[int]):
+def lens_interactions(model: "TransformerBridge", states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
     read = ms.checks.reads(model)
     with torch.no_grad():

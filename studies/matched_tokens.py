@@ -13,13 +13,16 @@ partners and animals, crossed.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, cells, slug
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 QUANTITIES = {  # of an interaction, with their part of a key
     "s.d. of the interaction, nats": "size",
@@ -133,7 +136,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     return kept, [chosen[i] for i in kept], rows
 
 
-def _candidates(tokenizer: Any) -> dict[str, int]:
+def _candidates(tokenizer: "Tokenizer") -> dict[str, int]:
     """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
     from mechsub.inputs import continuations, prompts
 

@@ -5,12 +5,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mechsub as ms
 from mechsub.designs import love
 from mechsub.designs.love import Progress, silent
 from mechsub.lazy import np, torch
+
+if TYPE_CHECKING:
+    from mechsub.designs.love import LovePrompts, Prompted
 
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
 N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
@@ -27,7 +30,7 @@ class Options:
     seed: int
 
 
-def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
+def ratio_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
     """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
     from mechsub.designs import contribution_parts as cp
 
@@ -76,7 +79,7 @@ def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
         yield row | {"ratio": float(ratio[i]), **{f"part: {n}": float(p[chosen[i], i]) for n, p in parts.items()}}
 
 
-def measured(found: Any):
+def measured(found: "Prompted"):
     """Log ratios of the subset's numbers, and baselines in the other wordings, which are computed."""
     from mechsub.designs import contribution_parts as cp
 
@@ -103,7 +106,7 @@ def measured(found: Any):
 # What the specific part passes through.
 
 
-def direction_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+def direction_records(found: "Prompted", cfg: Any, progress: Progress = silent) -> Iterator[dict]:
     """Both directions: what passes through the loved thing's rows; number to animal: association, and what is left."""
     from mechsub.designs import contribution_states as cs
 
@@ -212,7 +215,7 @@ def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict)
         yield {**keys, "part": names[i], "share": share, "low": float(low[i]), "high": float(high[i])}
 
 
-def component_records(found: Any, cfg: Any) -> Iterator[dict]:
+def component_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
     """Shares of every component, and of attention and MLP by thirds of the blocks."""
     from mechsub.designs import contribution_states as cs
 
@@ -240,7 +243,7 @@ def _apart(a, b) -> float:
     return float((ms.scores.interaction(a) - ms.scores.interaction(b)).abs().max())
 
 
-def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+def patch_records(found: "Prompted", cfg: Any, progress: Progress = silent) -> Iterator[dict]:
     """A row for every pair, block and group of positions; and for every block and group, the recovery over all pairs.
 
     No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
@@ -279,7 +282,7 @@ def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator
         yield {**{key: value for key, value in row.items() if key != "part"}, "position": position, "n": len(places)}
 
 
-def _alike(q: Any, some: list[int]) -> list[list[int]]:
+def _alike(q: "LovePrompts", some: list[int]) -> list[list[int]]:
     """Places of numbers of equal length whose prompts are equally long."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, n in enumerate(some):

@@ -9,7 +9,7 @@ class Scores(NamedTuple):
     """One score a seed: of the rows of a cell that have these values."""
 
     study: str
-    flags: Mapping[str, Any]
+    flags: Mapping[str, object]
     rows: Mapping[str, Any]
     value: str = "accuracy"
 

@@ -20,12 +20,16 @@ the middle block writes, and what is left, which is nothing. Unit of replication
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import contributions, love
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from mechsub.designs.love import LovePrompts, Prompted
+    from studies.planted_shares.planted import Planted
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -96,7 +100,7 @@ def strengths(kind: str, i: int, cfg: Config):
     return Strengths(rows, middle, cfg.noise)
 
 
-def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
+def model_records(asked: "LovePrompts", kind: str, i: int, cfg: Config) -> Iterator[dict]:
     """Plant one model, run the functions of `contributions` on it, and set what was planted beside what they say."""
     from mechsub.designs.love import Prompted
     from studies.planted_shares import planted
@@ -120,7 +124,7 @@ def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
         }
 
 
-def known(wanted: Any) -> dict[str, float]:
+def known(wanted: "Planted") -> dict[str, float]:
     """Quantity -> its true value, from how the model was planted."""
     from studies.planted_shares.planted import N_OUTPUTS
 
@@ -140,7 +144,7 @@ def known(wanted: Any) -> dict[str, float]:
     }
 
 
-def recovered(found: Any, kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
+def recovered(found: "Prompted", kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
     """Quantity -> (share, low, high) of `contributions`; of what is not planted, only the rows."""
     own = contributions.Options(n_pairs=cfg.n_pairs, n_resamples=cfg.n_resamples, seed=seed)
     out = {}
@@ -176,7 +180,7 @@ def _limits(row: dict) -> tuple[float, float, float]:
     return row["share"], row["low"], row["high"]
 
 
-def matrices(q: Any) -> dict:
+def matrices(q: "LovePrompts") -> dict:
     """What `token_entanglement` stores of a model and `contributions` reads."""
     from studies.planted_shares.planted import N_WORDINGS
 

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub.lab import finder, pages, store, terminal
@@ -34,6 +34,9 @@ from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.study import planned, table_of
 from studies.report import answers, factors, language, page, toy  # noqa: F401 - they ask the questions
 from studies.report.question import ASKED, TOPICS, Answer, Question
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))
 OPEN = "not answered yet"
@@ -47,7 +50,7 @@ class Found:
     flags: str
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
-    display: Mapping[str, Any] = field(default_factory=dict)
+    display: Mapping[str, object] = field(default_factory=dict)
     lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
 
     @functools.cached_property
@@ -59,7 +62,7 @@ class Found:
         return all_findings(self.lab_cells, self.study.part("comparisons")) if self.lab_cells else []
 
     @functools.cached_property
-    def figure(self) -> Any:
+    def figure(self) -> "go.Figure":
         return self.study.needed("plot")(self.records, **self.display) if self.records else None
 
 
@@ -77,7 +80,7 @@ class Finding:
         return f"python -m studies.{self.question.study} {self.found.flags}".strip()
 
     @functools.cached_property
-    def figure(self) -> Any:
+    def figure(self) -> "go.Figure":
         """Its own; else the study's, which other questions of the same cells share."""
         if not self.question.figure:
             return self.found.figure
