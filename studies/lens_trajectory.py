@@ -273,7 +273,7 @@ def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
     """One row per seed and layer."""
     from mechsub.designs import population as toys
 
-    found = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
+    found: list[dict] = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
     for y, states in toys.batches(images, labels, (body,)):
         for layer, hidden in enumerate(states):
             digits = toys.onward(body, body.cfg.n_layers - 1, hidden)[..., body.cfg.digits].double()

@@ -205,7 +205,7 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-_TINY = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
     version=1,
     probes=(

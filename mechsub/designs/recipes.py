@@ -108,7 +108,7 @@ def cost(recipe: Recipe, n_images: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def chosen(records: list[Mapping]) -> Recipe:
+def chosen(records: Sequence[Mapping]) -> Recipe:
     """The best mean accuracy of the last round."""
     last = max(row["round"] for row in records)
     values: dict[str, list[float]] = {}

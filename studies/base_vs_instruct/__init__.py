@@ -24,7 +24,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub import lab
@@ -99,8 +99,8 @@ class Half(NamedTuple):
 
     forward: "torch.Tensor"  # [number, animal], of the animal where the number is loved
     none: "torch.Tensor"  # [animal], without a system message
-    back: "torch.Tensor"  # [animal, number], of the number where the animal is loved
-    none_back: "torch.Tensor"  # [number]
+    back: Any  # [animal, number], of the number where the animal is loved
+    none_back: Any  # [number]
 
 
 class Arm(NamedTuple):
@@ -314,7 +314,7 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
         yield love.correlation_record(name, a.forward, b.forward, length, cfg)
 
 
-_PAIR = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
+_PAIR: dict = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
 study = lab.Study(
     version=1,
     probes=(

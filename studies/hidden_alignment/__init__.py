@@ -16,7 +16,7 @@ position, against shuffled pairs; control: the number that the prompt favours le
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
@@ -139,7 +139,8 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
     toy = toys.teachers(cfg)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
     trained = toys.students(toy, arms, cfg, lab.span(0.2, 0.8, "students"))
-    compared = _Comparison(toy, *getattr(ms.images, cfg.dataset)("test"), cfg)  # type: ignore[call-arg]
+    images, labels = getattr(ms.images, cfg.dataset)("test")
+    compared = _Comparison(toy, images, labels, cfg)
     yield from compared.records("reference", 0, toy.init, toy.init)
     yield from compared.records("cross_reference", 0, toy.other, toy.other)
     for i, (arm, steps) in enumerate(trained.items()):
@@ -210,14 +211,15 @@ class _Comparison:
         from mechsub.designs import population as toys
 
         last = student.cfg.n_layers - 1
-        right, found = 0.0, [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]
+        right: Any = 0.0
+        found: list[dict] = [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]
         for (labels, own), (_, seen) in zip(toys.batches(*self.test, (student,)), self.stitched, strict=True):
             right = right + toys.n_right(student, last, own[last], labels)
             for layer, (body, states) in enumerate(zip(own, seen, strict=True)):
                 found[layer][STITCHING[0]] += toys.n_right(self.teacher, layer, body, labels)
                 found[layer][STITCHING[1]] += toys.n_right(student, layer, states, labels)
         n = len(self.test[1])
-        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]  # type: ignore[attr-defined]
+        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]
 
     def _weights(self, student, start) -> list[dict]:
         moved = _change(student, start)

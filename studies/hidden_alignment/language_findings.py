@@ -36,7 +36,8 @@ def _paired(cell: list[dict], row: dict) -> Finding:
 
 def _difference(cell: list[dict], row: dict) -> Finding:
     """The cosine with the favoured number less that with the lowest, paired by animal."""
-    pair = ms.stats.paired_difference(*(_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS))
+    first, second = (_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS)
+    pair = ms.stats.paired_difference(first, second)
     return Finding(f"{_subject(row)}/{'-'.join(PAIRINGS)}", _label(row), pair.interval, 0.0, pair.p, "animals")
 
 

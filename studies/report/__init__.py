@@ -50,7 +50,7 @@ class Found:
     flags: str
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
-    display: Mapping[str, object] = field(default_factory=dict)
+    display: Mapping[str, tuple] = field(default_factory=dict)
     lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
 
     @functools.cached_property
@@ -161,7 +161,7 @@ def _levels(study: Study, pinned: Mapping[str, str], sweep: str, root: Path) -> 
     found = []
     for path in sorted((root / study.name).glob(f"*/{store.PROVENANCE}")):
         try:
-            config = store.read_provenance(path.parent)["config"]
+            config = (store.read_provenance(path.parent) or {})["config"]
         except store.DamagedCell:
             continue
         if all(_word(value) == wanted.get(name) for name, value in config.items() if name != sweep):

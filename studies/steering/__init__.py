@@ -277,7 +277,7 @@ def preferred(tokenizer: "Tokenizer", begun: str, said: int, neutral: int, texts
     return means[0] - means[1]
 
 
-_TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
+_TINY: dict = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
 study = lab.Study(
     version=1,
     probes=(

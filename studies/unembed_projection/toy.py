@@ -26,6 +26,7 @@ from mechsub import lab
 
 if TYPE_CHECKING:
     from mechsub.designs.population import Toy
+    from mechsub.measures.unembedding import Basis, Metric
 
 ARMS = ("student_aux", "cross_aux")
 N_SPANS = 20  # random spans per seed
@@ -67,12 +68,12 @@ def _trained(cfg) -> "tuple[Toy, dict]":
     return toy, {arm: (toys.start(toy, arm), next(iter(steps.values()))) for arm, steps in trained.items()}
 
 
-def scores(model: "ms.HookedMLP", metric: str) -> Float[Tensor, "seed digit"]:
+def scores(model: "ms.HookedMLP", metric: "Metric") -> Float[Tensor, "seed digit"]:
     """How strongly every digit's output direction is tied to the auxiliary ones."""
     digits, aux = (range(model.cfg.d_vocab)[part] for part in (model.cfg.digits, model.cfg.aux))
     if metric not in ("cosine", "centered_cosine"):
         return ms.unembedding.unembed_projection(model, digits, aux, metric).double().norm(dim=-1)
-    basis = "raw" if metric == "cosine" else "centered"
+    basis: Basis = "raw" if metric == "cosine" else "centered"
     own, others = (ms.unembedding.token_directions(model, tokens, basis=basis).double() for tokens in (digits, aux))
     inside = torch.nn.functional.normalize(own, dim=-1) @ torch.linalg.qr(others.mT).Q
     return inside.norm(dim=-1)
@@ -127,7 +128,8 @@ def share_records(
     random = torch.randn(N_SPANS, *aux.shape, generator=generator, dtype=torch.float64)
     bases = torch.linalg.qr(torch.cat([aux[None], random])).Q  # [span, seed, d_model, n_aux]
     # What is written on test images, and how much it varies over them: the part that tells digits apart.
-    written, right = _Products(), {name: 0.0 for name in ("student", "start", "span", "rest", "random_span")}
+    written = _Products()
+    right: dict = dict.fromkeys(("student", "start", "span", "rest", "random_span"), 0.0)
     for x, y in _batches(images, labels):
         before, change, parts = _change(start, student, x, bases)
         written.add(parts, change)

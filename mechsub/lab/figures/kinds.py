@@ -7,7 +7,7 @@ here, so that the caption's n is the n that was drawn. Text from records is esca
 import html
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -302,7 +302,7 @@ def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
     )
 
 
-def shares(rows: list[tuple[object, object, float]]) -> Panel:
+def shares(rows: Sequence[tuple[object, object, float]]) -> Panel:
     """Stacked shares, one bar for each table: rows of (table, source, share)."""
     tables, sources = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     axis = {"type": "category", "categoryorder": "array", "categoryarray": [_text(table) for table in tables]}
@@ -319,7 +319,7 @@ def shares(rows: list[tuple[object, object, float]]) -> Panel:
     return Panel(traces, {"title_text": "share of variance", "range": [0, 1]}, {"autorange": "reversed", **axis})
 
 
-def matrix(rows: list[tuple[object, object, float]], x_title: str, y_title: str) -> Panel:
+def matrix(rows: Sequence[tuple[object, object, float]], x_title: str, y_title: str) -> Panel:
     """A small matrix on a diverging scale around zero: rows of (column, row, value)."""
     columns, lines = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     values = {(row[1], row[0]): row[2] for row in rows}
