@@ -305,8 +305,9 @@ def fit_members(
 
     fitted = each_member(fit, len(seeds), progress)
     for name, job in jobs.items():
-        for step in keep[name]:
-            job.snapshots[step] = stacked(job.start, [member[name][step] for member in fitted])  # type: ignore[index]
+        if job.snapshots is not None:
+            for step in keep[name]:
+                job.snapshots[step] = stacked(job.start, [member[name][step] for member in fitted])
     return {name: stacked(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 

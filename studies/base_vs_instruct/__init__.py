@@ -208,7 +208,7 @@ def _mean(tables: list):
 def fixed_numbers(found: Found):
     """Of every animal, the number whose interaction is largest over the arms, in the wordings that choose."""
     tables = [ms.scores.interaction(arm.choosing.forward) for arm in found.arms.values()]
-    return sum(table / table.std().clamp_min(1e-12) for table in tables).argmax(0)  # type: ignore[union-attr]
+    return sum((table / table.std().clamp_min(1e-12) for table in tables), torch.zeros(())).argmax(0)
 
 
 def _animal_records(found: Found, fixed) -> Iterator[dict]:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import mechsub as ms
 from mechsub.lab import finder, pages, store, terminal
@@ -209,12 +209,16 @@ def write(found: list[Finding], root: Path) -> None:
     store.write_text(root / "index.html", page.page(found, list(predictions.judged(root)), root))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _stop(message, 2)
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m studies.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    parser.error = lambda message: _stop(message, 2)  # type: ignore[method-assign]
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
     marked = "write the marked numbers of README.md and docs/ anew, and docs/answers.md, not the page"
     parser.add_argument("--write", action="store_true", help=marked)
@@ -255,6 +259,6 @@ def _write_pages(root: Path) -> None:
     print("".join(f"written: {path}\n" for path in changed) or "every page is up to date\n", end="")
 
 
-def _stop(message: str, code: int):
+def _stop(message: str, code: int) -> NoReturn:
     print(f"error: {' '.join(str(message).split())[:800]}", file=sys.stderr)
     raise SystemExit(code)

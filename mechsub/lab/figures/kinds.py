@@ -514,9 +514,10 @@ def _summary(values: list[float], interval: Callable | None) -> tuple[float, flo
     mean = _mean(values)
     if len(values) < 2:
         return mean, mean, mean  # type: ignore[return-value]
-    if interval is None:
-        from mechsub.stats import student_t as interval
-    found = interval(values)  # type: ignore[misc]
+    from mechsub.stats import student_t
+
+    measure: Callable = interval or student_t
+    found = measure(values)
     low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
     return mean, low, high  # type: ignore[return-value]
 
