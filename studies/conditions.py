@@ -20,7 +20,7 @@ over a cell.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import mechsub as ms
@@ -148,8 +148,6 @@ def _starts(cfg: Config, init) -> dict:
 
 def _other(cfg: Config, init):
     """A student of its own architecture, from the next seed."""
-    from dataclasses import replace
-
     from mechsub.training import conv
 
     seeds, shape = [seed + 1 for seed in init.seeds], init.cfg

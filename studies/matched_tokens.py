@@ -46,8 +46,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     love.check_model(cfg)
 
 
@@ -56,8 +54,6 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    from mechsub.designs import love
-
     numbers, tensors = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
+from mechsub.designs import population as toys
 from mechsub.lazy import utilities
 
 ARMS = ("student_aux", "student_all", "cross_aux")
@@ -133,8 +134,6 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
-    from mechsub.designs import population as toys
-
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
@@ -160,8 +159,6 @@ class _Comparison:
     """A teacher, what it does on the inputs compared, and one method: the rows of a student beside it."""
 
     def __init__(self, toy, test_images, test_labels, cfg: Config):
-        from mechsub.designs import population as toys
-
         noise = ms.noise.uniform(cfg.n_images, utilities.derive_generator(cfg.seed, "hidden_alignment"))
         # MNIST's first test images are the cleaner half's, so the sample is spread over the file.
         self.on = {"digits": test_images[_spread(len(test_images), cfg.n_images)], "noise": noise}
@@ -208,8 +205,6 @@ class _Comparison:
 
     def _stitching(self, student) -> tuple[list[float], list[dict]]:
         """The student's accuracy, and for every layer that of the teacher with its state, and the reverse."""
-        from mechsub.designs import population as toys
-
         last = student.cfg.n_layers - 1
         right: Any = 0.0
         found: list[dict] = [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]

@@ -18,8 +18,10 @@ the middle block writes, and what is left, which is nothing. Unit of replication
     python -m studies.planted_shares --n-models 4
 """
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mechsub as ms
@@ -59,9 +61,6 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    import tempfile
-    from pathlib import Path
-
     from studies.planted_shares import planted
 
     with tempfile.TemporaryDirectory() as folder:

@@ -28,12 +28,15 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
-from mechsub.lazy import np, torch
+from mechsub.lazy import late, np, torch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from mechsub.designs.love import LovePrompts, Prompted
+    from mechsub.inputs import continuations
+else:
+    continuations = late("mechsub.inputs.continuations")
 
 SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
@@ -61,8 +64,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     if cfg.n_numbers < 16:
         raise ValueError("--n-numbers must be at least 16, to be resampled")
     love.check_model(cfg)
@@ -73,8 +74,6 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    from mechsub.designs import love
-
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     if len(found.tensors["number_to_animal_wordings"]) <= max(JUDGES):
         raise ValueError(
@@ -251,8 +250,6 @@ def number_alphabet(q: "LovePrompts") -> list[int]:
 
 def beginnings(tokenizer: "Tokenizer", answer: "torch.Tensor") -> list[str]:
     """At every position of an answer: the digits that stand right before it."""
-    from mechsub.inputs import continuations
-
     pieces, out = continuations.pieces(tokenizer, answer.tolist()), []
     for i in range(len(answer)):
         text = "".join(pieces[:i])
@@ -265,8 +262,6 @@ def preferred(tokenizer: "Tokenizer", begun: str, said: int, neutral: int, texts
 
     None where a token is not digits, or where no number goes on so.
     """
-    from mechsub.inputs import continuations
-
     means = []
     for word in continuations.pieces(tokenizer, [said, neutral]):
         start = word.strip() if word[:1].isspace() else begun + word

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.designs import population as toys
 
 if TYPE_CHECKING:
     from mechsub.designs.population import Toy
@@ -34,8 +35,6 @@ _CHUNK = 1_000  # images
 
 
 def run(cfg) -> Iterator[dict]:
-    from mechsub.designs import population as toys
-
     trained, arms = _trained(replace(cfg, metric="cosine", n_permutations=1))
     images, labels = getattr(ms.images, cfg.dataset)("test")
     for arm, (start, student) in arms.items():
@@ -59,8 +58,6 @@ def run(cfg) -> Iterator[dict]:
 @lru_cache(maxsize=1)
 def _trained(cfg) -> "tuple[Toy, dict]":
     """The toy, and arm -> (start, student): one training for all metrics of a grid."""
-    from mechsub.designs import population as toys
-
     settings = SimpleNamespace(**vars(cfg), n_steps=1)
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(settings)
