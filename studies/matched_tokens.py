@@ -164,13 +164,7 @@ def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) 
         ("agreement of two wordings", other),
         ("agreement of the directions", ms.scores.interaction(backward)),
     ):
-
-        def agreement(rows, columns, y=y) -> float:
-            return ms.scores.matrix_correlation(
-                ms.scores.interaction(first[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
-            )
-
-        low, high = ms.scores.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
+        low, high = love.correlation_interval(first, y, cfg.n_permutations, cfg.seed)
         # Partners move within equal length, animals stay: what longer words have in common is in the null.
         p, null = ms.scores.permutation_p(
             first, y, n=cfg.n_permutations, seed=cfg.seed, strata=lengths, move_columns=False

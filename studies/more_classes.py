@@ -92,7 +92,7 @@ def run(cfg: Config) -> Iterator[dict]:
             }
     yield {
         "provenance": {
-            "data": {**_named("mnist"), **_named("fashion-mnist")},
+            "data": {**population.named_hashes("mnist"), **population.named_hashes("fashion-mnist")},
             "dtype": f"fp32 weights and losses, {ms.distillation.resolve_precision()} products in training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member",
             "measured_on": "all test images of a seed's classes",
@@ -100,10 +100,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "null": "cross-initialisation student, paired by seed; chance, 1 / n_classes",
         }
     }
-
-
-def _named(dataset: str) -> dict[str, str]:
-    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
 
 
 def both(split) -> tuple:

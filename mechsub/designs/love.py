@@ -359,6 +359,17 @@ def percentile(values, place: int) -> float:
     return float((smaller + 0.5 * same) / (len(values) - 1))
 
 
+def correlation_interval(x, y, n: int, seed: int) -> tuple[float, float]:
+    """The crossed bootstrap interval of the correlation of two interactions [number, animal]."""
+
+    def resampled(rows, columns) -> float:
+        return ms.scores.matrix_correlation(
+            ms.scores.interaction(x[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
+        )
+
+    return ms.scores.crossed_bootstrap(resampled, *x.shape, n=n, seed=seed)
+
+
 def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
     """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
 
@@ -366,13 +377,7 @@ def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
     length have in common.
     """
     x, y = ms.scores.interaction(a), ms.scores.interaction(b)
-
-    def resampled(rows, columns) -> float:
-        return ms.scores.matrix_correlation(
-            ms.scores.interaction(x[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
-        )
-
-    low, high = ms.scores.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
+    low, high = correlation_interval(x, y, cfg.n_permutations, cfg.seed)
     shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
     p, null = ms.scores.permutation_p(x, y, **shuffle)
     p_numbers, null_numbers = ms.scores.permutation_p(x, y, **shuffle, move_columns=False)

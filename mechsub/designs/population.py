@@ -195,6 +195,11 @@ _TEST_BATCH = 1_000  # images a forward pass of all members
 _LAYER = 10_000  # bytes that the modules and hooks of a layer take, however narrow (measured: 10.1 kB)
 
 
+def named_hashes(dataset: str) -> dict[str, str]:
+    """sha256 of the files of one of several data sets, by its name and the file's."""
+    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
+
+
 def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
     """Raise for students of one auxiliary logit under a loss that learns nothing from it; None: the study has but one.
 
