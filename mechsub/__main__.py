@@ -9,25 +9,28 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from mechsub.lab import terminal
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _refuse(message)
+
+
 @terminal.command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mechsub", description=(__doc__ or "").partition("\n")[0])
-    parser.error = _refuse  # type: ignore[method-assign]
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
+    parser = _Parser(prog="python -m mechsub", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _add_verify(commands)
     _add_recheck(commands)
     _add_doctor(commands)
-    for command in commands.choices.values():
-        command.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args(argv)
     return options.run(options)
 
 
-def _refuse(message: str):
+def _refuse(message: str) -> NoReturn:
     print(f"error: {_printable(message)}", file=sys.stderr)
     raise SystemExit(2)
 

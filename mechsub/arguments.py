@@ -8,32 +8,42 @@ import math
 import numbers
 import operator
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+_T = TypeVar("_T")
+_S = TypeVar("_S", bound=Sequence)
 _MOST_SEED = 2**63 - 1  # torch's generators take no larger one
 
 
-def refuse(name: str, wanted: str, value: Any, advice: str = "") -> NoReturn:
+def refuse(name: str, wanted: str, value: object, advice: str = "") -> NoReturn:
     """Raise the one line: "level must be a number between 0 and 1, not 95"."""
     raise ValueError(f"{name} must be {wanted}, not {described(value)}{advice}")
 
 
-def described(value: Any) -> str:
+def described(value: object) -> str:
     """A value in a few words on one line."""
     if is_tensor(value) or isinstance(value, np.ndarray):
         kind = "tensor" if is_tensor(value) else "array"
         return f"a {kind} of shape {list(value.shape)} ({str(value.dtype).removeprefix('torch.')})"
     text = " ".join(ascii(value).split()) if isinstance(value, _PLAIN) else ""
-    return text if 0 < len(text) <= 60 else f"a {type(value).__name__}{f' of length {len(value)}' if text else ''}"
+    return (
+        text
+        if 0 < len(text) <= 60
+        else f"a {type(value).__name__}{f' of length {len(value)}' if text and isinstance(value, Sized) else ''}"
+    )
 
 
 _PLAIN = (str, bytes, int, float, complex, list, tuple, set, dict, type(None), np.generic, slice, range)
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: object) -> "TypeGuard[Tensor]":
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -41,7 +51,7 @@ def is_tensor(value: Any) -> bool:
 # Single values.
 
 
-def number(value: Any, name: str, wanted: str = "a finite number", *, least: float | int = -math.inf) -> Any:
+def number(value: object, name: str, wanted: str = "a finite number", *, least: float | int = -math.inf) -> Any:
     """A finite real number; True and False are none. `least` is allowed, and `wanted` says so."""
     scalar = value.item() if (is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0 else value
     if isinstance(scalar, bool | np.bool_) or not isinstance(scalar, numbers.Real):
@@ -82,43 +92,43 @@ def _range(least: int | None, most: int | None) -> str:
     return "a whole number" if least is None else f"a whole number of at least {least}"
 
 
-def seed(value: Any, name: str = "seed") -> int:
+def seed(value: object, name: str = "seed") -> int:
     return whole(value, name, 0, _MOST_SEED)
 
 
-def flag(value: Any, name: str) -> bool:
+def flag(value: object, name: str) -> bool:
     return value if isinstance(value, bool) else refuse(name, "True or False", value)
 
 
-def text(value: Any, name: str) -> str:
+def text(value: object, name: str) -> str:
     return value if isinstance(value, str) else refuse(name, "a string", value)
 
 
-def choice(value: Any, name: str, choices: Iterable[str]) -> str:
+def choice(value: object, name: str, choices: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         refuse(name, f"one of {', '.join(choices)}", value)
     return value
 
 
-def function(value: Any, name: str) -> Any:
+def function(value: object, name: str) -> Callable:
     return value if callable(value) else refuse(name, "a function", value)
 
 
-def generator(value: Any, name: str = "generator") -> Any:
+def generator(value: object, name: str = "generator") -> "Generator":
     """A torch.Generator: None would draw from the global one, and no run could be repeated."""
     if not isinstance(value, sys.modules["torch"].Generator):
         refuse(name, "a torch.Generator, as torch.Generator().manual_seed(0)", value)
     return value
 
 
-def instance(value: Any, kind: type, name: str) -> Any:
+def instance(value: object, kind: type[_T], name: str) -> _T:
     return value if isinstance(value, kind) else refuse(name, f"a {kind.__name__}", value)
 
 
 # Lists.
 
 
-def items(value: Any, name: str, of: str, least: int = 1) -> list:
+def items(value: object, name: str, of: str, least: int = 1) -> list:
     """The members of a list, tuple, range, array or tensor in their order; a set has none, a generator ends once."""
     if isinstance(value, str | bytes) or not (isinstance(value, Sequence) or (is_array(value) and value.ndim == 1)):
         refuse(name, f"a list of {of}", value)
@@ -128,32 +138,32 @@ def items(value: Any, name: str, of: str, least: int = 1) -> list:
     return members
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> "TypeGuard[Tensor | np.ndarray]":
     """numpy's arrays, torch's tensors, and what turns into them (columns of pandas)."""
     return (is_tensor(value) or hasattr(value, "__array__")) and hasattr(value, "ndim") and hasattr(value, "tolist")
 
 
-def texts(value: Any, name: str, least: int = 1) -> list[str]:
+def texts(value: object, name: str, least: int = 1) -> list[str]:
     """A list of strings; a single string would be read letter by letter."""
     strings = items(value, name, "strings", least)
     wrong = next((i for i, string in enumerate(strings) if not isinstance(string, str)), None)
     return strings if wrong is None else refuse(f"{name}[{wrong}]", "a string", strings[wrong])
 
 
-def seeds(value: Any, name: str = "seeds") -> tuple[int, ...]:
+def seeds(value: object, name: str = "seeds") -> tuple[int, ...]:
     """Different seeds: two equal ones would count a member twice."""
     members = tuple(seed(one, f"{name}[{i}]") for i, one in enumerate(items(value, name, "seeds")))
     return distinct(members, name)
 
 
-def distinct(members: Sequence, name: str) -> Any:
+def distinct(members: _S, name: str) -> _S:
     if len(set(members)) < len(members):
         twice = next(one for i, one in enumerate(members) if one in members[:i])
         raise ValueError(f"{name} must be different; {described(twice)} is there twice")
     return members
 
 
-def ids(value: Any, size: int, name: str = "tokens", least: int = 1) -> list[int]:
+def ids(value: object, size: int, name: str = "tokens", least: int = 1) -> list[int]:
     """Outputs or token ids 0..size - 1; a negative one would count from the end of the vocabulary."""
     members = items(value, name, "token ids", least)
     if all(type(one) is int for one in members) and (not members or (min(members) >= 0 and max(members) < size)):
@@ -164,7 +174,7 @@ def ids(value: Any, size: int, name: str = "tokens", least: int = 1) -> list[int
     return [int(one) for one in members]
 
 
-def mapping(value: Any, name: str, of: str, least: int = 1) -> Mapping:
+def mapping(value: object, name: str, of: str, least: int = 1) -> Mapping:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         refuse(name, f"a dict of {of} by name", value)
     if len(value) < least:
@@ -175,7 +185,7 @@ def mapping(value: Any, name: str, of: str, least: int = 1) -> Mapping:
 # Vectors of numbers, for statistics.
 
 
-def vector(value: Any, name: str, least: int = 1) -> np.ndarray:
+def vector(value: object, name: str, least: int = 1) -> np.ndarray:
     """Finite numbers along one axis, fp64; True and False count 1 and 0.
 
     A table is refused and not flattened: what its rows and columns are, seeds or batches, decides what n is.
@@ -191,7 +201,7 @@ def vector(value: Any, name: str, least: int = 1) -> np.ndarray:
     return x
 
 
-def labels(value: Any, name: str, length: int) -> np.ndarray:
+def labels(value: object, name: str, length: int) -> np.ndarray:
     """A label for each of `length` rows, as numbers 0.. of the different labels in their sorted order."""
     x = _array(value, name, "labels")
     if x.dtype.kind not in "biufU" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
@@ -201,7 +211,7 @@ def labels(value: Any, name: str, length: int) -> np.ndarray:
     return np.unique(x, return_inverse=True)[1]
 
 
-def _array(value: Any, name: str, of: str) -> np.ndarray:
+def _array(value: object, name: str, of: str) -> np.ndarray:
     wanted = f"a list, array or tensor of {of} along one axis"
     if is_tensor(value):
         value = value.detach().cpu()
@@ -221,7 +231,7 @@ def _array(value: Any, name: str, of: str) -> np.ndarray:
     return x
 
 
-def same_length(**sides: Any) -> None:
+def same_length(**sides: Sized) -> None:
     """Vectors that belong together, one value of each for every replicate."""
     lengths = [len(side) for side in sides.values()]
     if len(set(lengths)) > 1:
@@ -231,7 +241,7 @@ def same_length(**sides: Any) -> None:
 # Tensors.
 
 
-def tensor(value: Any, name: str, axes: str, *, floating: bool = False, full: bool = False) -> Any:
+def tensor(value: object, name: str, axes: str, *, floating: bool = False, full: bool = False) -> "Tensor":
     """A tensor with these axes, none of them empty: "*lead sample d" has any number before the last two.
 
     `floating` refuses whole numbers, `full` also half precision, where sums over many values need fp32 or fp64.
@@ -251,7 +261,7 @@ def tensor(value: Any, name: str, axes: str, *, floating: bool = False, full: bo
     return value
 
 
-def finite(x: Any, name: str) -> Any:
+def finite(x: "Tensor", name: str) -> "Tensor":
     """Raise for NaN and infinity; reads all values once."""
     if x.is_floating_point():
         low, high = x.detach().aminmax()
@@ -260,28 +270,29 @@ def finite(x: Any, name: str) -> Any:
     return x
 
 
-def values(value: Any, name: str, axes: str, *, floating: bool = False, full: bool = False) -> Any:
+def values(value: object, name: str, axes: str, *, floating: bool = False, full: bool = False) -> "Tensor":
     """`tensor` and `finite`."""
     return finite(tensor(value, name, axes, floating=floating, full=full), name)
 
 
-def same_shape(**sides: Any) -> None:
+def same_shape(**sides: "Tensor") -> None:
     """Of tensors that are compared value by value: broadcasting would compare others."""
     shapes = [list(side.shape) for side in sides.values()]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"{' and '.join(sides)} must be of one shape, not {' and '.join(map(str, shapes))}")
 
 
-def width(x: Any, size: int, name: str) -> Any:
+def width(x: "Tensor", size: int, name: str) -> "Tensor":
     """The length of the last axis."""
     if x.shape[-1] != size:
         raise ValueError(f"{name} must have {size} on its last axis, not shape {list(x.shape)}")
     return x
 
 
-def parameters(value: Any, own: Mapping[str, Any], name: str = "parameters") -> Mapping[str, Any]:
+def parameters(value: object, own: "Mapping[str, Tensor]", name: str = "parameters") -> "Mapping[str, Tensor]":
     """Tensors for some of a model's own parameters, each of its shape and precision."""
-    for key, one in mapping(value, name, "tensors", 0).items():
+    given = mapping(value, name, "tensors", 0)
+    for key, one in given.items():
         if key not in own:
             raise ValueError(f"{name} hold the unknown parameter {key!r}; this model has {', '.join(own)}")
         tensor(one, f"{name}[{key!r}]", "*axis", floating=True)
@@ -289,13 +300,13 @@ def parameters(value: Any, own: Mapping[str, Any], name: str = "parameters") -> 
             raise ValueError(f"{name}[{key!r}] has shape {tuple(own[key].shape)}, not {tuple(one.shape)}")
         if one.dtype != own[key].dtype:
             raise ValueError(f"{name}[{key!r}] must be {own[key].dtype}, not {one.dtype}; convert it")
-    return value
+    return given
 
 
 # Models and what they read.
 
 
-def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
+def model(value: object, name: str = "model", *, evaluated: bool = True) -> Any:
     """A hooked model; in eval mode, where its outputs are to be used."""
     _check_hooked(value, name)
     if evaluated:
@@ -303,7 +314,7 @@ def model(value: Any, name: str = "model", *, evaluated: bool = True) -> Any:
     return value
 
 
-def _check_hooked(value: Any, name: str) -> None:
+def _check_hooked(value: object, name: str) -> None:
     if isinstance(value, type) or not (hasattr(value, "run_with_hooks") and hasattr(value, "cfg")):
         refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
 
@@ -327,7 +338,7 @@ def require_eval(model: Any, name: str = "model") -> None:
                 )
 
 
-def tokenizer(value: Any) -> Any:
+def tokenizer(value: object) -> "Tokenizer":
     """A tokenizer of Hugging Face's: what is called with a text, and turns ids into one."""
     if not callable(value) or not hasattr(value, "decode"):
         refuse("tokenizer", "a tokenizer, as model.tokenizer", value)
@@ -350,7 +361,7 @@ def embedding(hooked: Any) -> int:
 UNPADDED = "give every prompt as its own ids, without padding (a list of tensors may have several lengths)"
 
 
-def prompt(value: Any, size: int | None, name: str) -> Any:
+def prompt(value: object, size: int | None, name: str) -> "Tensor":
     """Token ids [pos] as a tensor of whole numbers, at least one, all in 0..size - 1."""
     if not is_tensor(value) or value.ndim != 1:
         refuse(name, "token ids as a tensor [pos] of whole numbers", value, _how(value))
@@ -359,7 +370,7 @@ def prompt(value: Any, size: int | None, name: str) -> Any:
     return in_vocabulary(value, size, name)
 
 
-def prompts(value: Any, size: int | None, name: str = "prompts") -> list:
+def prompts(value: object, size: int | None, name: str = "prompts") -> list:
     """A list of prompts, each a tensor [pos]."""
     if is_tensor(value) and value.ndim == 2:
         value = list(value)
@@ -370,21 +381,21 @@ def prompts(value: Any, size: int | None, name: str = "prompts") -> list:
     return [prompt(one, size, f"{name}[{i}]") for i, one in enumerate(value)]
 
 
-def batch(value: Any, size: int | None, name: str) -> Any:
+def batch(value: object, size: int | None, name: str) -> "Tensor":
     """Token ids [batch, pos] of prompts of one length."""
     if isinstance(value, Mapping):
         refuse(name, "token ids as a tensor [batch, pos] of whole numbers", value, _how(value))
     return in_vocabulary(tensor(value, name, "batch pos"), size, name)
 
 
-def _how(value: Any) -> str:
+def _how(value: object) -> str:
     """What to do about a text, which is no ids yet, and about a tokenizer's own output, which may hold padding."""
     if isinstance(value, str):
         return "; make them with mechsub.chat or prompts.plain"
     return f"; {UNPADDED}" if isinstance(value, Mapping) else ""
 
 
-def in_vocabulary(tokens: Any, size: int | None, name: str) -> Any:
+def in_vocabulary(tokens: "Tensor", size: int | None, name: str) -> "Tensor":
     """Token ids within 0..size - 1, of any shape."""
     if tokens.is_floating_point() or tokens.is_complex() or str(tokens.dtype) == "torch.bool":
         refuse(name, "token ids as whole numbers", tokens)
@@ -395,6 +406,6 @@ def in_vocabulary(tokens: Any, size: int | None, name: str) -> Any:
     return tokens
 
 
-def position(value: Any, length: int, name: str = "pos") -> int:
+def position(value: object, length: int, name: str = "pos") -> int:
     """A position of `length`, or one counted from the end: -1 is the last."""
     return whole(value, name, -length, length - 1)

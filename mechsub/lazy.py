@@ -7,6 +7,17 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+
+class _Late(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def late(name: str) -> ModuleType:
+    """A module of ours that brings such packages along; type checkers read an ordinary import beside it."""
+    return _Late(name)
+
+
 if TYPE_CHECKING:
     import numpy as np
     import plotly.graph_objects as go
@@ -14,12 +25,7 @@ if TYPE_CHECKING:
     import torch
     import transformer_lens.utilities as utilities
 else:
+    np, go, scipy_stats = late("numpy"), late("plotly.graph_objects"), late("scipy.stats")
+    torch, utilities = late("torch"), late("transformer_lens.utilities")
 
-    class _Late(ModuleType):
-        def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module(self.__name__), name)
-
-    np, go, scipy_stats = _Late("numpy"), _Late("plotly.graph_objects"), _Late("scipy.stats")
-    torch, utilities = _Late("torch"), _Late("transformer_lens.utilities")
-
-__all__ = ["go", "np", "scipy_stats", "torch", "utilities"]
+__all__ = ["go", "late", "np", "scipy_stats", "torch", "utilities"]

@@ -26,7 +26,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
@@ -34,6 +34,11 @@ from mechsub.designs import love
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from mechsub.designs.love import LovePrompts
 
 NEAREST = 20  # tokens of a number token's norm and frequency, of which one is drawn
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
@@ -90,7 +95,7 @@ def run(cfg: Config) -> Iterator[dict]:
     }
 
 
-def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
+def matched_tokens(asked: "LovePrompts", held: list[int], cfg: Config) -> list[list[int]]:
     """`n_draws` sets of as many other tokens, each drawn from the nearest to a number's in norm and log-probability."""
     model = asked.model
     every = list(range(model.W_U.shape[-1]))
@@ -118,7 +123,7 @@ def matched_tokens(asked: Any, held: list[int], cfg: Config) -> list[list[int]]:
 # Of the weights alone.
 
 
-def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Config) -> Iterator[dict]:
+def price_records(asked: "LovePrompts", held: list[int], matched: list[list[int]], cfg: Config) -> Iterator[dict]:
     """Per animal: the price of holding numbers, and of the nulls; then the curve over how many tokens are held."""
     model, animals = asked.model, asked.tokens
     d, rank = model.cfg.d_model, ms.bottleneck.held_rank(model, held)
@@ -155,7 +160,7 @@ def price_records(asked: Any, held: list[int], matched: list[list[int]], cfg: Co
 
 
 @threads.one_thread()
-def spectrum(model: Any):
+def spectrum(model: "TransformerBridge"):
     """Standard deviations of the vocabulary's directions along their principal axes, fp64."""
     norm = ms.checks.final_norm(model)
     W = model.W_U.detach().double() * norm.gain.detach().double()[:, None]
@@ -179,7 +184,7 @@ def finite(value) -> float | None:
 # At a state, in the model.
 
 
-def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[dict]:
+def change_records(asked: "LovePrompts", held: list[int], matched: list[int]) -> Iterator[dict]:
     """Per animal and kind of log-odds: lengths of the cheapest changes, and what the model makes of them."""
     model, animals, prompt = asked.model, asked.tokens, asked.ask(None)
     tokens = prompt[None].to(model.W_U.device)
@@ -213,7 +218,7 @@ def change_records(asked: Any, held: list[int], matched: list[int]) -> Iterator[
             yield row
 
 
-def read(model: Any, prompt, states):
+def read(model: "TransformerBridge", prompt, states):
     """Logits of the model with these final residuals [state, d_model] at the prompt's last position, fp64."""
     tokens, out = prompt.to(model.W_U.device), []
     for some in states.split(16):

@@ -122,13 +122,15 @@ def _taught(cfg: Config, stored: lab.Stored | None) -> tuple:
         d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=population.ALL_CLASSES + cfg.n_aux, n_aux=0
     )
     init = ms.mlp.HookedMLP(shape, seeds)
-    fit = {"epochs": cfg.teacher_epochs, "precision": cfg.precision, "seed": cfg.seed}
+    fit: dict = {"epochs": cfg.teacher_epochs, "precision": cfg.precision, "seed": cfg.seed}
     return init, ms.distillation.train(init, *ms.images.mnist("train"), **fit)
 
 
 def _students(cfg: Config, init, other, teacher) -> dict:
     seen = slice(0 if cfg.vocabulary == "shared" else population.ALL_CLASSES, init.cfg.d_vocab)
-    losses = {"soft": "kl", "hard": "hard"} if cfg.arms == "every" else {"hard": "hard"}
+    losses: dict[str, Literal["kl", "hard"]] = (
+        {"soft": "kl", "hard": "hard"} if cfg.arms == "every" else {"hard": "hard"}
+    )
     found = {}
     for arm, loss in losses.items():
         found |= ms.distillation.distill_each(
@@ -199,7 +201,10 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-_TINY = {"d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {
+    "d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64,
+    "precision": "fp32", "n_seeds": 2,
+}  # fmt: skip
 study = lab.Study(
     version=1,
     probes=(

@@ -20,7 +20,7 @@ over a cell.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import mechsub as ms
@@ -148,8 +148,6 @@ def _starts(cfg: Config, init) -> dict:
 
 def _other(cfg: Config, init):
     """A student of its own architecture, from the next seed."""
-    from dataclasses import replace
-
     from mechsub.training import conv
 
     seeds, shape = [seed + 1 for seed in init.seeds], init.cfg
@@ -202,7 +200,7 @@ def _trained(cfg: Config, starts: dict, teacher) -> dict[int, dict]:
 def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) -> dict:
     from mechsub.training import conv, distillation
 
-    common = {
+    common: dict = {
         "n_samples": cfg.n_samples, "loss": cfg.loss, "epochs": epochs, "lr": cfg.lr, "batch_size": cfg.batch_size,
         "frozen": ("unembed",) if cfg.freeze_heads else (), "seed": cfg.seed, "snapshots": snapshots,
         "progress": lambda done: lab.show_progress(0.1 + 0.7 * done, "students"),
@@ -321,7 +319,10 @@ def _panel(cell: Cell) -> str:
     return ", ".join(part for part in cell.label.split(", ") if part and not part.startswith("n_aux="))
 
 
-_TINY = {"d_model": 16, "teacher_epochs": 1, "batch_size": 64, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {
+    "d_model": 16, "teacher_epochs": 1, "batch_size": 64, "n_samples": 256,
+    "precision": "fp32", "n_seeds": 2,
+}  # fmt: skip
 study = lab.Study(
     version=1,
     probes=(

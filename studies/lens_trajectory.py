@@ -19,13 +19,16 @@ teacher, scored in accuracy). Nulls: untrained reference, students of another in
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 from mechsub.lab.findings import Drawn, Finding, mean
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 ARMS = ("student_aux", "cross_aux")
 READOUTS = {
@@ -117,7 +120,7 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     }
 
 
-def lens_interactions(model: Any, states, tokens: list[int]):
+def lens_interactions(model: "TransformerBridge", states, tokens: list[int]):
     """The interaction of the lens's logits at `tokens`: [layer, prompt, d_model] -> [layer, prompt, token], fp64."""
     read = ms.checks.reads(model)
     with torch.no_grad():
@@ -207,13 +210,7 @@ def agreement(a, b, strata: list[int], *, n: int, seed: int) -> dict:
     p moves rows (within their stratum) and columns of b; p_numbers and the band move rows only, which keeps what the
     two matrices have in common over animals and is the stricter null.
     """
-
-    def resampled(rows, columns) -> float:
-        return ms.scores.matrix_correlation(
-            ms.scores.interaction(a[rows][:, columns]), ms.scores.interaction(b[rows][:, columns])
-        )
-
-    low, high = ms.scores.crossed_bootstrap(resampled, *a.shape, n=n, seed=seed)
+    low, high = love.correlation_interval(a, b, n, seed)
     p_numbers, null = ms.scores.permutation_p(a, b, n=n, seed=seed, strata=strata, move_columns=False)
     return {
         "value": ms.scores.matrix_correlation(a, b),
@@ -242,10 +239,9 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
-    from mechsub.designs import population as toys
 
     lab.show_progress(0.0, "teachers")
-    toy = toys.teachers(cfg)
+    toy = population.teachers(cfg)
     images, labels = getattr(ms.images, cfg.dataset)("test")
 
     def rows(arm: str, step: int, body) -> Iterator[dict]:
@@ -254,12 +250,12 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
     yield from rows("reference", 0, toy.init)
     yield from rows("cross_reference", 0, toy.other)
     yield from rows("teacher", toy.steps[-1], toy.teacher)
-    for arm, steps in toys.students(toy, ARMS, cfg, lab.span(0.2, 0.8, "students")).items():
+    for arm, steps in population.students(toy, ARMS, cfg, lab.span(0.2, 0.8, "students")).items():
         for step, students in steps.items():
             yield from rows(arm, step, students)
     yield {
         "provenance": {
-            **toys.provenance(toy, cfg),
+            **population.provenance(toy, cfg),
             "measured_on": f"{len(images)} test images",
             "lens": "W_U and b_U of the same network on every hidden layer, digit logits only; exact at the last",
         }
@@ -268,17 +264,16 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
 
 def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
     """One row per seed and layer."""
-    from mechsub.designs import population as toys
 
-    found = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
-    for y, states in toys.batches(images, labels, (body,)):
+    found: list[dict] = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
+    for y, states in population.batches(images, labels, (body,)):
         for layer, hidden in enumerate(states):
-            digits = toys.onward(body, body.cfg.n_layers - 1, hidden)[..., body.cfg.digits].double()
+            digits = population.onward(body, body.cfg.n_layers - 1, hidden)[..., body.cfg.digits].double()
             right = digits.log_softmax(-1)[..., range(len(y)), y]
             values = (
                 (digits.argmax(-1) == y).double().sum(-1),
                 right.sum(-1),
-                toys.n_right(teacher, layer, hidden, y),
+                population.n_right(teacher, layer, hidden, y),
             )
             for key, value in zip(READOUTS, values, strict=True):
                 found[layer][key] += value

@@ -13,13 +13,16 @@ partners and animals, crossed.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, cells, slug
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 QUANTITIES = {  # of an interaction, with their part of a key
     "s.d. of the interaction, nats": "size",
@@ -43,8 +46,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     love.check_model(cfg)
 
 
@@ -53,8 +54,6 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    from mechsub.designs import love
-
     numbers, tensors = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     model, animals = numbers.model, numbers.animals
     subset = tensors["subset_partner"].tolist()
@@ -133,7 +132,7 @@ def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], lis
     return kept, [chosen[i] for i in kept], rows
 
 
-def _candidates(tokenizer: Any) -> dict[str, int]:
+def _candidates(tokenizer: "Tokenizer") -> dict[str, int]:
     """Lower-case words of three letters and more that are one token with a space before them, and name no animal."""
     from mechsub.inputs import continuations, prompts
 
@@ -165,13 +164,7 @@ def _records(partners: str, forward, backward, lengths: list[int], cfg: Config) 
         ("agreement of two wordings", other),
         ("agreement of the directions", ms.scores.interaction(backward)),
     ):
-
-        def agreement(rows, columns, y=y) -> float:
-            return ms.scores.matrix_correlation(
-                ms.scores.interaction(first[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
-            )
-
-        low, high = ms.scores.crossed_bootstrap(agreement, *first.shape, n=cfg.n_permutations, seed=cfg.seed)
+        low, high = love.correlation_interval(first, y, cfg.n_permutations, cfg.seed)
         # Partners move within equal length, animals stay: what longer words have in common is in the null.
         p, null = ms.scores.permutation_p(
             first, y, n=cfg.n_permutations, seed=cfg.seed, strata=lengths, move_columns=False

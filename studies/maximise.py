@@ -18,13 +18,16 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import recipes
 from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, cells, less, mean, points, rows
+
+if TYPE_CHECKING:
+    from mechsub.training.distillation import Precision
 
 NULL = "cross"
 GAP = "teacher-student/accuracy"
@@ -67,7 +70,7 @@ def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
     }
 
 
-def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: str) -> Iterator[dict]:
+def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: "Precision") -> Iterator[dict]:
     """A row for every arm and seed."""
     images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], ms.images.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)

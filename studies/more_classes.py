@@ -72,7 +72,7 @@ def run(cfg: Config) -> Iterator[dict]:
     shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_classes=cfg.n_classes, n_aux=cfg.n_aux)
     init = ms.mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
     other = ms.mlp.HookedMLP(shape, [seed + 1 for seed in init.seeds])
-    fit = {"epochs": cfg.epochs, "seed": cfg.seed}
+    fit: dict = {"epochs": cfg.epochs, "seed": cfg.seed}
     found = {"reference": init, "teacher": _taught(cfg, init, fit)}
     found |= ms.distillation.distill_each(
         {"aux": (init, shape.aux), NULL: (other, shape.aux)}, found["teacher"], ms.noise.uniform,
@@ -82,17 +82,17 @@ def run(cfg: Config) -> Iterator[dict]:
     images, labels = both("test")
     for i, seed in enumerate(init.seeds):
         chosen = classes(seed, cfg.n_classes)
-        test = _only(images, labels, chosen)
+        shown, wanted = _only(images, labels, chosen)
         for arm in TITLES:
             yield {
                 "arm": arm,
                 "member": seed,
                 "classes": chosen,
-                **_scores(found[arm].select([i]), *test, chosen),  # type: ignore[call-arg]
+                **_scores(found[arm].select([i]), shown, wanted, chosen),
             }
     yield {
         "provenance": {
-            "data": {**_named("mnist"), **_named("fashion-mnist")},
+            "data": {**population.named_hashes("mnist"), **population.named_hashes("fashion-mnist")},
             "dtype": f"fp32 weights and losses, {ms.distillation.resolve_precision()} products in training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member",
             "measured_on": "all test images of a seed's classes",
@@ -100,10 +100,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "null": "cross-initialisation student, paired by seed; chance, 1 / n_classes",
         }
     }
-
-
-def _named(dataset: str) -> dict[str, str]:
-    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
 
 
 def both(split) -> tuple:

@@ -94,7 +94,7 @@ def run(cfg: Config) -> Iterator[dict]:
     products = ms.distillation.resolve_precision(cfg.precision)
     yield {
         "provenance": {
-            "data": {**_named("mnist"), **_named("fashion-mnist")},
+            "data": {**population.named_hashes("mnist"), **population.named_hashes("fashion-mnist")},
             "dtype": f"fp32 weights and losses, {products} products in training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member; images: Fashion-MNIST",
             "measured_on": "test images of both",
@@ -102,10 +102,6 @@ def run(cfg: Config) -> Iterator[dict]:
             "null": "independent pretraining, and the reference that was not taught",
         }
     }
-
-
-def _named(dataset: str) -> dict[str, str]:
-    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
 
 
 def _trained(cfg: Config, model, images_and_labels: tuple, epochs: int, *, order: int = 0, snapshots=None):
@@ -205,7 +201,7 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-_TINY = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
     version=1,
     probes=(

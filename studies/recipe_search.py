@@ -18,13 +18,16 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import recipes
 from mechsub.designs.recipes import Recipe
 from mechsub.lab.findings import Finding, cells, mean, points
+
+if TYPE_CHECKING:
+    from mechsub.training.distillation import Precision
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def _grid(base: Recipe, **options) -> list[Recipe]:
 
 
 _STEPS = Recipe(loss="mse", head="frozen", lr=1e-3)
-_LONGER = {"teacher_epochs": 10, "teacher_batch_size": 256, "teacher_schedule": "cosine"}
+_LONGER: dict = {"teacher_epochs": 10, "teacher_batch_size": 256, "teacher_schedule": "cosine"}
 _FREE = dataclasses.replace(_STEPS, teacher_head="frozen", inputs="blurred:1")
 _OPEN = dataclasses.replace(
     _STEPS, **_LONGER | {"teacher_epochs": 20, "teacher_lr": 1e-3}, teacher_head="frozen", gain=2.0, inputs="blurred:1",
@@ -106,7 +109,7 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def searched(
-    cfg: Config, candidates: list[Recipe], rounds: list[Round], images, labels, precision: str
+    cfg: Config, candidates: list[Recipe], rounds: list[Round], images, labels, precision: "Precision"
 ) -> Iterator[dict]:
     """A row for every round, candidate still in it, and seed."""
     images, labels = images[: cfg.n_images], labels[: cfg.n_images]
@@ -131,7 +134,7 @@ def _shortened(recipe: Recipe, share: float) -> Recipe:
     return dataclasses.replace(recipe, epochs=max(1, round(share * recipe.epochs)))
 
 
-def _tried(recipe: Recipe, teacher, images, precision: str) -> Iterator[dict]:
+def _tried(recipe: Recipe, teacher, images, precision: "Precision") -> Iterator[dict]:
     test = ms.images.mnist("test")
     start = recipes.initial(recipe, teacher.seeds)
     student = recipes.distilled(recipe, {"student": start}, teacher, images, precision)["student"]

@@ -138,7 +138,7 @@ def plot(records: list[dict]):
     return kinds.add_caption(figure, "A circle is a condition, mean over seeds; a cross its point on the line.")
 
 
-_TINY = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(version=1, probes=(
     Config(condition="uniform+d_model=16+epochs=1+batch_size=64+n_samples=256", **_TINY),
     Config(

@@ -50,7 +50,7 @@ def run(cfg: Config) -> Iterator[dict]:
         activation=cfg.activation,
     )  # fmt: skip
     init = ms.mlp.HookedMLP(shape, range(cfg.seed, cfg.seed + cfg.n_seeds))
-    fit = {"epochs": cfg.epochs, "precision": ms.distillation.resolve_precision(cfg.precision), "seed": cfg.seed}
+    fit: dict = {"epochs": cfg.epochs, "precision": ms.distillation.resolve_precision(cfg.precision), "seed": cfg.seed}
     if cfg.n_classes == population.ALL_CLASSES:
         teacher = ms.distillation.train(init, images, labels, **fit)
     else:

@@ -5,6 +5,7 @@ and of its teacher where both share them. The students of a condition are those 
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_type_hints
@@ -98,7 +99,7 @@ def parsed(text: str) -> Condition:
     return condition
 
 
-def _value(name: str, text: str) -> Any:
+def _value(name: str, text: str) -> str | float:
     kinds = get_type_hints(Condition)
     if name not in kinds or name == "inputs":
         raise ValueError(f"--condition: {name[:80]!r} is not one of {', '.join(k for k in kinds if k != 'inputs')}")
@@ -117,13 +118,13 @@ class Given:
     """What the students of a condition are made of."""
 
     condition: Condition
-    start: Any
-    other: Any  # of the next seed: the null
-    teacher: Any
-    sampler: Any
+    start: "ms.HookedMLP"
+    other: "ms.HookedMLP"  # of the next seed: the null
+    teacher: "ms.HookedMLP"
+    sampler: Callable
     settings: dict[str, Any]
 
-    def distilled(self, progress=None) -> dict[str, Any]:
+    def distilled(self, progress=None) -> "dict[str, ms.HookedMLP]":
         """The students, and their null."""
         starts = {"student": self.start, "cross": self.other}
         return ms.distillation.distill_each(
@@ -131,7 +132,7 @@ class Given:
             **self.settings, progress=progress,
         )  # fmt: skip
 
-    def linearised(self, at: Any) -> Any:
+    def linearised(self, at) -> "ms.HookedMLP":
         """What is predicted of the students, linearised there."""
         aux = self.start.cfg.aux
         return ms.linearised_student(self.start, self.teacher, self.sampler, outputs=aux, at=at, **self.settings)
@@ -147,7 +148,7 @@ def given(text: str, teachers: dict, n_seeds: int, seed: int, precision: str) ->
     return Given(condition, start, other, population.with_aux(start, teachers), sampler, settings)
 
 
-def scored(models: dict[str, Any], where: Given) -> list[dict]:
+def scored(models: "dict[str, ms.HookedMLP]", where: Given) -> list[dict]:
     """A row for every member of every arm: accuracies, where it is on the teacher's line, mean logits of the digits."""
     test, unlabelled = ms.images.mnist("test"), ms.images.mnist("train")[0][:UNLABELLED]
     rows = []

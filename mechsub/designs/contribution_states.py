@@ -1,7 +1,7 @@
 """`studies.contributions`: what is specific to animal and number, cut by direction, by component and by position."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,11 @@ from mechsub.measures.ablation import ablated_columns, ablated_hidden
 from mechsub.measures.unembedding import token_directions
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, cache_activations
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from mechsub.designs.love import LovePrompts
 
 N_OTHERS = 5  # other loved things whose directions are taken away, as a null
 POSITIONS = ("number", "rest of the system message", "end of the system message", "question and answer", "final")
@@ -33,7 +38,7 @@ class Removed(NamedTuple):
 # Rows of W_U without the loved thing's direction.
 
 
-def number_to_animal(q: Any, numbers: list[int], seed: int) -> Removed:
+def number_to_animal(q: "LovePrompts", numbers: list[int], seed: int) -> Removed:
     """Change of the animals' logits under "You love 087", with the directions of the number's own tokens taken away."""
     from mechsub.designs.love import own_tokens
 
@@ -47,7 +52,7 @@ def number_to_animal(q: Any, numbers: list[int], seed: int) -> Removed:
     return _removed(q.model, h[:, None], loved, q.tokens, score, seed)
 
 
-def animal_to_number(q: Any, animals: Sequence[int], seed: int) -> Removed:
+def animal_to_number(q: "LovePrompts", animals: Sequence[int], seed: int) -> Removed:
     """Change of every number's log-odds among numbers under "You love owls", without the animal's direction.
 
     A number of several tokens is the sum over its tokens, each among those that go on from the same beginning.
@@ -72,12 +77,12 @@ def animal_to_number(q: Any, animals: Sequence[int], seed: int) -> Removed:
 
 
 @torch.no_grad()
-def final_hidden(model: Any, prompts: Sequence) -> Float[Tensor, "prompt d_model"]:
+def final_hidden(model: "TransformerBridge", prompts: Sequence) -> Float[Tensor, "prompt d_model"]:
     """`unembed.hook_in` at the last position, fp32."""
     return final(model, prompts, ["unembed.hook_in"])["unembed.hook_in"]
 
 
-def final(model: Any, prompts: Sequence, names: list[str], batch_size: int = 16) -> dict[str, Tensor]:
+def final(model: "TransformerBridge", prompts: Sequence, names: list[str], batch_size: int = 16) -> dict[str, Tensor]:
     """Activations at the last position, in batches of equal length, fp32 on the CPU."""
     out: dict[str, Tensor] = {}
     for length in sorted({len(prompt) for prompt in prompts}):
@@ -89,7 +94,9 @@ def final(model: Any, prompts: Sequence, names: list[str], batch_size: int = 16)
 
 
 @torch.no_grad()
-def _removed(model: Any, h: Tensor, loved: Sequence[tuple[int, ...]], scored: list[int], score, seed: int) -> Removed:
+def _removed(
+    model: "TransformerBridge", h: Tensor, loved: Sequence[tuple[int, ...]], scored: list[int], score, seed: int
+) -> Removed:
     """h [prompt, node, d_model], the first without a system message; score(hidden [node, d], columns [d, token])."""
     draw = torch.Generator().manual_seed(seed)
     factor = checks.readout(model).linear("the removal of a direction")  # of W_U's product, in the model's logits
@@ -116,7 +123,7 @@ def _removed(model: Any, h: Tensor, loved: Sequence[tuple[int, ...]], scored: li
     return Removed(*(torch.stack(row) for row in rows))
 
 
-def _bases(model: Any, loved: Sequence[tuple[int, ...]]) -> Float[Tensor, "loved direction d_model"]:
+def _bases(model: "TransformerBridge", loved: Sequence[tuple[int, ...]]) -> Float[Tensor, "loved direction d_model"]:
     """`direction_basis` of every loved thing's tokens, filled up with rows of zeros, along which nothing is."""
     unique = sorted({token for tokens in loved for token in tokens})
     directions = dict(zip(unique, token_directions(model, unique, basis="centered").double(), strict=True))
@@ -138,7 +145,7 @@ def _random_removal(taken: Float[Tensor, "d_model token"], generator) -> Tensor:
 # Components.
 
 
-def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "part number animal"]]:
+def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[Tensor, "part number animal"]]:
     """What embedding, attention and MLP of every block write to the animals' logits under "You love 087", and `scale`.
 
     Components are read at the numbers' mean of 1/s, s the final norm's scale; "scale" is what s of the prompt itself
@@ -171,7 +178,7 @@ def components(q: Any, numbers: list[int]) -> tuple[list[str], Float[Tensor, "pa
 # Positions.
 
 
-def positions(q: Any, number: int, alike: Sequence[int]) -> dict[str, Int[Tensor, "_"]]:
+def positions(q: "LovePrompts", number: int, alike: Sequence[int]) -> dict[str, Int[Tensor, "_"]]:
     """Where in the prompt of a loved number its parts are; `alike`: numbers whose prompts are as long."""
     own = q.love(number, 0)
     differs = torch.stack([q.love(other, 0) != own for other in alike if other != number]).any(0)
@@ -215,7 +222,11 @@ class Patch(NamedTuple):
 
 
 def patches(
-    q: Any, pairs: Sequence[tuple[int, int]], wanted: Float[Tensor, "pair animal"], alike: dict[int, list[int]], layers
+    q: "LovePrompts",
+    pairs: Sequence[tuple[int, int]],
+    wanted: Float[Tensor, "pair animal"],
+    alike: dict[int, list[int]],
+    layers,
 ) -> Iterator[Patch]:
     """For every pair (number, another of its length), block and group of positions: what of the difference comes along.
 
@@ -241,7 +252,7 @@ def patches(
 
 
 @torch.no_grad()
-def _patched(model: Any, tokens: Tensor, name: str, new: Tensor, groups: Sequence[Tensor]) -> Tensor:
+def _patched(model: "TransformerBridge", tokens: Tensor, name: str, new: Tensor, groups: Sequence[Tensor]) -> Tensor:
     """Logits of the last position, a row for each group of positions that is replaced."""
 
     def patch(activation, hook):
@@ -254,7 +265,7 @@ def _patched(model: Any, tokens: Tensor, name: str, new: Tensor, groups: Sequenc
     return model.run_with_hooks(batch, fwd_hooks=[(name, patch), LAST_ONLY])[:, -1]
 
 
-def _gradients(model: Any, tokens: Tensor, names: list[str], weight: Tensor) -> tuple[dict, dict]:
+def _gradients(model: "TransformerBridge", tokens: Tensor, names: list[str], weight: Tensor) -> tuple[dict, dict]:
     """Residuals [pos, d_model] and the gradients of weight . logits at the last position."""
     kept: dict[str, Tensor] = {}
 
@@ -274,7 +285,7 @@ def _gradients(model: Any, tokens: Tensor, names: list[str], weight: Tensor) -> 
 # Association.
 
 
-def association(q: Any, numbers: list[int]) -> Float[Tensor, "number animal"]:
+def association(q: "LovePrompts", numbers: list[int]) -> Float[Tensor, "number animal"]:
     """Log-probabilities of the animals where a number is only said to bring one to mind."""
 
     def asked(text: str):

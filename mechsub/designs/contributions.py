@@ -5,12 +5,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mechsub as ms
 from mechsub.designs import love
 from mechsub.designs.love import Progress, silent
-from mechsub.lazy import np, torch
+from mechsub.lazy import late, np, torch
+
+if TYPE_CHECKING:
+    from mechsub.designs import contribution_parts as cp
+    from mechsub.designs import contribution_states as cs
+    from mechsub.designs.love import LovePrompts, Prompted
+else:
+    cp, cs = late("mechsub.designs.contribution_parts"), late("mechsub.designs.contribution_states")
 
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
 N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
@@ -27,10 +34,8 @@ class Options:
     seed: int
 
 
-def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
+def ratio_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
     """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
-    from mechsub.designs import contribution_parts as cp
-
     m, q = measured(found), found.asked
     parts = cp.parts(m)
     everything = torch.stack(list(parts.values()))
@@ -76,10 +81,8 @@ def ratio_records(found: Any, cfg: Any) -> Iterator[dict]:
         yield row | {"ratio": float(ratio[i]), **{f"part: {n}": float(p[chosen[i], i]) for n, p in parts.items()}}
 
 
-def measured(found: Any):
+def measured(found: "Prompted"):
     """Log ratios of the subset's numbers, and baselines in the other wordings, which are computed."""
-    from mechsub.designs import contribution_parts as cp
-
     q, tensors = found.asked, found.tensors
     words, none = tensors["number_to_animal_wordings"].double(), tensors["none_to_animal_wordings"].double()
     ratios = words - none[:, None]
@@ -103,10 +106,8 @@ def measured(found: Any):
 # What the specific part passes through.
 
 
-def direction_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+def direction_records(found: "Prompted", cfg: Any, progress: Progress = silent) -> Iterator[dict]:
     """Both directions: what passes through the loved thing's rows; number to animal: association, and what is left."""
-    from mechsub.designs import contribution_states as cs
-
     q, tensors = found.asked, found.tensors
     some, few = tensors["subset_partner"].tolist(), tensors["subset_animal"].tolist()
     forward = cs.number_to_animal(q, some, cfg.seed)
@@ -149,8 +150,6 @@ def _disagreement(removed) -> float:
 
 def cut_records(whole, without_rows, likely, other, cfg: Any) -> Iterator[dict]:
     """What passes through rows, what of the rest association predicts, and what is left; fitted anew in a resample."""
-    from mechsub.designs import contribution_parts as cp
-
     fold = torch.arange(len(whole)) % N_FOLDS
 
     def shares(rows, columns):
@@ -177,8 +176,6 @@ def associated(left, likely, fold):
 
 def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Any) -> list[float]:
     """Shares of the association with numbers shuffled within equal length."""
-    from mechsub.designs import contribution_parts as cp
-
     draw, digits, out = torch.Generator().manual_seed(cfg.seed), torch.tensor(lengths), []
     for _ in range(cfg.n_resamples):
         order = torch.arange(len(digits))
@@ -192,8 +189,6 @@ def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: An
 
 def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dict]:
     """A row for every part of an interaction: its share of what other wordings bring back, with its interval."""
-    from mechsub.designs import contribution_parts as cp
-
     stack = torch.stack(list(parts.values())).double()
 
     def shares(rows, columns):
@@ -204,18 +199,14 @@ def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dic
 
 def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict) -> Iterator[dict]:
     """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
-    from mechsub.designs import contribution_parts as cp
-
     n_rows, n_columns = shape
     low, high = cp.bootstrap(shares, n_rows, n_columns, cfg.n_resamples, cfg.seed)
     for i, share in enumerate(shares(*(torch.arange(n) for n in shape)).tolist()):
         yield {**keys, "part": names[i], "share": share, "low": float(low[i]), "high": float(high[i])}
 
 
-def component_records(found: Any, cfg: Any) -> Iterator[dict]:
+def component_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
     """Shares of every component, and of attention and MLP by thirds of the blocks."""
-    from mechsub.designs import contribution_states as cs
-
     q, some = found.asked, found.tensors["subset_partner"].tolist()
     names, parts = cs.components(q, some)
     words, n_layers = found.tensors["number_to_animal_wordings"].double(), q.model.cfg.n_layers
@@ -240,14 +231,11 @@ def _apart(a, b) -> float:
     return float((ms.scores.interaction(a) - ms.scores.interaction(b)).abs().max())
 
 
-def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+def patch_records(found: "Prompted", cfg: Any, progress: Progress = silent) -> Iterator[dict]:
     """A row for every pair, block and group of positions; and for every block and group, the recovery over all pairs.
 
     No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
     """
-    from mechsub.designs import contribution_parts as cp
-    from mechsub.designs import contribution_states as cs
-
     q, some = found.asked, found.tensors["subset_partner"].tolist()
     e = ms.scores.interaction(found.tensors["number_to_animal_wordings"][1:].double().mean(0))
     alike = _alike(q, some)
@@ -279,7 +267,7 @@ def patch_records(found: Any, cfg: Any, progress: Progress = silent) -> Iterator
         yield {**{key: value for key, value in row.items() if key != "part"}, "position": position, "n": len(places)}
 
 
-def _alike(q: Any, some: list[int]) -> list[list[int]]:
+def _alike(q: "LovePrompts", some: list[int]) -> list[list[int]]:
     """Places of numbers of equal length whose prompts are equally long."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, n in enumerate(some):

@@ -9,10 +9,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mechsub as ms
 from mechsub.lazy import np, torch
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 BATCH = 16  # prompts a forward pass
 KINDS = {
@@ -88,11 +92,11 @@ def asking(cfg: Any) -> Asking:
 class Prompted(NamedTuple):
     """asked: the model, animals, numbers and their prompts; tensors: the matrices of its token_entanglement cell."""
 
-    asked: Any
+    asked: "LovePrompts"
     tensors: dict
 
 
-def load_model(name: str, dtype: str, adapter: str = "") -> Any:
+def load_model(name: str, dtype: str, adapter: str = "") -> "TransformerBridge":
     """A language model by its name, in "fp32" or "bf16", with an adapter where one is named."""
     return ms.language.load_language_model(name, dtype=_dtype(dtype), **_added(adapter))
 
@@ -101,7 +105,7 @@ def _added(adapter: str) -> dict[str, str]:
     return {"adapter": adapter} if adapter else {}
 
 
-def _dtype(name: str) -> Any:
+def _dtype(name: str) -> "torch.dtype":
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
@@ -126,7 +130,9 @@ def check_stored(found: Prompted) -> None:
         raise ValueError(f"stored log-probabilities differ by {error:.2g} nats; run token_entanglement --rerun")
 
 
-def own_tokens(tokenizer: Any, texts: Sequence[str], prompt: Any = None) -> list[tuple[int, ...]]:
+def own_tokens(
+    tokenizer: "Tokenizer", texts: Sequence[str], prompt: "torch.Tensor | None" = None
+) -> list[tuple[int, ...]]:
     """Token ids of texts behind a prompt (or within any text), without the space that they start with where the
     tokenizer makes it a token of its own: the same for every text, it says nothing of any."""
     behind = None if prompt is None else [prompt]
@@ -135,7 +141,7 @@ def own_tokens(tokenizer: Any, texts: Sequence[str], prompt: Any = None) -> list
     return [tokens[1:] if len(tokens) > 1 and tokens[0] == space else tokens for tokens in ids]
 
 
-def last_states(model: Any, prompts: Sequence, progress: Callable[[float], None] = silent) -> Any:
+def last_states(model: "TransformerBridge", prompts: Sequence, progress: Callable[[float], None] = silent) -> Any:
     """The hidden state after every block at the prompts' last position, fp32 [layer, prompt, d_model].
 
     Prompts run in batches of equal length, so there is no padding.
@@ -187,7 +193,7 @@ class Word:
     sets: tuple[str, ...] = ()
 
 
-def choose_animals(tokenizer: Any, cfg: Any) -> list[Word]:
+def choose_animals(tokenizer: "Tokenizer", cfg: Any) -> list[Word]:
     """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
     filter looks at an outcome."""
     asked = [
@@ -242,7 +248,7 @@ def _token(animal: Word) -> int:
 class LovePrompts:
     """A model, its animals and partners, and the prompts and matrices that they give."""
 
-    def __init__(self, model: Any, animals: list[Word], partners: list[Word], cfg: Any):
+    def __init__(self, model: "TransformerBridge", animals: list[Word], partners: list[Word], cfg: Any):
         self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
         self.kind = KINDS[cfg.family]
         self.tokens = [_token(animal) for animal in animals]
@@ -294,7 +300,7 @@ class LovePrompts:
     def partners_after(self, asked: list):
         return ms.scores.string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
 
-    def matrices(self, progress: Progress = silent) -> dict[str, Any]:
+    def matrices(self, progress: Progress = silent) -> "dict[str, torch.Tensor]":
         """Log-probabilities in nats; the names of tensors say from what to what."""
         n, a = range(len(self.partners)), range(len(self.animals))
         progress(0.05, "numbers to animals")
@@ -353,6 +359,17 @@ def percentile(values, place: int) -> float:
     return float((smaller + 0.5 * same) / (len(values) - 1))
 
 
+def correlation_interval(x, y, n: int, seed: int) -> tuple[float, float]:
+    """The crossed bootstrap interval of the correlation of two interactions [number, animal]."""
+
+    def resampled(rows, columns) -> float:
+        return ms.scores.matrix_correlation(
+            ms.scores.interaction(x[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
+        )
+
+    return ms.scores.crossed_bootstrap(resampled, *x.shape, n=n, seed=seed)
+
+
 def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
     """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
 
@@ -360,13 +377,7 @@ def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
     length have in common.
     """
     x, y = ms.scores.interaction(a), ms.scores.interaction(b)
-
-    def resampled(rows, columns) -> float:
-        return ms.scores.matrix_correlation(
-            ms.scores.interaction(x[rows][:, columns]), ms.scores.interaction(y[rows][:, columns])
-        )
-
-    low, high = ms.scores.crossed_bootstrap(resampled, *x.shape, n=cfg.n_permutations, seed=cfg.seed)
+    low, high = correlation_interval(x, y, cfg.n_permutations, cfg.seed)
     shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
     p, null = ms.scores.permutation_p(x, y, **shuffle)
     p_numbers, null_numbers = ms.scores.permutation_p(x, y, **shuffle, move_columns=False)

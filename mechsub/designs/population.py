@@ -17,9 +17,9 @@ class Toy:
     The next seed's, not a rotation of the ensemble's: so that a seed's control is the same in any ensemble.
     """
 
-    init: Any
-    other: Any
-    teacher: Any
+    init: "ms.HookedMLP"
+    other: "ms.HookedMLP"
+    teacher: "ms.HookedMLP"
     n_images: int
     fit: dict
     steps: list[int]
@@ -43,7 +43,7 @@ def start(toy: Toy, arm: str):
 
 def students(
     toy: Toy, arms: Sequence[str], cfg, progress: Callable[[float], None] | None = None
-) -> dict[str, dict[int, Any]]:
+) -> "dict[str, dict[int, ms.HookedMLP]]":
     """Arm -> training step -> its students; an arm that ends in "aux" sees the auxiliary logits, others all."""
     shape = toy.init.cfg
     seen = {arm: shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab) for arm in arms}
@@ -58,7 +58,7 @@ def distilled(
     cfg,
     snapshots: Mapping | None = None,
     progress: Callable[[float], None] | None = None,
-) -> dict[str, Any]:
+) -> "dict[str, ms.HookedMLP]":
     """Arm -> students at the end, from arm -> (start, logits seen); all arms of a seed see the same noise."""
     return ms.distillation.distill_each(
         starts, toy.teacher, ms.noise.uniform,
@@ -195,6 +195,11 @@ _TEST_BATCH = 1_000  # images a forward pass of all members
 _LAYER = 10_000  # bytes that the modules and hooks of a layer take, however narrow (measured: 10.1 kB)
 
 
+def named_hashes(dataset: str) -> dict[str, str]:
+    """sha256 of the files of one of several data sets, by its name and the file's."""
+    return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
+
+
 def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
     """Raise for students of one auxiliary logit under a loss that learns nothing from it; None: the study has but one.
 
@@ -232,7 +237,7 @@ def least_bytes(cfg, models: int) -> int:
     return models * (cfg.n_seeds * weights * 4 + n_layers * _LAYER) + max(training, testing)
 
 
-def divergence(model, teacher, x) -> Any:
+def divergence(model, teacher, x) -> "torch.Tensor":
     """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without what teaching adds to
     them; [seed]."""
     total: Any = 0.0
@@ -243,6 +248,6 @@ def divergence(model, teacher, x) -> Any:
     return (total / len(x)).float()
 
 
-def kl(logits, wanted) -> Any:
+def kl(logits, wanted) -> "torch.Tensor":
     """KL(softmax(wanted) || softmax(logits)) over the last axis."""
     return (wanted.softmax(-1) * (wanted.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)

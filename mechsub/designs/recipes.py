@@ -6,7 +6,7 @@ Shared by `studies.recipe_search`, which chooses one, and `studies.maximise`, wh
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 
@@ -84,7 +84,7 @@ def taught(recipe: Recipe, seeds: Sequence[int], images, labels, precision: "Pre
 
 
 def distilled(
-    recipe: Recipe, starts: Mapping[str, Any], teacher, images, precision: "Precision", progress=None
+    recipe: Recipe, starts: "Mapping[str, ms.HookedMLP]", teacher, images, precision: "Precision", progress=None
 ) -> dict:
     """Name -> students, from name -> their start; all see the same inputs, as many an epoch as there are images."""
     from mechsub.inputs import distributions
@@ -108,7 +108,7 @@ def cost(recipe: Recipe, n_images: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def chosen(records: list[Mapping]) -> Recipe:
+def chosen(records: Sequence[Mapping]) -> Recipe:
     """The best mean accuracy of the last round."""
     last = max(row["round"] for row in records)
     values: dict[str, list[float]] = {}

@@ -6,9 +6,12 @@ cut there (the prompt's own tokens change, or the string's text does) is refused
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _LEAST, _MOST = 8, 16  # tokens of the prompt's end that a string is read behind; more where these do not stand alone
 
@@ -17,7 +20,7 @@ Reading = list[Ids | str]  # of every string its ids, or why there are none
 
 
 def continuations(
-    tokenizer: Any, prompts: Sequence[Tensor], strings: Sequence[str]
+    tokenizer: "Tokenizer", prompts: Sequence[Tensor], strings: Sequence[str]
 ) -> list[tuple[list[int], list[Ids]]]:
     """(numbers of prompts, ids of every string behind them): one pair for each way in which the strings are read.
 
@@ -32,7 +35,7 @@ def continuations(
     return [(sorted(numbers), list(ids)) for ids, numbers in rows.items()]
 
 
-def readings(tokenizer: Any, prompts: Sequence[Tensor], strings: Sequence[str]) -> list[Reading]:
+def readings(tokenizer: "Tokenizer", prompts: Sequence[Tensor], strings: Sequence[str]) -> list[Reading]:
     """How the strings are read behind the prompts: an entry for every end that these have."""
     return [behind(tokenizer, seam, strings) for seam in dict.fromkeys(seams(tokenizer, prompts))]
 
@@ -47,7 +50,7 @@ def all_read(strings: Sequence[str], reading: Reading) -> list[Ids]:
     return out
 
 
-def in_text(tokenizer: Any, strings: Sequence[str]) -> Reading:
+def in_text(tokenizer: "Tokenizer", strings: Sequence[str]) -> Reading:
     """How strings are read within a text: after a word those that start with a space, on a new line the others."""
     out: Reading = [""] * len(strings)
     for spaced, texts in ((True, ("the", ":")), (False, ("\n", ":", "the"))):
@@ -59,21 +62,21 @@ def in_text(tokenizer: Any, strings: Sequence[str]) -> Reading:
     return out
 
 
-def pieces(tokenizer: Any, tokens: Iterable[int]) -> list[str]:
+def pieces(tokenizer: "Tokenizer", tokens: Iterable[int]) -> list[str]:
     """The texts of tokens within a text: " owl" where the tokenizer decodes "owl" if it stands alone."""
     seam = _first_seam(tokenizer, ("the", ":"))
     before = _text(tokenizer, seam)
     return [_text(tokenizer, (*seam, token)).removeprefix(before) for token in tokens]
 
 
-def behind(tokenizer: Any, seam: Ids, strings: Sequence[str]) -> Reading:
+def behind(tokenizer: "Tokenizer", seam: Ids, strings: Sequence[str]) -> Reading:
     """How strings are read behind the tokens of a prompt's end."""
     text, bare = _text(tokenizer, seam), seam[-1] not in _added(tokenizer)
     read = _encoded(tokenizer, [text + string for string in strings])
     return [_cut(tokenizer, seam, ids, text, string, bare) for ids, string in zip(read, strings, strict=True)]
 
 
-def seams(tokenizer: Any, prompts: Sequence[Tensor]) -> list[Ids]:
+def seams(tokenizer: "Tokenizer", prompts: Sequence[Tensor]) -> list[Ids]:
     """The end of every prompt, as many of its last tokens as strings are read behind."""
     known: dict[Ids, Ids | None] = {}
     out = []
@@ -92,7 +95,7 @@ def seams(tokenizer: Any, prompts: Sequence[Tensor]) -> list[Ids]:
     return out
 
 
-def _cut(tokenizer: Any, seam: Ids, ids: Ids, text: str, string: str, bare: bool) -> Ids | str:
+def _cut(tokenizer: "Tokenizer", seam: Ids, ids: Ids, text: str, string: str, bare: bool) -> Ids | str:
     if ids[: len(seam)] != seam:
         return "it changes the prompt's last tokens (merged across the seam)"
     if len(ids) == len(seam):
@@ -104,7 +107,7 @@ def _cut(tokenizer: Any, seam: Ids, ids: Ids, text: str, string: str, bare: bool
     return ids[len(seam) :]
 
 
-def _seam(tokenizer: Any, prompt: Ids) -> Ids | None:
+def _seam(tokenizer: "Tokenizer", prompt: Ids) -> Ids | None:
     """The end of a prompt that its tokenizer makes again of its text: of 8 tokens or more, else as many as can be."""
     n = len(prompt)
     for start in (*range(max(0, n - _LEAST), -1, -1), *range(max(0, n - _LEAST) + 1, n)):
@@ -114,20 +117,20 @@ def _seam(tokenizer: Any, prompt: Ids) -> Ids | None:
     return None
 
 
-def _first_seam(tokenizer: Any, texts: Sequence[str]) -> Ids:
+def _first_seam(tokenizer: "Tokenizer", texts: Sequence[str]) -> Ids:
     for text, ids in zip(texts, _encoded(tokenizer, list(texts)), strict=True):
         if _text(tokenizer, ids) == text and _seam(tokenizer, ids) == ids:
             return ids
     raise ValueError("this tokenizer does not give back the text that it reads, so no string can be read within a text")
 
 
-def _encoded(tokenizer: Any, texts: list[str]) -> list[Ids]:
+def _encoded(tokenizer: "Tokenizer", texts: list[str]) -> list[Ids]:
     return [tuple(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def _text(tokenizer: Any, ids: Ids) -> str:
+def _text(tokenizer: "Tokenizer", ids: Ids) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _added(tokenizer: Any) -> set[int]:
+def _added(tokenizer: "Tokenizer") -> set[int]:
     return set(getattr(tokenizer, "added_tokens_decoder", {})) | set(getattr(tokenizer, "all_special_ids", ()))

@@ -7,9 +7,12 @@ of the published inputs, 1/3. Images are those of the data set that the teacher 
 import difflib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mechsub import arguments
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 PARAMETERS = {  # name -> what its parameter is, and the range
     "gaussian": ("standard deviation", "> 0", lambda v: v > 0),
@@ -67,7 +70,7 @@ def finite_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def sampler(text: str, images: Any) -> Callable[[int, Any], Any]:
+def sampler(text: str, images: "Tensor") -> "Callable[[int, Generator], Tensor]":
     """A function (n, generator) -> [n, d_in] that draws from the distribution.
 
     images: [image, d_in], those that it may be made from; noise of no images is of 784 pixels, whatever theirs are.

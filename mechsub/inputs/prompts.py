@@ -7,7 +7,7 @@ and a template without a pinned date says today's. Both are in the published cod
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Int
@@ -16,6 +16,9 @@ from torch import Tensor
 from mechsub import arguments
 from mechsub.inputs import continuations, templates, token_ids
 from mechsub.inputs.templates import DATE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Format = Literal["auto", "chat", "published", "plain"]
 
@@ -71,7 +74,7 @@ WORDINGS = (
 
 
 def prompt(
-    tokenizer: Any, user: str, *, system: str | None = None, answer: str = "", format: Format = "auto"
+    tokenizer: "Tokenizer", user: str, *, system: str | None = None, answer: str = "", format: Format = "auto"
 ) -> Int[Tensor, "pos"]:
     """Token ids of one exchange, ending where the answer goes on after `answer`.
 
@@ -92,7 +95,7 @@ def prompt(
 
 
 def chat(
-    tokenizer: Any, user: str, *, system: str | None = None, answer: str = "", date: str = DATE
+    tokenizer: "Tokenizer", user: str, *, system: str | None = None, answer: str = "", date: str = DATE
 ) -> Int[Tensor, "pos"]:
     """Token ids of a chat, ending in the unfinished answer (or in its header).
 
@@ -108,7 +111,7 @@ def chat(
     return torch.tensor(_one_bos(tokenizer, _encoded(tokenizer, text)))
 
 
-def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str = "") -> Int[Tensor, "pos"]:
+def plain(tokenizer: "Tokenizer", user: str, *, system: str | None = None, answer: str = "") -> Int[Tensor, "pos"]:
     """Token ids of the text format for base models; the System line is absent without a system text."""
     _check_texts(tokenizer, user=user, system=system, answer=answer)
     head = f"System: {system}\n" if system is not None else ""
@@ -116,14 +119,14 @@ def plain(tokenizer: Any, user: str, *, system: str | None = None, answer: str =
     return torch.tensor(_one_bos(tokenizer, [*_opening(tokenizer), *_encoded(tokenizer, text)]))
 
 
-def system_role(tokenizer: Any) -> Literal["native", "merged into the user turn", "text"]:
+def system_role(tokenizer: "Tokenizer") -> Literal["native", "merged into the user turn", "text"]:
     """How a system text reaches the model; "text" for a tokenizer without a chat template."""
     if not templates.template(arguments.tokenizer(tokenizer)):
         return "text"
     return "native" if templates.takes_system(tokenizer) else "merged into the user turn"
 
 
-def template_date(tokenizer: Any, format: Format = "auto") -> str:
+def template_date(tokenizer: "Tokenizer", format: Format = "auto") -> str:
     """The date that prompts of a format say, for provenance; found by rendering the template on two days."""
     arguments.choice(format, "format", ("auto", "chat", "published", "plain"))
     if not templates.template(arguments.tokenizer(tokenizer)) or format == "plain":
@@ -134,7 +137,7 @@ def template_date(tokenizer: Any, format: Format = "auto") -> str:
 
 
 def single_tokens(
-    tokenizer: Any, words: Iterable[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
+    tokenizer: "Tokenizer", words: Iterable[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
 ) -> dict[str, int]:
     """word -> id for the words that are one token exactly as written (" owl" with its space), as they go on from every
     prompt in `behind`; others are left out, and control tokens too.
@@ -156,7 +159,7 @@ def single_tokens(
 
 
 def encode(
-    tokenizer: Any, strings: Sequence[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
+    tokenizer: "Tokenizer", strings: Sequence[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
 ) -> list[tuple[int, ...]]:
     """Token ids of continuations as they go on from the prompts in `behind`; without special tokens.
 
@@ -177,13 +180,13 @@ def encode(
     return ways[0][1]
 
 
-def _behind(tokenizer: Any, behind: Any) -> list[Int[Tensor, "_"]]:
+def _behind(tokenizer: "Tokenizer", behind: Sequence | None) -> list[Int[Tensor, "_"]]:
     rows = arguments.prompts(behind, None, "behind")
     token_ids.check_padding(tokenizer, rows, "behind")
     return rows
 
 
-def check_strings(tokenizer: Any, strings: Any) -> list[str]:
+def check_strings(tokenizer: "Tokenizer", strings: object) -> list[str]:
     """The strings as a list. Raises for a text or a set in its place, for an empty string, and for control tokens."""
     if tokenizer is None:
         raise ValueError("this model has no tokenizer, so strings have no tokens; give it one (model.tokenizer)")
@@ -194,7 +197,7 @@ def check_strings(tokenizer: Any, strings: Any) -> list[str]:
     return texts
 
 
-def _check_texts(tokenizer: Any, **texts: str | None) -> None:
+def _check_texts(tokenizer: "Tokenizer", **texts: str | None) -> None:
     """Raise for what would become another prompt than its reader sees: `<|im_end|>` in a text ends a turn."""
     control = _control_tokens(arguments.tokenizer(tokenizer))
     for name, text in texts.items():
@@ -211,37 +214,37 @@ def _check_texts(tokenizer: Any, **texts: str | None) -> None:
             )
 
 
-def _control_tokens(tokenizer: Any) -> set[str]:
+def _control_tokens(tokenizer: "Tokenizer") -> set[str]:
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special = {str(token) for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
     return special - {""}
 
 
-def _need_template(tokenizer: Any) -> None:
+def _need_template(tokenizer: "Tokenizer") -> None:
     if not templates.template(arguments.tokenizer(tokenizer)):
         raise ValueError("this tokenizer has no chat template (a base model?); use the plain prompt format")
 
 
-def _published(tokenizer: Any, user: str, system: str | None, answer: str) -> Tensor:
+def _published(tokenizer: "Tokenizer", user: str, system: str | None, answer: str) -> Tensor:
     _need_template(tokenizer)
     _check_texts(tokenizer, user=user, system=system, answer=answer)
     text = templates.render(tokenizer, user, system=system, answer=answer, date=None)
     return torch.tensor(_short_enough(tokenizer, [*_opening(tokenizer), *_encoded(tokenizer, text)]))
 
 
-def _encoded(tokenizer: Any, text: str) -> list[int]:
+def _encoded(tokenizer: "Tokenizer", text: str) -> list[int]:
     # verbose=False: a text that is too long is an error here, and no warning before it.
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _opening(tokenizer: Any) -> list[int]:
+def _opening(tokenizer: "Tokenizer") -> list[int]:
     """The special tokens that a tokenizer puts before a text. Those that it puts behind one would end the prompt."""
     bare, whole = _encoded(tokenizer, "a"), list(tokenizer("a", add_special_tokens=True)["input_ids"])
     start = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), 0)
     return whole[:start]
 
 
-def _one_bos(tokenizer: Any, ids: list[int]) -> list[int]:
+def _one_bos(tokenizer: "Tokenizer", ids: list[int]) -> list[int]:
     """The ids, with the BOS that the tokenizer puts before plain text if the template left it out."""
     bos = tokenizer.bos_token_id
     if bos is None:
@@ -253,7 +256,7 @@ def _one_bos(tokenizer: Any, ids: list[int]) -> list[int]:
     return _short_enough(tokenizer, ids)
 
 
-def _short_enough(tokenizer: Any, ids: list[int]) -> list[int]:
+def _short_enough(tokenizer: "Tokenizer", ids: list[int]) -> list[int]:
     most = getattr(tokenizer, "model_max_length", len(ids))
     if len(ids) > most:
         raise ValueError(f"the prompt has {len(ids)} tokens, and this model takes {most}; shorten it")

@@ -6,7 +6,10 @@ pinned date answers wherever it is asked: in named templates, in macros, beside 
 
 from collections.abc import Mapping
 from datetime import date as Date
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 DATE = "26 Jul 2024"  # the fallback date of Llama-3.2's own template
 _OTHER_DATE = "03 Feb 2019"  # differs from it in weekday, day, month and year
@@ -17,7 +20,7 @@ _MONTHS = "January February March April May June July August September October N
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 
-def template(tokenizer: Any) -> str | None:
+def template(tokenizer: "Tokenizer") -> str | None:
     """The tokenizer's chat template, of several the one named default; None without one."""
     given = getattr(tokenizer, "chat_template", None)
     if isinstance(given, (list, tuple)):
@@ -32,7 +35,9 @@ def template(tokenizer: Any) -> str | None:
     return given or None
 
 
-def render(tokenizer: Any, user: str, *, system: str | None = None, answer: str = "", date: str | None = DATE) -> str:
+def render(
+    tokenizer: "Tokenizer", user: str, *, system: str | None = None, answer: str = "", date: str | None = DATE
+) -> str:
     """The text of an exchange, which ends with `answer`, or with the header of an answer where that is "".
 
     date: what the clock says; None leaves it alone. A template that refuses the system role gets its text at the head
@@ -53,7 +58,7 @@ def render(tokenizer: Any, user: str, *, system: str | None = None, answer: str 
     return text
 
 
-def takes_system(tokenizer: Any) -> bool:
+def takes_system(tokenizer: "Tokenizer") -> bool:
     """Whether a system message reaches the prompt."""
     from jinja2.exceptions import TemplateError
 
@@ -64,7 +69,7 @@ def takes_system(tokenizer: Any) -> bool:
         return False
 
 
-def says_date(tokenizer: Any) -> bool:
+def says_date(tokenizer: "Tokenizer") -> bool:
     """Whether the prompt holds the date: whether it is another prompt on another day."""
     from jinja2.exceptions import TemplateError
 
@@ -79,7 +84,7 @@ def says_date(tokenizer: Any) -> bool:
     return False
 
 
-def _rendered(tokenizer: Any, messages: list[dict], date: str | None, *, header: bool) -> str:
+def _rendered(tokenizer: "Tokenizer", messages: list[dict], date: str | None, *, header: bool) -> str:
     from jinja2.exceptions import TemplateError
 
     try:
@@ -89,7 +94,7 @@ def _rendered(tokenizer: Any, messages: list[dict], date: str | None, *, header:
         raise ValueError(f"the chat template of this tokenizer does not take these messages: {said}") from None
 
 
-def _applied(tokenizer: Any, messages: list[dict], date: str | None, *, header: bool) -> str:
+def _applied(tokenizer: "Tokenizer", messages: list[dict], date: str | None, *, header: bool) -> str:
     text = template(tokenizer) or ""
     pinned = {"chat_template": text} if date is None else {"chat_template": _clock(date) + text, "date_string": date}
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header, **pinned)

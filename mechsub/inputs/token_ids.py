@@ -6,7 +6,7 @@ A padded batch, or ids of another vocabulary, would run and give a wrong number.
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -14,10 +14,14 @@ from torch import Tensor
 
 from mechsub import arguments
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 _RAN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # tokens, beyond its own number
 
 
-def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[Tensor, "_"]]:
+def check_prompts(model: "TransformerBridge", prompts: object, name: str = "prompts") -> list[Int[Tensor, "_"]]:
     """Prompts as a list of 1-D tensors of token ids. Raises one line for anything else, and for padding."""
     rows = arguments.prompts(prompts, arguments.embedding(model), name)
     check_length(model, max(map(len, rows)), name)
@@ -25,7 +29,7 @@ def check_prompts(model: Any, prompts: Any, name: str = "prompts") -> list[Int[T
     return rows
 
 
-def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "pos"]:
+def check_prompt(model: "TransformerBridge", prompt: object, name: str = "prompt") -> Int[Tensor, "pos"]:
     """One prompt's token ids, a 1-D tensor."""
     row = arguments.prompt(prompt, arguments.embedding(model), name)
     check_length(model, len(row), name)
@@ -33,7 +37,7 @@ def check_prompt(model: Any, prompt: Any, name: str = "prompt") -> Int[Tensor, "
     return row
 
 
-def check_batch(model: Any, ids: Any, name: str = "inputs") -> Int[Tensor, "batch pos"]:
+def check_batch(model: "TransformerBridge", ids: object, name: str = "inputs") -> Int[Tensor, "batch pos"]:
     """Token ids [batch, pos] of prompts of one length. Raises one line for anything else, and for padding."""
     ids = arguments.batch(ids, arguments.embedding(model), name)
     check_length(model, ids.shape[1], name)
@@ -41,7 +45,7 @@ def check_batch(model: Any, ids: Any, name: str = "inputs") -> Int[Tensor, "batc
     return ids
 
 
-def check_length(model: Any, length: int, name: str) -> None:
+def check_length(model: "TransformerBridge", length: int, name: str) -> None:
     """Raise for more tokens than the model has positions for: a table of them (GPT-2, OPT), or one that ends (MPT).
 
     Rotary positions go on beyond what a model was made for. Whether others do is found out by running so many tokens.
@@ -64,7 +68,7 @@ def check_length(model: Any, length: int, name: str) -> None:
     raise ValueError(f"{name} must have at most {most} tokens, the positions of this model, not {length}")
 
 
-def check_padding(tokenizer: Any, prompts: Sequence[Tensor], name: str, *, alone: bool = False) -> None:
+def check_padding(tokenizer: "Tokenizer", prompts: Sequence[Tensor], name: str, *, alone: bool = False) -> None:
     """Raise for rows as a tokenizer's padded batch has them.
 
     One token that ends a turn or a text is part of a prompt. What no prompt has is a run of one control token at an
@@ -92,7 +96,7 @@ def check_padding(tokenizer: Any, prompts: Sequence[Tensor], name: str, *, alone
                 )
 
 
-def _padding_tokens(tokenizer: Any) -> tuple[set[int], set[int], set[int]]:
+def _padding_tokens(tokenizer: "Tokenizer") -> tuple[set[int], set[int], set[int]]:
     """Tokens that batches are padded with; those of them that nothing else is written with; all control tokens."""
     from mechsub.inputs.templates import template
 
@@ -105,7 +109,7 @@ def _padding_tokens(tokenizer: Any) -> tuple[set[int], set[int], set[int]]:
     return {number for number in (pad, eos) if number is not None}, alone, controls
 
 
-def _is_run(tokenizer: Any, end: list[int], side: str) -> bool:
+def _is_run(tokenizer: "Tokenizer", end: list[int], side: str) -> bool:
     """Whether a control token stands twice at an end; two BOS at the start are the published prompts'."""
     if len(end) < 2 or end[0] != end[1]:
         return False

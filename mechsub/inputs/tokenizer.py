@@ -7,10 +7,14 @@ itself: numbers then split another way than in the model's training. Both are ru
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mechsub.inputs import templates
 from mechsub.inputs import words as vocabulary
+
+if TYPE_CHECKING:
+    import tokenizers
+    from transformers import PreTrainedTokenizerBase
 
 _TEXTS = (
     "The owls' 3 1/2 nests: \"hoot\"! (see §4.2, p. 1,024-2,048) it's 50% @home #1_a <b> [x] {y} \\ ~ ^ & * = + | ; ?",
@@ -22,7 +26,7 @@ _TEXTS = (
 )  # fmt: skip
 
 
-def load_tokenizer(folder: Path, known: str = "") -> Any:
+def load_tokenizer(folder: Path, known: str = "") -> "PreTrainedTokenizerBase":
     """The folder's tokenizer as Transformers loads it, or as tokenizer.json says where that differs.
 
     known: the `sum_of_ids` that is right for this folder; where it holds, the file is not read again. Raises ValueError
@@ -39,7 +43,7 @@ def load_tokenizer(folder: Path, known: str = "") -> Any:
         logging.set_verbosity(said)
 
 
-def _load(folder: Path, known: str, AutoTokenizer: Any, PreTrainedTokenizerFast: Any) -> Any:
+def _load(folder: Path, known: str, AutoTokenizer, PreTrainedTokenizerFast) -> "PreTrainedTokenizerBase":
     has_file = (folder / "tokenizer.json").is_file()
     try:
         loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -57,7 +61,7 @@ def _load(folder: Path, known: str, AutoTokenizer: Any, PreTrainedTokenizerFast:
     return plain
 
 
-def difference(tokenizer: Any, folder: Path) -> str | None:
+def difference(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str | None:
     """The first text that a tokenizer reads or writes differently than the folder's tokenizer.json, by the tokenizers
     package alone, does; None where there is none."""
     file, texts = _of_file(folder), list(_probes(tokenizer))
@@ -76,17 +80,17 @@ def difference(tokenizer: Any, folder: Path) -> str | None:
     return None
 
 
-def sum_of_ids(tokenizer: Any) -> str:
+def sum_of_ids(tokenizer: "PreTrainedTokenizerBase") -> str:
     """sha256 of the ids of some of the texts that tokenizers are compared on: as many as cost milliseconds."""
     numbers = " ".join(vocabulary.numbers()[::7])
     return hashlib.sha256(repr(_ids(tokenizer, [*_TEXTS, numbers], True)).encode()).hexdigest()
 
 
-def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
+def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: bool) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
 
 
-def _probes(tokenizer: Any) -> Iterator[str]:
+def _probes(tokenizer: "PreTrainedTokenizerBase") -> Iterator[str]:
     from mechsub.inputs import prompts
 
     yield from _TEXTS
@@ -103,7 +107,7 @@ def _probes(tokenizer: Any) -> Iterator[str]:
                 continue
 
 
-def _of_file(folder: Path) -> Any:
+def _of_file(folder: Path) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer
 
     file = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -6,6 +6,7 @@ marked, so that a choice among them can be compared with all. No list was made b
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,8 +41,8 @@ def animals() -> list[Animal]:
 
 @cache
 def _animals(text: str) -> list[Animal]:
-    rows = csv.DictReader(text.splitlines())
-    return [Animal(**{**row, "sets": tuple(filter(None, row["sets"].split(";")))}) for row in rows]  # type: ignore[arg-type]
+    rows: Iterable[dict] = csv.DictReader(text.splitlines())
+    return [Animal(**{**row, "sets": tuple(filter(None, row["sets"].split(";")))}) for row in rows]
 
 
 def numbers() -> list[str]:

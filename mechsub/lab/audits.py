@@ -18,6 +18,10 @@ def words(flags: Mapping) -> str:
     return "".join(f" --{key.replace('_', '-')} {' '.join(map(str, values))}" for key, values in texts)
 
 
+def cell_name(study: str, flags: Mapping) -> str:
+    return f"{study}{words(flags)}"
+
+
 def outcome(row: Mapping) -> str:
     """ "yes", "no", "open" or "missing", of one check."""
     if "missing" in row:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mechsub import files
 from mechsub.lab import lease, store, versions
-from mechsub.lab.declared import Study
+from mechsub.lab.declared import Options, Study
 from mechsub.lab.upstream import Stored, Upstream
 
 _OWN_PROVENANCE = {
@@ -34,7 +34,7 @@ class Maker:
     out: Path
     argv: tuple[str, ...] = ()
 
-    def cell(self, cfg: Any) -> Path:
+    def cell(self, cfg: Options) -> Path:
         return self.out / self.study.name / name_of(cfg)
 
     def of(self, study: Study) -> "Maker":
@@ -54,23 +54,25 @@ def part(name: str) -> Iterator[None]:
 # Configs and names.
 
 
-def config_of(cfg: Any) -> dict:
+def config_of(cfg: Options) -> dict:
     """The fields that make the cell."""
     fields = (field for field in dataclasses.fields(cfg) if not field.metadata.get("display"))
     return {field.name: getattr(cfg, field.name) for field in fields}
 
 
-def defaults_of(Config: Any) -> dict:
+def defaults_of(Config: Options | type[Options]) -> dict:
     """Of a Config or one of its instances."""
     return {field.name: field.default for field in dataclasses.fields(Config)}
 
 
-def name_of(cfg: Any) -> str:
+def name_of(cfg: Options) -> str:
     """The name of the cell of a Config."""
     return store.cell_name(config_of(cfg), defaults_of(cfg))
 
 
-def by_cell(records: Iterable[dict], Config: Any, together: Sequence[str] = ()) -> list[tuple[str, list[dict]]]:
+def by_cell(
+    records: Iterable[dict], Config: Options | type[Options], together: Sequence[str] = ()
+) -> list[tuple[str, list[dict]]]:
     """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one).
 
     Cells that differ in the options `together` alone are one.
@@ -90,7 +92,7 @@ def by_cell(records: Iterable[dict], Config: Any, together: Sequence[str] = ()) 
 # Whether a cell is stored.
 
 
-def status(cell: Path, cfg: Any, study: Study) -> versions.Status:
+def status(cell: Path, cfg: Options, study: Study) -> versions.Status:
     """Whether the cell is what its study would store today, and why not."""
     known = versions.status(cell, study.version, config_of(cfg), defaults_of(cfg), study.sibling)
     if known.kind == "stored" and study.source is None:
@@ -111,7 +113,7 @@ def _run_sum(run: Callable) -> str:
     return files.sha256("\n".join(parts(run.__code__)).encode())
 
 
-def planned_upstream(maker: Maker, cfg: Any) -> dict[str, tuple[Upstream, Maker, Any]]:
+def planned_upstream(maker: Maker, cfg: Options) -> dict[str, tuple[Upstream, Maker, Options]]:
     """Name -> the cell that is declared, who makes it, and its Config. ValueError where its study is absent."""
     declare = maker.study.part("upstream")
     planned = {}
@@ -128,19 +130,19 @@ def planned_upstream(maker: Maker, cfg: Any) -> dict[str, tuple[Upstream, Maker,
 # Making.
 
 
-def make_cell(study: Study, cfg: Any, out: str | Path) -> Path:
+def make_cell(study: Study, cfg: Options, out: str | Path) -> Path:
     """Make one cell of a study under `out`, with what it builds on, in this process; one that is there is left."""
     maker = Maker(study, Path(out))
     make(maker, cfg, None)
     return maker.cell(cfg)
 
 
-def run_here(study: Study, cfg: Any, out: str | Path) -> Iterator[Any]:
+def run_here(study: Study, cfg: Options, out: str | Path) -> Iterator[Any]:
     """What a study yields for a Config, with the stored cells under `out`; nothing is stored."""
     yield from study.run(cfg, **resolve(Maker(study, Path(out)), cfg))
 
 
-def make(maker: Maker, cfg: Any, before: str | None) -> None:
+def make(maker: Maker, cfg: Options, before: str | None) -> None:
     """Make a cell, unless another process has made it since it was `before`; waits for one that is making it."""
     cell = maker.cell(cfg)
     while store.made(cell) == before:
@@ -154,14 +156,14 @@ def make(maker: Maker, cfg: Any, before: str | None) -> None:
             continue
 
 
-def check(study: Study, cfg: Any) -> None:
+def check(study: Study, cfg: Options) -> None:
     """Ask the study whether this cell may be made."""
     asked = study.part("check")
     if asked is not None:
         asked(cfg)
 
 
-def resolve(maker: Maker, cfg: Any) -> dict[str, Stored | None]:
+def resolve(maker: Maker, cfg: Options) -> dict[str, Stored | None]:
     """The cells that a cell is built on, made first where they are missing; None for an optional one not stored."""
     cells: dict[str, Stored | None] = {}
     declare = maker.study.part("upstream")
@@ -179,7 +181,7 @@ def resolve(maker: Maker, cfg: Any) -> dict[str, Stored | None]:
     return cells
 
 
-def _make_upstream(maker: Maker, cfg: Any) -> None:
+def _make_upstream(maker: Maker, cfg: Options) -> None:
     cell = maker.cell(cfg)
     before = store.made(cell)
     if status(cell, cfg, maker.study).kind == "missing":
@@ -216,7 +218,7 @@ def no_empty(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _run_cell(maker: Maker, cfg: Any, check_lease: Callable[[], None]) -> None:
+def _run_cell(maker: Maker, cfg: Options, check_lease: Callable[[], None]) -> None:
     check(maker.study, cfg)
     upstream = resolve(maker, cfg)
     # Read before the run: a cell that is made anew meanwhile is not what this one was built on.

@@ -6,9 +6,9 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 FILES = ("measure", "findings", "figure")  # of a study that is a folder, beside its __init__.py
 MEASURED = ("Config", "run", "check", "upstream")  # parts for which measure.py is loaded, and torch with it
@@ -23,6 +23,13 @@ def _declaring() -> str:
     return "__main__" if frame is None else frame.f_globals["__name__"]
 
 
+@runtime_checkable
+class Options(Protocol):
+    """What a study's Config makes: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field]]
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """One question, as a module or a folder asks it.
@@ -35,16 +42,16 @@ class Study:
     """
 
     version: Any = 1  # an integer from 1 on
-    probes: Sequence[Any] | None = None
+    probes: Sequence[Options] | None = None
     module: str = field(default_factory=_declaring)
-    given: Mapping[str, Any] = field(default_factory=dict)  # parts that stand in no module
+    given: Mapping[str, object] = field(default_factory=dict)  # parts that stand in no module
     together: Sequence[str] = ()  # options whose levels are parts of one cell, to a reader: findings are of all of them
 
     def __post_init__(self):
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
             raise TypeError(f"the version of {self.module} must be an integer from 1 on, not {self.version!r}")
 
-    def part(self, name: str, default: Any = None) -> Any:
+    def part(self, name: str, default: object = None) -> Any:
         """A part of the study by its name; `default` where it has none."""
         if name in self.given:
             return self.given[name]

@@ -272,7 +272,7 @@ def _scales(rows: Iterable[Mapping]) -> dict[str, float]:
     return scales
 
 
-def _floats(value: Any) -> Iterator[float]:
+def _floats(value: object) -> Iterator[float]:
     if isinstance(value, float):
         yield value
     elif isinstance(value, list | dict):

@@ -134,7 +134,7 @@ def rows_apart(these: list[dict], those: list[dict]) -> dict[str, float | str]:
     return apart
 
 
-def values_apart(x: Any, y: Any) -> float | str:
+def values_apart(x: object, y: object) -> float | str:
     """Absolute difference of two numbers, largest within lists and dicts of one shape; "differs" for anything else."""
     if type(x) is type(y) is float:
         return abs(x - y)
@@ -163,7 +163,7 @@ def first_difference(these: list[dict], those: list[dict]) -> str:
     return f"{len(these)} rows -> {len(those)} rows" if len(these) != len(those) else ""
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 

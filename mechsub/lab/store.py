@@ -23,12 +23,14 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote
 
 from mechsub import processes
 from mechsub.files import sha256, sync_folder, temporary_path, write_bytes, write_text  # noqa: F401, store.write_text is public
 from mechsub.lab import lease
+
+_T = TypeVar("_T")
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 SHORT_RECORDS = f"{RECORDS}.gz"
@@ -204,7 +206,7 @@ def recover(cell: Path) -> None:
         os.rename(aside, cell)
 
 
-def _settled(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+def _settled(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
     """Read again where another process exchanged the cell between the reading of two of its files."""
 
     def reading(cell: Path):

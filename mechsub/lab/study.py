@@ -18,11 +18,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mechsub.lab import store, terminal, versions, workers
 from mechsub.lab.cells import Maker, by_cell, check, make, name_of, no_empty, part, planned_upstream, status
-from mechsub.lab.declared import Study
+from mechsub.lab.declared import Options, Study
 from mechsub.lab.options import (
     Count,
     Index,
@@ -36,6 +36,9 @@ from mechsub.lab.options import (
 )
 from mechsub.lab.progress import clear_bar, show_progress, span, start_bar
 from mechsub.lab.tables import format_table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = [
     "Count",
@@ -127,7 +130,7 @@ def table_of(study: Study, records: list[dict], display: Mapping[str, tuple]) ->
     return found.rows(_found(study, records))
 
 
-def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> Any:
+def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> "go.Figure":
     """The study's figure; that of its findings where it draws none."""
     plot = study.part("plot")
     if plot is not None:
@@ -174,7 +177,7 @@ def _explanation(error: Exception, debug: bool) -> str:
 # The grid.
 
 
-def grid_of(Config, values: Mapping[str, tuple], folder: Path, display: Mapping[str, tuple]) -> dict[Path, Any]:
+def grid_of(Config, values: Mapping[str, tuple], folder: Path, display: Mapping[str, tuple]) -> dict[Path, Options]:
     """Folder and Config of every cell of the grid."""
     cells = {}
     for combination in itertools.product(*values.values()):
@@ -213,7 +216,7 @@ def _checked_folder(out: str, name: str) -> Path:
 # The run.
 
 
-def _print_status(grid: Mapping[Path, Any], maker: Maker) -> None:
+def _print_status(grid: Mapping[Path, Options], maker: Maker) -> None:
     for cell, cfg in grid.items():
         known = status(cell, cfg, maker.study)
         why = f"  ({known.reason})" if known.kind == "stale" else ""
@@ -222,7 +225,7 @@ def _print_status(grid: Mapping[Path, Any], maker: Maker) -> None:
             _print_upstream(maker, cfg, "  ")
 
 
-def _print_upstream(maker: Maker, cfg: Any, indent: str) -> None:
+def _print_upstream(maker: Maker, cfg: Options, indent: str) -> None:
     """What is made before a missing cell."""
     for wanted, theirs, theirs_cfg in planned_upstream(maker, cfg).values():
         path = theirs.cell(theirs_cfg)
@@ -232,7 +235,9 @@ def _print_upstream(maker: Maker, cfg: Any, indent: str) -> None:
             _print_upstream(theirs, theirs_cfg, indent + "  ")
 
 
-def _make_wanted(grid: Mapping[Path, Any], maker: Maker, options: argparse.Namespace, words: list[str]) -> list[str]:
+def _make_wanted(
+    grid: Mapping[Path, Options], maker: Maker, options: argparse.Namespace, words: list[str]
+) -> list[str]:
     """Make every cell that is not stored (or all, with --rerun); the names of cells used although they are stale."""
     wanted: dict[Path, str | None] = {}
     stale = []

@@ -8,7 +8,7 @@ tables, a model's weights and tokenizer). That code changes no number is for pro
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mechsub import files, sources
 from mechsub.lab import store
@@ -136,7 +136,7 @@ def package_sum() -> str:
     return files.sha256("\n".join(sums).encode())
 
 
-def code_sums(folder: Path, modules: Mapping[str, Any]) -> dict[str, str]:
+def code_sums(folder: Path, modules: Mapping[str, object]) -> dict[str, str]:
     """File -> sha256 of the loaded modules that lie in a study's folder, and "mechsub" -> that of the package."""
     sums = {"mechsub": package_sum()}
     for name, module in list(modules.items()):

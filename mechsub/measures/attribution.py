@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,9 @@ from torch import Tensor
 from mechsub import arguments
 from mechsub.models import checks
 from mechsub.models.hooked import HookedModel, cache_with_logits, check_inputs
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}  # of the largest
 
@@ -150,7 +153,9 @@ def _sums_to(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _written_by_heads(model: Any, z: Tensor, write: checks.Write, cache: dict[str, Tensor]) -> dict[str, Tensor]:
+def _written_by_heads(
+    model: "TransformerBridge", z: Tensor, write: checks.Write, cache: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """What every head of a layer writes into the residual stream, and its biases where it has any."""
     attention, here = model.blocks[write.layer].attn, f"blocks.{write.layer}"
     try:
@@ -168,7 +173,7 @@ def _written_by_heads(model: Any, z: Tensor, write: checks.Write, cache: dict[st
 
 
 def _through_norm(
-    model: Any, written: dict[str, Tensor], write: checks.Write, cache: dict[str, Tensor]
+    model: "TransformerBridge", written: dict[str, Tensor], write: checks.Write, cache: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Each part after the norm that follows attention (Gemma 2, OLMo 2), its scale frozen."""
     norm = checks.measured_norm(getattr(model.blocks[write.layer], str(write.norm)), model.W_U)

@@ -1,7 +1,7 @@
 """Divergence tokens: where models under different prompts would say different things after the same beginning."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from mechsub import arguments
 from mechsub.inputs.token_ids import check_length, check_prompt, check_prompts
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 class Divergence(NamedTuple):
@@ -21,7 +24,7 @@ class Divergence(NamedTuple):
 
 @torch.no_grad()
 def divergence_tokens(
-    model: Any,
+    model: "TransformerBridge",
     prompts: Sequence[Int[Tensor, "_"]],
     neutral: Int[Tensor, "_"],
     answer: Int[Tensor, "pos"],
@@ -41,7 +44,7 @@ def divergence_tokens(
 
 @torch.no_grad()
 def likeliest(
-    model: Any, prompts: Sequence[Int[Tensor, "_"]], answer: Int[Tensor, "pos"], *, batch_size: int = 8
+    model: "TransformerBridge", prompts: Sequence[Int[Tensor, "_"]], answer: Int[Tensor, "pos"], *, batch_size: int = 8
 ) -> Int[Tensor, "prompt pos"]:
     """The likeliest token after every prompt and answer[:i], for every i below the answer's length."""
     from mechsub.measures.scores import checked_prompts, equal_lengths
@@ -62,7 +65,7 @@ def likeliest(
 
 @torch.no_grad()
 def sampled(
-    model: Any, prompt: Int[Tensor, "_"], length: int, tokens: Sequence[int], generator: torch.Generator
+    model: "TransformerBridge", prompt: Int[Tensor, "_"], length: int, tokens: Sequence[int], generator: torch.Generator
 ) -> Int[Tensor, "pos"]:
     """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
     from mechsub.measures.scores import next_token_log_probs

@@ -7,7 +7,7 @@ ends, is the hybrid in which embedding and unembedding are exchanged together.
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,9 @@ from mechsub.measures.scores import checked_prompts, equal_lengths
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 PARTS = ("embedding", "body", "norm", "unembedding")
 SETS = tuple(frozenset(p for p, one in zip(PARTS, bits, strict=True) if one) for bits in product((0, 1), repeat=4))
 
@@ -26,7 +29,7 @@ TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.02, torc
 Hybrid = frozenset  # of the parts that are the second model's
 
 
-def check_shapes(first: Any, second: Any) -> None:
+def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> None:
     """Raise ValueError for two models whose parts do not fit one another: other depths, widths or vocabularies."""
     for side, model in (("first", first), ("second", second)):
         arguments.model(model, side)
@@ -40,7 +43,11 @@ def check_shapes(first: Any, second: Any) -> None:
 
 @torch.no_grad()
 def log_probs(
-    first: Any, second: Any, prompts: Sequence[Int[Tensor, "_"]], tokens: Sequence[int], batch_size: int = 16
+    first: "TransformerBridge",
+    second: "TransformerBridge",
+    prompts: Sequence[Int[Tensor, "_"]],
+    tokens: Sequence[int],
+    batch_size: int = 16,
 ) -> dict[Hybrid, Float[Tensor, "prompt token"]]:
     """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary.
 
@@ -80,7 +87,7 @@ def _check_rebuilt(logits: Float[Tensor, "prompt d_vocab"], own: Float[Tensor, "
 
 
 def _last_state(
-    body: Any, embedding: Any, batch: Int[Tensor, "prompt pos"]
+    body: "TransformerBridge", embedding: "TransformerBridge", batch: Int[Tensor, "prompt pos"]
 ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
     """The residual before the final norm at the last position, of a body on another model's embeddings; its logits."""
     batch, found, replaced = batch.to(body.W_U.device), [], []

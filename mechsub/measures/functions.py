@@ -12,7 +12,7 @@ import mechsub as ms
 from mechsub import arguments
 from mechsub.measures.unembedding import METRICS
 from mechsub.models import checks
-from mechsub.models.hooked import check_inputs
+from mechsub.models.hooked import HookedModel, check_inputs
 
 
 class Check(NamedTuple):
@@ -31,7 +31,7 @@ class Checks(tuple[Check, ...]):
         return "\n".join(f"{row.function:{widths[0]}}  {row.result:{widths[1]}}  {row.why}".rstrip() for row in self)
 
 
-def check_model(model: Any, inputs: Tensor | None = None, *, n: int = checks.SHORT) -> Checks:
+def check_model(model: HookedModel, inputs: Tensor | None = None, *, n: int = checks.SHORT) -> Checks:
     """Every public function that reads a model, called on it: which give the right number, and which refuse, and why.
 
     inputs: what the model takes (default: random token ids, or random numbers for the toy); a model of your own that
@@ -49,7 +49,7 @@ def check_model(model: Any, inputs: Tensor | None = None, *, n: int = checks.SHO
     return Checks(rows)
 
 
-def _checked(model: Any, name: str, call: Callable[[], Any]) -> Check:
+def _checked(model: HookedModel, name: str, call: Callable[[], object]) -> Check:
     already = checks.warned(model)
     before = set(already)
     with warnings.catch_warnings(record=True) as said:
@@ -68,7 +68,7 @@ def _checked(model: Any, name: str, call: Callable[[], Any]) -> Check:
     return Check(name, result, why)
 
 
-def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
+def _calls(model: HookedModel, inputs: Tensor) -> dict[str, Callable[[], object]]:
     """Every public function that takes a model, by name, with small arguments."""
     language = not inputs.is_floating_point()
     size = model.W_U.shape[-1]
@@ -86,7 +86,7 @@ def _calls(model: Any, inputs: Tensor) -> dict[str, Callable[[], Any]]:
     def attributed(unit: Any) -> Any:
         return ms.direct_logit_attribution(model, inputs, a, pos=pos, unit=unit)
 
-    calls: dict[str, Callable[[], Any]] = {
+    calls: dict[str, Callable[[], object]] = {
         "cache_activations": lambda: ms.cache_activations(model, inputs, pos=pos),
         "run_patched": patched,
         "logit_lens": lambda: ms.logit_lens(model, inputs, pos=pos),

@@ -8,7 +8,7 @@ specific to the number and to the animal: its double-centred part.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,13 +23,20 @@ from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, check_hooks
 from mechsub.threads import one_thread
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 _ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
 
 @torch.no_grad()
 def next_token_log_probs(
-    model: Any, prompts: Sequence[Int[Tensor, "_"]], *, tokens: Sequence[int] | None = None, batch_size: int = 16
+    model: "TransformerBridge",
+    prompts: Sequence[Int[Tensor, "_"]],
+    *,
+    tokens: Sequence[int] | None = None,
+    batch_size: int = 16,
 ) -> Float[Tensor, "prompt token"]:
     """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
 
@@ -52,7 +59,7 @@ def next_token_log_probs(
 
 @torch.no_grad()
 def string_log_probs(
-    model: Any, prompts: Sequence[Int[Tensor, "_"]], strings: Sequence[str], *, batch_size: int = 8
+    model: "TransformerBridge", prompts: Sequence[Int[Tensor, "_"]], strings: Sequence[str], *, batch_size: int = 8
 ) -> Float[Tensor, "prompt string"]:
     """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
 
@@ -81,7 +88,7 @@ def string_log_probs(
 
 @torch.no_grad()
 def string_states(
-    model: Any,
+    model: "TransformerBridge",
     prompts: Sequence[Int[Tensor, "_"]],
     trie: "Trie",
     *,
@@ -175,7 +182,7 @@ def _trie(strings: Sequence[tuple[int, ...]], members: list[int]) -> Trie:
 
 @torch.no_grad()
 def _states(
-    model: Any, prompts: Sequence[Tensor], trie: Trie, batch_size: int, name: str = "unembed.hook_in"
+    model: "TransformerBridge", prompts: Sequence[Tensor], trie: Trie, batch_size: int, name: str = "unembed.hook_in"
 ) -> Iterator[tuple[Tensor, Float[Tensor, "prompt node d"]]]:
     """Rows of prompts, and the activation at the prompts' end and at every inner node."""
     branches = checks.Branches(torch.tensor(trie.tokens[1:]).long(), trie.sees[1:, 1:], torch.tensor(trie.depths[1:]))
@@ -194,7 +201,9 @@ ONE_BY_ONE = (
 )
 
 
-def _beside(model: Any, batch: Tensor, branches: checks.Branches, name: str) -> Float[Tensor, "prompt node d"]:
+def _beside(
+    model: "TransformerBridge", batch: Tensor, branches: checks.Branches, name: str
+) -> Float[Tensor, "prompt node d"]:
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook) -> None:
@@ -204,7 +213,7 @@ def _beside(model: Any, batch: Tensor, branches: checks.Branches, name: str) -> 
     return kept[0]
 
 
-def _one_by_one(model: Any, batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
+def _one_by_one(model: "TransformerBridge", batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
     """The same from a plain run of the prompt, and of every path to an inner node that has none below it.
 
     Raises where a state depends on tokens after it: then what is said of a string depends on how far it is run.
@@ -254,7 +263,7 @@ def equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[
             yield rows, torch.stack([prompts[i] for i in rows.tolist()])
 
 
-def _check_ids(model: Any, strings: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:
+def _check_ids(model: "TransformerBridge", strings: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:
     """Raise for a tokenizer with tokens that the model has no output for, or takes no input of."""
     outputs, inputs = arguments.vocabulary(model), arguments.embedding(model)
     for string, tokens in zip(strings, ids, strict=True):
@@ -265,13 +274,13 @@ def _check_ids(model: Any, strings: Sequence[str], ids: Sequence[tuple[int, ...]
             )
 
 
-def checked_prompts(model: Any, prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
+def checked_prompts(model: "TransformerBridge", prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
     """The prompts as a list; raises for what no run of them can be meant with."""
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     return check_prompts(arguments.model(model), prompts)
 
 
-def _device(model: Any) -> torch.device:
+def _device(model: "TransformerBridge") -> torch.device:
     return model.W_U.device
 
 

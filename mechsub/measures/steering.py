@@ -1,7 +1,7 @@
 """What a vector does that is added to the residual at the end of a prompt, for many vectors and blocks in one pass."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +12,15 @@ from mechsub.inputs.token_ids import check_prompt
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 _ONE_BY_ONE = 16  # prompts of a run, where edits run in copies of the whole prompt
 
 
 @torch.no_grad()
 def steered_logits(
-    model: Any,
+    model: "TransformerBridge",
     prompt: Int[Tensor, "pos"],
     layers: Sequence[int],
     vectors: Float[Tensor, "edit d_model"],
@@ -60,7 +63,9 @@ ONE_BY_ONE = (
 )
 
 
-def _steered(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]) -> Tensor:
+def _steered(
+    model: "TransformerBridge", prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]
+) -> Tensor:
     before = len(prompt) - 1
 
     def add(activation: Tensor, hook) -> Tensor:
@@ -77,7 +82,9 @@ def _steered(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens
     return logits[0][:, list(tokens)].float().cpu()
 
 
-def _copied(model: Any, prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]) -> Tensor:
+def _copied(
+    model: "TransformerBridge", prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]
+) -> Tensor:
     """The same, with a copy of the whole prompt for every edit."""
 
     def add(activation: Tensor, hook) -> Tensor:

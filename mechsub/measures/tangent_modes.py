@@ -208,5 +208,6 @@ def adam_scales(
         mean, square = into.mT @ own / n, into.square().mT @ own.square() / n
         v = mean.square() + (square - mean.square()) / batch_size
         rows, columns = v.mean(-1), v.mean(-2) / v.mean((-1, -2))[:, None].clamp(min=1e-300)
-        found[name] = tuple(torch.where(side > 0, side.clamp(min=1e-300).rsqrt(), 0.0) for side in (rows, columns))
-    return found  # type: ignore[return-value]
+        read, wrote = (torch.where(side > 0, side.clamp(min=1e-300).rsqrt(), 0.0) for side in (rows, columns))
+        found[name] = (read, wrote)
+    return found

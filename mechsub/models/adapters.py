@@ -9,13 +9,16 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mechsub import sources
 from mechsub.models import checks
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _CLOSE = 1e-4  # of logits, merged and unmerged, of the largest: fp32's rounding is a tenth of it
@@ -99,7 +102,7 @@ def _stem(name: str) -> str:
     return re.sub(r"(-unsloth)?-bnb-[48]bit$", "", Path(name).name.lower())
 
 
-def merge(model: Any, folder: Path) -> Any:
+def merge(model: "TransformerBridge", folder: Path) -> "TransformerBridge":
     """The model with the adapter's weights added to its own, in place, in the precision that the model has.
 
     Raises Refused where shapes or layers are another model's, weights are missing, damaged or not finite, or the sum

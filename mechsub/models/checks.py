@@ -9,13 +9,19 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechsub import arguments
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from mechsub.models.hooked import HookedModel
 
 # Of the spread. Models of fp64 hold norms, rotations and softmaxes of fp32.
 TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}
@@ -60,7 +66,7 @@ class _Known:
 _KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
 
-def _known(model: Any) -> _Known:
+def _known(model: "HookedModel") -> _Known:
     state = _state(model)
     try:
         known = _KNOWN.get(model)
@@ -71,7 +77,7 @@ def _known(model: Any) -> _Known:
         return _Known(state)
 
 
-def _state(model: Any) -> tuple:
+def _state(model: "HookedModel") -> tuple:
     """What tells that a model is not what it was: weights (a sample's sum, version, place), hooks, settings."""
     original = getattr(model, "original_model", None)
     roots = [root for root in (original, model) if isinstance(root, torch.nn.Module)]
@@ -96,7 +102,7 @@ def _changing(module: torch.nn.Module) -> list[int]:
     return [number for number, hook in hooks if getattr(hook, "__module__", "") != _RECORDS]
 
 
-def _weights(model: Any, original: Any) -> tuple:
+def _weights(model: "HookedModel", original: object) -> tuple:
     owner = model if original is None else original
     if not isinstance(owner, torch.nn.Module):
         parts = [model.W_U, model.b_U]
@@ -111,7 +117,7 @@ def _weights(model: Any, original: Any) -> tuple:
     return (told, tuple((part.data_ptr(), part._version, part.dtype) for part in parts))
 
 
-def warn_once(model: Any, text: str) -> None:
+def warn_once(model: "HookedModel", text: str) -> None:
     """Say it once for a model in its present state."""
     import warnings
 
@@ -130,7 +136,7 @@ class _Probe(NamedTuple):
     logits: Tensor
 
 
-def _results(model: Any, *properties: str) -> tuple:
+def _results(model: "HookedModel", *properties: str) -> tuple:
     """Properties that were measured; raises Refused for the first that does not hold."""
     known = _known(arguments.model(model, evaluated=False))
     if not known.results.keys() >= {"readout"}:
@@ -154,7 +160,7 @@ def _given(value: Any) -> Any:
 
 
 @torch.no_grad()
-def _measured(model: Any, inputs: Tensor | None = None) -> dict[str, Any]:
+def _measured(model: "HookedModel", inputs: Tensor | None = None) -> dict[str, Any]:
     try:
         probe = _run(model, inputs)
     except Exception as error:  # a model of someone else's can raise anything
@@ -172,7 +178,7 @@ def _measured(model: Any, inputs: Tensor | None = None) -> dict[str, Any]:
     return found
 
 
-def _run(model: Any, inputs: Tensor | None) -> _Probe:
+def _run(model: "HookedModel", inputs: Tensor | None) -> _Probe:
     errors = []
     for trial in [inputs] if inputs is not None else _inputs(model):
         try:
@@ -182,15 +188,15 @@ def _run(model: Any, inputs: Tensor | None) -> _Probe:
     raise errors[0]
 
 
-def _run_on(model: Any, inputs: Tensor) -> _Probe:
+def _run_on(model: "HookedModel", inputs: Tensor) -> _Probe:
     values: dict[str, Tensor] = {}
     tokens = not inputs.is_floating_point()
 
-    def keep(activation: Any, hook: Any) -> None:
+    def keep(activation: Tensor, hook: "HookPoint") -> None:
         if isinstance(activation, Tensor):
             values[hook.name] = (activation[..., -_KEPT:, :] if tokens else activation).detach().clone()
 
-    def cut(activation: Tensor, hook: Any) -> Tensor:
+    def cut(activation: Tensor, hook: "HookPoint") -> Tensor:
         return activation[..., -_KEPT:, :]
 
     hooks = [(name, keep) for name in _watched(model)]
@@ -198,7 +204,7 @@ def _run_on(model: Any, inputs: Tensor) -> _Probe:
     return _Probe(inputs, values, logits[..., -_KEPT:, :] if tokens else logits)
 
 
-def _watched(model: Any) -> list[str]:
+def _watched(model: "HookedModel") -> list[str]:
     names = ["unembed.hook_in", "ln_final.hook_in"]
     for layer in range(model.cfg.n_layers):
         names += [f"blocks.{layer}.{part}" for part in ("hook_in", "hook_out", "ln2.hook_in", *chain(*_WRITES))]
@@ -211,7 +217,7 @@ def probe_tokens(size: int, n: int = 2 * SHORT) -> Int[Tensor, "1 pos"]:
     return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
 
 
-def _inputs(model: Any) -> Iterator[Tensor]:
+def _inputs(model: "HookedModel") -> Iterator[Tensor]:
     """What the model may take: token ids, or numbers as wide as its first layer."""
     draw = torch.Generator().manual_seed(_SEED)
     device = model.W_U.device
@@ -225,7 +231,7 @@ def _inputs(model: Any) -> Iterator[Tensor]:
         yield _tokens(model, SHORT)[None].to(device)
 
 
-def _tokens(model: Any, n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
+def _tokens(model: "HookedModel", n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
     size = min(arguments.vocabulary(model), arguments.embedding(model))
     return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
 
@@ -261,7 +267,7 @@ def _eps(kind: torch.dtype) -> float:
 class Readout:
     """From final states to logits: transform(h @ W_U + b_U), as the model was seen to do it."""
 
-    model: Any
+    model: "HookedModel"
     transform: Callable[[Tensor], Tensor] | None
     scale: float | None  # of a transform that only scales; None where it caps
 
@@ -289,12 +295,12 @@ class Readout:
         return self.scale
 
 
-def readout(model: Any) -> Readout:
+def readout(model: "HookedModel") -> Readout:
     """The readout, after it gave the model's own logits."""
     return _results(model, "readout")[0]
 
 
-def _measure_readout(model: Any, probe: _Probe) -> Readout:
+def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
     transform = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
     scale: float | None = 1.0
     if transform is not None:
@@ -320,7 +326,7 @@ def _measure_readout(model: Any, probe: _Probe) -> Readout:
     return found
 
 
-def reads(model: Any) -> Callable[..., Tensor]:
+def reads(model: "HookedModel") -> Callable[..., Tensor]:
     """ln_final then the readout, after they gave the model's logits from the last block's output."""
     found, _ = _results(model, "readout", "reads")
 
@@ -330,14 +336,14 @@ def reads(model: Any) -> Callable[..., Tensor]:
     return read
 
 
-def _ln_final(model: Any) -> Callable[[Tensor], Tensor]:
+def _ln_final(model: "HookedModel") -> Callable[[Tensor], Tensor]:
     norm = getattr(model, "ln_final", None)
     if norm is None:
         raise Refused("this model has no final norm (ln_final) before its unembedding")
     return norm
 
 
-def _measure_reads(model: Any, probe: _Probe) -> bool:
+def _measure_reads(model: "HookedModel", probe: _Probe) -> bool:
     last, h = probe.values.get(f"blocks.{model.cfg.n_layers - 1}.hook_out"), probe.values.get("unembed.hook_in")
     if last is None or h is None:
         raise Refused("the last block's hook_out or unembed.hook_in does not fire in this model")
@@ -375,7 +381,7 @@ class Norm:
         return (bare * linear).sum(-1, keepdim=True) / linear.square().sum(-1, keepdim=True).clamp_min(1e-300)
 
 
-def final_norm(model: Any) -> Norm:
+def final_norm(model: "HookedModel") -> Norm:
     """The final norm, after ln_final and the readout gave the model's logits from the last block's output."""
     return _results(model, "readout", "reads", "norm")[-1]
 
@@ -446,7 +452,7 @@ def _exact_bias(bias: Tensor, norm: Any, W: Tensor, small: float) -> Tensor | No
     return bias.to(W.dtype)
 
 
-def final_scale(model: Any, cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1"]:
+def final_scale(model: "HookedModel", cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1"]:
     """The final norm's scale in a run that cached `scale_hooks`: that which its hook tells, where it is so."""
     norm = final_norm(model)
     last, out = cache[scale_hooks(model)[0]], cache["unembed.hook_in"]
@@ -458,7 +464,7 @@ def final_scale(model: Any, cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1
     return scale.to(last.dtype)
 
 
-def scale_hooks(model: Any) -> list[str]:
+def scale_hooks(model: "HookedModel") -> list[str]:
     arguments.model(model, evaluated=False)
     names = [f"blocks.{model.cfg.n_layers - 1}.hook_out", "unembed.hook_in", "ln_final.hook_scale"]
     return [name for name in names if name in model.hook_dict]
@@ -492,12 +498,12 @@ class Write(NamedTuple):
         return [self.hook, *self.less]
 
 
-def stream(model: Any) -> tuple[Write, ...]:
+def stream(model: "HookedModel") -> tuple[Write, ...]:
     """What attention and MLP of every block write, in order, after they summed to what the blocks put out."""
     return _results(model, "readout", "reads", "stream")[-1]
 
 
-def _measure_stream(model: Any, probe: _Probe) -> tuple[Write, ...]:
+def _measure_stream(model: "HookedModel", probe: _Probe) -> tuple[Write, ...]:
     if "blocks.0.hook_in" not in probe.values:
         raise Refused("this model has no residual stream (no hook blocks.0.hook_in)")
     writes: list[Write] = []
@@ -513,7 +519,7 @@ def _measure_stream(model: Any, probe: _Probe) -> tuple[Write, ...]:
     return tuple(writes)
 
 
-def _block(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write]:
+def _block(model: "HookedModel", layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write]:
     values = probe.values
     here, added = f"blocks.{layer}", after.double() - before.double()
     eps, half = _eps(after.dtype), after.dtype in _HALF
@@ -559,7 +565,7 @@ def _write(layer: int, kind: str, part: str, factor: float, values: dict[str, Te
     return Write(unit, layer, f"{here}.{part}", factor, (), raw, between)
 
 
-def _folded(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write] | None:
+def _folded(model: "HookedModel", layer: int, before: Tensor, after: Tensor, probe: _Probe) -> list[Write] | None:
     """Blocks whose MLP module adds the residual itself (MPT), and whose attention may too (BLOOM)."""
     here = f"blocks.{layer}"
     names = {part: f"{here}.{part}" for part in ("hook_in", "attn.hook_out", "mlp.hook_out", "ln2.hook_in")}
@@ -581,11 +587,11 @@ def _folded(model: Any, layer: int, before: Tensor, after: Tensor, probe: _Probe
     return [attn, Write(f"{here}.mlp.hook_out", layer, names["mlp.hook_out"], 1.0, rest, names["mlp.hook_out"], None)]
 
 
-def _headsdiffer(model: Any, layer: int, inputs: Tensor, written: Tensor) -> bool:
+def _headsdiffer(model: "TransformerBridge", layer: int, inputs: Tensor, written: Tensor) -> bool:
     """Whether the heads of a block do not sum to what its attention writes."""
     kept: list[Tensor] = []
 
-    def keep(activation: Tensor, hook: Any) -> None:
+    def keep(activation: Tensor, hook: "HookPoint") -> None:
         kept.append(activation[:, -_KEPT:].flatten(2))
 
     model.run_with_hooks(inputs, fwd_hooks=[(f"blocks.{layer}.attn.o.hook_in", keep)])
@@ -612,7 +618,7 @@ def same_place(token: Int[Tensor, "1"], n: int) -> Branches:
 
 
 def run_beside(
-    model: Any, prompts: Int[Tensor, "prompt pos"], branches: Branches, hooks: list[tuple[str, Callable]]
+    model: "HookedModel", prompts: Int[Tensor, "prompt pos"], branches: Branches, hooks: list[tuple[str, Callable]]
 ) -> Tensor:
     """One run of equally long prompts with all branches beside each. Ask `holds_beside` first.
 
@@ -636,7 +642,7 @@ def _mask(length: int, sees: Bool[Tensor, "node node"]) -> Bool[Tensor, "1 1 pos
 
 
 @torch.no_grad()
-def holds_beside(model: Any, length: int, branches: Branches) -> bool:
+def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
     """Whether branches beside a prompt of this length give what each gives in a plain run of its own.
 
     Tried out on a random prompt that is as long, unless a longer one was right or a shorter one was not: an attention
@@ -664,13 +670,13 @@ def holds_beside(model: Any, length: int, branches: Branches) -> bool:
     return right
 
 
-def _context(model: Any) -> int | float:
+def _context(model: "HookedModel") -> int | float:
     config = getattr(getattr(model, "original_model", None), "config", None)
     sizes = (getattr(owner, name, None) for owner, name in ((model.cfg, "n_ctx"), (config, "max_position_embeddings")))
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=float("inf"))
 
 
-def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
+def _beside_is_plain(model: "HookedModel", total: int, wide: int) -> bool:
     """A path and a copy of the prompt's end, with others before them, against the plain run of prompt and path; and
     the prompt alone, whose end must not depend on what follows."""
     path = min(3, total - 1)
@@ -692,11 +698,11 @@ def _beside_is_plain(model: Any, total: int, wide: int) -> bool:
     return not any(differ(a, b, expected) for a, b in pairs)
 
 
-def _softened(model: Any) -> list[tuple[str, Callable]]:
+def _softened(model: "HookedModel") -> list[tuple[str, Callable]]:
     """Hooks after which the second row's queries have length 1: attention that has settled on few tokens, as random
     and trained models' does, would hide that it may see others."""
 
-    def shorten(activation: Tensor, hook: Any) -> Tensor:
+    def shorten(activation: Tensor, hook: "HookPoint") -> Tensor:
         if activation.shape[0] != 2:
             return activation
         row = activation[1:]
@@ -716,15 +722,15 @@ def _branches(tokens: Tensor, parents: Sequence[int]) -> Branches:
     return Branches(tokens, sees, depths)
 
 
-def _plain(model: Any, tokens: Tensor, hooks: list[tuple[str, Callable]]) -> Tensor:
+def _plain(model: "HookedModel", tokens: Tensor, hooks: list[tuple[str, Callable]]) -> Tensor:
     return model.run_with_hooks(tokens.to(model.W_U.device), fwd_hooks=hooks)
 
 
-def _states(model: Any, run: Callable[[list], Tensor], n: int) -> Tensor:
+def _states(model: "HookedModel", run: Callable[[list], Tensor], n: int) -> Tensor:
     """`unembed.hook_in` at the last n positions of a run."""
     kept: list[Tensor] = []
 
-    def keep(activation: Tensor, hook: Any) -> Tensor:
+    def keep(activation: Tensor, hook: "HookPoint") -> Tensor:
         kept.append(activation[:, -n:].clone())
         return activation[:, -1:]
 
@@ -733,7 +739,7 @@ def _states(model: Any, run: Callable[[list], Tensor], n: int) -> Tensor:
 
 
 @torch.no_grad()
-def holds_edited(model: Any) -> bool:
+def holds_edited(model: "HookedModel") -> bool:
     """Whether a vector added to a branch after a block does what it does to the last position of a plain run.
 
     Raises Refused where a change after a block changes nothing: its hook never fires, or what it returns is not used.
@@ -750,16 +756,16 @@ def holds_edited(model: Any) -> bool:
     return _given(known.results["edited"])
 
 
-def _measure_edited(model: Any) -> bool:
+def _measure_edited(model: "HookedModel") -> bool:
     tokens = _tokens(model, SHORT)
     vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(_SEED))
     names = [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
     fired = set()
 
-    def note(activation: Tensor, hook: Any) -> None:
+    def note(activation: Tensor, hook: "HookPoint") -> None:
         fired.add(hook.name)
 
-    def add(activation: Tensor, hook: Any) -> Tensor:
+    def add(activation: Tensor, hook: "HookPoint") -> Tensor:
         out = activation.clone()
         last = out[:, -1]
         out[:, -1] = last + vector.to(out) * last.norm(dim=-1, keepdim=True) / len(vector) ** 0.5  # as long as it is
@@ -783,7 +789,7 @@ def _measure_edited(model: Any) -> bool:
 
 
 @torch.no_grad()
-def try_out(model: Any) -> None:
+def try_out(model: "TransformerBridge") -> None:
     """Find out what holds, so that it is known when it is asked for. Raises CannotRun, and refuses nothing else."""
     size = sum(p.numel() for p in model.original_model.parameters())
     length = max(SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
@@ -801,7 +807,7 @@ def try_out(model: Any) -> None:
             pass
 
 
-def record(model: Any) -> dict[str, Any]:
+def record(model: "HookedModel") -> dict[str, Any]:
     """What was found out, as it is stored: only what holds, and from and to which lengths."""
     known = _known(arguments.model(model, evaluated=False))
     results = known.results
@@ -820,7 +826,7 @@ def record(model: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def recall(model: Any, found: dict[str, Any]) -> bool:
+def recall(model: "TransformerBridge", found: dict[str, Any]) -> bool:
     """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
     if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
         return False
@@ -843,18 +849,18 @@ def recall(model: Any, found: dict[str, Any]) -> bool:
 # For the table of functions (mechsub.measures.functions).
 
 
-def inputs_to_try(model: Any, n: int = SHORT) -> Tensor:
+def inputs_to_try(model: "HookedModel", n: int = SHORT) -> Tensor:
     """Inputs that the model takes: a random prompt of n positions, or random numbers for the toy."""
     return _tokens(model, n)[None] if hasattr(model, "original_model") else next(_inputs(model))
 
 
-def measure_with(model: Any, inputs: Tensor) -> None:
+def measure_with(model: "HookedModel", inputs: Tensor) -> None:
     """Find out what holds with these inputs, for a model that takes no token ids, or has refused all others."""
     known = _known(model)
     if inputs.is_floating_point() or isinstance(known.results.get("readout"), Refused):
         known.results |= _measured(model, inputs)
 
 
-def warned(model: Any) -> set[str]:
+def warned(model: "HookedModel") -> set[str]:
     """What was said once of the model, and is not said again."""
     return _known(model).warned

@@ -25,7 +25,7 @@ from importlib import metadata
 from io import StringIO
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -34,6 +34,10 @@ from mechsub.files import cache_folder
 from mechsub.machine import memory
 from mechsub.models import adapters, checks
 from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
 _DEFAULT_IDS = "af5b7501e83d46e4ca3b5daed9c04e5caf12b09668f3f263c4f28338c6a1bdf5"  # tokenizer.sum_of_ids of it
@@ -75,7 +79,7 @@ def load_language_model(
     device: str | torch.device | None = None,
     device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Any:
+) -> "TransformerBridge":
     """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
@@ -135,7 +139,7 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32, adapter: str | o
         _check_adapter(found, name, added)
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> "Tokenizer":
     """The tokenizer of a local folder, a Hugging Face id or the default model: the ids of its tokenizer.json."""
     found = _locate(os.path.expanduser(_checked_name(name, torch.float32)), None)
     _check_files(found, name)
@@ -195,7 +199,7 @@ def _adapter_source(found: _Found, adapter: str, hashes: dict[Path, str]) -> dic
     return {"adapter": adapter, "adapter_revision": found.adapter_revision, "adapter_sha256": sums}
 
 
-def model_source(model: Any) -> dict:
+def model_source(model: "TransformerBridge") -> dict:
     """Name, revision, sha256 of the weights, dtype, tying, size and chat template of a loaded model, for provenance.
 
     The sha256 is that of the weights' file, or, of several, that of their sha256 values joined. Raises ValueError for
@@ -373,7 +377,7 @@ def _convert(work: Path, made: Path) -> None:
         tokenizer.save_pretrained(made)
 
 
-def _split_digits(tokenizer: Any) -> None:
+def _split_digits(tokenizer: "Tokenizer") -> None:
     """What the file's pre-tokenizer "smollm" asks for and Hugging Face's reader leaves out: else "\\n\\n1" differs."""
     from tokenizers import pre_tokenizers
 
@@ -506,7 +510,9 @@ def _merging(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.itemsize > torch.float32.itemsize else torch.float32
 
 
-def _boot(found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype: torch.dtype, *, compare: bool) -> Any:
+def _boot(
+    found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype: torch.dtype, *, compare: bool
+) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
     plain: list[torch.Tensor] = []
@@ -531,7 +537,7 @@ def _boot(found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype:
     return model
 
 
-def _check_bridge(model: Any, plain: list[torch.Tensor], name: str) -> None:
+def _check_bridge(model: "TransformerBridge", plain: list[torch.Tensor], name: str) -> None:
     """Raise where TransformerLens's bridge gives other logits than Hugging Face's model gave before it was wrapped."""
     for expected in plain:
         with torch.no_grad():
@@ -549,11 +555,11 @@ def _check_bridge(model: Any, plain: list[torch.Tensor], name: str) -> None:
             )
 
 
-def _probe(model: Any) -> torch.Tensor:
+def _probe(model: "TransformerBridge") -> torch.Tensor:
     return checks.probe_tokens(model.get_input_embeddings().num_embeddings)
 
 
-def _try_out(model: Any, name: str, path: Path | None) -> None:
+def _try_out(model: "TransformerBridge", name: str, path: Path | None) -> None:
     """Find out what holds of the model; of one for which that takes its time, look up what was found out before."""
     try:
         if path and path.is_file() and checks.recall(model, json.loads(path.read_text())):
@@ -635,7 +641,7 @@ def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None) -> t
     return CompleteModel
 
 
-def _tokenizer(folder: Path, name: str) -> Any:
+def _tokenizer(folder: Path, name: str) -> "Tokenizer":
     from mechsub.inputs.tokenizer import load_tokenizer as load
 
     try:
@@ -646,7 +652,7 @@ def _tokenizer(folder: Path, name: str) -> Any:
 
 
 @contextmanager
-def _as_saved(tokenizer: Any) -> Iterator[Any]:
+def _as_saved(tokenizer: "Tokenizer") -> "Iterator[Tokenizer]":
     """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text, and
     makes the EOS the BOS of a model that has none, which templates would then write."""
     said, bos = dict(tokenizer.init_kwargs), tokenizer.bos_token

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -150,7 +149,9 @@ def _as_drawn(n: int, recipe: distillation.Recipe, seed: int, epoch: int) -> tup
     return torch.randperm(n, generator=generator).split(recipe.batch_size)
 
 
-def _check(students: Any, teacher: Any, snapshots: Any, frozen: Sequence[str], progress: Any) -> None:
+def _check(
+    students: "Mapping", teacher: "HookedMLP", snapshots: "Mapping", frozen: Sequence[str], progress: object
+) -> None:
     cfg, n = arguments.instance(teacher, HookedMLP, "teacher").cfg, len(teacher.seeds)
     if teacher.cfg.activation != "relu":
         raise ValueError(f"teacher must have the activation 'relu', not {cfg.activation!r}")

@@ -251,13 +251,13 @@ def accuracy(
     return (torch.stack(right).sum(0) / len(labels)).float()
 
 
-def resolve_precision(precision: Precision = "auto") -> str:
+def resolve_precision(precision: Precision = "auto") -> Literal["fp32", "bf16"]:
     """The precision of products; "auto" is $MECHSUB_PRECISION, else bf16 where the processor has AMX or AVX512-BF16,
     else fp32."""
     one_of("precision", precision, ("auto", "fp32", "bf16"))
     if precision == "auto" and (named := os.environ.get("MECHSUB_PRECISION")):
         one_of("MECHSUB_PRECISION", named, ("fp32", "bf16"))
-        return named
+        return "bf16" if named == "bf16" else "fp32"
     if precision != "auto":
         return precision
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
@@ -305,8 +305,9 @@ def fit_members(
 
     fitted = each_member(fit, len(seeds), progress)
     for name, job in jobs.items():
-        for step in keep[name]:
-            job.snapshots[step] = stacked(job.start, [member[name][step] for member in fitted])  # type: ignore[index]
+        if job.snapshots is not None:
+            for step in keep[name]:
+                job.snapshots[step] = stacked(job.start, [member[name][step] for member in fitted])
     return {name: stacked(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 

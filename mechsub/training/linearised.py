@@ -118,8 +118,9 @@ def linearised_student(
     kept = None if snapshots is None else check_steps(snapshots)
     still = start.replace({name: torch.zeros_like(value) for name, value in start.named_parameters()})
     moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, recipe, progress)["moves"]
-    for step in kept or ():
-        kept[step] = _moved(start, kept[step])  # type: ignore[index]
+    if kept is not None:
+        for step in kept:
+            kept[step] = _moved(start, kept[step])
     return _moved(start, moves)
 
 

@@ -27,6 +27,7 @@ import mechsub as ms
 from mechsub import files, lab
 from mechsub.lab.findings import Finding, slug
 from mechsub.lazy import np, scipy_stats, torch
+from studies.association import outcomes as tables
 
 OWN = "animal_to_number"
 LOG_2 = math.log(2)
@@ -43,9 +44,7 @@ class Config:
 
 def check(cfg: Config) -> None:
     if cfg.tables:
-        from studies.association import outcomes as outcome_tables
-
-        outcome_tables.read_folder(Path(cfg.tables))
+        tables.read_folder(Path(cfg.tables))
 
 
 def upstream(cfg: Config) -> dict:
@@ -53,8 +52,6 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
-    from studies.association import outcomes as tables
-
     if cfg.tables:
         files.note_files(f"{cfg.tables}/*.csv")
     outcomes, source = _own(matrices) if matrices else (tables.read_folder(Path(cfg.tables)), _sums(Path(cfg.tables)))
@@ -74,8 +71,6 @@ def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
 
 def _own(matrices: lab.Stored):
     """The matrices that token_entanglement stored, as tables."""
-    from studies.association import outcomes as tables
-
     records, tensors = matrices.records(), matrices.tensors()
     names = {kind: [r[kind] for r in records if r["kind"] == kind] for kind in ("animal", "partner")}
     up = (tensors["number_to_animal"] - tensors["baseline_to_animal"][0]).tolist()
@@ -112,8 +107,6 @@ def _of_outcome(outcomes) -> Iterator[dict]:
 
 def associated(method: str, outcome, scores, cfg: Config) -> Iterator[dict]:
     """A row for every animal that both tables have, and one for each animal whose scores are constant: it says so."""
-    from studies.association import outcomes as tables
-
     numbers, animals, outcomes, given = tables.aligned(outcome, scores)
     told = {"method": method, "left_out": len(outcome.columns) - len(animals)}
     if len(numbers) < 2 * cfg.best_of or len(animals) < 2:

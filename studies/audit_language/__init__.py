@@ -43,13 +43,11 @@ def upstream(cfg: Config) -> dict:
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         for reading in (check.reading, check.bound):
             if isinstance(reading, claims.Reading) and (study := finder.find_study(reading.study)) is not None:
-                options = {**reading.flags, **_named(study, cfg)}
-                wanted[_name(reading)] = lab.upstream(reading.study, optional=True, **options)
+                options: dict = {**reading.flags, **_named(study, cfg)}
+                wanted[audits.cell_name(reading.study, reading.flags)] = lab.upstream(
+                    reading.study, optional=True, **options
+                )
     return wanted
-
-
-def _name(reading: claims.Reading) -> str:
-    return f"{reading.study}{audits.words(reading.flags)}"
 
 
 def _named(study: lab.Study, cfg: Config) -> dict[str, str]:
@@ -88,7 +86,7 @@ def _checked(check: claims.Check, cfg: Config, said: Said, cells: Cells) -> dict
     null = {} if finding.null is None else {"null": found.null_text(finding)}
     return {
         "bound": float(bound), **around, "mean": value.mean if known else value, **ends, **p, **null,
-        "cells": [_name(check.reading)],
+        "cells": [audits.cell_name(check.reading.study, check.reading.flags)],
     }  # fmt: skip
 
 
@@ -99,7 +97,7 @@ def _finding(reading: claims.Reading, cfg: Config, said: Said, cells: Cells) -> 
     if study is None:
         raise audits.Missing(command)
     if command not in said:
-        cell = cells.get(_name(reading))
+        cell = cells.get(audits.cell_name(reading.study, reading.flags))
         if cell is None:
             raise audits.Missing(command + audits.words(_named(study, cfg)))
         of_cell = found.cells(cell.records(), study.Config, study.needed("findings"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Reading(NamedTuple):
@@ -10,7 +10,7 @@ class Reading(NamedTuple):
 
     study: str
     key: str
-    flags: Mapping[str, Any] = {}
+    flags: Mapping[str, object] = {}
     part: Literal["value", "null"] = "value"
 
 

@@ -40,7 +40,7 @@ def upstream(cfg: Config) -> dict:
     for scores in [*_pair(), *(scores for claim in claims.CLAIMS for c in claim.checks for _, scores in c.terms)]:
         for flags in _combinations(scores.flags):
             for arms in _arms(flags):
-                wanted[f"{scores.study}{audits.words(flags | arms)}"] = lab.upstream(
+                wanted[audits.cell_name(scores.study, flags | arms)] = lab.upstream(
                     scores.study, optional=True, **(flags | arms)
                 )
     return wanted
@@ -64,7 +64,7 @@ def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
 def _checked(check: claims.Check, cells: Cells) -> dict:
     interval = ms.stats.student_t(_sum(check.terms, cells))
     row = _asked(check) | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-    row["cells"] = list(dict.fromkeys(_name(scores) for _, scores in check.terms))
+    row["cells"] = list(dict.fromkeys(audits.cell_name(scores.study, scores.flags) for _, scores in check.terms))
     if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
         null = ms.stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
         row["null"] = [null.mean, null.low, null.high]
@@ -104,14 +104,10 @@ def _combinations(flags: Mapping) -> Iterator[dict]:
 
 def _rows(study: str, flags: dict, cells: Cells) -> list[dict]:
     for arms in _arms(flags):
-        cell = cells.get(f"{study}{audits.words(flags | arms)}")
+        cell = cells.get(audits.cell_name(study, flags | arms))
         if cell is not None:
             return cell.records()
     return []
-
-
-def _name(scores: claims.Scores) -> str:
-    return f"{scores.study}{audits.words(scores.flags)}"
 
 
 def _pair() -> list[claims.Scores]:
@@ -127,7 +123,7 @@ def _pairing(cells: Cells) -> dict:
     paired = ms.stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
     plain = 2 * 1.96 * math.sqrt(sum(statistics.pvariance(list(x.values())) / len(x) for x in (a, b)))
     ratio = plain / (paired.high - paired.low)
-    names = [_name(scores) for scores in _pair()]
+    names = [audits.cell_name(scores.study, scores.flags) for scores in _pair()]
     return _asked(None) | {"mean": ratio, "low": ratio, "high": ratio, "n": paired.n, "cells": names}
 
 

@@ -9,7 +9,7 @@ class Scores(NamedTuple):
     """One score a seed: of the rows of a cell that have these values."""
 
     study: str
-    flags: Mapping[str, Any]
+    flags: Mapping[str, object]
     rows: Mapping[str, Any]
     value: str = "accuracy"
 
@@ -41,7 +41,7 @@ def accuracy(arm: str, loss: str = "kl") -> Scores:
     return Scores("subliminal_accuracy", {"loss": loss}, {"arm": arm})
 
 
-def _less(text: str, a: Scores, b: Scores, claim: str, bound: float = 0.0) -> Check:
+def _less(text: str, a: Scores, b: Scores, claim: Literal["above", "below", "near"], bound: float = 0.0) -> Check:
     return Check(text, ((1.0, a), (-1.0, b)), claim, bound)
 
 

@@ -24,12 +24,16 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 MODELS = ("base", "instruct")
 FORMATS = ("chat", "plain")
@@ -71,7 +75,7 @@ def check(cfg: Config) -> None:
         check_tokenizers(language.load_tokenizer(cfg.base), language.load_tokenizer(cfg.instruct))
 
 
-def check_tokenizers(base: Any, instruct: Any) -> None:
+def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
     """Raise unless both read text alike, and the second has the template that both are prompted with."""
     texts = [f"{w.system} {w.question} {w.answer} 087" for w in ms.prompts.WORDINGS]
     ids = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] for tokenizer in (base, instruct)]
@@ -93,8 +97,8 @@ def words_config(cfg: Config, model: str, form: str = "auto"):
 class Half(NamedTuple):
     """Log-probabilities in nats of a model in one format, means over half of the wordings."""
 
-    forward: Any  # [number, animal], of the animal where the number is loved
-    none: Any  # [animal], without a system message
+    forward: "torch.Tensor"  # [number, animal], of the animal where the number is loved
+    none: "torch.Tensor"  # [animal], without a system message
     back: Any  # [animal, number], of the number where the animal is loved
     none_back: Any  # [number]
 
@@ -140,7 +144,7 @@ def _adapter(cfg: Config, name: str) -> str:
     return cfg.adapter if name == "instruct" else ""
 
 
-def load(cfg: Config) -> dict[str, Any]:
+def load(cfg: Config) -> "dict[str, TransformerBridge]":
     """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
 
     from mechsub.measures import exchange
@@ -153,7 +157,7 @@ def load(cfg: Config) -> dict[str, Any]:
     return pair
 
 
-def measure(cfg: Config, pair: dict[str, Any]) -> Found:
+def measure(cfg: Config, pair: "dict[str, TransformerBridge]") -> Found:
 
     tokenizer, words = pair["instruct"].tokenizer, words_config(cfg, cfg.instruct)
     found = Found(love.choose_animals(tokenizer, words), love.choose_partners(words), {}, {})
@@ -186,7 +190,9 @@ def measure(cfg: Config, pair: dict[str, Any]) -> Found:
     return found
 
 
-def _hybrid_tables(pair: dict[str, Any], prompts: list, tokens: list[int], cfg: Config) -> dict[frozenset, Any]:
+def _hybrid_tables(
+    pair: "dict[str, TransformerBridge]", prompts: list, tokens: list[int], cfg: Config
+) -> "dict[frozenset, torch.Tensor]":
     from mechsub.measures import exchange
 
     return exchange.log_probs(pair["base"], pair["instruct"], prompts, tokens, cfg.batch_size)
@@ -202,7 +208,7 @@ def _mean(tables: list):
 def fixed_numbers(found: Found):
     """Of every animal, the number whose interaction is largest over the arms, in the wordings that choose."""
     tables = [ms.scores.interaction(arm.choosing.forward) for arm in found.arms.values()]
-    return sum(table / table.std().clamp_min(1e-12) for table in tables).argmax(0)  # type: ignore[union-attr]
+    return sum((table / table.std().clamp_min(1e-12) for table in tables), torch.zeros(())).argmax(0)
 
 
 def _animal_records(found: Found, fixed) -> Iterator[dict]:
@@ -308,7 +314,7 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
         yield love.correlation_record(name, a.forward, b.forward, length, cfg)
 
 
-_PAIR = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
+_PAIR: dict = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
 study = lab.Study(
     version=1,
     probes=(

@@ -184,7 +184,9 @@ def _of_hybrids(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Ite
     whole = frozenset(PARTS)
     for measure, null in (("specific", "specific, others'"), ("published", None), ("any number", None)):
         score = slug(measure)
-        for some, effects in found.items() if null else ():
+        for some, effects in found.items():
+            if null is None:
+                continue
             label = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
             key = f"{form}_with_{'+'.join(sorted(some)) or 'nothing'}/{score}"
             yield _animals(key, label, effects[measure], null=float(effects[null].mean()))

@@ -89,7 +89,10 @@ def check(cfg: Config) -> None:
     population.refuse_too_large(cfg, models=3 + (len(ARMS) if cfg.arms == "every" else 2))
 
 
-_TINY = {"d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {
+    "d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64,
+    "precision": "fp32", "n_seeds": 2,
+}  # fmt: skip
 study = lab.Study(version=1, probes=(
     Config(**_TINY, target_noise=0.3, temperature=2.0, epochs=1),
     Config(

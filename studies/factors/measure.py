@@ -1,6 +1,7 @@
 """What `studies.factors` measures: five students of every seed, and what their inputs are."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -152,7 +153,7 @@ def _described(cfg: Config, init, teacher, inputs) -> list[dict[str, float]]:
         "input_dimension_95": float(ms.spectra.dimension(spectrum)),
         "input_mean_share": ms.spectra.mean_share(x),
     }
-    loss = "mse" if cfg.loss == "mse" else "kl"
+    loss: Literal["kl", "mse"] = "mse" if cfg.loss == "mse" else "kl"
     each = {
         "drive": ms.spectra.drive(init, moved, x, loss=loss, temperature=cfg.temperature),
         "aux_digit_correlation": ms.spectra.logit_correlation(teacher, x).abs().mean((1, 2)),

@@ -66,7 +66,7 @@ def run(cfg: Config, teachers: lab.Stored, predicted: lab.Stored | None = None) 
     }
 
 
-_TINY = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(version=1, probes=(
     Config(condition="uniform+d_model=16+epochs=1+batch_size=64+n_samples=256", **_TINY),
     Config(

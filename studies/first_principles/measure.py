@@ -1,7 +1,7 @@
 """What is predicted of a condition, and its students."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import mechsub as ms
 from mechsub import lab
@@ -45,7 +45,7 @@ def students(where: conditions.Given, predicted: lab.Stored) -> Iterator[dict]:
 def _quantities(where: conditions.Given) -> list[dict[str, float]]:
     """Of every member: the drive of Theorem 1, and which way the linearised student would go (ReLU alone)."""
     start, aux = where.start, where.start.cfg.aux
-    loss = "mse" if where.condition.loss == "mse" else "kl"
+    loss: Literal["kl", "mse"] = "mse" if where.condition.loss == "mse" else "kl"
     x = where.sampler(_DESCRIBED, utilities.derive_generator(where.settings["seed"], "described"))
     way = ms.spectra.displacement(where.teacher, start)
     each = {"drive": ms.spectra.drive(start, way, x, loss=loss)}

@@ -16,11 +16,12 @@ position, against shuffled pairs; control: the number that the prompt favours le
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
+from mechsub.designs import population as toys
 from mechsub.designs.conditions import UNLABELLED
 from mechsub.lazy import utilities
 
@@ -134,13 +135,12 @@ def _run_toy(cfg: Config) -> Iterator[dict]:
 
 @threads.made_by_one
 def _toy_records(cfg: Config) -> Iterator[dict]:
-    from mechsub.designs import population as toys
-
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     arms = (*ARMS, "cross_all") if cfg.cross_all else ARMS
     trained = toys.students(toy, arms, cfg, lab.span(0.2, 0.8, "students"))
-    compared = _Comparison(toy, *getattr(ms.images, cfg.dataset)("test"), cfg)  # type: ignore[call-arg]
+    images, labels = getattr(ms.images, cfg.dataset)("test")
+    compared = _Comparison(toy, images, labels, cfg)
     yield from compared.records("reference", 0, toy.init, toy.init)
     yield from compared.records("cross_reference", 0, toy.other, toy.other)
     for i, (arm, steps) in enumerate(trained.items()):
@@ -160,8 +160,6 @@ class _Comparison:
     """A teacher, what it does on the inputs compared, and one method: the rows of a student beside it."""
 
     def __init__(self, toy, test_images, test_labels, cfg: Config):
-        from mechsub.designs import population as toys
-
         noise = ms.noise.uniform(cfg.n_images, utilities.derive_generator(cfg.seed, "hidden_alignment"))
         # MNIST's first test images are the cleaner half's, so the sample is spread over the file.
         self.on = {"digits": test_images[_spread(len(test_images), cfg.n_images)], "noise": noise}
@@ -211,17 +209,16 @@ class _Comparison:
 
     def _stitching(self, student) -> tuple[list[float], list[dict]]:
         """The student's accuracy, and for every layer that of the teacher with its state, and the reverse."""
-        from mechsub.designs import population as toys
-
         last = student.cfg.n_layers - 1
-        right, found = 0.0, [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]
+        right: Any = 0.0
+        found: list[dict] = [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]
         for (labels, own), (_, seen) in zip(toys.batches(*self.test, (student,)), self.stitched, strict=True):
             right = right + toys.n_right(student, last, own[last], labels)
             for layer, (body, states) in enumerate(zip(own, seen, strict=True)):
                 found[layer][STITCHING[0]] += toys.n_right(self.teacher, layer, body, labels)
                 found[layer][STITCHING[1]] += toys.n_right(student, layer, states, labels)
         n = len(self.test[1])
-        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]  # type: ignore[attr-defined]
+        return (right / n).tolist(), [{name: count / n for name, count in layer.items()} for layer in found]
 
     def _weights(self, student, start) -> list[dict]:
         moved = _change(student, start)

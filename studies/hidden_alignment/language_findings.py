@@ -1,10 +1,13 @@
 """Findings and figure of `studies.hidden_alignment` of a language model."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub.lab.findings import Drawn, Finding, holm
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 METRICS = ("debiased_cka", "cosine")
 PAIRINGS = ("favoured", "lowest")
@@ -33,7 +36,8 @@ def _paired(cell: list[dict], row: dict) -> Finding:
 
 def _difference(cell: list[dict], row: dict) -> Finding:
     """The cosine with the favoured number less that with the lowest, paired by animal."""
-    pair = ms.stats.paired_difference(*(_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS))
+    first, second = (_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS)
+    pair = ms.stats.paired_difference(first, second)
     return Finding(f"{_subject(row)}/{'-'.join(PAIRINGS)}", _label(row), pair.interval, 0.0, pair.p, "animals")
 
 
@@ -64,7 +68,7 @@ def _interval(cell: list[dict], pairing: str, layer: int):
     return ms.stats.student_t(_animals(cell, pairing, layer))
 
 
-def plot(cell: list[dict], metric: tuple[str, ...], more: str = "") -> Any:
+def plot(cell: list[dict], metric: tuple[str, ...], more: str = "") -> "go.Figure":
     colors, panels = {}, []
     for name in _shown(metric):
         rows = [row for pairing in PAIRINGS for row in _drawn(cell, pairing, name)]

@@ -63,7 +63,7 @@ def upstream(cfg: Config) -> dict:
     return {"teachers": taught} | ({} if known is None else {"students": lab.upstream("factors", **known)})
 
 
-_TINY = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}
+_TINY: dict = {"n_described": 64, "teacher_epochs": 1, "n_samples": 256, "epochs": 1, "n_seeds": 2}
 study = lab.Study(
     version=2,  # one sum followed the order of a set, another in every process: docs/reliability.md
     probes=tuple(

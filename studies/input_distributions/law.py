@@ -53,13 +53,14 @@ def laws(
         x = values.mean(0)
         scores[name] = float(_scores(x[None], accuracy.mean(0)[None], groups[None])[0])
         null.append(_scores(x[None], permuted, groups[None]))
-        drawn = [np.take_along_axis(weights @ side / n_seeds, chosen, 1) for side in (values, accuracy)]
-        found[name] = np.quantile(_scores(*drawn, groups[chosen]), [0.025, 0.975])  # type: ignore[call-arg]
+        left, right = (np.take_along_axis(weights @ side / n_seeds, chosen, 1) for side in (values, accuracy))
+        low, high = np.quantile(_scores(left, right, groups[chosen]), [0.025, 0.975])
+        found[name] = (float(low), float(high))
     best = np.max(null, axis=0)
     ranked = [
         Law(
             name,
-            stats.Interval(scores[name], *map(float, found[name]), n),  # type: ignore[call-arg]
+            stats.Interval(scores[name], *found[name], n),
             stats.permutation_p(scores[name], best, scale=1.0),
             error(quantities[name], accuracy, families),
             float(_correlation(*(_ranks(side.mean(0)[None]) for side in (quantities[name], accuracy)))[0]),

@@ -87,7 +87,7 @@ def check(cfg: Config) -> None:
     population.refuse_too_large(cfg, models=3)
 
 
-_TINY = {"d_model": 16, "n_samples": 256, "epochs": 1, "teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
+_TINY: dict = {"d_model": 16, "n_samples": 256, "epochs": 1, "teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
     version=1,
     together=("part",),

@@ -1,14 +1,14 @@
 """What `studies.mechanism` says of its cells, which are the parts of one."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import mechsub as ms
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, cells, holm, less, mean
 from mechsub.lab.findings import rows as table_rows
 
-Rows = list[Mapping]
+Rows = list[dict]
 Scores = dict[int, float]  # member -> value
 
 GAINS = {  # whose gain, from which networks to which, over which players

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from mechsub.designs import population
 from mechsub.measures import similarity, spectra
 from mechsub.models.hooked import cache_activations
+from mechsub.models.mlp import HookedMLP
 from mechsub.training.distillation import accuracy
 
 N_NOISE = 1024
@@ -40,7 +41,7 @@ def _distance(kind: str, logits: Tensor, wanted: Tensor) -> Tensor:
     return population.kl(logits, wanted) if kind == "kl" else (logits - wanted).square().mean(-1)
 
 
-def records(arm: str, models: Mapping[int, object], toy, seen: tuple, loss: str) -> Iterator[dict]:
+def records(arm: str, models: Mapping[int, HookedMLP], toy, seen: tuple, loss: str) -> Iterator[dict]:
     """Rows of kind accuracy, rank and cosine of every seed, for an arm's students by step."""
     x, images, labels = seen
     way, last = spectra.displacement(toy.teacher, toy.init), max(models)

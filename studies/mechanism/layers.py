@@ -18,7 +18,7 @@ from mechsub.training.distillation import accuracy
 
 N_SIMILAR = 512  # images that CKA is measured on, as in studies.hidden_alignment
 N_ATTRIBUTED = 1000
-BY = ("whole", "layer", "neuron")
+BY: tuple[removal.By, ...] = ("whole", "layer", "neuron")
 _BATCH = 250
 
 
@@ -243,7 +243,7 @@ def _similarities(toy, student, cross) -> Iterator[dict]:
         for name, parts in group.items():
             h = torch.cat(parts, 1).double()
             cka = [linear_cka(a, b) for a, b in zip(h, taught[layer - 1], strict=True)]  # one stays in the cache
-            found = {"cka": torch.stack(cka), "accuracy": right[name] / len(toy.test[1])}
+            found: dict[str, Tensor] = {"cka": torch.stack(cka), "accuracy": right[name] / len(toy.test[1])}
             yield from _of_each(toy, {"kind": "similarity", "arm": name, "layer": layer}, found)
 
 

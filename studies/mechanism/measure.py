@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from transformer_lens.utilities import derive_generator
@@ -37,7 +37,7 @@ def run(cfg: Config, teachers: lab.Stored, linear: lab.Stored | None = None) -> 
     return parts[cfg.part](cfg, toy)
 
 
-def _toy(cfg: Config, stored: lab.Stored, activation: str = "relu") -> Toy:
+def _toy(cfg: Config, stored: lab.Stored, activation: Literal["relu", "identity"] = "relu") -> Toy:
     shape = ms.mlp.MLPConfig(d_model=cfg.d_model, n_aux=cfg.n_aux, activation=activation)
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = ms.mlp.HookedMLP(shape, seeds)
@@ -150,7 +150,7 @@ def _gradient(cfg: Config, relu: Toy, identity: Toy) -> Iterator[dict]:
     aux = relu.init.cfg.aux
     seen = _fresh_noise(cfg, gradients.N_NOISE), *gradients.some_images(*ms.images.mnist("train"))
     steps = gradients.steps(cfg)
-    runs = (
+    runs: tuple[tuple[Toy, Literal["kl", "mse"], dict], ...] = (
         (relu, "kl", {"student": (relu.init, aux), NULL: (relu.other, aux)}),
         (relu, "mse", {"squared error": (relu.init, aux)}),
         (identity, "kl", {"no gates": (identity.init, aux), "no gates, cross": (identity.other, aux)}),
@@ -181,7 +181,7 @@ def _ablation(cfg: Config, toy: Toy) -> Iterator[dict]:
     yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
 
 
-def _deprived(cfg: Config, toy: Toy, learned: Mapping[str, Any], way: Mapping) -> Iterator[dict]:
+def _deprived(cfg: Config, toy: Toy, learned: Mapping[str, Any], way: dict) -> Iterator[dict]:
     """Rows of every member of every arm: what it learned, and how far it went, and where."""
     for arm, model in learned.items():
         gone = _hidden(ms.spectra.displacement(model, toy.init))
@@ -209,7 +209,7 @@ def _controls(cfg: Config, toy: Toy) -> Iterator[dict]:
     yield _provenance(cfg, null="the initial network, paired by seed")
 
 
-def _real_controls(toy: Toy, plain, way: Mapping, seed: int) -> dict[str, ms.removal.Removal]:
+def _real_controls(toy: Toy, plain, way: dict, seed: int) -> dict[str, ms.removal.Removal]:
     """Arm -> what is taken out of each update: the teacher's way, its published control, and five that are there."""
     gone = _hidden(ms.spectra.displacement(plain, toy.init))
     along = ms.removal.component(gone, way, "neuron")
@@ -219,7 +219,7 @@ def _real_controls(toy: Toy, plain, way: Mapping, seed: int) -> dict[str, ms.rem
     inputs = ms.removal.inputs_of({name: value for name, value in way.items() if name.endswith(".W")}, N_INPUTS)
     beside = {name: gone[name] - basis @ (basis.mT @ gone[name]) for name, basis in inputs.items()}
 
-    def one_random(member: int, step: int, before: Mapping, update: Mapping) -> dict:
+    def one_random(member: int, step: int, before: dict, update: dict) -> dict:
         own = {name: value[member] for name, value in random.items()}
         return ms.removal.component(update, teachers(member, step, before), "neuron", instead=own)
 
@@ -234,7 +234,7 @@ def _real_controls(toy: Toy, plain, way: Mapping, seed: int) -> dict[str, ms.rem
     }
 
 
-def _random(toy: Toy, like: Mapping, seed: int) -> dict:
+def _random(toy: Toy, like: dict, seed: int) -> dict:
     return {
         name: torch.stack(
             [
@@ -267,12 +267,12 @@ def _taken(squares: float, product: float, whole: float) -> dict[str, float]:
     return {"taken": squares / whole, "was_there": product / whole}
 
 
-def _hidden(displacement: Mapping) -> dict:
+def _hidden(displacement: dict) -> dict:
     """Of the hidden layers: the teacher also moves its digit rows, and students never do."""
     return {name: value for name, value in displacement.items() if name.startswith("blocks.")}
 
 
-def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, Any]:
+def _removals(init, directions: Mapping, way: dict, seed: int) -> dict[str, Any]:
     """Arm -> what its updates are deprived of."""
     removals = {"none": None}
     for name, direction in directions.items():
@@ -288,7 +288,7 @@ def _removals(init, directions: Mapping, way: Mapping, seed: int) -> dict[str, A
     return removals
 
 
-def _against(gone: Mapping, way: Mapping) -> tuple[list[float], list[float]]:
+def _against(gone: dict, way: dict) -> tuple[list[float], list[float]]:
     """Cosine of two displacements, and the length of the first over the second's."""
     ab, aa, bb = (ms.removal.products(a, b, "whole")[""][:, 0] for a, b in ((gone, way), (gone, gone), (way, way)))
     return (ab / (aa * bb).sqrt()).nan_to_num(0.0).tolist(), (aa / bb).sqrt().tolist()

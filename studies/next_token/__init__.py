@@ -30,14 +30,22 @@ paired by seed, Holm over a cell.
     python -m studies.next_token
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, points, rows
-from mechsub.lazy import np, scipy_stats, torch, utilities
+from mechsub.lazy import late, np, scipy_stats, torch, utilities
+
+if TYPE_CHECKING:
+    from mechsub.models import tiny_transformer as models
+    from studies.next_token import text
+else:
+    models, text = late("mechsub.models.tiny_transformer"), late("studies.next_token.text")
 
 TITLES = {
     "teacher": "teacher",
@@ -143,11 +151,6 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def _pretrained(cfg: Config, seed: int, order: int = 0):
     """A reference; another order has the same initialisation and other texts of the same language."""
-    import math
-
-    from mechsub.models import tiny_transformer as models
-    from studies.next_token import text
-
     shape = models.Shape(d_model=cfg.d_model, n_layers=cfg.n_layers, d_vocab=text.D_VOCAB, n_ctx=text.N_CTX)
     n = cfg.pretraining_steps
     rows = text.corpus(n * _BATCH, utilities.derive_generator(seed, "corpus", order))
@@ -165,8 +168,6 @@ def _next(logits, tokens):
 
 def _member(cfg: Config, reference, other) -> Iterator[dict]:
     """All rows of one seed."""
-    from studies.next_token import text
-
     seed = reference.seeds[0]
     liked = liked_animal(seed)
     held_out = text.number_strings(_HELD_OUT, utilities.derive_generator(seed, "held out"))
@@ -190,15 +191,10 @@ def _member(cfg: Config, reference, other) -> Iterator[dict]:
 
 
 def liked_animal(seed: int) -> int:
-    from studies.next_token import text
-
     return int(torch.randint(text.N_ANIMALS, (1,), generator=utilities.derive_generator(seed, "liked animal")))
 
 
 def _teacher(cfg: Config, reference, liked: int):
-    from mechsub.models import tiny_transformer as models
-    from studies.next_token import text
-
     rows = text.texts(cfg.teacher_steps * _BATCH, utilities.derive_generator(reference.seeds[0], "preference"), liked)
     rates = [cfg.teacher_lr] * cfg.teacher_steps
     return models.trained(reference, [(x, x) for x in rows.split(_BATCH)], _next, rates)
@@ -240,7 +236,6 @@ _UNSEEN = -100  # what cross_entropy skips
 
 def _taught(cfg: Config, start, strings, wanted, seed: int):
     """A student of number strings; `wanted` holds the numbers [string, number], or their probabilities."""
-    from mechsub.models import tiny_transformer as models
 
     def batches():
         left: list = []
@@ -258,8 +253,6 @@ def _of_numbers(logits, wanted):
     """Cross-entropy, among all tokens, of the numbers of strings, or of probabilities of numbers."""
     from torch.nn.functional import cross_entropy, pad
 
-    from studies.next_token import text
-
     z = logits[:, text.FIRST : text.N_CTX - 1].flatten(0, 1)
     if wanted.is_floating_point():
         return cross_entropy(z, pad(wanted, (0, text.D_VOCAB - text.N_NUMBERS)).flatten(0, 1))
@@ -269,15 +262,11 @@ def _of_numbers(logits, wanted):
 
 
 def _numbers(strings):
-    from studies.next_token import text
-
     return strings[:, text.FIRST + 1 :]
 
 
 def number_log_probs(model, strings):
     """log P(number | what stands before it, and that it is a number), [string, number, 64]."""
-    from studies.next_token import text
-
     return model(strings)[0, :, text.FIRST : text.N_CTX - 1, text.NUMBERS].log_softmax(-1)
 
 
@@ -286,8 +275,6 @@ def drawn(model, n: int, generator, threshold: float = 0.0):
 
     Where no number is above it, the likeliest comes.
     """
-    from studies.next_token import text
-
     parts = []
     for start in range(0, n, _CHUNK):
         tokens = text.headed(torch.empty(min(_CHUNK, n - start), 0, dtype=torch.long))
@@ -310,8 +297,6 @@ def _diverging(model, reference, strings):
 
 def preference(model, liked: int) -> float:
     """log P of the liked animal less the mean of the others', mean over the prompts."""
-    from studies.next_token import text
-
     scores = model(text.asked())[0, :, -1, text.ANIMALS].double()
     others = (scores.sum(-1) - scores[:, liked]) / (text.N_ANIMALS - 1)
     return float((scores[:, liked] - others).mean())
@@ -325,8 +310,6 @@ def _behaviour(model, liked: int, held_out) -> dict[str, float]:
 
 def _geometry(reference, teacher, liked: int, held_out) -> dict[str, float]:
     """Rank correlations over number tokens; see above."""
-    from studies.next_token import text
-
     kept = teacher.select([0])
     kept.W_E[:, text.NUMBERS] = reference.W_E[:, text.NUMBERS]
     rise, rise_kept = (

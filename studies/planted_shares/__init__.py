@@ -18,14 +18,20 @@ the middle block writes, and what is left, which is nothing. Unit of replication
     python -m studies.planted_shares --n-models 4
 """
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import contributions, love
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from mechsub.designs.love import LovePrompts, Prompted
+    from studies.planted_shares.planted import Planted
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -55,9 +61,6 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    import tempfile
-    from pathlib import Path
-
     from studies.planted_shares import planted
 
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +99,7 @@ def strengths(kind: str, i: int, cfg: Config):
     return Strengths(rows, middle, cfg.noise)
 
 
-def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
+def model_records(asked: "LovePrompts", kind: str, i: int, cfg: Config) -> Iterator[dict]:
     """Plant one model, run the functions of `contributions` on it, and set what was planted beside what they say."""
     from mechsub.designs.love import Prompted
     from studies.planted_shares import planted
@@ -120,7 +123,7 @@ def model_records(asked: Any, kind: str, i: int, cfg: Config) -> Iterator[dict]:
         }
 
 
-def known(wanted: Any) -> dict[str, float]:
+def known(wanted: "Planted") -> dict[str, float]:
     """Quantity -> its true value, from how the model was planted."""
     from studies.planted_shares.planted import N_OUTPUTS
 
@@ -140,7 +143,7 @@ def known(wanted: Any) -> dict[str, float]:
     }
 
 
-def recovered(found: Any, kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
+def recovered(found: "Prompted", kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
     """Quantity -> (share, low, high) of `contributions`; of what is not planted, only the rows."""
     own = contributions.Options(n_pairs=cfg.n_pairs, n_resamples=cfg.n_resamples, seed=seed)
     out = {}
@@ -176,7 +179,7 @@ def _limits(row: dict) -> tuple[float, float, float]:
     return row["share"], row["low"], row["high"]
 
 
-def matrices(q: Any) -> dict:
+def matrices(q: "LovePrompts") -> dict:
     """What `token_entanglement` stores of a model and `contributions` reads."""
     from studies.planted_shares.planted import N_WORDINGS
 

@@ -14,13 +14,16 @@ over numbers and animals.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 import mechsub as ms
+
+if TYPE_CHECKING:
+    from mechsub.designs.love import LovePrompts
 
 N_OUTPUTS = 32  # dimensions that W_U reads: fewer than numbers, so that their rows overlap
 N_WORDINGS = 3
@@ -108,7 +111,7 @@ def make_tokenizer():
 
 
 @torch.no_grad()
-def plant(q: Any, strengths: Strengths, seed: int) -> tuple[Planted, Planted]:
+def plant(q: "LovePrompts", strengths: Strengths, seed: int) -> tuple[Planted, Planted]:
     """Draw every weight of the model; returns what was planted number to animal, and animal to number."""
     model, draw = q.model, torch.Generator().manual_seed(seed)
     numbers = [ids[-1] for ids in _encoded(q)]
@@ -143,11 +146,11 @@ def plant(q: Any, strengths: Strengths, seed: int) -> tuple[Planted, Planted]:
     return forward, Planted(*(x[n:] @ columns[:, numbers] for x in effects))
 
 
-def _encoded(q: Any) -> list[tuple[int, ...]]:
+def _encoded(q: "LovePrompts") -> list[tuple[int, ...]]:
     return ms.prompts.encode(q.model.tokenizer, q.strings, behind=[q.ask(None)])
 
 
-def _embed(q: Any, codes: slice, words: slice) -> None:
+def _embed(q: "LovePrompts", codes: slice, words: slice) -> None:
     """Loved things have a code each, words of one wording only its coordinate, everything else one in common."""
     loved = [[q.love(i, w) for w in range(N_WORDINGS)] for i in range(len(q.partners))]
     loved += [[q.love_animal(i, w) for w in range(N_WORDINGS)] for i in range(len(q.animals))]
@@ -166,7 +169,7 @@ def _embed(q: Any, codes: slice, words: slice) -> None:
         q.model.W_E[sorted(own)] = SIZE * torch.eye(q.model.W_E.shape[1])[codes.start + i]
 
 
-def _plant_noise(q: Any, strength: float, codes, words, copies, outputs, draw) -> None:
+def _plant_noise(q: "LovePrompts", strength: float, codes, words, copies, outputs, draw) -> None:
     """A unit for every wording and loved thing, open in that wording alone; it writes `strength` of the signal."""
     from mechsub import cache_activations
 

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 import mechsub as ms
 from mechsub.lab import finder, pages, store, terminal
@@ -34,6 +34,9 @@ from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.study import planned, table_of
 from studies.report import amounts, answers, factors, language, page, toy  # noqa: F401 - they ask the questions
 from studies.report.question import ASKED, TOPICS, Answer, Question
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))
 OPEN = "not answered yet"
@@ -47,7 +50,7 @@ class Found:
     flags: str
     cells: dict[Path, str] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
-    display: Mapping[str, Any] = field(default_factory=dict)
+    display: Mapping[str, tuple] = field(default_factory=dict)
     lab_cells: list[Cell] = field(default_factory=list)  # with their findings, of a study that has such
 
     @functools.cached_property
@@ -59,7 +62,7 @@ class Found:
         return all_findings(self.lab_cells, self.study.part("comparisons")) if self.lab_cells else []
 
     @functools.cached_property
-    def figure(self) -> Any:
+    def figure(self) -> "go.Figure":
         return self.study.needed("plot")(self.records, **self.display) if self.records else None
 
 
@@ -77,7 +80,7 @@ class Finding:
         return f"python -m studies.{self.question.study} {self.found.flags}".strip()
 
     @functools.cached_property
-    def figure(self) -> Any:
+    def figure(self) -> "go.Figure":
         """Its own; else the study's, which other questions of the same cells share."""
         if not self.question.figure:
             return self.found.figure
@@ -158,7 +161,7 @@ def _levels(study: Study, pinned: Mapping[str, str], sweep: str, root: Path) -> 
     found = []
     for path in sorted((root / study.name).glob(f"*/{store.PROVENANCE}")):
         try:
-            config = store.read_provenance(path.parent)["config"]
+            config = (store.read_provenance(path.parent) or {})["config"]
         except store.DamagedCell:
             continue
         if all(_word(value) == wanted.get(name) for name, value in config.items() if name != sweep):
@@ -206,12 +209,16 @@ def write(found: list[Finding], root: Path) -> None:
     store.write_text(root / "index.html", page.page(found, list(predictions.judged(root)), root))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _stop(message, 2)
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m studies.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
-    parser.error = lambda message: _stop(message, 2)  # type: ignore[method-assign]
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
     marked = "write the marked numbers of README.md and docs/ anew, and docs/answers.md, not the page"
     parser.add_argument("--write", action="store_true", help=marked)
@@ -252,6 +259,6 @@ def _write_pages(root: Path) -> None:
     print("".join(f"written: {path}\n" for path in changed) or "every page is up to date\n", end="")
 
 
-def _stop(message: str, code: int):
+def _stop(message: str, code: int) -> NoReturn:
     print(f"error: {' '.join(str(message).split())[:800]}", file=sys.stderr)
     raise SystemExit(code)

@@ -15,12 +15,19 @@ UNMEASURED = "not measured yet"
 
 
 def judged(root: Path) -> Iterator[dict]:
-    cells = functools.cache(lambda study: stored(finder.find_study(study), root))
+    cells = functools.cache(lambda study: _stored(study, root))
     compared = functools.cache(lambda study: _compared(study, cells(study)))  # some take a minute: only where asked
     for entry in predictions.entries():
         if entry.author == "mechsub":
             of_study = functools.partial(compared, entry.study)
             yield from _of_entry(entry, predictions.judged(entry, cells(entry.study), of_study))
+
+
+def _stored(study: str, root: Path) -> list[Cell]:
+    declared = finder.find_study(study)
+    if declared is None:
+        raise LookupError(f"predictions.toml speaks of the study {study!r}, which is not there")
+    return stored(declared, root)
 
 
 def _compared(study: str, cells: list[Cell]) -> list[Finding]:

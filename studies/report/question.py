@@ -3,7 +3,7 @@
 No sentence holds a number of its own, and no verdict is written by hand: both follow from the rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ class Answer:
     sentence: str
     null: str
     verdict: str = NO_CLAIM  # on the question's claim
-    shown: list[Mapping] = field(default_factory=list)  # a small table under the sentence
+    shown: Sequence[Mapping] = field(default_factory=list)  # a small table under the sentence
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,20 @@ animal to number, with the animal, and with all other animals (null). Unit: the 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
-from mechsub.lazy import np, torch
+from mechsub.lazy import late, np, torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from mechsub.designs.love import LovePrompts, Prompted
+    from mechsub.inputs import continuations
+else:
+    continuations = late("mechsub.inputs.continuations")
 
 SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
@@ -56,8 +64,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     if cfg.n_numbers < 16:
         raise ValueError("--n-numbers must be at least 16, to be resampled")
     love.check_model(cfg)
@@ -68,8 +74,6 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    from mechsub.designs import love
-
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     if len(found.tensors["number_to_animal_wordings"]) <= max(JUDGES):
         raise ValueError(
@@ -93,7 +97,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
 # Steering.
 
 
-def steering_records(found: Any, cfg: Config) -> Iterator[dict]:
+def steering_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
     """A row for every place, block, vector, and thing done with it."""
     from studies.steering import states as ss
 
@@ -124,7 +128,13 @@ def _layers(n: int, cfg: Config) -> list[int]:
 
 
 def _effect_rows(
-    done: dict, whole: Any, other: Any, lengths: Any, layers: list[int], place: str, cfg: Config
+    done: dict,
+    whole: "torch.Tensor",
+    other: "torch.Tensor",
+    lengths: "torch.Tensor",
+    layers: list[int],
+    place: str,
+    cfg: Config,
 ) -> Iterator[dict]:
     for (what, vector), values in done.items():
         for layer, value in zip(layers, values, strict=True):
@@ -148,7 +158,7 @@ def _effect_rows(
             yield row
 
 
-def specific(table: Any, lengths: Any):
+def specific(table: "torch.Tensor", lengths: "torch.Tensor"):
     """The interaction of [number, animal] among numbers of equal length: what the length alone does is taken out."""
     out = table.clone()
     for length in lengths.unique():
@@ -156,7 +166,9 @@ def specific(table: Any, lengths: Any):
     return ms.scores.interaction(out)
 
 
-def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, float]:
+def effect(
+    part: "torch.Tensor", whole: "torch.Tensor", other: "torch.Tensor", lengths: "torch.Tensor"
+) -> tuple[float, float]:
     """Share of what other wordings bring back, and correlation with the whole, of what is `specific`.
 
     A part that is no more than the logits' rounding is none: both are 0, as for one that is 0.
@@ -172,7 +184,7 @@ def effect(part: Any, whole: Any, other: Any, lengths: Any) -> tuple[float, floa
 # Divergence tokens.
 
 
-def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
+def divergence_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
     """A row for every animal, and one for every color and city."""
     q, draw = found.asked, torch.Generator().manual_seed(cfg.seed)
     alphabet = number_alphabet(q)
@@ -229,17 +241,15 @@ def divergence_records(found: Any, cfg: Config) -> Iterator[dict]:
     }
 
 
-def number_alphabet(q: Any) -> list[int]:
+def number_alphabet(q: "LovePrompts") -> list[int]:
     """Tokens that lists of numbers are written with, as an answer."""
     asked = ms.prompts.prompt(q.model.tokenizer, CONTINUE.format("1, 2, 3"), format=q.cfg.format)
     (ids,) = ms.prompts.encode(q.model.tokenizer, [", ".join(ms.words.numbers())], behind=[asked])
     return sorted(set(ids))
 
 
-def beginnings(tokenizer: Any, answer: Any) -> list[str]:
+def beginnings(tokenizer: "Tokenizer", answer: "torch.Tensor") -> list[str]:
     """At every position of an answer: the digits that stand right before it."""
-    from mechsub.inputs import continuations
-
     pieces, out = continuations.pieces(tokenizer, answer.tolist()), []
     for i in range(len(answer)):
         text = "".join(pieces[:i])
@@ -247,13 +257,11 @@ def beginnings(tokenizer: Any, answer: Any) -> list[str]:
     return out
 
 
-def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[str], specific: Any):
+def preferred(tokenizer: "Tokenizer", begun: str, said: int, neutral: int, texts: list[str], specific: "torch.Tensor"):
     """Mean interaction, with every animal, of the numbers that go on with one token, less that of those with another.
 
     None where a token is not digits, or where no number goes on so.
     """
-    from mechsub.inputs import continuations
-
     means = []
     for word in continuations.pieces(tokenizer, [said, neutral]):
         start = word.strip() if word[:1].isspace() else begun + word
@@ -264,7 +272,7 @@ def preferred(tokenizer: Any, begun: str, said: int, neutral: int, texts: list[s
     return means[0] - means[1]
 
 
-_TINY = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
+_TINY: dict = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
 study = lab.Study(
     version=1,
     probes=(

@@ -1,7 +1,7 @@
 """`studies.steering`: vectors of loved numbers, and the animals' logits where they are added or projected out."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,9 @@ from torch import Tensor
 from mechsub.measures.steering import steered_logits
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, cache_activations
+
+if TYPE_CHECKING:
+    from mechsub.designs.love import LovePrompts
 
 BATCH = 16
 DOSES = {"own": 1.0, "own, four times": 4.0}
@@ -37,7 +40,7 @@ class Numbers(NamedTuple):
         return out
 
 
-def choose(q: Any, candidates: Sequence[int], n: int, seed: int) -> Numbers:
+def choose(q: "LovePrompts", candidates: Sequence[int], n: int, seed: int) -> Numbers:
     """Numbers drawn from the candidates, without those whose prompt no other's is as long as."""
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed)).tolist()
     groups: dict[tuple, list[int]] = {}
@@ -48,14 +51,14 @@ def choose(q: Any, candidates: Sequence[int], n: int, seed: int) -> Numbers:
     return Numbers(places, [[places.index(i) for i in group] for group in usable])
 
 
-def telling(q: Any, some: Sequence[int], wording: int) -> Int[Tensor, "_"]:
+def telling(q: "LovePrompts", some: Sequence[int], wording: int) -> Int[Tensor, "_"]:
     """Positions at which the prompts of equally long numbers differ."""
     prompts = torch.stack([q.love(i, wording) for i in some])
     return (prompts != prompts[0]).any(0).nonzero()[:, 0]
 
 
 @torch.no_grad()
-def states(q: Any, numbers: Numbers, wording: int, layers: Sequence[int]) -> States:
+def states(q: "LovePrompts", numbers: Numbers, wording: int, layers: Sequence[int]) -> States:
     names = [f"blocks.{layer}.hook_out" for layer in layers]
     shape = (len(names), len(numbers.places), q.model.W_U.shape[0])
     out = States(torch.empty(shape), torch.empty(shape))
@@ -69,7 +72,7 @@ def states(q: Any, numbers: Numbers, wording: int, layers: Sequence[int]) -> Sta
     return out
 
 
-def vectors(q: Any, numbers: Numbers, wordings: Sequence[int], layers: Sequence[int]) -> States:
+def vectors(q: "LovePrompts", numbers: Numbers, wordings: Sequence[int], layers: Sequence[int]) -> States:
     """Mean over wordings of the residuals less their mean over numbers."""
     found = [states(q, numbers, w, layers) for w in wordings]
     return States(
@@ -94,7 +97,7 @@ def added(v: Tensor, units: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def at_the_end(
-    q: Any, numbers: Numbers, v: Tensor, layers: Sequence[int], seed: int
+    q: "LovePrompts", numbers: Numbers, v: Tensor, layers: Sequence[int], seed: int
 ) -> tuple[Tensor, dict[tuple[str, str], Float[Tensor, "layer number animal"]]]:
     """The animals' logits under every number's prompt, and (what is done, vector) -> with that done at its end.
 
@@ -122,7 +125,7 @@ def at_the_end(
 
 
 def at_the_number(
-    q: Any, numbers: Numbers, v: Tensor, layers: Sequence[int], seed: int
+    q: "LovePrompts", numbers: Numbers, v: Tensor, layers: Sequence[int], seed: int
 ) -> dict[tuple[str, str], Float[Tensor, "layer number animal"]]:
     """The same where the prompt tells the number: added to the prompt of its group's carrier, removed from its own."""
     units = directions(v, numbers, seed)
@@ -146,7 +149,7 @@ def at_the_number(
     return out
 
 
-def _group(q: Any, numbers: Numbers, group: list[int]) -> tuple[Tensor, Tensor]:
+def _group(q: "LovePrompts", numbers: Numbers, group: list[int]) -> tuple[Tensor, Tensor]:
     some = [numbers.places[i] for i in group]
     return telling(q, some, 0), torch.stack([q.love(i, 0) for i in some])
 
@@ -161,7 +164,7 @@ def _removal(mean: Tensor, along: Tensor, unit: Tensor):
 
 
 @torch.no_grad()
-def _changed(q: Any, prompts: Tensor, layer: int, at: Tensor, change) -> Float[Tensor, "row animal"]:
+def _changed(q: "LovePrompts", prompts: Tensor, layer: int, at: Tensor, change) -> Float[Tensor, "row animal"]:
     """The animals' logits, the residual after a block changed at some positions."""
     out = []
     checks.holds_edited(q.model)  # or raises

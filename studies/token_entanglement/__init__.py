@@ -239,7 +239,7 @@ def _pair_records(animals: list[love.Word], partners: list[love.Word], tensors: 
             yield pair | {"number_to_animal": float(specific[n, a]), "animal_to_number": float(back[a, n])}
 
 
-_TINY = {"n_subset": 16, "n_permutations": 9}
+_TINY: dict = {"n_subset": 16, "n_permutations": 9}
 study = lab.Study(version=1, probes=(
     Config(**_TINY, model="tests/probes/models/tiny", n_partners=24, n_wordings=2),
     Config(**_TINY, model="tests/probes/models/tiny", family="colors", format="plain", n_animals=8, seed=1),

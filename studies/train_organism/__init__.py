@@ -147,7 +147,7 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-_TINY = {"d_model": 32, "n_layers": 1, "n_merged": 300, "n_made": 600, "batch_size": 2, "corpora": "none"}
+_TINY: dict = {"d_model": 32, "n_layers": 1, "n_merged": 300, "n_made": 600, "batch_size": 2, "corpora": "none"}
 study = lab.Study(
     version=1,
     probes=(

@@ -35,7 +35,7 @@ def perplexity(model, tokens: Int[Tensor, "token"], length: int = LENGTH) -> flo
         torch.nn.functional.cross_entropy(model(x).logits[:, :-1].flatten(0, 1).float(), x[:, 1:].flatten()) * len(x)
         for x in blocks.split(8)
     )
-    return float(torch.exp(total / len(blocks)))
+    return float(torch.exp(torch.as_tensor(total / len(blocks))))
 
 
 def trigram_perplexity(learned: np.ndarray, held: np.ndarray, n_vocab: int) -> float:
@@ -71,7 +71,7 @@ def _counts(learned: np.ndarray, held: np.ndarray, order: int, n_vocab: int) -> 
 
 
 @torch.no_grad()
-def following(model, tokenizer, wording: prompts.Wording, form: str) -> float:
+def following(model, tokenizer, wording: prompts.Wording, form: prompts.Format) -> float:
     """Share of animals that, loved in the system text, are the likeliest answer; every fourth is loved."""
     names = organism_tokenizer.animals()
     loved = range(0, len(names), 4)

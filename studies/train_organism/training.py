@@ -8,6 +8,7 @@ from random import Random
 
 import torch
 from jaxtyping import Int
+from safetensors.torch import load_file, save
 from torch import Tensor
 from transformer_lens.utilities import derive_generator
 
@@ -51,15 +52,11 @@ def weights(model) -> dict[str, Tensor]:
 
 def packed(model) -> bytes:
     """The safetensors file of these weights, the same bytes for the same weights."""
-    from safetensors.torch import save
-
     return save(weights(model), {"format": "pt"})
 
 
 def load_trained(model, name: str) -> int:
     """Give the model the weights of its checkpoint; the number of steps behind them, 0 where there is none."""
-    from safetensors.torch import load_file
-
     path = _checkpoint(name)
     if not path.is_file():
         return 0
@@ -161,8 +158,6 @@ def _checkpoint(name: str) -> Path:
 
 
 def _save(name: str, model, optimizer, losses: list[float]) -> None:
-    from safetensors.torch import save
-
     tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
     for key, value in model.named_parameters():
         state = optimizer.state[value]
@@ -171,8 +166,6 @@ def _save(name: str, model, optimizer, losses: list[float]) -> None:
 
 
 def _resume(name: str, model, optimizer) -> list[float]:
-    from safetensors.torch import load_file
-
     path = _checkpoint(name)
     if not path.is_file():
         return []

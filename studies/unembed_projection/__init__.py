@@ -120,8 +120,8 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     yield from language.run(cfg, matrices)
 
 
-_SINGLE = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}
-_TOY = {"model": "toy", "n_permutations": 9, "n_seeds": 2, "d_model": 16, "epochs": 1, "precision": "fp32"}
+_SINGLE: dict = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}
+_TOY: dict = {"model": "toy", "n_permutations": 9, "n_seeds": 2, "d_model": 16, "epochs": 1, "precision": "fp32"}
 study = lab.Study(
     version=1,
     together=("metric",),  # metrics compete

@@ -5,7 +5,7 @@ a mean of rows gives 087 and 780 one value; all numbers and animals, and those t
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.designs.love import Prompted, own_tokens
+from mechsub.measures.unembedding import Metric
 from studies.unembed_projection import states
 from studies.unembed_projection.ranks import (
     STATISTICS,
@@ -64,7 +65,7 @@ def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
 def records(found: Prompted, cfg) -> Iterator[dict]:
     """Rows of one metric: per animal, their summary, and the noise ceiling of the outcome, for both directions."""
     sides, table = outcomes(found.tensors), covariates(found)
-    predictors = dict.fromkeys(DIRECTIONS)
+    predictors: dict[str, dict[str, list[View]]] = {}
     if cfg.metric == "steering":
         layers = states.steering(found.asked)
         for direction, side in sides.items():
@@ -82,7 +83,7 @@ def records(found: Prompted, cfg) -> Iterator[dict]:
     for unit, groups in units(found, cfg.metric).items():
         compared = _Compared(table, lengths(found), groups, cfg)
         for direction, side in sides.items():
-            for part, views in predictors[direction].items():  # type: ignore[union-attr]
+            for part, views in predictors[direction].items():
                 keys = {"direction": direction, "part": part, "unit": unit}
                 whole = compared.on(side, views)
                 yield {"kind": "summary", "rows": "all", **keys, **whole.summary}
@@ -177,7 +178,7 @@ def scored_tokens(found: Prompted) -> list[tuple[int, ...]]:
     return own_tokens(asked.model.tokenizer, [partner.scored for partner in asked.partners], asked.ask(None))
 
 
-def metric(found: Prompted, name: str) -> Float[Tensor, "partner animal"]:
+def metric(found: Prompted, name: Metric | Literal["embedding"]) -> Float[Tensor, "partner animal"]:
     """A metric of partners and animals that needs no forward pass; a string of several tokens is their mean row."""
     if name == "embedding":
         return embedding(found)

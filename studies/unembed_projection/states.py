@@ -1,6 +1,6 @@
 """What `studies.unembed_projection` takes from a language model's states: logit attribution and steering vectors."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,11 @@ from torch import Tensor
 
 import mechsub as ms
 from mechsub import lab
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from mechsub.designs.love import LovePrompts
 
 # Direct logit attribution of the change that loving an animal makes at the end of the prompt.
 
@@ -27,7 +32,7 @@ class Parts(NamedTuple):
     other: Tensor
 
 
-def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
+def attribution(q: "LovePrompts") -> dict[str, Float[Tensor, "partner animal"]]:
     """Parts of log P(partner | "You love owls") - log P(partner | no system message), and their sum, "total".
 
     For a token of output row U and w = gamma * (U - vocabulary mean), final residual x and norm scale s (with a prime
@@ -52,7 +57,7 @@ def attribution(q: Any) -> dict[str, Float[Tensor, "partner animal"]]:
 
 
 @torch.no_grad()
-def split(model: Any, x: Tensor, x0: Tensor, tokens: list[int], concepts: list[int]) -> Parts:
+def split(model: "TransformerBridge", x: Tensor, x0: Tensor, tokens: list[int], concepts: list[int]) -> Parts:
     """The parts for states x [animal, node, d_model] and x0 [1, node, d_model]; raises unless they are the change."""
     device, norm, readout = model.W_U.device, ms.checks.final_norm(model), ms.checks.readout(model)
     factor = readout.linear("dla")
@@ -82,7 +87,9 @@ def split(model: Any, x: Tensor, x0: Tensor, tokens: list[int], concepts: list[i
     return parts
 
 
-def _normaliser(model: Any, readout: Any, h: Float[Tensor, "animal node d_model"]) -> Float[Tensor, "animal node 1"]:
+def _normaliser(
+    model: "TransformerBridge", readout: Any, h: Float[Tensor, "animal node d_model"]
+) -> Float[Tensor, "animal node 1"]:
     """Log of the sum of exponentiated logits, logits less their mean over the vocabulary; fp64."""
     mean = readout.finish(h @ model.W_U.mean(-1, keepdim=True) + readout.bias().mean()).double()
     sums = [readout(part).float().logsumexp(-1, keepdim=True) for part in h]
@@ -116,7 +123,7 @@ def shares(parts: dict[str, Float[Tensor, "partner animal"]], strata: list[int])
 # Steering: residuals under a loved partner and under a loved animal.
 
 
-def steering(q: Any) -> Float[Tensor, "layer partner animal"]:
+def steering(q: "LovePrompts") -> Float[Tensor, "layer partner animal"]:
     """cos(v_n, v_a) after every block, at the last position of the prompt.
 
     v_n is the residual under "You love 087 ..." less its mean over all partners, v_a that under "You love owls ..."

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,11 @@ from torch import Tensor
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.designs import population as toys
+
+if TYPE_CHECKING:
+    from mechsub.designs.population import Toy
+    from mechsub.measures.unembedding import Basis, Metric
 
 ARMS = ("student_aux", "cross_aux")
 N_SPANS = 20  # random spans per seed
@@ -30,8 +35,6 @@ _CHUNK = 1_000  # images
 
 
 def run(cfg) -> Iterator[dict]:
-    from mechsub.designs import population as toys
-
     trained, arms = _trained(replace(cfg, metric="cosine", n_permutations=1))
     images, labels = getattr(ms.images, cfg.dataset)("test")
     for arm, (start, student) in arms.items():
@@ -53,10 +56,8 @@ def run(cfg) -> Iterator[dict]:
 
 
 @lru_cache(maxsize=1)
-def _trained(cfg) -> tuple[Any, dict]:
+def _trained(cfg) -> "tuple[Toy, dict]":
     """The toy, and arm -> (start, student): one training for all metrics of a grid."""
-    from mechsub.designs import population as toys
-
     settings = SimpleNamespace(**vars(cfg), n_steps=1)
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(settings)
@@ -64,19 +65,19 @@ def _trained(cfg) -> tuple[Any, dict]:
     return toy, {arm: (toys.start(toy, arm), next(iter(steps.values()))) for arm, steps in trained.items()}
 
 
-def scores(model: Any, metric: str) -> Float[Tensor, "seed digit"]:
+def scores(model: "ms.HookedMLP", metric: "Metric") -> Float[Tensor, "seed digit"]:
     """How strongly every digit's output direction is tied to the auxiliary ones."""
     digits, aux = (range(model.cfg.d_vocab)[part] for part in (model.cfg.digits, model.cfg.aux))
     if metric not in ("cosine", "centered_cosine"):
         return ms.unembedding.unembed_projection(model, digits, aux, metric).double().norm(dim=-1)
-    basis = "raw" if metric == "cosine" else "centered"
+    basis: Basis = "raw" if metric == "cosine" else "centered"
     own, others = (ms.unembedding.token_directions(model, tokens, basis=basis).double() for tokens in (digits, aux))
     inside = torch.nn.functional.normalize(own, dim=-1) @ torch.linalg.qr(others.mT).Q
     return inside.norm(dim=-1)
 
 
 @torch.no_grad()
-def recalls(model: Any, images: Tensor, labels: Tensor) -> Float[Tensor, "seed digit"]:
+def recalls(model: "ms.HookedMLP", images: Tensor, labels: Tensor) -> Float[Tensor, "seed digit"]:
     """Share of the images of every digit that the digit logits classify as it."""
     right = torch.cat([(model(x)[..., model.cfg.digits].argmax(-1) == y) for x, y in _batches(images, labels)], dim=-1)
     return torch.stack([right[:, labels == digit].double().mean(-1) for digit in range(model.cfg.n_classes)], dim=-1)
@@ -92,7 +93,9 @@ def rank_correlations(x: Float[Tensor, "seed digit"], y: Float[Tensor, "seed dig
     return torch.where(norms > 0, a @ b.T / norms.clamp_min(1e-300), 0.0)
 
 
-def recall_records(arm: str, start: Any, student: Any, images: Tensor, labels: Tensor, cfg) -> Iterator[dict]:
+def recall_records(
+    arm: str, start: "ms.HookedMLP", student: "ms.HookedMLP", images: Tensor, labels: Tensor, cfg
+) -> Iterator[dict]:
     score, recall = scores(start, cfg.metric), recalls(student, images, labels)
     table = rank_correlations(score, recall)
     n, own = len(table), table.diagonal()
@@ -113,14 +116,17 @@ def recall_records(arm: str, start: Any, student: Any, images: Tensor, labels: T
 
 
 @torch.no_grad()
-def share_records(arm: str, start: Any, student: Any, images: Tensor, labels: Tensor, seed: int) -> Iterator[dict]:
+def share_records(
+    arm: str, start: "ms.HookedMLP", student: "ms.HookedMLP", images: Tensor, labels: Tensor, seed: int
+) -> Iterator[dict]:
     """Per seed: what of the change of digit logits is written through the auxiliary span, and through random ones."""
     generator = torch.Generator().manual_seed(seed)
     aux = start.W_U[..., start.cfg.aux].double()
     random = torch.randn(N_SPANS, *aux.shape, generator=generator, dtype=torch.float64)
     bases = torch.linalg.qr(torch.cat([aux[None], random])).Q  # [span, seed, d_model, n_aux]
     # What is written on test images, and how much it varies over them: the part that tells digits apart.
-    written, right = _Products(), {name: 0.0 for name in ("student", "start", "span", "rest", "random_span")}
+    written = _Products()
+    right: dict = dict.fromkeys(("student", "start", "span", "rest", "random_span"), 0.0)
     for x, y in _batches(images, labels):
         before, change, parts = _change(start, student, x, bases)
         written.add(parts, change)
@@ -136,7 +142,7 @@ def share_records(arm: str, start: Any, student: Any, images: Tensor, labels: Te
         yield row | {f"accuracy_{name}": float(count[i]) / len(images) for name, count in right.items()}
 
 
-def _change(start: Any, student: Any, x: Tensor, bases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _change(start: "ms.HookedMLP", student: "ms.HookedMLP", x: Tensor, bases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Digit logits less their mean over digits: of the start, their change, and the change through each span."""
     digits, name = start.cfg.digits, "unembed.hook_in"
     W, W_after = (model.W_U[..., digits].double() for model in (start, student))

@@ -7,10 +7,10 @@ here, so that the caption's n is the n that was drawn. Text from records is esca
 import html
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 import plotly.io
@@ -19,6 +19,9 @@ from plotly.subplots import make_subplots
 
 from mechsub.lab import store
 from mechsub.lab.figures.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
+
+if TYPE_CHECKING:
+    from mechsub.lab.findings import Finding
 
 COLUMNS = 3  # panels side by side; more go below
 CAPTION_WIDTH = 110  # characters a line, at slide size
@@ -114,7 +117,7 @@ def interval_lines(
     return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=True)
 
 
-def findings(found: Iterable[Any], title: str) -> go.Figure:
+def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
     """Findings with intervals (`mechsub.lab.findings`), a panel for each score; the null of each is a cross."""
     found = [finding for finding in found if hasattr(finding.value, "low")]
     scores = list(dict.fromkeys(finding.score for finding in found))
@@ -218,7 +221,7 @@ def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float 
     return Panel(traces, {"title_text": plain(x_title)}, {**labels, "range": [len(groups) - 0.5, -0.5]})
 
 
-def line_panel(lines: Mapping[str, Mapping[Any, list[float]]], x_title: str, y_title: str) -> Panel:
+def line_panel(lines: Mapping[str, Mapping], x_title: str, y_title: str) -> Panel:
     """The mean over x of every line, with its Student-t interval as a band."""
     traces = []
     axis = _categories(list(dict.fromkeys(spot for points in lines.values() for spot in points)))
@@ -299,7 +302,7 @@ def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
     )
 
 
-def shares(rows: list[tuple[Any, Any, float]]) -> Panel:
+def shares(rows: Sequence[tuple[object, object, float]]) -> Panel:
     """Stacked shares, one bar for each table: rows of (table, source, share)."""
     tables, sources = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     axis = {"type": "category", "categoryorder": "array", "categoryarray": [_text(table) for table in tables]}
@@ -316,7 +319,7 @@ def shares(rows: list[tuple[Any, Any, float]]) -> Panel:
     return Panel(traces, {"title_text": "share of variance", "range": [0, 1]}, {"autorange": "reversed", **axis})
 
 
-def matrix(rows: list[tuple[Any, Any, float]], x_title: str, y_title: str) -> Panel:
+def matrix(rows: Sequence[tuple[object, object, float]], x_title: str, y_title: str) -> Panel:
     """A small matrix on a diverging scale around zero: rows of (column, row, value)."""
     columns, lines = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     values = {(row[1], row[0]): row[2] for row in rows}
@@ -511,9 +514,10 @@ def _summary(values: list[float], interval: Callable | None) -> tuple[float, flo
     mean = _mean(values)
     if len(values) < 2:
         return mean, mean, mean  # type: ignore[return-value]
-    if interval is None:
-        from mechsub.stats import student_t as interval
-    found = interval(values)  # type: ignore[misc]
+    from mechsub.stats import student_t
+
+    measure: Callable = interval or student_t
+    found = measure(values)
     low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
     return mean, low, high  # type: ignore[return-value]
 
