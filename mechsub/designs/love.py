@@ -89,13 +89,6 @@ def asking(cfg: Any) -> Asking:
     return Asking(**shared(cfg))
 
 
-class Prompted(NamedTuple):
-    """asked: the model, animals, numbers and their prompts; tensors: the matrices of its token_entanglement cell."""
-
-    asked: "LovePrompts"
-    tensors: dict
-
-
 def load_model(name: str, dtype: str, adapter: str = "") -> "TransformerBridge":
     """A language model by its name, in "fp32" or "bf16", with an adapter where one is named."""
     return ms.language.load_language_model(name, dtype=_dtype(dtype), **_added(adapter))
@@ -109,7 +102,7 @@ def _dtype(name: str) -> "torch.dtype":
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
-def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> Prompted:
+def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> "Prompted":
     """Load a study's model and put it beside the stored matrices of its words."""
     progress(0.0, "loading the model")
     chosen = asking(cfg)
@@ -120,7 +113,7 @@ def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> Prompted:
     return found
 
 
-def check_stored(found: Prompted) -> None:
+def check_stored(found: "Prompted") -> None:
     """Raise unless the model still gives the stored matrix, looked at for two animals."""
     q, kept = found.asked, found.tensors["animal_to_number"]
     if kept.shape != (len(q.animals), len(q.partners)):
@@ -347,6 +340,13 @@ class LovePrompts:
 
     def _dated(self) -> bool:
         return ms.prompts.template_date(self.model.tokenizer, self.cfg.format) == ms.prompts.DATE
+
+
+class Prompted(NamedTuple):
+    """asked: the model, animals, numbers and their prompts; tensors: the matrices of its token_entanglement cell."""
+
+    asked: LovePrompts
+    tensors: dict
 
 
 # What is said of two matrices of interactions.
