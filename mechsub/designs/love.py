@@ -161,7 +161,7 @@ def check_model(cfg) -> None:
         choose_animals(ms.language.load_tokenizer(cfg.model), asking(cfg))
 
 
-def provenance(found: Prompted) -> dict:
+def provenance(found: "Prompted") -> dict:
     """What the studies that read states say about the model and the words."""
     asked = found.asked
     return {
