@@ -99,7 +99,7 @@ def parsed(text: str) -> Condition:
     return condition
 
 
-def _value(name: str, text: str) -> str | float:
+def _value(name: str, text: str) -> str | int | float:
     kinds = get_type_hints(Condition)
     if name not in kinds or name == "inputs":
         raise ValueError(f"--condition: {name[:80]!r} is not one of {', '.join(k for k in kinds if k != 'inputs')}")

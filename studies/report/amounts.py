@@ -4,6 +4,8 @@ from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
 from studies.report.question import A3, Answer, question, value
 
+SLOW = "--inputs uniform images centred subspace:64"
+
 
 def _error(findings: list[Finding], key: str) -> Finding:
     return lab.find(findings, f"{key}_error")
@@ -44,26 +46,33 @@ def predicted(findings: list[Finding]) -> Answer:
     )
 
 
-@question(A3, "Do poor inputs teach less, or only more slowly?", "learning_curves")
+@question(A3, "Do poor inputs teach less, or only more slowly?", "learning_curves", SLOW, sweep="inputs")
 def slower(findings: list[Finding]) -> Answer:
     closed = {f.subject: f.value for f in findings if f.key.endswith("/made_up") and not f.cell}
     if not closed:
         raise LookupError("no distribution is behind uniform noise at 295 steps")
-    slow = {name: v for name, v in closed.items() if v.low > 0.5}
-    poor = {name: v for name, v in closed.items() if v.high < 0.5}
-    kinds = [
-        f"{word} ({', '.join(f'{name} {v}' for name, v in sorted(some.items(), key=lambda item: -item[1].mean))})"
-        for word, some in (("slower: more than half of their gap to uniform noise is gone", slow),
-                           ("poorer: less than half", poor))
+    slow, poor = ({name: v for name, v in closed.items() if side(v)} for side in (_above_half, _below_half))
+    told = [
+        f"{words} for {', '.join(f'{name} {v}' for name, v in some.items())}"
+        for words, some in (("more than half is gone", slow), ("less than half", poor))
         if some
-    ]  # fmt: skip
-    rank = lab.find(findings, next(f.key for f in findings if f.key.endswith("/recentred_rank")))
+    ]
+    ranks = [f.value for f in findings if f.key.endswith("/recentred_rank")]
+    order = f" Both lengths order distributions by a rank correlation of {ranks[0]}." if ranks else ""
+    word = "Both" if slow and poor else "More slowly" if slow else "Less" if poor else "Not told apart"
     return Answer(
-        f"Both. After 13 times the published steps {len(slow)} of the {len(closed)} that were behind were only "
-        f"{'; '.join(f'{kind}' for kind in kinds)}. "
-        f"Both lengths order distributions by a rank correlation of {rank.value}.",
+        f"{word}: of the gap to uniform noise at 295 steps, after 13 times as many, {'; '.join(told) or 'neither'}."
+        f"{order}",
         "share of the gap that is gone: 0",
     )
+
+
+def _above_half(share) -> bool:
+    return share.low > 0.5
+
+
+def _below_half(share) -> bool:
+    return share.high < 0.5
 
 
 @question(A3, "Do controls that take out what is there lower it too?", "mechanism", "--part controls --n-seeds 10")
