@@ -98,10 +98,11 @@ def test_intervals_of_agreements_cover_the_truth():
 
         def agreement(r, c, sides=sides):
             parts = [spectrum._parts(side[r][:, c], spectrum._of(known, r)) for side in sides]
-            return {name: spectrum._correlation(*(part[name] for part in parts)) for name in ("all", "left")}
+            agreed = {name: spectrum._correlation(*(part[name] for part in parts)) for name in ("all", "left")}
+            return agreed | spectrum._shares(sides[0][r][:, c], spectrum._of(known, r))
 
         found.append(spectrum.intervals(agreement, WORDS, N_ANIMALS, 99, torch.Generator().manual_seed(seed)))
-    for name in ("all", "left"):
+    for name in found[0]:
         truth = sum(one[name]["value"] for one in found) / n
         covered = sum(one[name]["low"] <= truth <= one[name]["high"] for one in found)
         assert covered >= 0.88 * n, (name, covered)
