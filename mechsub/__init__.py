@@ -111,6 +111,7 @@ _NAMES = {
     "string_log_probs": "measures.scores",
     "interaction": "measures.scores",
     "Interval": "stats",
+    "frame": "lab.frames",
     "progress_bar": "lab.progress",
 }
 

@@ -27,6 +27,7 @@ from mechsub.lab import verify as verify
 from mechsub.lab import versions as versions
 from mechsub.lab.figures import colors as colors
 from mechsub.lab.figures import kinds as kinds
+from mechsub.lab.frames import frame as frame
 from mechsub.lab.progress import progress_bar as progress_bar
 from mechsub.machine import cores as cores
 from mechsub.machine import memory as memory
