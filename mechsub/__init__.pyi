@@ -15,6 +15,9 @@ from mechsub.inputs.images import fashion_mnist as fashion_mnist
 from mechsub.inputs.images import mnist as mnist
 from mechsub.inputs.prompts import chat as chat
 from mechsub.inputs.prompts import single_tokens as single_tokens
+from mechsub.lab import exports as exports
+from mechsub.lab import frames as frames
+from mechsub.lab import imports as imports
 from mechsub.lab import lease as lease
 from mechsub.lab import options as options
 from mechsub.lab import probes as probes
