@@ -236,9 +236,11 @@ def _import(options) -> int:
         put = imports.put(folder, root)
     except (OSError, ValueError) as error:
         return _failed(error)
-    if put.own:
+    if put.others:
         print(
-            _printable(f"note: {root} has {len(put.own)} other cells; {root / imports.LEDGER} names the imported ones")
+            _printable(
+                f"note: {root} has other cells too ({len(put.others)}); {imports.LEDGER} there says what was sent"
+            )
         )
     print(_printable(f"{len(put.added)} cells stored under {root}, {len(put.there)} were there"))
     print(_printable(f"to read them: python -m studies.NAME --out {root}, or ms.frame(NAME, out={str(root)!r})"))

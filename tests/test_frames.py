@@ -62,3 +62,11 @@ def test_a_record_that_would_hide_the_name_of_its_cell_is_refused(tmp_path):
     store.write_cell(tmp_path / "theirs" / "default", [{"cell": 1}], {"study": "theirs", "config": {}})
     with pytest.raises(ValueError, match="have a key 'cell'"):
         ms.frame("theirs", out=tmp_path)
+
+
+def test_an_option_that_is_a_sweep_by_default_is_a_value_in_every_cell(tmp_path):
+    made = {"study": "input_distributions", "version": 2, "config": {"inputs": "uniform"}}
+    store.write_cell(
+        tmp_path / "input_distributions" / "inputs=uniform", [{"inputs": "uniform", "accuracy": 0.5}], made
+    )
+    assert ms.frame("input_distributions", out=tmp_path, inputs="uniform").accuracy.tolist() == [0.5]

@@ -1,8 +1,10 @@
 """`python -m mechsub export` and `import`: what is sent is what is stored elsewhere, and nothing else gets in."""
 
+import gzip
 import importlib.util
 import io
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -218,6 +220,13 @@ def _add_and_sign(path, folder):
     sign(folder)
 
 
+def _bomb_and_sign(folder):
+    cell = next((folder / "cells/teachers").iterdir())
+    (cell / store.RECORDS).unlink()
+    (cell / store.SHORT_RECORDS).write_bytes(gzip.compress(bytes(2**25)))
+    sign(folder)
+
+
 def _replace_by_link(folder):
     path = folder / "README.md"
     path.rename(folder.parent / "README.md")
@@ -247,6 +256,7 @@ WRONG = {
     "a deep manifest": (lambda f: (f / "manifest.json").write_text("[" * 100000), "manifest.json is not a manifest"),
     "a newer manifest": (lambda f: _list(f, format=2), "has format 2, and this mechsub reads format 1; update mechsub"),
     "a cell that was edited": (_damage_and_sign, "was changed after it was written (its seal is broken)"),
+    "a cell that would fill the memory": (_bomb_and_sign, "records.jsonl.gz unpacks to more than 100 times its size"),
     "half a cell": (_halve_and_sign, "has no provenance.json: it is half of a cell"),
     "a cell of another study": (_move_and_sign, "was made as a cell of 'teachers'"),
     "a file beside the cells": (lambda f: _add_and_sign("cells/more", f), "cells/more is no file of a cell"),
@@ -265,6 +275,19 @@ def test_a_folder_that_is_not_what_was_sent(sent, capsys, case):
     change(sent)
     assert line in run(capsys, "import", "results", code=1)
     assert not (sent.parent / "foreign").exists()
+
+
+def test_two_imports_in_one_place_are_said(sent, capsys):
+    run(capsys, "import", "results")
+    made = {"study": "digits", "version": 1, "config": {}}
+    store.write_cell(sent / "cells/digits/default", [{"value": 1}], made)
+    shutil.rmtree(sent / "cells/teachers")
+    sign(sent)
+    said = run(capsys, "import", "results")
+    assert said.startswith(
+        "note: foreign/results has other cells too (1); imported.jsonl there says what was sent\n1 cells"
+    )
+    assert [list(line["cells"]) for line in imports.ledger(sent.parent / "foreign/results")][1] == ["digits/default"]
 
 
 def test_no_cell_is_replaced(sent, capsys):
@@ -287,7 +310,7 @@ def test_ones_own_cells_are_told_from_imported_ones(own, sent, capsys):
     store.write_cell(root / "digits" / "default", [{"value": 1}], {"study": "digits", "config": {}})
     said = run(capsys, "import", "results", "--into", "mixed")
     assert said.startswith(
-        "note: mixed has 1 other cells; mixed/imported.jsonl names the imported ones\n3 cells stored"
+        "note: mixed has other cells too (1); imported.jsonl there says what was sent\n3 cells stored"
     )
     (line,) = imports.ledger(root)
     assert len(line["cells"]) == 3 and "digits/default" not in line["cells"]
@@ -310,9 +333,13 @@ def test_a_command_that_was_killed_goes_on(own, sent, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         main(["import", "results"])
     monkeypatch.setattr(store, "write_files", write)
+    (sent.parent / "foreign/results/teachers").mkdir(exist_ok=True)
+    (sent.parent / "foreign/results/teachers/.left.0123456789ab-0000-12-34.tmp").mkdir()
+    os.utime(sent.parent / "foreign/results/teachers/.left.0123456789ab-0000-12-34.tmp", (0, 0))
     assert run(capsys, "import", "results").startswith("2 cells stored under foreign/results, 1 were there\n")
     assert len(imports.ledger(sent.parent / "foreign/results")) == 1
-    assert run(capsys, "verify", "foreign/results").startswith("3 whole cells; damaged: 0, missing: 0")
+    summary = "3 whole cells; damaged: 0, missing: 0, stale: 0, foreign: 0, unsealed: 0, unfinished: 0, unknown: 0\n"
+    assert run(capsys, "verify", "foreign/results") == summary
 
 
 def test_places_that_do_not_fit(own, sent, capsys):

@@ -4,6 +4,7 @@ ms.frame("subliminal_accuracy", n_aux=[1, 3])             # of the cells with th
 ms.frame("subliminal_accuracy", out="foreign/results")    # of another store
 """
 
+import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 from mechsub import arguments
 from mechsub.lab import finder, store, verify
-from mechsub.lab.cells import config_of
 from mechsub.lab.declared import Study
 
 
@@ -46,7 +46,8 @@ def cells_of(root: Path, study: str) -> list[Path]:
 
 def usual_options(study: Study | None) -> dict[str, Any]:
     """The options that make the cells of a study, with their defaults; none of a study that is not found."""
-    return config_of(study.Config()) if study else {}
+    fields = dataclasses.fields(study.Config) if study else ()
+    return {field.name: field.default for field in fields if not field.metadata.get("display")}
 
 
 def options_in(study: Study | None, cell: Path) -> dict[str, Any]:

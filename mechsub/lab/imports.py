@@ -6,9 +6,12 @@
 what was sent, by which code, and the sums of the cells.
 """
 
+import contextlib
+import gzip
 import json
 import re
 import time
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ from mechsub.lab import lease, manifest, store
 
 LEDGER = "imported.jsonl"
 FIELDS = {"name": str, "manifest": str, "imported": str, "cells": dict}
+MOST_UNPACKED = 100  # times the size of a packed file; those of this repository reach 8
 _CELL_NAME = re.compile(r"\w[\w.\-~%=,]*")
 _FILES = {store.RECORDS, store.SHORT_RECORDS, store.TENSORS, store.PROVENANCE}
 
@@ -28,7 +32,7 @@ class Clash(ValueError):
 class Put(NamedTuple):
     added: list[str]  # "study/cell"
     there: list[str]  # the same cells, stored before
-    own: list[str]  # cells of the store that were not imported
+    others: list[str]  # cells of the store that were not sent
 
 
 def put(folder: Path, root: Path) -> Put:
@@ -44,9 +48,11 @@ def put(folder: Path, root: Path) -> Put:
     added = [name for name in cells if name not in there]
     if not earlier.issuperset(added):
         _note(folder, root, sent, added)
+    for study in {name.split("/")[0] for name in added}:
+        store.clean(root / study)
     for name in added:
         _store(folder / manifest.CELLS / name, root / name)
-    return Put(added, there, sorted(_stored(root) - earlier - set(added)))
+    return Put(added, there, sorted(_stored(root) - set(cells)))
 
 
 def ledger(root: Path) -> list[dict[str, Any]]:
@@ -88,6 +94,7 @@ def _named_as_stored(study: str, cell: str, file: str) -> bool:
 
 def _check_cell(cell: Path) -> None:
     try:
+        _check_unpacked(cell / store.SHORT_RECORDS)
         made = store.checked(cell)
     except store.DamagedCell as error:
         raise manifest.Wrong(str(error).removesuffix(store.REMEDY)) from None
@@ -95,6 +102,18 @@ def _check_cell(cell: Path) -> None:
         raise manifest.Wrong(f"{cell} has no {store.PROVENANCE}: it is half of a cell")
     if made.get("study") != cell.parent.name:
         raise manifest.Wrong(f"{cell} was made as a cell of {made.get('study')!r}")
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a small file that would fill the memory; it is unpacked piece by piece."""
+    if not path.is_file():
+        return
+    most, unpacked = MOST_UNPACKED * path.stat().st_size, 0
+    with contextlib.suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(path) as file:  # store.checked says so
+        while piece := len(file.read(2**20)):
+            unpacked += piece
+            if unpacked > most:
+                raise manifest.Wrong(f"{path} unpacks to more than {MOST_UNPACKED} times its size; it is not read")
 
 
 def _is_there(sent: Path, target: Path) -> bool:
