@@ -31,6 +31,7 @@ _MODULES = {
     "frames": "lab.frames",
     "functions": "measures.functions",
     "hooked": "models.hooked",
+    "hub": "lab.hub",
     "images": "inputs.images",
     "imports": "lab.imports",
     "lab": "lab",

@@ -17,6 +17,7 @@ from mechsub.inputs.prompts import chat as chat
 from mechsub.inputs.prompts import single_tokens as single_tokens
 from mechsub.lab import exports as exports
 from mechsub.lab import frames as frames
+from mechsub.lab import hub as hub
 from mechsub.lab import imports as imports
 from mechsub.lab import lease as lease
 from mechsub.lab import options as options

@@ -5,6 +5,7 @@ python -m mechsub recheck         # exit code 0 if cells made again are what is 
 python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
 python -m mechsub export PATH     # a new folder that can be sent: cells, tables, figures, sums
 python -m mechsub import FOLDER   # exit code 0 if the folder is what was sent, and its cells are stored, else 1
+python -m mechsub push | pull     # such a folder, to and from a repository on the Hugging Face hub
 """
 
 import argparse
@@ -25,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     _add_doctor(commands)
     _add_export(commands)
     _add_import(commands)
+    _add_push(commands)
+    _add_pull(commands)
     for command in commands.choices.values():
         command.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args(argv)
@@ -244,6 +247,67 @@ def _import(options) -> int:
         )
     print(_printable(f"{len(put.added)} cells stored under {root}, {len(put.there)} were there"))
     print(_printable(f"to read them: python -m studies.NAME --out {root}, or ms.frame(NAME, out={str(root)!r})"))
+    return 0
+
+
+def _add_push(commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="send an exported folder to the Hugging Face hub",
+        description="Send what `python -m mechsub export` wrote to a repository on the Hugging Face hub, which is "
+        "made, private, where there is none. One that holds other files is refused. `hf auth login` comes first.",
+        epilog="Exit code 1 if the folder is not what was exported, or the hub refuses it.",
+    )
+    command.add_argument("folder", help="what `python -m mechsub export` wrote")
+    _add_repository(command)
+    command.add_argument("--public", action="store_true", help="make the repository public, where it is made")
+    command.set_defaults(run=_push)
+
+
+def _add_pull(commands) -> None:
+    command = commands.add_parser(
+        "pull",
+        help="fetch such a folder from the Hugging Face hub",
+        description="Fetch an exported folder from a repository on the Hugging Face hub, and compare it with its "
+        "manifest. `python -m mechsub import` stores its cells.",
+        epilog="Exit code 1 if the hub refuses, or a file is not what was sent; nothing is left then.",
+    )
+    _add_repository(command)
+    command.add_argument("path", help="the new folder")
+    command.add_argument("--revision", help="branch, tag or commit (default: the newest)")
+    command.set_defaults(run=_pull)
+
+
+def _add_repository(command) -> None:
+    command.add_argument("repository", metavar="OWNER/NAME", help="on the hub")
+    command.add_argument("--kind", choices=("dataset", "model"), default="dataset", help="of repository")
+
+
+def _push(options) -> int:
+    from mechsub.lab import hub
+
+    folder = Path(options.folder).expanduser()
+    if not folder.is_dir():
+        _refuse(f"{folder} is not a folder")
+    try:
+        commit = hub.push(folder, options.repository, options.kind, options.public)
+    except (OSError, ValueError, hub.Refused) as error:
+        return _failed(error)
+    print(_printable(f"{folder} is commit {commit} of {options.repository}"))
+    return 0
+
+
+def _pull(options) -> int:
+    from mechsub.lab import hub
+
+    path = Path(options.path).expanduser()
+    try:
+        commit = hub.pull(options.repository, path, options.kind, options.revision)
+    except FileExistsError as error:
+        _refuse(str(error))
+    except (OSError, ValueError, hub.Refused) as error:
+        return _failed(error)
+    print(_printable(f"{path} is commit {commit} of {options.repository}; python -m mechsub import {path}"))
     return 0
 
 

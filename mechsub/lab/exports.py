@@ -8,8 +8,6 @@ figures/<study>/figure.html    and figure.svg
 """
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,19 +47,11 @@ def write(path: Path, root: Path, names: Sequence[str]) -> list[str]:
 
     Returns a line for everything that was left out. Raises FileExistsError, and DamagedCell for a damaged cell.
     """
-    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
-        raise FileExistsError(f"{path} is there already; give the name of a new folder")
-    fresh = files.temporary_path(path.absolute())
-    fresh.mkdir(parents=True)
-    try:
+    with files.new_folder(path) as fresh:
         sent = [_send(name, root, fresh) for name in names]
         left_out = _write_images(fresh, sent) + [line for each in sent for line in each.left_out]
         files.write_text(fresh / README, "\n".join(_readme(sent, left_out)) + "\n")
         manifest.write(fresh, {"studies": {each.name: _about(each) for each in sent}, "left_out": left_out})
-        os.rename(fresh, path)
-        files.sync_folder(path.absolute().parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return left_out
 
 
