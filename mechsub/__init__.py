@@ -25,11 +25,15 @@ _MODULES = {
     "divergence": "measures.divergence",
     "doctor": "doctor",
     "entanglement": "measures.scores",
+    "exports": "lab.exports",
     "files": "files",
     "flags": "lab.options",
+    "frames": "lab.frames",
     "functions": "measures.functions",
     "hooked": "models.hooked",
+    "hub": "lab.hub",
     "images": "inputs.images",
+    "imports": "lab.imports",
     "lab": "lab",
     "language": "models.language",
     "lease": "lab.lease",
@@ -112,6 +116,7 @@ _NAMES = {
     "interaction": "measures.scores",
     "interaction_parts": "measures.interaction_parts",
     "Interval": "stats",
+    "frame": "lab.frames",
     "progress_bar": "lab.progress",
 }
 

@@ -15,6 +15,10 @@ from mechsub.inputs.images import fashion_mnist as fashion_mnist
 from mechsub.inputs.images import mnist as mnist
 from mechsub.inputs.prompts import chat as chat
 from mechsub.inputs.prompts import single_tokens as single_tokens
+from mechsub.lab import exports as exports
+from mechsub.lab import frames as frames
+from mechsub.lab import hub as hub
+from mechsub.lab import imports as imports
 from mechsub.lab import lease as lease
 from mechsub.lab import options as options
 from mechsub.lab import probes as probes
@@ -27,6 +31,7 @@ from mechsub.lab import verify as verify
 from mechsub.lab import versions as versions
 from mechsub.lab.figures import colors as colors
 from mechsub.lab.figures import kinds as kinds
+from mechsub.lab.frames import frame as frame
 from mechsub.lab.progress import progress_bar as progress_bar
 from mechsub.machine import cores as cores
 from mechsub.machine import memory as memory

@@ -3,6 +3,9 @@
 python -m mechsub verify [PATH]   # exit code 0 if nothing in the store is damaged or missing, else 1
 python -m mechsub recheck         # exit code 0 if cells made again are what is stored, else 1
 python -m mechsub doctor          # exit code 0 if what `make run` needs is there, else 1
+python -m mechsub export PATH     # a new folder that can be sent: cells, tables, figures, sums
+python -m mechsub import FOLDER   # exit code 0 if the folder is what was sent, and its cells are stored, else 1
+python -m mechsub push | pull     # such a folder, to and from a repository on the Hugging Face hub
 """
 
 import argparse
@@ -26,6 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     _add_verify(commands)
     _add_recheck(commands)
     _add_doctor(commands)
+    _add_export(commands)
+    _add_import(commands)
+    _add_push(commands)
+    _add_pull(commands)
     options = parser.parse_args(argv)
     return options.run(options)
 
@@ -169,6 +176,147 @@ def _doctor(options) -> int:
     wanted = "1 thing is" if missing == 1 else f"{missing} things are"
     print(f"{wanted} missing for `make run`" if missing else "what `make run` needs is there")
     return 1 if missing else 0
+
+
+def _add_export(commands) -> None:
+    command = commands.add_parser(
+        "export",
+        help="put cells, tables and figures into one folder that can be sent",
+        description="Write a new folder with the stored cells; their records as CSV and parquet, findings as CSV, by "
+        "study; a figure of each study; a README of the columns; and a manifest with the sha256 of every file.",
+        epilog="Parquet needs pyarrow, and SVG kaleido and Chromium; without them the rest is written. Exit code 1 if "
+        "a stored cell is damaged.",
+    )
+    command.add_argument("path", help="the new folder")
+    command.add_argument("--studies", nargs="+", default=[], metavar="NAME", help="of these studies only")
+    command.add_argument("--store", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
+    command.set_defaults(run=_export)
+
+
+def _export(options) -> int:
+    from mechsub.lab import exports
+
+    root, path = Path(options.store).expanduser(), Path(options.path).expanduser()
+    if not root.is_dir():
+        _refuse(f"{root} is not a folder")
+    there = exports.studies_in(root)
+    if absent := [name for name in options.studies if name not in there]:
+        _refuse(f"no cell of {absent[0]!r} is stored under {root}")
+    if not there:
+        _refuse(f"no cell is stored under {root}")
+    names = [name for name in there if not options.studies or name in options.studies]
+    try:
+        left_out = exports.write(path, root, names)
+    except FileExistsError as error:
+        _refuse(str(error))
+    except (OSError, ValueError) as error:
+        return _failed(error)
+    for line in left_out:
+        print(_printable(f"left out: {line}"))
+    print(_printable(f"{path}: {len(names)} studies of {root}"))
+    return 0
+
+
+def _add_import(commands) -> None:
+    command = commands.add_parser(
+        "import",
+        help="check such a folder and store its cells apart from one's own",
+        description="Check every file of an exported folder against its manifest, and store its cells under a root of "
+        "their own, which studies read with --out, and mechsub verify checks. A cell that is there is never replaced.",
+        epilog="Exit code 1 if a file is not what was sent, or another cell stands in the place of one; nothing is "
+        "stored then. Killed, the same command goes on.",
+    )
+    command.add_argument("folder", help="what `python -m mechsub export` wrote")
+    command.add_argument("--into", metavar="ROOT", help="where to store the cells (default: foreign/<name of FOLDER>)")
+    command.set_defaults(run=_import)
+
+
+def _import(options) -> int:
+    from mechsub.lab import imports
+
+    folder = Path(options.folder).expanduser()
+    if not folder.is_dir():
+        _refuse(f"{folder} is not a folder")
+    root = Path("foreign", folder.resolve().name) if options.into is None else Path(options.into).expanduser()
+    try:
+        put = imports.put(folder, root)
+    except (OSError, ValueError) as error:
+        return _failed(error)
+    if put.others:
+        print(
+            _printable(
+                f"note: {root} has other cells too ({len(put.others)}); {imports.LEDGER} there says what was sent"
+            )
+        )
+    print(_printable(f"{len(put.added)} cells stored under {root}, {len(put.there)} were there"))
+    print(_printable(f"to read them: python -m studies.NAME --out {root}, or ms.frame(NAME, out={str(root)!r})"))
+    return 0
+
+
+def _add_push(commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="send an exported folder to the Hugging Face hub",
+        description="Send what `python -m mechsub export` wrote to a repository on the Hugging Face hub, which is "
+        "made, private, where there is none. One that holds other files is refused. `hf auth login` comes first.",
+        epilog="Exit code 1 if the folder is not what was exported, or the hub refuses it.",
+    )
+    command.add_argument("folder", help="what `python -m mechsub export` wrote")
+    _add_repository(command)
+    command.add_argument("--public", action="store_true", help="make the repository public, where it is made")
+    command.set_defaults(run=_push)
+
+
+def _add_pull(commands) -> None:
+    command = commands.add_parser(
+        "pull",
+        help="fetch such a folder from the Hugging Face hub",
+        description="Fetch an exported folder from a repository on the Hugging Face hub, and compare it with its "
+        "manifest. `python -m mechsub import` stores its cells.",
+        epilog="Exit code 1 if the hub refuses, or a file is not what was sent; nothing is left then.",
+    )
+    _add_repository(command)
+    command.add_argument("path", help="the new folder")
+    command.add_argument("--revision", help="branch, tag or commit (default: the newest)")
+    command.set_defaults(run=_pull)
+
+
+def _add_repository(command) -> None:
+    command.add_argument("repository", metavar="OWNER/NAME", help="on the hub")
+    command.add_argument("--kind", choices=("dataset", "model"), default="dataset", help="of repository")
+
+
+def _push(options) -> int:
+    from mechsub.lab import hub
+
+    folder = Path(options.folder).expanduser()
+    if not folder.is_dir():
+        _refuse(f"{folder} is not a folder")
+    try:
+        commit = hub.push(folder, options.repository, options.kind, options.public)
+    except (OSError, ValueError, hub.Refused) as error:
+        return _failed(error)
+    print(_printable(f"{folder} is commit {commit} of {options.repository}"))
+    return 0
+
+
+def _pull(options) -> int:
+    from mechsub.lab import hub
+
+    path = Path(options.path).expanduser()
+    try:
+        commit = hub.pull(options.repository, path, options.kind, options.revision)
+    except FileExistsError as error:
+        _refuse(str(error))
+    except (OSError, ValueError, hub.Refused) as error:
+        return _failed(error)
+    print(_printable(f"{path} is commit {commit} of {options.repository}; python -m mechsub import {path}"))
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    print(f"error: {_printable(' '.join(str(error).split()))}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which has its name only when it is whole. Raises FileExistsError where one is there."""
+    path = path.absolute()
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise FileExistsError(f"{path} is there already; give the name of a new folder")
+    fresh = temporary_path(path)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        os.rename(fresh, path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def temporary_path(path: Path) -> Path:

@@ -4,8 +4,10 @@ A new public function is missing here until it has a row, and tests/test_argumen
 that look wrong and are not for this function, and why.
 """
 
+import atexit
 import importlib
 import inspect
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -42,6 +44,7 @@ from wrong_arguments import (
 import mechsub as ms
 from mechsub.inputs import noise
 from mechsub.inputs import prompts as prompting
+from mechsub.lab import store
 from mechsub.measures import ablation, similarity, spectra, tangent, tangent_modes
 from mechsub.measures import scores as entanglement
 from mechsub.models import language, mlp, tiny_transformer
@@ -166,19 +169,25 @@ def public() -> dict[str, list[str]]:
             if f"{module}.{name}" in RECORDS | PARTS:
                 continue
             if inspect.isclass(value):
-                out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
+                out[f"{module}.{name}"] = parameters(value)
                 methods = {key: one for key, one in vars(value).items() if inspect.isfunction(one)}
                 for key in methods:
                     if not key.startswith("_"):
-                        out[f"{module}.{name}.{key}"] = list(inspect.signature(methods[key]).parameters)
+                        out[f"{module}.{name}.{key}"] = parameters(methods[key])
             elif callable(value):
-                out[f"{module}.{name}"] = list(inspect.signature(value).parameters)
+                out[f"{module}.{name}"] = parameters(value)
     named = {f"{module.rpartition('.')[2]}.{name}": name for name, module in ms._NAMES.items()}
     for dotted in named:
         value = resolve(dotted)
         if dotted not in RECORDS and callable(value):
-            out.setdefault(dotted, list(inspect.signature(value).parameters))
-    return {name: parameters for name, parameters in out.items() if parameters}
+            out.setdefault(dotted, parameters(value))
+    return {name: names for name, names in out.items() if names}
+
+
+def parameters(function) -> list[str]:
+    """Those with a name: what stands behind `**options` is tried where the options are known (tests/test_frames.py)."""
+    found = inspect.signature(function).parameters.values()
+    return [each.name for each in found if each.kind is not each.VAR_KEYWORD]
 
 
 def resolve(name: str):
@@ -209,6 +218,15 @@ def start() -> mlp.HookedMLP:
 def teacher() -> mlp.HookedMLP:
     moved = {name: value + 0.1 * normal(*value.shape, seed=1) for name, value in start().named_parameters()}
     return start().replace(moved)
+
+
+@cache
+def stored() -> str:
+    """A store of one cell."""
+    root = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, root)
+    store.write_cell(Path(root, "theirs", "default"), [{"value": 1.0}], {"study": "theirs", "config": {}})
+    return root
 
 
 @cache
@@ -1542,6 +1560,7 @@ def _rest() -> dict:
         ),
         "words.family": (lambda: {"name": "trees"}, {"name": choice()}),
         "progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
+        "frames.frame": (lambda: {"study": "theirs", "out": stored()}, {"study": written, "out": written}),
     }
 
 

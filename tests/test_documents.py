@@ -134,6 +134,13 @@ def test_the_store_of_this_repository_is_whole(monkeypatch, capsys):
     assert code == 0 and re.search(r"^[1-9]\d+ whole cells", told, re.M)
 
 
+def test_results_travel_as_readme_says(tmp_path):
+    (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
+    asked = [line for line in COMMANDS if re.search("mechsub (export|import) results|verify foreign", line)]
+    told = [run_in(tmp_path, command) for command in asked]
+    assert len(told) == 3 and re.search(r"^[1-9]\d* whole cells; damaged: 0, missing: 0, stale: 0", told[-1])
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python benchmarks/")])
 def test_benchmarks_know_their_parts(command, monkeypatch, capsys):
     file, *words = shlex.split(command)[1:]

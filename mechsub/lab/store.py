@@ -14,6 +14,7 @@ Whether a cell is what its study would store today is for `mechsub.lab.versions`
 Of several processes, the one that holds the cell's lease writes it (mechsub.lab.lease).
 """
 
+import contextlib
 import gzip
 import json
 import math
@@ -127,18 +128,35 @@ def write_cell(
     if tensors:
         shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
         stamped["tensors"] = {"sha256": sha256(packed), "shapes": shapes}
+    contents = _packed_rows(records, provenance.get("config") or {}) | ({TENSORS: packed} if tensors else {})
+    write_files(cell, {**contents, PROVENANCE: _sealed(stamped)}, check)
+
+
+def write_files(cell: Path, contents: Mapping[str, bytes], check: Callable[[], None] = lambda: None) -> None:
+    """Store the files of a cell, in their order: its provenance is the last. `check` as in write_cell."""
     check()
     fresh = temporary_path(cell)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        write_bytes(*_packed_rows(fresh, records, provenance.get("config") or {}))
-        if tensors:
-            write_bytes(fresh / TENSORS, packed)
-        write_bytes(fresh / PROVENANCE, _sealed(stamped))
+        for name, data in contents.items():
+            write_bytes(fresh / name, data)
         check()
         replace_folder(fresh, cell)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def read_files(cell: Path) -> dict[str, bytes]:
+    """The files of a complete cell, all checked, in the order in which `write_files` stores them."""
+    while True:
+        before, provenance = made(cell), checked(cell)
+        if provenance is None:
+            raise DamagedCell(f"{cell} is missing or incomplete{REMEDY}")
+        names = [records_file(cell).name, *([TENSORS] if "tensors" in provenance else []), PROVENANCE]
+        with contextlib.suppress(FileNotFoundError):  # another process exchanges the cell
+            contents = {name: (cell / name).read_bytes() for name in names}
+            if made(cell) == before:
+                return contents
 
 
 def records_file(cell: Path) -> Path:
@@ -146,14 +164,14 @@ def records_file(cell: Path) -> Path:
     return cell / SHORT_RECORDS if (cell / SHORT_RECORDS).is_file() else cell / RECORDS
 
 
-def _packed_rows(cell: Path, rows: bytes, config: Mapping) -> tuple[Path, bytes]:
-    """The file of a cell's rows, and what it holds."""
+def _packed_rows(rows: bytes, config: Mapping) -> dict[str, bytes]:
+    """The file of a cell's rows, by its name."""
     start = _start(config)
     if all(line.startswith(start) for line in rows.splitlines()):
         rows = (b"\n" + rows).replace(b"\n" + start, b"\n{")[1:]
     if len(rows) < LARGE:
-        return cell / RECORDS, rows
-    return cell / SHORT_RECORDS, gzip.compress(rows, mtime=0)
+        return {RECORDS: rows}
+    return {SHORT_RECORDS: gzip.compress(rows, mtime=0)}
 
 
 def _start(config: Mapping) -> bytes:

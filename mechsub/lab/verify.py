@@ -8,7 +8,7 @@ A study is looked for as `studies.<name>`; no other code is imported, whatever a
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub.lab import cells, lease, recheck, store, versions
+from mechsub.lab import cells, imports, lease, recheck, store, versions
 from mechsub.lab.finder import find_study
 
 KINDS = {
@@ -21,15 +21,16 @@ KINDS = {
     "unknown": "of a study that is not found here: its code was not compared",
 }
 FAILURES = ("damaged", "missing")
-_SHARED = {"plotly.min.js", "index.html", recheck.LEDGER}
+_LEDGERS = {recheck.LEDGER: recheck.ledger, imports.LEDGER: imports.ledger}
+_SHARED = {"plotly.min.js", "index.html", *_LEDGERS}
 
 
 def findings(root: Path) -> Iterator[tuple[str, str]]:
     """A kind and a line for everything that is to be said about a store; ("cell", path) for every complete cell."""
     for path in sorted(root.iterdir()):
         if path.name in _SHARED and path.is_file():
-            if path.name == recheck.LEDGER:
-                yield from _ledger(root)
+            if path.name in _LEDGERS:
+                yield from _ledger(path)
             continue
         if path.name == ".recheck":
             yield "unfinished", f"{path} is a recheck that was not finished; the same command goes on with it"
@@ -41,9 +42,9 @@ def findings(root: Path) -> Iterator[tuple[str, str]]:
             yield "foreign", f"{path} is no study's folder"
 
 
-def _ledger(root: Path) -> Iterator[tuple[str, str]]:
+def _ledger(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        recheck.ledger(root)
+        _LEDGERS[path.name](path.parent)
     except ValueError as error:
         yield "damaged", str(error)
 
@@ -98,10 +99,10 @@ def _cell(cell: Path) -> Iterator[tuple[str, str]]:
             yield "foreign", f"{path} is not recorded in the cell's provenance"
     if "seal" not in made:
         yield "unsealed", f"{cell / store.PROVENANCE} has no checksum of its own"
-    yield from _currency(cell, made)
+    yield from currency(cell, made)
 
 
-def _currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
+def currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
     """Whether the code of today would make the same cell."""
     if made.get("study") != cell.parent.name:
         yield "foreign", f"{cell} was made as a cell of {made.get('study')!r}"

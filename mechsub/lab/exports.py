@@ -1,0 +1,192 @@
+"""One folder that can be sent: stored cells, their tables and figures, and a manifest with the sum of every file.
+
+README.md                      what is here, and every column of the tables
+manifest.json                  sha256 and size of every file; versions and commit of the code that wrote the folder
+cells/<study>/<cell>/          as they are stored; `python -m mechsub import` puts them into a store
+tables/<study>/                records.csv, records.parquet, findings.csv
+figures/<study>/figure.html    and figure.svg
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mechsub import files
+from mechsub.lab import finder, findings, flat, frames, manifest, options, store
+from mechsub.lab.declared import Study
+from mechsub.lab.figures import export as images
+from mechsub.lab.study import figure_of
+
+TABLES, FIGURES, README = "tables", "figures", "README.md"
+
+
+@dataclass
+class Sent:
+    """A study as it stands in an export."""
+
+    name: str
+    study: Study | None  # None where it is not found: then there are no findings and no figure
+    stale: dict[str, str]  # name of a cell -> why
+    cells: int
+    rows: int
+    columns: list[tuple[str, str, str]]  # of the records: name, what it holds, what it is
+    figure: Any = None
+    left_out: list[str] = field(default_factory=list)  # a line for everything that could not be made
+
+
+def studies_in(root: Path) -> list[str]:
+    """Studies that have complete cells under `root`."""
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.isidentifier())
+    return [name for name in names if frames.cells_of(root, name)]
+
+
+def write(path: Path, root: Path, names: Sequence[str]) -> list[str]:
+    """Export these studies of a store into a new folder, which appears whole or not at all.
+
+    Returns a line for everything that was left out. Raises FileExistsError, and DamagedCell for a damaged cell.
+    """
+    with files.new_folder(path) as fresh:
+        sent = [_send(name, root, fresh) for name in names]
+        left_out = _write_images(fresh, sent) + [line for each in sent for line in each.left_out]
+        files.write_text(fresh / README, "\n".join(_readme(sent, left_out)) + "\n")
+        manifest.write(fresh, {"studies": {each.name: _about(each) for each in sent}, "left_out": left_out})
+    return left_out
+
+
+def _about(sent: Sent) -> dict:
+    version = sent.study.version if sent.study else None
+    return {"version": version, "cells": sent.cells, "rows": sent.rows, "stale": sent.stale}
+
+
+def _send(name: str, root: Path, to: Path) -> Sent:
+    """Copy the cells of a study; its tables and its figure are made from the copies."""
+    stored = frames.cells_of(root, name)
+    cells = [_copy(cell, to / manifest.CELLS / name / cell.name) for cell in stored]
+    study = finder.find_study(name)
+    table = flat.columns([row for cell in cells for row in frames.rows(cell, study)])
+    _write_table(to / TABLES / name / "records", table)
+    records = [row for cell in cells for row in store.read_records(cell)]
+    sent = Sent(name, study, frames.stale(stored), len(cells), len(records), _columns(table, study, cells))
+    if study is None:
+        sent.left_out.append(f"findings and the figure of {name}: its study is not found here")
+        return sent
+    sent.left_out += _tried(f"findings of {name}", lambda: _write_findings(study, records, to))
+    sent.left_out += _tried(f"the figure of {name}", lambda: _write_figure(sent, study, records, to))
+    return sent
+
+
+def _copy(cell: Path, to: Path) -> Path:
+    store.write_files(to, store.read_files(cell))
+    return to
+
+
+def _tried(what: str, make: Callable[[], None]) -> list[str]:
+    """A line where a study cannot say or draw all of its cells at once; the numbers travel without it."""
+    try:
+        make()
+    except Exception as error:
+        return [f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"]
+    return []
+
+
+def _write_table(path: Path, table: dict[str, list]) -> None:
+    files.write_bytes(path.with_suffix(".csv"), flat.csv_bytes(table))
+    if flat.problem() is None:
+        files.write_bytes(path.with_suffix(".parquet"), flat.parquet_bytes(table))
+
+
+def _write_findings(study: Study, records: list[dict], to: Path) -> None:
+    of_cell = study.part("findings")
+    if of_cell is not None:
+        cells = findings.cells(records, study.Config, of_cell, study.together)
+        said = findings.frame(findings.all_findings(cells, study.part("comparisons")))
+        files.write_text(to / TABLES / study.name / "findings.csv", said.to_csv(index=False, lineterminator="\n"))
+
+
+def _write_figure(sent: Sent, study: Study, records: list[dict], to: Path) -> None:
+    from mechsub.lab.figures import kinds
+
+    shown = [each for each in dataclasses.fields(study.Config) if each.metadata.get("display")]
+    figure = figure_of(study, records, {each.name: options.default_values(each) for each in shown})
+    if sent.stale:
+        kinds.add_caption(figure, f"Stale: {', '.join(sent.stale)}.")
+    kinds.write_figure(figure, to / FIGURES / study.name / "figure.html")
+    sent.figure = figure
+
+
+def _write_images(to: Path, sent: Sequence[Sent]) -> list[str]:
+    """Figures as SVG, where this machine can draw them; else the line that says why not."""
+    drawn = {to / FIGURES / each.name / "figure.svg": each.figure for each in sent if each.figure is not None}
+    lines = [flat.problem()]
+    try:
+        images.write_images(drawn)
+    except images.Failed as error:
+        lines.append(f"figures as SVG: {error}")
+    return [line for line in lines if line]
+
+
+# README.md of the folder.
+
+_HEAD = """\
+# Results of mechsub
+
+`cells/` has the stored cells, and `tables/` and `figures/` are made from them. `manifest.json` has the sha256 of every
+file, and the versions and the commit of the code that wrote this folder.
+
+    python -m mechsub import FOLDER
+
+checks every file of this folder and puts its cells into a store of their own, foreign/FOLDER.
+
+In `records.csv` and `records.parquet` a row is one record of one cell. Where a record has no such value, the field is
+empty. A list is JSON in the CSV and a list in parquet; a dict is JSON in both.
+
+In `findings.csv` a row is one number that a study says of its cells:
+
+| column | what |
+| --- | --- |
+| cell | the options in which the cell differs from the study's others |
+| key | which number it is: what is measured stands last, after a slash |
+| label | the same in words |
+| value, low, high | the number, or a word where there is none, and its 95% interval |
+| null, null_low, null_high | what the value is to be compared with, and its interval |
+| p | of the value being its null, adjusted for the family that the study names |
+| unit, n | what is repeated (seeds, animals, ...), and how often |
+"""
+
+
+def _readme(sent: Sequence[Sent], left_out: Sequence[str]) -> Iterator[str]:
+    yield _HEAD
+    if left_out:
+        yield from ("Left out:", "", *(f"* {line}" for line in left_out), "")
+    for each in sent:
+        yield from _readme_of(each)
+
+
+def _readme_of(sent: Sent) -> Iterator[str]:
+    question = ((sent.study and sent.study.doc) or "").strip().partition("\n")[0]
+    yield from (f"## {sent.name}", "", f"{question} Cells: {sent.cells}. Records: {sent.rows}.".strip(), "")
+    if sent.stale:
+        yield from ("Stale cells, which the code of today would not make so:", "")
+        yield from (*(f"* {name}: {reason}" for name, reason in sent.stale.items()), "")
+    yield from (f"Columns of `tables/{sent.name}/records`:", "")
+    yield from _markdown([("column", "holds", "what"), *sent.columns])
+
+
+def _columns(table: dict[str, list], study: Study | None, cells: Sequence[Path]) -> list[tuple[str, str, str]]:
+    """Name, what it holds and what it is, of every column of the records."""
+    made_with = {name for cell in cells for name in frames.options_in(study, cell)}
+    fields: dict[str, Mapping] = {}
+    if study is not None:
+        fields = {each.name: each.metadata for each in dataclasses.fields(study.Config)}
+    what = {name: f"option: {fields.get(name, {}).get('help', '')}".removesuffix(": ") for name in made_with}
+    what["cell"] = "name of the cell"
+    return [(name, flat.kind(values), what.get(name, "measured")) for name, values in table.items()]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    head, *others = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+    for row in (head, ["---"] * len(head), *others):
+        yield f"| {' | '.join(row)} |"
+    yield ""

@@ -1,0 +1,154 @@
+"""Cells that somebody sent, put into a store of their own.
+
+    put(folder, root)     # checks every file against the manifest first; raises manifest.Wrong, or Clash
+
+`imported.jsonl` of a store names its imported cells, so that they can be told from one's own: a line an import, with
+what was sent, by which code, and the sums of the cells.
+"""
+
+import contextlib
+import gzip
+import json
+import re
+import time
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mechsub import files
+from mechsub.lab import lease, manifest, store
+
+LEDGER = "imported.jsonl"
+FIELDS = {"name": str, "manifest": str, "imported": str, "cells": dict}
+MOST_UNPACKED = 100  # times the size of a packed file; those of this repository reach 8
+_CELL_NAME = re.compile(r"\w[\w.\-~%=,]*")
+_FILES = {store.RECORDS, store.SHORT_RECORDS, store.TENSORS, store.PROVENANCE}
+
+
+class Clash(ValueError):
+    """What is imported cannot stand where it should."""
+
+
+class Put(NamedTuple):
+    added: list[str]  # "study/cell"
+    there: list[str]  # the same cells, stored before
+    others: list[str]  # cells of the store that were not sent
+
+
+def put(folder: Path, root: Path) -> Put:
+    """Store the cells of an exported folder under `root`. All is checked before anything is written."""
+    if _within(root, folder):
+        raise Clash(f"{root} lies within the folder that is imported; give another --into")
+    if root.exists() and not root.is_dir():
+        raise Clash(f"{root} is not a folder; give another --into")
+    sent = manifest.checked(folder)
+    cells = _cells(folder, sent)
+    there = [name for name in cells if _is_there(folder / manifest.CELLS / name, root / name)]
+    earlier = {name for line in ledger(root) for name in line["cells"]}
+    added = [name for name in cells if name not in there]
+    if not earlier.issuperset(added):
+        _note(folder, root, sent, added)
+    for study in {name.split("/")[0] for name in added}:
+        store.clean(root / study)
+    for name in added:
+        _store(folder / manifest.CELLS / name, root / name)
+    return Put(added, there, sorted(_stored(root) - set(cells)))
+
+
+def ledger(root: Path) -> list[dict[str, Any]]:
+    """A dict for every import into a store. Raises ValueError for a line that is not as this module writes it."""
+    path = root / LEDGER
+    try:
+        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError):
+        raise ValueError(f"{path} cannot be read; mend it, or restore the file") from None
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict) or not all(type(line.get(key)) is kind for key, kind in FIELDS.items()):
+            raise ValueError(f"{path}, line {number}, is no line of an import; mend it, or restore the file")
+    return lines
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return folder.resolve() in (path.resolve(), *path.resolve().parents)
+
+
+def _cells(folder: Path, sent: dict[str, Any]) -> list[str]:
+    """ "study/cell" of every cell of the folder, each of them whole."""
+    inner = [name.split("/")[1:] for name in sent["files"] if name.split("/")[0] == manifest.CELLS]
+    for parts in inner:
+        if len(parts) != 3 or not _named_as_stored(*parts):
+            raise manifest.Wrong(f"{folder / manifest.CELLS / '/'.join(parts)} is no file of a cell")
+    names = sorted({f"{study}/{cell}" for study, cell, _ in inner})
+    if not names:
+        raise manifest.Wrong(f"{folder} holds no cells")
+    for name in names:
+        _check_cell(folder / manifest.CELLS / name)
+    return names
+
+
+def _named_as_stored(study: str, cell: str, file: str) -> bool:
+    return study.isidentifier() and _CELL_NAME.fullmatch(cell) is not None and file in _FILES
+
+
+def _check_cell(cell: Path) -> None:
+    try:
+        _check_unpacked(cell / store.SHORT_RECORDS)
+        made = store.checked(cell)
+    except store.DamagedCell as error:
+        raise manifest.Wrong(str(error).removesuffix(store.REMEDY)) from None
+    if made is None:
+        raise manifest.Wrong(f"{cell} has no {store.PROVENANCE}: it is half of a cell")
+    if made.get("study") != cell.parent.name:
+        raise manifest.Wrong(f"{cell} was made as a cell of {made.get('study')!r}")
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a small file that would fill the memory; it is unpacked piece by piece."""
+    if not path.is_file():
+        return
+    most, unpacked = MOST_UNPACKED * path.stat().st_size, 0
+    with contextlib.suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(path) as file:  # store.checked says so
+        while piece := len(file.read(2**20)):
+            unpacked += piece
+            if unpacked > most:
+                raise manifest.Wrong(f"{path} unpacks to more than {MOST_UNPACKED} times its size; it is not read")
+
+
+def _is_there(sent: Path, target: Path) -> bool:
+    """Whether the same cell is stored already. Raises Clash where another one stands in its place."""
+    if not target.exists():
+        return False
+    try:
+        same = store.checked(target) is not None and store.read_files(target) == store.read_files(sent)
+    except store.DamagedCell:
+        same = False
+    if not same:
+        raise Clash(f"{target} is there with other content; nothing was imported; give another --into")
+    return True
+
+
+def _store(sent: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with lease.hold(target) as check:
+        store.recover(target)
+        if not _is_there(sent, target):  # another process may have made it since
+            store.write_files(target, store.read_files(sent), check)
+
+
+def _note(folder: Path, root: Path, sent: dict[str, Any], cells: list[str]) -> None:
+    line = {
+        "name": folder.resolve().name,
+        "manifest": files.sha256((folder / manifest.NAME).read_bytes()),
+        "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **{key: sent.get(key) for key in ("created", "versions", "git")},
+        "cells": {name: store.sums(folder / manifest.CELLS / name) for name in cells},
+    }
+    text = "".join(json.dumps(each) + "\n" for each in [*ledger(root), line])
+    files.write_text(root / LEDGER, text)
+
+
+def _stored(root: Path) -> set[str]:
+    found = (path.parent for path in root.glob(f"*/*/{store.PROVENANCE}"))
+    return {f"{cell.parent.name}/{cell.name}" for cell in found if not cell.name.startswith(".")}

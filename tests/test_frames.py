@@ -1,0 +1,72 @@
+"""`ms.frame`: stored records as a pandas frame."""
+
+import pytest
+
+import mechsub as ms
+from mechsub.lab import store
+
+
+@pytest.fixture
+def out(tmp_path):
+    for n in (2, 3):
+        rows = [{"n_aux": n, "arm": "aux", "member": i, "accuracy": 0.1 * i} for i in range(2)]
+        made = {"study": "subliminal_accuracy", "version": 1, "config": {"n_aux": n}}
+        store.write_cell(tmp_path / "subliminal_accuracy" / ("default" if n == 3 else f"n_aux={n}"), rows, made)
+    return tmp_path
+
+
+def test_options_choose_cells_and_those_left_out_may_have_any_value(out):
+    every = ms.frame("subliminal_accuracy", out=out)
+    assert len(every) == 4 and set(every.cell) == {"n_aux=2", "default"} and set(every.d_model) == {256}
+    assert list(every.columns[:2]) == ["cell", "n_seeds"] and list(every.columns[-3:]) == ["arm", "member", "accuracy"]
+    assert ms.frame("subliminal_accuracy", out=str(out), n_aux=3).n_aux.tolist() == [3, 3]
+    assert len(ms.frame("subliminal_accuracy", out=out, n_aux=[2, 3])) == 4
+    assert len(ms.frame("subliminal_accuracy", out=out, n_aux=(2, 7), d_model=256)) == 2
+
+
+def test_what_is_not_there_is_one_line(out):
+    with pytest.raises(LookupError, match="there is no study 'nothing'; there are association, "):
+        ms.frame("nothing", out=out)
+    with pytest.raises(LookupError, match=r"there is no study '\.\./subliminal_accuracy'"):
+        ms.frame("../subliminal_accuracy", out=out)
+    with pytest.raises(LookupError, match=r"no cell of subliminal_accuracy is stored under .*; run python -m studies"):
+        ms.frame("subliminal_accuracy", out=out / "nowhere")
+    with pytest.raises(LookupError, match="no stored cell of subliminal_accuracy has n_aux = 7; stored: 3, 2"):
+        ms.frame("subliminal_accuracy", out=out, n_aux=7)
+    with pytest.raises(LookupError, match="no stored cell of subliminal_accuracy has all of these options"):
+        store.write_cell(out / "subliminal_accuracy" / "d_model=8", [{}], {"config": {"d_model": 8}})
+        ms.frame("subliminal_accuracy", out=out, n_aux=2, d_model=8)
+    with pytest.raises(TypeError, match="subliminal_accuracy has no option 'n_axu'; it has n_seeds, "):
+        ms.frame("subliminal_accuracy", out=out, n_axu=3)
+
+
+def test_stale_cells_are_said_and_damaged_ones_refused(out):
+    cell = out / "subliminal_accuracy" / "n_aux=5"
+    store.write_cell(cell, [{"member": 0}], {"study": "subliminal_accuracy", "config": {"n_aux": 5}})
+    with pytest.warns(UserWarning, match="stale: .*n_aux=5: it was made before cells had versions"):
+        assert len(ms.frame("subliminal_accuracy", out=out)) == 5
+    (cell / "records.jsonl").write_text("{}\n")
+    with pytest.raises(store.DamagedCell):
+        ms.frame("subliminal_accuracy", out=out, n_aux=5)
+
+
+def test_cells_of_another_persons_study_are_read_without_it(tmp_path):
+    made = {"study": "theirs", "version": 1, "config": {"width": 4}}
+    store.write_cell(tmp_path / "theirs" / "width=4", [{"width": 4, "value": 1.5}], made)
+    assert ms.frame("theirs", out=tmp_path, width=4).value.tolist() == [1.5]
+    with pytest.raises(TypeError, match="theirs has no option 'depth'; it has width"):
+        ms.frame("theirs", out=tmp_path, depth=4)
+
+
+def test_a_record_that_would_hide_the_name_of_its_cell_is_refused(tmp_path):
+    store.write_cell(tmp_path / "theirs" / "default", [{"cell": 1}], {"study": "theirs", "config": {}})
+    with pytest.raises(ValueError, match="have a key 'cell'"):
+        ms.frame("theirs", out=tmp_path)
+
+
+def test_an_option_that_is_a_sweep_by_default_is_a_value_in_every_cell(tmp_path):
+    made = {"study": "input_distributions", "version": 2, "config": {"inputs": "uniform"}}
+    store.write_cell(
+        tmp_path / "input_distributions" / "inputs=uniform", [{"inputs": "uniform", "accuracy": 0.5}], made
+    )
+    assert ms.frame("input_distributions", out=tmp_path, inputs="uniform").accuracy.tolist() == [0.5]
