@@ -306,7 +306,7 @@ def plot(records: list[dict]):
 
 
 study = lab.Study(
-    version=1,
+    version=2,  # intervals less the bias of the resamples
     probes=(
         Config(model="tests/probes/models/tiny", spaced=False, n_resamples=5),
         Config(model="tests/probes/models/pair/instruct", n_resamples=5, seed=1),
