@@ -32,7 +32,7 @@ POINTS = {"point": "one s a layer", "one": "one s for all layers", "noise": "one
 
 @dataclass(frozen=True)
 class Config:
-    condition: str = lab.option(conditions.STORED, "inputs, and options that differ, as blurred:1+d_model=64")
+    condition: str = lab.option(conditions.STORED[:41], "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
     n_seeds: lab.Replicates = lab.option(5, "seeds: one start, teacher and pair of students each")
