@@ -26,13 +26,14 @@ from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, 
 from mechsub.lazy import go, torch
 
 SCORES = ("raw", "recentred", "prior_matched")
+CONDITIONS = conditions.STORED[:41]  # optimisers, steps, rates and batches stand behind them, by name
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 POINTS = {"point": "one s a layer", "one": "one s for all layers", "noise": "one s a layer, and noise of the rest"}
 
 
 @dataclass(frozen=True)
 class Config:
-    condition: str = lab.option(conditions.STORED[:41], "inputs, and options that differ, as blurred:1+d_model=64")
+    condition: str = lab.option(CONDITIONS, "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
     n_seeds: lab.Replicates = lab.option(5, "seeds: one start, teacher and pair of students each")
