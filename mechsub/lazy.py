@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 
 class _Late(ModuleType):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._package = name  # not __name__, which a reader of modules (pdoc) may write over
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), name)
+        return getattr(importlib.import_module(self._package), name)
 
 
 def late(name: str) -> ModuleType:
