@@ -1,6 +1,6 @@
 """The studies, each with its question, how many of its cells are stored, and how long the usual one of them took.
 
-    python -m studies
+python -m studies
 """
 
 import argparse
@@ -23,9 +23,9 @@ def _question(study: str) -> str:
 def _minutes(folder: Path) -> list[float]:
     """What every stored cell took."""
     times = []
-    for path in sorted(folder.glob(f"[!.]*/{store.PROVENANCE}")):
+    for cell in store.complete_cells(folder):
         with contextlib.suppress(store.DamagedCell):
-            times.append((store.read_provenance(path.parent) or {}).get("seconds", 0) / 60)
+            times.append((store.read_provenance(cell) or {}).get("seconds", 0) / 60)
     return times
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         lines = textwrap.wrap(_question(study), 72)
         print(f"{study:22}{len(times):6}{usual:>16}  {lines[0]}")
         print(*(f"{'':46}{line}" for line in lines[1:]), sep="\n", end="\n" if lines[1:] else "")
-    print("\nA study: python -m studies.NAME; --help says its method and options. Times: one core or two, without --workers.")
+    print("\nA study: python -m studies.NAME; --help says its method and options. Times are those of the stored cells.")
 
 
 if __name__ == "__main__":
