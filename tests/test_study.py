@@ -372,5 +372,5 @@ def test_a_config_made_in_python_is_held_to_the_ranges_of_the_command_line(optio
     from studies import learning_curves
 
     with pytest.raises(ValueError, match=re.escape(says)):
-        cells.make_cell(learning_curves.study, learning_curves.Config(**options), tmp_path)
+        cells.make_cell(learning_curves.study, learning_curves.Config(inputs="uniform", **options), tmp_path)
     assert list(tmp_path.iterdir()) == []
