@@ -363,8 +363,7 @@ def test_a_first_run_that_fails_leaves_no_folder(tmp_path, capsys):
     [
         ({"n_seeds": 1}, "n_seeds: '1' is not an integer >= 2"),
         ({"n_seeds": 2.5}, "n_seeds: '2.5' is not an integer"),
-        ({"loss": "l1"}, "loss: 'l1' is not one of kl, mse"),
-        ({"epochs": True}, "epochs: 'true' is not an integer"),
+        ({"teacher_epochs": True}, "teacher_epochs: 'true' is not an integer"),
     ],
 )
 def test_a_config_made_in_python_is_held_to_the_ranges_of_the_command_line(options, says, tmp_path):
