@@ -5,6 +5,7 @@ and what is measured of a network follows it. Random numbers are drawn on the CP
 they are the same everywhere.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -100,3 +101,14 @@ def free_bytes(device: "torch.device") -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return memory.free_bytes()
+
+
+def ran_out(error: BaseException) -> str:
+    """What was needed of a device's memory, and what was free, as torch's error says; "" for another error."""
+    told = str(error)
+    if type(error).__name__ != "OutOfMemoryError" and "backend out of memory" not in told:
+        return ""
+    needed = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", told)
+    room = re.search(r"capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", told)
+    more = f"{needed[1]} more were needed" if needed else "more was needed"
+    return f"the device ran out of memory: {more}{f', and {room[2]} of {room[1]} were free' if room else ''}"
