@@ -63,7 +63,7 @@ class Block(nn.Module):
         self.hook_in, self.hook_pre, self.hook_out = HookPoint(), HookPoint(), HookPoint()
 
     def forward(self, x: Tensor) -> Tensor:
-        pre = self.hook_pre(self.hook_in(x) @ self.W + self.b[:, None])
+        pre = self.hook_pre(self.hook_in(x.to(self.W.device)) @ self.W + self.b[:, None])
         return self.hook_out(self.activation(pre))
 
 
@@ -132,7 +132,7 @@ class HookedMLP(HookedRootModule):
     def forward(self, x: Float[Tensor, "*#seed batch d_in"]) -> Float[Tensor, "seed batch d_vocab"]:
         """Logits of every member, where the weights are; x is one batch for all members or one per member."""
         self.check_images(x)
-        h = (x if x.ndim == 3 else x[None]).to(self.device)
+        h = x if x.ndim == 3 else x[None]
         for block in self.blocks:
             h = block(h)
         return self.unembed(self.ln_final(h))

@@ -54,8 +54,8 @@ _CHUNK = 1024  # inputs at a time
 class Linear(NamedTuple):
     """One member at its inputs, or several that are stacked: the start's logits, and what a Jacobian is made of."""
 
-    logits: Tensor  # [sample, output]
-    weights: Parameters  # of the point where the Jacobian is taken, as all below
+    logits: Tensor  # [sample, output], behind an axis of members where they are several, as all below
+    weights: Parameters  # of the point where the Jacobian is taken, as are hidden and slopes
     hidden: list[Tensor]  # [sample, d] into block l, the last into the unembedding
     slopes: list[Tensor]  # [sample, d_model], of the activations
 
@@ -180,7 +180,7 @@ def _slope(activation: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
 
 def linear_logits(
     line: Linear, moves: Parameters, x: Tensor, rows: Tensor, outputs: slice
-) -> Float[Tensor, "sample output"]:
+) -> Float[Tensor, "*member sample output"]:
     """z_0 + J moves for these rows of the inputs, which are x."""
     moved: Tensor | None = None
     for layer, slopes in enumerate(line.slopes):
