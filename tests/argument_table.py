@@ -101,6 +101,7 @@ PARTS = {
     "linearised.linear_logits",
     "scores.checked_prompts",
     "scores.equal_lengths",
+    "scores.fitting",
     "unembedding.final_gain",
     "functions.Check",
     "functions.Checks",

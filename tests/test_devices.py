@@ -265,7 +265,9 @@ def close(a, b, much: float = 2e-3) -> bool:
 def on_the_cpu(model, at, direction, x):
     """torch's forward mode does not see through tensors of Python's; what it is given and gives is moved."""
     here = ({name: value.detach().cpu() for name, value in side.items()} for side in (at, direction))
-    return tuple(part.to(x.device) for part in DIRECTIONAL(model.select(range(len(model.seeds))).cpu(), *here, x.cpu()))
+    return tuple(
+        part.to(model.device) for part in DIRECTIONAL(model.select(range(len(model.seeds))).cpu(), *here, x.cpu())
+    )
 
 
 DIRECTIONAL = ms.spectra._directional
@@ -291,3 +293,16 @@ def test_studies_run_elsewhere(name, tmp_path, monkeypatch):
 def test_a_study_runs_elsewhere(tmp_path):
     probe = probes.of_study("teachers")[1]
     assert all(close(a, b) for a, b in zip(there("teachers", probe, tmp_path), probes.read(probe)[1], strict=True))
+
+
+# Language models.
+
+
+def test_scoring_takes_as_many_prompts_as_fit(bridge, monkeypatch):
+    prompts = [torch.arange(6) for _ in range(8)]
+    assert ms.scores.fitting(bridge, prompts, 4, 8) == 8
+    monkeypatch.setattr(memory, "free_bytes", lambda: 30_000)
+    assert 1 <= ms.scores.fitting(bridge, prompts, 4, 8) < 8
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100)
+    with pytest.raises(ValueError, match=r"are needed on cpu for one prompt of 10 positions, and .* are free"):
+        ms.scores.fitting(bridge, prompts, 4, 8)
