@@ -265,9 +265,8 @@ def close(a, b, much: float = 2e-3) -> bool:
 def on_the_cpu(model, at, direction, x):
     """torch's forward mode does not see through tensors of Python's; what it is given and gives is moved."""
     here = ({name: value.detach().cpu() for name, value in side.items()} for side in (at, direction))
-    return tuple(
-        part.to(model.device) for part in DIRECTIONAL(model.select(range(len(model.seeds))).cpu(), *here, x.cpu())
-    )
+    found = DIRECTIONAL(model.select(range(len(model.seeds))).cpu(), *here, x.cpu())
+    return tuple(part.to(model.device) for part in found)
 
 
 DIRECTIONAL = ms.spectra._directional
