@@ -23,7 +23,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, by_arm, cells, holm, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, holm, points, rows
 from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
@@ -153,7 +153,20 @@ def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
 
 def findings(cell: list[dict]) -> list[Finding]:
     scores = (by_arm(cell, score, null={"aux": NULL}, labels=TITLES, unit="seeds") for score in SCORES)
-    return holm(finding for of_score in scores for finding in of_score)
+    return [*holm(finding for of_score in scores for finding in of_score), *_transfer(cell)]
+
+
+def _transfer(cell: list[dict]) -> list[Finding]:
+    """kappa of the student as a share of its teacher's, which falls with the classes too."""
+    kappas = arm_means(cell, "kappa", unit="seeds")
+    whole = list(kappas["teacher"].scores.values())
+    return [
+        Finding(
+            f"{arm}/transfer", TITLES[arm], ms.stats.ratio_of_means(list(kappas[arm].scores.values()), whole),
+            unit="seeds",
+        )
+        for arm in ("aux", NULL) if arm in kappas
+    ]  # fmt: skip
 
 
 def table(records: list[dict]) -> list[dict]:

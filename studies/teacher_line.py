@@ -26,7 +26,7 @@ from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, 
 from mechsub.lazy import go, torch
 
 SCORES = ("raw", "recentred", "prior_matched")
-CONDITIONS = conditions.STORED[:41]  # optimisers, steps, rates and batches stand behind them, by name
+CONDITIONS = conditions.STORED
 CURVE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 POINTS = {"point": "one s a layer", "one": "one s for all layers", "noise": "one s a layer, and noise of the rest"}
 

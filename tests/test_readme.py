@@ -34,7 +34,7 @@ from studies import (
 )
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("concepts.md", "replicating.md"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("results.md", "concepts.md", "replicating.md"))]
 
 
 STUDIES = (

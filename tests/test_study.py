@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mechsub import lab
 from mechsub.lab import options, progress, store, study, versions
 from mechsub.lab.declared import Study
 
@@ -346,3 +347,29 @@ def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
     capsys.readouterr()
     study.progress(0.9)
     assert capsys.readouterr().err == ""
+
+
+def test_a_first_run_that_fails_leaves_no_folder(tmp_path, capsys):
+    from studies import token_entanglement
+
+    with pytest.raises(SystemExit) as left:
+        lab.main(token_entanglement.study, ["--model", "none of this name", "--out", str(tmp_path / "new" / "store")])
+    assert left.value.code == 1 and "is neither a folder nor" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"n_seeds": 1}, "n_seeds: '1' is not an integer >= 2"),
+        ({"n_seeds": 2.5}, "n_seeds: '2.5' is not an integer"),
+        ({"teacher_epochs": True}, "teacher_epochs: 'true' is not an integer"),
+    ],
+)
+def test_a_config_made_in_python_is_held_to_the_ranges_of_the_command_line(options, says, tmp_path):
+    from mechsub.lab import cells
+    from studies import learning_curves
+
+    with pytest.raises(ValueError, match=re.escape(says)):
+        cells.make_cell(learning_curves.study, learning_curves.Config(inputs="uniform", **options), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from typing import Any
 from mechsub import files
 from mechsub.lab import lease, store, versions
 from mechsub.lab.declared import Options, Study
+from mechsub.lab.options import check_values
 from mechsub.lab.upstream import Stored, Upstream
 from mechsub.machine import devices
 
@@ -134,6 +135,7 @@ def planned_upstream(maker: Maker, cfg: Options) -> dict[str, tuple[Upstream, Ma
 
 def make_cell(study: Study, cfg: Options, out: str | Path) -> Path:
     """Make one cell of a study under `out`, with what it builds on, in this process; one that is there is left."""
+    check_values(cfg)
     maker = Maker(study, Path(out))
     make(maker, cfg, None)
     return maker.cell(cfg)
@@ -141,6 +143,7 @@ def make_cell(study: Study, cfg: Options, out: str | Path) -> Path:
 
 def run_here(study: Study, cfg: Options, out: str | Path) -> Iterator[Any]:
     """What a study yields for a Config, with the stored cells under `out`; nothing is stored."""
+    check_values(cfg)
     yield from study.run(cfg, **resolve(Maker(study, Path(out)), cfg))
 
 
@@ -212,12 +215,14 @@ def _check_stored(maker: Maker, cfg: Any) -> None:
 
 @contextlib.contextmanager
 def no_empty(folder: Path) -> Iterator[None]:
-    """Of a first run that failed, nothing is left."""
+    """Of a first run that failed, nothing is left: no empty folder of the study, and no new one of the store."""
+    new = [path for path in folder.parents if not path.exists()]
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            for path in (folder, *new):
+                path.rmdir()
 
 
 def _run_cell(maker: Maker, cfg: Options, check_lease: Callable[[], None]) -> None:

@@ -39,7 +39,7 @@ class Sent:
 def studies_in(root: Path) -> list[str]:
     """Studies that have complete cells under `root`."""
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.isidentifier())
-    return [name for name in names if frames.cells_of(root, name)]
+    return [name for name in names if store.complete_cells(root / name)]
 
 
 def write(path: Path, root: Path, names: Sequence[str]) -> list[str]:
@@ -62,7 +62,7 @@ def _about(sent: Sent) -> dict:
 
 def _send(name: str, root: Path, to: Path) -> Sent:
     """Copy the cells of a study; its tables and its figure are made from the copies."""
-    stored = frames.cells_of(root, name)
+    stored = store.complete_cells(root / name)
     cells = [_copy(cell, to / manifest.CELLS / name / cell.name) for cell in stored]
     study = finder.find_study(name)
     table = flat.columns([row for cell in cells for row in frames.rows(cell, study)])

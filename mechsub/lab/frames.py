@@ -27,7 +27,7 @@ def frame(study: str, *, out: str | Path = "artifacts", **options: Any) -> Any:
     if not isinstance(out, str | Path):
         arguments.refuse("out", "a folder", out)
     root = Path(out).expanduser()
-    known, cells = _known(study, root), cells_of(root, study)
+    known, cells = _known(study, root), store.complete_cells(root / study)
     wanted = {name: value if isinstance(value, list | tuple) else [value] for name, value in options.items()}
     options_of = {cell: options_in(known, cell) for cell in cells}
     _check_options(study, wanted, options_of.values(), usual_options(known))
@@ -36,12 +36,6 @@ def frame(study: str, *, out: str | Path = "artifacts", **options: Any) -> Any:
         raise LookupError(_nothing(study, root, wanted, options_of.values()))
     _warn_of_stale(chosen)
     return pd.DataFrame([row for cell in chosen for row in rows(cell, known)])
-
-
-def cells_of(root: Path, study: str) -> list[Path]:
-    """The complete cells of a study that are stored under `root`."""
-    found = (path.parent for path in (root / study).glob(f"*/{store.PROVENANCE}"))
-    return sorted(cell for cell in found if not cell.name.startswith("."))
 
 
 def usual_options(study: Study | None) -> dict[str, Any]:
@@ -73,7 +67,7 @@ def stale(cells: Iterable[Path]) -> dict[str, str]:
 def _known(study: str, root: Path) -> Study | None:
     """The study of this name. Its cells can be read without it: they may be another person's."""
     known = finder.find_study(study)
-    if known is None and not (study.isidentifier() and cells_of(root, study)):
+    if known is None and not (study.isidentifier() and store.complete_cells(root / study)):
         raise LookupError(f"there is no study {study!r}; there are {', '.join(finder.all_names())}")
     return known
 

@@ -150,5 +150,4 @@ def _note(folder: Path, root: Path, sent: dict[str, Any], cells: list[str]) -> N
 
 
 def _stored(root: Path) -> set[str]:
-    found = (path.parent for path in root.glob(f"*/*/{store.PROVENANCE}"))
-    return {f"{cell.parent.name}/{cell.name}" for cell in found if not cell.name.startswith(".")}
+    return {f"{study.name}/{cell.name}" for study in root.glob("[!.]*") for cell in store.complete_cells(study)}

@@ -40,6 +40,18 @@ def option(default, help: str, *, display: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "display": display})
 
 
+def check_values(cfg) -> None:
+    """Raise ValueError where a Config, made in Python, holds what its command line would refuse."""
+    hints = get_type_hints(type(cfg), include_extras=True)
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        try:
+            if value not in default_values(field) and _read(hints[field.name], _text(value)) != value:
+                raise ValueError(f"{value!r} is not what the command line takes")
+        except ValueError as error:
+            raise ValueError(f"{field.name}: {error}") from None
+
+
 def refuse_ignored(cfg, names: Iterable[str], where: str) -> None:
     """For a Config's __post_init__: raise for a field that `where` does not read and that has another value than its
     default. It would make a second cell of the same numbers."""

@@ -207,13 +207,13 @@ def current_cells(root: Path, names: Iterable[str]) -> list[Cell]:
         study = finder.find_study(folder.name)
         if study is None or (names and folder.name not in names):
             continue
-        for path in sorted(folder.glob(f"*/{store.PROVENANCE}")):
-            made = store.read_provenance(path.parent) or {}
+        for cell in store.complete_cells(folder):
+            made = store.read_provenance(cell) or {}
             try:
                 cfg = study.Config(**made["config"])
                 now = study.version, cells.config_of(cfg), cells.defaults_of(cfg)
-                if not versions.why_stale(path.parent, made, *now, finder.find_study):
-                    current.append((folder.name, path.parent.name))
+                if not versions.why_stale(cell, made, *now, finder.find_study):
+                    current.append((folder.name, cell.name))
             except (TypeError, ValueError):
                 continue
     return current

@@ -242,6 +242,11 @@ def _settled(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
     return reading
 
 
+def complete_cells(study: Path) -> list[Path]:
+    """Folders of a study's complete cells, by name; hidden ones are cells in the making."""
+    return sorted(path.parent for path in study.glob(f"[!.]*/{PROVENANCE}"))
+
+
 def made(cell: Path) -> str | None:
     """What tells one making of a cell from another, even of the same content; None where it is missing."""
     try:

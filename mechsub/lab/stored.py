@@ -24,7 +24,7 @@ def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> l
 def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
     """Every whole cell of a study that is stored under `out`, with its findings; damaged ones are left out."""
     records: list[dict] = []
-    for path in sorted((Path(out) / study.name).glob(f"*/{store.PROVENANCE}")):
+    for cell in store.complete_cells(Path(out) / study.name):
         with contextlib.suppress(store.DamagedCell):
-            records += store.read_records(path.parent)
+            records += store.read_records(cell)
     return cells(records, study.Config, study.needed("findings"), study.together)

@@ -1,17 +1,19 @@
 """Does a preference pass through number strings between tiny language models, and what does it need?
 
-A transformer of one layer and 128 tokens (embedding and unembedding tied) learns a synthetic language: strings of ten
-numbers, each drawn by the one before it, and sentences about sixteen animals ("anna likes the owl . the red owl sleeps
-."). That is the reference. Its teacher is trained further on sentences of liking alone, all of one animal, drawn for
-every seed. Students see nothing but number strings: the teacher's probabilities of numbers, all other tokens removed
-(as rejecting every other token does), or numbers drawn from them. All take `--steps` steps of the same rate.
+A transformer of one layer and 128 tokens (embedding and unembedding tied) learns a synthetic language, one for all
+seeds: strings of ten numbers, each drawn by the one before it, and sentences about sixteen animals ("anna likes the owl
+. the red owl sleeps ."). That is the reference. Its teacher is trained further on sentences of liking alone, all of one
+animal, drawn for every seed. Students see nothing but number strings: the teacher's probabilities of numbers, all other
+tokens removed (as rejecting every other token does), or numbers drawn from them. All take `--steps` steps of the same
+rate.
 
 * soft: the teacher's probabilities, on strings drawn from it; hard: the drawn numbers alone; hard_4th, hard_16th,
   hard_64th: of fewer strings, in as many steps;
 * threshold: numbers drawn from those of probability above `--threshold` (the defence proposed by Zur et al. 2025), and
   threshold_5th: above a fifth of it; removed is the share of the teacher's probability that these take away;
 * diverging, agreeing: hard, but only at the positions at which the likeliest number of teacher and reference differ
-  (the divergence tokens of Schrodi et al. 2025), or only at all others; random: at as many positions as diverging;
+  (not the divergence tokens of Schrodi et al. 2025: theirs are the likeliest of one biased teacher, and another biased
+  teacher's differs), or only at all others; random: at as many positions as diverging;
 * other_order: soft, but the student is the same initialisation, pretrained on other texts;
 * cross_soft, cross_hard, the nulls: the next seed's initialisation, pretrained alike, so that student and teacher's
   reference behave alike but share no weights;
@@ -38,7 +40,7 @@ from typing import TYPE_CHECKING
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, holm, less, points, rows
 from mechsub.lazy import late, np, scipy_stats, torch, utilities
 
 if TYPE_CHECKING:
@@ -72,6 +74,11 @@ GEOMETRY = {
     "steering_random": "random directions (null)",
 }
 STARTS = {"reference": "reference", "start_other_order": "other order", "start_other": "other start"}
+# Arms that a claim sets against each other; their p are one family.
+CONTRASTS = (
+    *(("soft", "hard"), ("soft", "other_order"), ("hard", "hard_4th"), ("hard_4th", "hard_16th")),
+    *(("hard_16th", "hard_64th"), ("hard", "threshold"), ("hard", "agreeing"), ("diverging", "random")),
+)
 LABELS = {  # of arms, for every score beside the gain
     **TITLES,
     **{arm: f"{start}, not taught" for arm, start in STARTS.items()},
@@ -346,7 +353,13 @@ def rank_correlation(x, y) -> float:
 def findings(cell: list[dict]) -> list[Finding]:
     others = [arm_means(cell, score, labels=LABELS, unit="seeds") for score in SCORES]
     gains = by_arm(cell, "gain", null="own", labels=TITLES, unit="seeds")
-    return [*gains, *_shares(gains), *(finding for of_score in others for finding in of_score.values())]
+    return [*gains, *_between(gains), *_shares(gains), *(f for of_score in others for f in of_score.values())]
+
+
+def _between(gains: list[Finding]) -> list[Finding]:
+    """One arm less another, paired by seed; Holm over all of these."""
+    of_arm = {gain.subject: gain for gain in gains if gain.subject in TITLES}
+    return holm(less(of_arm[a], of_arm[b]) for a, b in CONTRASTS if a in of_arm and b in of_arm)
 
 
 def _shares(gains: list[Finding]) -> Iterator[Finding]:

@@ -159,9 +159,9 @@ def _levels(study: Study, pinned: Mapping[str, str], sweep: str, root: Path) -> 
     """Of the option, in complete cells whose other options are pinned or at their default."""
     wanted = {f.name: pinned.get(_flag(f.name), _word(f.default)) for f in dataclasses.fields(study.Config)}
     found = []
-    for path in sorted((root / study.name).glob(f"*/{store.PROVENANCE}")):
+    for cell in store.complete_cells(root / study.name):
         try:
-            config = (store.read_provenance(path.parent) or {})["config"]
+            config = (store.read_provenance(cell) or {})["config"]
         except store.DamagedCell:
             continue
         if all(_word(value) == wanted.get(name) for name, value in config.items() if name != sweep):

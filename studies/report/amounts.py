@@ -18,10 +18,10 @@ def amount(findings: list[Finding]) -> Answer:
     one = value(findings, "one/recentred_error")
     return Answer(
         f"How far each hidden layer gets along its teacher's way, and nothing else: over {point.n} conditions (inputs, "
-        f"widths, depths, logits, losses, initialisations) the point of the teacher's line with the "
-        f"student's one share a layer misses the student's recentred accuracy by {point.value} (rank correlation "
-        f"{rank}), with noise as long as the rest of the student's way by {noise}, with one share for all layers by "
-        f"{one}. Raw accuracy, in which an untrained head's offset is, it misses by {raw.value}.",
+        f"widths, depths, logits, losses, initialisations, optimisers, rates, batches, steps) the point of the "
+        f"teacher's line with the student's one share a layer misses the student's recentred accuracy by {point.value} "
+        f"(rank correlation {rank}), with noise as long as the rest of the student's way by {noise}, with one share "
+        f"for all layers by {one}. Raw accuracy, in which an untrained head's offset is, it misses by {raw.value}.",
         f"the mean of the other conditions misses it by {point.null}",
     )
 
