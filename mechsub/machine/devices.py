@@ -75,6 +75,12 @@ def named() -> bool:
     return _chosen.get() is not None
 
 
+def only_cpu(what: str) -> None:
+    """Raise where another device was chosen than the CPU, which is all that this runs on."""
+    if chosen().type != "cpu":
+        raise ValueError(f"{what} runs on the CPU alone, not on {chosen()}; leave --device out")
+
+
 def together(device: "torch.device") -> bool:
     """Whether members that stand there are trained with one product for all of them."""
     asked = _together.get()
