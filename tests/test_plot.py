@@ -209,7 +209,8 @@ def test_a_figure_of_findings_shows_each_with_its_interval_and_its_null():
 
 
 def test_many_facets_stand_along_an_axis():
-    rows = [{"arm": arm, "cell": f"n_aux={n}", "v": float(n + s)} for arm in ("a", "b") for n in range(2, 42) for s in (0, 1)]
+    places = [(arm, n, s) for arm in ("a", "b") for n in range(2, 42) for s in (0, 1)]
+    rows = [{"arm": arm, "cell": f"n_aux={n}", "v": float(n + s)} for arm, n, s in places]
     figure = kinds.interval_bars(rows, value="v", title="t", axis="y", caption="c", facet="cell")
     assert [len(trace.x) for trace in figure.data] == [40, 40] and list(figure.data[0].x) == list(range(2, 42))
     assert figure.layout.xaxis.title.text == "n_aux" and "40 cells" in str(figure.layout.annotations)
