@@ -1,12 +1,19 @@
 """Speed and memory of the six-condition replication, as ratios against a plain reference in the same run.
 
     python benchmarks/toy_training.py [--n-seeds 25] [--epochs 1] [--precision auto fp32]
+    python benchmarks/toy_training.py --device cpu|cuda|mps|auto [--members 1 25 100 1000] [--precision auto fp32]
 
 The reference is written from the description of the published set-up (Cloud et al. 2025, section 6.2): all models
 stacked, einsum over stacked weights, fp32, every model with its own copy of each batch by its own shuffle, its own
 stored noise, and the teacher's targets recomputed at every step. Both sides train one teacher and four students
 (auxiliary and all logits, from the same and from another initialisation); the untrained reference needs no training.
 Timings are medians over steps for the reference and whole phases for mechsub; nothing is asserted.
+
+With --device, a step of students on that device instead, for each number of members: of the reference, of the same
+written with torch.func.vmap over stack_module_state, and of mechsub's two orders, member by member and all together
+(mechsub's is the difference of a longer and a shorter run, without what is done once). Beside it the share that the
+step's products have of the device's own rate of plain products, the whole of a run with the drawing of its inputs, and
+the largest memory that torch took of an accelerator.
 """
 
 import argparse
@@ -17,6 +24,7 @@ import sys
 import time
 
 BATCH, CLASSES, AUX, D_IN, D_MODEL = 1024, 10, 3, 784, 256
+POOL = 2 * BATCH  # inputs of a member in the timing of steps
 
 
 def main() -> None:
@@ -25,6 +33,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="epochs of mechsub's phases")
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each phase of the reference")
     parser.add_argument("--precision", nargs="+", default=["auto", "fp32"], choices=["auto", "bf16", "fp32"])
+    parser.add_argument("--device", choices=["cpu", "cuda", "mps", "auto"], help="time steps on this device")
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 25, 100, 1000], help="with --device")
     parser.add_argument("--memory", type=int, metavar="N_SEEDS", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
@@ -32,6 +42,8 @@ def main() -> None:
     import torch
 
     print(f"machine: {_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if args.device:
+        return time_device(args.device, args.members, args.steps, args.precision)
     images, labels = _mnist()
     reference = reference_seconds(images, labels, args.n_seeds, args.steps)
     steps = 5 * -(-len(images) // BATCH)
@@ -94,16 +106,19 @@ def replicate(images, labels, n_seeds: int, epochs: int, precision: str) -> tupl
     return seconds, n_seeds * len(images) * (5 * epochs * step + 2 * forward), scores
 
 
-def product_rate(precision: str) -> float:
+def product_rate(precision: str, place=None) -> float:
     """Floating-point operations a second of the toy's largest product, all threads, the best of 20."""
     import torch
 
+    place = place or torch.device("cpu")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    x, w = torch.rand(BATCH, D_IN).to(dtype), torch.rand(D_IN, 25 * D_MODEL).to(dtype)
+    x, w = torch.rand(BATCH, D_IN).to(place, dtype), torch.rand(D_IN, 25 * D_MODEL).to(place, dtype)
     seconds = []
     for _ in range(20):
+        _wait(place)
         began = time.perf_counter()
         x @ w
+        _wait(place)
         seconds.append(time.perf_counter() - began)
     return 2 * BATCH * D_IN * 25 * D_MODEL / min(seconds)
 
@@ -168,6 +183,159 @@ def _student_loss(student, teacher, noise, rows):
     with torch.no_grad():
         target = _forward(teacher, x)[..., CLASSES:].softmax(-1)
     return kl_div(_forward(student, x)[..., CLASSES:].log_softmax(-1), target, reduction="none").sum(-1).mean(-1).sum()
+
+
+# Steps on a device.
+
+
+def time_device(name: str, members: list[int], steps: int, precisions: list[str]) -> None:
+    from mechsub.machine import devices
+    from mechsub.training import fitting
+
+    place = devices.found(name)
+    print(f"device: {devices.described(place)}")
+    for n in members:
+        plain = {"reference": stacked_seconds, "torch.func.vmap": vmap_seconds}
+        seconds = {who: _tried(who, lambda step=step, n=n: step(n, steps, place)) for who, step in plain.items()}
+        for precision in dict.fromkeys(fitting.resolve_precision(one, place) for one in precisions):
+            rate = product_rate(precision, place)
+            for together in (False, True):
+                order = "all together" if together else "member by member"
+                who = f"mechsub, {precision}, {order}"
+                found = _tried(who, lambda n=n, p=precision, t=together: own_seconds(n, steps, p, place, t))
+                if found:
+                    _say(n, who, *found, rate, seconds)
+
+
+def _tried(who: str, timed):
+    """What it takes, or that the memory was not enough."""
+    import torch
+
+    try:
+        return timed()
+    except (torch.OutOfMemoryError, ValueError, MemoryError) as error:
+        print(f"  {who}: {' '.join(str(error).split())[:150]}")
+        return None
+
+
+def _say(n: int, who: str, step: float, whole: float, memory: float, rate: float, others: dict) -> None:
+    forward, hidden = D_IN * D_MODEL + D_MODEL**2, D_MODEL**2
+    share = n * BATCH * 2 * (2 * forward + hidden) / step / rate
+    ratios = [f"{seconds / step:.2f}x {name}" for name, seconds in others.items() if seconds]
+    told = f"{1e3 * step:.2f} ms a step ({share:.0%} of {rate / 1e9:.0f} GFLOP/s), {', '.join(ratios)}"
+    print(f"{n:5} members, {who}: {told}; a run {whole:.1f} s{f', {memory:.2f} GiB' if memory else ''}")
+
+
+def own_seconds(n: int, steps: int, precision: str, place, together: bool) -> tuple[float, float, float]:
+    """Seconds of a step of students of auxiliary logits, of the longer run, and GiB that torch took."""
+    import torch
+
+    import mechsub as ms
+    from mechsub.machine import devices
+
+    with devices.on(place, together=together):
+        init = ms.HookedMLP(seeds=range(n))
+    fit = {"outputs": init.cfg.aux, "n_samples": POOL, "precision": precision}
+    times, short, more = [], 1, -(-steps * BATCH // POOL)
+    for epochs in (short, short, short + more):  # the first one warms up
+        _wait(place)
+        began = time.perf_counter()
+        with devices.on(place, together=together):
+            ms.distill(init, init, ms.noise.uniform, epochs=epochs, **fit)
+        _wait(place)
+        times.append(time.perf_counter() - began)
+    memory = torch.cuda.max_memory_allocated(place) / 2**30 if place.type == "cuda" else 0.0
+    return (times[2] - times[1]) / (more * POOL // BATCH), times[2], memory
+
+
+def stacked_seconds(n: int, steps: int, place) -> float:
+    """Median seconds of a student's step of the reference."""
+    import torch
+
+    _check_room(n)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = ([p.detach().to(place).requires_grad_() for p in _stacked(n, generator)] for _ in range(2))
+    noise, adam = _pool(n, place), torch.optim.Adam(student, lr=3e-4)
+
+    def step(rows) -> None:
+        adam.zero_grad()
+        _student_loss(student, teacher, noise, rows).backward()
+        adam.step()
+
+    return _median(step, n, steps, place)
+
+
+def vmap_seconds(n: int, steps: int, place) -> float:
+    """Median seconds of the same step, of torch's own way to train an ensemble."""
+    import torch
+    from torch.func import functional_call, grad, stack_module_state, vmap
+    from torch.nn.functional import kl_div
+
+    _check_room(n)
+    layers = (D_IN, D_MODEL), (D_MODEL, D_MODEL), (D_MODEL, CLASSES + AUX)
+
+    def network():
+        parts = [part for sizes in layers for part in (torch.nn.Linear(*sizes), torch.nn.ReLU())]
+        return torch.nn.Sequential(*parts[:-1])
+
+    student, _ = stack_module_state([network().to(place) for _ in range(n)])
+    teacher, _ = stack_module_state([network().to(place) for _ in range(n)])
+    base = network().to("meta")
+    noise, adam = _pool(n, place), torch.optim.Adam(student.values(), lr=3e-4)
+
+    def logits(parameters, x):
+        return functional_call(base, parameters, (x,))[..., CLASSES:]
+
+    def loss(parameters, taught, x):
+        target = logits(taught, x).softmax(-1)
+        return kl_div(logits(parameters, x).log_softmax(-1), target, reduction="batchmean")
+
+    def step(rows) -> None:
+        x = noise[torch.arange(n, device=place)[:, None], rows]
+        found = vmap(grad(loss))(student, {key: value.detach() for key, value in teacher.items()}, x)
+        for key, parameter in student.items():
+            parameter.grad = found[key]
+        adam.step()
+
+    return _median(step, n, steps, place)
+
+
+def _median(step, n: int, steps: int, place) -> float:
+    import torch
+
+    generator, times = torch.Generator().manual_seed(0), []
+    for _ in range(steps + 3):
+        rows = torch.stack([torch.randperm(POOL, generator=generator)[:BATCH] for _ in range(n)]).to(place)
+        _wait(place)
+        began = time.perf_counter()
+        step(rows)
+        _wait(place)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[3:])
+
+
+def _pool(n: int, place):
+    import torch
+
+    return torch.rand(n, POOL, D_IN, generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1).to(place)
+
+
+def _check_room(n: int) -> None:
+    """Stacked copies of batches and weights, their gradients and what backward keeps, of a CPU too."""
+    from mechsub.machine import memory
+
+    size = D_IN * D_MODEL + D_MODEL**2
+    if problem := memory.shortage(4 * n * (POOL * D_IN + 2 * BATCH * D_IN + 6 * BATCH * D_MODEL + 6 * size)):
+        raise ValueError(problem)
+
+
+def _wait(place) -> None:
+    import torch
+
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+    elif place.type == "mps":
+        torch.mps.synchronize()
 
 
 def print_peak_memory(n_seeds: int, precision: str) -> None:

@@ -34,6 +34,7 @@ from mechsub.lab.figures import kinds as kinds
 from mechsub.lab.frames import frame as frame
 from mechsub.lab.progress import progress_bar as progress_bar
 from mechsub.machine import cores as cores
+from mechsub.machine import devices as devices
 from mechsub.machine import memory as memory
 from mechsub.machine import packages as packages
 from mechsub.machine import provenance as provenance
@@ -91,8 +92,10 @@ from mechsub.models.mlp import HookedMLP as HookedMLP
 from mechsub.models.mlp import MLPConfig as MLPConfig
 from mechsub.stats import Interval as Interval
 from mechsub.training import distillation as distillation
+from mechsub.training import fitting as fitting
 from mechsub.training import linearised as linearised
 from mechsub.training import removal as removal
+from mechsub.training import together as together
 from mechsub.training.distillation import accuracy as accuracy
 from mechsub.training.distillation import distill as distill
 from mechsub.training.distillation import distill_each as distill_each

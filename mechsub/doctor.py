@@ -89,18 +89,20 @@ def _imports() -> Iterator[Finding]:
 
 def _device() -> Iterator[Finding]:
     cpu = provenance.cpu().get("model") or "processor of unknown name"
-    yield Finding("good", "device", f"cpu: {cpu}; the toy trains there, one thread a seed")
+    yield Finding("good", "device", f"cpu: {cpu}; the toy trains there, one thread a seed, where no --device is given")
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
             bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
             size = f"{_gib(free)} of {_gib(total)} free, {bf16}"
-            yield Finding("good", "device", f"cuda:{i}: {torch.cuda.get_device_name(i)}, {size}; for language models")
+            name = torch.cuda.get_device_name(i)
+            use = "for language models, and with --device cuda for the toy"
+            yield Finding("good", "device", f"cuda:{i}: {name}, {size}; {use}")
     else:
         why = "torch finds no usable GPU" if torch.version.cuda else "torch was built without it"
         yield Finding("absent", "device", f"no CUDA ({why}); language models run on the cpu")
     if torch.backends.mps.is_available():
-        yield Finding("absent", "device", "mps is there and not used: it has returned wrong numbers without an error")
+        yield Finding("absent", "device", "mps is there, and used by name alone: it has returned wrong numbers")
 
 
 def _precision() -> Iterator[Finding]:

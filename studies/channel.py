@@ -148,7 +148,7 @@ def _scores(cfg: Config, model, images, labels) -> list[dict[str, float]]:
 
     def share(among: int) -> list[float]:
         pairs = zip(logits, labels.split(1_000), strict=True)
-        right = [(z[..., :among].argmax(-1) == y).double().sum(-1) for z, y in pairs]
+        right = [(z[..., :among].argmax(-1) == y.to(z.device)).double().sum(-1) for z, y in pairs]
         return (torch.stack(right).sum(0) / len(labels)).tolist()
 
     columns = {"accuracy": share(n)}

@@ -179,7 +179,7 @@ def _with_noise(cfg: Config, W, seeds, outputs: slice):
     for own, seed in zip(out, seeds, strict=True):
         part = own[:, outputs]
         generator = utilities.derive_generator(cfg.seed, "heads", seed, outputs.start)
-        delta = torch.randn(part.shape, generator=generator)
+        delta = torch.randn(part.shape, generator=generator).to(part.device)
         own[:, outputs] = part + cfg.perturbation * part.norm() / delta.norm() * delta
     return out
 
@@ -258,7 +258,7 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
     if hidden.shape[-1] == teacher.cfg.d_model:
         found["cosine"] = cosine_similarity(hidden, population.last_hidden(teacher, images), dim=-1).mean(-1)
         head = teacher.unembed.W_U[..., digits], teacher.unembed.b_U[:, digits]
-        found["under_teacher_head"] = torch.tensor(population.head_accuracies(hidden, *head, labels))
+        found["under_teacher_head"] = hidden.new_tensor(population.head_accuracies(hidden, *head, labels))
     return [dict(zip(found, row, strict=True)) for row in torch.stack([v.double() for v in found.values()]).T.tolist()]
 
 

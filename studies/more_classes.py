@@ -137,7 +137,7 @@ def _taught(cfg: Config, init, fit: dict):
 
 def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
     """Of an ensemble of one, among the outputs of its classes."""
-    said = torch.cat([model(x)[0, :, model.cfg.digits].argmax(-1) for x in images.split(1_000)])
+    said = torch.cat([model(x)[0, :, model.cfg.digits].argmax(-1).cpu() for x in images.split(1_000)])
     right, is_clothes = (said == places).double(), torch.tensor(chosen) >= DIGITS
     of_clothes, chance = is_clothes[places], 1 / len(chosen)
     accuracy = float(right.mean())

@@ -57,6 +57,7 @@ HARNESS = {
     "cores",
     "doctor",
     "files",
+    "devices",
     "lazy",
     "packages",
     "processes",
@@ -75,11 +76,7 @@ ASKING = {
 # Of public modules, what is handed a part of a model that another of its functions took apart, and no user's argument.
 # Or the inner layer of training and scoring, whose arguments the public functions round it have checked.
 PARTS = {
-    "distillation.Fit",
-    "distillation.Job",
     "distillation.Lesson",
-    "distillation.Recipe",
-    "distillation.batches",
     "distillation.check_pair",
     "distillation.checked_classes",
     "distillation.check_steps",
@@ -90,18 +87,21 @@ PARTS = {
     "distillation.lessons",
     "distillation.loss_of",
     "distillation.member_logits",
-    "distillation.member_parameters",
-    "distillation.one_of",
     "distillation.squared_loss",
-    "distillation.stacked",
     "distillation.student_inputs",
-    "distillation.trained_names",
-    "distillation.views",
+    "distillation.is_common",
+    "distillation.n_inputs",
+    "distillation.class_loss",
+    *(f"fitting.{name}" for name in ("Fit", "Job", "Problem", "Recipe", "affine", "batches", "check_within")),
+    *(f"fitting.{name}" for name in ("gathered", "member_parameters", "one_of", "rate", "stacked")),
+    *(f"fitting.{name}" for name in ("trained_names", "views")),
+    *(f"together.{name}" for name in ("Drawn", "fit", "place_of")),
     "linearised.Linear",
     "linearised.linear",
     "linearised.linear_logits",
     "scores.checked_prompts",
     "scores.equal_lengths",
+    "scores.fitting",
     "unembedding.final_gain",
     "functions.Check",
     "functions.Checks",
@@ -1345,8 +1345,11 @@ def _toy() -> dict:
                 "progress": progress(),
             },
         ),
-        "distillation.resolve_precision": (lambda: {"precision": "fp32"}, {"precision": choice()}),
-        "distillation.each_member": (
+        "fitting.resolve_precision": (
+            lambda: {"precision": "auto", "device": None},
+            {"precision": choice(), "device": argument(lambda v: {"number": 1, "name": "cpu"})()},
+        ),
+        "fitting.each_member": (
             lambda: {"work": lambda member: {member: member}, "n_members": 2, "progress": None},
             {"work": function(), "n_members": count(1), "progress": progress()},
         ),
@@ -1505,6 +1508,10 @@ def _rest() -> dict:
         "prompts.Wording.love": (
             lambda: {"self": prompting.WORDINGS[0], "x": "owls", "kind": "animal", "plural": True},
             {"self": argument(lambda v: {})(), "x": written, "kind": written, "plural": flag()},
+        ),
+        "memory.gib": (
+            lambda: {"n": 1.0},
+            {"n": argument(lambda v: {**number().wrong(v), "negative": -1.0}, number().same)()},
         ),
         "memory.shortage": (
             lambda: {"needed": 1.0},

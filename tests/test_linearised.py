@@ -7,7 +7,7 @@ from torch.func import functional_call, jvp
 import mechsub as ms
 from mechsub.models.mlp import ACTIVATIONS
 from mechsub.training import linearised
-from mechsub.training.distillation import member_parameters
+from mechsub.training.fitting import member_parameters
 
 X = torch.randn(120, 12, generator=torch.Generator().manual_seed(0))
 FIT = {"epochs": 3, "batch_size": 32, "precision": "fp32"}

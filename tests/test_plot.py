@@ -206,3 +206,21 @@ def test_a_figure_of_findings_shows_each_with_its_interval_and_its_null():
     assert list(mean.x) == [0.5, 0.2] and list(mean.y) == ["A", "B"] and list(loss.x) == [0.2]
     assert np.allclose(mean.error_x.array, [0.2, 0.1]) and np.allclose(mean.error_x.arrayminus, [0.1, 0.1])
     assert list(null.x) == [0.2, None]
+
+
+def test_many_facets_stand_along_an_axis():
+    places = [(arm, n, s) for arm in ("a", "b") for n in range(2, 42) for s in (0, 1)]
+    rows = [{"arm": arm, "cell": f"n_aux={n}", "v": float(n + s)} for arm, n, s in places]
+    figure = kinds.interval_bars(rows, value="v", title="t", axis="y", caption="c", facet="cell")
+    assert [len(trace.x) for trace in figure.data] == [40, 40] and list(figure.data[0].x) == list(range(2, 42))
+    assert figure.layout.xaxis.title.text == "n_aux" and "40 cells" in str(figure.layout.annotations)
+    assert figure.data[0].error_y.array is not None and list(figure.data[0].y) == [n + 0.5 for n in range(2, 42)]
+    words = [row | {"cell": row["cell"].replace("=", " is ")} for row in rows]
+    figure = kinds.interval_bars(words, value="v", title="t", axis="y", caption="c", facet="cell")
+    assert list(figure.data[0].x) == list(range(40)) and figure.data[0].hovertext[0] == "n_aux is 2"
+
+
+def test_ten_thousand_facets_are_one_light_figure():
+    rows = [{"arm": "a", "cell": f"seed={n}", "v": float(n)} for n in range(10_000)]
+    figure = kinds.interval_bars(rows, value="v", title="t", axis="y", caption="c", facet="cell")
+    assert len(figure.data) == 1 and len(figure.data[0].x) == 10_000 and figure.data[0].type == "scattergl"

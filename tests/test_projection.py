@@ -4,6 +4,7 @@ import torch
 import mechsub as ms
 from mechsub.inputs.noise import gaussian
 from mechsub.training import removal as projection
+from mechsub.training.fitting import member_parameters
 
 AUX = slice(10, 13)
 FIT = {"outputs": AUX, "n_samples": 600, "epochs": 4, "batch_size": 128, "lr": 1e-3}
@@ -101,7 +102,7 @@ def test_a_component_and_its_control(init, by):
 def test_the_trait_gradient_is_that_of_the_digit_loss(init, teacher, clusters):
     images, labels = clusters
     direction = projection.trait_gradient(init, images, labels, batch_size=5000, precision="fp32")
-    found = direction(1, 3, projection.member_parameters(init)[1])
+    found = direction(1, 3, member_parameters(init)[1])
     assert set(found) == {"blocks.0.W", "blocks.0.b", "blocks.1.W", "blocks.1.b"}
     leaves = {n: p.detach().clone().requires_grad_() for n, p in init.named_parameters()}
     logits = torch.func.functional_call(init, leaves, (images,))[1, :, :10]
@@ -109,8 +110,8 @@ def test_the_trait_gradient_is_that_of_the_digit_loss(init, teacher, clusters):
     for name, value in found.items():
         whole = leaves[name].grad[1]
         assert torch.nn.functional.cosine_similarity(value.flatten(), whole.flatten(), dim=0) > 0.99
-    again = direction(1, 3, projection.member_parameters(init)[1])
-    other = direction(1, 4, projection.member_parameters(init)[1])
+    again = direction(1, 3, member_parameters(init)[1])
+    other = direction(1, 4, member_parameters(init)[1])
     assert torch.equal(found["blocks.0.W"], again["blocks.0.W"])
     assert not torch.equal(found["blocks.0.W"], other["blocks.0.W"])
 

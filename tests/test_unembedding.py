@@ -183,3 +183,15 @@ def test_heads_need_a_residual_stream_and_must_sum_to_their_block(toy, llama):
     finally:
         hook.remove_hooks(including_permanent=True)
     assert attributed(llama, tokens(2, llama), "head").units
+
+
+def test_the_covariance_in_blocks_is_that_of_all_directions(bridge, monkeypatch):
+    whole = ms.unembedding._covariance_root(bridge)
+    folded = (bridge.W_U * ms.unembedding.final_gain(bridge)).double()
+    centered = folded - folded.mean(-1, keepdim=True)
+    covariance = centered @ centered.mT / centered.shape[-1]
+    scale = covariance.diagonal().mean()
+    shrunk = 0.9 * covariance + 0.1 * scale * torch.eye(len(covariance), dtype=torch.float64)
+    assert torch.equal(whole, torch.linalg.cholesky(shrunk))  # one block: to the last bit
+    monkeypatch.setattr(ms.unembedding, "_BLOCK", 16 * 4)
+    assert torch.allclose(whole, ms.unembedding._covariance_root(bridge), rtol=1e-12, atol=1e-15)

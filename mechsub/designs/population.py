@@ -77,12 +77,14 @@ def onward(body, layer: int, hidden):
 def batches(images, labels, bodies: Sequence) -> Iterator[tuple]:
     """Labels, and the hidden states of every network as a list over layers, batch by batch."""
     for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
-        yield y, *(list(ms.hooked.cache_activations(body, x).values()) for body in bodies)
+        states = [list(ms.hooked.cache_activations(body, x).values()) for body in bodies]
+        yield y.to(states[0][0].device), *states
 
 
 def n_right(body, layer: int, hidden, labels):
     """How many images the digit logits of a network get right from given hidden states on, fp64 [seed]."""
-    return (onward(body, layer, hidden)[..., body.cfg.digits].argmax(-1) == labels).double().sum(-1)
+    answers = onward(body, layer, hidden)[..., body.cfg.digits].argmax(-1)
+    return (answers == labels.to(answers.device)).double().sum(-1)
 
 
 def provenance(toy: Toy, cfg) -> dict:
@@ -123,8 +125,9 @@ def teacher_options(cfg: Any) -> dict[str, Any]:
 def with_aux(init, stored: dict):
     """The teacher whose stored head may lack the auxiliary rows: these are the initial ones."""
     named = dict(init.named_parameters())
+    known = {name: value.to(init.device) for name, value in stored.items()}
     return init.replace(
-        {name: torch.cat([value, named[name][..., value.shape[-1] :]], dim=-1) for name, value in stored.items()}
+        {name: torch.cat([value, named[name][..., value.shape[-1] :]], dim=-1) for name, value in known.items()}
     )
 
 
@@ -184,6 +187,7 @@ def last_hidden(model, images):
 
 
 def head_accuracies(hidden, W, b, labels) -> list[float]:
+    labels = labels.to(hidden.device)
     right = [((h @ V + c).argmax(-1) == labels).double().mean() for h, V, c in zip(hidden, W, b, strict=True)]
     return torch.stack(right).tolist()
 

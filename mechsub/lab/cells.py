@@ -20,6 +20,7 @@ from mechsub.lab import lease, store, versions
 from mechsub.lab.declared import Options, Study
 from mechsub.lab.options import check_values
 from mechsub.lab.upstream import Stored, Upstream
+from mechsub.machine import devices
 
 _OWN_PROVENANCE = {
     *("study", "version", "config", "read", "made_from", "upstream_versions", "code", "certified"),
@@ -29,11 +30,12 @@ _OWN_PROVENANCE = {
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes cells: a study, the root of the results, and the words of the command."""
+    """Who makes cells: a study, the root of the results, the words of the command, and the device it names."""
 
     study: Study
     out: Path
     argv: tuple[str, ...] = ()
+    device: str | None = None
 
     def cell(self, cfg: Options) -> Path:
         return self.out / self.study.name / name_of(cfg)
@@ -229,16 +231,21 @@ def _run_cell(maker: Maker, cfg: Options, check_lease: Callable[[], None]) -> No
     # Read before the run: a cell that is made anew meanwhile is not what this one was built on.
     built_on = {f"{used.path.parent.name}/{used.path.name}": used.provenance() for used in upstream.values() if used}
     cell, started, config = maker.cell(cfg), time.perf_counter(), config_of(cfg)
-    with files.noting() as inputs:
-        rows, extra, tensors = _collect(config, maker.study.run(cfg, **upstream))
-    made = {
-        **_identity(config, maker.study, inputs, built_on),
-        "command": _shown_command(maker),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(time.perf_counter() - started, 3),
-        **_circumstances(maker.study),
-    }
+    with _on_device(maker.device):
+        with files.noting() as inputs:
+            rows, extra, tensors = _collect(config, maker.study.run(cfg, **upstream))
+        made = {
+            **_identity(config, maker.study, inputs, built_on),
+            "command": _shown_command(maker),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": round(time.perf_counter() - started, 3),
+            **_circumstances(maker.study),
+        }
     store.write_cell(cell, rows, {**made, **extra}, tensors, check_lease)
+
+
+def _on_device(name: str | None) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if name is None else devices.on(devices.found(name))
 
 
 def _identity(config: Mapping, study: Study, inputs: dict, built_on: Mapping[str, Mapping]) -> dict:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from mechsub.lab.declared import Study
+from mechsub.machine import devices
 
 # A count of millions is a slip of the hand, and would be found out only when the memory is full.
 Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
@@ -28,7 +29,7 @@ NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0
 _WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _RESERVED = {
-    "out": "artifacts", "executor": "local", "workers": None, "cells": None,
+    "out": "artifacts", "executor": "local", "workers": None, "cells": None, "device": None,
     "rerun": False, "dry_run": False, "debug": False, "quiet": False,
 }  # fmt: skip
 
@@ -95,8 +96,8 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     program = f"python -m {study.dotted}" if in_package else f"python {file}"
     parser = argparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--dry-run] [--rerun]"
-        " [--debug] [--quiet]",
+        usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--device NAME]"
+        " [--dry-run] [--rerun] [--debug] [--quiet]",
         description=study.doc,
         epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
         formatter_class=functools.partial(_Help, width=120, max_help_position=40),
@@ -112,6 +113,9 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)
     several = "cells that run at a time, each in a process of its own (default: 1, in this process; slurm: no limit)"
     parser.add_argument("--workers", **once, metavar="N", help=several)
+    place = "where networks stand: cpu, cuda, mps, or auto, which is cuda where torch finds it (default: cpu; language"
+    place += " models: auto); it is recorded, and no part of a cell's name"
+    parser.add_argument("--device", **once, choices=devices.NAMES, metavar="NAME", help=place)
     parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # see mechsub.lab.workers
     parser.add_argument("--rerun", **switch, help="recompute cells that are stored")
     parser.add_argument("--dry-run", **switch, help="print the cells and their status; run nothing")

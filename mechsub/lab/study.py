@@ -36,6 +36,7 @@ from mechsub.lab.options import (
 )
 from mechsub.lab.progress import clear_bar, show_progress, span, start_bar
 from mechsub.lab.tables import format_table
+from mechsub.machine import devices
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -88,7 +89,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
     if not in_file and (options.workers or options.executor != "local"):
         _stop("--workers and --executor need a study that stands in a file, which other processes can run", 2)
     try:
-        maker = Maker(study, Path(options.out), tuple(words[:-2] if options.cells else words))
+        maker = Maker(study, Path(options.out), tuple(words[:-2] if options.cells else words), options.device)
         folder = _checked_folder(options.out, study.name)
         grid = grid_of(study.Config, values, folder, display)
         if options.dry_run:
@@ -170,6 +171,8 @@ def _explanation(error: Exception, debug: bool) -> str:
     if isinstance(error, store.DamagedCell | workers.Failed):
         return str(error)
     where = ", ".join(reversed(getattr(error, "__notes__", ["the study"])))
+    if short := devices.ran_out(error):
+        return f"{where} failed: {short}; use fewer seeds, a smaller batch, or --device cpu"
     hint = "" if debug else " (--debug shows the traceback)"
     return f"{where} failed: {type(error).__name__}: {str(error)[:600]}{hint}"
 
@@ -263,6 +266,8 @@ def _make_wanted(
                     check(maker.study, grid[cell])
                 except ValueError as error:
                     _stop(str(error), 2)
+        if wanted and options.device:
+            _say_device(options.device)
     with no_empty(folder):
         try:
             _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options)
@@ -270,6 +275,14 @@ def _make_wanted(
             clear_bar()
     store.clean(folder)
     return stale
+
+
+def _say_device(name: str) -> None:
+    try:
+        device = devices.found(name)
+    except ValueError as error:
+        _stop(f"--device: {error}", 2)
+    print(f"device: {devices.described(device)}", file=sys.stderr)
 
 
 def _run(wanted: Mapping[Path, str | None], make_one: Callable[[Path], None], words: list[str], options) -> None:

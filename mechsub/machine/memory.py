@@ -28,10 +28,12 @@ def shortage(needed: int | float) -> str:
     """
     arguments.number(needed, "needed", "a number of bytes", least=0)
     free = free_bytes()
-    return "" if needed <= free else f"more than {_gib(needed)} are needed, and {_gib(free)} are free"
+    return "" if needed <= free else f"more than {gib(needed)} are needed, and {gib(free)} are free"
 
 
-def _gib(n: int | float) -> str:
+def gib(n: int | float) -> str:
+    """Bytes as a reader says them."""
+    arguments.number(n, "n", "a number of bytes", least=0)
     return f"{n / 2**30:.3g} GiB"
 
 

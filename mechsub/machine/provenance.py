@@ -5,6 +5,9 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from mechsub.machine import devices
 
 PACKAGES = ("mechsub", "torch", "transformer-lens", "numpy")
 CPU_FEATURES = {"avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "sve"}
@@ -51,8 +54,16 @@ def _torch_state() -> dict:
     torch = sys.modules.get("torch")
     if torch is None:
         return {"device": "cpu", "threads": os.cpu_count()}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"device": device, "threads": torch.get_num_threads()}
+    return {**_device(torch), "threads": torch.get_num_threads()}
+
+
+def _device(torch: Any) -> dict:
+    """The device that a command chose; else the GPU where it was used, and the CPU where it was not."""
+    if not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return {"device": devices.described(devices.chosen())}
+    place = devices.chosen() if devices.named() else torch.device("cuda", torch.cuda.current_device())
+    peak = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return {"device": devices.described(place), "peak_device_memory_mb": peak}
 
 
 @cache

@@ -41,7 +41,8 @@ def prior_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Floa
     for _ in range(_SWEEPS):
         before = offset.clone()
         for k in range(n_classes):
-            others = (logits - offset[:, None]).index_fill(-1, torch.tensor(k), -torch.inf).amax(-1)
+            own = torch.tensor(k, device=offset.device)
+            others = (logits - offset[:, None]).index_fill(-1, own, -torch.inf).amax(-1)
             ahead = (logits[..., k] - others).sort(-1, descending=True).values
             offset[:, k] = (ahead[:, share - 1] + ahead[:, share]) / 2
         offset -= offset.mean(-1, keepdim=True)  # a common part changes no answer
@@ -73,7 +74,7 @@ def accuracies(
 
 def _right(logits: Tensor, labels: Tensor, offset: Tensor | None) -> Float[Tensor, "seed"]:
     answers = (logits if offset is None else logits - offset[:, None]).argmax(-1)
-    return ((answers == labels).double().sum(-1) / len(labels)).float()
+    return ((answers == labels.to(answers.device)).double().sum(-1) / len(labels)).float()
 
 
 def _digit_logits(model: HookedMLP, images: Tensor) -> Float[Tensor, "seed sample class"]:

@@ -19,6 +19,7 @@ from mechsub import arguments
 from mechsub.inputs.continuations import continuations
 from mechsub.inputs.prompts import check_strings
 from mechsub.inputs.token_ids import check_length, check_prompts
+from mechsub.machine import devices, memory
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, check_hooks
 from mechsub.threads import one_thread
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 _ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
+_SHARE = 0.8  # of the free memory that a batch may take
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
 
@@ -47,7 +49,7 @@ def next_token_log_probs(
     prompts = checked_prompts(model, prompts, batch_size)
     tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
     out = None
-    for rows, batch in equal_lengths(prompts, batch_size):
+    for rows, batch in equal_lengths(prompts, fitting(model, prompts, 0, batch_size)):
         logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()
         chosen = logits if tokens is None else logits[:, tokens]
         values = (chosen - logits.logsumexp(-1, keepdim=True)).cpu()
@@ -187,7 +189,7 @@ def _states(
     """Rows of prompts, and the activation at the prompts' end and at every inner node."""
     branches = checks.Branches(torch.tensor(trie.tokens[1:]).long(), trie.sees[1:, 1:], torch.tensor(trie.depths[1:]))
     check_length(model, max(map(len, prompts)) + max(trie.depths), "a prompt with a string behind it")
-    for rows, batch in equal_lengths(prompts, batch_size):
+    for rows, batch in equal_lengths(prompts, fitting(model, prompts, len(trie.tokens) - 1, batch_size)):
         if checks.holds_beside(model, batch.shape[1], branches):
             yield rows, _beside(model, batch, branches, name)
         else:
@@ -253,6 +255,23 @@ def _path_sums(edge_values: Float[Tensor, "*lead edge"], trie: Trie) -> Float[Te
     padded = torch.nn.functional.pad(edge_values, (0, 1))  # the last, zero, edge fills shorter paths
     index = torch.tensor([[*path, *[-1] * (longest - len(path))] for path in trie.paths], device=edge_values.device)
     return padded[..., index].sum(-1)
+
+
+def fitting(model: "TransformerBridge", prompts: Sequence[Tensor], n_nodes: int, batch_size: int) -> int:
+    """Prompts that the free memory of the model's device takes at a time, with so many nodes beside each; at most
+    batch_size. Raises where not even one fits."""
+    cfg, device = model.cfg, _device(model)
+    length = max(map(len, prompts)) + n_nodes
+    width = max(cfg.d_model, getattr(cfg, "d_mlp", None) or 0)
+    logits = 4 * 3 * (1 + n_nodes) * arguments.vocabulary(model)  # themselves, in fp32, and what logsumexp makes
+    needed = logits + length * (8 * width + 2 * length * (getattr(cfg, "n_heads", None) or 1)) * model.W_U.itemsize
+    free = int(_SHARE * devices.free_bytes(device))
+    if needed > free:
+        raise ValueError(
+            f"{memory.gib(needed)} are needed on {device} for one prompt of {length} positions, and {memory.gib(free)} "
+            "are free; use shorter prompts, or fewer strings"
+        )
+    return min(arguments.whole(batch_size, "batch_size", 1), free // needed)
 
 
 def equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[Tensor, Int[Tensor, "prompt pos"]]]:

@@ -101,11 +101,11 @@ def linear_r2(
     """
     seed = arguments.seed(seed)
     x, y = _checked(x, y, 16)
-    order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed)).to(x.device)
     train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
     fit, choose = train.split([len(train) // 2, len(train) - len(train) // 2])
     _varying(x[..., fit, :], y[..., test, :])
-    grid = torch.tensor([1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3], dtype=x.dtype)
+    grid = torch.tensor([1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3], dtype=x.dtype, device=x.device)
     chosen = grid[_ridge_r2(x, y, fit, choose, list(grid)).argmax(0)]
     return _ridge_r2(x, y, train, test, [chosen[..., None]])[0]
 

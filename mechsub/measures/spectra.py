@@ -70,9 +70,9 @@ def radial_power(x: Float[Tensor, "sample d"]) -> Float[Tensor, "frequency"]:
     if side**2 != x.shape[-1]:
         raise ValueError(f"x must be square images; {x.shape[-1]} pixels are not")
     power = torch.fft.fft2(x.double().reshape(-1, side, side)).abs().square().mean(0) / side**2
-    one = torch.fft.fftfreq(side, 1 / side)
+    one = torch.fft.fftfreq(side, 1 / side, device=power.device)
     radius = torch.hypot(one[:, None], one[None]).round().long()
-    total = torch.zeros(int(radius.max()) + 1, dtype=power.dtype).index_add_(0, radius.flatten(), power.flatten())
+    total = power.new_zeros(int(radius.max()) + 1).index_add_(0, radius.flatten(), power.flatten())
     return (total / radius.flatten().bincount())[: side // 2 + 1]
 
 
@@ -141,7 +141,7 @@ def drive(
     check_direction(direction, at)
     for name, value in direction.items():
         arguments.finite(value, f"direction[{name!r}]")
-    total = torch.zeros(len(reference.seeds), dtype=torch.float64)
+    total = torch.zeros(len(reference.seeds), dtype=torch.float64, device=reference.device)
     for some in x.split(_BATCH, dim=-2):
         logits, moved = _directional(reference, at, dict(direction), some)
         total += _squared(logits.double(), moved.double(), loss, temperature).sum(-1)

@@ -39,7 +39,7 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
     check_outputs(outputs, model.cfg.d_vocab)
     if model.cfg.activation != "relu":
         raise ValueError(f"gates are those of ReLU, and this model has {model.cfg.activation}")
-    hidden, gates = [x if x.ndim == 3 else x[None]], []
+    hidden, gates = [(x if x.ndim == 3 else x[None]).to(model.device)], []
     for layer in range(len(model.blocks)):
         W, b = (model.get_parameter(f"blocks.{layer}.{name}") for name in "Wb")
         pre = hidden[-1] @ W + b[:, None]
@@ -53,7 +53,7 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
 def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output"]:
     """J direction: how fast the logits move when the parameters move along it."""
     check_direction(direction, dict(arguments.instance(at, Tangent, "at").model.named_parameters()))
-    moved = torch.zeros(())
+    moved = torch.zeros((), device=at.logits.device)
     for layer, gate in enumerate(at.gates):
         own = at.hidden[layer] @ direction[f"blocks.{layer}.W"] + direction[f"blocks.{layer}.b"][:, None]
         moved = (own + moved @ at.model.get_parameter(f"blocks.{layer}.W") if layer else own) * gate

@@ -81,7 +81,8 @@ def _root(residual: Tensor, p: Tensor | None) -> Tensor:
     """M^1/2 of every input: of the mean square over outputs, or of the divergence at p."""
     k = residual.shape[-1]
     if p is None:
-        return torch.eye(k, dtype=torch.float64).mul(math.sqrt(2 / k)).expand(*residual.shape, k)
+        own = torch.eye(k, dtype=torch.float64, device=residual.device)
+        return own.mul(math.sqrt(2 / k)).expand(*residual.shape, k)
     p = p.double()
     values, vectors = torch.linalg.eigh(torch.diag_embed(p) - p[..., None] * p[..., None, :])
     return vectors @ (values.clamp(min=0).sqrt()[..., None] * vectors.mT)
@@ -89,7 +90,7 @@ def _root(residual: Tensor, p: Tensor | None) -> Tensor:
 
 def _kernel(at: Tangent, scales: Scales | None) -> Float[Tensor, "seed sample output sample output"]:
     """J P J': the sum over layers of the product of what goes in with what comes back."""
-    total = torch.zeros(1, dtype=torch.float64)
+    total = torch.zeros(1, dtype=torch.float64, device=at.logits.device)
     for name, into, back in _layers(at):
         if scales is not None:
             into, back = (
@@ -107,7 +108,7 @@ def _layers(at: Tangent) -> list[tuple[str, Tensor, Tensor]]:
     """Every layer: its name, what it reads with a 1 for the bias, and how its neurons move each output."""
     n_seeds, n, k = at.logits.shape
     back = at.model.W_U[..., at.outputs].double().mT[:, None].expand(n_seeds, n, k, -1)
-    own = torch.eye(k, dtype=torch.float64).expand(n_seeds, n, k, k)
+    own = torch.eye(k, dtype=torch.float64, device=back.device).expand(n_seeds, n, k, k)
     found = [("unembed", _with_one(at.hidden[-1], n_seeds), own)]
     for layer in reversed(range(len(at.gates))):
         back = back * at.gates[layer].double()[:, :, None]

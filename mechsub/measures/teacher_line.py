@@ -31,7 +31,7 @@ def on_line(start: HookedMLP, teacher: HookedMLP, shares: Float[Tensor, "seed la
     wanted = [len(start.seeds), start.cfg.n_layers]
     if list(arguments.values(shares, "shares", "seed layer", floating=True).shape) != wanted:
         raise ValueError(f"shares must have the shape {wanted}, one for each hidden layer, not {list(shares.shape)}")
-    scales = {f"blocks.{i}": shares[:, i].float() for i in range(start.cfg.n_layers)}
+    scales = {f"blocks.{i}": shares[:, i].float().to(start.device) for i in range(start.cfg.n_layers)}
     return start.replace(
         {
             name: value + way[name] * scales[name[:-2]].view(-1, *[1] * (value.ndim - 1))
@@ -52,7 +52,7 @@ def with_noise_of_the_rest(point: HookedMLP, student: HookedMLP, *, seed: int = 
     for name, value in point.named_parameters():
         if name.startswith("blocks."):
             draws = [
-                torch.randn(v.shape, generator=derive_generator(seed, "rest", name, s))
+                torch.randn(v.shape, generator=derive_generator(seed, "rest", name, s)).to(v.device)
                 for v, s in _members(point, value)
             ]
             sizes = [r.norm() / d.norm().clamp(min=1e-30) for r, d in zip(rest[name], draws, strict=True)]

@@ -20,6 +20,7 @@ Tokens = Sequence[int | tuple[int, ...]]  # an output, or the tokens of a string
 METRICS: tuple[Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"], ...] = (
     *("cosine", "dot", "centered_cosine", "number_centered", "causal"),
 )
+_BLOCK = 2**25  # numbers of W_U that are held in fp64 at a time
 SHRINKAGE = 0.1  # of the vocabulary's covariance towards its mean variance times the identity
 
 
@@ -113,10 +114,15 @@ def _causal(model: HookedModel, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _covariance_root(model: HookedModel) -> Float[Tensor, "*seed d_model d_model"]:
-    """Cholesky factor of the shrunk covariance of all centered directions, fp64."""
-    folded = (model.W_U.detach() * final_gain(model)).double()
-    centered = folded - folded.mean(-1, keepdim=True)
-    covariance = centered @ centered.mT / centered.shape[-1]
+    """Cholesky factor of the shrunk covariance of all centered directions, fp64; blocks of the vocabulary at a time."""
+    gain, W_U = final_gain(model), model.W_U.detach()
+    parts = W_U.split(max(1, _BLOCK // W_U[..., 0].numel()), dim=-1)
+    mean = sum((part * gain).double().sum(-1, keepdim=True) for part in parts) / W_U.shape[-1]
+    covariance = torch.zeros((), dtype=torch.float64, device=W_U.device)
+    for part in parts:
+        centered = (part * gain).double() - mean
+        covariance = covariance + centered @ centered.mT
+    covariance = covariance / W_U.shape[-1]
     scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     return torch.linalg.cholesky((1 - SHRINKAGE) * covariance + SHRINKAGE * scale * identity)

@@ -31,7 +31,7 @@ import torch
 
 from mechsub import arguments, files, sources
 from mechsub.files import cache_folder
-from mechsub.machine import memory
+from mechsub.machine import devices, memory
 from mechsub.models import adapters, checks
 from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
@@ -499,7 +499,7 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
         except RuntimeError:
             arguments.refuse("device", "a device of torch's, as 'cpu' or 'cuda:0'", device)
     if device_map is None:
-        return {"device": device or ("cuda" if torch.cuda.is_available() else "cpu")}
+        return {"device": device or str(devices.chosen() if devices.named() else devices.found("auto"))}
     if device is not None:
         raise ValueError("give device or device_map, not both")
     return {"device_map": device_map}

@@ -14,6 +14,7 @@ from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
 from mechsub.inputs.toy_inputs import check_shape
+from mechsub.machine import devices
 
 ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh, "identity": lambda x: x}
 
@@ -62,7 +63,7 @@ class Block(nn.Module):
         self.hook_in, self.hook_pre, self.hook_out = HookPoint(), HookPoint(), HookPoint()
 
     def forward(self, x: Tensor) -> Tensor:
-        pre = self.hook_pre(self.hook_in(x) @ self.W + self.b[:, None])
+        pre = self.hook_pre(self.hook_in(x.to(self.W.device)) @ self.W + self.b[:, None])
         return self.hook_out(self.activation(pre))
 
 
@@ -90,6 +91,9 @@ class HookedMLP(HookedRootModule):
     * "he": W ~ N(0, 2/d_in), b = 0.
 
     Output rows are drawn in order, so the digit rows do not change with n_aux (d_model a multiple of 16).
+
+    Values are drawn on the CPU, so that they are the same on every device; `.to(device)` moves the network, and images
+    go where it stands.
     """
 
     def __init__(self, cfg: MLPConfig = MLPConfig(), seeds: Sequence[int] = (0,)):
@@ -105,10 +109,16 @@ class HookedMLP(HookedRootModule):
         self.requires_grad_(False)
         self.eval()
         self.setup()
+        self.to(devices.chosen())
 
     def _draw(self, name: str, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:
         members = [_initial(self.cfg.init, seed, name, d_in, d_out) for seed in self.seeds]
         return torch.stack([W for W, _ in members]), torch.stack([b for _, b in members])
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.unembed.W_U.device
 
     @property
     def W_U(self) -> Float[Tensor, "seed d_model d_vocab"]:
@@ -120,7 +130,7 @@ class HookedMLP(HookedRootModule):
         return self.unembed.b_U[:, None]
 
     def forward(self, x: Float[Tensor, "*#seed batch d_in"]) -> Float[Tensor, "seed batch d_vocab"]:
-        """Logits of every member; x is one batch for all members or one per member."""
+        """Logits of every member, where the weights are; x is one batch for all members or one per member."""
         self.check_images(x)
         h = x if x.ndim == 3 else x[None]
         for block in self.blocks:
@@ -141,9 +151,10 @@ class HookedMLP(HookedRootModule):
         return _assemble(self.cfg, [self.seeds[i] for i in index], parameters)
 
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
-        """A copy in which the named parameters have these values (all others are kept)."""
+        """A copy, on the same device, in which the named parameters have these values (all others are kept)."""
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
+        parameters = {name: value.to(self.device) for name, value in parameters.items()}
         return _assemble(self.cfg, self.seeds, own | parameters)
 
     def __repr__(self) -> str:
@@ -169,8 +180,9 @@ def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor
     # One member is drawn and thrown away: drawing all of them would take longer than the copy.
     out = HookedMLP(cfg, seeds[:1])
     out.seeds = tuple(seeds)
-    for name, target in out.named_parameters():
-        target.data = parameters[name].detach().clone()
+    for name, _ in list(out.named_parameters()):
+        module, _, own = name.rpartition(".")
+        setattr(out.get_submodule(module), own, nn.Parameter(parameters[name].detach().clone(), requires_grad=False))
     return out
 
 

@@ -14,8 +14,9 @@ from transformer_lens.utilities import derive_generator
 from mechsub import arguments
 from mechsub.inputs.noise import uniform
 from mechsub.inputs.toy_inputs import check_images, check_outputs
+from mechsub.machine import devices
 from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed
-from mechsub.training import distillation
+from mechsub.training import distillation, fitting
 
 CHANNELS = (8, 16)
 KERNEL, STRIDE, SIDE = 5, 2, 28
@@ -59,6 +60,7 @@ class ConvNet(HookedRootModule):
         self.requires_grad_(False)
         self.eval()
         self.setup()
+        self.to(devices.chosen())
 
     def _draw(self, name: str, shape: tuple, fan_in: int) -> Tensor:
         draws = [torch.randn(shape, generator=derive_generator(seed, name)) for seed in self.seeds]
@@ -79,17 +81,18 @@ class ConvNet(HookedRootModule):
         check_images(x, self.cfg.d_in, len(self.seeds))
         if x.dtype != self.unembed.W_U.dtype:
             raise ValueError(f"images must be {self.unembed.W_U.dtype} as the weights are, not {x.dtype}; convert them")
-        h = (x if x.ndim == 3 else x[None]).expand(len(self.seeds), -1, -1)
+        h = (x if x.ndim == 3 else x[None]).to(self.W_U.device).expand(len(self.seeds), -1, -1)
         for block in self.blocks:
             h = block(h)
         return self.unembed(self.ln_final(h))
 
     def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
         """A copy in which the named parameters have these values (all others are kept)."""
-        arguments.parameters(parameters, dict(self.named_parameters()))
-        out = ConvNet(self.cfg, self.seeds)
+        own = dict(self.named_parameters())
+        arguments.parameters(parameters, own)
+        out = ConvNet(self.cfg, self.seeds).to(self.W_U.device)
         for name, target in out.named_parameters():
-            target.data = dict(self.named_parameters(), **parameters)[name].detach().clone()
+            target.data = {**own, **parameters}[name].detach().to(target.device).clone()
         return out
 
 
@@ -117,33 +120,35 @@ def distill_each(
     ValueError for what cannot be meant: another loss than "kl" and "mse", members that are not the teacher's.
     """
     frozen = distillation.frozen_names(frozen)
-    recipe = distillation.Recipe(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
+    recipe = fitting.Recipe(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
     arguments.whole(n_samples, "n_samples", 1)
     arguments.choice(loss, "loss", ("kl", "mse"))
     _check(students, teacher, snapshots, frozen, progress)
     check_outputs(teacher.cfg.aux, teacher.cfg.d_vocab, loss)
-    columns, of_teacher = teacher.cfg.aux, distillation.member_parameters(teacher)
+    columns, of_teacher = teacher.cfg.aux, fitting.member_parameters(teacher)
 
-    def problem(member: int, epoch: int) -> tuple[Tensor, dict] | None:
-        if epoch:
-            return None
-        x = uniform(n_samples, derive_generator(seed, "noise", teacher.seeds[member]))
+    def draw(member: int, epoch: int) -> Tensor | None:
+        return None if epoch else uniform(n_samples, derive_generator(seed, "noise", teacher.seeds[member]))
+
+    def objectives(member: fitting.Members, epoch: int, x: Tensor) -> dict[str, fitting.Objective]:
+        assert isinstance(member, int)  # as their order is one of their own
         with torch.no_grad():
             parts = [
                 distillation.member_logits(of_teacher[member], rows, columns, torch.relu) for rows in x.split(1024)
             ]
         value = distillation.loss_of(loss, torch.cat(parts), 1.0, seed)
 
-        def objective(parameters: distillation.Parameters, batch: Tensor, rows: Tensor) -> Tensor:
+        def objective(parameters: fitting.Parameters, batch: Tensor, rows: Tensor) -> Tensor:
             return value(_logits(parameters, batch, columns), rows)
 
-        return x, dict.fromkeys(students, objective)
+        return dict.fromkeys(students, objective)
 
-    jobs = {name: distillation.Job(student, snapshots.get(name)) for name, student in students.items()}
+    jobs = {name: fitting.Job(student, snapshots.get(name)) for name, student in students.items()}
+    problem = fitting.Problem(n_samples, draw, objectives)
     return distillation.fit_members(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
 
 
-def _as_drawn(n: int, recipe: distillation.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def _as_drawn(n: int, recipe: fitting.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """Rows of a batch in the order of their draw: stored cells were made so, and sums follow it in their last bits."""
     generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
     return torch.randperm(n, generator=generator).split(recipe.batch_size)

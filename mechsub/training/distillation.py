@@ -5,14 +5,13 @@ trained by itself. On a CPU that is also the fastest order: one member's weights
 the cache, its noise is held once and not per seed, and members run side by side, one thread each. The result does
 not depend on the number of threads (if that of a sampler does not: those of `noise` are made by one), nor on
 which other members are in the ensemble.
+
+On an accelerator a member is too small to fill it, and all are trained with one product (`mechsub.training.together`),
+of the same inputs in the same order; there the result is the same to rounding only.
 """
 
-import functools
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,63 +23,46 @@ from transformer_lens.utilities import derive_generator
 from mechsub import arguments
 from mechsub.inputs.noise import Sampler
 from mechsub.inputs.toy_inputs import check_finite, check_images, check_outputs, checked_labels
-from mechsub.machine import provenance
+from mechsub.machine import devices
 from mechsub.models.mlp import ACTIVATIONS, HookedMLP
-from mechsub.threads import one_thread, side_by_side
+from mechsub.threads import one_thread
+from mechsub.training import together
+from mechsub.training.fitting import (
+    Fit,
+    Job,
+    Members,
+    Objective,
+    Parameters,
+    Precision,
+    Problem,
+    Recipe,
+    Snapshots,
+    affine,
+    batches,
+    check_within,
+    each_member,
+    gathered,
+    member_parameters,
+    one_of,
+    rate,
+    resolve_precision,
+    stacked,
+    trained_names,
+)
 
-Precision = Literal["auto", "fp32", "bf16"]
 Optimizer = Literal["adam", "sgd", "sign_sgd"]
 Schedule = Literal["constant", "cosine"]
 DistillationLoss = Literal["kl", "mse", "hard"]
-Snapshots = dict[int, Any]  # step -> the ensemble after it, None before
-Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
-Objective = Callable[[Parameters, Tensor, Tensor], Tensor]  # parameters, inputs of the rows, row numbers -> scalar
 
 _CHUNK = 1024  # rows drawn, cast or labelled at a time
 
 
-class Job(NamedTuple):
-    """An ensemble to be fitted: its start, and where its snapshots go."""
-
-    start: Any  # HookedMLP, or an ensemble of its form
-    snapshots: Snapshots | None
-
-
 class Lesson(NamedTuple):
-    """What one member is taught: its inputs, its teacher's logits of them, and the seed of what is drawn from these."""
+    """What members are taught: their teachers' logits of their inputs, and the seed of what is drawn from these."""
 
-    x: Tensor
     targets: Tensor
-    seed: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    epochs: int
-    lr: float
-    batch_size: int
-    optimizer: str
-    weight_decay: float
-    schedule: str
-    precision: str
-    frozen: tuple[str, ...]
-    seed: int
-    phase: Literal["train", "distill"]
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            object.__setattr__(self, name, arguments.whole(getattr(self, name), name, 1))
-        object.__setattr__(self, "seed", arguments.seed(self.seed))
-        arguments.positive(self.lr, "lr")
-        arguments.number(self.weight_decay, "weight_decay", "a number of at least 0", least=0)
-        one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
-        one_of("schedule", self.schedule, ("constant", "cosine"))
-        one_of("precision", self.precision, ("fp32", "bf16"))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+    seed: int | list[int]
 
 
 def train(
@@ -113,20 +95,20 @@ def train(
     """
     targets = checked_classes(model, images, labels)
     recipe = Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
-        seed, "train",
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, model.device),
+        frozen_names(frozen), seed, "train",
     )  # fmt: skip
-    x = images.to(recipe.dtype)
+    x, targets = images.to(model.device, recipe.dtype), targets.to(model.device)
     if snapshots is not None:
         check_steps(snapshots)
 
     def objective(parameters: Parameters, batch: Tensor, rows: Tensor) -> Tensor:
         logits = member_logits(parameters, batch, model.cfg.digits, ACTIVATIONS[model.cfg.activation])
-        return cross_entropy(logits, targets[rows])
+        return class_loss(logits, targets[rows])
 
-    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Objective]]:
-        return x, {"teacher": objective}
-
+    problem = Problem(
+        len(x), lambda member, epoch: None if epoch else x, lambda *_: {"teacher": objective}, common=True
+    )
     return fit_members({"teacher": Job(model, snapshots)}, problem, model.seeds, recipe)["teacher"]
 
 
@@ -212,17 +194,17 @@ def distill_each(
         check_pair(student, teacher, outputs, loss)
     arguments.positive(temperature, "temperature")
     recipe = Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
-        seed, "distill",
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, teacher.device),
+        frozen_names(frozen), seed, "distill",
     )  # fmt: skip
-    lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
+    draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
 
-    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Objective]] | None:
-        given = lesson(member, epoch)
-        return given and (given.x, {name: objective(given, *student) for name, student in students.items()})
+    def objectives(members: Members, epoch: int, x: Tensor) -> dict[str, Objective]:
+        given = lesson(members, epoch, x)
+        return {name: objective(given, *student) for name, student in students.items()}
 
     def objective(given: Lesson, student: HookedMLP, outputs: slice) -> Objective:
-        of_logits = loss_of(loss, given.targets[:, outputs].contiguous(), temperature, given.seed)
+        of_logits = loss_of(loss, given.targets[..., outputs].contiguous(), temperature, given.seed)
         activation = ACTIVATIONS[student.cfg.activation]
         return lambda own, x, rows: of_logits(member_logits(own, x, outputs, activation), rows)
 
@@ -230,6 +212,7 @@ def distill_each(
         arguments.choice(name, "a name in snapshots", students)
         check_steps(steps, f"snapshots[{name!r}]")
     jobs = {name: Job(student, (snapshots or {}).get(name)) for name, (student, _) in students.items()}
+    problem = Problem(n_inputs(inputs, n_samples), draw, objectives, is_common(inputs, noise))
     return fit_members(jobs, problem, teacher.seeds, recipe, progress)
 
 
@@ -247,55 +230,48 @@ def accuracy(
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         logits = model(x)[..., model.cfg.digits]
         check_finite(logits, "logits")
-        right.append((logits.argmax(-1) == y).double().sum(-1))
+        right.append((logits.argmax(-1) == y.to(logits.device)).double().sum(-1))
     return (torch.stack(right).sum(0) / len(labels)).float()
-
-
-def resolve_precision(precision: Precision = "auto") -> Literal["fp32", "bf16"]:
-    """The precision of products; "auto" is $MECHSUB_PRECISION, else bf16 where the processor has AMX or AVX512-BF16,
-    else fp32."""
-    one_of("precision", precision, ("auto", "fp32", "bf16"))
-    if precision == "auto" and (named := os.environ.get("MECHSUB_PRECISION")):
-        one_of("MECHSUB_PRECISION", named, ("fp32", "bf16"))
-        return "bf16" if named == "bf16" else "fp32"
-    if precision != "auto":
-        return precision
-    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
 
 
 def fit_members(
     jobs: Mapping[str, Job],
-    problem: Callable[[int, int], tuple[Tensor, dict[str, Objective]] | None],
+    problem: Problem,
     seeds: Sequence[int],
     recipe: Recipe,
     progress: Callable[[float], None] | None = None,
     order: Callable[[int, Recipe, int, int], Iterable[Tensor]] | None = None,
 ) -> dict[str, Any]:
-    """Fit all ensembles member by member: problem(member, epoch) gives the inputs, and every ensemble's objective on
-    them, or None where those of the epoch before are kept.
+    """Fit all ensembles, on a CPU member by member, on an accelerator all members together.
 
     Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
-    `order` gives the batches of an epoch, `batches` by default.
+    `order` gives the batches of an epoch, `batches` by default; another one is followed member by member.
     """
+    place = next(iter(jobs.values())).start.unembed.W_U.device
+    if order is None and devices.together(place):
+        return together.fit(jobs, problem, seeds, recipe, progress)
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
     starts = {name: member_parameters(job.start) for name, job in jobs.items()}
     trainable = {name: trained_names(list(members[0]), recipe.frozen) for name, members in starts.items()}
 
     def fit(member: int) -> dict[str, dict[int, Parameters]]:
-        x, objectives = problem(member, 0)  # type: ignore[misc]
+        x = problem.draw(member, 0).to(place)  # type: ignore[union-attr]
+        objectives = problem.objectives(member, 0, x)
         total = recipe.epochs * math.ceil(len(x) / recipe.batch_size)
         for steps in keep.values():
-            _check_within(steps, total)
+            check_within(steps, total)
         fits = {name: Fit(starts[name][member], trainable[name], recipe) for name in jobs}
         kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
         step = 0
         for epoch in range(recipe.epochs):
-            if epoch and (anew := problem(member, epoch)):
-                x, objectives = anew
-            for rows in (order or batches)(len(x), recipe, seeds[member], epoch):
+            if epoch and (anew := problem.draw(member, epoch)) is not None:
+                x = anew.to(place)
+                objectives = problem.objectives(member, epoch, x)
+            for order_of_draw in (order or batches)(len(x), recipe, seeds[member], epoch):
+                rows = order_of_draw.to(place)
                 batch, step = x.index_select(0, rows), step + 1
                 for name, one in fits.items():
-                    one.step(batch, rows, objectives[name], _rate(recipe, step, total))
+                    one.step(batch, rows, objectives[name], rate(recipe, step, total))
                     if step in keep[name]:
                         kept[name][step] = one.parameters()
         for one in fits.values():
@@ -311,51 +287,35 @@ def fit_members(
     return {name: stacked(job.start, [member[name][-1] for member in fitted]) for name, job in jobs.items()}
 
 
-class Fit:
-    """One member of one ensemble: its trainable parameters are one flat fp32 vector, so the optimiser is one pass."""
-
-    def __init__(self, start: Parameters, trainable: list[str], recipe: Recipe):
-        self.start, self.trainable = start, trainable
-        self.flat = torch.cat([start[name].flatten() for name in trainable])
-        self.flat.grad = torch.zeros_like(self.flat)
-        self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
-        leaves = {name: leaf.requires_grad_() for name, leaf in views(self.low, start, trainable).items()}
-        self.used = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
-        self.leaves, self.gradients = list(leaves.values()), list(views(self.flat.grad, start, trainable).values())
-        self.optimizer = _optimizer(self.flat, recipe)
-
-    def step(self, x: Tensor, rows: Tensor, objective: Objective, lr: float) -> None:
-        if self.low is not self.flat:
-            self.low.copy_(self.flat)
-        value = objective(self.used, x, rows)
-        for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
-            into.copy_(gradient)
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
-
-    def parameters(self) -> Parameters:
-        return self.start | views(self.flat.clone(), self.start, self.trainable)
-
-
-def _rate(recipe: Recipe, step: int, total: int) -> float:
-    """Step size of step 1..total."""
-    return recipe.lr if recipe.schedule == "constant" else recipe.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
-
-
 def member_logits(parameters: Parameters, x: Tensor, columns: slice, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits of one member without hooks, only the columns that a loss reads, as fp32."""
+    """Logits of one member, or of several that are stacked, without hooks, only of columns that a loss reads, fp32."""
     h, depth = x, len(parameters) // 2 - 1
     for layer in range(depth):
-        h = activation(torch.addmm(parameters[f"blocks.{layer}.b"], h, parameters[f"blocks.{layer}.W"]))
-    return torch.addmm(parameters["unembed.b_U"][columns], h, parameters["unembed.W_U"][:, columns]).float()
+        h = activation(affine(parameters[f"blocks.{layer}.b"], h, parameters[f"blocks.{layer}.W"]))
+    return affine(parameters["unembed.b_U"][..., columns], h, parameters["unembed.W_U"][..., columns]).float()
 
 
-def loss_of(kind: str, target: Tensor, temperature: float, seed: int) -> Loss:
+# Losses: the mean over a batch, summed over members where there are several.
+
+
+def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 1:
+        return cross_entropy(logits, labels)
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / labels.shape[1]
+
+
+def loss_of(kind: str, target: Tensor, temperature: float, seed: int | Sequence[int]) -> Loss:
     if kind == "hard":
-        generator = derive_generator(seed, "hard")
-        drawn = torch.multinomial((target / temperature).softmax(-1), 1, generator=generator)[:, 0]
-        return lambda logits, rows: cross_entropy(logits / temperature, drawn[rows])
+        drawn = _drawn((target / temperature).softmax(-1), seed)
+        return lambda logits, rows: class_loss(logits / temperature, gathered(drawn, rows))
     return kl_loss(target, temperature) if kind == "kl" else squared_loss(target)
+
+
+def _drawn(p: Tensor, seed: int | Sequence[int]) -> Tensor:
+    """An output for each row of p, on the CPU as all that is drawn."""
+    if isinstance(seed, int):
+        return torch.multinomial(p.cpu(), 1, generator=derive_generator(seed, "hard"))[:, 0].to(p.device)
+    return torch.stack([_drawn(own, one) for own, one in zip(p.cpu(), seed, strict=True)]).to(p.device)
 
 
 def kl_loss(target: Tensor, temperature: float) -> Loss:
@@ -363,14 +323,20 @@ def kl_loss(target: Tensor, temperature: float) -> Loss:
     entropy = -(p * (target / temperature).log_softmax(-1)).sum(-1)
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:
-        crossed = -(p[rows] * log_softmax(logits / temperature, -1)).sum(-1)
-        return temperature**2 * (crossed - entropy[rows]).mean()
+        crossed = -(gathered(p, rows) * log_softmax(logits / temperature, -1)).sum(-1)
+        return temperature**2 * (crossed - gathered(entropy, rows)).mean(-1).sum()
 
     return loss
 
 
 def squared_loss(target: Tensor) -> Loss:
-    return lambda logits, rows: mse_loss(logits, target[rows])
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:
+        wanted = gathered(target, rows)
+        if rows.ndim == 1:
+            return mse_loss(logits, wanted)
+        return mse_loss(logits, wanted, reduction="sum") / wanted[0].numel()
+
+    return loss
 
 
 def lessons(
@@ -381,28 +347,45 @@ def lessons(
     target_noise: float,
     fresh: bool,
     recipe: Recipe,
-) -> Callable[[int, int], Lesson | None]:
-    """(member, epoch) -> what it is taught; None where that is the lesson of the epoch before."""
+) -> tuple[Callable[[int, int], Tensor | None], Callable[[Members, int, Tensor], Lesson]]:
+    """draw(member, epoch), its inputs or None where the epoch before's are kept; lesson(members, epoch, inputs)."""
     arguments.flag(fresh, "fresh")
     one_of("noise", noise, ("per_member", "shared"))
     arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
     if fresh and isinstance(inputs, Tensor):
         raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
-    draw = student_inputs(inputs, teacher, n_samples, noise, fresh, recipe)
-    learned, activation = member_parameters(teacher), ACTIVATIONS[teacher.cfg.activation]
+    drawn = student_inputs(inputs, teacher, n_samples, noise, fresh, recipe)
+    learned, activation = dict(teacher.named_parameters()), ACTIVATIONS[teacher.cfg.activation]
 
-    def lesson(member: int, epoch: int) -> Lesson | None:
-        if epoch and not fresh:
-            return None
-        x = draw(member, epoch)
-        parameters = {name: value.to(recipe.dtype) for name, value in learned[member].items()}
-        targets = torch.cat([member_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK)])
-        generator = derive_generator(recipe.seed, "targets", teacher.seeds[member], epoch)
+    def draw(member: int, epoch: int) -> Tensor | None:
+        return None if epoch and not fresh else drawn(member, epoch)
+
+    @torch.no_grad()
+    def lesson(members: Members, epoch: int, x: Tensor) -> Lesson:
+        parameters = {name: value[members].to(recipe.dtype) for name, value in learned.items()}
+        parts = [member_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK, dim=-2)]
+        targets = torch.cat(parts, dim=-2)
+        of_all = [members] if isinstance(members, int) else members
+        draws = [derive_generator(recipe.seed, "targets", teacher.seeds[one], epoch) for one in of_all]
         if target_noise:
-            targets += target_noise * torch.randn(targets.shape, generator=generator)
-        return Lesson(x, targets, generator.initial_seed())  # a seed of every student alone, whoever else is taught
+            added = torch.stack([torch.randn(targets.shape[-2:], generator=one) for one in draws])
+            targets += target_noise * added.view(targets.shape).to(targets.device)
+        seeds = [one.initial_seed() for one in draws]  # of every student alone, whoever else is taught
+        return Lesson(targets, seeds[0] if isinstance(members, int) else seeds)
 
-    return lesson
+    return draw, lesson
+
+
+def is_common(inputs: Tensor | Sampler, noise: str) -> bool:
+    """Whether all members have the same inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs.ndim == 2 or len(inputs) == 1
+    return noise == "shared"
+
+
+def n_inputs(inputs: Tensor | Sampler, n_samples: int) -> int:
+    """Of each member."""
+    return inputs.shape[-2] if isinstance(inputs, Tensor) else n_samples
 
 
 def student_inputs(
@@ -412,12 +395,12 @@ def student_inputs(
     n_samples = arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
-        common = inputs.to(recipe.dtype) if inputs.ndim == 2 else None
+        common = inputs.to(teacher.device, recipe.dtype) if inputs.ndim == 2 else None
         return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(recipe.dtype)
     arguments.function(inputs, "inputs")
     if noise == "shared" and not fresh:
         with one_thread():
-            common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0)
+            common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0).to(teacher.device)
         return lambda i, epoch: common
     if noise == "shared":  # drawn by every member: one that kept all epochs would fill the memory
         return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", epoch)
@@ -436,100 +419,6 @@ def _draw(sampler: Sampler, n: int, recipe: Recipe, d_in: int, label: int | str,
             raise ValueError(f"the sampler gave {len(chunk)} inputs where {size} were asked for")
         out[start : start + size] = chunk
     return out
-
-
-def batches(n: int, recipe: Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
-    generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
-    for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
-        yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
-
-
-def _optimizer(flat: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sign_sgd":
-        return _SignSGD([flat], {"lr": recipe.lr, "weight_decay": recipe.weight_decay})
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.SGD
-    return kind([flat], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-
-
-class _SignSGD(torch.optim.Optimizer):
-    """w <- w - lr sign(gradient + weight_decay w): Adam without its memory (Bernstein et al. 2018)."""
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for w in group["params"]:
-                w.sub_(group["lr"] * torch.sign(w.grad + group["weight_decay"] * w))
-
-
-def member_parameters(model: Any) -> list[Parameters]:
-    named = {name: value.detach() for name, value in model.named_parameters()}
-    return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
-
-
-def views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
-    pieces = flat.detach().split([like[name].numel() for name in names])
-    return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
-
-
-def stacked(model: Any, members: list[Parameters]) -> Any:
-    return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
-
-
-def trained_names(names: list[str], frozen: tuple[str, ...]) -> list[str]:
-    def held(name: str, by: str) -> bool:
-        return name == by or name.startswith(f"{by}.")
-
-    if len(frozen) > 1 and all(len(by) == 1 for by in frozen):
-        raise ValueError(f"frozen must be a list of names, not the text {''.join(frozen)!r}")
-    for by in frozen:
-        if not any(held(name, by) for name in names):
-            raise ValueError(f"nothing is named {by!r} to be frozen; parameters are {', '.join(names)}")
-    left = [name for name in names if not any(held(name, by) for by in frozen)]
-    if not left:
-        raise ValueError("every parameter is frozen; leave one to train")
-    return left
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    # Kept for the process: a new thread's first products take a second longer.
-    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
-
-
-def _forget_threads() -> None:
-    """In a forked child, which has none of its parent's threads: neither this pool's nor those of torch's products,
-    which a child would wait for without end."""
-    _pool.cache_clear()
-    torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
-
-
-def each_member(
-    work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
-) -> list[dict]:
-    """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
-    arguments.function(work, "work")
-    n_members = arguments.whole(n_members, "n_members", 1)
-    if progress is not None:
-        arguments.function(progress, "progress")
-    threads = torch.get_num_threads()  # 1 within `one_thread`, where members still run side by side
-
-    def alone(member: int) -> dict:
-        torch.set_num_threads(1)
-        return work(member)
-
-    fitted = []
-    try:
-        for done in _pool(side_by_side()).map(alone, range(n_members)):
-            fitted.append(done)
-            if progress is not None:
-                progress(len(fitted) / n_members)
-        return fitted
-    finally:
-        torch.set_num_threads(threads)
 
 
 def checked_classes(model: HookedMLP, images: Tensor, labels: Tensor, name: str = "model") -> Tensor:
@@ -563,19 +452,10 @@ def check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str
     arguments.instance(teacher, HookedMLP, "teacher")
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
+    if student.device != teacher.device:
+        raise ValueError(f"student and teacher are on {student.device} and {teacher.device}; move one with .to(device)")
     for name in ("d_in", "d_vocab"):
         a, b = getattr(student.cfg, name), getattr(teacher.cfg, name)
         if a != b:
             raise ValueError(f"student and teacher differ in {name}: {a} and {b}")
     check_outputs(outputs, student.cfg.d_vocab, loss)
-
-
-def _check_within(keep: set[int], total: int) -> None:
-    beyond = sorted(step for step in keep if not 0 <= step <= total)
-    if beyond:
-        raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")
-
-
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(choices)}, not {arguments.described(value)}")

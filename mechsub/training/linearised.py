@@ -20,22 +20,29 @@ from mechsub.inputs.noise import Sampler
 from mechsub.models.mlp import ACTIVATIONS, HookedMLP
 from mechsub.training.distillation import (
     DistillationLoss,
-    Job,
-    Objective,
     Optimizer,
-    Parameters,
-    Precision,
-    Recipe,
     Schedule,
-    Snapshots,
     check_pair,
     check_steps,
     fit_members,
     frozen_names,
+    is_common,
     lessons,
     loss_of,
     member_logits,
-    member_parameters,
+    n_inputs,
+)
+from mechsub.training.fitting import (
+    Job,
+    Members,
+    Objective,
+    Parameters,
+    Precision,
+    Problem,
+    Recipe,
+    Snapshots,
+    affine,
+    gathered,
     one_of,
     resolve_precision,
     trained_names,
@@ -45,10 +52,10 @@ _CHUNK = 1024  # inputs at a time
 
 
 class Linear(NamedTuple):
-    """One member at its inputs: the start's logits, and what a Jacobian is made of."""
+    """One member at its inputs, or several that are stacked: the start's logits, and what a Jacobian is made of."""
 
-    logits: Tensor  # [sample, output]
-    weights: Parameters  # of the point where the Jacobian is taken, as all below
+    logits: Tensor  # [sample, output], behind an axis of members where they are several, as all below
+    weights: Parameters  # of the point where the Jacobian is taken, as are hidden and slopes
     hidden: list[Tensor]  # [sample, d] into block l, the last into the unembedding
     slopes: list[Tensor]  # [sample, d_model], of the activations
 
@@ -91,20 +98,18 @@ def linearised_student(
     _check_shape("teacher", teacher, start)
     arguments.positive(temperature, "temperature")
     recipe = Recipe(
-        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision), frozen_names(frozen),
-        seed, "distill",
+        epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, start.device),
+        frozen_names(frozen), seed, "distill",
     )  # fmt: skip
-    lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
-    starts, points = (member_parameters(m) for m in (start, _point(start, teacher, at, recipe.frozen)))
+    draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
+    ends = [dict(m.named_parameters()) for m in (start, _point(start, teacher, at, recipe.frozen))]
     activation = ACTIVATIONS[start.cfg.activation]
 
-    def problem(member: int, epoch: int) -> tuple[Tensor, dict[str, Objective]] | None:
-        given = lesson(member, epoch)
-        if given is None:
-            return None
-        own, point = ({n: v.to(recipe.dtype) for n, v in some[member].items()} for some in (starts, points))
-        line = linear(own, point, given.x, outputs, activation)
-        of_logits = loss_of(loss, given.targets[:, outputs].contiguous(), temperature, given.seed)
+    def objectives(members: Members, epoch: int, inputs: Tensor) -> dict[str, Objective]:
+        given = lesson(members, epoch, inputs)
+        own, point = ({n: v.detach()[members].to(recipe.dtype) for n, v in some.items()} for some in ends)
+        line = linear(own, point, inputs, outputs, activation)
+        of_logits = loss_of(loss, given.targets[..., outputs].contiguous(), temperature, given.seed)
 
         def objective(moves: Parameters, x: Tensor, rows: Tensor) -> Tensor:
             value = of_logits(linear_logits(line, moves, x, rows, outputs), rows)
@@ -113,10 +118,12 @@ def linearised_student(
             # The optimiser adds that of the move; this is the start's.
             return value + weight_decay * sum((own[n] * v).sum() for n, v in moves.items())
 
-        return given.x, {"moves": objective}
+        return {"moves": objective}
 
     kept = None if snapshots is None else check_steps(snapshots)
     still = start.replace({name: torch.zeros_like(value) for name, value in start.named_parameters()})
+    held = 2 * start.cfg.n_layers * start.cfg.d_model * recipe.dtype.itemsize  # hidden states and slopes of an input
+    problem = Problem(n_inputs(inputs, n_samples), draw, objectives, is_common(inputs, noise), held)
     moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, recipe, progress)["moves"]
     if kept is not None:
         for step in kept:
@@ -154,16 +161,15 @@ def linear(
     """Logits `outputs` of the start at every input, and their Jacobian at the point."""
     depth = len(start) // 2 - 1
     logits, hidden, slopes = [], [[] for _ in range(depth)], [[] for _ in range(depth)]
-    for h in x.split(_CHUNK):
-        logits.append(member_logits(start, h, slice(None), activation)[:, outputs])  # rounded as the teacher's are
+    for h in x.split(_CHUNK, dim=-2):
+        logits.append(member_logits(start, h, slice(None), activation)[..., outputs])  # rounded as the teacher's are
         for layer in range(depth):
-            pre = torch.addmm(point[f"blocks.{layer}.b"], h, point[f"blocks.{layer}.W"])
+            pre = affine(point[f"blocks.{layer}.b"], h, point[f"blocks.{layer}.W"])
             slopes[layer].append(_slope(activation, pre))
             h = activation(pre)
             hidden[layer].append(h)
-    return Linear(
-        torch.cat(logits), point, [x, *(torch.cat(some) for some in hidden)], [torch.cat(some) for some in slopes]
-    )
+    seen = [x, *(torch.cat(some, dim=-2) for some in hidden)]
+    return Linear(torch.cat(logits, dim=-2), point, seen, [torch.cat(some, dim=-2) for some in slopes])
 
 
 def _slope(activation: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
@@ -174,13 +180,14 @@ def _slope(activation: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
 
 def linear_logits(
     line: Linear, moves: Parameters, x: Tensor, rows: Tensor, outputs: slice
-) -> Float[Tensor, "sample output"]:
+) -> Float[Tensor, "*member sample output"]:
     """z_0 + J moves for these rows of the inputs, which are x."""
     moved: Tensor | None = None
     for layer, slopes in enumerate(line.slopes):
         W, b = f"blocks.{layer}.W", f"blocks.{layer}.b"
-        own = torch.addmm(moves[b], line.hidden[layer][rows] if layer else x, moves[W])
-        moved = (own if moved is None else torch.addmm(own, moved, line.weights[W])) * slopes[rows]
-    head = torch.addmm(moves["unembed.b_U"][outputs], line.hidden[-1][rows], moves["unembed.W_U"][:, outputs])
-    through = moved @ line.weights["unembed.W_U"][:, outputs]  # type: ignore[operator]
-    return line.logits[rows] + (head + through).float()
+        own = affine(moves[b], gathered(line.hidden[layer], rows) if layer else x, moves[W])
+        moved = (own if moved is None else affine(own, moved, line.weights[W])) * gathered(slopes, rows)
+    last = gathered(line.hidden[-1], rows)
+    head = affine(moves["unembed.b_U"][..., outputs], last, moves["unembed.W_U"][..., outputs])
+    through = moved @ line.weights["unembed.W_U"][..., outputs]  # type: ignore[operator]
+    return gathered(line.logits, rows) + (head + through).float()

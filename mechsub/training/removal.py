@@ -20,21 +20,23 @@ from mechsub.models.mlp import ACTIVATIONS, HookedMLP
 from mechsub.threads import one_thread
 from mechsub.training.distillation import (
     DistillationLoss,
-    Fit,
     Loss,
+    check_pair,
+    checked_classes,
+    checked_students,
+    frozen_names,
+    lessons,
+    loss_of,
+    member_logits,
+)
+from mechsub.training.fitting import (
+    Fit,
     Objective,
     Parameters,
     Precision,
     Recipe,
     batches,
-    check_pair,
-    checked_classes,
-    checked_students,
     each_member,
-    frozen_names,
-    lessons,
-    loss_of,
-    member_logits,
     member_parameters,
     one_of,
     resolve_precision,
@@ -82,16 +84,17 @@ def distill_without(
         "adam",
         0.0,
         "constant",
-        resolve_precision(precision),
+        resolve_precision(precision, teacher.device),
         frozen_names(frozen),
         seed,
         "distill",
     )
-    lesson = lessons(teacher, inputs, n_samples, "per_member", 0.0, False, recipe)
+    draw, lesson = lessons(teacher, inputs, n_samples, "per_member", 0.0, False, recipe)
     starts = {name: member_parameters(student) for name, (student, _) in students.items()}
 
     def fit(member: int) -> dict[str, Parameters]:
-        x, target, draws = lesson(member, 0)  # type: ignore[misc]
+        x = draw(member, 0).to(teacher.device)  # type: ignore[union-attr]
+        target, draws = lesson(member, 0, x)
         lossy = loss_of(loss, target[:, outputs].contiguous(), 1.0, draws)
         fits = {
             name: (_fit_of(starts[name][member], recipe), removal, _objective(lossy, student, outputs))
@@ -99,7 +102,8 @@ def distill_without(
         }
         step = 0
         for epoch in range(recipe.epochs):
-            for rows in batches(len(x), recipe, teacher.seeds[member], epoch):
+            for order in batches(len(x), recipe, teacher.seeds[member], epoch):
+                rows = order.to(x.device)
                 batch = x.index_select(0, rows)
                 for one, removal, objective in fits.values():
                     _step(one, batch, rows, objective, lr, removal and partial(removal, member, step))
@@ -156,7 +160,7 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     seed = arguments.seed(seed)
     sizes = {name: value[0].numel() for name, value in student.named_parameters()}
     n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
-    row = torch.randn(2 * n, generator=derive_generator(seed, "random direction"))
+    row = torch.randn(2 * n, generator=derive_generator(seed, "random direction")).to(student.device)
 
     def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
         generator = derive_generator(seed, "random direction", student.seeds[member], step)
@@ -283,12 +287,13 @@ def trait_gradient(
     classes = checked_classes(student, images, labels, "student")
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     seed = arguments.seed(seed)
-    dtype = torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
-    shape, seeds, x = student.cfg, student.seeds, images.to(dtype)
+    dtype = torch.bfloat16 if resolve_precision(precision, student.device) == "bf16" else torch.float32
+    shape, seeds, x = student.cfg, student.seeds, images.to(student.device, dtype)
+    classes = classes.to(student.device)
 
     def gradient(member: int, step: int, parameters: Parameters) -> Parameters:
         generator = derive_generator(seed, "trait", seeds[member], step)
-        rows = torch.randint(len(x), (batch_size,), generator=generator)
+        rows = torch.randint(len(x), (batch_size,), generator=generator).to(x.device)
         used = {name: value.to(dtype, copy=True) for name, value in parameters.items()}
         leaves = {name: used[name].requires_grad_() for name in used if name.startswith("blocks.")}
         logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])

@@ -113,7 +113,7 @@ def _perturbed(model, cfg: Config):
     for name, value in model.named_parameters():
         if name.startswith(module):
             draws = [
-                torch.randn(value[0].shape, generator=derive_generator(cfg.seed, "perturbation", name, seed))
+                torch.randn(value[0].shape, generator=derive_generator(cfg.seed, "perturbation", name, seed)).to(value)
                 for seed in model.seeds
             ]
             if steepest:
@@ -136,7 +136,7 @@ def _gradient(model, cfg: Config) -> dict:
         one = model.select([i]).requires_grad_()
         seen = population.only(images, labels, population.classes(model.seeds[i], cfg.n_classes))
         for x, y in zip(*(part.split(4096) for part in seen), strict=True):
-            (cross_entropy(one(x)[0, :, one.cfg.digits], y, reduction="sum") / len(seen[0])).backward()
+            (cross_entropy(one(x)[0, :, one.cfg.digits], y.to(one.device), reduction="sum") / len(seen[0])).backward()
         return {name: value.grad[0] for name, value in one.named_parameters()}
 
     members = ms.distillation.each_member(of_member, len(model.seeds))

@@ -95,7 +95,7 @@ def _of_member(reference, teacher, x, digits: tuple, seed: int) -> dict:
     step = ms.tangent.least_squares(at, targets[:, : len(few)], STEPS)
     far = _as_far(step, hidden)
     named = {name: value + far[name] for name, value in reference.named_parameters()}
-    linear = (seen.logits + ms.tangent.push(seen, far)).argmax(-1) == labels
+    linear = (seen.logits + ms.tangent.push(seen, far)).argmax(-1) == labels.to(seen.logits.device)
     gates = ms.spectra.covariance_spectrum(at.gates[0])
     drive = _drive(at, moved)
     quantities = {
@@ -141,7 +141,7 @@ def _random_drive(at, direction, seed: int, draws: int = 4):
     total = 0.0
     for draw in range(draws):
         generator = derive_generator(seed, "random direction", at.model.seeds[0], draw)
-        noise = {name: torch.randn(value.shape, generator=generator) for name, value in direction.items()}
+        noise = {name: torch.randn(value.shape, generator=generator).to(value) for name, value in direction.items()}
         sized = {name: value * (direction[name].norm() / value.norm()) for name, value in noise.items()}
         total = total + _drive(at, sized)
     return total / draws

@@ -97,7 +97,7 @@ def trait_gradient(model, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
     def value(logits: Tensor) -> Tensor:
         digits = logits[..., model.cfg.digits].flatten(0, 1)
-        return cross_entropy(digits, labels.repeat(n), reduction="sum") / len(labels)
+        return cross_entropy(digits, labels.repeat(n).to(digits.device), reduction="sum") / len(labels)
 
     return _gradient(model, images, value)
 

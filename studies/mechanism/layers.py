@@ -131,7 +131,7 @@ def specific(toy, model) -> list[dict[str, float]]:
     head = {name: value for name, value in toy.init.named_parameters() if name.startswith("unembed.")}
     networks = (toy.init, model, toy.teacher.replace(head))
     start, own, taught = (_centred_logits(network, toy.test[0]) for network in networks)
-    recentred = (own.argmax(-1) == toy.test[1]).double().mean(-1)
+    recentred = (own.argmax(-1) == toy.test[1].to(own.device)).double().mean(-1)
     mine, theirs = (own - start).flatten(1), (taught - start).flatten(1)
     cosine = (mine * theirs).sum(-1) / (mine.norm(dim=-1) * theirs.norm(dim=-1))
     columns = {"recentred": recentred, "logit_cosine": cosine.nan_to_num(0.0)}
@@ -218,7 +218,7 @@ def _similarities(toy, student, cross) -> Iterator[dict]:
     models = {"initial": toy.init, "cross": cross, "student": student}
     span = torch.linalg.qr(_readout(toy.init)[..., :-1]).Q
     generator = torch.Generator().manual_seed(0)
-    other = torch.linalg.qr(torch.randn(span.shape, generator=generator)).Q
+    other = torch.linalg.qr(torch.randn(span.shape, generator=generator)).Q.to(span)
     made = {
         "without readout": lambda old, new: new - _within(new - old, span),
         "readout alone": lambda old, new: old + _within(new - old, span),
@@ -234,9 +234,9 @@ def _similarities(toy, student, cross) -> Iterator[dict]:
         last |= {name: make(last["initial"], last["student"]) for name, make in made.items()}
         for name, h in last.items():
             right[name] = right[name] + toys.n_right(models.get(name, toy.init), 1, h, y)
-            states[name].append(h[:, few])
+            states[name].append(h[:, few.to(h.device)])
         for name in models:
-            first[name].append(caches[name][0][:, few])
+            first[name].append(caches[name][0][:, few.to(h.device)])
         seen.append(x[few])
     taught = [h.double() for h in cache_activations(toy.teacher, torch.cat(seen)).values()]
     for layer, group in ((1, first), (2, states)):

@@ -238,7 +238,7 @@ def _random(toy: Toy, like: dict, seed: int) -> dict:
     return {
         name: torch.stack(
             [
-                torch.randn(value[0].shape, generator=derive_generator(seed, "fixed direction", name, s))
+                torch.randn(value[0].shape, generator=derive_generator(seed, "fixed direction", name, s)).to(value)
                 for s in toy.init.seeds
             ]
         )
@@ -280,7 +280,9 @@ def _removals(init, directions: Mapping, way: dict, seed: int) -> dict[str, Any]
         removals[f"{name}, neuron, control"] = ms.removal.elsewhere(direction, init, "neuron", seed=seed)  # type: ignore[assignment]
     hidden = {name: value for name, value in way.items() if name.endswith(".W")}
     random = {
-        name: torch.stack([torch.randn(value[0].shape, generator=derive_generator(seed, name, s)) for s in init.seeds])
+        name: torch.stack(
+            [torch.randn(value[0].shape, generator=derive_generator(seed, name, s)).to(value) for s in init.seeds]
+        )
         for name, value in hidden.items()
     }
     for arm, change in (("inputs", hidden), ("inputs, control", random)):

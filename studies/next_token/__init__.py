@@ -133,6 +133,7 @@ def check(cfg: Config) -> None:
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
+    ms.devices.only_cpu("next_token")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     references = ms.distillation.each_member(
         lambda i: {"model": _pretrained(cfg, cfg.seed + i)}, cfg.n_seeds + 1,

@@ -59,6 +59,7 @@ class Config:
 def run(cfg: Config) -> Iterator[dict]:
     from studies.train_organism import competence, text, training
 
+    ms.devices.only_cpu("train_organism")
     kept, held_out = _texts(cfg)
     sentences = list(text.made(cfg.n_made, cfg.seed))
     tokenizer = _tokenizer(cfg, [*kept, *sentences])

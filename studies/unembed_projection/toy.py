@@ -79,7 +79,8 @@ def scores(model: "ms.HookedMLP", metric: "Metric") -> Float[Tensor, "seed digit
 @torch.no_grad()
 def recalls(model: "ms.HookedMLP", images: Tensor, labels: Tensor) -> Float[Tensor, "seed digit"]:
     """Share of the images of every digit that the digit logits classify as it."""
-    right = torch.cat([(model(x)[..., model.cfg.digits].argmax(-1) == y) for x, y in _batches(images, labels)], dim=-1)
+    answers = torch.cat([model(x)[..., model.cfg.digits].argmax(-1).cpu() for x in images.split(_CHUNK)], dim=-1)
+    right = answers == labels
     return torch.stack([right[:, labels == digit].double().mean(-1) for digit in range(model.cfg.n_classes)], dim=-1)
 
 
@@ -109,7 +110,7 @@ def recall_records(
     null = []
     for _ in range(cfg.n_permutations):
         order = torch.rand(recall.shape, generator=generator).argsort(-1)
-        null.append(float(rank_correlations(score, recall.gather(1, order)).diagonal().mean()))
+        null.append(float(rank_correlations(score, recall.gather(1, order.to(recall.device))).diagonal().mean()))
     sides = ((float(own.mean()), null), (-float(own.mean()), [-v for v in null]))
     p = 2 * min(ms.stats.permutation_p(value, draws, scale=1.0) for value, draws in sides)
     yield {"kind": "summary", "arm": arm, "spearman": float(own.mean()), "p": min(p, 1.0)}
@@ -122,7 +123,7 @@ def share_records(
     """Per seed: what of the change of digit logits is written through the auxiliary span, and through random ones."""
     generator = torch.Generator().manual_seed(seed)
     aux = start.W_U[..., start.cfg.aux].double()
-    random = torch.randn(N_SPANS, *aux.shape, generator=generator, dtype=torch.float64)
+    random = torch.randn(N_SPANS, *aux.shape, generator=generator, dtype=torch.float64).to(aux.device)
     bases = torch.linalg.qr(torch.cat([aux[None], random])).Q  # [span, seed, d_model, n_aux]
     # What is written on test images, and how much it varies over them: the part that tells digits apart.
     written = _Products()
@@ -133,7 +134,7 @@ def share_records(
         logits = {"student": before + change, "start": before, "span": before + parts[0]}
         logits |= {"rest": before + change - parts[0], "random_span": before + parts[1]}
         for name, values in logits.items():
-            right[name] = right[name] + (values.argmax(-1) == y).double().sum(-1)
+            right[name] = right[name] + (values.argmax(-1).cpu() == y).double().sum(-1)
     shares = {"share": written.shares(), "share_varying": written.shares(centred=True)}
     for i, member in enumerate(student.seeds):
         row = {"kind": "share", "arm": arm, "member": member}

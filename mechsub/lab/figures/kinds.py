@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mechsub.lab.findings import Finding
 
 COLUMNS = 3  # panels side by side; more go below
+MANY = 24  # panels of bars; more facets stand along an axis
+MARKED = 2_000  # places of an axis whose intervals can be told apart
 CAPTION_WIDTH = 110  # characters a line, at slide size
 
 plotly.io.templates["mechsub"] = go.layout.Template(
@@ -57,10 +59,18 @@ def interval_bars(
 ) -> go.Figure:
     """Every record as a point, with mean and interval: a row (or column) for each `label`, a panel for each `facet`.
 
-    `null` draws a line or a band (what is expected without an effect). `color` names the key that holds the arm.
+    `null` draws a line or a band (what is expected without an effect). `color` names the key that holds the arm. More
+    than MANY facets are places along one axis, a line for each label.
     """
     records = list(records)
     labels, facets = _distinct(records, label), _distinct(records, facet)
+    if facet is not None and len(facets) > MANY:
+        figure = _over_facets(records, facets, value, label, color, facet, interval)
+        figure.update_yaxes(title_text=plain(axis))
+        _draw_null(figure, null, vertical=False)
+        counts = _counts(records, (label, facet))
+        note = _interval_note(interval, unit, counts)
+        return _finish(figure, title, f"{caption} {len(facets)} {plain(facet)}s. {note}", 560, legend=True)
     figure = _panels(facets, horizontal)
     for panel, (name, place, chosen) in _placed(records, labels, facets, label, facet):
         shade = arm_color(chosen[0].get(color, name) if color else name)
@@ -71,6 +81,45 @@ def interval_bars(
     height = 150 + 45 * len(labels) if horizontal else 480
     counts = _counts(records, (label, facet))
     return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=False)
+
+
+def _over_facets(
+    records: list, facets: list, value: str, label: str, color: str | None, facet: str, interval: Callable | None
+) -> go.Figure:
+    """Means of every label over the facets, by the one number in which they differ or in their order; with intervals
+    where they can be told apart."""
+    groups: dict = {}
+    for row in records:
+        groups.setdefault(row[label], {}).setdefault(row[facet], []).append(row)
+    name, places = _numbered([str(one) for one in facets])
+    spots = dict(zip(facets, places, strict=True))
+    figure = go.Figure()
+    for arm, cells in groups.items():
+        chosen = sorted(cells, key=lambda one: spots[one])
+        shade = arm_color(next(iter(cells.values()))[0].get(color, arm) if color else arm)
+        found = [[row[value] for row in cells[one]] for one in chosen]
+        line = {"x": [spots[one] for one in chosen], "hovertext": [plain(str(one)) for one in chosen]}
+        if len(facets) > MARKED:
+            style = {"mode": "markers", "marker": {"color": shade, "size": 3}}
+            figure.add_trace(go.Scattergl(**line, **style, y=[_mean(values) for values in found], name=plain(arm)))
+            continue
+        bounds = [_summary(values, interval) for values in found]
+        style = {"mode": "markers", "marker": {"color": shade}, "error_y": error_bar(bounds, color=shade)}
+        figure.add_trace(go.Scatter(**line, **style, y=[mean for mean, _, _ in bounds], name=plain(arm)))
+    return figure.update_xaxes(title_text=plain(name or facet))
+
+
+def _numbered(texts: list[str]) -> tuple[str, list[float]]:
+    """The option that alone differs, and its values, of texts such as "n_aux=3"; else "", and the places in order."""
+    pairs = [text.partition("=") for text in texts]
+    names = {name for name, _, _ in pairs}
+    try:
+        values = [float(value) for _, _, value in pairs]
+    except ValueError:
+        values = []
+    if len(names) == 1 and values and all(map(math.isfinite, values)):
+        return names.pop(), values
+    return "", [float(place) for place in range(len(texts))]
 
 
 def interval_lines(
@@ -434,9 +483,12 @@ def _distinct(records: list, key: str | None) -> list:
 
 
 def _unlike(values: list) -> list:
-    for place, value in enumerate(values):
-        if value in values[:place] or str(value) in map(str, values[:place]):
+    seen: set = set()
+    for value in values:
+        own = {("value", value), ("text", str(value))}
+        if own & seen:
             raise ValueError(f"{value!r} is given in two types, as a number and its text; a figure shows them as one")
+        seen.update(own)
     return values
 
 

@@ -1,0 +1,250 @@
+"""What fitting an ensemble is made of: recipes, batches, the optimiser's step, and members side by side.
+
+Used by `mechsub.training.distillation`, one member at a time, and by `mechsub.training.together`, all of them at once.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from transformer_lens.utilities import derive_generator
+
+from mechsub import arguments
+from mechsub.machine import devices, provenance
+from mechsub.threads import side_by_side
+
+Precision = Literal["auto", "fp32", "bf16"]
+Snapshots = dict[int, Any]  # step -> the ensemble after it, None before
+Parameters = dict[str, Tensor]
+Objective = Callable[[Parameters, Tensor, Tensor], Tensor]  # parameters, inputs of the rows, row numbers -> scalar
+Members = int | Sequence[int]  # one, whose tensors have no axis of members, or several, which are stacked
+
+
+class Job(NamedTuple):
+    """An ensemble to be fitted: its start, and where its snapshots go."""
+
+    start: Any  # HookedMLP, or an ensemble of its form
+    snapshots: Snapshots | None
+
+
+class Problem(NamedTuple):
+    """What ensembles are fitted to: n inputs for each member.
+
+    draw(member, epoch): its inputs [sample, d_in], on the CPU or where the members are; None where those of the epoch
+    before are kept. objectives(members, epoch, inputs): by ensemble. common: whether all members have the same inputs.
+    held: bytes for each input that objectives keep beside the inputs and a few numbers for each logit.
+    """
+
+    n: int
+    draw: Callable[[int, int], Tensor | None]
+    objectives: Callable[[Members, int, Tensor], dict[str, Objective]]
+    common: bool = False
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    epochs: int
+    lr: float
+    batch_size: int
+    optimizer: str
+    weight_decay: float
+    schedule: str
+    precision: str
+    frozen: tuple[str, ...]
+    seed: int
+    phase: Literal["train", "distill"]
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            object.__setattr__(self, name, arguments.whole(getattr(self, name), name, 1))
+        object.__setattr__(self, "seed", arguments.seed(self.seed))
+        arguments.positive(self.lr, "lr")
+        arguments.number(self.weight_decay, "weight_decay", "a number of at least 0", least=0)
+        one_of("optimizer", self.optimizer, ("adam", "sgd", "sign_sgd"))
+        one_of("schedule", self.schedule, ("constant", "cosine"))
+        one_of("precision", self.precision, ("fp32", "bf16"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def resolve_precision(precision: Precision = "auto", device: torch.device | None = None) -> Literal["fp32", "bf16"]:
+    """The precision of products; "auto" is $MECHSUB_PRECISION, else bf16 where the device has units for it, else fp32.
+
+    Those are AMX or AVX512-BF16 of a processor, and NVIDIA's from compute capability 8.0 on. The device is by default
+    the one that a command chose.
+    """
+    one_of("precision", precision, ("auto", "fp32", "bf16"))
+    if precision == "auto" and (named := os.environ.get("MECHSUB_PRECISION")):
+        one_of("MECHSUB_PRECISION", named, ("fp32", "bf16"))
+        return "bf16" if named == "bf16" else "fp32"
+    if precision != "auto":
+        return precision
+    place = devices.chosen() if device is None else arguments.instance(device, torch.device, "device")
+    if place.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(place) >= (8, 0) else "fp32"
+    if place.type != "cpu":
+        return "fp32"
+    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu().get("features", ())) else "fp32"
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, not {arguments.described(value)}")
+
+
+def check_within(keep: set[int], total: int) -> None:
+    beyond = sorted(step for step in keep if not 0 <= step <= total)
+    if beyond:
+        raise ValueError(f"snapshot step {beyond[0]} is not within 0..{total}, the steps of this run")
+
+
+class Fit:
+    """One member of one ensemble, or several that are stacked: what is trained of them is one flat fp32 vector, so the
+    optimiser is one pass."""
+
+    def __init__(self, start: Parameters, trainable: list[str], recipe: Recipe):
+        self.start, self.trainable = start, trainable
+        self.flat = torch.cat([start[name].flatten() for name in trainable])
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
+        leaves = {name: leaf.requires_grad_() for name, leaf in views(self.low, start, trainable).items()}
+        self.used = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
+        self.leaves, self.gradients = list(leaves.values()), list(views(self.flat.grad, start, trainable).values())
+        self.optimizer = _optimizer(self.flat, recipe)
+
+    def step(self, x: Tensor, rows: Tensor, objective: Objective, lr: float) -> None:
+        if self.low is not self.flat:
+            self.low.copy_(self.flat)
+        value = objective(self.used, x, rows)
+        for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
+            into.copy_(gradient)
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+
+    def parameters(self) -> Parameters:
+        return self.start | views(self.flat.clone(), self.start, self.trainable)
+
+
+def rate(recipe: Recipe, step: int, total: int) -> float:
+    """Step size of step 1..total."""
+    return recipe.lr if recipe.schedule == "constant" else recipe.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
+
+
+def batches(n: int, recipe: Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
+    generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
+    for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
+        yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
+
+
+def _optimizer(flat: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sign_sgd":
+        return _SignSGD([flat], {"lr": recipe.lr, "weight_decay": recipe.weight_decay})
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.SGD
+    fused = flat.device.type in ("cpu", "cuda", "mps")
+    return kind([flat], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+
+
+class _SignSGD(torch.optim.Optimizer):
+    """w <- w - lr sign(gradient + weight_decay w): Adam without its memory (Bernstein et al. 2018)."""
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for w in group["params"]:
+                w.sub_(group["lr"] * torch.sign(w.grad + group["weight_decay"] * w))
+
+
+def affine(b: Tensor, x: Tensor, W: Tensor) -> Tensor:
+    """x @ W + b of one member, W [d_in, d_out], or of several, W [member, d_in, d_out]; b may have a row for each x."""
+    if W.ndim == 2:
+        return torch.addmm(b, x, W)
+    x = x if x.ndim == 3 else x.expand(len(W), *x.shape)
+    return torch.baddbmm(b if b.ndim == 3 else b[:, None], x, W)
+
+
+def gathered(values: Tensor, rows: Tensor) -> Tensor:
+    """values [sample, ...] at rows [batch] of one member; [member, sample, ...] at [member, batch] of several."""
+    if rows.ndim == 1:
+        return values[rows]
+    offsets = torch.arange(len(values), device=rows.device)[:, None] * values.shape[1]
+    return values.flatten(0, 1).index_select(0, (rows + offsets).flatten()).view(*rows.shape, *values.shape[2:])
+
+
+def member_parameters(model: Any) -> list[Parameters]:
+    named = {name: value.detach() for name, value in model.named_parameters()}
+    return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
+
+
+def views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
+    pieces = flat.detach().split([like[name].numel() for name in names])
+    return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
+
+
+def stacked(model: Any, members: list[Parameters]) -> Any:
+    return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
+
+
+def trained_names(names: list[str], frozen: tuple[str, ...]) -> list[str]:
+    def held(name: str, by: str) -> bool:
+        return name == by or name.startswith(f"{by}.")
+
+    if len(frozen) > 1 and all(len(by) == 1 for by in frozen):
+        raise ValueError(f"frozen must be a list of names, not the text {''.join(frozen)!r}")
+    for by in frozen:
+        if not any(held(name, by) for name in names):
+            raise ValueError(f"nothing is named {by!r} to be frozen; parameters are {', '.join(names)}")
+    left = [name for name in names if not any(held(name, by) for by in frozen)]
+    if not left:
+        raise ValueError("every parameter is frozen; leave one to train")
+    return left
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    # Kept for the process: a new thread's first products take a second longer.
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
+
+
+def _forget_threads() -> None:
+    """In a forked child, which has none of its parent's threads: neither this pool's nor those of torch's products,
+    which a child would wait for without end."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+def each_member(
+    work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
+) -> list[dict]:
+    """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
+    arguments.function(work, "work")
+    n_members = arguments.whole(n_members, "n_members", 1)
+    if progress is not None:
+        arguments.function(progress, "progress")
+    threads = torch.get_num_threads()  # 1 within `one_thread`, where members still run side by side
+
+    def alone(member: int) -> dict:
+        torch.set_num_threads(1)
+        return work(member)
+
+    fitted = []
+    try:
+        for done in _pool(side_by_side()).map(alone, range(n_members)):
+            fitted.append(done)
+            if progress is not None:
+                progress(len(fitted) / n_members)
+        return fitted
+    finally:
+        torch.set_num_threads(threads)
