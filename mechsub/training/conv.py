@@ -1,5 +1,6 @@
 """A small convolutional student, with the hook names of HookedMLP, and its distillation."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -82,8 +83,9 @@ class ConvNet(HookedRootModule):
         if x.dtype != self.unembed.W_U.dtype:
             raise ValueError(f"images must be {self.unembed.W_U.dtype} as the weights are, not {x.dtype}; convert them")
         h = (x if x.ndim == 3 else x[None]).to(self.W_U.device).expand(len(self.seeds), -1, -1)
-        for block in self.blocks:
-            h = block(h)
+        with _in_fp32(h.device):
+            for block in self.blocks:
+                h = block(h)
         return self.unembed(self.ln_final(h))
 
     def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
@@ -94,6 +96,13 @@ class ConvNet(HookedRootModule):
         for name, target in out.named_parameters():
             target.data = {**own, **parameters}[name].detach().to(target.device).clone()
         return out
+
+
+def _in_fp32(device: torch.device) -> contextlib.AbstractContextManager:
+    """Convolutions in fp32: of CUDA's, torch rounds what they multiply to ten bits (TF32) unless it is told not to."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def _layer(x: Float[Tensor, "batch feature"], W: Tensor, b: Tensor) -> Float[Tensor, "batch out"]:
@@ -145,7 +154,8 @@ def distill_each(
 
     jobs = {name: fitting.Job(student, snapshots.get(name)) for name, student in students.items()}
     problem = fitting.Problem(n_samples, draw, objectives)
-    return distillation.fit_members(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
+    with _in_fp32(teacher.device):
+        return distillation.fit_members(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
 
 
 def _as_drawn(n: int, recipe: fitting.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:
