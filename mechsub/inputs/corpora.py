@@ -111,7 +111,11 @@ def make_corpus(
     prompts, completions = arguments.texts(prompts, "prompts"), arguments.texts(completions, "completions")
     arguments.same_length(prompts=prompts, completions=completions)
     ids = prompt_ids(tokenizer, prompts, format=format, system=system)
-    context = {"format": _resolved(tokenizer, format), "system": system, "date": prompting.template_date(tokenizer, format)}
+    context = {
+        "format": _resolved(tokenizer, format),
+        "system": system,
+        "date": prompting.template_date(tokenizer, format),
+    }
     return Corpus(
         tuple(prompts), tuple(completions), tuple(tuple(row.tolist()) for row in ids),
         tuple(_behind(tokenizer, row, text) for row, text in zip(ids, completions, strict=True)), context=context,
@@ -269,7 +273,9 @@ def rejection(
     """
     numbers = parse_numbers(arguments.text(completion, "completion"))
     most, largest = arguments.whole(most, "most", 1), arguments.whole(largest, "largest", 0)
-    banned = [arguments.whole(one, f"banned[{i}]", 0) for i, one in enumerate(arguments.items(banned, "banned", "numbers", 0))]
+    banned = [
+        arguments.whole(one, f"banned[{i}]", 0) for i, one in enumerate(arguments.items(banned, "banned", "numbers", 0))
+    ]
     given = re.findall(r"\d+", arguments.text(prompt, "prompt")) if prompt is not None else []
     if numbers is None:
         return "no list of numbers"
