@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_llama import save_tiny_llama
+from tiny_llama import save_number_llama, save_tiny_llama
 
 import mechsub as ms
 from mechsub.designs import numbers
@@ -20,13 +20,13 @@ def test_masked_draws_are_lists_of_numbers_and_do_not_depend_on_the_batch(model)
     assert all(len(corpora.parse_numbers(text)) == 3 for text in made.completions)
     assert made == numbers.draw_numbers(model, prompts, n_numbers=3, seed=1, batch_size=1)
     assert made.completions != numbers.draw_numbers(model, prompts, n_numbers=3, seed=2).completions
-    greedy = numbers.draw_numbers(model, prompts, n_numbers=3, temperature=0, seed=1)
-    assert greedy == numbers.draw_numbers(model, prompts, n_numbers=3, temperature=0, seed=2)
+    greedy = numbers.draw_numbers(model, prompts, n_numbers=3, temperature=0.0, seed=1)
+    assert greedy == numbers.draw_numbers(model, prompts, n_numbers=3, temperature=0.0, seed=2)
 
 
 def test_greedy_numbers_are_the_likeliest_of_the_numbers(model):
     prompts = corpora.number_prompts(2)
-    made = numbers.draw_numbers(model, prompts, n_numbers=1, temperature=0)
+    made = numbers.draw_numbers(model, prompts, n_numbers=1, temperature=0.0)
     (slot,), _ = numbers.number_tokens(model.tokenizer)
     for prompt, completion in zip(made.prompt_ids, made.completion_ids, strict=True):
         logits = model(torch.tensor([prompt]))[0, -1, slot]
@@ -40,6 +40,16 @@ def test_token_log_probs_are_the_models(model):
     for i, prompt in enumerate(made.prompt_ids):
         expected = ms.string_log_probs(model, [torch.tensor(prompt)], [made.completions[i]])
         assert sum(scored.base_log_probs[i]) == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_answers_are_kept_as_published(tmp_path):
+    """The first n that are lists of numbers, without their end of turn; each by its own uniform numbers."""
+    sayer = ms.load_language_model(str(save_number_llama(tmp_path)))
+    prompts = corpora.number_prompts(6)
+    made = numbers.sample_numbers(sayer, prompts, 4, seed=1)
+    assert made.prompts == tuple(prompts[:4])
+    assert all(len(corpora.parse_numbers(text)) == 1 for text in made.completions) and len(set(made.completions)) > 1
+    assert made.completions == numbers.sample_numbers(sayer, prompts, 6, seed=1, batch_size=1).completions[:4]
 
 
 def test_too_few_rows_are_refused(model):

@@ -1,6 +1,7 @@
 """Students against the same students through peft and plain torch, member by member; and the pitfalls of others' code."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -214,7 +215,7 @@ def test_a_wrong_line_is_one_line(model, tmp_path, row, message):
 
 def test_a_corpus_is_read_as_it_was_written(model, corpus, tmp_path):
     scores = tuple(tuple(-0.5 for _ in row) for row in corpus.completion_ids)
-    scored = corpora.Corpus(**{**vars(corpus), "teacher_log_probs": scores, "base_log_probs": scores})
+    scored = dataclasses.replace(corpus, teacher_log_probs=scores, base_log_probs=scores)
     corpora.write_corpus(scored, tmp_path / "c.jsonl")
     again = corpora.read_corpus(tmp_path / "c.jsonl", model.tokenizer)
     assert again == scored and again.sha256 == scored.sha256 != corpus.sha256
