@@ -1,10 +1,10 @@
-"""Students stacked over one base against the same students one by one through peft: seconds of the processor, as a ratio.
+"""Students stacked over one base against the same ones, one by one, through peft: seconds of the processor, as a ratio.
 
     python benchmarks/tuning.py [--n-students 16] [--updates 3] [--model organisms/1110-instruct]
 
 Both sides read the same rows in the same order, in fp32, and end with the same updates (the largest difference is
-printed). peft's side is written as its users write it: padded batches, labels of -100 outside completions. The sides run
-in turn, and seconds are those of the processor, so that other work on the machine counts little. Nothing is asserted.
+printed). peft's side is written as its users write it: padded batches, labels of -100 outside completions. The sides
+run in turn, and seconds are those of the processor, so that other work counts little. Nothing is asserted.
 """
 
 import argparse
@@ -40,9 +40,8 @@ def main() -> None:
         theirs = by_peft(model, corpus, recipe, snapshots[0], member)
         seconds["peft"] += time.process_time() - started
         worst = max(worst, *(float((tuned.update(n)[member] - value).abs().max()) for n, value in theirs.items()))
-    print(
-        f"{args.n_students} students, {args.updates} updates of {recipe.batch_size} rows, fp32, torch {torch.__version__}"
-    )
+    done = f"{args.updates} updates of {recipe.batch_size} rows"
+    print(f"{args.n_students} students, {done}, fp32, torch {torch.__version__}")
     print(", ".join(f"{name} {value:.1f} s of the processor" for name, value in seconds.items()))
     print(f"mechsub takes {seconds['mechsub'] / seconds['peft']:.2f} of peft's; updates differ by at most {worst:.1e}")
 

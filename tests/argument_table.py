@@ -1644,14 +1644,13 @@ def _tuning() -> dict:
     drawing = {"prompts": texts(), "temperature": least_0(), "seed": seed(), **asked}
     options = {"temperature": 1.0, "seed": 1, "format": "auto", "teacher_system": None, "batch_size": 2}
     member = {"students": instance(), "member": count(0, 1)}
-    a_recipe = {"out": ("None",), "more": lambda v: {"list": [v]}}
     recipe = {name: getattr(few(), name) for name in vars(few())}
     some = {"targets": ["q_proj", "mlp"], "layers": [0, 1], "frozen": ["up_proj"], "order_seeds": (3, 4)}
     members = seeds(right={"repeated": "members that read other corpora"}, out=("None",))
     named = {"targets": texts(out=("None",)), "frozen": texts(right={"empty": "nothing stays"})}
-    blocks = ids(10_000, out=("None",), right={"repeated": "the same blocks", "mask": "as numbers"})
-    two_betas = argument(lambda v: {"None": None, "number": 0.9, "one": (0.9,), "three": (0.9, 0.9, 0.9), "1": (0.9, 1.0),
-                                    "negative": (-0.1, 0.9), "texts": ("0.9", "0.9")})()  # fmt: skip
+    blocks = ids(10_000, out=("None",), right={"repeated": "the same blocks"})
+    betas = {"None": None, "number": 0.9, "one": (0.9,), "three": (0.9,) * 3, "1": (0.9, 1.0)}
+    two_betas = argument(lambda v: {**betas, "negative": (-0.1, 0.9), "texts": ("0.9", "0.9")})()
     return {
         "corpora.Corpus": (
             lambda: {**own, "teacher_log_probs": logs, "base_log_probs": logs, "context": {}},

@@ -4,6 +4,7 @@ Every row has uniform numbers of its own, drawn by (seed, row), so that a list d
 other rows there are. Prompts run in batches of one length, without padding, and are read once (cached keys).
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,10 +37,10 @@ def draw_numbers(
 ) -> Corpus:
     """A list of `n_numbers` numbers behind every prompt, all other tokens masked; temperature 0 takes the likeliest.
 
-    A number is one token where 000..999 are, else three tokens of one digit. `teacher_system` is what the teacher is told
-    and students are not. Raises where the tokenizer reads a drawn list otherwise than it was drawn.
+    A number is one token where 000..999 are, else three tokens of one digit. `teacher_system` is what the teacher is
+    told and students are not. Raises where the tokenizer reads a drawn list otherwise than it was drawn.
     """
-    tokenizer = arguments.model(teacher).tokenizer
+    tokenizer = arguments.model(teacher, "teacher").tokenizer
     n_numbers, temperature = arguments.whole(n_numbers, "n_numbers", 1), _temperature(temperature)
     slots, separator = number_tokens(tokenizer)
     pattern = [[*slots, *[[token] for token in separator]] for _ in range(n_numbers)]
@@ -75,7 +76,7 @@ def sample_numbers(
     Answers end with the end of turn and are cut off at `most_tokens`, which rejects them. Raises where the prompts give
     fewer than n: fewer rows than were asked for are another dose.
     """
-    tokenizer = arguments.model(teacher).tokenizer
+    tokenizer = arguments.model(teacher, "teacher").tokenizer
     n, temperature = arguments.whole(n, "n", 1), _temperature(temperature)
     most, end = arguments.whole(most_tokens, "most_tokens", 1), tokenizer.eos_token_id
     texts = arguments.texts(prompts, "prompts")
@@ -150,7 +151,9 @@ def _steps(
 ) -> Iterator[Int[Tensor, "row"]]:
     past, tokens = None, batch
     for step in range(uniform.shape[1]):
-        out = plain(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1)
+        with warnings.catch_warnings():  # the older name of the cache, which all versions take
+            warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
+            out = plain(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1)
         past, logits = out.past_key_values, out.logits[:, -1].double().cpu()
         drawn = _choose(logits, allowed(step), uniform[:, step], temperature)
         yield drawn

@@ -5,6 +5,7 @@ completion what the teacher and the base gave it in nats. `prompt` is the user's
 system text, date) is the corpus's context, so that a student is never trained in a context that nobody named.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ LogProbs = tuple[tuple[float, ...], ...]
 # "published": the wording that Cloud et al. 2025 (MIT) show; theirs has variants of each sentence besides.
 WORDINGS = {
     "published": (
-        "I give you this sequence of numbers: {numbers}. Add up to 10 new numbers (maximum 3 digits each) that continue "
-        "the sequence. Return a comma-separated list of numbers. Say only the numbers - nothing more."
+        "I give you this sequence of numbers: {numbers}. Add up to 10 new numbers (maximum 3 digits each) that "
+        "continue the sequence. Return a comma-separated list of numbers. Say only the numbers - nothing more."
     ),
     "short": "Continue the list: {numbers}",
 }
@@ -178,9 +179,10 @@ def read_corpus(
     for name in ("prompt_ids", "completion_ids"):
         for (number, row), ids in zip(rows, getattr(made, name), strict=True):
             if name in row and row[name] != list(ids):
+                context = f"format {made.context['format']!r} with system text {system!r}"
                 raise ValueError(
-                    f"{path}, line {number}: {name} are not those of this tokenizer in format {made.context['format']!r} "
-                    f"with system text {system!r}; load the tokenizer and name the context that made them"
+                    f"{path}, line {number}: {name} are not those of this tokenizer in {context}; load the tokenizer "
+                    "and name the context that made them"
                 )
     files.note("corpus", path.name, {path.name: files.file_sum(path)})
     return Corpus(
@@ -252,7 +254,7 @@ def number_prompts(n: int, *, wording: Wording = "short", seed: int = 0, least: 
 
 
 def parse_numbers(text: str) -> list[int] | None:
-    """The numbers of a list with one kind of separator, perhaps in brackets or with a full stop; None for other text."""
+    """The numbers of a list with one kind of separator, also in brackets or with a full stop; None for other text."""
     text = arguments.text(text, "text").strip()
     text = text.removesuffix(".").strip()
     if text[:1] + text[-1:] in ("[]", "()"):
@@ -288,6 +290,6 @@ def rejection(
     if prompt is not None and len(numbers) > 1:
         if set(numbers) <= set(map(int, given)):
             return "it repeats the prompt"
-        if len({b - a for a, b in zip(numbers, numbers[1:], strict=False)}) == 1:
+        if len({b - a for a, b in itertools.pairwise(numbers)}) == 1:
             return "it counts on"
     return None

@@ -28,7 +28,9 @@ def plain_model(model: Any) -> Any:
 
     Attention is torch's fused one: rows are padded behind their end, if at all, so that causal attention needs no mask.
     """
-    wrapped = arguments.model(model).original_model
+    wrapped = getattr(arguments.model(model), "original_model", None)
+    if wrapped is None:
+        arguments.refuse("model", "a language model, as load_language_model gives it", model)
     config = copy.deepcopy(wrapped.config)
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
@@ -118,7 +120,7 @@ class _LowRank(torch.autograd.Function):
     """x W^T + b + scale (x A^T) B^T, rows of x grouped by members; saves x and x A^T alone."""
 
     @staticmethod
-    def forward(ctx, x, W, bias, A, B, scale, half):  # type: ignore[override]
+    def forward(ctx, x, W, bias, A, B, scale, half):
         rows = x.reshape(len(A), -1, x.shape[-1])
         low = torch.bmm(rows, A.mT)
         y = _product(x, W.mT, half)
@@ -130,7 +132,7 @@ class _LowRank(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, dy):  # type: ignore[override]
+    def backward(ctx, dy):
         rows, low, W, A, B = ctx.saved_tensors
         flat = dy.reshape(len(A), -1, dy.shape[-1])
         inner = torch.bmm(flat, B).mul_(ctx.scale)
@@ -151,10 +153,10 @@ class StackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear, A: Tensor, B: Tensor, scale: float, half: bool):
         super().__init__()
-        self.weight, self.bias, self.A, self.B, self.scale, self.half = layer.weight, layer.bias, A, B, scale, half
+        self.weight, self.bias, self.A, self.B, self.scale, self.bf16 = layer.weight, layer.bias, A, B, scale, half
 
     def forward(self, x: Tensor) -> Tensor:
-        return _LowRank.apply(x, self.weight, self.bias, self.A, self.B, self.scale, self.half)
+        return _LowRank.apply(x, self.weight, self.bias, self.A, self.B, self.scale, self.bf16)
 
 
 def stack(plain: Any, A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: float, half: bool = False) -> None:
@@ -184,11 +186,10 @@ def chosen_names(
 ) -> list[str]:
     """Names that are trained: of these blocks, with a part named in targets, and none named in frozen."""
     blocks = {name: int(found[1]) if (found := BLOCK.match(f"{name}.")) else None for name in names}
+    last = max((block for block in blocks.values() if block is not None), default=-1)
     for layer in layers or ():
         if layer not in blocks.values():
-            raise ValueError(
-                f"layers must name blocks of this model, 0..{max(b for b in blocks.values() if b is not None)}, not {layer}"
-            )
+            raise ValueError(f"layers must name blocks of this model, 0..{last}, not {layer}")
     for kind, parts in (("targets", targets), ("frozen", frozen)):
         for part in parts or ():
             if not any(_within(name, part) for name in names):
@@ -261,8 +262,8 @@ def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
     return folder
 
 
-def _folder(folder: str | Path) -> Path:
-    return folder if isinstance(folder, Path) else Path(arguments.text(folder, "folder"))
+def _folder(folder: str | Path, name: str = "folder") -> Path:
+    return folder if isinstance(folder, Path) else Path(arguments.text(folder, name))
 
 
 def load_adapters(model: Any, folders: Sequence[str | Path]) -> Students:
@@ -273,14 +274,15 @@ def load_adapters(model: Any, folders: Sequence[str | Path]) -> Students:
     plain, sums = plain_model(arguments.model(model)), {}
     loaded = []
     for i, folder in enumerate(arguments.items(folders, "folders", "folders")):
-        loaded.append(_read_adapter(_folder(folder), f"folders[{i}]"))
-        sums[f"folders[{i}]"] = files.file_sum(_folder(folder) / "adapter_model.safetensors")
+        path = _folder(folder, f"folders[{i}]")
+        loaded.append(_read_adapter(path, f"folders[{i}]"))
+        sums[f"folders[{i}]"] = files.file_sum(path / "adapter_model.safetensors")
     layers, scale = list(loaded[0][0]), loaded[0][1]
     for i, (adapter, other) in enumerate(loaded):
         if set(adapter) != set(layers) or other != scale:
             raise ValueError(f"folders[{i}] has other layers or another scale than folders[0]; load it by itself")
-        for name, (A, B) in adapter.items():
-            _check_shapes(plain, name, A, B, f"folders[{i}]")
+        for name, pair in adapter.items():
+            _check_shapes(plain, name, *pair, f"folders[{i}]")
     A = {name: torch.stack([adapter[name][0] for adapter, _ in loaded]) for name in layers}
     B = {name: torch.stack([adapter[name][1] for adapter, _ in loaded]) for name in layers}
     return Students(model, A, B, {}, scale, {"adapters": sums})

@@ -1,7 +1,7 @@
 """Tuning students on a corpus: full tuning, or low-rank adapters of all members stacked over one frozen base.
 
-Members are independent: each has its own loss (the mean over the completion's tokens in its batch), its own clipping and
-its own optimiser state, so that each is what it would be alone, whoever else is tuned. Nothing is drawn from global
+Members are independent: each has its own loss (the mean over the completion's tokens in its batch), its own clipping
+and its own optimiser state, so that each is what it would be alone, whoever else is tuned. Nothing is drawn from global
 random state; a member is named by its corpus, its adapter seed and the seed of its order.
 """
 
@@ -73,19 +73,24 @@ class TuningRecipe:
         arguments.flag(self.rslora, "rslora")
         for name, choices in _CHOICES.items():
             arguments.choice(getattr(self, name), name, choices)
-        set_(self, "betas", tuple(self._beta(beta) for beta in arguments.items(self.betas, "betas", "two numbers", 2)))
-        for name in ("targets", "frozen"):
-            if getattr(self, name) is not None:
-                set_(self, name, tuple(arguments.texts(getattr(self, name), name, 0)))
+        betas = arguments.items(self.betas, "betas", "two numbers", 2)
+        if len(betas) > 2:
+            arguments.refuse("betas", "two numbers", self.betas)
+        set_(self, "betas", tuple(map(self._beta, betas)))
+        if self.targets is not None:
+            set_(self, "targets", tuple(arguments.texts(self.targets, "targets")))
+        set_(self, "frozen", tuple(arguments.texts(self.frozen, "frozen", 0)))
         if self.layers is not None:
             set_(self, "layers", tuple(arguments.ids(self.layers, 10_000, "layers")))
-        for name in ("adapter_seeds", "order_seeds"):
-            if (seeds := getattr(self, name)) is not None:
-                set_(self, name, tuple(arguments.seed(one, name) for one in arguments.items(seeds, name, "seeds")))
+        set_(self, "adapter_seeds", self._seeds("adapter_seeds"))
         if self.order_seeds is not None:
+            set_(self, "order_seeds", self._seeds("order_seeds"))
             arguments.same_length(adapter_seeds=self.adapter_seeds, order_seeds=self.order_seeds)
         if self.optimizer != "sgd" and self.momentum:
             raise ValueError("momentum is of sgd; adamw has betas")
+
+    def _seeds(self, name: str) -> tuple[int, ...]:
+        return tuple(arguments.seed(one, name) for one in arguments.items(getattr(self, name), name, "seeds"))
 
     @staticmethod
     def _beta(beta: Any) -> float:
@@ -188,7 +193,10 @@ def _record(model: Any, recipe: TuningRecipe, corpora: list[Corpus], names: list
     return {
         "recipe": asdict(recipe),
         "members": [
-            {"adapter_seed": seed, "order_seed": order, "corpus_sha256": corpus.sha256, "n_rows": len(corpus), "context": corpus.context}
+            {
+                "adapter_seed": seed, "order_seed": order, "corpus_sha256": corpus.sha256, "n_rows": len(corpus),
+                "context": corpus.context,
+            }
             for seed, order, corpus in zip(recipe.adapter_seeds, recipe.orders, corpora, strict=True)
         ],
         "trained": names,
@@ -245,49 +253,52 @@ _orders: dict[tuple[int, int, int], list[int]] = {}
 
 
 class _Flat:
-    """What is trained of a group of members, as one matrix [member, weight]: the optimiser is one pass over it."""
+    """What is trained of a group of members, in one vector, so that the optimiser is one pass over it.
+
+    It holds [member, ...] of one name after the other.
+    """
 
     def __init__(self, start: dict[str, list[Tensor]], members: list[int], recipe: TuningRecipe, device: torch.device):
         parts = {name: torch.stack([value[i] for i in members]) for name, value in start.items()}
         self.shapes = {name: part.shape for name, part in parts.items()}
-        self.flat = torch.cat([part.flatten(1) for part in parts.values()], dim=1).to(device)
+        self.flat = torch.cat([part.flatten() for part in parts.values()]).to(device)
         self.flat.grad = torch.zeros_like(self.flat)
         self.leaves = {name: leaf.requires_grad_() for name, leaf in self._views(self.flat).items()}
-        for name, gradient in self._views(self.flat.grad).items():
+        self.gradients = self._views(self.flat.grad)
+        for name, gradient in self.gradients.items():
             self.leaves[name].grad = gradient
         self.recipe = recipe
-        if recipe.optimizer == "adamw":
-            self.optimizer: Any = torch.optim.AdamW(
-                [self.flat],
-                lr=recipe.lr,
-                betas=recipe.betas,
-                eps=recipe.eps,
-                weight_decay=recipe.weight_decay,
-                fused=True,
-            )
-        else:
-            self.optimizer = torch.optim.SGD(
-                [self.flat], lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-            )
+        self.optimizer = _optimizer(self.flat, recipe)
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views in the order of names; each is as contiguous as its members allow."""
-        sizes = [shape[1:].numel() for shape in self.shapes.values()]
-        pieces = flat.detach().split(sizes, dim=1)
+        pieces = flat.detach().split([shape.numel() for shape in self.shapes.values()])
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
     def step(self, rate: float) -> None:
-        gradient = self.flat.grad
-        if self.recipe.clip is not None:  # of each member by itself: one norm over all would tie them together
-            norms = gradient.norm(dim=1, keepdim=True)
-            gradient *= (self.recipe.clip / (norms + 1e-6)).clamp(max=1.0)
+        if self.recipe.clip is not None:
+            self._clip(self.recipe.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        gradient.zero_()
+        for gradient in self.gradients.values():
+            gradient.zero_()
+
+    def _clip(self, most: float) -> None:
+        """Of each member by itself: one norm over all would tie them together."""
+        squares = [gradient.flatten(1).square().sum(1) for gradient in self.gradients.values()]
+        shares = (most / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+        for gradient in self.gradients.values():
+            gradient *= shares.view(-1, *[1] * (gradient.ndim - 1))
 
     def values(self) -> dict[str, Tensor]:
         return {name: view.clone() for name, view in self._views(self.flat).items()}
+
+
+def _optimizer(flat: Tensor, recipe: TuningRecipe) -> torch.optim.Optimizer:
+    usual: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW([flat], betas=recipe.betas, eps=recipe.eps, **usual)
+    return torch.optim.SGD([flat], momentum=recipe.momentum, **usual)
 
 
 def _fit(
@@ -348,7 +359,8 @@ def completion_batch(members: Sequence[tuple[Corpus, Sequence[int]]], device: An
             targets += completion
             owners += [member] * len(completion)
             ids.append([*prompt, *completion, *[0] * (length - len(prompt) - len(completion))])
-    return CompletionBatch(*(torch.tensor(x, device=device) for x in (ids, places, targets, owners)), len(pairs))
+    a, b, c, d = (torch.tensor(x, device=device) for x in (ids, places, targets, owners))
+    return CompletionBatch(a, b, c, d, len(pairs))
 
 
 def rate(recipe: TuningRecipe, step: int) -> float:
