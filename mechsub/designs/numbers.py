@@ -1,9 +1,12 @@
 """Lists of numbers that a teacher writes: with all other tokens masked, or freely and then filtered, as published.
 
-Every row has uniform numbers of its own, drawn by (seed, row), so that a list depends neither on the batch nor on which
-other rows there are. Prompts run in batches of one length, without padding, and are read once (cached keys).
+Every row has random numbers of its own, drawn by (seed, row), so that a list depends neither on the batch nor on which
+other rows there are. A token is the one with the largest logit + Gumbel noise, which draws from the softmax; teachers
+with one seed share the noise, so that their lists differ where the teachers do and hardly by chance (paired designs).
+Prompts run in batches of one length, without padding, and are read once (cached keys).
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -131,13 +134,8 @@ def _drawn(
     out: list[list[int]] = [[] for _ in prompts]
     for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
         numbers = rows.tolist()
-        uniform = torch.stack(
-            [
-                torch.rand(n_steps, dtype=torch.double, generator=derive_generator(seed, "numbers", row))
-                for row in numbers
-            ]
-        )
-        for step, tokens in enumerate(_steps(plain, batch.to(model.W_U.device), uniform, allowed, temperature)):
+        draws = [derive_generator(seed, "numbers", row) for row in numbers]
+        for step, tokens in enumerate(_steps(plain, batch.to(model.W_U.device), draws, allowed, temperature)):
             going = [i for i in range(len(numbers)) if end is None or end not in out[numbers[i]][-1:]]
             for i in going:
                 out[numbers[i]].append(int(tokens[i]))
@@ -147,30 +145,29 @@ def _drawn(
 
 
 def _steps(
-    plain: Any, batch: Tensor, uniform: Float[Tensor, "row step"], allowed: Allowed, temperature: float
+    plain: Any, batch: Tensor, draws: list[torch.Generator], allowed: Allowed, temperature: float
 ) -> Iterator[Int[Tensor, "row"]]:
     past, tokens = None, batch
-    for step in range(uniform.shape[1]):
+    for step in itertools.count():
         with warnings.catch_warnings():  # the older name of the cache, which all versions take
             warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
             out = plain(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1)
         past, logits = out.past_key_values, out.logits[:, -1].double().cpu()
-        drawn = _choose(logits, allowed(step), uniform[:, step], temperature)
+        drawn = _choose(logits, allowed(step), draws, temperature)
         yield drawn
         tokens = drawn[:, None].to(batch.device)
 
 
 def _choose(
-    logits: Float[Tensor, "row token"], among: list[int] | None, uniform: Float[Tensor, "row"], temperature: float
+    logits: Float[Tensor, "row token"], among: list[int] | None, draws: list[torch.Generator], temperature: float
 ) -> Int[Tensor, "row"]:
-    """One token a row: where the running sum of probabilities passes the row's uniform number."""
+    """One token a row, by the row's own Gumbel noise; none is drawn where there is no choice."""
     tokens = torch.arange(logits.shape[1]) if among is None else torch.tensor(among)
     logits = logits[:, tokens]
-    if temperature == 0:
-        return tokens[logits.argmax(-1)]
-    sums = (logits / temperature).softmax(-1).cumsum(-1)
-    places = torch.searchsorted(sums, (uniform * sums[:, -1])[:, None], right=True)[:, 0]
-    return tokens[places.clamp(max=len(tokens) - 1)]
+    if temperature and len(tokens) > 1:
+        uniform = torch.stack([torch.rand(len(tokens), dtype=torch.double, generator=draw) for draw in draws])
+        logits = logits / temperature - (-uniform.clamp(min=1e-300).log()).log()
+    return tokens[logits.argmax(-1)]
 
 
 @torch.no_grad()
