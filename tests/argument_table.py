@@ -105,6 +105,7 @@ PARTS = {
     "students.only_at",
     "students.plain_model",
     "students.stack",
+    "students.student_logits",
     "tuning.CompletionBatch",
     "tuning.batch_rows",
     "tuning.completion_batch",
@@ -1715,6 +1716,19 @@ def _tuning() -> dict:
         "students.load_adapters": (
             lambda: {"model": llama(), "folders": [saved()]},
             {"model": model(), "folders": texts()},
+        ),
+        "students.next_log_probs": (
+            lambda: {"students": tuned(), "prompts": two_prompts(), "tokens": TOKENS, "batch_size": 1},
+            {
+                "students": instance(),
+                "prompts": prompts(size()),
+                "tokens": ids(size(), right={"repeated": "asked twice"}),
+                "batch_size": count(1),
+            },
+        ),
+        "tuning.completion_log_probs": (
+            lambda: {"tuned": tuned(), "corpus": corpus(), "batch_size": 2},
+            {"tuned": instance(), "corpus": instance(), "batch_size": count(1)},
         ),
         "tuning.TuningRecipe": (
             lambda: {**recipe, **some},

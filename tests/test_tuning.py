@@ -9,9 +9,10 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
+from mechsub.designs import numbers
 from mechsub.inputs import corpora
 from mechsub.models import students as stacked
-from mechsub.training.tuning import TuningRecipe, batch_rows, completion_batch, tune
+from mechsub.training.tuning import TuningRecipe, batch_rows, completion_batch, completion_log_probs, tune
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,20 @@ def test_adapters_travel_to_peft_and_back(model, corpus, tmp_path):
         expected = theirs(input_ids=ids).logits
         assert torch.allclose(stacked.merged(tuned, 1)(ids), expected, atol=1e-3)
         assert not torch.allclose(model(ids), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_members_are_read_together_as_each_alone(model, corpus, rank):
+    recipe = TuningRecipe(**{**FEW, "updates": 3, "rank": rank}, adapter_seeds=(0, 1))
+    both, asked = tune(model, corpus, recipe), [torch.tensor(row) for row in corpus.prompt_ids]
+    found = stacked.next_log_probs(both, asked, [7, 12], batch_size=3)
+    lists = completion_log_probs(both, corpus, batch_size=3)
+    for i in range(2):
+        alone = stacked.merged(both, i)
+        assert torch.allclose(found[i], ms.next_token_log_probs(alone, asked, tokens=[7, 12]), atol=1e-3)
+        expected = [sum(row) / len(row) for row in numbers.token_log_probs(alone, corpus)]
+        assert torch.allclose(lists[i], torch.tensor(expected), atol=1e-3)
+    assert not torch.allclose(found[0], found[1], atol=1e-2)
 
 
 def test_equal_runs_are_refused(model, corpus):

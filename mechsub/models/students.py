@@ -236,6 +236,37 @@ def logits_at(
         return torch.func.functional_call(plain, dict(values), (), {"input_ids": ids, "use_cache": False}).logits[0]
 
 
+@torch.no_grad()
+def student_logits(
+    students: Students, ids: Int[Tensor, "row pos"], places: Int[Tensor, "kept"]
+) -> Float[Tensor, "seed kept vocabulary"]:
+    """What every member says at places of the same flattened rows, which are padded behind their ends, if at all."""
+    plain, n = plain_model(students.base), len(students)
+    if students.A:
+        stack(plain, students.A, students.B, students.scale)
+        shift = torch.arange(n, device=ids.device)[:, None] * ids.numel()
+        return logits_at(plain, ids.repeat(n, 1), (places + shift).flatten()).unflatten(0, (n, -1))
+    members = [{name: value[i] for name, value in students.values.items()} for i in range(n)]
+    return torch.stack([logits_at(plain, ids, places, values) for values in members])
+
+
+def next_log_probs(
+    students: Students, prompts: Sequence[Int[Tensor, "_"]], tokens: Sequence[int], *, batch_size: int = 32
+) -> Float[Tensor, "seed prompt token"]:
+    """log P(token | prompt) of every member in nats, over the whole vocabulary; prompts may have several lengths."""
+    arguments.instance(students, Students, "students")
+    size, device = arguments.embedding(students.base), students.base.W_U.device
+    rows = arguments.prompts(prompts, size)
+    chosen = torch.tensor(arguments.ids(tokens, arguments.vocabulary(students.base)), device=device)
+    step, out = arguments.whole(batch_size, "batch_size", 1), []
+    for first in range(0, len(rows), step):
+        some = rows[first : first + step]
+        ids = torch.nn.utils.rnn.pad_sequence(some, batch_first=True).to(device)
+        ends = torch.tensor([i * ids.shape[1] + len(row) - 1 for i, row in enumerate(some)], device=device)
+        out.append(student_logits(students, ids, ends).float().log_softmax(-1)[..., chosen].cpu())
+    return torch.cat(out, dim=1)
+
+
 # peft's format.
 
 

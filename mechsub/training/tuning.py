@@ -363,6 +363,23 @@ def completion_batch(members: Sequence[tuple[Corpus, Sequence[int]]], device: An
     return CompletionBatch(a, b, c, d, len(pairs))
 
 
+@torch.no_grad()
+def completion_log_probs(tuned: Students, corpus: Corpus, *, batch_size: int = 16) -> Float[Tensor, "seed row"]:
+    """Mean over a completion's tokens of their log P behind the prompt, in nats, of every member and row."""
+    arguments.instance(tuned, Students, "tuned")
+    arguments.instance(corpus, Corpus, "corpus")
+    size, out = arguments.whole(batch_size, "batch_size", 1), []
+    for first in range(0, len(corpus), size):
+        rows = range(first, min(first + size, len(corpus)))
+        lengths = torch.tensor([len(corpus.completion_ids[row]) for row in rows])
+        batch = completion_batch([(corpus, rows)], tuned.base.W_U.device)
+        scores = students.student_logits(tuned, batch.ids, batch.places).float().log_softmax(-1)
+        each = scores.gather(-1, batch.targets.expand(len(tuned), -1)[..., None])[..., 0].cpu()
+        owner = torch.arange(len(rows)).repeat_interleave(lengths)
+        out.append(each.new_zeros(len(tuned), len(rows)).index_add(1, owner, each) / lengths)
+    return torch.cat(out, dim=1)
+
+
 def rate(recipe: TuningRecipe, step: int) -> float:
     """Learning rate of an update (0, 1, ...): as Hugging Face's schedules give it."""
     if step < recipe.warmup:
