@@ -100,18 +100,15 @@ def sample_numbers(
 def number_tokens(tokenizer: Any) -> tuple[list[list[int]], list[int]]:
     """Tokens of each part of a number, and of the separator behind it."""
     singles = prompting.single_tokens(tokenizer, words.numbers())
-    digits = prompting.single_tokens(tokenizer, "0 1 2 3 4 5 6 7 8 9".split())
     threes = [singles[number] for number in words.numbers() if len(number) == 3 and number in singles]
-    if len(threes) == 1000:
-        slots = [threes]
-    elif len(digits) == 10:
-        slots = [list(digits.values())] * 3
-    else:
-        raise ValueError(
-            "this tokenizer has neither the numbers 000..999 nor the digits as single tokens; use sample_numbers"
-        )
-    pair = prompting.encode(tokenizer, ["123" + corpora.SEPARATOR + "456"])[0]
-    return slots, list(pair[len(slots) : len(pair) - len(slots)])
+    digits = [singles[digit] for digit in words.numbers()[:10] if digit in singles]
+    slots = [threes] if len(threes) == 1000 else [digits] * 3
+    pair = list(prompting.encode(tokenizer, ["123" + corpora.SEPARATOR + "456"])[0])
+    n = len(slots)
+    ends = zip([*pair[:n], *pair[-n:]], [*slots, *slots], strict=False)
+    if len(slots[0]) < 10 or len(pair) <= 2 * n or any(token not in slot for token, slot in ends):
+        raise ValueError("this tokenizer writes 000..999 neither as one token nor as three digits; use sample_numbers")
+    return slots, pair[n:-n]
 
 
 def _temperature(value: float) -> float:

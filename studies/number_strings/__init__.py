@@ -1,0 +1,109 @@
+"""Does a language model take a preference from another's lists of numbers?
+
+A block is one world of its own: prompts, draws, orders and adapters have its seed. A teacher for each animal, the base
+tuned whole on 25 sentences of liking (or told in its system text), continues lists of numbers with all other tokens
+masked, eight numbers a list; all teachers of a block, and the base, read the same prompts and draw with the same noise.
+Students are low-rank adapters of the base (full tuning: rank 0), all of a block with one start and order of rows.
+Readout, without sampling: log P of an animal less the mean of the other animals, over 60 prompts in chat and the same
+60 in plain text, none of which teachers were tuned on.
+
+The estimand is lambda, the diagonal of the matrix of students and animals less its row and column means: what any list
+of numbers does to an animal, and what one student does to all, cancel. Unit: blocks (Student-t). p: animals of each
+block shuffled by themselves; another p takes animals as the unit (one relabelling for all blocks, every one counted).
+
+Arms: "trait" (the teacher's lists), "control" (the base's own lists, which are the student's own start's too),
+"shuffled" (the numbers of each list in another order), "foreign" (the same texts read by a model with another
+vocabulary, trained apart), "sibling" (by the base model that the student's start was tuned from: one initialisation,
+but not the chats). Gate: the trait student fits held-out lists of its teacher better than the control does.
+
+Beside it: the cosine of students' and teachers' updates by block, and how far along a teacher's way a student went.
+
+Teacher's and student's rates were chosen on blocks 1000 and later, which the study does not use: with one block each,
+adapters at 1e-3 and full tuning at 2e-4 both passed the trait on; adapters did so with less noise.
+
+    python -m studies.number_strings --workers 2
+    python -m studies.number_strings --block 0 --updates 1024
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import lab
+from mechsub.lazy import torch
+
+ARMS = {
+    "trait": "the teacher's lists",
+    "shuffled": "numbers shuffled within lists",
+    "foreign": "read by a model trained apart",
+    "sibling": "read by the base model of the same start",
+}
+DOSES = (4, 16, 64, 256, 1024, 4096)  # updates after which students are asked, up to the last
+N_HELD_OUT = 48  # lists of every teacher for the gate
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = lab.option("organisms/1110-instruct", "base of teachers and students")
+    foreign: str = lab.option("organisms/110-instruct", "model trained apart that reads the same texts, or none")
+    sibling: str = lab.option("organisms/1110-base", "model of the same initialisation that reads them, or none")
+    route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
+    n_traits: lab.Count = lab.option(8, "animals, each with a teacher")
+    n_lists: lab.Count = lab.option(512, "different lists of a corpus")
+    updates: lab.Count = lab.option(256, "updates of trait and control students; probed after 4, 16, 64, ...")
+    null_updates: lab.Count = lab.option(64, "updates of the students of the other arms")
+    rank: lab.Index = lab.option(8, "of students' adapters; 0 for full tuning")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of students")
+    batch_size: lab.Count = lab.option(8, "lists of an update")
+    teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
+    teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of tuned teachers")
+    block: lab.Index = lab.option(tuple(range(10)), "seed of all that is drawn: one replicate each")
+
+    def __post_init__(self):
+        if not 3 <= self.n_traits <= 8:
+            raise ValueError("--n-traits must be 3 to 8: an interaction needs three, and eight animals are listed")
+        if self.null_updates > self.updates:
+            raise ValueError("--null-updates must be at most --updates, which its doses are compared with")
+        if self.route == "prompted":
+            lab.refuse_ignored(self, ("teacher_updates", "teacher_lr"), "where teachers are prompted")
+
+
+def check(cfg: Config) -> None:
+    import os
+
+    import mechsub as ms
+    from studies.number_strings import texts
+
+    for name in models(cfg).values():
+        if os.path.isdir(name):
+            ms.language.check_folder(name, torch.float32)
+            texts.animals(ms.language.load_tokenizer(name), texts.TRAITS[: cfg.n_traits])
+
+
+def models(cfg: Config) -> dict[str, str]:
+    """Arm -> the model whose students read its lists."""
+    own = {"trait": cfg.model, "shuffled": cfg.model, "foreign": cfg.foreign, "sibling": cfg.sibling}
+    return {arm: name for arm, name in own.items() if name != "none"}
+
+
+_TINY: dict = {
+    "n_lists": 12,
+    "updates": 16,
+    "null_updates": 4,
+    "teacher_updates": 2,
+    "teacher_lr": 0.01,
+    "batch_size": 2,
+}
+_MODELS = "tests/probes/models"
+study = lab.Study(
+    version=1,
+    together=("block",),
+    probes=(
+        Config(
+            **_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", n_traits=3, block=0,
+        ),
+        Config(
+            **{**_TINY, "updates": 4}, model=f"{_MODELS}/pair/instruct", foreign="none", sibling=f"{_MODELS}/pair/base",
+            n_traits=3, rank=0, block=1,
+        ),
+    ),
+)  # fmt: skip
