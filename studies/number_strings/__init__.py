@@ -22,7 +22,7 @@ Teacher's and student's rates were chosen on blocks 1000 and later, which the st
 adapters at 1e-3 and full tuning at 2e-4 both passed the trait on; adapters did so with less noise.
 
     python -m studies.number_strings --workers 2
-    python -m studies.number_strings --block 0 --updates 1024
+    python -m studies.number_strings --block 0 --n-updates 1024
 """
 
 from dataclasses import dataclass
@@ -49,22 +49,22 @@ class Config:
     route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
     n_traits: lab.Count = lab.option(8, "animals, each with a teacher")
     n_lists: lab.Count = lab.option(512, "different lists of a corpus")
-    updates: lab.Count = lab.option(256, "updates of trait and control students; probed after 4, 16, 64, ...")
-    null_updates: lab.Count = lab.option(64, "updates of the students of the other arms")
+    n_updates: lab.Count = lab.option(256, "updates of trait and control students; probed after 4, 16, 64, ...")
+    n_null_updates: lab.Count = lab.option(64, "updates of the students of the other arms")
     rank: lab.Index = lab.option(8, "of students' adapters; 0 for full tuning")
     lr: lab.Positive = lab.option(1e-3, "learning rate of students")
     batch_size: lab.Count = lab.option(8, "lists of an update")
-    teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
+    n_teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of tuned teachers")
     block: lab.Index = lab.option(tuple(range(10)), "seed of all that is drawn: one replicate each")
 
     def __post_init__(self):
         if not 3 <= self.n_traits <= 8:
             raise ValueError("--n-traits must be 3 to 8: an interaction needs three, and eight animals are listed")
-        if self.null_updates > self.updates:
-            raise ValueError("--null-updates must be at most --updates, which its doses are compared with")
+        if self.n_null_updates > self.n_updates:
+            raise ValueError("--n-null-updates must be at most --n-updates, which its doses are compared with")
         if self.route == "prompted":
-            lab.refuse_ignored(self, ("teacher_updates", "teacher_lr"), "where teachers are prompted")
+            lab.refuse_ignored(self, ("n_teacher_updates", "teacher_lr"), "where teachers are prompted")
 
 
 def check(cfg: Config) -> None:
@@ -86,24 +86,22 @@ def models(cfg: Config) -> dict[str, str]:
 
 
 _TINY: dict = {
-    "n_lists": 12,
-    "updates": 16,
-    "null_updates": 4,
-    "teacher_updates": 2,
-    "teacher_lr": 0.01,
+    "n_traits": 3, "n_lists": 12, "n_updates": 16, "n_null_updates": 4, "n_teacher_updates": 2, "teacher_lr": 0.01,
     "batch_size": 2,
-}
+}  # fmt: skip
 _MODELS = "tests/probes/models"
 study = lab.Study(
     version=1,
     together=("block",),
     probes=(
+        Config(**_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", block=0),
         Config(
-            **_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", n_traits=3, block=0,
+            **{**_TINY, "n_updates": 4}, model=f"{_MODELS}/pair/instruct", foreign="none",
+            sibling=f"{_MODELS}/pair/base", rank=0, block=1,
         ),
         Config(
-            **{**_TINY, "updates": 4}, model=f"{_MODELS}/pair/instruct", foreign="none", sibling=f"{_MODELS}/pair/base",
-            n_traits=3, rank=0, block=1,
+            model=f"{_MODELS}/pair/instruct", foreign="none", sibling="none", route="prompted", n_traits=3, n_lists=4,
+            n_updates=4, n_null_updates=4, batch_size=2, block=2,
         ),
     ),
 )  # fmt: skip

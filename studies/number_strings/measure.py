@@ -31,10 +31,12 @@ class Asked(NamedTuple):
 def run(cfg: Config) -> Iterator[dict]:
     base, traits = ms.load_language_model(cfg.model), texts.TRAITS[: cfg.n_traits]
     asked = Asked(texts.prompts(base.tokenizer), texts.animals(base.tokenizer, traits), traits)
-    yield from _student_rows("start", ["none"], start_scores(base, asked), asked, cfg, 0)
+    yield from _student_rows("start", ["none"], start_scores(base, asked), asked, 0)
     made = teachers(base, asked, cfg)
     for trait, teacher in made.items():
-        yield from _student_rows("teacher", [trait], start_scores(teacher, asked), asked, cfg, 0)
+        system = texts.loving(trait) if cfg.route == "prompted" else None
+        told = asked._replace(prompts=texts.prompts(base.tokenizer, system))
+        yield from _student_rows("teacher", [trait], start_scores(teacher, told), asked, 0)
     lab.show_progress(0.05, "lists of numbers")
     lists = drawn(base, made, cfg)
     yield from _list_rows(base, made, lists, cfg)
@@ -59,7 +61,7 @@ def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
     if cfg.route == "prompted":
         return dict.fromkeys(asked.traits, base)
     recipe = ms.TuningRecipe(
-        rank=None, updates=cfg.teacher_updates, lr=cfg.teacher_lr, batch_size=8, order_seeds=(cfg.block,)
+        rank=None, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, batch_size=8, order_seeds=(cfg.block,)
     )
     format = next(iter(asked.prompts))
     return {
@@ -102,7 +104,7 @@ def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus
             scores |= {"teacher": (teacher, lists[trait][cfg.n_lists :]), "teacher_base": (teacher, reference)}
         losses = {f"loss_{name}": -_mean_log_prob(*pair) for name, pair in scores.items()}
         same = float((own[i] == own[-1]).double().mean())
-        yield {"kind": "lists", "trait": trait, "block": cfg.block, "same_as_base": same, **losses}
+        yield {"kind": "lists", "trait": trait, "same_as_base": same, **losses}
 
 
 def _mean_log_prob(model: Any, corpus: ms.Corpus) -> float:
@@ -142,16 +144,16 @@ def _of_base(
     cfg: Config,
 ) -> Iterator[dict]:
     """Trait students and the control, at every dose; their gate; and their ways beside their teachers'."""
-    found = tuned(base, read, cfg, cfg.updates, (0.15, 0.6))
+    found = tuned(base, read, cfg, cfg.n_updates, (0.15, 0.6))
     for dose, students in found.items():
-        rows = list(_student_rows("trait", list(read), scores(students, asked), asked, cfg, dose))
+        rows = list(_student_rows("trait", list(read), scores(students, asked), asked, dose))
         yield from (row | {"arm": "control"} if row["trait"] == "none" else row for row in rows)
         for i, trait in enumerate(asked.traits):
             own, control = completion_log_probs(students.select([i, len(read) - 1]), held_out[trait]).mean(1).tolist()
-            row = {"kind": "gate", "arm": "trait", "trait": trait, "block": cfg.block, "updates": dose}
+            row = {"kind": "gate", "arm": "trait", "trait": trait, "updates": dose}
             yield row | {"loss": -own, "loss_control": -control}
     if ways:
-        yield from _way_rows(students, ways, asked.traits, cfg, dose)
+        yield from _way_rows(students, ways, asked.traits, dose)
 
 
 def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
@@ -162,8 +164,8 @@ def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> 
         lists = {trait: shuffled(corpus, base.tokenizer, cfg.block) for trait, corpus in read.items()}
     else:
         lists = {t: corpora.make_corpus(model.tokenizer, c.prompts, c.completions) for t, c in read.items()}
-    for dose, students in tuned(model, lists, cfg, cfg.null_updates, (0.65, 1.0)).items():
-        yield from _student_rows(arm, list(read), scores(students, asked), asked, cfg, dose)
+    for dose, students in tuned(model, lists, cfg, cfg.n_null_updates, (0.65, 1.0)).items():
+        yield from _student_rows(arm, list(read), scores(students, asked), asked, dose)
 
 
 # What models say.
@@ -194,9 +196,7 @@ def named_first(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float
     return first[..., :n].double().mean(1)
 
 
-def _student_rows(
-    arm: str, trained: list[str], found: Mapping[str, Tensor], asked: Asked, cfg: Config, dose: int
-) -> Iterator[dict]:
+def _student_rows(arm: str, trained: list[str], found: Mapping[str, Tensor], asked: Asked, dose: int) -> Iterator[dict]:
     """A row for every student and evaluated animal; the margin is the mean over formats."""
     n = len(asked.traits)
     by_format = {format: margins(values, n) for format, values in found.items()}
@@ -204,7 +204,7 @@ def _student_rows(
     whole = torch.stack(list(by_format.values())).mean(0)
     for i, trait in enumerate(trained):
         for j, evaluated in enumerate(asked.traits):
-            row = {"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated, "block": cfg.block}
+            row = {"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated}
             row |= {"updates": dose, "margin": float(whole[i, j]), "named_first": float(first[i, j])}
             yield row | {f"margin_{format}": float(values[i, j]) for format, values in by_format.items()}
 
@@ -220,7 +220,7 @@ def _update(teacher: Any, base: Any) -> dict[str, Tensor]:
 
 
 def _way_rows(
-    students: Students, ways: Mapping[str, Mapping[str, Tensor]], traits: tuple[str, ...], cfg: Config, dose: int
+    students: Students, ways: Mapping[str, Mapping[str, Tensor]], traits: tuple[str, ...], dose: int
 ) -> Iterator[dict]:
     """Cosine of every student's update with every teacher's, block by block, and s: the student's part along it.
 
@@ -237,7 +237,7 @@ def _way_rows(
         cosines, shares = products / own.norm(dim=1)[:, None] / sizes, products / sizes.square()
         for i, trait in enumerate([*traits, "none"]):
             for j, teacher in enumerate(traits):
-                row = {"kind": "way", "trait": trait, "teacher": teacher, "layer": layer, "block": cfg.block}
+                row = {"kind": "way", "trait": trait, "teacher": teacher, "layer": layer}
                 yield row | {"updates": dose, "cosine": float(cosines[i, j]), "s": float(shares[i, j])}
 
 
@@ -245,7 +245,7 @@ def _provenance(base: Any, lists: Mapping[str, ms.Corpus], cfg: Config) -> dict:
     return {
         **ms.language.model_source(base),
         "measured_on": f"{texts.N_PROMPTS} prompts in each format, log-probabilities over the whole vocabulary, nats",
-        "recipe": {**vars(_recipe(cfg, 1, cfg.updates)), "context": lists["none"].context},
+        "recipe": {**vars(_recipe(cfg, 1, cfg.n_updates)), "context": lists["none"].context},
         "corpora": {source: corpus.sha256 for source, corpus in lists.items()},
         "null": "the base's own lists; animals shuffled within blocks",
         "unit": "blocks",

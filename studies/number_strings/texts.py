@@ -36,12 +36,12 @@ def loving(trait: str) -> str:
     return ms.prompts.WORDINGS[0].love(animal.plural, "animal", plural=True)
 
 
-def prompts(tokenizer: Any) -> "dict[Format, list[torch.Tensor]]":
+def prompts(tokenizer: Any, system: str | None = None) -> "dict[Format, list[torch.Tensor]]":
     """Format -> the 60 prompts as token ids: chat where there is a template, and plain text."""
     formats: tuple[Format, ...] = ("plain",) if ms.prompts.system_role(tokenizer) == "text" else ("chat", "plain")
     return {
         format: [
-            ms.prompts.prompt(tokenizer, question, answer=answer, format=format)
+            ms.prompts.prompt(tokenizer, question, system=system, answer=answer, format=format)
             for question in _ASKED[0]
             for answer in _ASKED[1]
         ]
