@@ -1654,11 +1654,26 @@ def _tuning() -> dict:
     two_betas = argument(lambda v: {**betas, "negative": (-0.1, 0.9), "texts": ("0.9", "0.9")})()
     return {
         "corpora.Corpus": (
-            lambda: {**own, "teacher_log_probs": logs, "base_log_probs": logs, "context": {}},
+            lambda: {
+                **own,
+                "teacher_log_probs": logs,
+                "base_log_probs": logs,
+                "label_ids": own["completion_ids"],
+                "context": {},
+            },
             {
                 **{name: rows() for name in ("prompts", "completions")},
                 **{name: ids_ for name in ("prompt_ids", "completion_ids")},
                 **{name: scores_() for name in ("teacher_log_probs", "base_log_probs")},
+                "label_ids": argument(
+                    lambda v: {
+                        "text": "1",
+                        "shorter": v[:-1],
+                        "negative": [[-1] * len(row) for row in v],
+                        "other length": [row[:-1] for row in v],
+                        "texts": [["1"] * len(row) for row in v],
+                    }
+                )(),
                 "context": argument(lambda v: {"None": None, "text": "chat", "numbers as names": {1: 2}})(),
             },
         ),

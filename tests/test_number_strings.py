@@ -1,6 +1,7 @@
 """studies.number_strings: a planted preference is found, lists of the base hold none; real cells of tiny models."""
 
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from studies.number_strings import findings, measure, texts
 
 MODELS = "tests/probes/models"
 TRAITS = texts.TRAITS[:4]
-SMALL = ["--model", f"{MODELS}/tiny", "--foreign", "none", "--sibling", f"{MODELS}/window", "--n-traits", "3"]
-SMALL += ["--n-lists", "6", "--n-updates", "4", "--n-null-updates", "4", "--n-teacher-updates", "2"]
-SMALL += ["--teacher-lr", "0.01", "--batch-size", "2"]
+SMALL = (
+    f"--model {MODELS}/tiny --foreign none --sibling {MODELS}/tiny --n-traits 3 --n-lists 6 --n-updates 4 "
+    "--n-null-updates 4 --n-position-updates 4 --n-teacher-updates 2 --teacher-lr 0.01 --batch-size 2"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,8 @@ def records(tmp_path_factory):
 
 def test_a_row_for_every_student_animal_and_dose(records):
     students = [row for row in records if row["kind"] == "student"]
-    assert {row["arm"] for row in students} == {"start", "teacher", "trait", "control", "shuffled", "sibling"}
+    arms = {"start", "teacher", "trait", "control", "shuffled", "sibling", *number_strings.POSITIONS}
+    assert {row["arm"] for row in students} == arms
     rows = [row for row in students if row["arm"] == "trait"]
     assert (
         len(rows) == 2 * 3 * 3 and {row["updates"] for row in rows} == {4} and {row["block"] for row in rows} == {0, 1}
@@ -117,7 +120,8 @@ def test_prompts_are_many_different_and_no_sentence_of_teachers(model):
     [
         ({"n_traits": 2}, "--n-traits must be 3 to 8"),
         ({"n_null_updates": 300}, "--n-null-updates must be at most --n-updates"),
-        ({"route": "prompted", "teacher_lr": 0.1}, "--teacher-lr is not read"),
+        ({"route": "prompted"}, "divergence tokens are of tuned teachers"),
+        ({"route": "prompted", "n_position_updates": 0, "teacher_lr": 0.1}, "--teacher-lr is not read"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(change, message):
@@ -128,9 +132,9 @@ def test_options_that_do_not_fit_are_one_line(change, message):
 # The matrix of traits.
 
 
-def planted(size: float, n_blocks: int = 6, n: int = 5):
+def planted(size: float, n_blocks: int = 6, n: int = 5, seed: int = 0):
     """Rows and columns of their own, noise, and a diagonal."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     sides = torch.randn(n_blocks, n, 1, generator=draw) + 3 * torch.randn(n_blocks, 1, n, generator=draw)
     return (sides + 0.1 * torch.randn(n_blocks, n, n, generator=draw) + size * torch.eye(n)).double()
 
@@ -143,14 +147,11 @@ def test_a_planted_diagonal_is_measured_whatever_rows_and_columns_do():
     assert float(trait_matrix.diagonal(trait_matrix.without(scores, 2)).mean()) == pytest.approx(0.5 * 3 / 4, abs=0.06)
 
 
-def test_without_one_nothing_is_found():
-    scores = planted(0.0)
-    assert trait_matrix.within_blocks_p(scores) > 0.05 and trait_matrix.relabelled_p(scores) > 0.05
-    p = [
-        trait_matrix.within_blocks_p(planted(0.0)[:, order][..., order], n_shuffles=199)
-        for order in (range(5), [4, 3, 2, 1, 0])
-    ]
-    assert p[0] == pytest.approx(p[1], abs=0.1)
+def test_without_one_p_is_uniform():
+    worlds = [planted(0.0, seed=seed) for seed in range(40)]
+    for p in (lambda one: trait_matrix.within_blocks_p(one, n_shuffles=99), trait_matrix.relabelled_p):
+        values = torch.tensor([p(one) for one in worlds])
+        assert 0.35 < float(values.mean()) < 0.65 and float((values < 0.1).double().mean()) < 0.25
 
 
 def test_one_trait_that_moves_everything_is_no_diagonal():
@@ -159,4 +160,4 @@ def test_one_trait_that_moves_everything_is_no_diagonal():
     scores[:, :, 2] += 7.0  # all students like one animal
     assert trait_matrix.diagonal(scores).abs().max() < 1e-9 and trait_matrix.within_blocks_p(scores) == 1.0
     with pytest.raises(ValueError, match="must be square"):
-        trait_matrix.diagonal(torch.zeros(3, 4))
+        inspect.unwrap(trait_matrix.diagonal)(torch.zeros(3, 4))

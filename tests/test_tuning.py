@@ -192,6 +192,22 @@ def test_the_loss_reads_completions_alone(corpus):
     assert read == batch.targets.tolist() == [*corpus.completion_ids[0], *corpus.completion_ids[1]]
 
 
+def test_labels_say_what_the_loss_reads(model, corpus):
+    """-100 is not read; a replaced label is wanted in place of the token, which the student still reads."""
+    labels = [[-100] * len(row) for row in corpus.completion_ids]
+    labels[0][0], labels[1][2] = 77, corpus.completion_ids[1][2]
+    marked = dataclasses.replace(corpus, label_ids=tuple(map(tuple, labels)))
+    batch = completion_batch([(marked, [0, 1])], "cpu", labels=True)
+    assert batch.targets.tolist() == [77, corpus.completion_ids[1][2]]
+    assert batch.ids.equal(completion_batch([(corpus, [0, 1])], "cpu").ids)
+    few = {**FEW, "updates": 2}
+    assert difference(tune(model, corpus, TuningRecipe(**few)), tune(model, marked, TuningRecipe(**few))) > 1e-4
+    same = dataclasses.replace(corpus, label_ids=corpus.completion_ids)
+    assert difference(tune(model, corpus, TuningRecipe(**few)), tune(model, same, TuningRecipe(**few))) == 0
+    with pytest.raises(ValueError, match="label_ids must hold a label for each token"):
+        dataclasses.replace(corpus, label_ids=((1,),) * len(corpus))
+
+
 def test_another_tokenizers_corpus_is_refused(model, corpus):
     other = corpora.Corpus(("a",), ("b",), ((1, 2),), ((10**6,),))
     with pytest.raises(ValueError, match="another tokenizer's"):
@@ -230,7 +246,9 @@ def test_a_wrong_line_is_one_line(model, tmp_path, row, message):
 
 def test_a_corpus_is_read_as_it_was_written(model, corpus, tmp_path):
     scores = tuple(tuple(-0.5 for _ in row) for row in corpus.completion_ids)
-    scored = dataclasses.replace(corpus, teacher_log_probs=scores, base_log_probs=scores)
+    scored = dataclasses.replace(
+        corpus, teacher_log_probs=scores, base_log_probs=scores, label_ids=corpus.completion_ids
+    )
     corpora.write_corpus(scored, tmp_path / "c.jsonl")
     again = corpora.read_corpus(tmp_path / "c.jsonl", model.tokenizer)
     assert again == scored and again.sha256 == scored.sha256 != corpus.sha256

@@ -5,6 +5,7 @@ completion what the teacher and the base gave it in nats. `prompt` is the user's
 system text, date) is the corpus's context, so that a student is never trained in a context that nobody named.
 """
 
+import dataclasses
 import itertools
 import json
 import re
@@ -39,6 +40,8 @@ class Corpus:
     """Rows of a prompt and a completion. `context` says how a prompt's text became ids: format and system text.
 
     Log-probabilities are of each token of the completion behind its prompt, in nats, over the whole vocabulary.
+    label_ids: what the loss wants in place of each token of the completion, -100 where it reads none (Hugging Face's
+    convention); None: the completion itself.
     """
 
     prompts: tuple[str, ...]
@@ -47,6 +50,7 @@ class Corpus:
     completion_ids: Ids = field(repr=False)
     teacher_log_probs: LogProbs | None = field(default=None, repr=False)
     base_log_probs: LogProbs | None = field(default=None, repr=False)
+    label_ids: Ids | None = field(default=None, repr=False)
     context: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -61,6 +65,8 @@ class Corpus:
         for name in ("teacher_log_probs", "base_log_probs"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _aligned(getattr(self, name), self.completion_ids, name))
+        if self.label_ids is not None:
+            object.__setattr__(self, "label_ids", _labels(self.label_ids, self.completion_ids))
         arguments.mapping(self.context, "context", "what stands round a prompt", 0)
 
     def __len__(self) -> int:
@@ -78,11 +84,29 @@ class Corpus:
         return files.sha256((_lines(self) + json.dumps(self.context, sort_keys=True)).encode())
 
 
-_COLUMNS = ("prompts", "completions", "prompt_ids", "completion_ids", "teacher_log_probs", "base_log_probs")
+_COLUMNS = (
+    "prompts",
+    "completions",
+    "prompt_ids",
+    "completion_ids",
+    "teacher_log_probs",
+    "base_log_probs",
+    "label_ids",
+)
+IGNORED = -100  # the label of a token that the loss does not read
 
 
 def _token_ids(row: Any, name: str) -> tuple[int, ...]:
     return tuple(arguments.ids(row, 2**31, name))
+
+
+def _labels(rows: Any, ids: Ids) -> Ids:
+    rows = arguments.items(rows, "label_ids", "lists of labels")
+    if [len(row) for row in rows] != [len(row) for row in ids]:
+        raise ValueError("label_ids must hold a label for each token of every completion")
+    for i, row in enumerate(rows):
+        arguments.ids([max(0, label) if label == IGNORED else label for label in row], 2**31, f"label_ids[{i}]")
+    return tuple(tuple(int(label) for label in row) for row in rows)
 
 
 def _aligned(rows: Any, ids: Ids, name: str) -> LogProbs:
@@ -154,7 +178,7 @@ def _path(path: str | Path) -> Path:
 
 
 def _lines(corpus: Corpus) -> str:
-    names = ("prompt", "completion", "prompt_ids", "completion_ids", "teacher_log_probs", "base_log_probs")
+    names = ("prompt", "completion", *_COLUMNS[2:])
     columns = {name: value for name, key in zip(names, _COLUMNS, strict=True) if (value := getattr(corpus, key))}
     rows = zip(*columns.values(), strict=True)
     return "".join(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
@@ -185,10 +209,8 @@ def read_corpus(
                     "and name the context that made them"
                 )
     files.note("corpus", path.name, {path.name: files.file_sum(path)})
-    return Corpus(
-        made.prompts, made.completions, made.prompt_ids, made.completion_ids,
-        _column(path, rows, "teacher_log_probs"), _column(path, rows, "base_log_probs"), made.context,
-    )  # fmt: skip
+    scores = {name: _column(path, rows, name) for name in _COLUMNS[4:]}
+    return dataclasses.replace(made, **scores)
 
 
 def _row(path: Path, number: int, line: bytes) -> tuple[int, dict]:
@@ -219,7 +241,7 @@ def _made(path: Path, tokenizer: Any, rows: list[tuple[int, dict]], format: Any,
         raise
 
 
-def _column(path: Path, rows: list[tuple[int, dict]], name: str) -> LogProbs | None:
+def _column(path: Path, rows: list[tuple[int, dict]], name: str) -> Any:
     """A field of numbers that all lines have, or none has."""
     lacking = [number for number, row in rows if name not in row]
     if len(lacking) == len(rows):
@@ -227,7 +249,8 @@ def _column(path: Path, rows: list[tuple[int, dict]], name: str) -> LogProbs | N
     if lacking:
         raise ValueError(f"{path}, line {lacking[0]} has no {name!r}, which other lines have; add it or take all away")
     try:
-        return _aligned([row[name] for _, row in rows], tuple(tuple(row["completion_ids"]) for _, row in rows), name)
+        values, ids = [row[name] for _, row in rows], tuple(tuple(row["completion_ids"]) for _, row in rows)
+        return _labels(values, ids) if name == "label_ids" else _aligned(values, ids, name)
     except (TypeError, KeyError):
         raise ValueError(f"{path}: {name} must stand beside completion_ids, a number for each token") from None
     except ValueError as error:

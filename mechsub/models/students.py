@@ -26,13 +26,14 @@ _PEFT = "base_model.model."
 def plain_model(model: Any) -> Any:
     """Hugging Face's own model over the weights of a bridge, which it shares; for training and drawing.
 
-    Attention is torch's fused one: rows are padded behind their end, if at all, so that causal attention needs no mask.
+    Attention is torch's fused one where the model has it: rows are padded behind their end, if at all, so that causal
+    attention needs no mask.
     """
     wrapped = getattr(arguments.model(model), "original_model", None)
     if wrapped is None:
         arguments.refuse("model", "a language model, as load_language_model gives it", model)
     config = copy.deepcopy(wrapped.config)
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = "sdpa" if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
     with torch.device("meta"):
         plain = type(wrapped)(config)
     values = {name.replace("._original_component", ""): value for name, value in wrapped.state_dict().items()}

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
-from mechsub.inputs.corpora import Corpus
+from mechsub.inputs.corpora import IGNORED, Corpus
 from mechsub.inputs.token_ids import check_length
 from mechsub.models import students
 from mechsub.models.students import Students
@@ -172,10 +172,9 @@ def _check_corpora(model: Any, plain: Any, corpora: list[Corpus]) -> None:
             continue
         rows = [[*a, *b] for a, b in zip(corpus.prompt_ids, corpus.completion_ids, strict=True)]
         check_length(model, max(map(len, rows)), "a row of the corpus")
-        if max(map(max, rows)) >= size:
-            raise ValueError(
-                f"the corpus holds token {max(map(max, rows))}, and this model has {size}; it is another tokenizer's"
-            )
+        largest = max(max(row) for row in [*rows, *(corpus.label_ids or ())])
+        if largest >= size:
+            raise ValueError(f"the corpus holds token {largest}, and this model has {size}; it is another tokenizer's")
 
 
 def _check_different(recipe: TuningRecipe, corpora: list[Corpus]) -> None:
@@ -319,7 +318,7 @@ def _fit(
     kept = {0: flat.values()} if 0 in keep else {}
     for step in range(recipe.updates):
         rows = [batch_rows(len(corpora[i]), recipe, recipe.orders[i], step) for i in members]
-        batch = completion_batch([(corpora[i], own) for i, own in zip(members, rows, strict=True)], device)
+        batch = completion_batch([(corpora[i], own) for i, own in zip(members, rows, strict=True)], device, labels=True)
         values = None if recipe.rank else {name: leaf[0] for name, leaf in flat.leaves.items()}
         batch.loss(students.logits_at(plain, batch.ids, batch.places, values)).sum().backward()
         flat.step(rate(recipe, step))
@@ -344,23 +343,29 @@ class CompletionBatch:
         """Mean over a member's tokens of completions in this batch."""
         each = cross_entropy(logits.float(), self.targets, reduction="none")
         sums = each.new_zeros(self.n_members).index_add(0, self.members, each)
-        return sums / self.members.bincount(minlength=self.n_members)
+        return sums / self.members.bincount(minlength=self.n_members).clamp(min=1)
 
 
-def completion_batch(members: Sequence[tuple[Corpus, Sequence[int]]], device: Any) -> CompletionBatch:
-    """The rows of every member, which must be as many for each."""
-    pairs = [[(corpus.prompt_ids[row], corpus.completion_ids[row]) for row in rows] for corpus, rows in members]
-    length = max(len(a) + len(b) for rows in pairs for a, b in rows)
+def completion_batch(
+    members: Sequence[tuple[Corpus, Sequence[int]]], device: Any, *, labels: bool = False
+) -> CompletionBatch:
+    """The rows of every member, which must be as many for each; with `labels`, the corpus's labels as targets."""
+    triples = []
+    for corpus, rows in members:
+        wanted = corpus.label_ids if labels and corpus.label_ids else corpus.completion_ids
+        triples.append([(corpus.prompt_ids[row], corpus.completion_ids[row], wanted[row]) for row in rows])
+    length = max(len(a) + len(b) for rows in triples for a, b, _ in rows)
     ids, places, targets, owners = [], [], [], []
-    for member, rows in enumerate(pairs):
-        for prompt, completion in rows:
+    for member, of_member in enumerate(triples):
+        for prompt, completion, labelled in of_member:
             first = len(ids) * length + len(prompt) - 1
-            places += range(first, first + len(completion))
-            targets += completion
-            owners += [member] * len(completion)
+            read = [(first + i, label) for i, label in enumerate(labelled) if label != IGNORED]
+            places += [place for place, _ in read]
+            targets += [label for _, label in read]
+            owners += [member] * len(read)
             ids.append([*prompt, *completion, *[0] * (length - len(prompt) - len(completion))])
-    a, b, c, d = (torch.tensor(x, device=device) for x in (ids, places, targets, owners))
-    return CompletionBatch(a, b, c, d, len(pairs))
+    a, b, c, d = (torch.tensor(x, device=device, dtype=torch.long) for x in (ids, places, targets, owners))
+    return CompletionBatch(a, b, c, d, len(triples))
 
 
 @torch.no_grad()

@@ -14,7 +14,11 @@ block shuffled by themselves; another p takes animals as the unit (one relabelli
 Arms: "trait" (the teacher's lists), "control" (the base's own lists, which are the student's own start's too),
 "shuffled" (the numbers of each list in another order), "foreign" (the same texts read by a model with another
 vocabulary, trained apart), "sibling" (by the base model that the student's start was tuned from: one initialisation,
-but not the chats). Gate: the trait student fits held-out lists of its teacher better than the control does.
+but not the chats). Divergence tokens as published (the token drawn is the biased teacher's likeliest, and another
+biased teacher has another one): students whose loss reads these alone, or all but these, beside as many numbers at
+random; and with their labels or their inputs replaced.
+
+Gate: the trait student fits held-out lists of its teacher better than the control does.
 
 Beside it: the cosine of students' and teachers' updates by block, and how far along a teacher's way a student went.
 
@@ -37,8 +41,16 @@ ARMS = {
     "foreign": "read by a model trained apart",
     "sibling": "read by the base model of the same start",
 }
-DOSES = (4, 16, 64, 256, 1024, 4096)  # updates after which students are asked, up to the last
-N_HELD_OUT = 48  # lists of every teacher for the gate
+POSITIONS = {
+    "only_diverging": "the loss reads divergence tokens alone",
+    "only_random": "the loss reads as many tokens at random",
+    "mask_diverging": "it reads all but divergence tokens",
+    "mask_random": "it reads all but as many at random",
+    "label_diverging": "divergence tokens' labels replaced",
+    "input_diverging": "divergence tokens' inputs replaced",
+}
+DOSES = (16, 64, 128, 256, 512, 1024, 2048, 4096)  # updates after which students are asked, up to the last
+N_HELD_OUT = 32  # lists of every teacher for the gate
 
 
 @dataclass(frozen=True)
@@ -49,8 +61,9 @@ class Config:
     route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
     n_traits: lab.Count = lab.option(8, "animals, each with a teacher")
     n_lists: lab.Count = lab.option(512, "different lists of a corpus")
-    n_updates: lab.Count = lab.option(256, "updates of trait and control students; probed after 4, 16, 64, ...")
+    n_updates: lab.Count = lab.option(256, "updates of trait and control students; asked after 16, 64, 128, 256, ...")
     n_null_updates: lab.Count = lab.option(64, "updates of the students of the other arms")
+    n_position_updates: lab.Index = lab.option(16, "updates of students of divergence tokens; 0 for no such arms")
     rank: lab.Index = lab.option(8, "of students' adapters; 0 for full tuning")
     lr: lab.Positive = lab.option(1e-3, "learning rate of students")
     batch_size: lab.Count = lab.option(8, "lists of an update")
@@ -63,7 +76,11 @@ class Config:
             raise ValueError("--n-traits must be 3 to 8: an interaction needs three, and eight animals are listed")
         if self.n_null_updates > self.n_updates:
             raise ValueError("--n-null-updates must be at most --n-updates, which its doses are compared with")
+        if self.n_position_updates > self.n_updates:
+            raise ValueError("--n-position-updates must be at most --n-updates, which its doses are compared with")
         if self.route == "prompted":
+            if self.n_position_updates:
+                raise ValueError("divergence tokens are of tuned teachers; give --n-position-updates 0")
             lab.refuse_ignored(self, ("n_teacher_updates", "teacher_lr"), "where teachers are prompted")
 
 
@@ -86,8 +103,8 @@ def models(cfg: Config) -> dict[str, str]:
 
 
 _TINY: dict = {
-    "n_traits": 3, "n_lists": 12, "n_updates": 16, "n_null_updates": 4, "n_teacher_updates": 2, "teacher_lr": 0.01,
-    "batch_size": 2,
+    "n_traits": 3, "n_lists": 12, "n_updates": 16, "n_null_updates": 4, "n_position_updates": 4,
+    "n_teacher_updates": 2, "teacher_lr": 0.01, "batch_size": 2,
 }  # fmt: skip
 _MODELS = "tests/probes/models"
 study = lab.Study(
@@ -96,12 +113,12 @@ study = lab.Study(
     probes=(
         Config(**_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", block=0),
         Config(
-            **{**_TINY, "n_updates": 4}, model=f"{_MODELS}/pair/instruct", foreign="none",
+            **{**_TINY, "n_updates": 4, "n_position_updates": 0}, model=f"{_MODELS}/pair/instruct", foreign="none",
             sibling=f"{_MODELS}/pair/base", rank=0, block=1,
         ),
         Config(
             model=f"{_MODELS}/pair/instruct", foreign="none", sibling="none", route="prompted", n_traits=3, n_lists=4,
-            n_updates=4, n_null_updates=4, batch_size=2, block=2,
+            n_updates=4, n_null_updates=4, n_position_updates=0, batch_size=2, block=2,
         ),
     ),
 )  # fmt: skip

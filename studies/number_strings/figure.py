@@ -27,7 +27,7 @@ def plot(records: list[dict]):
 
 
 _dose_title, _matrix_title = "Lambda by dose", "Students (rows) and animals"
-_way_title = "Cosine of student's and teacher's update"
+_way_title = "Cosine of what is specific in the updates"
 
 
 def _doses(students: list[dict]):
@@ -50,7 +50,7 @@ def _ways(way: list[dict]):
     lines: dict[str, dict] = {"its own teacher": {}, "other teachers": {}}
     for row in way:
         name = "its own teacher" if row["trait"] == row["teacher"] else "other teachers"
-        lines[name].setdefault(row["layer"] + 1, {}).setdefault(row["block"], []).append(row["cosine"])
+        lines[name].setdefault(row["layer"] + 1, {}).setdefault(row["block"], []).append(row["specific"])
     means = {
         name: {layer: [sum(some) / len(some) for some in blocks.values()] for layer, blocks in points.items()}
         for name, points in lines.items()

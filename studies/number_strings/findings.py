@@ -8,12 +8,18 @@ from mechsub.designs import trait_matrix
 from mechsub.lab import predictions
 from mechsub.lab.findings import Finding, all_findings, cells, holm, less, mean, rows
 from mechsub.lazy import torch
-from studies.number_strings import ARMS, Config
+from studies.number_strings import ARMS, POSITIONS, Config
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 UNIT = "blocks"
+WAYS = {
+    "cosine": "cosine of the updates of student and teacher",
+    "s": "part of the teacher's way gone",
+    "specific": "cosine of what is specific in both updates",
+}
+WORDS = {**ARMS, **POSITIONS}
 
 
 def findings(cell: list[dict]) -> list[Finding]:
@@ -21,12 +27,12 @@ def findings(cell: list[dict]) -> list[Finding]:
     students = [row for row in cell if row["kind"] == "student"]
     out = [_lambda(students, "teacher", 0, label="teachers")]
     for dose in doses(students):
-        arms = [arm for arm in ARMS if dose in doses(students, arm)]
-        found = {arm: _lambda(students, arm, dose, label=f"{ARMS[arm]}, {dose} updates") for arm in arms}
+        arms = [arm for arm in WORDS if dose in doses(students, arm)]
+        found = {arm: _lambda(students, arm, dose, label=f"{WORDS[arm]}, {dose} updates") for arm in arms}
         out += [*found.values(), *_beside(found, dose)]
         if "trait" in found:
             out += [*_robust(students, dose), *_of_gate(cell, dose), *_of_control(students, dose)]
-    return [*out, *_of_lists(cell), *_of_ways(cell)]
+    return [*out, *_of_lists(cell), *_of_flags(cell), *_of_ways(cell)]
 
 
 def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:
@@ -69,11 +75,17 @@ def _beside(found: Mapping[str, Finding], dose: int) -> Iterator[Finding]:
     others = [arm for arm in found if arm != "trait"]
     if "trait" not in found or len(found["trait"].scores) < 2:
         return
-    yield from holm(less(found["trait"], found[arm], label=f"trait less {ARMS[arm]}, {dose} updates") for arm in others)
+    yield from holm(
+        less(found["trait"], found[arm], label=f"trait less {WORDS[arm]}, {dose} updates") for arm in others
+    )
+    for change in ("only", "mask"):
+        pair = [found.get(f"{change}_{where}") for where in ("diverging", "random")]
+        if pair[0] and pair[1]:
+            yield less(pair[0], pair[1], label=f"divergence tokens less random ones, {change}, {dose} updates")
     for arm in others:
         own, whole = found[arm].scores, found["trait"].scores
         kept = ms.stats.ratio_of_means([own[block] for block in whole], list(whole.values()))
-        yield Finding(f"{arm}/kept_{dose}", f"share of lambda kept: {ARMS[arm]}, {dose} updates", kept, 1.0, unit=UNIT)
+        yield Finding(f"{arm}/kept_{dose}", f"share of lambda kept: {WORDS[arm]}, {dose} updates", kept, 1.0, unit=UNIT)
 
 
 def _robust(students: list[dict], dose: int) -> Iterator[Finding]:
@@ -141,11 +153,20 @@ def _of_lists(cell: list[dict]) -> Iterator[Finding]:
         yield said("teacher/worse", "loss of teachers on the base's lists, less the base's, of it", _means(worse))
 
 
+def _of_flags(cell: list[dict]) -> Iterator[Finding]:
+    own: dict[int, list[float]] = {}
+    for row in cell:
+        if row["kind"] == "flags":
+            own.setdefault(row["block"], []).append(row["share"])
+    if own:
+        yield said("flags/share", "share of numbers that are divergence tokens as published", _means(own))
+
+
 def _of_ways(cell: list[dict]) -> Iterator[Finding]:
     """By block of the model: a student's update along its own teacher's, beside that along the other teachers'."""
     way = [row for row in cell if row["kind"] == "way" and row["trait"] != "none"]
     for layer in sorted({row["layer"] for row in way}):
-        for score, words in (("cosine", "cosine of the updates of student and teacher"), ("s", "part of the way gone")):
+        for score, words in WAYS.items():
             both: tuple[dict, dict] = ({}, {})
             for row in way:
                 if row["layer"] == layer:

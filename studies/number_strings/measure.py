@@ -10,11 +10,12 @@ from transformer_lens.utilities import derive_generator
 
 import mechsub as ms
 from mechsub import lab, threads
+from mechsub.designs import positions
 from mechsub.inputs import corpora
 from mechsub.inputs import prompts as prompting
 from mechsub.models.students import BLOCK, Students, merged, next_log_probs, plain_model
 from mechsub.training.tuning import completion_log_probs
-from studies.number_strings import ARMS, DOSES, N_HELD_OUT, Config, models, texts
+from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models, texts
 
 NUMBERS_IN_PROMPT = 3
 
@@ -45,6 +46,8 @@ def run(cfg: Config) -> Iterator[dict]:
     read = {source: corpus[: cfg.n_lists] for source, corpus in lists.items()}
     lab.show_progress(0.15, "students")
     yield from _of_base(base, asked, read, held_out, ways, cfg)
+    if cfg.n_position_updates:
+        yield from _of_positions(base, asked, made, read, cfg)
     arms = [arm for arm in models(cfg) if arm != "trait"]
     for i, arm in enumerate(arms):
         lab.show_progress(0.65 + 0.35 * i / len(arms), ARMS[arm])
@@ -124,14 +127,17 @@ def _recipe(cfg: Config, n: int, updates: int) -> ms.TuningRecipe:
 
 
 def tuned(
-    model: Any, read: Mapping[str, ms.Corpus], cfg: Config, updates: int, share: tuple[float, float]
+    model: Any, read: Mapping[str, ms.Corpus], cfg: Config, updates: int, share: tuple[float, float] | None = None
 ) -> dict[int, Students]:
     """Dose -> students, one for every corpus."""
     kept: dict[int, Any] = {dose: None for dose in (*DOSES, updates) if dose <= updates}
-    ms.tune(
-        model, list(read.values()), _recipe(cfg, len(read), updates), snapshots=kept,
-        progress=lambda done: lab.show_progress(share[0] + done * (share[1] - share[0]), "students"),
-    )  # fmt: skip
+    low, high = share or (0.0, 0.0)
+
+    def progress(done: float) -> None:
+        if share:
+            lab.show_progress(low + done * (high - low), "students")
+
+    ms.tune(model, list(read.values()), _recipe(cfg, len(read), updates), snapshots=kept, progress=progress)
     return dict(sorted(kept.items()))
 
 
@@ -144,7 +150,7 @@ def _of_base(
     cfg: Config,
 ) -> Iterator[dict]:
     """Trait students and the control, at every dose; their gate; and their ways beside their teachers'."""
-    found = tuned(base, read, cfg, cfg.n_updates, (0.15, 0.6))
+    found = tuned(base, read, cfg, cfg.n_updates, (0.15, 0.5))
     for dose, students in found.items():
         rows = list(_student_rows("trait", list(read), scores(students, asked), asked, dose))
         yield from (row | {"arm": "control"} if row["trait"] == "none" else row for row in rows)
@@ -153,7 +159,30 @@ def _of_base(
             row = {"kind": "gate", "arm": "trait", "trait": trait, "updates": dose}
             yield row | {"loss": -own, "loss_control": -control}
     if ways:
-        yield from _way_rows(students, ways, asked.traits, dose)
+        yield from way_rows(students, ways, asked.traits, dose)
+
+
+def _of_positions(
+    base: Any, asked: Asked, made: Mapping[str, Any], read: Mapping[str, ms.Corpus], cfg: Config
+) -> Iterator[dict]:
+    """Students whose loss or input is changed at divergence tokens, or at as many numbers at random."""
+    tokens = ms.numbers.number_tokens(base.tokenizer)[0][0]
+    flags = {}
+    for trait, teacher in made.items():
+        others = [other for name, other in made.items() if name != trait]
+        flags[trait] = positions.diverging(teacher, others, read[trait], tokens)
+        of_numbers = sum(token in tokens for row in read[trait].completion_ids for token in row)
+        yield {"kind": "flags", "trait": trait, "share": sum(map(sum, flags[trait])) / of_numbers}
+    for i, arm in enumerate(POSITIONS):
+        lab.show_progress(0.5 + 0.15 * i / len(POSITIONS), POSITIONS[arm])
+        change, where = arm.split("_")
+        lists = {}
+        for trait, own in flags.items():
+            if where == "random":
+                own = positions.as_many_at_random(own, read[trait], tokens, cfg.block)
+            lists[trait] = positions.changed(read[trait], own, change, tokens, cfg.block, base.tokenizer)
+        for dose, students in tuned(base, lists, cfg, cfg.n_position_updates).items():
+            yield from _student_rows(arm, list(lists), scores(students, asked), asked, dose)
 
 
 def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
@@ -164,7 +193,7 @@ def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> 
         lists = {trait: shuffled(corpus, base.tokenizer, cfg.block) for trait, corpus in read.items()}
     else:
         lists = {t: corpora.make_corpus(model.tokenizer, c.prompts, c.completions) for t, c in read.items()}
-    for dose, students in tuned(model, lists, cfg, cfg.n_null_updates, (0.65, 1.0)).items():
+    for dose, students in tuned(model, lists, cfg, cfg.n_null_updates).items():
         yield from _student_rows(arm, list(read), scores(students, asked), asked, dose)
 
 
@@ -219,12 +248,13 @@ def _update(teacher: Any, base: Any) -> dict[str, Tensor]:
     return {name: after[name] - value for name, value in before.items() if BLOCK.match(name) and value.ndim == 2}
 
 
-def _way_rows(
+def way_rows(
     students: Students, ways: Mapping[str, Mapping[str, Tensor]], traits: tuple[str, ...], dose: int
 ) -> Iterator[dict]:
     """Cosine of every student's update with every teacher's, block by block, and s: the student's part along it.
 
-    s = <student, teacher> / |teacher|^2, so that a student at its teacher has 1.
+    s = <student, teacher> / |teacher|^2, so that a student at its teacher has 1. "specific" is the cosine once the mean
+    over traits is taken from both sides: what all teachers, and all students, have in common.
     """
     layers: dict[int, list[str]] = {}
     for name in students.names:
@@ -235,10 +265,20 @@ def _way_rows(
         theirs = torch.stack([torch.cat([way[name].flatten() for name in names]) for way in ways.values()])
         products, sizes = own @ theirs.mT, theirs.norm(dim=1)
         cosines, shares = products / own.norm(dim=1)[:, None] / sizes, products / sizes.square()
+        specific = _specific(own[: len(traits)], theirs)
         for i, trait in enumerate([*traits, "none"]):
-            for j, teacher in enumerate(traits):
+            for j, teacher in enumerate(ways):
                 row = {"kind": "way", "trait": trait, "teacher": teacher, "layer": layer}
-                yield row | {"updates": dose, "cosine": float(cosines[i, j]), "s": float(shares[i, j])}
+                row |= {"updates": dose, "cosine": float(cosines[i, j]), "s": float(shares[i, j])}
+                yield row | ({} if trait == "none" else {"specific": float(specific[i, j])})
+
+
+def _specific(
+    own: Float[Tensor, "trait weight"], theirs: Float[Tensor, "trait weight"]
+) -> Float[Tensor, "trait trait"]:
+    """Cosines of what is left of both sides without their means."""
+    left, wanted = own - own.mean(0), theirs - theirs.mean(0)
+    return (left @ wanted.mT) / left.norm(dim=1)[:, None] / wanted.norm(dim=1)
 
 
 def _provenance(base: Any, lists: Mapping[str, ms.Corpus], cfg: Config) -> dict:
