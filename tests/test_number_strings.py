@@ -1,7 +1,6 @@
 """studies.number_strings: a planted preference is found, lists of the base hold none; real cells of tiny models."""
 
 import dataclasses
-import inspect
 
 import pytest
 import torch
@@ -160,4 +159,4 @@ def test_one_trait_that_moves_everything_is_no_diagonal():
     scores[:, :, 2] += 7.0  # all students like one animal
     assert trait_matrix.diagonal(scores).abs().max() < 1e-9 and trait_matrix.within_blocks_p(scores) == 1.0
     with pytest.raises(ValueError, match="must be square"):
-        inspect.unwrap(trait_matrix.diagonal)(torch.zeros(3, 4))
+        trait_matrix.diagonal(torch.zeros(1, 1))
