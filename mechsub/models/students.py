@@ -164,10 +164,7 @@ def stack(plain: Any, A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: f
     """Put adapters into a plain model, which from then on reads rows member by member."""
     for name in A:
         layer, (where, _, last) = plain.get_submodule(name), name.rpartition(".")
-        if isinstance(layer, StackedLinear):
-            layer.A, layer.B = A[name], B[name]
-        else:
-            setattr(plain.get_submodule(where), last, StackedLinear(layer, A[name], B[name], scale, half))
+        setattr(plain.get_submodule(where), last, StackedLinear(layer, A[name], B[name], scale, half))
 
 
 def linear_layers(
