@@ -372,14 +372,12 @@ def numbers_carry(found: F) -> Answer:
 def published_divergence(found: F) -> Answer:
     only, mask = (lab.find(found, f"{what}_diverging-{what}_random/lambda_16") for what in ("only", "mask"))
     kept = {what: lab.find(found, f"{what}_diverging/kept_16").value for what in ("mask", "label", "input")}
-    words = (
-        "Yes" if only.value.low > 0 and mask.value.high < 0 else "In part" if only.value.low > 0 else "Not detectably"
-    )
+    yes = "Yes" if mask.value.high < 0 else "In part"
     return Answer(
-        f"{words}: they are {lab.find(found, 'flags/share').value} of the numbers; a loss of these alone gives "
-        f"{only.value} nats more than of as many at random, and without them {mask.value} (negative: less is left). Kept of "
-        f"the whole effect: {kept['mask']} without them, {kept['label']} with other labels, {kept['input']} with other "
-        "inputs.",
+        f"{yes if only.value.low > 0 else 'Not detectably'}: they are {value(found, 'flags/share')} of the numbers; a "
+        f"loss of these alone gives {only.value} nats more than one of as many at random, and a loss of all others "
+        f"{mask.value} (negative: less is left). Kept of the whole effect: {kept['mask']} without them, {kept['label']} "
+        f"with other labels, {kept['input']} with other inputs.",
         "as many numbers at random: 0",
         read(only.value.low > 0 and mask.value.high < 0, only.value.high < 0 or mask.value.low > 0),
     )
