@@ -1,6 +1,9 @@
 """studies.number_strings: a planted preference is found, lists of the base hold none; real cells of tiny models."""
 
 import dataclasses
+import itertools
+import math
+import random
 
 import pytest
 import torch
@@ -8,9 +11,11 @@ import torch
 import mechsub as ms
 from mechsub.designs import trait_matrix
 from mechsub.inputs import corpora
-from mechsub.lab import store, study
+from mechsub.lab import findings as lab_findings
+from mechsub.lab import predictions, store, study
 from studies import number_strings
 from studies.number_strings import findings, measure, texts
+from studies.report import language
 
 MODELS = "tests/probes/models"
 TRAITS = texts.TRAITS[:4]
@@ -55,6 +60,51 @@ def test_what_is_said_follows_from_the_rows(records):
     one = [row for row in records if row["block"] == 0]
     alone = {finding.key: finding.value for finding in findings.findings(one)}
     assert alone["trait/lambda_4"] == pytest.approx(float(expected[0]))
+
+
+def planted_records(n_blocks=3):
+    """Rows as the default study makes them: a student's own animal gains 0.01 a doubling in arms that have a way."""
+    draw, rows = random.Random(0), []
+    gains = {"trait": 0.02, "shuffled": 0.015, "sibling": 0.01, "foreign": 0.0, "only_diverging": 0.01}
+    doses = {arm: (16, 64) for arm in ("shuffled", "foreign", "sibling")} | dict.fromkeys(
+        number_strings.POSITIONS, (16,)
+    )
+    doses |= {"trait": (16, 64, 128, 256), "control": (16, 64, 128, 256), "start": (0,), "teacher": (0,)}
+    for block, (arm, steps) in itertools.product(range(n_blocks), doses.items()):
+        trained = ["none"] if arm in ("control", "start") else texts.TRAITS
+        for dose, trait, evaluated in itertools.product(steps, trained, texts.TRAITS):
+            margin = gains.get(arm, 0.005) * math.log2(max(dose, 2)) * (trait == evaluated) + draw.gauss(0, 0.003)
+            rows.append({"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated, "updates": dose})
+            rows[-1] |= dict.fromkeys(("margin", "margin_chat", "margin_plain", "named_first"), margin)
+            rows[-1]["block"] = block
+        if arm == "trait":
+            for dose, trait in itertools.product(steps, trained):
+                rows.append(
+                    {"kind": "gate", "arm": arm, "trait": trait, "updates": dose, "loss": 3.0, "loss_control": 3.1}
+                )
+                rows[-1]["block"] = block
+        for trait in trained if arm == "teacher" else ():
+            rows.append({"kind": "lists", "trait": trait, "same_as_base": 0.5, "loss_base_own": 4.0, "block": block})
+            rows[-1] |= {"loss_teacher_base": 4.1}
+            rows.append({"kind": "flags", "trait": trait, "share": 0.1, "block": block})
+            for layer, teacher in itertools.product(range(5), texts.TRAITS):
+                rows.append({"kind": "way", "trait": trait, "teacher": teacher, "layer": layer, "updates": 256})
+                rows[-1] |= {"block": block, **dict.fromkeys(("cosine", "s", "specific"), float(trait == teacher))}
+    usual = dataclasses.asdict(number_strings.Config(block=0))
+    return [{**usual, **row} for row in rows]
+
+
+def test_everything_that_is_predicted_or_answered_is_said():
+    """On rows of the default study, so that no key is found to be missing after a run of an hour."""
+    records = planted_records()
+    (cell,) = lab_findings.cells(records, number_strings.Config, findings.findings, number_strings.study.together)
+    entries = [entry for entry in predictions.entries() if entry.study == "number_strings"]
+    words = {entry.subject: predictions.judged(entry, [cell], lambda: [])[0].word for entry in entries}
+    assert len(words) >= 20 and "untested" not in words.values()
+    assert words["trait/lambda_64 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
+    answers = [language.numbers_carry(list(cell.findings)), language.published_divergence(list(cell.findings))]
+    assert [answer.sentence.split(":")[0] for answer in answers] == ["Yes", "In part"]
+    assert findings.table(records) and number_strings.study.part("plot")(records).data
 
 
 def lambdas(model, read, seeds, **options):

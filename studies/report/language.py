@@ -376,8 +376,8 @@ def published_divergence(found: F) -> Answer:
     return Answer(
         f"{yes if only.value.low > 0 else 'Not detectably'}: they are {value(found, 'flags/share')} of the numbers; a "
         f"loss of these alone gives {only.value} nats more than one of as many at random, and a loss of all others "
-        f"{mask.value} (negative: less is left). Kept of the whole effect: {kept['mask']} without them, {kept['label']} "
-        f"with other labels, {kept['input']} with other inputs.",
+        f"{mask.value} (negative: less is left). Kept of the whole effect: {kept['mask']} without them, "
+        f"{kept['label']} with other labels, {kept['input']} with other inputs.",
         "as many numbers at random: 0",
         read(only.value.low > 0 and mask.value.high < 0, only.value.high < 0 or mask.value.low > 0),
     )
