@@ -130,6 +130,8 @@ def test_adapters_travel_to_peft_and_back(model, corpus, tmp_path):
         expected = theirs(input_ids=ids).logits
         assert torch.allclose(stacked.merged(tuned, 1)(ids), expected, atol=1e-3)
         assert not torch.allclose(model(ids), expected, atol=1e-2)
+        loaded = ms.load_language_model(model.mechsub_source["model_name"], adapter=str(folders[1]))
+        assert torch.allclose(loaded(ids), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("rank", [4, None])
