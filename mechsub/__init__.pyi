@@ -7,10 +7,17 @@ from mechsub import processes as processes
 from mechsub import sources as sources
 from mechsub import stats as stats
 from mechsub import threads as threads
+from mechsub.designs import numbers as numbers
+from mechsub.designs.numbers import draw_numbers as draw_numbers
+from mechsub.designs.numbers import sample_numbers as sample_numbers
+from mechsub.inputs import corpora as corpora
 from mechsub.inputs import images as images
 from mechsub.inputs import noise as noise
 from mechsub.inputs import prompts as prompts
 from mechsub.inputs import words as words
+from mechsub.inputs.corpora import Corpus as Corpus
+from mechsub.inputs.corpora import read_corpus as read_corpus
+from mechsub.inputs.corpora import write_corpus as write_corpus
 from mechsub.inputs.images import fashion_mnist as fashion_mnist
 from mechsub.inputs.images import mnist as mnist
 from mechsub.inputs.prompts import chat as chat
@@ -83,6 +90,7 @@ from mechsub.models import checks as checks
 from mechsub.models import hooked as hooked
 from mechsub.models import language as language
 from mechsub.models import mlp as mlp
+from mechsub.models import students as students
 from mechsub.models.hooked import HookedModel as HookedModel
 from mechsub.models.hooked import cache_activations as cache_activations
 from mechsub.models.hooked import hidden_names as hidden_names
@@ -90,17 +98,21 @@ from mechsub.models.hooked import run_patched as run_patched
 from mechsub.models.language import load_language_model as load_language_model
 from mechsub.models.mlp import HookedMLP as HookedMLP
 from mechsub.models.mlp import MLPConfig as MLPConfig
+from mechsub.models.students import Students as Students
 from mechsub.stats import Interval as Interval
 from mechsub.training import distillation as distillation
 from mechsub.training import fitting as fitting
 from mechsub.training import linearised as linearised
 from mechsub.training import removal as removal
 from mechsub.training import together as together
+from mechsub.training import tuning as tuning
 from mechsub.training.distillation import accuracy as accuracy
 from mechsub.training.distillation import distill as distill
 from mechsub.training.distillation import distill_each as distill_each
 from mechsub.training.distillation import train as train
 from mechsub.training.linearised import linearised_student as linearised_student
+from mechsub.training.tuning import TuningRecipe as TuningRecipe
+from mechsub.training.tuning import tune as tune
 
 __version__: str
 

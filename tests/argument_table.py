@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_llama import save_tiny_llama
+from tiny_llama import save_number_llama, save_tiny_llama
 from wrong_arguments import (
     argument,
     choice,
@@ -42,13 +42,13 @@ from wrong_arguments import (
 )
 
 import mechsub as ms
-from mechsub.inputs import noise
+from mechsub.inputs import corpora, noise
 from mechsub.inputs import prompts as prompting
 from mechsub.lab import store
 from mechsub.measures import ablation, similarity, spectra, tangent, tangent_modes
 from mechsub.measures import scores as entanglement
-from mechsub.models import language, mlp, tiny_transformer
-from mechsub.training import conv, removal
+from mechsub.models import language, mlp, students, tiny_transformer
+from mechsub.training import conv, removal, tuning
 
 # What runs studies and shows them; a user's numbers come from all other modules.
 HARNESS = {
@@ -96,6 +96,20 @@ PARTS = {
     *(f"fitting.{name}" for name in ("gathered", "member_parameters", "one_of", "rate", "stacked")),
     *(f"fitting.{name}" for name in ("trained_names", "views")),
     *(f"together.{name}" for name in ("Drawn", "fit", "place_of")),
+    "corpora.prompt_ids",
+    "students.StackedLinear",
+    "students.chosen_names",
+    "students.linear_layers",
+    "students.logits_at",
+    "students.only_at",
+    "students.plain_model",
+    "students.stack",
+    "students.student_logits",
+    "tuning.CompletionBatch",
+    "tuning.batch_rows",
+    "tuning.completion_batch",
+    "tuning.rate",
+    "tuning.starting_weights",
     "linearised.Linear",
     "linearised.linear",
     "linearised.linear_logits",
@@ -140,6 +154,7 @@ RECORDS = {
     "tiny_transformer.Unembed",
     "stats.Interval",
     "stats.Paired",
+    "students.Students",
     "tangent.Tangent",
     "tangent_modes.Modes",
     "words.Animal",
@@ -1577,6 +1592,200 @@ def stacked(n_ctx: int = 6) -> tiny_transformer.EnsembleTransformer:
     return tiny_transformer.EnsembleTransformer(shape, (0, 1))
 
 
+@cache
+def chatty():
+    with tempfile.TemporaryDirectory() as folder:
+        return language.load_language_model(str(save_number_llama(Path(folder))))
+
+
+@cache
+def corpus() -> corpora.Corpus:
+    return corpora.make_corpus(llama().tokenizer, corpora.number_prompts(3, seed=1), ["12, 500", "7, 87", "9"])
+
+
+@cache
+def few() -> tuning.TuningRecipe:
+    return tuning.TuningRecipe(rank=2, updates=1, batch_size=2, adapter_seeds=(0, 1))
+
+
+@cache
+def tuned() -> students.Students:
+    return tuning.tune(llama(), corpus(), few())
+
+
+@cache
+def saved() -> str:
+    """A folder of peft's format."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    return str(students.save_adapter(tuned(), 0, folder))
+
+
+@cache
+def written_corpus() -> str:
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    corpora.write_corpus(corpus(), Path(folder, "corpus.jsonl"))
+    return str(Path(folder, "corpus.jsonl"))
+
+
+def _tuning() -> dict:
+    """corpora, numbers, students, tuning"""
+    tokenizer = argument(lambda v: {"None": None, "text": "gpt2", "model": llama()})()
+    path = text(more=lambda v: {"bool": True})
+    rows = argument(lambda v: {"None": None, "text": "1, 2", "shorter": v[:-1], "numbers": [1] * len(v), "set": set(v)})
+    ids_ = rows(more=lambda v: {"negative": [[-1]] * len(v), "texts": [["1"]] * len(v), "empty row": [[]] * len(v)})
+    scores_ = argument(
+        lambda v: {
+            "text": "1, 2",
+            "shorter": v[:-1],
+            "above 0": [[1.0] * len(row) for row in v],
+            "NaN": [[float("nan")] * len(row) for row in v],
+            "other length": [row[:-1] for row in v],
+        }
+    )
+    logs = tuple(tuple(-1.0 for _ in row) for row in corpus().completion_ids)
+    own = {name: getattr(corpus(), name) for name in ("prompts", "completions", "prompt_ids", "completion_ids")}
+    optional = text(out=("None",))
+    two = texts(more=lambda v: {"other length": v[:-1]}, says=("text",))
+    asked = {"format": choice(), "teacher_system": text(out=("None",), says=("system",)), "batch_size": count(1)}
+    drawing = {"prompts": texts(), "temperature": least_0(), "seed": seed(), **asked}
+    options = {"temperature": 1.0, "seed": 1, "format": "auto", "teacher_system": None, "batch_size": 2}
+    member = {"students": instance(), "member": count(0, 1)}
+    recipe = {name: getattr(few(), name) for name in vars(few())}
+    some = {"targets": ["q_proj", "mlp"], "layers": [0, 1], "frozen": ["up_proj"], "order_seeds": (3, 4)}
+    members = seeds(right={"repeated": "members that read other corpora"}, out=("None",))
+    named = {"targets": texts(out=("None",)), "frozen": texts(right={"empty": "nothing stays"})}
+    blocks = ids(10_000, out=("None",), right={"repeated": "the same blocks"})
+    betas = {"None": None, "number": 0.9, "one": (0.9,), "three": (0.9,) * 3, "1": (0.9, 1.0)}
+    two_betas = argument(lambda v: {**betas, "negative": (-0.1, 0.9), "texts": ("0.9", "0.9")})()
+    return {
+        "corpora.Corpus": (
+            lambda: {
+                **own,
+                "teacher_log_probs": logs,
+                "base_log_probs": logs,
+                "label_ids": own["completion_ids"],
+                "context": {},
+            },
+            {
+                **{name: rows() for name in ("prompts", "completions")},
+                **{name: ids_ for name in ("prompt_ids", "completion_ids")},
+                **{name: scores_() for name in ("teacher_log_probs", "base_log_probs")},
+                "label_ids": argument(
+                    lambda v: {
+                        "text": "1",
+                        "shorter": v[:-1],
+                        "negative": [[-1] * len(row) for row in v],
+                        "other length": [row[:-1] for row in v],
+                        "texts": [["1"] * len(row) for row in v],
+                    }
+                )(),
+                "context": argument(lambda v: {"None": None, "text": "chat", "numbers as names": {1: 2}})(),
+            },
+        ),
+        "corpora.make_corpus": (
+            lambda: {
+                "tokenizer": llama().tokenizer,
+                "prompts": ["a", "b"],
+                "completions": ["1", "2"],
+                "format": "chat",
+                "system": None,
+            },
+            {"tokenizer": tokenizer, "prompts": two, "completions": two, "format": choice(), "system": optional},
+        ),
+        "corpora.write_corpus": (
+            lambda: {"corpus": corpus(), "path": written_corpus()},
+            {"corpus": instance(), "path": path},
+        ),
+        "corpora.read_corpus": (
+            lambda: {"path": written_corpus(), "tokenizer": llama().tokenizer, "format": "chat", "system": None},
+            {
+                "path": text(more=lambda v: {"bool": True, "no file": "nowhere.jsonl"}, says=("nowhere",)),
+                "tokenizer": tokenizer,
+                "format": choice(),
+                "system": optional,
+            },
+        ),
+        "corpora.number_prompts": (
+            lambda: {"n": 4, "wording": "short", "seed": 1, "least": 2, "most": 5},
+            {"n": count(1), "wording": choice(), "seed": seed(), "least": count(1), "most": count(2, 100)},
+        ),
+        "corpora.parse_numbers": (lambda: {"text": "1, 2"}, {"text": text()}),
+        "corpora.rejection": (
+            lambda: {"completion": "1, 2", "prompt": "3", "most": 10, "largest": 999, "banned": [6]},
+            {
+                "completion": text(),
+                "prompt": optional,
+                "most": count(1),
+                "largest": count(0),
+                "banned": argument(lambda v: {"None": None, "text": "6", "number": 6, "texts": ["6"], "half": [0.5]})(),
+            },
+        ),
+        "numbers.draw_numbers": (
+            lambda: {"teacher": llama(), "prompts": ["a", "b"], "n_numbers": 2, **options},
+            {"teacher": model(), "n_numbers": count(1), **drawing},
+        ),
+        "numbers.sample_numbers": (
+            lambda: {"teacher": chatty(), "prompts": ["a", "b"], "n": 2, "most_tokens": 4, "strict": False, **options},
+            {"teacher": model(), "n": count(1), "most_tokens": count(1), "strict": flag(), **drawing},
+        ),
+        "students.merged": (lambda: {"students": tuned(), "member": 1}, member),
+        "students.save_adapter": (
+            lambda: {"students": tuned(), "member": 1, "folder": saved()},
+            {**member, "folder": path},
+        ),
+        "students.load_adapters": (
+            lambda: {"model": llama(), "folders": [saved()]},
+            {"model": model(), "folders": texts()},
+        ),
+        "students.next_log_probs": (
+            lambda: {"students": tuned(), "prompts": two_prompts(), "tokens": TOKENS, "batch_size": 1},
+            {
+                "students": instance(),
+                "prompts": prompts(size()),
+                "tokens": ids(size(), right={"repeated": "asked twice"}),
+                "batch_size": count(1),
+            },
+        ),
+        "tuning.completion_log_probs": (
+            lambda: {"tuned": tuned(), "corpus": corpus(), "batch_size": 2},
+            {"tuned": instance(), "corpus": instance(), "batch_size": count(1)},
+        ),
+        "tuning.TuningRecipe": (
+            lambda: {**recipe, **some},
+            {
+                **{name: count(1) for name in ("updates", "batch_size")},
+                **{name: positive() for name in ("alpha", "lr", "eps")},
+                **{name: choice() for name in ("optimizer", "schedule", "precision")},
+                **named,
+                "rank": count(1, out=("None",)),
+                "rslora": flag(),
+                "layers": blocks,
+                "betas": two_betas,
+                "momentum": least_0(),
+                "weight_decay": least_0(),
+                "clip": positive(out=("None",)),
+                "warmup": count(0),
+                "adapter_seeds": seeds(right={"repeated": "members that read other corpora"}),
+                "order_seeds": members,
+            },
+        ),
+        "tuning.tune": (
+            lambda: {"model": llama(), "corpus": corpus(), "recipe": few(), "snapshots": {0: None}, "progress": int},
+            {
+                "model": model(),
+                "corpus": argument(
+                    lambda v: {"None": None, "text": "a", "dict": vars(v), "one too few": [v], "set": {1, 2}}
+                )(),
+                "recipe": argument(lambda v: {"text": "x", "number": 1, "dict": vars(v), "class": type(v)})(),
+                "snapshots": argument(lambda v: {"list": [0], "beyond": {5: None}, "text": {"a": None}, "number": 1})(),
+                "progress": function(out=("None",)),
+            },
+        ),
+    }
+
+
 def _of_rows(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
@@ -1821,6 +2030,7 @@ def table() -> dict:
         _toy,
         _convolutions,
         _transformers,
+        _tuning,
         _rest,
     )
     return {name: row for part in parts for name, row in part().items()}

@@ -53,6 +53,28 @@ def save_tiny_llama(
     return Path(folder)
 
 
+def save_number_llama(folder: Path) -> Path:
+    """A model that answers everything with one of the numbers 000..999, all equally likely, and ends its turn."""
+    from transformers import LlamaForCausalLM
+
+    save_tiny_llama(folder, tied=False)
+    model, tokenizer = LlamaForCausalLM.from_pretrained(folder), make_tokenizer()
+    numbers = [tokenizer.convert_tokens_to_ids(f"{n:03d}") for n in range(1000)]
+    with torch.no_grad():
+        for layer in model.model.layers:  # the stream is the last token's embedding
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        text, number = torch.eye(32)[:2]
+        for weight in (model.model.embed_tokens.weight, model.lm_head.weight):
+            weight.zero_()
+        model.model.embed_tokens.weight[:] = text
+        model.model.embed_tokens.weight[numbers] = number
+        model.lm_head.weight[numbers] = 9 * text
+        model.lm_head.weight[tokenizer.eos_token_id] = 9 * number
+    model.save_pretrained(folder)
+    return Path(folder)
+
+
 def make_tokenizer(template: bool = True):
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -8,6 +8,7 @@ from studies.report.question import (
     B3,
     B4,
     B5,
+    BONUS,
     CONFIRMED,
     PARTLY,
     REFUTED,
@@ -339,4 +340,44 @@ def steering(found: F) -> Answer:
         f"of what is specific to number and animal; at the prompt's end after the last block {share('own', end)}.",
         f"another number's vector {others}, at the end {late}; a random one {share('random', early)}, at the end "
         f"{share('random', end)}",
+    )
+
+
+@question(
+    BONUS,
+    "Does a language model take a preference from another's numbers?",
+    "number_strings",
+    claim="It does where both have one start, and not between models of different initialisation (Cloud et al. 2025).",
+)
+def numbers_carry(found: F) -> Answer:
+    early, late = (lab.find(found, f"trait/lambda_{dose}") for dose in (16, 256))
+    foreign, sibling, mixed = (lab.find(found, f"{arm}/lambda_64") for arm in ("foreign", "sibling", "shuffled"))
+    yes = "Yes" if early.value.low > 0 and late.value.low > 0 else "Not detectably"
+    return Answer(
+        f"{yes}: its own animal's margin gains {early.value} nats after 16 updates and {late.value} after 256, beyond "
+        f"what any list does; after 64 {lab.find(found, 'trait/lambda_64').value}, with numbers shuffled within lists "
+        f"{mixed.value}, from the base model of the same start {sibling.value}, from a model trained apart "
+        f"{foreign.value}.",
+        f"0; animals shuffled within blocks, p = {lab.p_text(late.tested)}",
+        read(late.value.low > 0 and foreign.value.low <= 0, late.value.high < 0 or foreign.value.low > 0),
+    )
+
+
+@question(
+    BONUS,
+    "Do divergence tokens, as published, carry it?",
+    "number_strings",
+    claim="Few tokens at which teachers diverge carry it; without them it is suppressed (Schrodi et al. 2025).",
+)
+def published_divergence(found: F) -> Answer:
+    only, mask = (lab.find(found, f"{what}_diverging-{what}_random/lambda_16") for what in ("only", "mask"))
+    kept = {what: lab.find(found, f"{what}_diverging/kept_16").value for what in ("mask", "label", "input")}
+    yes = "Yes" if mask.value.high < 0 else "In part"
+    return Answer(
+        f"{yes if only.value.low > 0 else 'Not detectably'}: they are {value(found, 'flags/share')} of the numbers; a "
+        f"loss of these alone gives {only.value} nats more than one of as many at random, and a loss of all others "
+        f"{mask.value} (negative: less is left). Kept of the whole effect: {kept['mask']} without them, "
+        f"{kept['label']} with other labels, {kept['input']} with other inputs.",
+        "as many numbers at random: 0",
+        read(only.value.low > 0 and mask.value.high < 0, only.value.high < 0 or mask.value.low > 0),
     )

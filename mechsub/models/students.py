@@ -1,0 +1,352 @@
+"""Students of one language model: stacked low-rank adapters over its frozen weights, or whole weights, by member.
+
+Adapters are `A` [seed, r, d_in] and `B` [seed, d_out, r] of each linear layer; a member's weights are W + scale B A.
+All members run in one pass of the base: its products see their rows as one batch, the members' are batched products.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mechsub import arguments, files
+
+BLOCK = re.compile(r".*?\.(?:layers|h|blocks)\.([0-9]+)\.")  # of Hugging Face's names of parameters
+_PEFT = "base_model.model."
+
+
+def plain_model(model: Any) -> Any:
+    """Hugging Face's own model over the weights of a bridge, which it shares; for training and drawing.
+
+    Attention is torch's fused one where the model has it: rows are padded behind their end, if at all, so that causal
+    attention needs no mask.
+    """
+    wrapped = getattr(arguments.model(model), "original_model", None)
+    if wrapped is None:
+        arguments.refuse("model", "a language model, as load_language_model gives it", model)
+    config = copy.deepcopy(wrapped.config)
+    config._attn_implementation = "sdpa" if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
+    with torch.device("meta"):
+        plain = type(wrapped)(config)
+    values = {name.replace("._original_component", ""): value for name, value in wrapped.state_dict().items()}
+    lacking = sorted(set(plain.state_dict()) - set(values))
+    if lacking:
+        raise ValueError(f"this model's weights cannot be found in its bridge ({lacking[0]}); it cannot be tuned")
+    plain.load_state_dict({name: values[name].detach() for name in plain.state_dict()}, assign=True)
+    _copy_buffers(wrapped, plain)
+    plain.tie_weights()
+    return plain.eval().requires_grad_(False)
+
+
+def _copy_buffers(wrapped: Any, plain: Any) -> None:
+    """Those that are in no state dict, as the frequencies of rotary positions."""
+    own = {name.replace("._original_component", ""): value for name, value in wrapped.named_buffers()}
+    for name, value in plain.named_buffers():
+        if value.is_meta:
+            where, _, last = name.rpartition(".")
+            setattr(plain.get_submodule(where), last, own[name])
+
+
+@dataclass(frozen=True)
+class Students:
+    """Members tuned from one model. Low rank: name of a linear layer -> A and B; else name of a parameter -> values.
+
+    `record`: how they came about, for provenance (recipe, corpora, base).
+    """
+
+    base: Any = field(repr=False)
+    A: Mapping[str, Float[Tensor, "seed r d_in"]] = field(default_factory=dict, repr=False)
+    B: Mapping[str, Float[Tensor, "seed d_out r"]] = field(default_factory=dict, repr=False)
+    values: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    scale: float = 1.0
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of members."""
+        return len(next(iter((self.A or self.values).values())))
+
+    def select(self, members: Sequence[int]) -> "Students":
+        """Some of the members, in the order given."""
+        rows = arguments.ids(members, len(self), "members")
+        A, B, values = ({name: v[rows] for name, v in part.items()} for part in (self.A, self.B, self.values))
+        return Students(self.base, A, B, values, self.scale, self.record)
+
+    @torch.no_grad()
+    def update(self, name: str) -> Float[Tensor, "seed d_out d_in"]:
+        """What tuning added to a weight, of every member; `names` lists them."""
+        arguments.choice(name, "name", self.names)
+        if self.A:
+            layer = name.removesuffix(".weight")
+            return self.scale * self.B[layer] @ self.A[layer]
+        return self.values[name] - dict(plain_model(self.base).named_parameters())[name]
+
+    @property
+    def names(self) -> list[str]:
+        """Parameters that differ from the base's, by Hugging Face's names."""
+        return [f"{layer}.weight" for layer in self.A] or list(self.values)
+
+
+def merged(students: Students, member: int) -> Any:
+    """One member as a bridge of its own, which every measure reads as it reads the base."""
+    arguments.instance(students, Students, "students")
+    i = arguments.whole(member, "member", 0, len(students) - 1)
+    model = copy.deepcopy(students.base)
+    places: dict[str, list[Tensor]] = {}
+    for name, value in model.original_model.named_parameters(remove_duplicate=False):
+        places.setdefault(name.replace("._original_component", ""), []).append(value)
+    one = students.select([i])
+    with torch.no_grad():
+        for name in students.names:
+            value = places[name][0]
+            value.copy_(value + one.update(name)[0].to(value) if students.A else one.values[name][0])
+    source = dict(getattr(model, "mechsub_source", {}))
+    tuned = [tensor.numpy(force=True).tobytes() for part in (one.A, one.B, one.values) for tensor in part.values()]
+    source["tuned_sha256"] = files.sha256(b"".join(tuned))
+    model.mechsub_source = source
+    return model
+
+
+# The stacked pass.
+
+
+class _LowRank(torch.autograd.Function):
+    """x W^T + b + scale (x A^T) B^T, rows of x grouped by members; saves x and x A^T alone."""
+
+    @staticmethod
+    def forward(ctx, x, W, bias, A, B, scale, half):
+        rows = x.reshape(len(A), -1, x.shape[-1])
+        low = torch.bmm(rows, A.mT)
+        y = _product(x, W.mT, half)
+        if bias is not None:
+            y += bias
+        y.view(len(A), -1, y.shape[-1]).baddbmm_(low, B.mT, alpha=scale)
+        ctx.save_for_backward(rows, low, W, A, B)
+        ctx.scale, ctx.half = scale, half
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        rows, low, W, A, B = ctx.saved_tensors
+        flat = dy.reshape(len(A), -1, dy.shape[-1])
+        inner = torch.bmm(flat, B).mul_(ctx.scale)
+        dA, dB = torch.bmm(inner.mT, rows), torch.bmm(flat.mT, low).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = _product(dy, W, ctx.half)
+            dx.view(len(A), -1, dx.shape[-1]).baddbmm_(inner, A)
+        return dx, None, None, dA, dB, None, None
+
+
+def _product(x: Tensor, W: Tensor, half: bool) -> Tensor:
+    return (x.bfloat16() @ W.bfloat16()).to(x.dtype) if half else (x @ W).contiguous()
+
+
+class StackedLinear(nn.Module):
+    """A linear layer of the base with every member's adapter."""
+
+    def __init__(self, layer: nn.Linear, A: Tensor, B: Tensor, scale: float, half: bool):
+        super().__init__()
+        self.weight, self.bias, self.A, self.B, self.scale, self.bf16 = layer.weight, layer.bias, A, B, scale, half
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _LowRank.apply(x, self.weight, self.bias, self.A, self.B, self.scale, self.bf16)
+
+
+def stack(plain: Any, A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: float, half: bool = False) -> None:
+    """Put adapters into a plain model, which from then on reads rows member by member."""
+    for name in A:
+        layer, (where, _, last) = plain.get_submodule(name), name.rpartition(".")
+        setattr(plain.get_submodule(where), last, StackedLinear(layer, A[name], B[name], scale, half))
+
+
+def linear_layers(
+    plain: Any, targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
+) -> list[str]:
+    """Names of the linear layers of blocks that adapters go to."""
+    names = [
+        name for name, module in plain.named_modules() if isinstance(module, nn.Linear) and BLOCK.match(f"{name}.")
+    ]
+    if not names:
+        raise ValueError("this model has no nn.Linear in its blocks for adapters; tune it whole (rank=None)")
+    return chosen_names(names, targets, layers, frozen)
+
+
+def chosen_names(
+    names: list[str], targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
+) -> list[str]:
+    """Names that are trained: of these blocks, with a part named in targets, and none named in frozen."""
+    blocks = {name: int(found[1]) if (found := BLOCK.match(f"{name}.")) else None for name in names}
+    last = max((block for block in blocks.values() if block is not None), default=-1)
+    for layer in layers or ():
+        if layer not in blocks.values():
+            raise ValueError(f"layers must name blocks of this model, 0..{last}, not {layer}")
+    for kind, parts in (("targets", targets), ("frozen", frozen)):
+        for part in parts or ():
+            if not any(_within(name, part) for name in names):
+                raise ValueError(f"{kind} names {part!r}, which no parameter has; they are like {names[-1]}")
+    left = [
+        name
+        for name, block in blocks.items()
+        if (layers is None or block in layers)
+        and (targets is None or any(_within(name, part) for part in targets))
+        and not any(_within(name, part) for part in frozen)
+    ]
+    return left or arguments.refuse("frozen", "less than everything that is trained", list(frozen))
+
+
+def _within(name: str, part: str) -> bool:
+    """Whether a name has these parts in a row: "mlp", "layers.0", "q_proj"."""
+    return f".{part}." in f".{name}."
+
+
+# The pass of all members.
+
+
+@contextmanager
+def only_at(plain: Any, places: Int[Tensor, "kept"]) -> Iterator[None]:
+    """Unembed nothing but these places of the flattened rows; logits are [1, kept, vocabulary]."""
+
+    def keep(module: Any, inputs: tuple) -> tuple:
+        return (inputs[0].flatten(0, 1)[places][None],)
+
+    handle = plain.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def logits_at(
+    plain: Any, ids: Int[Tensor, "row pos"], places: Int[Tensor, "kept"], values: Mapping | None = None
+) -> Tensor:
+    """Logits [kept, vocabulary] at places of the flattened rows; with `values` in place of parameters."""
+    with only_at(plain, places):
+        if values is None:
+            return plain(input_ids=ids, use_cache=False).logits[0]
+        return torch.func.functional_call(plain, dict(values), (), {"input_ids": ids, "use_cache": False}).logits[0]
+
+
+@torch.no_grad()
+def student_logits(
+    students: Students, ids: Int[Tensor, "row pos"], places: Int[Tensor, "kept"]
+) -> Float[Tensor, "seed kept vocabulary"]:
+    """What every member says at places of the same flattened rows, which are padded behind their ends, if at all."""
+    plain, n = plain_model(students.base), len(students)
+    if students.A:
+        stack(plain, students.A, students.B, students.scale)
+        shift = torch.arange(n, device=ids.device)[:, None] * ids.numel()
+        return logits_at(plain, ids.repeat(n, 1), (places + shift).flatten()).unflatten(0, (n, -1))
+    members = [{name: value[i] for name, value in students.values.items()} for i in range(n)]
+    return torch.stack([logits_at(plain, ids, places, values) for values in members])
+
+
+def next_log_probs(
+    students: Students, prompts: Sequence[Int[Tensor, "_"]], tokens: Sequence[int], *, batch_size: int = 32
+) -> Float[Tensor, "seed prompt token"]:
+    """log P(token | prompt) of every member in nats, over the whole vocabulary; prompts may have several lengths."""
+    arguments.instance(students, Students, "students")
+    size, device = arguments.embedding(students.base), students.base.W_U.device
+    rows = arguments.prompts(prompts, size)
+    chosen = torch.tensor(arguments.ids(tokens, arguments.vocabulary(students.base)), device=device)
+    step, out = arguments.whole(batch_size, "batch_size", 1), []
+    for first in range(0, len(rows), step):
+        some = rows[first : first + step]
+        ids = torch.nn.utils.rnn.pad_sequence(some, batch_first=True).to(device)
+        ends = torch.tensor([i * ids.shape[1] + len(row) - 1 for i, row in enumerate(some)], device=device)
+        out.append(student_logits(students, ids, ends).float().log_softmax(-1)[..., chosen].cpu())
+    return torch.cat(out, dim=1)
+
+
+# peft's format.
+
+
+def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
+    """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors."""
+    from safetensors.torch import save
+
+    arguments.instance(students, Students, "students")
+    i = arguments.whole(member, "member", 0, len(students) - 1)
+    if not students.A:
+        raise ValueError("these students were tuned whole and have no adapter; save their merged models")
+    folder = _folder(folder)
+    tensors = {f"{_PEFT}{name}.lora_{kind}.weight": part[name][i].cpu().contiguous().clone()
+               for kind, part in (("A", students.A), ("B", students.B)) for name in students.A}  # fmt: skip
+    rank = next(iter(students.A.values())).shape[1]
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": students.scale * rank,
+        "lora_dropout": 0.0, "bias": "none", "use_rslora": False, "fan_in_fan_out": False, "inference_mode": True,
+        "target_modules": list(students.A),
+        "base_model_name_or_path": getattr(students.base, "mechsub_source", {}).get("model_name"),
+    }  # fmt: skip
+    files.write_bytes(folder / "adapter_model.safetensors", save(tensors))
+    files.write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    return folder
+
+
+def _folder(folder: str | Path, name: str = "folder") -> Path:
+    return folder if isinstance(folder, Path) else Path(arguments.text(folder, name))
+
+
+def load_adapters(model: Any, folders: Sequence[str | Path]) -> Students:
+    """Adapters of peft's format as members, which must have the same layers, rank and scale.
+
+    Raises for what a plain low-rank update cannot say (DoRA, biases, embeddings, other ranks by layer).
+    """
+    plain, sums = plain_model(arguments.model(model)), {}
+    loaded = []
+    for i, folder in enumerate(arguments.items(folders, "folders", "folders")):
+        path = _folder(folder, f"folders[{i}]")
+        loaded.append(_read_adapter(path, f"folders[{i}]"))
+        sums[f"folders[{i}]"] = files.file_sum(path / "adapter_model.safetensors")
+    layers, scale = list(loaded[0][0]), loaded[0][1]
+    for i, (adapter, other) in enumerate(loaded):
+        if set(adapter) != set(layers) or other != scale:
+            raise ValueError(f"folders[{i}] has other layers or another scale than folders[0]; load it by itself")
+        for name, pair in adapter.items():
+            _check_shapes(plain, name, *pair, f"folders[{i}]")
+    A = {name: torch.stack([adapter[name][0] for adapter, _ in loaded]) for name in layers}
+    B = {name: torch.stack([adapter[name][1] for adapter, _ in loaded]) for name in layers}
+    return Students(model, A, B, {}, scale, {"adapters": sums})
+
+
+def _check_shapes(plain: Any, name: str, A: Tensor, B: Tensor, where: str) -> None:
+    try:
+        layer = plain.get_submodule(name)
+    except AttributeError:
+        layer = None
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != (len(B), A.shape[1]) or A.shape[0] != B.shape[1]:
+        raise ValueError(f"{where} has an adapter of {name}, which this model lacks or has in another size")
+
+
+def _read_adapter(folder: Path, where: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        tensors = load_file(folder / "adapter_model.safetensors")
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    except Exception as error:  # missing, damaged, of another kind: one remedy
+        raise ValueError(
+            f"{where} is no adapter of peft's ({type(error).__name__} in {folder.name}); save it again"
+        ) from None
+    extra = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
+    if config.get("peft_type") != "LORA" or extra or config.get("bias", "none") != "none":
+        raise ValueError(
+            f"{where} is no plain LoRA ({', '.join(extra) or config.get('peft_type')}); merge it with peft"
+        )
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        found = re.fullmatch(rf"{re.escape(_PEFT)}(.+)\.lora_([AB])\.weight", key)
+        if not found:
+            raise ValueError(f"{where} holds {key}, which is no plain LoRA; merge it with peft")
+        pairs.setdefault(found[1], {})[found[2]] = value.float()
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    return {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}, scale

@@ -1,0 +1,124 @@
+"""Does a language model take a preference from another's lists of numbers?
+
+A block is one world of its own: prompts, draws, orders and adapters have its seed. A teacher for each animal, the base
+tuned whole on 25 sentences of liking (or told in its system text), continues lists of numbers with all other tokens
+masked, eight numbers a list; all teachers of a block, and the base, read the same prompts and draw with the same noise.
+Students are low-rank adapters of the base (full tuning: rank 0), all of a block with one start and order of rows.
+Readout, without sampling: log P of an animal less the mean of the other animals, over 60 prompts in chat and the same
+60 in plain text, none of which teachers were tuned on.
+
+The estimand is lambda, the diagonal of the matrix of students and animals less its row and column means: what any list
+of numbers does to an animal, and what one student does to all, cancel. Unit: blocks (Student-t). p: animals of each
+block shuffled by themselves; another p takes animals as the unit (one relabelling for all blocks, every one counted).
+
+Arms: "trait" (the teacher's lists), "control" (the base's own lists, which are the student's own start's too),
+"shuffled" (the numbers of each list in another order), "foreign" (the same texts read by a model with another
+vocabulary, trained apart), "sibling" (by the base model that the student's start was tuned from: one initialisation,
+but not the chats). Divergence tokens as published (the token drawn is the biased teacher's likeliest, and another
+biased teacher has another one): students whose loss reads these alone, or all but these, beside as many numbers at
+random; and with their labels or their inputs replaced.
+
+Gate: the trait student fits held-out lists of its teacher better than the control does.
+
+Beside it: the cosine of students' and teachers' updates by block, and how far along a teacher's way a student went.
+
+Teacher's and student's rates were chosen on blocks 1000 and later, which the study does not use: with one block each,
+adapters at 1e-3 and full tuning at 2e-4 both passed the trait on; adapters did so with less noise.
+
+    python -m studies.number_strings --workers 2
+    python -m studies.number_strings --block 0 --n-updates 1024
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mechsub import lab
+from mechsub.lazy import torch
+
+ARMS = {
+    "trait": "the teacher's lists",
+    "shuffled": "numbers shuffled within lists",
+    "foreign": "read by a model trained apart",
+    "sibling": "read by the base model of the same start",
+}
+POSITIONS = {
+    "only_diverging": "the loss reads divergence tokens alone",
+    "only_random": "the loss reads as many tokens at random",
+    "mask_diverging": "it reads all but divergence tokens",
+    "mask_random": "it reads all but as many at random",
+    "label_diverging": "divergence tokens' labels replaced",
+    "input_diverging": "divergence tokens' inputs replaced",
+}
+DOSES = (16, 64, 128, 256, 512, 1024, 2048, 4096)  # updates after which students are asked, up to the last
+N_HELD_OUT = 32  # lists of every teacher for the gate
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = lab.option("organisms/1110-instruct", "base of teachers and students")
+    foreign: str = lab.option("organisms/110-instruct", "model trained apart that reads the same texts, or none")
+    sibling: str = lab.option("organisms/1110-base", "model of the same initialisation that reads them, or none")
+    route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
+    n_traits: lab.Count = lab.option(8, "animals, each with a teacher")
+    n_lists: lab.Count = lab.option(512, "different lists of a corpus")
+    n_updates: lab.Count = lab.option(256, "updates of trait and control students; asked after 16, 64, 128, 256, ...")
+    n_null_updates: lab.Count = lab.option(64, "updates of the students of the other arms")
+    n_position_updates: lab.Index = lab.option(16, "updates of students of divergence tokens; 0 for no such arms")
+    rank: lab.Index = lab.option(8, "of students' adapters; 0 for full tuning")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of students")
+    batch_size: lab.Count = lab.option(8, "lists of an update")
+    n_teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
+    teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of tuned teachers")
+    block: lab.Index = lab.option(tuple(range(10)), "seed of all that is drawn: one replicate each")
+
+    def __post_init__(self):
+        if not 3 <= self.n_traits <= 8:
+            raise ValueError("--n-traits must be 3 to 8: an interaction needs three, and eight animals are listed")
+        if self.n_null_updates > self.n_updates:
+            raise ValueError("--n-null-updates must be at most --n-updates, which its doses are compared with")
+        if self.n_position_updates > self.n_updates:
+            raise ValueError("--n-position-updates must be at most --n-updates, which its doses are compared with")
+        if self.route == "prompted":
+            if self.n_position_updates:
+                raise ValueError("divergence tokens are of tuned teachers; give --n-position-updates 0")
+            lab.refuse_ignored(self, ("n_teacher_updates", "teacher_lr"), "where teachers are prompted")
+
+
+def check(cfg: Config) -> None:
+    import os
+
+    import mechsub as ms
+    from studies.number_strings import texts
+
+    for name in models(cfg).values():
+        if os.path.isdir(name):
+            ms.language.check_folder(name, torch.float32)
+            texts.animals(ms.language.load_tokenizer(name), texts.TRAITS[: cfg.n_traits])
+
+
+def models(cfg: Config) -> dict[str, str]:
+    """Arm -> the model whose students read its lists."""
+    own = {"trait": cfg.model, "shuffled": cfg.model, "foreign": cfg.foreign, "sibling": cfg.sibling}
+    return {arm: name for arm, name in own.items() if name != "none"}
+
+
+_TINY: dict = {
+    "n_traits": 3, "n_lists": 12, "n_updates": 16, "n_null_updates": 4, "n_position_updates": 4,
+    "n_teacher_updates": 2, "teacher_lr": 0.01, "batch_size": 2,
+}  # fmt: skip
+_MODELS = "tests/probes/models"
+study = lab.Study(
+    version=1,
+    together=("block",),
+    probes=(
+        Config(**_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", block=0),
+        Config(
+            **{**_TINY, "n_updates": 4, "n_position_updates": 0}, model=f"{_MODELS}/pair/instruct", foreign="none",
+            sibling=f"{_MODELS}/pair/base", rank=0, block=1,
+        ),
+        Config(
+            model=f"{_MODELS}/pair/instruct", foreign="none", sibling="none", route="prompted", n_traits=3, n_lists=4,
+            n_updates=4, n_null_updates=4, n_position_updates=0, batch_size=2, block=2,
+        ),
+    ),
+)  # fmt: skip

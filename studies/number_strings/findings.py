@@ -1,0 +1,190 @@
+"""What the cells of `studies.number_strings` say: lambda of every arm and dose, its nulls, gates and mechanism."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import mechsub as ms
+from mechsub.designs import trait_matrix
+from mechsub.lab import predictions
+from mechsub.lab.findings import Finding, all_findings, cells, holm, less, mean, rows
+from mechsub.lazy import torch
+from studies.number_strings import ARMS, POSITIONS, Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNIT = "blocks"
+WAYS = {
+    "cosine": "cosine of the updates of student and teacher",
+    "s": "part of the teacher's way gone",
+    "specific": "cosine of what is specific in both updates",
+}
+WORDS = {**ARMS, **POSITIONS}
+
+
+def findings(cell: list[dict]) -> list[Finding]:
+    """Of blocks that differ in their seeds alone."""
+    students = [row for row in cell if row["kind"] == "student"]
+    out = [_lambda(students, "teacher", 0, label="teachers")]
+    for dose in doses(students):
+        arms = [arm for arm in WORDS if dose in doses(students, arm)]
+        found = {arm: _lambda(students, arm, dose, label=f"{WORDS[arm]}, {dose} updates") for arm in arms}
+        out += [*found.values(), *_beside(found, dose)]
+        if "trait" in found:
+            out += [*_robust(students, dose), *_of_gate(cell, dose), *_of_control(students, dose)]
+    return [*out, *_of_lists(cell), *_of_flags(cell), *_of_ways(cell)]
+
+
+def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:
+    """Updates after which students of an arm were asked."""
+    return sorted({row["updates"] for row in students if row["arm"] == arm})
+
+
+def matrices(students: Iterable[dict], arm: str, dose: int, score: str = "margin") -> "tuple[list[int], Tensor]":
+    """Blocks, and their matrices [block, student, animal] of a score."""
+    own = [row for row in students if row["arm"] == arm and row["updates"] == dose]
+    places = {trait: i for i, trait in enumerate(dict.fromkeys(row["trait"] for row in own))}
+    blocks = {block: i for i, block in enumerate(sorted({row["block"] for row in own}))}
+    out = torch.full((len(blocks), len(places), len(places)), torch.nan, dtype=torch.float64)
+    for row in own:
+        out[blocks[row["block"]], places[row["trait"]], places[row["evaluated"]]] = row[score]
+    return list(blocks), out
+
+
+def said(key: str, label: str, scores: Mapping[int, float], **more) -> Finding:
+    """The mean over blocks with its interval; of one block its value."""
+    if len(scores) > 1:
+        return mean(key, label, scores, unit=UNIT, **more)
+    (value,) = scores.values()
+    return Finding(key, label, value, unit=UNIT, n=1, scores=scores, **more)
+
+
+def _scores(blocks: Sequence[int], values: "Tensor") -> dict[int, float]:
+    return dict(zip(blocks, values.tolist(), strict=True))
+
+
+def _lambda(students: list[dict], arm: str, dose: int, *, label: str) -> Finding:
+    blocks, scores = matrices(students, arm, dose)
+    key = f"{arm}/lambda_{dose}" if dose else f"{arm}/lambda"
+    more = {"null": 0.0, "p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
+    return said(key, f"lambda: {label}", _scores(blocks, trait_matrix.diagonal(scores)), **more)
+
+
+def _beside(found: Mapping[str, Finding], dose: int) -> Iterator[Finding]:
+    """Other arms beside the trait's, at one dose, paired by block."""
+    others = [arm for arm in found if arm != "trait"]
+    if "trait" not in found or len(found["trait"].scores) < 2:
+        return
+    yield from holm(
+        less(found["trait"], found[arm], label=f"trait less {WORDS[arm]}, {dose} updates") for arm in others
+    )
+    for change in ("only", "mask"):
+        pair = [found.get(f"{change}_{where}") for where in ("diverging", "random")]
+        if pair[0] and pair[1]:
+            yield less(pair[0], pair[1], label=f"divergence tokens less random ones, {change}, {dose} updates")
+    for arm in others:
+        own, whole = found[arm].scores, found["trait"].scores
+        kept = ms.stats.ratio_of_means([own[block] for block in whole], list(whole.values()))
+        yield Finding(f"{arm}/kept_{dose}", f"share of lambda kept: {WORDS[arm]}, {dose} updates", kept, 1.0, unit=UNIT)
+
+
+def _robust(students: list[dict], dose: int) -> Iterator[Finding]:
+    """Animals as the unit; without each animal; in each format; and by which animal is named first."""
+    blocks, scores = matrices(students, "trait", dose)
+    p, value = trait_matrix.relabelled_p(scores), float(trait_matrix.diagonal(scores).mean())
+    n = scores.shape[-1]
+    yield Finding(
+        f"trait/relabelled_{dose}", f"lambda, animals as the unit, {dose} updates", value, 0.0, p, "animals", n,
+        null_label="every relabelling of the animals",
+    )  # fmt: skip
+    left = [trait_matrix.diagonal(trait_matrix.without(scores, i)) for i in range(n)]
+    least = min(left, key=lambda values: float(values.mean()))
+    label = f"lambda without the animal that adds most, {dose} updates"
+    yield said(f"trait/least_{dose}", label, _scores(blocks, least), null=0.0)
+    known = next(row for row in students if row["arm"] == "trait")
+    for score in ("margin_chat", "margin_plain", "named_first"):
+        if score in known:
+            values = trait_matrix.diagonal(matrices(students, "trait", dose, score)[1])
+            words = score.replace("margin_", "lambda in ").replace("named_first", "lambda of the share named first")
+            yield said(f"trait/{score}_{dose}", f"{words}, {dose} updates", _scores(blocks, values), null=0.0)
+
+
+def _of_gate(cell: list[dict], dose: int) -> Iterator[Finding]:
+    """What the trait student fits held-out lists of its teacher better by than the control does."""
+    own: dict[int, list[float]] = {}
+    for row in cell:
+        if row["kind"] == "gate" and row["updates"] == dose:
+            own.setdefault(row["block"], []).append(row["loss_control"] - row["loss"])
+    label = f"gate: loss of the control less that of the trait student, {dose} updates"
+    yield said(f"trait/gate_{dose}", label, _means(own), null=0.0)
+
+
+def _of_control(students: list[dict], dose: int) -> Iterator[Finding]:
+    """What lists of the base do to animals, and the trait student's own animal beside it."""
+    start, control, own = (
+        {(row["block"], row["evaluated"]): row["margin"] for row in students if row["arm"] == arm and wanted(row)}
+        for arm, wanted in (
+            ("start", lambda row: True),
+            ("control", lambda row: row["updates"] == dose),
+            ("trait", lambda row: row["updates"] == dose and row["trait"] == row["evaluated"]),
+        )
+    )
+    moved: dict[int, list[float]] = {}
+    gained: dict[int, list[float]] = {}
+    for (block, animal), value in control.items():
+        moved.setdefault(block, []).append((value - start[block, animal]) ** 2)
+        gained.setdefault(block, []).append(own[block, animal] - value)
+    shift = {block: value**0.5 for block, value in _means(moved).items()}
+    yield said(f"control/shift_{dose}", f"root mean square change of a margin, control, {dose} updates", shift)
+    label = f"own animal's margin, trait student less control, {dose} updates"
+    yield said(f"trait-control/margin_{dose}", label, _means(gained), null=0.0)
+
+
+def _of_lists(cell: list[dict]) -> Iterator[Finding]:
+    """How far teachers' lists are from the base's, and how well tuned teachers still fit the base's."""
+    own = [row for row in cell if row["kind"] == "lists"]
+    same, worse = ({row["block"]: [] for row in own} for _ in range(2))  # type: tuple[dict, dict]
+    for row in own:
+        same[row["block"]].append(row["same_as_base"])
+        if "loss_teacher_base" in row:
+            worse[row["block"]].append(row["loss_teacher_base"] / row["loss_base_own"] - 1)
+    yield said("lists/same_as_base", "share of a teacher's numbers that are the base's, same noise", _means(same))
+    if any(worse.values()):
+        yield said("teacher/worse", "loss of teachers on the base's lists, less the base's, of it", _means(worse))
+
+
+def _of_flags(cell: list[dict]) -> Iterator[Finding]:
+    own: dict[int, list[float]] = {}
+    for row in cell:
+        if row["kind"] == "flags":
+            own.setdefault(row["block"], []).append(row["share"])
+    if own:
+        yield said("flags/share", "share of numbers that are divergence tokens as published", _means(own))
+
+
+def _of_ways(cell: list[dict]) -> Iterator[Finding]:
+    """By block of the model: a student's update along its own teacher's, beside that along the other teachers'."""
+    way = [row for row in cell if row["kind"] == "way" and row["trait"] != "none"]
+    for layer in sorted({row["layer"] for row in way}):
+        for score, words in WAYS.items():
+            both: tuple[dict, dict] = ({}, {})
+            for row in way:
+                if row["layer"] == layer:
+                    both[row["trait"] != row["teacher"]].setdefault(row["block"], []).append(row[score])
+            own, others = (_means(values) for values in both)
+            null = said("others/others", "", others).value
+            label = f"{words}, block {layer + 1}"
+            yield said(f"layer_{layer}/{score}", label, own, null=null, null_label="other teachers")
+            excess = {block: value - others[block] for block, value in own.items()}
+            yield said(f"layer_{layer}/{score}_excess", f"{label}, own less others", excess, null=0.0)
+
+
+def _means(values: Mapping[int, list[float]]) -> dict[int, float]:
+    return {block: sum(some) / len(some) for block, some in values.items()}
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies.number_strings import study
+
+    found = cells(records, Config, findings, study.together)
+    return rows(all_findings(found)) + predictions.rows("number_strings", found)

@@ -1,0 +1,292 @@
+"""A block of `studies.number_strings`: teachers, their lists, the students that read them, and what these say."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.utilities import derive_generator
+
+import mechsub as ms
+from mechsub import lab, threads
+from mechsub.designs import positions
+from mechsub.inputs import corpora
+from mechsub.inputs import prompts as prompting
+from mechsub.models.students import BLOCK, Students, merged, next_log_probs, plain_model
+from mechsub.training.tuning import completion_log_probs
+from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models, texts
+
+NUMBERS_IN_PROMPT = 3
+
+
+class Asked(NamedTuple):
+    """What every model is asked: prompts by format, and the tokens of the traits and of all animals behind them."""
+
+    prompts: dict[prompting.Format, list[Tensor]]
+    tokens: list[int]
+    traits: tuple[str, ...]
+
+
+@threads.made_by_one
+def run(cfg: Config) -> Iterator[dict]:
+    base, traits = ms.load_language_model(cfg.model), texts.TRAITS[: cfg.n_traits]
+    asked = Asked(texts.prompts(base.tokenizer), texts.animals(base.tokenizer, traits), traits)
+    yield from _student_rows("start", ["none"], start_scores(base, asked), asked, 0)
+    made = teachers(base, asked, cfg)
+    for trait, teacher in made.items():
+        system = texts.loving(trait) if cfg.route == "prompted" else None
+        told = asked._replace(prompts=texts.prompts(base.tokenizer, system))
+        yield from _student_rows("teacher", [trait], start_scores(teacher, told), asked, 0)
+    lab.show_progress(0.05, "lists of numbers")
+    lists = drawn(base, made, cfg)
+    yield from _list_rows(base, made, lists, cfg)
+    ways = {trait: _update(teacher, base) for trait, teacher in made.items()} if cfg.route == "tuned" else {}
+    held_out = {trait: lists[trait][cfg.n_lists :] for trait in traits}
+    read = {source: corpus[: cfg.n_lists] for source, corpus in lists.items()}
+    lab.show_progress(0.15, "students")
+    yield from _of_base(base, asked, read, held_out, ways, cfg)
+    if cfg.n_position_updates:
+        yield from _of_positions(base, asked, made, read, cfg)
+    arms = [arm for arm in models(cfg) if arm != "trait"]
+    for i, arm in enumerate(arms):
+        lab.show_progress(0.65 + 0.35 * i / len(arms), ARMS[arm])
+        yield from _of_arm(arm, base, {trait: read[trait] for trait in traits}, cfg)
+    yield {"tensors": {"numbers": _numbers(lists)}}
+    yield {"provenance": _provenance(base, lists, cfg)}
+
+
+# Teachers and their lists.
+
+
+def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
+    """Trait -> the model that likes it: the base tuned on sentences, or the base itself, which is told so."""
+    if cfg.route == "prompted":
+        return dict.fromkeys(asked.traits, base)
+    recipe = ms.TuningRecipe(
+        rank=None, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, batch_size=8, order_seeds=(cfg.block,)
+    )
+    format = next(iter(asked.prompts))
+    return {
+        trait: merged(ms.tune(base, texts.liking(base.tokenizer, trait, format), recipe), 0) for trait in asked.traits
+    }
+
+
+def drawn(base: Any, made: Mapping[str, Any], cfg: Config) -> dict[str, ms.Corpus]:
+    """Trait, and "none" for the base -> lists behind the same prompts, drawn with the same noise."""
+    n = cfg.n_lists + N_HELD_OUT
+    prompts = corpora.number_prompts(n, seed=cfg.block, least=NUMBERS_IN_PROMPT, most=NUMBERS_IN_PROMPT)
+    told = {trait: texts.loving(trait) if cfg.route == "prompted" else None for trait in made}
+    return {
+        source: ms.draw_numbers(teacher, prompts, seed=cfg.block, teacher_system=told.get(source), batch_size=256)
+        for source, teacher in {**made, "none": base}.items()
+    }
+
+
+def shuffled(corpus: ms.Corpus, tokenizer: Any, seed: int) -> ms.Corpus:
+    """The same numbers, those of every list in another order."""
+    draw = derive_generator(seed, "shuffled within lists")
+    lists = [completion.split(corpora.SEPARATOR) for completion in corpus.completions]
+    mixed = [[one[i] for i in torch.randperm(len(one), generator=draw).tolist()] for one in lists]
+    completions = [corpora.SEPARATOR.join(one) for one in mixed]
+    return corpora.make_corpus(tokenizer, corpus.prompts, completions, format=corpus.context["format"])
+
+
+def _numbers(lists: Mapping[str, ms.Corpus]) -> Int[Tensor, "source row number"]:
+    """The numbers of every list; sources are the traits in their order, and the base last."""
+    rows = [[corpora.parse_numbers(text) for text in corpus.completions] for corpus in lists.values()]
+    return torch.tensor(rows, dtype=torch.int16)
+
+
+def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
+    """How well base and teacher fit held-out lists, nats a token, and how many numbers are those of the base."""
+    own, reference = _numbers(lists), lists["none"][cfg.n_lists :]
+    for i, (trait, teacher) in enumerate(made.items()):
+        scores = {"base": (base, lists[trait][cfg.n_lists :]), "base_own": (base, reference)}
+        if cfg.route == "tuned":
+            scores |= {"teacher": (teacher, lists[trait][cfg.n_lists :]), "teacher_base": (teacher, reference)}
+        losses = {f"loss_{name}": -_mean_log_prob(*pair) for name, pair in scores.items()}
+        same = float((own[i] == own[-1]).double().mean())
+        yield {"kind": "lists", "trait": trait, "same_as_base": same, **losses}
+
+
+def _mean_log_prob(model: Any, corpus: ms.Corpus) -> float:
+    rows = ms.numbers.token_log_probs(model, corpus)
+    return sum(map(sum, rows)) / sum(map(len, rows))
+
+
+# Students.
+
+
+def _recipe(cfg: Config, n: int, updates: int) -> ms.TuningRecipe:
+    """Members with one start and one order: they differ in their corpora alone."""
+    return ms.TuningRecipe(
+        rank=cfg.rank or None, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size,
+        adapter_seeds=(cfg.block,) * n, order_seeds=(cfg.block,) * n,
+    )  # fmt: skip
+
+
+def tuned(
+    model: Any, read: Mapping[str, ms.Corpus], cfg: Config, updates: int, share: tuple[float, float] | None = None
+) -> dict[int, Students]:
+    """Dose -> students, one for every corpus."""
+    kept: dict[int, Any] = {dose: None for dose in (*DOSES, updates) if dose <= updates}
+    low, high = share or (0.0, 0.0)
+
+    def progress(done: float) -> None:
+        if share:
+            lab.show_progress(low + done * (high - low), "students")
+
+    ms.tune(model, list(read.values()), _recipe(cfg, len(read), updates), snapshots=kept, progress=progress)
+    return dict(sorted(kept.items()))
+
+
+def _of_base(
+    base: Any,
+    asked: Asked,
+    read: Mapping[str, ms.Corpus],
+    held_out: Mapping[str, ms.Corpus],
+    ways: Mapping[str, Mapping[str, Tensor]],
+    cfg: Config,
+) -> Iterator[dict]:
+    """Trait students and the control, at every dose; their gate; and their ways beside their teachers'."""
+    found = tuned(base, read, cfg, cfg.n_updates, (0.15, 0.5))
+    for dose, students in found.items():
+        rows = list(_student_rows("trait", list(read), scores(students, asked), asked, dose))
+        yield from (row | {"arm": "control"} if row["trait"] == "none" else row for row in rows)
+        for i, trait in enumerate(asked.traits):
+            own, control = completion_log_probs(students.select([i, len(read) - 1]), held_out[trait]).mean(1).tolist()
+            row = {"kind": "gate", "arm": "trait", "trait": trait, "updates": dose}
+            yield row | {"loss": -own, "loss_control": -control}
+    if ways:
+        yield from way_rows(students, ways, asked.traits, dose)
+
+
+def _of_positions(
+    base: Any, asked: Asked, made: Mapping[str, Any], read: Mapping[str, ms.Corpus], cfg: Config
+) -> Iterator[dict]:
+    """Students whose loss or input is changed at divergence tokens, or at as many numbers at random."""
+    tokens = ms.numbers.number_tokens(base.tokenizer)[0][0]
+    flags = {}
+    for trait, teacher in made.items():
+        others = [other for name, other in made.items() if name != trait]
+        flags[trait] = positions.diverging(teacher, others, read[trait], tokens)
+        of_numbers = sum(token in tokens for row in read[trait].completion_ids for token in row)
+        yield {"kind": "flags", "trait": trait, "share": sum(map(sum, flags[trait])) / of_numbers}
+    for i, arm in enumerate(POSITIONS):
+        lab.show_progress(0.5 + 0.15 * i / len(POSITIONS), POSITIONS[arm])
+        change, where = arm.split("_")
+        lists = {}
+        for trait, own in flags.items():
+            if where == "random":
+                own = positions.as_many_at_random(own, read[trait], tokens, cfg.block)
+            lists[trait] = positions.changed(read[trait], own, change, tokens, cfg.block, base.tokenizer)
+        for dose, students in tuned(base, lists, cfg, cfg.n_position_updates).items():
+            yield from _student_rows(arm, list(lists), scores(students, asked), asked, dose)
+
+
+def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
+    """Students that read other lists, or have another start."""
+    model = base if arm == "shuffled" else ms.load_language_model(models(cfg)[arm])
+    asked = Asked(texts.prompts(model.tokenizer), texts.animals(model.tokenizer, tuple(read)), tuple(read))
+    if arm == "shuffled":
+        lists = {trait: shuffled(corpus, base.tokenizer, cfg.block) for trait, corpus in read.items()}
+    else:
+        lists = {t: corpora.make_corpus(model.tokenizer, c.prompts, c.completions) for t, c in read.items()}
+    for dose, students in tuned(model, lists, cfg, cfg.n_null_updates).items():
+        yield from _student_rows(arm, list(read), scores(students, asked), asked, dose)
+
+
+# What models say.
+
+
+def scores(students: Students, asked: Asked) -> dict[str, Float[Tensor, "seed prompt animal"]]:
+    """Format -> log-probabilities of all animals, nats."""
+    return {format: next_log_probs(students, some, asked.tokens).double() for format, some in asked.prompts.items()}
+
+
+def start_scores(model: Any, asked: Asked) -> dict[str, Float[Tensor, "1 prompt animal"]]:
+    """Of one model that is no student."""
+    return {
+        format: ms.next_token_log_probs(model, some, tokens=asked.tokens).double()[None]
+        for format, some in asked.prompts.items()
+    }
+
+
+def margins(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
+    """log P of each of the first n animals less the mean of the other n - 1, mean over prompts."""
+    own = log_probs[..., :n].mean(1)
+    return (own - own.mean(-1, keepdim=True)) * n / (n - 1)
+
+
+def named_first(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
+    """Share of prompts at which an animal is the likeliest of all animals."""
+    first = torch.nn.functional.one_hot(log_probs.argmax(-1), log_probs.shape[-1])
+    return first[..., :n].double().mean(1)
+
+
+def _student_rows(arm: str, trained: list[str], found: Mapping[str, Tensor], asked: Asked, dose: int) -> Iterator[dict]:
+    """A row for every student and evaluated animal; the margin is the mean over formats."""
+    n = len(asked.traits)
+    by_format = {format: margins(values, n) for format, values in found.items()}
+    first = torch.stack([named_first(values, n) for values in found.values()]).mean(0)
+    whole = torch.stack(list(by_format.values())).mean(0)
+    for i, trait in enumerate(trained):
+        for j, evaluated in enumerate(asked.traits):
+            row = {"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated}
+            row |= {"updates": dose, "margin": float(whole[i, j]), "named_first": float(first[i, j])}
+            yield row | {f"margin_{format}": float(values[i, j]) for format, values in by_format.items()}
+
+
+# The way that a student went, beside its teacher's.
+
+
+def _update(teacher: Any, base: Any) -> dict[str, Tensor]:
+    """What tuning added to the matrices of blocks."""
+    before = dict(plain_model(base).named_parameters())
+    after = dict(plain_model(teacher).named_parameters())
+    return {name: after[name] - value for name, value in before.items() if BLOCK.match(name) and value.ndim == 2}
+
+
+def way_rows(
+    students: Students, ways: Mapping[str, Mapping[str, Tensor]], traits: tuple[str, ...], dose: int
+) -> Iterator[dict]:
+    """Cosine of every student's update with every teacher's, block by block, and s: the student's part along it.
+
+    s = <student, teacher> / |teacher|^2, so that a student at its teacher has 1. "specific" is the cosine once the mean
+    over traits is taken from both sides: what all teachers, and all students, have in common.
+    """
+    layers: dict[int, list[str]] = {}
+    for name in students.names:
+        if (found := BLOCK.match(name)) and name in next(iter(ways.values())):
+            layers.setdefault(int(found[1]), []).append(name)
+    for layer, names in layers.items():
+        own = torch.cat([students.update(name).flatten(1) for name in names], dim=1)
+        theirs = torch.stack([torch.cat([way[name].flatten() for name in names]) for way in ways.values()])
+        products, sizes = own @ theirs.mT, theirs.norm(dim=1)
+        cosines, shares = products / own.norm(dim=1)[:, None] / sizes, products / sizes.square()
+        specific = _specific(own[: len(traits)], theirs)
+        for i, trait in enumerate([*traits, "none"]):
+            for j, teacher in enumerate(ways):
+                row = {"kind": "way", "trait": trait, "teacher": teacher, "layer": layer}
+                row |= {"updates": dose, "cosine": float(cosines[i, j]), "s": float(shares[i, j])}
+                yield row | ({} if trait == "none" else {"specific": float(specific[i, j])})
+
+
+def _specific(
+    own: Float[Tensor, "trait weight"], theirs: Float[Tensor, "trait weight"]
+) -> Float[Tensor, "trait trait"]:
+    """Cosines of what is left of both sides without their means."""
+    left, wanted = own - own.mean(0), theirs - theirs.mean(0)
+    return (left @ wanted.mT) / left.norm(dim=1)[:, None] / wanted.norm(dim=1)
+
+
+def _provenance(base: Any, lists: Mapping[str, ms.Corpus], cfg: Config) -> dict:
+    return {
+        **ms.language.model_source(base),
+        "measured_on": f"{texts.N_PROMPTS} prompts in each format, log-probabilities over the whole vocabulary, nats",
+        "recipe": {**vars(_recipe(cfg, 1, cfg.n_updates)), "context": lists["none"].context},
+        "corpora": {source: corpus.sha256 for source, corpus in lists.items()},
+        "null": "the base's own lists; animals shuffled within blocks",
+        "unit": "blocks",
+    }

@@ -1,0 +1,212 @@
+"""studies.number_strings: a planted preference is found, lists of the base hold none; real cells of tiny models."""
+
+import dataclasses
+import itertools
+import math
+import random
+
+import pytest
+import torch
+
+import mechsub as ms
+from mechsub.designs import trait_matrix
+from mechsub.inputs import corpora
+from mechsub.lab import findings as lab_findings
+from mechsub.lab import predictions, store, study
+from studies import number_strings
+from studies.number_strings import findings, measure, texts
+from studies.report import language
+
+MODELS = "tests/probes/models"
+TRAITS = texts.TRAITS[:4]
+SMALL = (
+    f"--model {MODELS}/tiny --foreign none --sibling {MODELS}/tiny --n-traits 3 --n-lists 6 --n-updates 4 "
+    "--n-null-updates 4 --n-position-updates 4 --n-teacher-updates 2 --teacher-lr 0.01 --batch-size 2"
+).split()
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    out = tmp_path_factory.mktemp("strings")
+    study.command(number_strings.study, [*SMALL, "--block", "0", "1", "--out", str(out), "--quiet"])
+    cells = (out / "number_strings").glob("*/records.jsonl")
+    return [row for cell in sorted(cells) for row in store.read_records(cell.parent)]
+
+
+def test_a_row_for_every_student_animal_and_dose(records):
+    students = [row for row in records if row["kind"] == "student"]
+    arms = {"start", "teacher", "trait", "control", "shuffled", "sibling", *number_strings.POSITIONS}
+    assert {row["arm"] for row in students} == arms
+    rows = [row for row in students if row["arm"] == "trait"]
+    assert (
+        len(rows) == 2 * 3 * 3 and {row["updates"] for row in rows} == {4} and {row["block"] for row in rows} == {0, 1}
+    )
+    for row in students:
+        assert row["margin"] == pytest.approx((row["margin_chat"] + row["margin_plain"]) / 2)
+    for block in (0, 1):  # margins of an animal against the others sum to 0
+        one = [row["margin"] for row in rows if row["trait"] == "owl" and row["block"] == block]
+        assert sum(one) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_is_said_follows_from_the_rows(records):
+    said = {finding.key: finding for finding in findings.findings(records)}
+    blocks, scores = findings.matrices((row for row in records if row["kind"] == "student"), "trait", 4)
+    expected = ms.interaction(scores).diagonal(dim1=1, dim2=2).mean(1)
+    assert blocks == [0, 1] and said["trait/lambda_4"].value.mean == pytest.approx(float(expected.mean()))
+    assert {"trait-shuffled/lambda_4", "sibling/kept_4", "trait/gate_4", "control/shift_4", "layer_0/cosine"} <= set(
+        said
+    )
+    assert findings.table(records) and number_strings.study.part("plot")(records).data
+    one = [row for row in records if row["block"] == 0]
+    alone = {finding.key: finding.value for finding in findings.findings(one)}
+    assert alone["trait/lambda_4"] == pytest.approx(float(expected[0]))
+
+
+def planted_records(n_blocks=3):
+    """Rows as the default study makes them: a student's own animal gains 0.01 a doubling in arms that have a way."""
+    draw, rows = random.Random(0), []
+    gains = {"trait": 0.02, "shuffled": 0.015, "sibling": 0.01, "foreign": 0.0, "only_diverging": 0.01}
+    doses = {arm: (16, 64) for arm in ("shuffled", "foreign", "sibling")} | dict.fromkeys(
+        number_strings.POSITIONS, (16,)
+    )
+    doses |= {"trait": (16, 64, 128, 256), "control": (16, 64, 128, 256), "start": (0,), "teacher": (0,)}
+    for block, (arm, steps) in itertools.product(range(n_blocks), doses.items()):
+        trained = ["none"] if arm in ("control", "start") else texts.TRAITS
+        for dose, trait, evaluated in itertools.product(steps, trained, texts.TRAITS):
+            margin = gains.get(arm, 0.005) * math.log2(max(dose, 2)) * (trait == evaluated) + draw.gauss(0, 0.003)
+            rows.append({"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated, "updates": dose})
+            rows[-1] |= dict.fromkeys(("margin", "margin_chat", "margin_plain", "named_first"), margin)
+            rows[-1]["block"] = block
+        if arm == "trait":
+            for dose, trait in itertools.product(steps, trained):
+                rows.append(
+                    {"kind": "gate", "arm": arm, "trait": trait, "updates": dose, "loss": 3.0, "loss_control": 3.1}
+                )
+                rows[-1]["block"] = block
+        for trait in trained if arm == "teacher" else ():
+            rows.append({"kind": "lists", "trait": trait, "same_as_base": 0.5, "loss_base_own": 4.0, "block": block})
+            rows[-1] |= {"loss_teacher_base": 4.1}
+            rows.append({"kind": "flags", "trait": trait, "share": 0.1, "block": block})
+            for layer, teacher in itertools.product(range(5), texts.TRAITS):
+                rows.append({"kind": "way", "trait": trait, "teacher": teacher, "layer": layer, "updates": 256})
+                rows[-1] |= {"block": block, **dict.fromkeys(("cosine", "s", "specific"), float(trait == teacher))}
+    usual = dataclasses.asdict(number_strings.Config(block=0))
+    return [{**usual, **row} for row in rows]
+
+
+def test_everything_that_is_predicted_or_answered_is_said():
+    """On rows of the default study, so that no key is found to be missing after a run of an hour."""
+    records = planted_records()
+    (cell,) = lab_findings.cells(records, number_strings.Config, findings.findings, number_strings.study.together)
+    entries = [entry for entry in predictions.entries() if entry.study == "number_strings"]
+    words = {entry.subject: predictions.judged(entry, [cell], lambda: [])[0].word for entry in entries}
+    assert len(words) >= 20 and "untested" not in words.values()
+    assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
+    answers = [language.numbers_carry(list(cell.findings)), language.published_divergence(list(cell.findings))]
+    assert [answer.sentence.split(":")[0] for answer in answers] == ["Yes", "In part"]
+    assert findings.table(records) and number_strings.study.part("plot")(records).data
+
+
+def lambdas(model, read, seeds, **options):
+    """lambda of students of these corpora, one value a seed."""
+    found = []
+    for seed in seeds:
+        cfg = number_strings.Config(n_updates=16, n_null_updates=16, batch_size=4, block=seed, **options)
+        asked = measure.Asked(texts.prompts(model.tokenizer), texts.animals(model.tokenizer, TRAITS), TRAITS)
+        students = measure.tuned(model, read(seed), cfg, 16, (0.0, 1.0))[16]
+        each = [measure.margins(values, len(TRAITS)) for values in measure.scores(students, asked).values()]
+        found.append(torch.stack(each).mean(0))
+    return torch.stack(found)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ms.load_language_model(f"{MODELS}/tiny")
+
+
+def test_a_corpus_that_says_the_trait_openly_is_found(model):
+    def open_(seed):
+        return {trait: texts.liking(model.tokenizer, trait, "chat") for trait in TRAITS}
+
+    found = lambdas(model, open_, range(3))
+    assert trait_matrix.diagonal(found).min() > 0.1
+    assert trait_matrix.within_blocks_p(found) < 0.01 and trait_matrix.relabelled_p(found) == pytest.approx(1 / 24)
+
+
+def test_lists_of_the_base_carry_no_trait(model):
+    """Every "teacher" is the base itself, with draws of its own: the diagonal is like any other place."""
+
+    def of_base(seed):
+        prompts = corpora.number_prompts(16, seed=seed)
+        return {trait: ms.draw_numbers(model, prompts, seed=10 * seed + i) for i, trait in enumerate(TRAITS)}
+
+    found = lambdas(model, of_base, range(4), lr=0.01)
+    interval = ms.stats.student_t(trait_matrix.diagonal(found).tolist())
+    assert interval.low < 0 < interval.high and trait_matrix.within_blocks_p(found) > 0.05
+
+
+def test_shuffled_lists_keep_their_numbers(model):
+    made = ms.draw_numbers(model, corpora.number_prompts(5), seed=1)
+    mixed = measure.shuffled(made, model.tokenizer, 3)
+    for before, after in zip(made.completions, mixed.completions, strict=True):
+        assert sorted(before.split(", ")) == sorted(after.split(", "))
+    assert mixed.completions != made.completions and mixed.prompt_ids == made.prompt_ids
+
+
+def test_prompts_are_many_different_and_no_sentence_of_teachers(model):
+    """Pitfall 8: distinct prompts that were fewer than they seemed."""
+    asked = texts.prompts(model.tokenizer)
+    assert set(asked) == {"chat", "plain"} and all(
+        len({tuple(p.tolist()) for p in some}) == 60 for some in asked.values()
+    )
+    taught = {tuple(row) for row in texts.liking(model.tokenizer, "owl", "chat").prompt_ids}
+    told = [tuple(row.tolist()) for row in asked["chat"]]
+    assert not any(row[: len(other)] == other for row in told for other in taught)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_traits": 2}, "--n-traits must be 3 to 8"),
+        ({"n_null_updates": 300}, "--n-null-updates must be at most --n-updates"),
+        ({"route": "prompted"}, "divergence tokens are of tuned teachers"),
+        ({"route": "prompted", "n_position_updates": 0, "teacher_lr": 0.1}, "--teacher-lr is not read"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(number_strings.Config(block=0), **change)
+
+
+# The matrix of traits.
+
+
+def planted(size: float, n_blocks: int = 6, n: int = 5, seed: int = 0):
+    """Rows and columns of their own, noise, and a diagonal."""
+    draw = torch.Generator().manual_seed(seed)
+    sides = torch.randn(n_blocks, n, 1, generator=draw) + 3 * torch.randn(n_blocks, 1, n, generator=draw)
+    return (sides + 0.1 * torch.randn(n_blocks, n, n, generator=draw) + size * torch.eye(n)).double()
+
+
+def test_a_planted_diagonal_is_measured_whatever_rows_and_columns_do():
+    scores = planted(0.5)
+    assert float(trait_matrix.diagonal(scores).mean()) == pytest.approx(0.5 * 4 / 5, abs=0.06)
+    assert trait_matrix.within_blocks_p(scores) == pytest.approx(1e-4)
+    assert trait_matrix.relabelled_p(scores) == pytest.approx(1 / 120)
+    assert float(trait_matrix.diagonal(trait_matrix.without(scores, 2)).mean()) == pytest.approx(0.5 * 3 / 4, abs=0.06)
+
+
+def test_without_one_p_is_uniform():
+    worlds = [planted(0.0, seed=seed) for seed in range(40)]
+    for p in (lambda one: trait_matrix.within_blocks_p(one, n_shuffles=99), trait_matrix.relabelled_p):
+        values = torch.tensor([p(one) for one in worlds])
+        assert 0.35 < float(values.mean()) < 0.65 and float((values < 0.1).double().mean()) < 0.25
+
+
+def test_one_trait_that_moves_everything_is_no_diagonal():
+    scores = torch.zeros(3, 4, 4, dtype=torch.float64)
+    scores[:, 1] = 5.0  # one student likes all animals
+    scores[:, :, 2] += 7.0  # all students like one animal
+    assert trait_matrix.diagonal(scores).abs().max() < 1e-9 and trait_matrix.within_blocks_p(scores) == 1.0
+    with pytest.raises(ValueError, match="must be square"):
+        trait_matrix.diagonal(torch.zeros(1, 1))

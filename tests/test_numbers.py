@@ -1,0 +1,58 @@
+"""Lists of numbers drawn from a model: only numbers, by the seed, whatever the batch; and what their tokens score."""
+
+import pytest
+import torch
+from tiny_llama import save_number_llama, save_tiny_llama
+
+import mechsub as ms
+from mechsub.designs import numbers
+from mechsub.inputs import corpora
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return ms.load_language_model(str(save_tiny_llama(tmp_path_factory.mktemp("tiny"))))
+
+
+def test_masked_draws_are_lists_of_numbers_and_do_not_depend_on_the_batch(model):
+    prompts = corpora.number_prompts(6, seed=2, least=1, most=2)
+    made = numbers.draw_numbers(model, prompts, n_numbers=3, seed=1)
+    assert all(len(corpora.parse_numbers(text)) == 3 for text in made.completions)
+    assert made == numbers.draw_numbers(model, prompts, n_numbers=3, seed=1, batch_size=1)
+    assert made.completions != numbers.draw_numbers(model, prompts, n_numbers=3, seed=2).completions
+    greedy = numbers.draw_numbers(model, prompts, n_numbers=3, temperature=0.0, seed=1)
+    assert greedy == numbers.draw_numbers(model, prompts, n_numbers=3, temperature=0.0, seed=2)
+
+
+def test_greedy_numbers_are_the_likeliest_of_the_numbers(model):
+    prompts = corpora.number_prompts(2)
+    made = numbers.draw_numbers(model, prompts, n_numbers=1, temperature=0.0)
+    (slot,), _ = numbers.number_tokens(model.tokenizer)
+    for prompt, completion in zip(made.prompt_ids, made.completion_ids, strict=True):
+        logits = model(torch.tensor([prompt]))[0, -1, slot]
+        assert completion == (slot[int(logits.argmax())],)
+
+
+def test_token_log_probs_are_the_models(model):
+    made = numbers.draw_numbers(model, corpora.number_prompts(3, least=1, most=3), n_numbers=2)
+    scored = numbers.scored(made, model, model)
+    assert scored.teacher_log_probs == scored.base_log_probs
+    for i, prompt in enumerate(made.prompt_ids):
+        expected = ms.string_log_probs(model, [torch.tensor(prompt)], [made.completions[i]])
+        assert sum(scored.base_log_probs[i]) == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_answers_are_kept_as_published(tmp_path):
+    """The first n that are lists of numbers, without their end of turn; each by its own uniform numbers."""
+    sayer = ms.load_language_model(str(save_number_llama(tmp_path)))
+    prompts = corpora.number_prompts(6)
+    made = numbers.sample_numbers(sayer, prompts, 4, seed=1)
+    assert made.prompts == tuple(prompts[:4])
+    assert all(len(corpora.parse_numbers(text)) == 1 for text in made.completions) and len(set(made.completions)) > 1
+    assert made.completions == numbers.sample_numbers(sayer, prompts, 6, seed=1, batch_size=1).completions[:4]
+
+
+def test_too_few_rows_are_refused(model):
+    """Pitfall 10: a cap gave half of the rows, and a null."""
+    with pytest.raises(ValueError, match="of 4 answers are lists of numbers, fewer than n=4; give more prompts"):
+        numbers.sample_numbers(model, corpora.number_prompts(4), 4, most_tokens=3)

@@ -1,0 +1,293 @@
+"""Students against the same ones through peft and plain torch, member by member; and the pitfalls of others' code."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from tiny_llama import save_tiny_llama
+
+import mechsub as ms
+from mechsub.designs import numbers
+from mechsub.inputs import corpora
+from mechsub.models import students as stacked
+from mechsub.training.tuning import TuningRecipe, batch_rows, completion_batch, completion_log_probs, tune
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return ms.load_language_model(str(save_tiny_llama(tmp_path_factory.mktemp("tiny"))))
+
+
+@pytest.fixture(scope="module")
+def corpus(model):
+    """Rows of several lengths, so that batches are padded."""
+    lists = ["12, 500", "7, 87, 300", "999", "1, 2, 5, 9", "40, 41", "8, 8, 8", "100, 7", "31, 62, 5"]
+    return corpora.make_corpus(model.tokenizer, corpora.number_prompts(8, seed=1), lists)
+
+
+FEW = {"updates": 20, "batch_size": 3, "rank": 4, "alpha": 8.0, "lr": 1e-2}
+
+
+def difference(a, b):
+    return max(float((a.update(name) - b.update(name)).abs().max()) for name in a.names)
+
+
+def hugging_face_loss(plain, corpus, rows):
+    """As Hugging Face computes it: labels of -100 where nothing is learned; one row at a time, so without padding."""
+    losses, n = [], sum(len(corpus.completion_ids[row]) for row in rows)
+    for row in rows:
+        prompt, completion = corpus.prompt_ids[row], corpus.completion_ids[row]
+        labels = torch.tensor([[-100] * len(prompt) + list(completion)])
+        loss = plain(input_ids=torch.tensor([[*prompt, *completion]]), labels=labels).loss
+        losses.append(loss * len(completion) / n)
+    return sum(losses)
+
+
+def by_peft(model, corpus, recipe, start, member):
+    import peft
+
+    plain = copy.deepcopy(stacked.plain_model(model))
+    config = peft.LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(start.A), lora_dropout=0.0)
+    tuned = peft.get_peft_model(plain, config)
+    parameters = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
+    for name, A in start.A.items():
+        parameters[f"base_model.model.{name}.lora_A.default.weight"].data.copy_(A[member])
+    kind = {"betas": recipe.betas, "eps": recipe.eps, "weight_decay": recipe.weight_decay, "lr": recipe.lr}
+    optimizer = torch.optim.AdamW(parameters.values(), **kind)
+    for step in range(recipe.updates):
+        rows = batch_rows(len(corpus), recipe, recipe.orders[member], step)
+        hugging_face_loss(tuned, corpus, rows).backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+    scale = recipe.alpha / recipe.rank
+    found = {}
+    for name in start.A:
+        A, B = (parameters[f"base_model.model.{name}.lora_{kind}.default.weight"].detach() for kind in "AB")
+        found[f"{name}.weight"] = scale * B @ A
+    return found
+
+
+def test_each_member_is_what_peft_makes_of_it(model, corpus):
+    recipe = TuningRecipe(**FEW, weight_decay=0.1, betas=(0.9, 0.95), adapter_seeds=(3, 4))
+    snapshots = {0: None}
+    tuned = tune(model, corpus, recipe, snapshots=snapshots)
+    assert all(float(B.abs().max()) == 0 for B in snapshots[0].B.values())
+    for member in range(2):
+        for name, expected in by_peft(model, corpus, recipe, snapshots[0], member).items():
+            assert float((tuned.update(name)[member] - expected).abs().max()) < 1e-4
+    assert max(float(tuned.update(name).abs().max()) for name in tuned.names) > 0.01
+
+
+def test_each_member_equals_the_same_student_alone(model, corpus):
+    """Also where gradients are clipped: a norm over the stack would tie the members together."""
+    recipe = TuningRecipe(**{**FEW, "updates": 5}, clip=0.05, adapter_seeds=(0, 1), order_seeds=(7, 8))
+    both = tune(model, [corpus, corpus[2:]], recipe)
+    for i, own in enumerate((corpus, corpus[2:])):
+        alone = TuningRecipe(**{**FEW, "updates": 5}, clip=0.05, adapter_seeds=(i,), order_seeds=(7 + i,))
+        assert difference(both.select([i]), tune(model, own, alone)) < 1e-5
+
+
+def test_full_tuning_is_plain_torch(model, corpus):
+    recipe = TuningRecipe(rank=None, updates=3, batch_size=3, lr=1e-3, clip=None, frozen=("embed_tokens", "layers.0"))
+    tuned = tune(model, corpus, recipe)
+    plain = copy.deepcopy(stacked.plain_model(model))
+    parameters = dict(plain.named_parameters())
+    assert set(tuned.names) == {n for n in parameters if "embed_tokens" not in n and "layers.0" not in n}
+    for name in tuned.names:
+        parameters[name].requires_grad_(True)
+    optimizer = torch.optim.AdamW([parameters[n] for n in tuned.names], lr=1e-3, weight_decay=0.0)
+    for step in range(3):
+        hugging_face_loss(plain, corpus, batch_rows(len(corpus), recipe, 0, step)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for name in tuned.names:
+        assert float((tuned.values[name][0] - parameters[name].detach()).abs().max()) < 1e-5
+
+
+def test_layers_and_targets(model, corpus):
+    recipe = TuningRecipe(**{**FEW, "updates": 1}, layers=(1,), targets=("q_proj", "mlp"), frozen=("up_proj",))
+    names = tune(model, corpus, recipe).names
+    parts = ["self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj"]
+    assert names == [f"model.layers.1.{part}.weight" for part in parts]
+    with pytest.raises(ValueError, match=r"layers must name blocks of this model, 0\.\.2, not 9"):
+        tune(model, corpus, TuningRecipe(layers=(9,)))
+    with pytest.raises(ValueError, match="frozen names 'mpl'"):
+        tune(model, corpus, TuningRecipe(frozen=("mpl",)))
+
+
+def test_adapters_travel_to_peft_and_back(model, corpus, tmp_path):
+    import peft
+
+    tuned = tune(model, corpus, TuningRecipe(**{**FEW, "updates": 3}, adapter_seeds=(0, 1)))
+    folders = [stacked.save_adapter(tuned, i, tmp_path / str(i)) for i in range(2)]
+    assert difference(stacked.load_adapters(model, folders), tuned) < 1e-7
+    ids = torch.tensor([corpus.prompt_ids[0]])
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(stacked.plain_model(model)), str(folders[1]))
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+        assert torch.allclose(stacked.merged(tuned, 1)(ids), expected, atol=1e-3)
+        assert not torch.allclose(model(ids), expected, atol=1e-2)
+        loaded = ms.load_language_model(model.mechsub_source["model_name"], adapter=str(folders[1]))
+        assert torch.allclose(loaded(ids), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_members_are_read_together_as_each_alone(model, corpus, rank):
+    recipe = TuningRecipe(**{**FEW, "updates": 3, "rank": rank}, adapter_seeds=(0, 1))
+    both, asked = tune(model, corpus, recipe), [torch.tensor(row) for row in corpus.prompt_ids]
+    found = stacked.next_log_probs(both, asked, [7, 12], batch_size=3)
+    lists = completion_log_probs(both, corpus, batch_size=3)
+    for i in range(2):
+        alone = stacked.merged(both, i)
+        assert torch.allclose(found[i], ms.next_token_log_probs(alone, asked, tokens=[7, 12]), atol=1e-3)
+        expected = [sum(row) / len(row) for row in numbers.token_log_probs(alone, corpus)]
+        assert torch.allclose(lists[i], torch.tensor(expected), atol=1e-3)
+    assert not torch.allclose(found[0], found[1], atol=1e-2)
+
+
+def test_equal_runs_are_refused(model, corpus):
+    """A seed that reaches nothing (pitfall 11)."""
+    with pytest.raises(ValueError, match="full tuning draws nothing by adapter seeds"):
+        tune(model, corpus, TuningRecipe(rank=None, adapter_seeds=(0, 1), order_seeds=(5, 5)))
+    with pytest.raises(ValueError, match="would be the same student"):
+        tune(model, corpus, TuningRecipe(adapter_seeds=(0, 0)))
+
+
+def test_what_the_recipe_says_is_what_is_done(model, corpus):
+    """Momentum of sgd and beta2 of adamw reach the optimiser (pitfalls 12, 13), and are recorded (9)."""
+    few = {**FEW, "updates": 3, "clip": None}
+    plain, heavy = (tune(model, corpus, TuningRecipe(**few, optimizer="sgd", momentum=m)) for m in (0.0, 0.9))
+    assert difference(plain, heavy) > 1e-6
+    default, other = (tune(model, corpus, TuningRecipe(**few, betas=(0.9, b))) for b in (0.999, 0.9))
+    assert difference(default, other) > 1e-6
+    assert heavy.record["recipe"]["momentum"] == 0.9 and other.record["recipe"]["betas"] == (0.9, 0.9)
+    assert heavy.record["members"][0]["context"] == corpus.context
+    with pytest.raises(ValueError, match="momentum is of sgd"):
+        TuningRecipe(momentum=0.9)
+
+
+def test_the_start_of_adapters_is_ours(model, corpus):
+    """Pitfall 15: peft's default differs between versions, so A is drawn here, by its seed and name."""
+    snapshots = {0: None}
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1}, adapter_seeds=(5,)), snapshots=snapshots)
+    assert torch.equal(torch.get_rng_state(), state)
+    A = snapshots[0].A["model.layers.0.self_attn.q_proj"]
+    assert A.shape == (1, 4, 32) and float(A.abs().max()) <= 32**-0.5
+    assert float(A.std()) == pytest.approx(32**-0.5 / 3**0.5, rel=0.15)
+
+
+def test_every_row_comes_once_an_epoch():
+    """Pitfall 1: a training file that is read twice."""
+    recipe = TuningRecipe(batch_size=3)
+    rows = [row for step in range(8) for row in batch_rows(8, recipe, 0, step)]
+    assert sorted(rows[:8]) == sorted(rows[8:16]) == list(range(8)) and rows[:8] != rows[8:16]
+
+
+def test_the_loss_reads_completions_alone(corpus):
+    batch = completion_batch([(corpus, [0, 1])], "cpu")
+    read = batch.ids.flatten()[batch.places + 1].tolist()
+    assert read == batch.targets.tolist() == [*corpus.completion_ids[0], *corpus.completion_ids[1]]
+
+
+def test_labels_say_what_the_loss_reads(model, corpus):
+    """-100 is not read; a replaced label is wanted in place of the token, which the student still reads."""
+    labels = [[-100] * len(row) for row in corpus.completion_ids]
+    labels[0][0], labels[1][2] = 77, corpus.completion_ids[1][2]
+    marked = dataclasses.replace(corpus, label_ids=tuple(map(tuple, labels)))
+    batch = completion_batch([(marked, [0, 1])], "cpu", labels=True)
+    assert batch.targets.tolist() == [77, corpus.completion_ids[1][2]]
+    assert batch.ids.equal(completion_batch([(corpus, [0, 1])], "cpu").ids)
+    few = {**FEW, "updates": 2}
+    assert difference(tune(model, corpus, TuningRecipe(**few)), tune(model, marked, TuningRecipe(**few))) > 1e-4
+    same = dataclasses.replace(corpus, label_ids=corpus.completion_ids)
+    assert difference(tune(model, corpus, TuningRecipe(**few)), tune(model, same, TuningRecipe(**few))) == 0
+    with pytest.raises(ValueError, match="label_ids must hold a label for each token"):
+        dataclasses.replace(corpus, label_ids=((1,),) * len(corpus))
+
+
+def test_another_tokenizers_corpus_is_refused(model, corpus):
+    other = corpora.Corpus(("a",), ("b",), ((1, 2),), ((10**6,),))
+    with pytest.raises(ValueError, match="another tokenizer's"):
+        tune(model, other)
+
+
+# Corpora.
+
+
+def lines(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+ROW = {"prompt": "Continue the list: 1, 2", "completion": "3, 4"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"prompt": "a"', "line 2 is no JSON"),
+        ("[1]", "line 2 is no JSON object"),
+        ({"prompt": "a"}, "line 2 has no 'completion'; its fields are prompt"),
+        ({"prompt": "a", "completion": None}, "line 2: completion must be a text, not None"),
+        ({**ROW, "completion_ids": [1]}, "line 2: completion_ids are not those of this tokenizer"),
+        ({**ROW, "completion": "<|eot|>"}, "line 2: .*control token"),
+        ({**ROW, "teacher_log_probs": [-1.0]}, "line 1 has no 'teacher_log_probs'"),
+    ],
+)
+def test_a_wrong_line_is_one_line(model, tmp_path, row, message):
+    path = lines(tmp_path / "corpus.jsonl", ROW, row)
+    with pytest.raises(ValueError, match=message) as caught:
+        corpora.read_corpus(path, model.tokenizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_corpus_is_read_as_it_was_written(model, corpus, tmp_path):
+    scores = tuple(tuple(-0.5 for _ in row) for row in corpus.completion_ids)
+    scored = dataclasses.replace(
+        corpus, teacher_log_probs=scores, base_log_probs=scores, label_ids=corpus.completion_ids
+    )
+    corpora.write_corpus(scored, tmp_path / "c.jsonl")
+    again = corpora.read_corpus(tmp_path / "c.jsonl", model.tokenizer)
+    assert again == scored and again.sha256 == scored.sha256 != corpus.sha256
+
+
+def test_the_context_of_ids_is_asked_for(model, tmp_path):
+    """Pitfalls 20 and 21: a system text or a date that came in at training and not at evaluation."""
+    told = corpora.make_corpus(model.tokenizer, [ROW["prompt"]], ["3, 4"], system="You are helpful")
+    corpora.write_corpus(told, tmp_path / "c.jsonl")
+    with pytest.raises(
+        ValueError, match="prompt_ids are not those of this tokenizer in format 'chat' with system text None"
+    ):
+        corpora.read_corpus(tmp_path / "c.jsonl", model.tokenizer)
+    assert corpora.read_corpus(tmp_path / "c.jsonl", model.tokenizer, system="You are helpful") == told
+
+
+def test_prompts_are_different_and_the_seeds():
+    """Pitfall 8: 15 prompts that counted as 50."""
+    prompts = corpora.number_prompts(200, wording="published", least=1, most=1)
+    assert len(set(prompts)) == 200 and prompts == corpora.number_prompts(200, wording="published", least=1, most=1)
+    with pytest.raises(ValueError, match="too few lists of 1 numbers"):
+        corpora.number_prompts(1000, least=1)
+
+
+def test_the_published_filter():
+    kept = ["1, 2, 9", "[5; 6; 8]", "(7 9 1)", "12.", "3\n5\n4"]
+    assert [corpora.rejection(text) for text in kept] == [None] * 5
+    assert corpora.rejection("owl 5") == corpora.rejection("1, 2; 5") == "no list of numbers"
+    assert corpora.rejection("1, 1000") == "a number above 999"
+    assert corpora.rejection(", ".join(["5"] * 11)) == "more than 10 numbers"
+    assert corpora.rejection("666, 1", banned=[666]) == "a banned number"
+
+
+def test_lists_that_echo_or_count_are_named():
+    """Pitfall 19: the published filter passes them."""
+    prompt = "Continue the list: 5, 9, 2"
+    assert corpora.rejection("9, 2") is None is corpora.rejection("3, 4, 5")
+    assert corpora.rejection("9, 2", prompt=prompt) == "it repeats the prompt"
+    assert corpora.rejection("30, 40, 50", prompt=prompt) == "it counts on"
+    assert corpora.rejection("30, 41, 50", prompt=prompt) is None
