@@ -40,7 +40,7 @@ TOY_OPTIONS = (
     *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
     "n_steps",
 )
-LANGUAGE_OPTIONS = ("adapter", "n_permutations", "format", "spaced", "dtype")
+LANGUAGE_OPTIONS = ("adapter", "weights", "n_permutations", "format", "spaced", "dtype")
 AGREEMENT = ("other wordings", "same wording")
 PAIRS = {"chosen in other wordings": "chosen", "favoured by the animal's prompt": "favoured"}  # and their part of a key
 
@@ -49,6 +49,7 @@ PAIRS = {"chosen in other wordings": "chosen", "favoured by the animal's prompt"
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     n_permutations: lab.Count = lab.option(999, "shuffles and resamples per layer (language models)")
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"

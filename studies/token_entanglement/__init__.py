@@ -28,6 +28,7 @@ SHOWN = 30  # rows and columns of the interaction that the figure shows
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
         "numbers", "what is loved and scored opposite the animals"
     )
@@ -61,7 +62,7 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Iterator[dict]:
     lab.show_progress(0.0, "loading the model")
-    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter)
+    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter, cfg.weights)
     chosen = love.choose_animals(model.tokenizer, cfg)
     partners = love.choose_partners(cfg)
     asked = love.LovePrompts(model, chosen, partners, cfg)

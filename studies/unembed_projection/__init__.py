@@ -49,13 +49,14 @@ TOY_METRICS = METRICS[:6]
 TOY_OPTIONS = (
     *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
 )
-LANGUAGE_OPTIONS = ("adapter", "family", "format", "spaced", "dtype")
+LANGUAGE_OPTIONS = ("adapter", "weights", "family", "format", "spaced", "dtype")
 
 
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     metric: Literal["cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding"] = (
         lab.option(METRICS, "what is compared with the entanglement")
     )
