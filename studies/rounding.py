@@ -1,11 +1,12 @@
 """How much of the interaction survives noise of the size of 4-bit rounding?
 
 SmolLM2 is here the model of a 4-bit file (Q4_1): every weight of its attention and MLPs is known to half a step of its
-block. As much uniform noise is added to them once more, with one seed a draw (`--weights rounding-0` of every language
-study), and the matrices of `studies.token_entanglement` are made again. Of each direction: the correlation of the
-interaction with and without noise, and of two draws; the same in what is left after slopes, length and digits
-(`designs.word_parts`), and the agreement of the directions. As many rounded models as draws: if the model before
-rounding was about as far from the file as a draw is, what two draws share bounds what the file shares with it.
+block. As much uniform noise is added to them once more (`--weights rounding-0` of every language study; the embeddings,
+which have more bits, stay), and both matrices of `studies.token_entanglement` are made again, for its subset of numbers
+in the published wording. Of each direction: the correlation of the interaction with and without noise, and of two
+draws; the same in what is left after slopes, length and digits (`designs.word_parts`), and the agreement of the
+directions. The model before rounding is about as far from the file as a draw is, so that it may be expected to share
+with the file what a draw shares.
 
 Unit: draws of noise. Null: numbers shuffled within length.
 
@@ -43,20 +44,48 @@ class Config:
     seed: lab.Index = lab.option(0, "of shuffles")
 
 
+def check(cfg: Config) -> None:
+    love.check_model(love.asking(cfg))
+
+
 def upstream(cfg: Config) -> dict:
-    options = love.shared(cfg)
-    noised = {f"draw_{i}": lab.upstream("token_entanglement", weights=f"rounding-{i}", **options) for i in _draws(cfg)}
-    return {"own": lab.upstream("token_entanglement", **options), **noised}
+    return {"own": lab.upstream("token_entanglement", **love.shared(cfg))}
 
 
-def _draws(cfg: Config) -> range:
-    return range(cfg.n_draws)
+def run(cfg: Config, own: lab.Stored) -> Iterator[dict]:
+    tensors, source = own.tensors(), {}
+    some = tensors["subset_partner"].tolist()
+    found = [{FORWARD: tensors[FORWARD][some], BACK: tensors[BACK][:, some]}]
+    for i in range(cfg.n_draws):
+        lab.show_progress(i / cfg.n_draws, f"draw {i + 1} of the noise")
+        asked = prompted(cfg, f"rounding-{i}")
+        source = ms.language.model_source(asked.model)
+        forward = asked.animals_after([asked.love(n, 0) for n in some])
+        back = asked.partners_after([asked.love_animal(a, 0) for a in range(len(asked.animals))])
+        found.append({FORWARD: forward, BACK: back[:, some]})
+    words = love.choose_partners(love.asking(cfg))
+    yield from kept(found, [words[n].text for n in some], cfg)
+    yield {
+        "provenance": {
+            **{name: value for name, value in source.items() if name != "weights"},
+            "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
+            "null": "numbers shuffled within length",
+            "unit": "draws of noise",
+        }
+    }
 
 
-def run(cfg: Config, own: lab.Stored, **noised: lab.Stored) -> Iterator[dict]:
-    words = [word.text for word in love.choose_partners(love.asking(cfg))]
+def prompted(cfg: Config, weights: str) -> love.LovePrompts:
+    """The model with other weights, and the words of the stored matrices."""
+    words = love.asking(cfg)
+    model = love.load_model(words.model, words.dtype, words.adapter, weights)
+    return love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
+
+
+def kept(found: list[Mapping], words: list[str], cfg: Config) -> Iterator[dict]:
+    """What matrices of these words without noise, the first, and with noise say; a row a draw."""
     known = word_parts.features(words)
-    sides = [_sides(cell.tensors(), known) for cell in (own, *noised.values())]
+    sides = [_sides(tensors, known) for tensors in found]
     draw = torch.Generator().manual_seed(cfg.seed)
     for part, direction in itertools.product(PARTS, (FORWARD, BACK)):
         first, *others = (side[direction][part] for side in sides)
@@ -74,16 +103,6 @@ def run(cfg: Config, own: lab.Stored, **noised: lab.Stored) -> Iterator[dict]:
         agreed = [ms.scores.matrix_correlation(side[FORWARD][part], side[BACK][part]) for side in sides]
         for i, value in enumerate(agreed[1:]):
             yield {"kind": "directions", "of": part, "draw": i, "value": value, "own": agreed[0]}
-    made = noised["draw_0"].provenance()
-    yield {
-        "provenance": {
-            **{key: made[key] for key in ("model_name", "revision", "weights_sha256", "model_dtype") if key in made},
-            "noise": made["weights_are"],
-            "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
-            "null": "numbers shuffled within length",
-            "unit": "draws of noise",
-        }
-    }
 
 
 def _sides(tensors: Mapping, known: Mapping) -> dict:
