@@ -14,7 +14,7 @@ Unit: draws of noise. Null: numbers shuffled within length.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +82,7 @@ def prompted(cfg: Config, weights: str) -> love.LovePrompts:
     return love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
 
 
-def kept(found: list[Mapping], words: list[str], cfg: Config) -> Iterator[dict]:
+def kept(found: Sequence[Mapping], words: list[str], cfg: Config) -> Iterator[dict]:
     """What matrices of these words without noise, the first, and with noise say; a row a draw."""
     known = word_parts.features(words)
     sides = [_sides(tensors, known) for tensors in found]

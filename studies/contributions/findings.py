@@ -6,7 +6,7 @@ from typing import Any
 import mechsub as ms
 from mechsub.designs import contributions
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, slug
 from mechsub.lazy import go, np
 from studies.contributions import Config
 
@@ -60,28 +60,16 @@ def _chosen(cell: list[dict]) -> Iterator[Finding]:
     """Over the pairs that the papers would report, of every animal with its number; a number serves many animals, so
     intervals are over numbers, each with all of its animals."""
     animals = [row for row in cell if row["kind"] == "animal"]
-    ratio, one = [row["ratio"] for row in animals], [1.0] * len(animals)
-    numbers = [row["number"] for row in animals]
+    ratio, numbers = [row["ratio"] for row in animals], [row["number"] for row in animals]
     unit = "numbers, each with the animals that chose it"
     for part in (row["part"] for row in cell if row["kind"] == "part" and row["pairs"] == "chosen"):
         nats = [row[f"part: {part}"] for row in animals]
-        share = clustered([a * b for a, b in zip(nats, ratio, strict=True)], [b * b for b in ratio], numbers)
-        yield Finding(
-            f"chosen/share_{slug(part)}", f"share of the squared log ratio, chosen pairs: {part}", share, unit=unit
-        )
-        label = f"mean of that part, chosen pairs, nats: {part}"
-        yield Finding(f"chosen/nats_{slug(part)}", label, clustered(nats, one, numbers), unit=unit)
-
-
-def clustered(values: Sequence[float], weights: Sequence[float], clusters: Sequence[str]) -> ms.stats.Interval:
-    """sum(values) / sum(weights), its Student-t interval over clusters; of one cluster it has no ends."""
-    sums = {name: [0.0, 0.0] for name in clusters}
-    for name, value, weight in zip(clusters, values, weights, strict=True):
-        sums[name][0] += value
-        sums[name][1] += weight
-    if len(sums) < 2:
-        return ms.stats.Interval(sum(values) / sum(weights), float("-inf"), float("inf"), 1)
-    return ms.stats.ratio_of_means(*zip(*sums.values(), strict=True))
+        products = [a * b for a, b in zip(nats, ratio, strict=True)]
+        share = over_clusters(clustered(products, [b * b for b in ratio], numbers))
+        label = f"share of the squared log ratio, chosen pairs: {part}"
+        yield Finding(f"chosen/share_{slug(part)}", label, share, unit=unit)
+        mean = over_clusters(clustered(nats, [1.0] * len(nats), numbers))
+        yield Finding(f"chosen/nats_{slug(part)}", f"mean of that part, chosen pairs, nats: {part}", mean, unit=unit)
 
 
 def _directions(cell: list[dict], n: int) -> Iterator[Finding]:
