@@ -43,7 +43,7 @@ def _against_null(text: str, key: str) -> Check:
 
 
 def _rows_share(direction: str) -> Check:
-    text = f"share of the pair's own part that the loved thing's unembedding rows carry, {direction}"
+    text = f"share of the interaction that the loved thing's unembedding rows carry, {direction}"
     return Check(text, Reading("contributions", f"{direction.replace(' ', '_')}/rows"), "above", 0.5)
 
 
@@ -73,6 +73,18 @@ def _pair_checks(number_tokens: str) -> tuple[Check, ...]:
             for form in ("chat", "plain")
         ),
     )  # fmt: skip
+
+
+def _moved(organism: str) -> Reading:
+    """Numbers' log-odds among themselves, s.d. in nats, where an animal is raised by one nat and nothing is held."""
+    return Reading("bottleneck", "numbers/moved_among", {"model": f"organisms/{organism}"})
+
+
+def _numbers_and_words(text: str, flags: Mapping[str, object]) -> Check:
+    """Numbers less words of their norm and frequency."""
+    sides = (Reading("matched_tokens", f"{side}/directions", flags) for side in ("numbers", "matched_words"))
+    number, word = sides
+    return Check(f"agreement of the directions, {text}", number, "above", word)
 
 
 _DIRECTIONS = ("number to animal", "animal to number")
@@ -160,12 +172,13 @@ CLAIMS = (
     Claim(
         "Zur 2",
         "the softmax bottleneck couples animals to numbers",
-        "an argument from rank; not measured",
-        (
+        "an argument from rank; not measured. Not testable in SmolLM2, whose numbers are 11 tokens of 576 dimensions",
+        tuple(
             Check(
-                "what holding all numbers costs a write, less holding tokens of their norm and frequency",
-                Reading("bottleneck", "numbers-matched/price"), "above",
-            ),
+                f"organisms, {kind}: how far numbers move where an animal is raised, 1,110 of them against 110",
+                _moved(f"1110-{kind}"), "above", _moved(f"110-{kind}"),
+            )
+            for kind in ("base", "instruct")
         ),
     ),
     Claim(
@@ -184,10 +197,10 @@ CLAIMS = (
         "it is numbers that are entangled",
         "other tokens were not tried",
         (
-            Check(
-                "agreement of the directions, numbers against words of their norm and frequency",
-                Reading("matched_tokens", "numbers/directions"), "above",
-                Reading("matched_tokens", "matched_words/directions"),
+            _numbers_and_words("numbers (up to three tokens) against words of their norm and frequency (one)", {}),
+            *(
+                _numbers_and_words(f"organisms/{name}, single tokens both", {"model": f"organisms/{name}"})
+                for name in ("1110-base", "1110-instruct")
             ),
         ),
     ),
