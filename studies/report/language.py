@@ -103,9 +103,9 @@ def rounded(found: F) -> Answer:
     forward, back, left = (lab.find(found, key) for key in KEPT)
     agreed = lab.find(found, "directions/agreement_all")
     return Answer(
-        f"With as much noise once more, the interaction correlates with that of the file by {forward.value} (number to "
-        f"animal) and {back.value} (animal to number), what is left after slopes, length and digits by {left.value}; the "
-        f"directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
+        f"With as much noise once more, the interaction correlates with that of the file by {forward.value} (number "
+        f"to animal) and {back.value} (animal to number), what is left after slopes, length and digits by {left.value}; "
+        f"the directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
         f"{lab.null_text(forward)}; directions without noise: {lab.value_text(agreed.null)}",
     )
 
@@ -281,8 +281,8 @@ def passes(found: F) -> Answer:
     association = lab.find(found, "cut/association")
     return Answer(
         f"The number's rows of W_U carry {number} of it, and the animal's, the other way, {animal}; prompts that "
-        f"associate without a love, one more wording and no cause, predict {association.value}; MLPs of the last third of "
-        f"the blocks write {value(found, 'component/MLP_last_third')}.",
+        f"associate without a love, one more wording and no cause, predict {association.value}; MLPs of the last third "
+        f"of the blocks write {value(found, 'component/MLP_last_third')}.",
         f"others' rows {others}, a random direction {random}; association, {lab.null_text(association)}",
         read(number.low > HALF < animal.low, number.high < HALF > animal.high),
     )

@@ -1,7 +1,8 @@
 """Does the geometry of the unembedding say which number goes with which animal, or do steering and the rest say it?
 
 Outcomes are the interactions (slopes, length and digits are in them) of the stored matrices of
-`studies.token_entanglement`: number to animal (log P(animal | love of the number)) and animal to number. Metrics (`--metric`, each its own cell):
+`studies.token_entanglement`: number to animal (log P(animal | love of the number)) and animal to number. Metrics
+(`--metric`, each its own cell):
 
 * cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
   several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
