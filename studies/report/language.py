@@ -104,8 +104,8 @@ def rounded(found: F) -> Answer:
     agreed = lab.find(found, "directions/agreement_all")
     return Answer(
         f"With as much noise once more, the interaction correlates with that of the file by {forward.value} (number "
-        f"to animal) and {back.value} (animal to number), what is left after slopes, length and digits by {left.value}; "
-        f"the directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
+        f"to animal) and {back.value} (animal to number), what is left after slopes, length and digits by "
+        f"{left.value}; the directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
         f"{lab.null_text(forward)}; directions without noise: {lab.value_text(agreed.null)}",
     )
 
