@@ -1,4 +1,4 @@
-"""Is what is specific to a number and an animal about pairs, or is it a few axes?
+"""Is the interaction of numbers and animals about pairs, or is it a few axes?
 
 The interaction of every stored matrix of `studies.token_entanglement` is split into orthogonal parts: slopes (a number
 that sharpens or flattens all animals, an animal that follows all numbers), what numbers of one length do alike, what
@@ -9,7 +9,8 @@ agreement in every part; over the mean of all wordings also divided by the root 
 
 Units: digits (ten, as a number counts as often as all its digits are drawn) and animals, both resampled; words instead
 of digits in other families. Nulls: every animal's scores shuffled within length by themselves; of agreements: numbers
-shuffled within length.
+shuffled within length. Null of training: weights drawn anew from the model's configuration (`--weights random-0`),
+whose draws are the unit where several are named beside the trained weights.
 
     python -m studies.interaction_spectrum --family numbers names cities colors
 """
@@ -292,7 +293,7 @@ def plot(records: list[dict]):
     panel = ms.kinds.shares(shown)
     return ms.kinds.grid(
         [ms.kinds.Panel(panel.traces, {"title_text": "share of the squares"}, panel.y)], ["Parts of the interaction"],
-        title="What is specific to a number and an animal is mostly a few axes",
+        title="The interaction of numbers and animals by parts",
         caption="Orthogonal parts, in this order; only what is left can be about pairs.",
     )  # fmt: skip
 
