@@ -160,6 +160,18 @@ def table(records: list[dict]) -> list[dict]:
     return rows(all_findings(found)) + predictions.rows("rounding", found)
 
 
+def plot(records: list[dict]):
+    """What is kept, and what the directions agree by, of the first cell."""
+    first = cells(records, Config, findings)[0]
+    shown = [f for f in first.findings if f.score.startswith(("kept", "agreement"))]
+    values = {finding.label: (finding.value.mean, finding.value.low, finding.value.high) for finding in shown}
+    more = f" ({first.label}; other cells are in the table)" if first.label else ""
+    return ms.kinds.estimates(
+        values, marked="", null=0.0, axis="correlation", title=f"What survives noise of 4-bit rounding{more}",
+        caption=f"Mean and 95% Student-t interval over n = {shown[0].n} draws of noise. Dashed: no correlation.",
+    )  # fmt: skip
+
+
 study = lab.Study(
     version=1,
     probes=(Config(model="tests/probes/models/tiny", spaced=False, n_draws=2),),

@@ -10,8 +10,8 @@ A check says yes where the whole 95% interval is where the claim has it, no wher
 where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only. A claim is
 confirmed if all its checks say yes, refuted if all say no, partly so if some say yes and some no, not supported if some
 say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen when much of what they judge was
-known; the checks of Zur 2 and 4 were replaced on 29 November 2026, since those before did not test the claim. Units are
-animals, numbers or both, as in the study that is named.
+known; those of Zur 2, and all but the first of Zur 4, are of 29 November 2026, after their results were known. Units
+are animals, numbers or both, as in the study that is named.
 
     python -m studies.audit_language --margin 0.1
 """
