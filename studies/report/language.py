@@ -70,7 +70,8 @@ def specific(found: F) -> Answer:
         f"{'Yes' if agreed.low > 0 else 'Not detectably'}, by its two directions: they agree by {both.value}, "
         f"{agreed} above untrained weights. "
         f"{'Also' if more.low > 0 else 'Not'} by other wordings, which bring it back, number to animal, with "
-        f"{again.value}, {more} above untrained weights. It is {share.value:.3f} of the variance of the log ratio, number to animal.",
+        f"{again.value}, {more} above untrained weights. It is {share.value:.3f} of the variance of the log ratio, "
+        "number to animal.",
         f"the same model with random weights ({both.null_label.partition(', ')[2]}): directions {both.null}, wordings "
         f"{again.null}, share of the variance {share.null}",
     )
