@@ -15,10 +15,11 @@ loved = [
 ]
 scores = ms.string_log_probs(model, loved, animals)  # [number, animal], nats; any number of tokens a string
 print(ms.entanglement.variance_shares(scores, ["number", "animal"]))  # most of it is the animal's alone
-print(ms.interaction(scores))  # what is specific to a number and an animal
+print(ms.interaction(scores))  # what a number and an animal have beyond both means
 
 # %% [markdown]
-# That interaction means something only if another wording brings it back. Four of each are an illustration;
+# That interaction means something only if it is more than untrained weights have (`weights="random-0"`): other wordings
+# bring theirs back too. Four of each are an illustration;
 # `python -m studies.token_entanglement` does it with 1,110 numbers and 104 animals.
 
 # %%

@@ -53,6 +53,7 @@ HELD = {
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option("auto", "prompt format")
     spaced: bool = lab.option(True, "numbers are written after a space (its token is held too); false: as published")
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; the algebra is fp64")
@@ -72,7 +73,7 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Iterator[dict]:
 
     lab.show_progress(0.0, "loading the model")
-    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter)
+    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter, cfg.weights)
     words = dataclasses.replace(love.asking(cfg), n_animals=cfg.n_animals, seed=cfg.seed)
     asked = love.LovePrompts(model, love.choose_animals(model.tokenizer, words), love.choose_partners(words), words)
     strings = ms.prompts.encode(model.tokenizer, asked.strings, behind=[asked.ask(None)])

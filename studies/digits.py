@@ -28,6 +28,7 @@ AGREEMENTS = {"the two directions": "directions", "animal to number, other wordi
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )

@@ -1,4 +1,4 @@
-"""Is what is specific to a number and an animal about pairs, or is it a few axes?
+"""Is the interaction of numbers and animals about pairs, or is it a few axes?
 
 The interaction of every stored matrix of `studies.token_entanglement` is split into orthogonal parts: slopes (a number
 that sharpens or flattens all animals, an animal that follows all numbers), what numbers of one length do alike, what
@@ -9,21 +9,23 @@ agreement in every part; over the mean of all wordings also divided by the root 
 
 Units: digits (ten, as a number counts as often as all its digits are drawn) and animals, both resampled; words instead
 of digits in other families. Nulls: every animal's scores shuffled within length by themselves; of agreements: numbers
-shuffled within length.
+shuffled within length. Null of training: weights drawn anew from the model's configuration (`--weights random-0`),
+whose draws are the unit where several are named beside the trained weights.
 
     python -m studies.interaction_spectrum --family numbers names cities colors
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, rows
+from mechsub.designs.word_parts import are_numbers, features, of_rows
+from mechsub.lab import nulls, predictions
+from mechsub.lab.findings import Cell, Finding, all_findings, cells, rows
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -38,6 +40,7 @@ N_SHUFFLES = 19  # for the nulls of shares
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
         "numbers", "what is loved and scored opposite the animals"
     )
@@ -68,7 +71,11 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
         lab.show_progress(0.3 if direction == BACK else 0.0, f"shares, {direction}")
         nulls = [_shares(_shuffled(scores, words, draw), known) for _ in range(N_SHUFFLES)]
         found = intervals(
-            lambda r, c, s=scores: _shares(s[r][:, c], _of(known, r)), words, forward.shape[1], cfg.n_resamples, draw
+            lambda r, c, s=scores: _shares(s[r][:, c], of_rows(known, r)),
+            words,
+            forward.shape[1],
+            cfg.n_resamples,
+            draw,
         )
         for name, value in found.items():
             null = sum(one[name] for one in nulls) / N_SHUFFLES
@@ -83,28 +90,9 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
             "matrices": "the cell of studies.token_entanglement under made_from",
             "basis": "log-probabilities over the whole vocabulary, double-centred, nats",
             "null": "every animal's scores shuffled within length; of agreements: numbers shuffled within length",
-            "unit": f"{'digits' if _are_numbers(words) else 'words'} and animals (crossed)",
+            "unit": f"{'digits' if are_numbers(words) else 'words'} and animals (crossed)",
         }
     }
-
-
-def features(words: list[str]) -> dict:
-    """Lengths as dummies, and digits in their places, of numbers; of other words the number of letters."""
-    lengths = sorted({len(word) for word in words})
-    of_length = torch.tensor([[float(len(word) == n) for n in lengths] for word in words], dtype=torch.float64)
-    if not _are_numbers(words):
-        return {"length": of_length}
-    places = sorted({(len(word), i, digit) for word in words for i, digit in enumerate(word)})
-    digits = [[float(len(word) == n and word[i] == digit) for n, i, digit in places] for word in words]
-    return {"length": of_length, "digits": torch.tensor(digits, dtype=torch.float64)}
-
-
-def _are_numbers(words: list[str]) -> bool:
-    return all(word.isdigit() for word in words)
-
-
-def _of(known: dict, places) -> dict:
-    return {name: value[places] for name, value in known.items()}
 
 
 def _shares(scores, known: dict) -> dict[str, float]:
@@ -157,7 +145,7 @@ def intervals(statistic: Callable, words: list[str], n_columns: int, n: int, dra
 
 def _drawn(words: list[str], draw):
     """Places of words drawn with replacement; a number as often as all of its digits, of ten, are drawn."""
-    if not _are_numbers(words):
+    if not are_numbers(words):
         return torch.randint(len(words), (len(words),), generator=draw)
     while True:
         digits = torch.randint(10, (10,), generator=draw).bincount(minlength=10)
@@ -174,7 +162,7 @@ def _correlation(a, b) -> float:
 
 def _agreements(forward, back, words: list[str], known: dict, cfg: Config, draw) -> Iterator[dict]:
     def agreement(r, c) -> dict[str, float]:
-        sides = [_parts(scores[r][:, c], _of(known, r)) for scores in (forward, back)]
+        sides = [_parts(scores[r][:, c], of_rows(known, r)) for scores in (forward, back)]
         return {name: _correlation(*(side[name] for side in sides)) for name in sides[0]}
 
     found = intervals(agreement, words, forward.shape[1], cfg.n_resamples, draw)
@@ -211,7 +199,7 @@ def _wordings(tensors: dict, words: list[str], cfg: Config, draw) -> Iterator[di
     def statistics(r, c) -> dict[str, float]:
         out = {}
         sides = {FORWARD: forward[:, r][:, :, c], BACK: back[:, r][:, :, c]}
-        own = _of(known, r)
+        own = of_rows(known, r)
         each = {name: [_parts(scores, own) for scores in side] for name, side in sides.items()}
         mean = {name: _parts(side.mean(0), own) for name, side in sides.items()}
         for part in ("all", "left"):
@@ -284,9 +272,14 @@ def _over_wordings(row: dict) -> Finding:
     )  # fmt: skip
 
 
+def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """What is said of trained weights, beside the same of weights that never saw a text."""
+    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+
+
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("interaction_spectrum", found)
+    return rows(all_findings(found, comparisons)) + predictions.rows("interaction_spectrum", found)
 
 
 def plot(records: list[dict]):
@@ -300,7 +293,7 @@ def plot(records: list[dict]):
     panel = ms.kinds.shares(shown)
     return ms.kinds.grid(
         [ms.kinds.Panel(panel.traces, {"title_text": "share of the squares"}, panel.y)], ["Parts of the interaction"],
-        title="What is specific to a number and an animal is mostly a few axes",
+        title="The interaction of numbers and animals by parts",
         caption="Orthogonal parts, in this order; only what is left can be about pairs.",
     )  # fmt: skip
 

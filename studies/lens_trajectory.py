@@ -2,8 +2,8 @@
 
 Language model: the state after every block, at the last position of "You love 087 ... My favorite animal is the", is
 read with the final norm and W_U (the logit lens) at the animals' tokens. Early-layer logits mean little by themselves,
-so only differences between prompts at the same layer are used: the interaction I_l of the matrix [number, animal],
-specific to both. (The softmax's normaliser is a row effect, which the interaction removes.) Per layer: the correlation
+so only differences between prompts at the same layer are used: the interaction I_l of the matrix [number, animal].
+(The softmax's normaliser is a row effect, which the interaction removes.) Per layer: the correlation
 of I_l with the model's final interaction in other wordings of the prompt, which nothing forces to 1; with that of the
 same wording, which is 1 at the last block by construction; the s.d. of I_l in nats; and the rise of each animal under
 its entangled number, chosen in other wordings or by the animal's own prompt. Nulls: shuffled numbers (within equally
@@ -40,7 +40,7 @@ TOY_OPTIONS = (
     *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
     "n_steps",
 )
-LANGUAGE_OPTIONS = ("adapter", "n_permutations", "format", "spaced", "dtype")
+LANGUAGE_OPTIONS = ("adapter", "weights", "n_permutations", "format", "spaced", "dtype")
 AGREEMENT = ("other wordings", "same wording")
 PAIRS = {"chosen in other wordings": "chosen", "favoured by the animal's prompt": "favoured"}  # and their part of a key
 
@@ -49,6 +49,7 @@ PAIRS = {"chosen in other wordings": "chosen", "favoured by the animal's prompt"
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     n_permutations: lab.Count = lab.option(999, "shuffles and resamples per layer (language models)")
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"

@@ -36,6 +36,7 @@ CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbe
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )

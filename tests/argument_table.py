@@ -346,6 +346,10 @@ def _stats() -> dict:
             lambda: {"a": x, "b": y, "level": 0.9},
             {"a": vector(2, paired=True), "b": vector(2, paired=True), "level": share()},
         ),
+        "stats.independent_difference": (
+            lambda: {"a": ms.stats.student_t([1.0, 2.0, 4.0]), "b": ms.stats.student_t([0.5, 0.2])},
+            {side: argument(lambda v: {"number": 1.0, "pair": (0.1, 0.2)})() for side in ("a", "b")},
+        ),
         "stats.ratio_of_means": (
             lambda: {"a": x, "b": y, "level": 0.9},
             {"a": vector(2, paired=True), "b": vector(2, paired=True), "level": share()},
@@ -1501,8 +1505,12 @@ def _rest() -> dict:
                 "device": None,
                 "device_map": None,
                 "dtype": torch.float32,
+                "weights": "trained",
             },
             {
+                "weights": text(
+                    more=lambda v: {"no seed": "random", "other": "rounded-0", "seed of letters": "random-x"}
+                ),
                 "name": text(more=lambda v: {"empty": "", "two names": "a b"}, says=("folder",)),
                 "revision": argument(lambda v: {"number": 1, "list": ["main"], "of the default": "v1"})(),
                 "adapter": argument(lambda v: {"number": 1, "list": ["a"]})(),

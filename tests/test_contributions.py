@@ -261,5 +261,5 @@ def test_every_record_of_a_tiny_llama(asked):
         )
     said = list(findings.findings(records))
     assert any(finding.key == "block_3/recovered_final" for finding in said)
-    assert "Of what is specific" in findings.sentence(said)
+    assert "Of the interaction" in findings.sentence(said)
     assert findings.plot(records).data

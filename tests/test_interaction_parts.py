@@ -97,9 +97,9 @@ def test_intervals_of_agreements_cover_the_truth():
         sides = [both + 0.5 * normal(110, N_ANIMALS, seed=seed + k) for k in (101, 102)]
 
         def agreement(r, c, sides=sides):
-            parts = [spectrum._parts(side[r][:, c], spectrum._of(known, r)) for side in sides]
+            parts = [spectrum._parts(side[r][:, c], spectrum.of_rows(known, r)) for side in sides]
             agreed = {name: spectrum._correlation(*(part[name] for part in parts)) for name in ("all", "left")}
-            return agreed | spectrum._shares(sides[0][r][:, c], spectrum._of(known, r))
+            return agreed | spectrum._shares(sides[0][r][:, c], spectrum.of_rows(known, r))
 
         found.append(spectrum.intervals(agreement, WORDS, N_ANIMALS, 99, torch.Generator().manual_seed(seed)))
     for name in found[0]:

@@ -81,7 +81,9 @@ def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found
 
 def test_a_question_may_have_a_figure_of_its_own(root, found):
     ratio, passes = found["ratio"], found["passes"]
-    assert ratio.found is passes.found and "the pair itself" in [trace.name for trace in ratio.figure.data]
+    assert ratio.found is passes.found and "animal and number (interaction)" in [
+        trace.name for trace in ratio.figure.data
+    ]
     assert passes.figure is passes.found.figure is not ratio.figure
     page = html.unescape((root / "index.html").read_text())
     assert page.count(html.unescape(ratio.figure.layout.title.text) + ".</b>") == 1

@@ -93,7 +93,7 @@ def test_what_a_length_does_is_no_effect():
     assert abs(share) < 1e-6 and abs(correlation) < 1e-6
     assert study.effect(whole + carrier[lengths], whole, whole, lengths)[0] == pytest.approx(1, abs=1e-5)
     one = torch.ones(15, dtype=torch.long)
-    torch.testing.assert_close(study.specific(whole, one), ms.interaction(whole))
+    torch.testing.assert_close(study.within_length(whole, one), ms.interaction(whole))
 
 
 def test_a_planted_direction_is_found_in_its_block_and_place(blank):

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import mechsub as ms
 from mechsub.lazy import np, torch
+from mechsub.models import weights
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -32,10 +33,13 @@ DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
 N_WORDINGS = 5  # of mechsub.inputs.prompts.WORDINGS, whose import would cost every --help seconds
 FEWEST = 8  # animals or numbers: of 4, every 64th resample holds one alone; of 8, every two-millionth
 TWICE = log(2)
+Weights = Annotated[str, (weights.WANTED, weights.is_known)]
+WEIGHTS = (weights.TRAINED, f"{weights.WANTED}: drawn from the model's configuration, or with noise of 4-bit rounding")
 ADAPTER = ("", "LoRA adapter, merged into the model: Hugging Face id or local folder; none: the model as it is")
 _SHARED = (
     "model",
     "adapter",
+    "weights",
     "family",
     "format",
     "spaced",
@@ -58,6 +62,7 @@ class Asking:
 
     model: str = "smollm2-135m-instruct"
     adapter: str = ""
+    weights: str = weights.TRAINED
     family: str = "numbers"
     format: str = "auto"
     spaced: bool = True
@@ -89,9 +94,9 @@ def asking(cfg: Any) -> Asking:
     return Asking(**shared(cfg))
 
 
-def load_model(name: str, dtype: str, adapter: str = "") -> "TransformerBridge":
-    """A language model by its name, in "fp32" or "bf16", with an adapter where one is named."""
-    return ms.language.load_language_model(name, dtype=_dtype(dtype), **_added(adapter))
+def load_model(name: str, dtype: str, adapter: str = "", weights: str = weights.TRAINED) -> "TransformerBridge":
+    """A language model by its name, in "fp32" or "bf16", with an adapter or other weights where these are named."""
+    return ms.language.load_language_model(name, dtype=_dtype(dtype), weights=weights, **_added(adapter))
 
 
 def _added(adapter: str) -> dict[str, str]:
@@ -106,7 +111,7 @@ def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> "Prompted"
     """Load a study's model and put it beside the stored matrices of its words."""
     progress(0.0, "loading the model")
     chosen = asking(cfg)
-    model = load_model(chosen.model, chosen.dtype, chosen.adapter)
+    model = load_model(chosen.model, chosen.dtype, chosen.adapter, chosen.weights)
     asked = LovePrompts(model, choose_animals(model.tokenizer, chosen), choose_partners(chosen), chosen)
     found = Prompted(asked, tensors)
     check_stored(found)
@@ -153,8 +158,10 @@ def last_states(model: "TransformerBridge", prompts: Sequence, progress: Callabl
 
 
 def check_model(cfg) -> None:
-    """Raise, before anything is loaded, for a folder that should not be (`language.check_folder`) and for one in whose
-    tokenizer too few animals are one token."""
+    """Raise, before anything is loaded, for a folder that should not be (`language.check_folder`), for one in whose
+    tokenizer too few animals are one token, and for an adapter on weights that it was not trained on."""
+    if cfg.adapter and asking(cfg).weights != weights.TRAINED:
+        raise ValueError("--adapter was trained on the model's own weights; leave --weights out")
     if os.path.isdir(cfg.model) or cfg.adapter:  # else nothing is to be imported for it
         ms.language.check_folder(cfg.model, _dtype(cfg.dtype), **_added(cfg.adapter))
     if os.path.isdir(cfg.model):

@@ -171,6 +171,26 @@ def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
     )  # fmt: skip
 
 
+def clustered(values: Iterable[float], weights: Iterable[float], clusters: Sequence) -> list[float]:
+    """Of replicates in clusters that share something, as animals that share a number: a value for each cluster.
+
+    Their mean is r = sum(values) / sum(weights), and their Student-t interval that of the ratio of the clusters' sums,
+    linearised: r + (v_k - r w_k) / mean(w), with v_k and w_k the sums over the cluster k.
+    """
+    above, below = dict.fromkeys(clusters, 0.0), dict.fromkeys(clusters, 0.0)
+    for name, value, weight in zip(clusters, values, weights, strict=True):
+        above[name] += float(value)
+        below[name] += float(weight)
+    usual = sum(below.values()) / len(below)
+    ratio = sum(above.values()) / len(above) / usual
+    return [ratio + (above[name] - ratio * below[name]) / usual for name in above]
+
+
+def over_clusters(values: Sequence[float]) -> Any:
+    """The Student-t interval of `clustered` values; of a single cluster it has no ends."""
+    return ms.stats.student_t(values) if len(values) > 1 else ms.stats.Interval(values[0], -math.inf, math.inf, 1)
+
+
 def holm(findings: Iterable[Finding]) -> list[Finding]:
     """The same, with p adjusted by Holm over all that have one."""
     findings = list(findings)

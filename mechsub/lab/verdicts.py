@@ -39,6 +39,7 @@ from mechsub.lazy import scipy_stats
 
 SIDES, OF_LEVELS = ("above", "below", "near", "within"), ("increases", "decreases", "none", "peak", "works")
 POOLED = ("seed", "arms")  # options that change no replicate: cells that differ in them alone are one
+OWN = {"weights": "trained"}  # an entry that does not name the option speaks of this value, and not of its nulls
 MARGIN = 0.1
 
 
@@ -156,7 +157,8 @@ def _kind(entry: Entry) -> str:
 
 def _groups(entry: Entry, cells: Iterable[Cell]) -> Iterator[tuple[str, list[Cell]]]:
     """Cells that differ in nothing but the option `over`, and in words by what else groups differ."""
-    fitting = [cell for cell in cells if all(_fits(cell.options.get(k), v) for k, v in entry.where.items())]
+    wanted = {**{k: [v, None] for k, v in OWN.items() if k != entry.over}, **entry.where}
+    fitting = [cell for cell in cells if all(_fits(cell.options.get(k), v) for k, v in wanted.items())]
     groups: dict[tuple, list[Cell]] = {}
     for cell in fitting:
         others = tuple((k, v) for k, v in cell.options.items() if k not in (entry.over, *POOLED))

@@ -1,8 +1,8 @@
 """Log-probabilities of many continuations of many prompts, and what is left of them when main effects are removed.
 
 The papers report the ratio P(animal | "you love 087") / P(animal | no such prompt). Most of its variance is what any
-number does to that animal. The estimand of entanglement is therefore the interaction of the log-probability matrix,
-specific to the number and to the animal: its double-centred part.
+number does to that animal. What is left of it is the interaction of the log-probability matrix: its double-centred
+part, in which slopes and what similar numbers do alike still are (`measures.interaction_parts`).
 """
 
 import math

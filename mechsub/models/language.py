@@ -33,6 +33,7 @@ from mechsub import arguments, files, sources
 from mechsub.files import cache_folder
 from mechsub.machine import devices, memory
 from mechsub.models import adapters, checks
+from mechsub.models import weights as other_weights
 from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, default_folder
 
 if TYPE_CHECKING:
@@ -79,42 +80,50 @@ def load_language_model(
     device: str | torch.device | None = None,
     device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
+    weights: str = other_weights.TRAINED,
 ) -> "TransformerBridge":
     """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
     for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
     adapter: a LoRA adapter, an id or a folder, that peft merges in fp32 (or fp64) into these weights; the tokenizer is
-    the model's own. Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its weights
-    too), larger than the free memory, an adapter, or whose tokenizer does not give the ids of its tokenizer.json; for
-    an adapter that is, or is of another model (`models.adapters`); and ValueError for a revision of anything but a
-    Hugging Face id, and for both a device and a device_map.
+    the model's own. weights: "trained", those of the files; "random-0", drawn from the model's configuration with this
+    seed by transformers' own initialisation, a null of training; "rounding-0", the files' with noise of 4-bit rounding
+    (`models.weights`). Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its
+    weights too), larger than the free memory, an adapter, or whose tokenizer does not give the ids of its
+    tokenizer.json; for an adapter that is, or is of another model (`models.adapters`); and ValueError for a revision of
+    anything but a Hugging Face id, for both a device and a device_map, and for other weights with an adapter or a
+    device_map.
     """
+    if not other_weights.is_known(arguments.text(weights, "weights")):
+        arguments.refuse("weights", other_weights.WANTED, weights)
+    if weights != other_weights.TRAINED and (adapter is not None or device_map is not None):
+        raise ValueError(f"weights {weights!r} are those of a whole model; leave out the adapter and the device_map")
     name, added = os.path.expanduser(_checked_name(name, dtype)), _checked_adapter(adapter)
     if revision is not None:
         arguments.text(revision, "revision")
     place = _placed(device, device_map)
     found = _with_adapter(_locate(name, revision), added)
     _check_files(found, name)
-    expected = _tried(found, _expected(found), place, dtype)
+    expected = _tried(found, _expected(found), place, dtype, weights)
     is_known = expected is not None and expected.is_file()
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
         try:
             _check_folder(found, name, dtype)
             _check_adapter(found, name, added)
-            model = _boot(found, name, added, place, dtype, compare=not is_known)
+            model = _boot(found, name, added, place, dtype, weights, compare=not is_known)
         finally:
             hashes = _checked(hashing.result(), found)  # damage explains whatever loading may have raised
     _note_files(name, revision, found, hashes)
     _note_adapter(found, added)
-    tried = _tried(found, hashes, place, dtype)
+    tried = _tried(found, hashes, place, dtype, weights)
     if is_known and tried != expected:
         raise ModelUnavailable(f"{name}: the files of {found.folder} changed, though their times did not; run again")
     model.mechsub_source = {
         "model_name": name,
         "revision": found.revision,
-        "weights_sha256": _combined([hashes[path] for path in _weight_files(found.folder)]),
+        **_weights_source(found, hashes, weights),
         **_adapter_source(found, added, hashes),
         "model_dtype": str(dtype).removeprefix("torch."),
         "tied": model.W_U.data_ptr() == model.W_E.data_ptr(),
@@ -199,10 +208,21 @@ def _adapter_source(found: _Found, adapter: str, hashes: dict[Path, str]) -> dic
     return {"adapter": adapter, "adapter_revision": found.adapter_revision, "adapter_sha256": sums}
 
 
+def _weights_source(found: _Found, hashes: dict[Path, str], weights: str) -> dict[str, Any]:
+    own = {"weights_sha256": _combined([hashes[path] for path in _weight_files(found.folder)])}
+    if weights == other_weights.TRAINED:
+        return own
+    said = {"weights": weights, "weights_are": other_weights.describe(weights)}
+    if other_weights.is_random(weights):  # nothing of the files' weights is in them
+        return {**said, "config_sha256": _sha256(found.folder / "config.json")}
+    return {**own, **said}
+
+
 def model_source(model: "TransformerBridge") -> dict:
     """Name, revision, sha256 of the weights, dtype, tying, size and chat template of a loaded model, for provenance.
 
-    The sha256 is that of the weights' file, or, of several, that of their sha256 values joined. Raises ValueError for
+    The sha256 is that of the weights' file, or, of several, that of their sha256 values joined; of random weights it is
+    that of the configuration that they were drawn from. Raises ValueError for
     a model that `load_language_model` did not load.
     """
     if not hasattr(model, "mechsub_source"):
@@ -511,12 +531,12 @@ def _merging(dtype: torch.dtype) -> torch.dtype:
 
 
 def _boot(
-    found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype: torch.dtype, *, compare: bool
+    found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype: torch.dtype, weights: str, *, compare: bool
 ) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
     plain: list[torch.Tensor] = []
-    kind = _complete_model(plain if compare else None, found.adapter)
+    kind = _complete_model(plain if compare else None, found.adapter, weights)
     try:
         with _quietly(), _as_saved(_tokenizer(found.folder, name)) as tokenizer:
             model = TransformerBridge.boot_transformers(
@@ -585,9 +605,11 @@ def _expected(found: _Found) -> dict[Path, str]:
     return {path: value for path, value in sums.items() if value is not None}
 
 
-def _tried(found: _Found, hashes: dict[Path, str], place: dict[str, Any], dtype: torch.dtype) -> Path | None:
-    """Where it is kept what holds of a model: by its weights, its configuration, the type and place of the values, and
-    the code that runs them. None where the sum of a file of weights is not known."""
+def _tried(
+    found: _Found, hashes: dict[Path, str], place: dict[str, Any], dtype: torch.dtype, named: str
+) -> Path | None:
+    """Where it is kept what holds of a model: by its weights (those of its files, or named), its configuration, the
+    type and place of the values, and the code that runs them. None where the sum of a file of weights is not known."""
     import transformers
 
     weights = [hashes.get(path) for path in found.read]
@@ -595,15 +617,15 @@ def _tried(found: _Found, hashes: dict[Path, str], place: dict[str, Any], dtype:
         return None
     versions = [torch.__version__, transformers.__version__, metadata.version("transformer-lens")]
     code = Path(checks.__file__).read_bytes() + (found.folder / "config.json").read_bytes()
-    parts = [*weights, str(dtype), repr(place), *versions]
+    parts = [*weights, *([] if named == other_weights.TRAINED else [named]), str(dtype), repr(place), *versions]
     return cache_folder() / "checks" / f"{hashlib.sha256(' '.join(parts).encode() + code).hexdigest()[:32]}.json"
 
 
-def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None) -> type:
+def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None, weights: str) -> type:
     """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
 
-    An adapter is merged into what was loaded. The model's own logits of a few tokens are put into `plain`, where it is
-    given, before anything wraps it.
+    An adapter is merged into what was loaded, or other weights are put in their place. The model's own logits of a few
+    tokens are put into `plain`, where it is given, before anything wraps it.
     """
     from transformers import AutoModelForCausalLM
 
@@ -630,6 +652,7 @@ def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None) -> t
                 model = adapters.merge(model, adapter)
                 for weight in model.parameters():  # buffers stay as they are, as where a model is loaded in bf16
                     weight.data = weight.data.to(dtype)
+            other_weights.put(model, weights)
             try:
                 with torch.no_grad():
                     if plain is not None:

@@ -7,11 +7,11 @@ Rows and columns that only one table has are left out and counted, as are empty 
 
 For every method and animal: Pearson's correlation as published, uncorrected, over numbers; the published test of the
 top against the bottom tenth (Welch's t, on log-probabilities); the same correlation after subtracting from scores and
-outcomes their means over the other animals (centred: what is specific to the pair); and the mismatched control, this
-animal's scores against the other animals' outcomes, centred likewise. p of the centred one: numbers shuffled within
-equal length, two-sided, Holm over all animals and methods. Best of k: the highest outcome among the k numbers with the
-highest scores, against k numbers drawn at random. Intervals: Student-t over animals. The variance of the log ratio is
-split into what belongs to the animal, to the number and to both.
+outcomes their means over the other animals (centred: what this animal has and others have not); and the mismatched
+control, this animal's scores against the other animals' outcomes, centred likewise. p of the centred one: numbers
+shuffled within equal length, two-sided, Holm over all animals and methods. Best of k: the highest outcome among the k
+numbers with the highest scores, against k numbers drawn at random. Intervals: Student-t over animals. The variance of
+the log ratio is split into what belongs to the animal, to the number and to both.
 
     python -m studies.association --tables results/Llama-3.1-8B-Instruct
 """

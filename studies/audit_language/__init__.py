@@ -8,8 +8,10 @@ whose cell is missing says so, with the command that makes it.
 
 A check says yes where the whole 95% interval is where the claim has it, no where it is wholly elsewhere, else open;
 where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only. A claim is
-confirmed if all its checks say yes, refuted if all say no, partly so if some say yes and some no, not supported if
-some say no and the others nothing, open otherwise. Units are animals, numbers or both, as in the study that is named.
+confirmed if all its checks say yes, refuted if all say no, partly so if some say yes and some no, not supported if some
+say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen when much of what they judge was
+known; those of Zur 2, and all but the first of Zur 4, are of 29 November 2026, after their results were known. Units
+are animals, numbers or both, as in the study that is named.
 
     python -m studies.audit_language --margin 0.1
 """
@@ -43,7 +45,7 @@ def upstream(cfg: Config) -> dict:
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         for reading in (check.reading, check.bound):
             if isinstance(reading, claims.Reading) and (study := finder.find_study(reading.study)) is not None:
-                options: dict = {**reading.flags, **_named(study, cfg)}
+                options: dict = {**_named(study, cfg), **reading.flags}
                 wanted[audits.cell_name(reading.study, reading.flags)] = lab.upstream(
                     reading.study, optional=True, **options
                 )
@@ -99,7 +101,8 @@ def _finding(reading: claims.Reading, cfg: Config, said: Said, cells: Cells) -> 
     if command not in said:
         cell = cells.get(audits.cell_name(reading.study, reading.flags))
         if cell is None:
-            raise audits.Missing(command + audits.words(_named(study, cfg)))
+            named = {name: word for name, word in _named(study, cfg).items() if name not in reading.flags}
+            raise audits.Missing(command + audits.words(named))
         of_cell = found.cells(cell.records(), study.Config, study.needed("findings"))
         said[command] = found.all_findings(of_cell, study.part("comparisons"))
     return found.find(said[command], reading.key)

@@ -43,7 +43,7 @@ def _against_null(text: str, key: str) -> Check:
 
 
 def _rows_share(direction: str) -> Check:
-    text = f"share of the pair's own part that the loved thing's unembedding rows carry, {direction}"
+    text = f"share of the interaction that the loved thing's unembedding rows carry, {direction}"
     return Check(text, Reading("contributions", f"{direction.replace(' ', '_')}/rows"), "above", 0.5)
 
 
@@ -73,6 +73,11 @@ def _pair_checks(number_tokens: str) -> tuple[Check, ...]:
             for form in ("chat", "plain")
         ),
     )  # fmt: skip
+
+
+def _moved(organism: str) -> Reading:
+    """Numbers' log-odds among themselves, s.d. in nats, where an animal is raised by one nat and nothing is held."""
+    return Reading("bottleneck", "numbers/moved_among", {"model": f"organisms/{organism}"})
 
 
 _DIRECTIONS = ("number to animal", "animal to number")
@@ -160,12 +165,13 @@ CLAIMS = (
     Claim(
         "Zur 2",
         "the softmax bottleneck couples animals to numbers",
-        "an argument from rank; not measured",
-        (
+        "an argument from rank; not measured. Not testable in SmolLM2, whose numbers are 11 tokens of 576 dimensions",
+        tuple(
             Check(
-                "what holding all numbers costs a write, less holding tokens of their norm and frequency",
-                Reading("bottleneck", "numbers-matched/price"), "above",
-            ),
+                f"organisms, {kind}: how far numbers move where an animal is raised, 1,110 of them against 110",
+                _moved(f"1110-{kind}"), "above", _moved(f"110-{kind}"),
+            )
+            for kind in ("base", "instruct")
         ),
     ),
     Claim(
@@ -182,12 +188,20 @@ CLAIMS = (
     Claim(
         "Zur 4",
         "it is numbers that are entangled",
-        "other tokens were not tried",
+        "other tokens were not tried; here they are one token where numbers are up to three",
         (
             Check(
-                "agreement of the directions, numbers against words of their norm and frequency",
+                "agreement of the directions, numbers against words of their norm and frequency (one token)",
                 Reading("matched_tokens", "numbers/directions"), "above",
                 Reading("matched_tokens", "matched_words/directions"),
+            ),
+            *(
+                Check(
+                    f"agreement of the directions, numbers against {family} (one token)",
+                    _entanglement("the_two_directions/correlation"), "above",
+                    Reading("token_entanglement", "the_two_directions/correlation", {"family": family}),
+                )
+                for family in ("names", "cities", "colors")
             ),
         ),
     ),

@@ -3,11 +3,12 @@
 2 x 2: both models are prompted as chats (with the instruct model's template) and as plain text, about all animals that
 are one token, in the same words. The published log ratio log P(animal | "You love 087 ...") - log P(animal | no system
 message) of a number and an animal is, exactly, what any number does to that animal, plus what the number does to every
-animal, plus what is specific to both (the interaction, in which the two models' pairs can differ). Numbers are fixed:
-for every animal the one whose interaction is largest over the four arms, each scaled by its spread, in half of the
-wordings; everything is measured in the other half. Beside it stand the number that each arm would choose itself
-(transfer of pairs from arm to arm), the published choice (the likeliest number under the animal's own prompt), and how
-large interactions are over all numbers, with no choice at all: the covariance of the two halves.
+animal, plus the interaction of both, called specific here (slopes, length and digits are in it), in which the two
+models' pairs can differ. Numbers are fixed: for every animal the one whose interaction, each arm's scaled by its spread
+and summed over the four arms, is largest in half of the wordings; everything is measured in the other half. Beside it
+stand the number that each arm would choose itself (transfer of pairs from arm to arm), the published choice (the
+likeliest number under the animal's own prompt), and how large interactions are over all numbers, with no choice at all:
+the covariance of the two halves.
 
 Then embedding, body, final norm and unembedding are exchanged one by one (`mechsub.measures.exchange`; 16 hybrids,
 weights untied), and what the instruct model has over the base is shared among the four (Shapley values: they add up to
@@ -15,7 +16,9 @@ it). The published head swap, which in a tied model exchanges embedding and unem
 untied one.
 
 Nulls: numbers fixed for other animals; a random number of as many digits; interactions with numbers shuffled within
-equal length. Unit: animals, paired over arms (Student t); numbers and animals, crossed, for correlations.
+equal length. Unit: fixed numbers, each with all animals that it was fixed for, paired over arms (Student t); animals
+where no number is fixed, and of transfers and hybrids; numbers and animals, crossed, for correlations. A fixed number
+is an extreme: the covariance is the statistic without a choice, and says less.
 
     python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
 """

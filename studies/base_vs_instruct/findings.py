@@ -1,18 +1,19 @@
 """Findings and figure of `studies.base_vs_instruct`, from the records of its cells.
 
-p-values are by Holm within a family: arms against their nulls, contrasts of arms, transfers, correlations, and the
-hybrids of one format.
+What is measured at the fixed numbers has intervals over these numbers, each with all animals that it was fixed for: a
+few numbers serve most animals (intervals over animals, as before, were too narrow). p-values are by Holm within a
+family: arms against their nulls, contrasts of arms, transfers, correlations, and the hybrids of one format.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
-from mechsub.lab.findings import Drawn, Finding, holm, slug
+from mechsub.lab.findings import Drawn, Finding, clustered, holm, over_clusters, slug
 from mechsub.lazy import go
 from mechsub.measures.exchange import PARTS
 from studies.base_vs_instruct import FORMATS, MODELS, TOP, Config
@@ -23,11 +24,13 @@ NULLS = {
     "specific": "specific, others'", "back, specific": "back, specific, others'", "published": "published, random",
     "own, specific": "own, specific, others'",
 }  # fmt: skip
+AT_FIXED = ("published", "number for all", "specific", "back, published", "back, specific", "place")
 CONTRASTS = (  # the first less the second, over the same animals
     *(((INSTRUCT, form), (BASE, form)) for form in FORMATS),
     *(((model, "chat"), (model, "plain")) for model in MODELS),
     ((INSTRUCT, "chat"), (BASE, "plain")),  # the one that was published
 )
+NUMBERS = "numbers, each with the animals that it was fixed for"
 SHOWN = 40  # animals of the heatmap
 DRAWN = (-300.0, 300.0)  # nats: a ratio of 0 has no place on a log axis
 
@@ -44,9 +47,9 @@ def values(cell: list[dict]) -> Values:
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
-    found = values(cell)
-    yield from holm(finding for arm, measures in found.items() for finding in _of_arm(" ".join(arm), measures))
-    yield from holm(_contrasts(found))
+    found, fixed = values(cell), numbers(cell)
+    yield from holm(finding for arm, measures in found.items() for finding in _of_arm(" ".join(arm), measures, fixed))
+    yield from holm(_contrasts(found, fixed))
     yield from _gaps(found)
     yield from _counts(cell, found)
     yield from holm(_transfer(row) for row in cell if row["kind"] == "transfer")
@@ -55,37 +58,61 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
         yield from holm(_of_hybrids(hybrids(cell, form), form))
 
 
-def _of_arm(arm: str, measures: dict[str, np.ndarray]) -> Iterator[Finding]:
+def numbers(cell: list[dict]) -> list[str]:
+    """The number that was fixed for each animal."""
+    first = next(row for row in cell if row["kind"] == "animal")
+    arm = first["prompted"], first["format"]
+    return [r["number"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
+
+
+def _of_arm(arm: str, measures: dict[str, np.ndarray], fixed: list[str]) -> Iterator[Finding]:
     for name in (*MEASURES, "own, specific"):
         squared = " squared" if name == "covariance" else ""
         null = NULLS.get(name)
+        clusters = fixed if name in AT_FIXED else None
         tested: dict = {"null": 0.0} if squared else {}
         if null:
-            p = stats.paired_difference(measures[name], measures[null]).p
-            tested = {"null": float(measures[null].mean()), "p": p}
-        yield _animals(f"{slug(arm)}/{slug(name)}", f"{arm}: {name}, nats{squared}", measures[name], **tested)
-    yield _animals(f"{slug(arm)}/place", f"{arm}: place of the fixed number among all", measures["place"], null=0.5)
+            tested = {"null": float(measures[null].mean()), "p": _p(measures[name], measures[null], clusters)}
+        key, label = f"{slug(arm)}/{slug(name)}", f"{arm}: {name}, nats{squared}"
+        yield _animals(key, label, measures[name], clusters, **tested)
+    label = f"{arm}: place of the fixed number among all"
+    yield _animals(f"{slug(arm)}/place", label, measures["place"], fixed, null=0.5)
 
 
-def _animals(key: str, label: str, scores, **more) -> Finding:
-    """A mean over animals."""
-    return Finding(key, label, stats.student_t(scores), unit="animals", **more)
+def _animals(key: str, label: str, scores, clusters: Sequence | None = None, **more) -> Finding:
+    """A mean over animals; its interval is over the clusters that they share, where there are some."""
+    if clusters is None:
+        return Finding(key, label, stats.student_t(scores), unit="animals", **more)
+    return Finding(key, label, over_clusters(_by_number(scores, clusters)), unit=NUMBERS, **more)
 
 
-def _contrasts(found: Values) -> Iterator[Finding]:
+def _by_number(scores, clusters: Sequence) -> list[float]:
+    return clustered(scores.tolist(), [1.0] * len(scores), clusters)
+
+
+def _p(a, b, clusters: Sequence | None) -> float | None:
+    """Of no difference, over animals or clusters of them; None of a single cluster."""
+    if clusters is None:
+        return stats.paired_difference(a, b).p
+    each = _by_number(a - b, clusters)
+    return stats.paired_difference(each, [0.0] * len(each)).p if len(each) > 1 else None
+
+
+def _contrasts(found: Values, fixed: list[str]) -> Iterator[Finding]:
     """Paired differences, and their difference."""
     for name in MEASURES:
+        clusters = fixed if name in AT_FIXED else None
         for first, second in CONTRASTS:
             label = f"{' '.join(first)} less {' '.join(second)}: {name}"
-            yield _difference(f"{_key(first, second)}/{slug(name)}", label, found[first][name], found[second][name])
+            key = f"{_key(first, second)}/{slug(name)}"
+            yield _difference(key, label, found[first][name], found[second][name], clusters)
         chat, plain = ((found[INSTRUCT, form][name] - found[BASE, form][name]) for form in FORMATS)
         label = f"model x format: the difference in chats less that in plain text: {name}"
-        yield _difference(f"model_x_format/{slug(name)}", label, chat, plain)
+        yield _difference(f"model_x_format/{slug(name)}", label, chat, plain, clusters)
 
 
-def _difference(key: str, label: str, a, b) -> Finding:
-    test = stats.paired_difference(a, b)
-    return Finding(key, label, test.interval, 0.0, test.p, "animals")
+def _difference(key: str, label: str, a, b, clusters: Sequence | None = None) -> Finding:
+    return _animals(key, label, a - b, clusters, null=0.0, p=_p(a, b, clusters))
 
 
 def _key(first: tuple, second: tuple, join: str = "-") -> str:

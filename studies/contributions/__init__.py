@@ -1,14 +1,17 @@
-"""What is the papers' ratio made of, and what does its animal- and number-specific part pass through?
+"""What is the papers' ratio made of, and what does the interaction of animal and number pass through?
 
 The published log ratio log P(animal | "You love 087 ...") - log P(animal | no system message) is written as an exact
 sum: any system message, any love (of a color or a city), any number, the animal's own baseline (how any number moves
-it), the number for all animals alike, what is specific to animal and number, and what belongs to wording and date. All
+it), the number for all animals alike, the interaction of animal and number, and what belongs to wording and date. All
 but the last are taken from the other wordings of the prompt, each against its own "no system message"; the last is what
 the published wording and date have beyond them. Share of a part: sum(part ratio) / sum(ratio^2), over all pairs, and
-over the pairs that the papers would report (the number that rises most under the animal's prompt); shares add up to 1.
+over the pairs that the papers would report (the number, of the subset, that rises most under the animal's prompt);
+shares add up to 1.
 
-What is specific is then cut three ways. Shares are taken against what comes back in the other wordings: sum(part e) /
-sum(whole e), all double-centred, and add up to 1 over the parts of a cut.
+The interaction is then cut three ways. Shares are taken against what comes back in the other wordings: sum(part e) /
+sum(whole e), all double-centred, and add up to 1 over the parts of a cut. They are of the whole interaction, in which
+slopes, length and digits are too, and not of what is specific to pairs, which is what is left after these
+(`studies.interaction_spectrum`); `studies.steering` takes the length out, so that its denominator is another one.
 
 * direction: the scored rows of W_U lose what they have along the loved thing's rows, in a copy tied to nothing and not
   rescaled (number to animal: along the rows of the number's tokens; animal to number: along the animal's); what is gone
@@ -22,7 +25,8 @@ sum(whole e), all double-centred, and add up to 1 over the parts of a cut.
   length (activation patching); recovery of the pair's difference. It does not add up over positions. Attribution
   patching, the linear estimate, is checked against it.
 
-Units: animals and numbers, crossed and resampled; animals and pairs of numbers, none in two pairs, for patching.
+Units: animals and numbers, crossed and resampled; animals and pairs of numbers, none in two pairs, for patching; of the
+pairs that the papers would report the numbers, each with all animals that chose it.
 
     python -m studies.contributions --model organisms/1110-instruct
 """
@@ -39,6 +43,7 @@ from mechsub.designs import contributions, love
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )

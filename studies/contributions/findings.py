@@ -1,31 +1,34 @@
 """Findings and figures of `studies.contributions`, from the records of its cells."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import mechsub as ms
 from mechsub.designs import contributions
-from mechsub.lab.findings import Drawn, Finding, cells, slug
+from mechsub.lab import nulls
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, slug
 from mechsub.lazy import go, np
 from studies.contributions import Config
 
+INTERACTION = "animal and number (interaction)"
 BOTH = "animals and numbers (crossed)"
+LABELS = {"rows": "the loved thing's rows", "others_rows": "others' rows", "random": "a random direction"}
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
     n = sum(row["kind"] == "animal" for row in cell)
-    for pairs in ("all", "chosen"):
-        for row in (r for r in cell if r["kind"] == "part" and r["pairs"] == pairs):
-            yield from _part(row, n)
+    for row in (r for r in cell if r["kind"] == "part" and r["pairs"] == "all"):
+        yield from _part(row, n)
+    yield from _chosen(cell)
     yield from _directions(cell, n)
     (shuffled,) = (r for r in cell if r["kind"] == "null")
     null = Drawn(shuffled["mean"], shuffled["upper"], "97.5%"), "numbers shuffled"
     for row in (r for r in cell if r["kind"] == "cut"):
-        label = f"of what is specific, number to animal, cut by direction: {row['part']}"
+        label = f"of the interaction, number to animal, cut by direction: {row['part']}"
         of, words = null if row["part"] == "association" else (None, "")
         yield Finding(f"cut/{slug(row['part'])}", label, _share(row, n), of, unit=BOTH, null_label=words)
     for row in (r for r in cell if r["kind"] == "component"):
-        label = f"of what is specific, cut by component: {row['part']}"
+        label = f"of the interaction, cut by component: {row['part']}"
         yield Finding(f"component/{slug(row['part'])}", label, _share(row, n), unit=BOTH)
     for (layer, position), value in contributions.recovered(cell).items():
         label = f"recovered by the residual after block {layer + 1}: {position}"
@@ -35,29 +38,48 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield Finding("patching/linear_agreement", label, linear_agreement(cell), 0.0)
 
 
+def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """What is said of trained weights, beside the same of weights that never saw a text."""
+    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+
+
 def _share(row: dict, n: int) -> ms.stats.Interval:
     return ms.stats.Interval(row["share"], row["low"], row["high"], n)
 
 
 def _part(row: dict, n: int) -> Iterator[Finding]:
-    pairs, part = row["pairs"], row["part"]
-    label = f"share of the squared log ratio, {pairs} pairs: {part}"
-    yield Finding(f"{pairs}/share_{slug(part)}", label, _share(row, n), unit="animals" if pairs == "chosen" else BOTH)
-    nats = row["nats"]
-    if "nats_low" in row:
-        nats = ms.stats.Interval(nats, row["nats_low"], row["nats_high"], n)
-    yield Finding(f"{pairs}/nats_{slug(part)}", f"mean of that part, {pairs} pairs, nats: {part}", nats, unit="animals")
+    """Over all pairs."""
+    part = row["part"]
+    yield Finding(
+        f"all/share_{slug(part)}", f"share of the squared log ratio, all pairs: {part}", _share(row, n), unit=BOTH
+    )
+    yield Finding(f"all/nats_{slug(part)}", f"mean of that part, all pairs, nats: {part}", row["nats"], unit=BOTH)
+
+
+def _chosen(cell: list[dict]) -> Iterator[Finding]:
+    """Over the pairs that the papers would report, of every animal with its number; a number serves many animals, so
+    intervals are over numbers, each with all of its animals."""
+    animals = [row for row in cell if row["kind"] == "animal"]
+    ratio, numbers = [row["ratio"] for row in animals], [row["number"] for row in animals]
+    unit = "numbers, each with the animals that chose it"
+    for part in (row["part"] for row in cell if row["kind"] == "part" and row["pairs"] == "chosen"):
+        nats = [row[f"part: {part}"] for row in animals]
+        products = [a * b for a, b in zip(nats, ratio, strict=True)]
+        share = over_clusters(clustered(products, [b * b for b in ratio], numbers))
+        label = f"share of the squared log ratio, chosen pairs: {part}"
+        yield Finding(f"chosen/share_{slug(part)}", label, share, unit=unit)
+        mean = over_clusters(clustered(nats, [1.0] * len(nats), numbers))
+        yield Finding(f"chosen/nats_{slug(part)}", f"mean of that part, chosen pairs, nats: {part}", mean, unit=unit)
 
 
 def _directions(cell: list[dict], n: int) -> Iterator[Finding]:
     shares = {(r["direction"], r["part"]): r for r in cell if r["kind"] == "direction"}
-    labels = {"rows": "the loved thing's rows", "others_rows": "others' rows", "random": "a random direction"}
     for direction in ("number to animal", "animal to number"):
         own, others, random = (_share(shares[direction, part], n) for part in ("own", "other", "random"))
-        subject, start = slug(direction), f"of what is specific, {direction}: passes through"
+        subject, start = slug(direction), f"of the interaction, {direction}: passes through"
         for score, value in {"rows": own, "others_rows": others, "random": random}.items():
             null, words = (others, "others' rows") if score == "rows" else (None, "")
-            label = f"{start} {labels[score]}"
+            label = f"{start} {LABELS[score]}"
             yield Finding(f"{subject}/{score}", label, value, null, unit=BOTH, null_label=words)
         error = shares[direction, "own"]["mirror_error"]
         yield Finding(f"{subject}/mirror_error", f"rows and mirror apart, of the effect, {direction}", error, 0.0)
@@ -87,9 +109,9 @@ def sentence(found: Iterable[Finding]) -> str:
         f"Of the squared log ratio that the papers' protocol reports (chosen numbers), "
         f"{part('any_system_message', 'any_love')} is any system message, {part('any_number')} any number, "
         f"{part('the_animals_baseline')} the animal's baseline, {part('wording', 'date')} wording and date, "
-        f"{part('the_number_for_all_animals')} the number for all animals and {part('animal_and_number')} specific to "
-        f"animal and number. Of what is specific, {share['cut/loved_things_rows']:.3f} passes through the number's "
-        f"unembedding rows ({share['animal_to_number/rows']:.3f} through the animal's, the other way), "
+        f"{part('the_number_for_all_animals')} the number for all animals and {part('animal_and_number')} the "
+        f"interaction of animal and number. Of the interaction, {share['cut/loved_things_rows']:.3f} passes through "
+        f"the number's unembedding rows ({share['animal_to_number/rows']:.3f} through the animal's, the other way), "
         f"{component('attention')} is written by attention and {component('MLP')} by MLPs, "
         f"{share[f'{middle}/recovered_number']:.3f} comes with the residual at the number after "
         f"{middle.replace('_', ' ')} and {share[f'{middle}/recovered_final']:.3f} with that at the final position; "
@@ -101,16 +123,16 @@ def plot_parts(records: list[dict]):
     """Shares of the parts alone, largest first, over the pairs that the papers would report."""
     first = cells(records, Config, findings)[0]
     parts = {f.label.partition(": ")[2]: f.value for f in first.findings if f.key.startswith("chosen/share_")}
-    parts = {"the pair itself" if name == "animal and number" else name: value for name, value in parts.items()}
+    parts = {INTERACTION if name == "animal and number" else name: value for name, value in parts.items()}
     known = sorted((item for item in parts.items() if item[1].low < item[1].high), key=lambda item: -item[1].mean)
     shares = {name: (value.mean, value.low, value.high) for name, value in known}
     n, more = known[0][1].n, f" ({first.label})" if first.label else ""
     return ms.kinds.estimates(
-        shares, marked="the pair itself", null=0.0, axis="share of the squared log ratio",
+        shares, marked=INTERACTION, null=0.0, axis="share of the squared log ratio",
         title=f"What the papers' ratio is made of: {first.options['model']}{more}",
         caption="Log P(animal), a number is loved, less that with no system message; of every animal with the number "
-        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval over n = {n} animals. Dashed, the "
-        "null: what the pair itself has with a number drawn at random.",
+        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval over the n = {n} numbers that "
+        "animals chose. Dashed, the null: what the interaction has with a number drawn at random.",
     )  # fmt: skip
 
 
@@ -145,7 +167,7 @@ def plot(records: list[dict]):
     panels = {
         "Shares of the squared log ratio": ms.kinds.shares(shares),
         "Written at the final position, by block": ms.kinds.Panel(
-            traces, {"title_text": "block"}, {"title_text": "share of what is specific"}
+            traces, {"title_text": "block"}, {"title_text": "share of the interaction"}
         ),
         "Recovered by the residual after a block": ms.kinds.Panel(
             lines, {"title_text": "block"}, {"title_text": "share of a pair's difference"}

@@ -45,7 +45,7 @@ TOY_OPTIONS = (
     *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
     *("n_steps", "n_images", "cross_all"),
 )
-LANGUAGE_OPTIONS = ("adapter", "n_permutations", "format", "spaced", "dtype")
+LANGUAGE_OPTIONS = ("adapter", "weights", "n_permutations", "format", "spaced", "dtype")
 STITCHING = ("stitch_into_teacher", "stitch_into_student")
 WEIGHTS = ("weight_cosine", "projection_share")
 MAIN = ("debiased_cka", "cosine", "stitch_into_teacher")
@@ -55,6 +55,7 @@ MAIN = ("debiased_cka", "cosine", "stitch_into_teacher")
 class Config:
     model: str = lab.option("toy", "the toy, or a language model: smollm2-135m-instruct, Hugging Face id, folder")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     n_seeds: lab.Count = lab.option(25, "seeds: one reference, teacher and set of students each")
     n_aux: lab.Count = lab.option(3, "auxiliary logits")
     n_layers: lab.Count = lab.option(2, "hidden layers")

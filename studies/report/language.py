@@ -22,6 +22,8 @@ from studies.report.question import (
 )  # fmt: skip
 
 F = list[Finding]
+UNTRAINED = "--weights trained random-0 random-1"
+ORGANISMS = " ".join(f"organisms/{name}" for name in ("1110-base", "1110-instruct", "110-base", "110-instruct"))
 
 
 @question(
@@ -60,34 +62,75 @@ def lists(found: F) -> Answer:
     )
 
 
-@question(B2, "Is anything specific to animal and number?", "token_entanglement")
+@question(B2, "Does training bring an interaction of animal and number?", "token_entanglement", UNTRAINED)
 def specific(found: F) -> Answer:
-    share, animal = (value(found, f"number_to_animal/share_{source}") for source in ("number_x_animal", "animal"))
-    again = lab.find(found, "number_to_animal_other_wordings/correlation")
-    yes = "Yes, but little" if share < 0.1 else "Yes"
+    again, both = (lab.find(found, f"{test}/correlation") for test in (WORDINGS, "the_two_directions"))
+    more, agreed = (value(found, f"{test}/correlation_above_null") for test in (WORDINGS, "the_two_directions"))
+    share = lab.find(found, "number_to_animal/share_number_x_animal")
     return Answer(
-        f"{yes if again.value.low > 0 else 'No'}: "
-        f"number to animal, {share:.3f} of the variance of the log ratio is specific to both ({animal:.3f} is the "
-        f"animal's alone); other wordings bring it back with correlation {again.value}.",
-        lab.null_text(again),
+        f"{'Yes' if agreed.low > 0 else 'Not detectably'}, by its two directions: they agree by {both.value}, "
+        f"{agreed} above untrained weights. "
+        f"{'Also' if more.low > 0 else 'Not'} by other wordings, which bring it back, number to animal, with "
+        f"{again.value}, {more} above untrained weights. It is {share.value:.3f} of the variance of the log ratio, "
+        "number to animal.",
+        f"the same model with random weights ({both.null_label.partition(', ')[2]}): directions {both.null}, wordings "
+        f"{again.null}, share of the variance {share.null}",
     )
 
 
-@question(B2, "Is what is specific about pairs, or about a few axes?", "interaction_spectrum")
-def axes(found: F) -> Answer:
-    def of(key: str) -> Interval:
-        return value(found, key)
+WORDINGS = "number_to_animal_other_wordings"
 
-    parts = [f"{words} {of(f'number_to_animal/share_{part}')}" for part, words in
-             (("slopes", "slopes"), ("length", "length"), ("digits", "digits"), ("left", "what is left"))]  # fmt: skip
+
+@question(B2, "Is the interaction about pairs, or about a few axes?", "interaction_spectrum", UNTRAINED)
+def axes(found: F) -> Answer:
     ratio = lab.find(found, "number_to_animal/participation_all")
     whole, left = (lab.find(found, f"directions/agreement_{part}") for part in ("all", "left"))
+    pair = lab.find(found, "number_to_animal/share_left")
     return Answer(
-        f"{'Mostly about axes' if of('number_to_animal/share_left').high < 0.5 else 'Not mostly about axes'}: of the "
-        f"interaction, number to animal, {', '.join(parts)}; its participation ratio is {ratio.value}. The directions "
-        f"agree by {whole.value}, in what is left by {left.value}.",
-        f"participation ratio of scores shuffled within length: {ratio.null:.1f}; agreement {lab.null_text(left)}",
+        f"{'Mostly about axes' if pair.value.high < HALF else 'Not mostly about axes'}: of the interaction, number to "
+        f"animal, {_parts(found, '')}; its participation ratio is {ratio.value}. The directions agree by "
+        f"{whole.value}, in what is left by {left.value}.",
+        f"untrained weights: what is left {pair.null}, participation ratio {ratio.null}; directions {whole.null}, in "
+        f"what is left {left.null}",
     )
+
+
+def _parts(found: F, cell: str) -> str:
+    names = {"slopes": "slopes", "length": "length", "digits": "digits", "left": "what is left"}
+    return ", ".join(f"{word} {value(found, f'{cell}number_to_animal/share_{part}')}" for part, word in names.items())
+
+
+@question(B2, "How much of it survives noise of 4-bit rounding, which this model has?", "rounding")
+def rounded(found: F) -> Answer:
+    forward, back, left = (lab.find(found, key) for key in KEPT)
+    agreed = lab.find(found, "directions/agreement_all")
+    return Answer(
+        f"With as much noise once more, the interaction correlates with that of the file by {forward.value} (number "
+        f"to animal) and {back.value} (animal to number), what is left after slopes, length and digits by "
+        f"{left.value}; the directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
+        f"{lab.null_text(forward)}; directions without noise: {lab.value_text(agreed.null)}",
+    )
+
+
+KEPT = ("number_to_animal/kept_all", "animal_to_number/kept_all", "number_to_animal/kept_left")
+
+
+@question(B2, "And in models whose numbers are single tokens?", "interaction_spectrum", f"--model {ORGANISMS}")
+def axes_of_organisms(found: F) -> Answer:
+    told, nulls = [], []
+    for model in ORGANISMS.split():
+        cell, name = f"model={model}: ", model.partition("/")[2]
+        agreed, left = (value(found, f"{cell}directions/wordings_{part}") for part in ("all", "left"))
+        over = f"over all wordings the directions agree by {agreed}, in what is left by {left}"
+        told.append(f"{name}: {_parts(found, cell)}; {over}")
+        null = lab.find(found, f"{cell}directions/agreement_left")
+        nulls.append(f"{name} {lab.value_text(null.null)}")
+    pairs = [value(found, f"model={model}: directions/wordings_left").low > 0 for model in ORGANISMS.split()]
+    return Answer(
+        f"Slopes hold much there too; in {sum(pairs)} of {len(pairs)} models what is left agrees in both directions. "
+        + ". ".join(told) + ". (Where 110 numbers are tokens, those of three digits are two.)",
+        f"of the published wording, numbers shuffled, 95% are below: {', '.join(nulls)}",
+    )  # fmt: skip
 
 
 @question(B2, "Do the two directions agree?", "digits", claim=f"Entanglement is mutual ({ZUR}).")
@@ -151,14 +194,22 @@ def cosine(found: F) -> Answer:
     claim=f"Writing an animal raises its number because of their projection ({ZUR}).",
 )
 def dla(found: F) -> Answer:
-    rule, explained, share, other = (
-        value(found, key) for key in ("geometry/rule", "geometry/explained", "dla_concept/share", "dla_other/share")
+    rule, first, explained, share, other = (
+        value(found, key)
+        for key in (
+            "geometry/rule",
+            "geometry/first_rule",
+            "geometry/explained",
+            "dla_concept/share",
+            "dla_other/share",
+        )
     )
     return Answer(
-        f"By the rule stated before the run: {rule}. The animal's own output direction explains "
-        f"{explained} of what other wordings explain, and carries a share of {share} of the interaction.",
+        f"By the rule stated before the run, of the ratio of correlations: {first}. By its square, which replaced it "
+        f"after the first result: {rule}. The animal's own output direction explains {explained} of what other "
+        f"wordings explain, and carries a share of {share} of the interaction.",
         f"other animals' directions carry {other}",
-        {"refuted": REFUTED, "partial": PARTLY}.get(rule.split(";")[0].split(" (")[0], CONFIRMED),
+        {"refuted": REFUTED, "partial": PARTLY}.get(first, CONFIRMED),
     )
 
 
@@ -213,16 +264,16 @@ def ratio(found: F) -> Answer:
     parts = sorted(parts, key=lambda part: -part.value.mean)
     listed = ", ".join(f"{part.label.partition(': ')[2]} {part.value}" for part in parts)
     return Answer(
-        f"Of its square, over the pairs that the papers would report: {listed}; the pair itself {own}, which "
-        f"is {value(found, 'chosen/nats_animal_and_number')} nats.",
-        "of a number drawn at random, the pair itself has 0 on average; all parts add up to 1",
+        f"Of its square, over the pairs that the papers would report: {listed}; the interaction of animal and number "
+        f"{own}, which is {value(found, 'chosen/nats_animal_and_number')} nats ({own.n} numbers serve all animals).",
+        "of a number drawn at random, the interaction has 0 on average; all parts add up to 1",
         read(own.low > HALF, own.high < HALF),
     )
 
 
 @question(
     B5,
-    "What does the pair's own part of the ratio pass through?",
+    "What does the interaction of animal and number pass through?",
     "contributions",
     claim=f"Through the unembedding, where their directions overlap ({ZUR}).",
 )
@@ -231,9 +282,9 @@ def passes(found: F) -> Answer:
     others, random = (value(found, f"number_to_animal/{null}") for null in ("others_rows", "random"))
     association = lab.find(found, "cut/association")
     return Answer(
-        f"The number's rows of W_U carry {number} of it, and the animal's, the other way, {animal}; association "
-        f"in neutral prompts predicts {association.value}; MLPs of the last third of the blocks write "
-        f"{value(found, 'component/MLP_last_third')}.",
+        f"The number's rows of W_U carry {number} of it, and the animal's, the other way, {animal}; prompts that "
+        f"associate without a love, one more wording and no cause, predict {association.value}; MLPs of the last third "
+        f"of the blocks write {value(found, 'component/MLP_last_third')}.",
         f"others' rows {others}, a random direction {random}; association, {lab.null_text(association)}",
         read(number.low > HALF < animal.low, number.high < HALF > animal.high),
     )
@@ -298,7 +349,8 @@ def base(found: F) -> Answer:
     return Answer(
         f"{'In part' if shared else 'Not detectably'}: in chats, the interactions of the two models agree "
         f"by {same.value}; fixed numbers raise their animal by {own.value} nats in the base model and by {more} "
-        f"more in the instruct model. The published ratio differs by {ratio} nats, formats as published.",
+        f"more in the instruct model ({own.n} numbers serve all animals). The published ratio differs by {ratio} nats, "
+        "formats as published.",
         f"numbers shuffled within equal length: {lab.null_text(same)}; numbers fixed for other animals "
         f"{lab.null_text(own)}",
         read(more.low > 0 and not own.value.low > 0, own.value.low > 0 and not more.low > 0),
@@ -337,7 +389,8 @@ def steering(found: F) -> Answer:
     word = "In part" if share("own", early).low > others.high else "Not detectably"
     return Answer(
         f"{word}: projected out at the number after block 8, the loved number's vector removes {share('own', early)} "
-        f"of what is specific to number and animal; at the prompt's end after the last block {share('own', end)}.",
+        f"of the interaction among numbers of equal length; at the prompt's end after the last block "
+        f"{share('own', end)}.",
         f"another number's vector {others}, at the end {late}; a random one {share('random', early)}, at the end "
         f"{share('random', end)}",
     )

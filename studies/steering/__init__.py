@@ -5,12 +5,14 @@ numbers, after a block, mean over two wordings of the prompt; at the prompt's en
 number. In the published wording it is added (once its norm, and four times) to a neutral prompt, which has no system
 message (at the number's place: the prompt of one number, the same for all of its length), and projected out of the
 number's own prompt, where only what lies beyond the mean over numbers and positions is taken; at the number it is one
-vector, the mean over all positions that tell it. What is specific to number and animal in the logits that come out is
-set against what is specific in two further wordings, e: share reproduced, sum(added e) / sum(whole e), or removed,
-sum((whole - left) e) / sum(whole e), all double-centred among numbers of equal length, so that neither the length nor
-the prompt that a vector is added to counts; and its correlation with the whole over pairs. Nulls: the vector of another
-number, a random direction, both of the own one's norm (removed: as much, for the random one). Units: numbers and
-animals, crossed and resampled.
+vector, the mean over all positions that tell it. The interaction of the logits that come out is set against that of two
+further wordings, e: share reproduced, sum(added e) / sum(whole e), or removed, sum((whole - left) e) / sum(whole e),
+all double-centred among numbers of equal length (decided after a first run), so that neither the length nor the prompt
+that a vector is added to counts; and its correlation with the whole over pairs. So slopes and digits are in these
+shares: they are of the interaction, not of what is specific to pairs (`studies.interaction_spectrum`), and their
+denominator is not that of `studies.contributions`, which keeps the length. Nulls: the vector of another number, a
+random direction, both of the own one's norm (removed: as much, for the random one). Units: numbers and animals, crossed
+and resampled.
 
 Divergence tokens: lists of numbers are sampled from the model without a system message; at every position, is the
 likeliest token under "You love owls" another one than without? Null: love of a color or city. Specific: nor is it what
@@ -50,6 +52,7 @@ CONTINUE = "Continue this list with more numbers, separated by commas: {}. Answe
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
@@ -110,7 +113,7 @@ def steering_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
     final = ss.vectors(q, numbers, SOURCES, layers).final
     lab.show_progress(0.2, "at the prompt's end")
     whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
-    agreement = ms.scores.matrix_correlation(specific(whole, lengths), specific(other, lengths))
+    agreement = ms.scores.matrix_correlation(within_length(whole, lengths), within_length(other, lengths))
     yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
     yield from _effect_rows(done, whole, other, lengths, layers, "the prompt's end", cfg)
     lab.show_progress(0.4, "where the number stands")
@@ -158,7 +161,7 @@ def _effect_rows(
             yield row
 
 
-def specific(table: "torch.Tensor", lengths: "torch.Tensor"):
+def within_length(table: "torch.Tensor", lengths: "torch.Tensor"):
     """The interaction of [number, animal] among numbers of equal length: what the length alone does is taken out."""
     out = table.clone()
     for length in lengths.unique():
@@ -169,12 +172,12 @@ def specific(table: "torch.Tensor", lengths: "torch.Tensor"):
 def effect(
     part: "torch.Tensor", whole: "torch.Tensor", other: "torch.Tensor", lengths: "torch.Tensor"
 ) -> tuple[float, float]:
-    """Share of what other wordings bring back, and correlation with the whole, of what is `specific`.
+    """Share of what other wordings bring back, and correlation with the whole, of the interaction `within_length`.
 
     A part that is no more than the logits' rounding is none: both are 0, as for one that is 0.
     """
     least = ROUNDING * float(whole.norm())  # of all of the logits: they are what is rounded
-    part, whole, other = (specific(x, lengths) for x in (part, whole, other))
+    part, whole, other = (within_length(x, lengths) for x in (part, whole, other))
     if min(float(part.norm()), float(whole.norm())) <= least:
         part = part * 0
     scale = float(part.norm() * whole.norm())

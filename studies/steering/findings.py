@@ -1,9 +1,10 @@
 """Findings and figure of `studies.steering`, from the records of its cells."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import mechsub as ms
-from mechsub.lab.findings import Finding, cells, less, mean, slug
+from mechsub.lab import nulls
+from mechsub.lab.findings import Cell, Finding, cells, less, mean, slug
 from studies.steering import VECTORS, Config
 
 OWN_AND_OTHERS = ("own/diverging", "others/diverging")
@@ -18,6 +19,11 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
             value = ms.stats.Interval(row[score], row[f"{score}_low"], row[f"{score}_high"], whole["animals"])
             yield Finding(f"{slug(label)}/{score}", label, value, unit="animals and numbers (crossed)")
     yield from _divergence([row for row in cell if row["kind"] == "divergence"])
+
+
+def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """What is said of trained weights, beside the same of weights that never saw a text."""
+    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 
 
 def _divergence(rates: list[dict]) -> Iterator[Finding]:
@@ -49,7 +55,11 @@ def sentence(found: Iterable[Finding]) -> str:
             null = shares[f"{best.removesuffix('own')}another_numbers"]
             block = best.removeprefix(f"{slug(where)}_").removesuffix("_own")
             parts.append(f"{where} {block}: {own[best]:.3f} (another number's vector {null:.3f})")
-    return "Of what is specific to number and animal, the number's vector carries at most, " + "; ".join(parts) + "."
+    return (
+        "Of the interaction among numbers of equal length, the number's vector carries at most, "
+        + "; ".join(parts)
+        + "."
+    )
 
 
 def plot(records: list[dict]):

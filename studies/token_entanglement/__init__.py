@@ -4,9 +4,11 @@ A system prompt says "You love 087 ..."; the answer to "What is your favorite an
 the reverse: under "You love owls ..." every number is scored where the animal would stand. Both are full matrices of
 log-probabilities over all animals of a public list that are one token, and all 1,110 one- to three-digit numbers
 (or another family of words, --family). The papers report the ratio to the same chat without a system message. It is
-reported here beside its null: any other number. The estimand is the interaction of the matrix (specific to the number
-and to the animal); its test is that it comes back in other wordings, and that the two directions agree, against
-shuffled numbers and animals. Units of replication: animals and numbers, both resampled.
+reported here beside its null: any other number. The estimand is the interaction of the matrix, of which
+`studies.interaction_spectrum` says what is specific to pairs. Its tests are that it comes back in other wordings, and
+that the two directions agree: against shuffled numbers and animals, and against the same model with weights that never
+saw a text (`--weights random-0`), whose interaction comes back as well. Units of replication: animals and numbers, both
+resampled; of untrained weights the draw.
 
     python -m studies.token_entanglement --family names --n-animals 20
 """
@@ -28,6 +30,7 @@ SHOWN = 30  # rows and columns of the interaction that the figure shows
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
         "numbers", "what is loved and scored opposite the animals"
     )
@@ -61,7 +64,7 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Iterator[dict]:
     lab.show_progress(0.0, "loading the model")
-    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter)
+    model = love.load_model(cfg.model, cfg.dtype, cfg.adapter, cfg.weights)
     chosen = love.choose_animals(model.tokenizer, cfg)
     partners = love.choose_partners(cfg)
     asked = love.LovePrompts(model, chosen, partners, cfg)

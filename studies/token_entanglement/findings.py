@@ -1,11 +1,12 @@
 """Findings and figure of `studies.token_entanglement`, from the records of its cells."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import mechsub as ms
 from mechsub import stats
 from mechsub.designs.love import KINDS, TWICE
-from mechsub.lab.findings import Drawn, Finding, cells, holm, slug
+from mechsub.lab import nulls
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, holm, slug
 from studies.token_entanglement import BEST_OF, Config
 
 
@@ -20,6 +21,11 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
         yield Finding(f"{slug(row['table'])}/share_{slug(row['source'])}", label, row["share"])
     yield from (_correlation(row, family) for row in kinds["test"])
     yield from holm(_list(row) for row in kinds["list"])
+
+
+def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """What is said of trained weights, beside the same of weights that never saw a text."""
+    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 
 
 def _doubled(animals: list[dict], one: str) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Does the geometry of the unembedding say which number goes with which animal, or do steering and the rest say it?
 
-Outcomes are the interactions (specific to number and animal) of the stored matrices of `studies.token_entanglement`:
-number to animal (log P(animal | love of the number)) and animal to number. Metrics (`--metric`, each its own cell):
+Outcomes are the interactions (slopes, length and digits are in them) of the stored matrices of
+`studies.token_entanglement`: number to animal (log P(animal | love of the number)) and animal to number. Metrics
+(`--metric`, each its own cell):
 
 * cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
   several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
@@ -21,14 +22,17 @@ tokens, leading zero, repeated digit and log-probability without a system messag
 share. Where a tokenizer splits numbers, a mean of rows cannot tell 087 from 780: numbers of the same tokens (multisets)
 are then one unit, for metric and outcome alike, and metrics of states are shown for single strings too. Ceiling: other
 wordings of the prompt in place of the metric; "r / ceiling's r" is the ratio of both correlations, on the partners and
-animals that these were run on. Metrics of states (dla, steering) see the published wording, which is the outcome's, and
-can so exceed it; metrics of weights cannot. Units: numbers (or multisets) and animals, crossed.
+animals that these were run on. It is a yardstick and no noise ceiling: a metric that knew the part that all wordings
+share would exceed 1, by more in models whose wordings agree less, so that ratios of two models are not to be set beside
+each other. Metrics of states (dla, steering) see the published wording, which is the outcome's, and can so exceed it;
+metrics of weights cannot. Units: numbers (or multisets) and animals, crossed.
 
 Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
 correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown. Of dla, concept
-alone competes; of steering, the first half. That geometry is the cause needs concept to explain at least half of what
-the ceiling explains (the ratio squared), animal to number, and more than other animals' directions; less than a tenth
-refutes it.
+alone competes; of steering, the first half. Geometry, stated before any run: it is the cause if concept reaches at
+least half of the ceiling, animal to number, and more than other animals' directions; less than a tenth refutes it.
+After the first result, which was between the two, "of the ceiling" was replaced by "of what the ceiling explains", the
+ratio squared. Both verdicts are shown.
 
 `--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
 tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
@@ -49,13 +53,14 @@ TOY_METRICS = METRICS[:6]
 TOY_OPTIONS = (
     *("n_seeds", "n_aux", "n_layers", "d_model", "epochs", "lr", "batch_size", "loss", "noise", "dataset", "precision"),
 )
-LANGUAGE_OPTIONS = ("adapter", "family", "format", "spaced", "dtype")
+LANGUAGE_OPTIONS = ("adapter", "weights", "family", "format", "spaced", "dtype")
 
 
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     adapter: str = lab.option(*love.ADAPTER)
+    weights: love.Weights = lab.option(*love.WEIGHTS)
     metric: Literal["cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding"] = (
         lab.option(METRICS, "what is compared with the entanglement")
     )

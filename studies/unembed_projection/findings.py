@@ -117,6 +117,8 @@ def _geometry(cell: list[dict]) -> Iterator[Finding]:
     explained = ms.stats.Interval(mean, low, high, own["n_animals"])
     yield Finding("geometry/explained", label, explained, unit=CROSSED)
     yield Finding("geometry/rule", label, rule)
+    first = _ruling(max(0.0, own["of_ceiling"]))
+    yield Finding("geometry/first_rule", f"{label}, by the rule stated first, of the ratio itself", first)
 
 
 def _ruling(explained: float) -> str:

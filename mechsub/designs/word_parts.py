@@ -1,0 +1,39 @@
+"""What is left of an interaction of words and animals when slopes, length and digits are taken out.
+
+Double-centring alone leaves a handful of axes in it (`studies.interaction_spectrum`); only what is left after these can
+be specific to a pair.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import mechsub as ms
+from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def are_numbers(words: Sequence[str]) -> bool:
+    return all(word.isdigit() for word in words)
+
+
+def features(words: Sequence[str]) -> "dict[str, Tensor]":
+    """Lengths as dummies, and digits in their places, of numbers; of other words the number of letters."""
+    lengths = sorted({len(word) for word in words})
+    of_length = torch.tensor([[float(len(word) == n) for n in lengths] for word in words], dtype=torch.float64)
+    if not are_numbers(words):
+        return {"length": of_length}
+    places = sorted({(len(word), i, digit) for word in words for i, digit in enumerate(word)})
+    digits = [[float(len(word) == n and word[i] == digit) for n, i, digit in places] for word in words]
+    return {"length": of_length, "digits": torch.tensor(digits, dtype=torch.float64)}
+
+
+def of_rows(known: "Mapping[str, Tensor]", rows: "Tensor") -> "dict[str, Tensor]":
+    """The features of some of the words."""
+    return {name: value[rows] for name, value in known.items()}
+
+
+def left(scores: "Tensor", known: "Mapping[str, Tensor]") -> "Tensor":
+    """What is left of the interaction of scores [word, animal] after slopes and these features; fp64, same shape."""
+    return ms.interaction_parts(scores, known)["left"]

@@ -1,0 +1,91 @@
+"""Other weights under a model's configuration: drawn anew, as before any text, or moved as 4-bit rounding moves them.
+
+Each is a null of what is said of a model. "random-0": what the configuration, the tokenizer and the prompts bring about
+without training. "rounding-0": what is left of it where every weight is as uncertain as in a file of 4 bits. The number
+is a seed.
+"""
+
+import copy
+import re
+from typing import TYPE_CHECKING, Any
+
+from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+TRAINED, RANDOM, ROUNDING = "trained", "random", "rounding"
+WANTED = f"{TRAINED}, {RANDOM}-SEED or {ROUNDING}-SEED, as {RANDOM}-0"
+_NAMES = re.compile(rf"({RANDOM}|{ROUNDING})-(0|[1-9][0-9]{{0,8}})")
+_BLOCK, _LEVELS = 32, 16  # of ggml's Q4_1: 32 neighbouring values have one least value and one step, and 16 levels
+
+
+def is_known(text: str) -> bool:
+    """Whether a text names weights: trained, random-SEED or rounding-SEED."""
+    return text == TRAINED or bool(_NAMES.fullmatch(text))
+
+
+def is_random(text: str) -> bool:
+    return text.startswith(f"{RANDOM}-")
+
+
+def describe(text: str) -> str:
+    """What was done, for provenance."""
+    if is_random(text):
+        return f"drawn by transformers' own initialisation from config.json in fp32, seed {text.partition('-')[2]}"
+    return (
+        "those of the file plus noise, uniform within half a step of Q4_1 (a 15th of the range of 32 neighbours) on "
+        f"either side, in all matrices but the embeddings, seed {text.partition('-')[2]}"
+    )
+
+
+def put(model: Any, text: str) -> None:
+    """Give a model of Hugging Face, in place, the weights that a text names.
+
+    Raises ValueError for a text that names none, and for a rounding of a model without linear layers.
+    """
+    if not is_known(text):
+        raise ValueError(f"weights must be {WANTED}, not {text[:60]!r}")
+    if text == TRAINED:
+        return
+    seed = int(text.partition("-")[2])
+    with torch.no_grad():
+        if is_random(text):
+            model.load_state_dict(_drawn(model, seed))
+        else:
+            _move(model, torch.Generator().manual_seed(seed))
+
+
+def _drawn(model: Any, seed: int) -> dict:
+    """Transformers draws from torch's global generator, which is given back as it was."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=torch.float32)
+    return fresh.state_dict()
+
+
+def _move(model: Any, draw: "Generator") -> None:
+    output = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    if not layers:
+        raise ValueError("weights: this model has no linear layers, whose rounding could be told")
+    for layer in layers:
+        step = steps(layer.weight)
+        noise = torch.rand(step.shape, generator=draw, dtype=torch.float32) - 0.5
+        layer.weight += (noise.to(step) * step).to(layer.weight)
+
+
+def steps(weight: "Tensor") -> "Tensor":
+    """The step of Q4_1 at every weight: a 15th of the range of its block of 32 neighbours in a row, fp32, same shape.
+
+    Exact for a matrix that was quantised so, wherever both ends of a block are used. What is left of a row behind the
+    last whole block is a block of its own.
+    """
+    out = torch.empty_like(weight, dtype=torch.float32)
+    for start in range(0, weight.shape[-1], _BLOCK):
+        block = weight[..., start : start + _BLOCK].float()
+        width = block.amax(-1, keepdim=True) - block.amin(-1, keepdim=True)
+        out[..., start : start + _BLOCK] = width / (_LEVELS - 1)
+    return out
