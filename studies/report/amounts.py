@@ -4,7 +4,6 @@ from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
 from studies.report.question import A3, Answer, question, value
 
-SLOW = "--inputs uniform images centred subspace:64"
 
 
 def _error(findings: list[Finding], key: str) -> Finding:
@@ -46,7 +45,7 @@ def predicted(findings: list[Finding]) -> Answer:
     )
 
 
-@question(A3, "Do poor inputs teach less, or only more slowly?", "learning_curves", SLOW, sweep="inputs")
+@question(A3, "Do poor inputs teach less, or only more slowly?", "learning_curves")
 def slower(findings: list[Finding]) -> Answer:
     closed = {f.subject: f.value for f in findings if f.key.endswith("/made_up") and not f.cell}
     if not closed:
