@@ -5,7 +5,6 @@ from mechsub.lab.findings import Finding
 from studies.report.question import A3, Answer, question, value
 
 
-
 def _error(findings: list[Finding], key: str) -> Finding:
     return lab.find(findings, f"{key}_error")
 
