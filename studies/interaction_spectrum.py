@@ -272,7 +272,7 @@ def _over_wordings(row: dict) -> Finding:
     )  # fmt: skip
 
 
-def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+def comparisons(cells: Sequence[Cell]) -> list[Finding]:
     """What is said of trained weights, beside the same of weights that never saw a text."""
     return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 

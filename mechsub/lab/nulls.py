@@ -16,13 +16,14 @@ import mechsub as ms
 from mechsub.lab.findings import Cell, Finding
 
 
-def beside(cells: Sequence[Cell], option: str, own: Any, start: str, label: str) -> Iterator[Finding]:
+def beside(cells: Sequence[Cell], option: str, own: Any, start: str, label: str) -> list[Finding]:
     """Of every cell whose `option` is `own`: its findings beside those of cells that differ in this option alone.
 
     Those cells' values begin with `start`. A finding with an interval gets another one, under its key and
     "_above_null": the difference of both as independent estimates. What is no number in a cell, or is not there, is
     left out; of one null cell there is a value and no interval.
     """
+    found: list[Finding] = []
     for cell in cells:
         if cell.options[option] != own:
             continue
@@ -30,7 +31,8 @@ def beside(cells: Sequence[Cell], option: str, own: Any, start: str, label: str)
         alike = [c for c in cells if {k: v for k, v in c.options.items() if k != option} == others]
         null = [c for c in alike if str(c.options[option]).startswith(start)]
         if null:
-            yield from _of_cell(cell, null, _rest(cell.label, option), label)
+            found += _of_cell(cell, null, _rest(cell.label, option), label)
+    return found
 
 
 def _rest(label: str, option: str) -> str:

@@ -38,7 +38,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield Finding("patching/linear_agreement", label, linear_agreement(cell), 0.0)
 
 
-def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+def comparisons(cells: Sequence[Cell]) -> list[Finding]:
     """What is said of trained weights, beside the same of weights that never saw a text."""
     return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 

@@ -23,7 +23,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield from holm(_list(row) for row in kinds["list"])
 
 
-def comparisons(cells: Sequence[Cell]) -> Iterator[Finding]:
+def comparisons(cells: Sequence[Cell]) -> list[Finding]:
     """What is said of trained weights, beside the same of weights that never saw a text."""
     return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 
