@@ -63,6 +63,7 @@ HARNESS = {
     "processes",
     "provenance",
     "sources",
+    "weights",
 }
 # What functions ask with: these are given what a user gave, and say what is wrong with it.
 ASKING = {

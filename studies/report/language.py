@@ -396,7 +396,7 @@ def steering(found: F) -> Answer:
     )
 
 
-BLOCKS = "--block 0 1 2 3 4 5"  # of the ten that `studies.number_strings` makes by default
+BLOCKS = "--block 0 1 2 3"  # of the ten that `studies.number_strings` makes by default
 
 
 @question(
