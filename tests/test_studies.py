@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mechsub import stats
-from mechsub.lab import cells, finder, store
+from mechsub.lab import cells, finder, options, store
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--n-seeds", "2", "--epochs", "1"]
@@ -58,6 +58,8 @@ def test_every_study_declares_its_version_and_its_probes():
     for name in names:
         declared = importlib.import_module(f"studies.{name}").study
         assert declared.probes is not None and len(declared.probes) <= 8, name  # of two kinds of model, more than six
+        for cfg in declared.probes:
+            options.check_values(cfg)
 
 
 @pytest.mark.parametrize(

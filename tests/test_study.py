@@ -373,3 +373,14 @@ def test_a_config_made_in_python_is_held_to_the_ranges_of_the_command_line(optio
     with pytest.raises(ValueError, match=re.escape(says)):
         cells.make_cell(learning_curves.study, learning_curves.Config(inputs="uniform", **options), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_figure_shows_is_one_value_or_several_and_each_is_held_to_its_choices():
+    from studies import hidden_alignment
+
+    options.check_values(hidden_alignment.Config(metric="cosine"))
+    options.check_values(hidden_alignment.Config(metric=("rbf_cka", "procrustes")))
+    with pytest.raises(ValueError, match="metric: 'cka' is not one of debiased_cka"):
+        options.check_values(hidden_alignment.Config(metric=("rbf_cka", "cka")))
+    with pytest.raises(ValueError, match=re.escape("seed: '(0, 1)' is not an integer")):
+        options.check_values(hidden_alignment.Config(seed=(0, 1)))

@@ -44,10 +44,12 @@ def check_values(cfg) -> None:
     """Raise ValueError where a Config, made in Python, holds what its command line would refuse."""
     hints = get_type_hints(type(cfg), include_extras=True)
     for field in dataclasses.fields(cfg):
-        value = getattr(cfg, field.name)
+        held = getattr(cfg, field.name)
+        shown = field.metadata.get("display") and isinstance(held, tuple)
         try:
-            if value not in default_values(field) and _read(hints[field.name], _text(value)) != value:
-                raise ValueError(f"{value!r} is not what the command line takes")
+            for value in held if shown else (held,):
+                if value not in default_values(field) and _read(hints[field.name], _text(value)) != value:
+                    raise ValueError(f"{value!r} is not what the command line takes")
         except ValueError as error:
             raise ValueError(f"{field.name}: {error}") from None
 
