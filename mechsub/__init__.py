@@ -122,6 +122,7 @@ _NAMES = {
     "string_log_probs": "measures.scores",
     "interaction": "measures.scores",
     "interaction_parts": "measures.interaction_parts",
+    "left_like": "measures.interaction_parts",
     "Interval": "stats",
     "frame": "lab.frames",
     "progress_bar": "lab.progress",

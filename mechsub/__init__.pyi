@@ -74,6 +74,7 @@ from mechsub.measures.class_offsets import prior_offset as prior_offset
 from mechsub.measures.divergence import divergence_tokens as divergence_tokens
 from mechsub.measures.functions import check_model as check_model
 from mechsub.measures.interaction_parts import interaction_parts as interaction_parts
+from mechsub.measures.interaction_parts import left_like as left_like
 from mechsub.measures.lens import logit_lens as logit_lens
 from mechsub.measures.scores import interaction as interaction
 from mechsub.measures.scores import next_token_log_probs as next_token_log_probs

@@ -950,6 +950,20 @@ def _language() -> dict:
                 ),
             },
         ),
+        "interaction_parts.left_like": (
+            lambda: {"scores": scores, "like": scores.flip(0), "features": {"length": torch.eye(len(scores))[:, :2]}},
+            {
+                "scores": matrix,
+                "like": matrix,
+                "features": tensors(
+                    right={"None": "none", "empty": "none"}
+                    | {
+                        f"a value: {k}": "others, or dummies"
+                        for k in ("other width", "one wide", "ints", "bytes", "bool")
+                    }
+                ),
+            },
+        ),
         "scores.variance_shares": (
             lambda: {"scores": scores, "axes": ["row", "column"]},
             {

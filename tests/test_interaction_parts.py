@@ -52,6 +52,15 @@ def test_parts_are_orthogonal_and_do_not_depend_on_main_effects():
     assert ms.interaction_parts(scores)["left"].square().sum() >= left.square().sum()
 
 
+def test_the_part_left_as_in_another_table_is_what_is_left_of_itself_and_adds_up():
+    one, other, known = planted(slopes=1.0, digits=0.5, pairs=1.0), planted(pairs=1.0, seed=9), spectrum.features(WORDS)
+    assert torch.allclose(ms.left_like(one, one, known), ms.interaction_parts(one, known)["left"], atol=1e-9)
+    both = ms.left_like(one, other, known) + ms.left_like(other, other, known)
+    assert torch.allclose(ms.left_like(one + other, other, known), both, atol=1e-9)
+    planted_digits = ms.left_like(planted(digits=1.0), one, known)
+    assert float(planted_digits.square().sum()) < 1e-12 * float(planted(digits=1.0).square().sum())
+
+
 def test_of_main_effects_alone_there_is_no_part():
     parts = ms.interaction_parts(planted(), spectrum.features(WORDS))
     assert all(float(part.abs().max()) == 0 for part in parts.values())

@@ -1,8 +1,12 @@
 """`studies.contributions`: the published log ratio as an exact sum of parts, and what passes through a part of them.
 
-Every table is [number, animal]. Shares of a ratio R are sum(part R) / sum(R^2); shares of what is specific to number
-and animal are taken against its value in other wordings, sum(part e) / sum(whole e): what does not come back counts for
+Every table is [number, animal]. Shares of a ratio R are sum(part R) / sum(R^2); shares of the interaction of number and
+animal are taken against its value in other wordings, sum(part e) / sum(whole e): what does not come back counts for
 nothing, and noise that two measurements do not share does not either. Both add up to 1 over parts that add up.
+
+Shares are taken of the interaction, and of what in it is specific to pairs (`designs.word_parts`): then e, and all that
+is multiplied with it, lies in what is left of e after slopes, length and digits. The projection is that of all numbers
+and animals; resamples keep it.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,6 +65,14 @@ def specific_shares(found: Float[Tensor, "part number animal"], whole: Table, ot
     """sum(part e) / sum(whole e), all double-centred; e is the same in other wordings."""
     e = interaction(other)
     return (interaction(found) * e).sum((-2, -1)) / (interaction(whole) * e).sum()
+
+
+def products(
+    found: Float[Tensor, "part number animal"], whole: Table, other: Table, keep: Callable[[Table], Table]
+) -> Float[Tensor, "some number animal"]:
+    """Of every part and, last, of the whole: its product with e, both in what `keep` keeps of a table."""
+    e = keep(other)
+    return torch.stack([keep(part) * e for part in [*found, whole]])
 
 
 def recovery(

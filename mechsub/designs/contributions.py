@@ -1,14 +1,16 @@
-"""What a log ratio is made of, and which parts of a model carry what is specific: records of `studies.contributions`.
+"""What a log ratio is made of, and which parts of a model carry the interaction: records of `studies.contributions`.
+
+Of the interaction, and of what in it is specific to pairs (kind "specific": left after slopes, length and digits).
 
 `studies.planted_shares` runs the same functions on models in which the shares are known.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mechsub as ms
-from mechsub.designs import love
+from mechsub.designs import love, word_parts
 from mechsub.designs.love import Progress, silent
 from mechsub.lazy import late, np, torch
 
@@ -21,6 +23,7 @@ else:
 
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
 N_FOLDS = 4  # of the numbers: what association predicts of a fold is fitted on the others
+CUT = ("loved thing's rows", "association", "left")
 N_LOVED = 6  # colors, and cities, that "any love" is the mean of
 MESSAGES = ("", "You are a helpful assistant.")
 
@@ -35,7 +38,8 @@ class Options:
 
 
 def ratio_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
-    """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
+    """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report.
+    """
     m, q = measured(found), found.asked
     parts = cp.parts(m)
     everything = torch.stack(list(parts.values()))
@@ -76,8 +80,13 @@ def ratio_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
             "nats_low": nats.low,
             "nats_high": nats.high,
         }
+    keep = word_parts.specific(m.others, [q.partners[n].text for n in some.tolist()])
+    pair = None if keep is None else keep(m.others)
+    if pair is not None:
+        yield {"kind": "pair", "share": cp.ratio_shares({"pair": pair}, m.published)["pair"]}
     for i, animal in enumerate(q.animals):
-        row = {"kind": "animal", "animal": animal.text, "number": q.partners[int(some[chosen[i]])].text}
+        row: dict = {"kind": "animal", "animal": animal.text, "number": q.partners[int(some[chosen[i]])].text}
+        row |= {} if pair is None else {"pair": float(pair[chosen[i], i])}
         yield row | {"ratio": float(ratio[i]), **{f"part: {n}": float(p[chosen[i], i]) for n, p in parts.items()}}
 
 
@@ -126,9 +135,15 @@ def direction_records(found: "Prompted", cfg: Any, progress: Progress = silent) 
         taken = {name: removed.whole - getattr(removed, name) for name in ("own", "other", "random")}
         keys = {"kind": "direction", "direction": direction, "mirror_error": error}
         yield from _share_rows(taken, removed.whole, other, cfg, keys)
+        keep = _keeping(q, other, direction == "animal to number", some)
+        yield from _specific_rows(taken, removed.whole, other, keep, cfg, {"cut": "direction", "direction": direction})
     progress(0.4, "association")
     likely, other = cs.association(q, some), others["number to animal"][1]
     yield from cut_records(forward.whole, forward.own, likely, other, cfg)
+    part = associated(forward.own, likely, torch.arange(len(likely)) % N_FOLDS)
+    cut = (forward.whole - forward.own, part, forward.own - part)
+    keep = _keeping(q, other, False, some)
+    yield from _specific_rows(dict(zip(CUT, cut, strict=True)), forward.whole, other, keep, cfg, {"cut": "cut"})
     lengths = [len(q.partners[n].text) for n in some]
     null = shuffled_association(forward.own, likely, forward.whole, other, lengths, cfg)
     yield {
@@ -158,7 +173,7 @@ def cut_records(whole, without_rows, likely, other, cfg: Any) -> Iterator[dict]:
         return cp.specific_shares(torch.stack([all_of - left, part, left - part]), all_of, e)
 
     keys = {"kind": "cut", "direction": "number to animal"}
-    yield from _interval_rows(["loved thing's rows", "association", "left"], shares, whole.shape, cfg, keys)
+    yield from _interval_rows([*CUT], shares, whole.shape, cfg, keys)
 
 
 def associated(left, likely, fold):
@@ -197,6 +212,27 @@ def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dic
     yield from _interval_rows(list(parts), shares, whole.shape, cfg, keys)
 
 
+def _keeping(q: "LovePrompts", other, transposed: bool, some: Sequence[int]):
+    """What keeps of a table what is specific to pairs, as `other` has it; rows are animals where it is transposed."""
+    if not transposed:
+        return word_parts.specific(other, [q.partners[n].text for n in some])
+    keep = word_parts.specific(other.T, [partner.text for partner in q.partners])
+    return None if keep is None else lambda table: keep(table.T).T
+
+
+def _specific_rows(parts: dict, whole, other, keep, cfg: Any, keys: dict) -> Iterator[dict]:
+    """The same of what is specific to pairs; nothing where nothing is left."""
+    if keep is None:
+        return
+    found = cp.products(torch.stack(list(parts.values())).double(), whole.double(), other, keep)
+
+    def shares(rows, columns):
+        sums = found[:, rows][:, :, columns].sum((-2, -1))
+        return sums[:-1] / sums[-1]
+
+    yield from _interval_rows(list(parts), shares, whole.shape, cfg, {"kind": "specific", **keys})
+
+
 def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict) -> Iterator[dict]:
     """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
     n_rows, n_columns = shape
@@ -221,6 +257,7 @@ def component_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
             label = f"{'attention' if '.attn.' in name else 'MLP'}, {third} third"
         groups[label] = groups.get(label, torch.zeros_like(part)) + part
     yield from _share_rows(groups, whole, other, cfg, {"kind": "component"})
+    yield from _specific_rows(groups, whole, other, _keeping(q, other, False, some), cfg, {"cut": "component"})
     single = {name: part for name, part in zip(names, parts, strict=True) if name.startswith("blocks.")}
     for row in _share_rows(single, whole, other, cfg, {"kind": "layer"}):
         block, what = row["part"].split(".")[1:3]

@@ -4,7 +4,7 @@ Double-centring alone leaves a handful of axes in it (`studies.interaction_spect
 be specific to a pair.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import mechsub as ms
@@ -12,6 +12,8 @@ from mechsub.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NOTHING = 1e-6  # of the interaction's norm: less is rounding
 
 
 def are_numbers(words: Sequence[str]) -> bool:
@@ -37,3 +39,14 @@ def of_rows(known: "Mapping[str, Tensor]", rows: "Tensor") -> "dict[str, Tensor]
 def left(scores: "Tensor", known: "Mapping[str, Tensor]") -> "Tensor":
     """What is left of the interaction of scores [word, animal] after slopes and these features; fp64, same shape."""
     return ms.interaction_parts(scores, known)["left"]
+
+
+def specific(like: "Tensor", words: Sequence[str]) -> "Callable[[Tensor], Tensor] | None":
+    """A function that keeps of a table [word, animal] what is specific to pairs: the part in what is left of `like`.
+
+    None where next to nothing is left of `like`: fewer words than features, which then explain whatever there is.
+    """
+    known = features(words)
+    if float(left(like, known).norm()) <= NOTHING * float(ms.interaction(like).norm()):
+        return None
+    return lambda table: ms.left_like(table, like, known)

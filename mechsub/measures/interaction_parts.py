@@ -32,13 +32,7 @@ def interaction_parts(
     column beyond all of these. Raises for features of another number of rows, and for names that are taken.
     """
     whole = interaction(arguments.values(scores, "scores", "row column"))
-    named = arguments.mapping({} if features is None else features, "features", "tensors", 0)
-    for name, value in named.items():
-        if name in ("slopes", "left"):
-            raise ValueError(f"features must have other names than slopes and left, which are parts, not {name!r}")
-        rows = arguments.values(value, f"features[{name!r}]", "row feature").shape[0]
-        if rows != len(whole):
-            raise ValueError(f"features[{name!r}] must have a row for each of the {len(whole)} of scores, not {rows}")
+    named = _checked(features, len(whole))
     s = scores.double()
     across = _onto(s.mean(0)[:, None])
     before, free, known = whole, whole - whole @ across @ across.mT, s.mean(1)[:, None]
@@ -49,6 +43,39 @@ def interaction_parts(
         after = free - basis @ (basis.mT @ free)
         parts[name], before = before - after, after
     return {**parts, "left": before}
+
+
+@torch.no_grad()
+@one_thread()
+def left_like(
+    scores: Float[Tensor, "row column"],
+    like: Float[Tensor, "row column"],
+    features: Mapping[str, Float[Tensor, "row _"]] | None = None,
+) -> Float[Tensor, "row column"]:
+    """The part of scores in the space that is left of `like`: (1 - R) I(scores) (1 - C), R and C of `like`; fp64.
+
+    Of `like` itself it is `interaction_parts(like, features)["left"]`. Linear in scores, so that parts of a sum add up.
+    Raises for shapes that differ, and as interaction_parts.
+    """
+    whole = interaction(arguments.values(scores, "scores", "row column"))
+    other = arguments.values(like, "like", "row column").double()
+    arguments.same_shape(scores=whole, like=other)
+    named = _checked(features, len(whole))
+    across = _onto(other.mean(0)[:, None])
+    basis = _onto(torch.cat([other.mean(1)[:, None], *(more.double() for more in named.values())], 1))
+    free = whole - whole @ across @ across.mT
+    return free - basis @ (basis.mT @ free)
+
+
+def _checked(features: Mapping[str, Tensor] | None, n: int) -> Mapping[str, Tensor]:
+    named = arguments.mapping({} if features is None else features, "features", "tensors", 0)
+    for name, value in named.items():
+        if name in ("slopes", "left"):
+            raise ValueError(f"features must have other names than slopes and left, which are parts, not {name!r}")
+        rows = arguments.values(value, f"features[{name!r}]", "row feature").shape[0]
+        if rows != n:
+            raise ValueError(f"features[{name!r}] must have a row for each of the {n} of scores, not {rows}")
+    return named
 
 
 def _onto(columns: Float[Tensor, "row k"]) -> Float[Tensor, "row rank"]:

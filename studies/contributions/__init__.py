@@ -6,12 +6,13 @@ it), the number for all animals alike, the interaction of animal and number, and
 but the last are taken from the other wordings of the prompt, each against its own "no system message"; the last is what
 the published wording and date have beyond them. Share of a part: sum(part ratio) / sum(ratio^2), over all pairs, and
 over the pairs that the papers would report (the number, of the subset, that rises most under the animal's prompt);
-shares add up to 1.
+shares add up to 1. What of the interaction is specific to pairs, left after slopes, length and digits
+(`designs.word_parts`), has a share of its own beside it.
 
 The interaction is then cut three ways. Shares are taken against what comes back in the other wordings: sum(part e) /
-sum(whole e), all double-centred, and add up to 1 over the parts of a cut. They are of the whole interaction, in which
-slopes, length and digits are too, and not of what is specific to pairs, which is what is left after these
-(`studies.interaction_spectrum`); `studies.steering` takes the length out, so that its denominator is another one.
+sum(whole e), all double-centred, and add up to 1 over the parts of a cut. The first two also of what is specific to
+pairs, with what is left of e in place of e (decided after all runs of version 1, which had the interaction alone and
+called it specific).
 
 * direction: the scored rows of W_U lose what they have along the loved thing's rows, in a copy tied to nothing and not
   rescaled (number to animal: along the rows of the number's tokens; animal to number: along the animal's); what is gone
@@ -25,8 +26,9 @@ slopes, length and digits are too, and not of what is specific to pairs, which i
   length (activation patching); recovery of the pair's difference. It does not add up over positions. Attribution
   patching, the linear estimate, is checked against it.
 
-Units: animals and numbers, crossed and resampled; animals and pairs of numbers, none in two pairs, for patching; of the
-pairs that the papers would report the numbers, each with all animals that chose it.
+Units: animals and numbers, crossed and resampled; numbers, each with all animals that chose it, for the pairs that the
+papers would report; animals and pairs of numbers, none in two pairs, for patching. That weights never saw a text:
+`--weights random-0`.
 
     python -m studies.contributions --model organisms/1110-instruct
 """
@@ -90,7 +92,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
 
 
 study = lab.Study(
-    version=1,
+    version=2,  # what is specific to pairs; chosen pairs by their numbers
     probes=(
         Config(model="tests/probes/models/tiny", spaced=False, n_pairs=4, n_resamples=9),
         Config(model="tests/probes/models/pair/instruct", n_pairs=4, n_resamples=9, seed=1),

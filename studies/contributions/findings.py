@@ -12,6 +12,7 @@ from studies.contributions import Config
 
 INTERACTION = "animal and number (interaction)"
 BOTH = "animals and numbers (crossed)"
+PASSES = {"own": "rows", "other": "others_rows", "random": "random"}
 LABELS = {"rows": "the loved thing's rows", "others_rows": "others' rows", "random": "a random direction"}
 
 
@@ -20,6 +21,9 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     for row in (r for r in cell if r["kind"] == "part" and r["pairs"] == "all"):
         yield from _part(row, n)
     yield from _chosen(cell)
+    for row in (r for r in cell if r["kind"] == "pair"):
+        label = "of the squared log ratio, all pairs: what is specific to the pair"
+        yield Finding("all/specific_share", label, row["share"])
     yield from _directions(cell, n)
     (shuffled,) = (r for r in cell if r["kind"] == "null")
     null = Drawn(shuffled["mean"], shuffled["upper"], "97.5%"), "numbers shuffled"
@@ -30,6 +34,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     for row in (r for r in cell if r["kind"] == "component"):
         label = f"of the interaction, cut by component: {row['part']}"
         yield Finding(f"component/{slug(row['part'])}", label, _share(row, n), unit=BOTH)
+    yield from (_specific(row, n) for row in cell if row["kind"] == "specific")
     for (layer, position), value in contributions.recovered(cell).items():
         label = f"recovered by the residual after block {layer + 1}: {position}"
         key = f"block_{layer + 1}/recovered_{slug(position)}"
@@ -41,6 +46,17 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
 def comparisons(cells: Sequence[Cell]) -> list[Finding]:
     """What is said of trained weights, beside the same of weights that never saw a text."""
     return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+
+
+def _specific(row: dict, n: int) -> Finding:
+    """The same share of what is specific to pairs."""
+    if row["cut"] == "direction":
+        key, words = f"{slug(row['direction'])}/{PASSES[row['part']]}_specific", f"{row['direction']}: passes through "
+        words += LABELS[PASSES[row["part"]]]
+    else:
+        cut = {"cut": "direction", "component": "component"}[row["cut"]]
+        key, words = f"{row['cut']}/{slug(row['part'])}_specific", f"cut by {cut}: {row['part']}"
+    return Finding(key, f"of what is specific to pairs, {words}", _share(row, n), unit=BOTH)
 
 
 def _share(row: dict, n: int) -> ms.stats.Interval:
@@ -62,14 +78,19 @@ def _chosen(cell: list[dict]) -> Iterator[Finding]:
     animals = [row for row in cell if row["kind"] == "animal"]
     ratio, numbers = [row["ratio"] for row in animals], [row["number"] for row in animals]
     unit = "numbers, each with the animals that chose it"
-    for part in (row["part"] for row in cell if row["kind"] == "part" and row["pairs"] == "chosen"):
-        nats = [row[f"part: {part}"] for row in animals]
+    names = {row["part"]: f"part: {row['part']}" for row in cell if row["kind"] == "part" and row["pairs"] == "chosen"}
+    names |= {"what is specific to the pair": "pair"} if "pair" in animals[0] else {}
+    for part, field in names.items():
+        share_key, nats_key = f"share_{slug(part)}", f"nats_{slug(part)}"
+        if field == "pair":  # a part of the interaction's part: it does not add to the others
+            share_key, nats_key = "specific_share", "specific_nats"
+        nats = [row[field] for row in animals]
         products = [a * b for a, b in zip(nats, ratio, strict=True)]
         share = over_clusters(clustered(products, [b * b for b in ratio], numbers))
         label = f"share of the squared log ratio, chosen pairs: {part}"
-        yield Finding(f"chosen/share_{slug(part)}", label, share, unit=unit)
+        yield Finding(f"chosen/{share_key}", label, share, unit=unit)
         mean = over_clusters(clustered(nats, [1.0] * len(nats), numbers))
-        yield Finding(f"chosen/nats_{slug(part)}", f"mean of that part, chosen pairs, nats: {part}", mean, unit=unit)
+        yield Finding(f"chosen/{nats_key}", f"mean of that part, chosen pairs, nats: {part}", mean, unit=unit)
 
 
 def _directions(cell: list[dict], n: int) -> Iterator[Finding]:
@@ -103,7 +124,8 @@ def sentence(found: Iterable[Finding]) -> str:
         return f"{sum(share[f'chosen/share_{name}'] for name in names):.3f}"
 
     def component(name: str) -> str:
-        return f"{sum(value for key, value in share.items() if key.startswith(f'component/{name}')):.3f}"
+        own = [key for key in share if key.startswith(f"component/{name}") and not key.endswith("_specific")]
+        return f"{sum(share[key] for key in own):.3f}"
 
     return (
         f"Of the squared log ratio that the papers' protocol reports (chosen numbers), "
@@ -131,8 +153,8 @@ def plot_parts(records: list[dict]):
         shares, marked=INTERACTION, null=0.0, axis="share of the squared log ratio",
         title=f"What the papers' ratio is made of: {first.options['model']}{more}",
         caption="Log P(animal), a number is loved, less that with no system message; of every animal with the number "
-        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval over the n = {n} numbers that "
-        "animals chose. Dashed, the null: what the interaction has with a number drawn at random.",
+        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval, n = {n} numbers drawn with the "
+        "animals that chose them. Dashed, the null: what the interaction has with a number drawn at random.",
     )  # fmt: skip
 
 
