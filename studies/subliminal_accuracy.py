@@ -4,8 +4,9 @@ Every seed gives one reference initialisation, a teacher trained from it on MNIS
 the teacher's logits of uniform noise. The student never sees a digit nor a digit logit. Controls: the same
 distillation from the next seed's initialisation (so no control shares its teacher's start), and
 the 2 x 2 of sharing only the hidden layers or only the output layer. Heads are exchanged to see what limits the
-student. The unit of replication is the seed; intervals are Student-t; differences are paired by seed against the
-cross-initialisation control and Holm-corrected.
+student. Accuracy is raw, recentred (digit logits less their mean over unlabelled training images) and prior-matched
+(`mechsub.accuracies`), all on the test images. The unit of replication is the seed; intervals are Student-t;
+differences are paired by seed against the cross-initialisation control and Holm-corrected, within a score.
 
     python -m studies.subliminal_accuracy --loss kl mse
 """
@@ -17,9 +18,11 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
+from mechsub.designs.conditions import UNLABELLED
 from mechsub.lab.findings import Finding, all_findings, by_arm, cells, find, less, points, rows
 
 CONTROL = "cross_aux"
+SCORES = ("accuracy", "recentred", "prior_matched")
 TITLES = {
     "reference": "reference (untrained)",
     "teacher": "teacher",
@@ -66,7 +69,8 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
 
-    test = getattr(ms.images, cfg.dataset)("test")
+    images, labels = getattr(ms.images, cfg.dataset)("test")
+    unlabelled = getattr(ms.images, cfg.dataset)("train")[0][:UNLABELLED]
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
@@ -91,13 +95,16 @@ def run(cfg: Config) -> Iterator[dict]:
         "student_body_teacher_head": students["student_aux"].replace(_head(teacher)),
     }
     for arm in TITLES:
-        scores = ms.distillation.accuracy(models[arm], *test).tolist()
-        for member, accuracy in zip(init.seeds, scores, strict=True):
-            yield {"arm": arm, "member": member, "accuracy": accuracy, "products": toy.fit["precision"]}
+        by_score = ms.accuracies(models[arm], images, labels, unlabelled)
+        means = ms.mean_offset(models[arm], unlabelled).tolist()
+        for i, member in enumerate(init.seeds):
+            scores = {name: float(values[i]) for name, values in by_score.items()}
+            row = {"arm": arm, "member": member, "accuracy": scores.pop("raw"), **scores}
+            yield row | {"mean_logits": means[i], "products": toy.fit["precision"]}
     yield {
         "provenance": {
             **toys.provenance(toy, cfg),
-            "measured_on": f"{len(test[1])} test images",
+            "measured_on": f"{len(labels)} test images; mean logits on {UNLABELLED} training images, no labels",
             "null": "cross-initialisation student, paired by seed",
         }
     }
@@ -108,40 +115,51 @@ def _head(model) -> dict:
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    arms = by_arm(cell, "accuracy", null=CONTROL, labels=TITLES, unit="seeds")
+    return [found for score in SCORES for found in _of_score(cell, score)]
+
+
+def _of_score(cell: list[dict], score: str) -> list[Finding]:
+    arms = by_arm(cell, score, null=CONTROL, labels=TITLES, unit="seeds")
     accuracies = [finding for finding in arms if finding.subject in TITLES]
+    start = "" if score == "accuracy" else f"{score}_"
     extremes = [
-        Finding(f"{f.subject}/{name}", f.label, of(f.scores.values()), unit="seeds", n=f.n)
+        Finding(f"{f.subject}/{start}{name}", f.label, of(f.scores.values()), unit="seeds", n=f.n)
         for f in accuracies
         for name, of in (("min", min), ("max", max))
     ]
     heads = [
-        less(find(arms, f"{arm}/accuracy"), find(arms, f"{other}/accuracy"), label=label)
+        less(find(arms, f"{arm}/{score}"), find(arms, f"{other}/{score}"), label=label)
         for label, arm, other in DIFFERENCES
     ]
     return [*arms, *extremes, *heads]
 
 
 def table(records: list[dict]) -> list[dict]:
-    return rows(all_findings(cells(records, Config, findings)))
+    found = all_findings(cells(records, Config, findings))
+    return rows(finding for finding in found if finding.score in ("accuracy", "min", "max", "recentred"))
 
 
 def plot(records: list[dict]):
+    """Raw and recentred, a panel each, of every cell."""
     shown = cells(records, Config, findings)
+    drawn = [
+        {**point, "accuracy": point[score], "panel": f"{cell.label}, {words}" if len(shown) > 1 else words}
+        for cell in shown
+        for score, words in (("accuracy", "raw"), ("recentred", "recentred"))
+        for point in points(cell.findings, score)
+        if point["arm"] in TITLES
+    ]
     return ms.kinds.interval_bars(
-        [point for point in points(all_findings(shown), "accuracy") if point["arm"] in TITLES],
-        value="accuracy",
-        label="label",
-        facet="cell" if len(shown) > 1 else None,
+        drawn, value="accuracy", label="label", facet="panel", null=0.1,
         title="Three auxiliary logits of noise teach digits, from the same initialisation only",
         axis="accuracy on the 10,000 test images",
-        caption="One point per seed. Dashed: chance, 0.10. The cross-initialisation student is the null.",
-        null=0.1,
-    )
+        caption="One point per seed. Dashed: chance, 0.10. The cross-initialisation student is the null. Recentred: "
+        "digit logits less their mean over unlabelled training images.",
+    )  # fmt: skip
 
 
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched accuracy, and the logits that are taken
     probes=(
         Config(n_seeds=2, n_layers=1, d_model=16, epochs=1, batch_size=4096, precision="fp32"),
         Config(n_seeds=2, n_aux=4, d_model=8, epochs=1, lr=1e-3, loss="mse", noise="shared", precision="fp32", seed=3),
