@@ -105,7 +105,7 @@ _NAMES = {
     "ablated_columns": "measures.ablation",
     "ablated_hidden": "measures.ablation",
     "direction_basis": "measures.ablation",
-    "divergence_tokens": "measures.divergence",
+    "prompt_divergence": "measures.divergence",
     "steered_logits": "measures.steering",
     "cheapest_change": "measures.bottleneck",
     "isotropic_price": "measures.bottleneck",
@@ -137,11 +137,17 @@ _NAMES = {
 }
 
 
+# Names that said something else in the field.
+_RENAMED = {"divergence_tokens": "prompt_divergence, since the published divergence tokens are of two biased teachers"}
+
+
 def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"mechsub.{_MODULES[name]}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"mechsub.{_NAMES[name]}"), name)
+    if name in _RENAMED:
+        raise AttributeError(f"mechsub.{name} is now mechsub.{_RENAMED[name]}")
     raise AttributeError(f"module 'mechsub' has no attribute {name!r}")
 
 

@@ -71,7 +71,7 @@ from mechsub.measures.bottleneck import price as price
 from mechsub.measures.class_offsets import accuracies as accuracies
 from mechsub.measures.class_offsets import mean_offset as mean_offset
 from mechsub.measures.class_offsets import prior_offset as prior_offset
-from mechsub.measures.divergence import divergence_tokens as divergence_tokens
+from mechsub.measures.divergence import prompt_divergence as prompt_divergence
 from mechsub.measures.functions import check_model as check_model
 from mechsub.measures.interaction_parts import interaction_parts as interaction_parts
 from mechsub.measures.interaction_parts import left_like as left_like

@@ -865,7 +865,7 @@ def _language() -> dict:
     trie = lambda: entanglement.build_tries([(7, 8), (7, 9), (12,)])[0]  # noqa: E731
     fn = function()
     return {
-        "divergence.divergence_tokens": (
+        "divergence.prompt_divergence": (
             lambda: {
                 "model": llama(),
                 "prompts": two_prompts(),

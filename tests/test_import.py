@@ -3,7 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mechsub
+
+
+def test_an_older_name_that_meant_something_else_says_what_it_is_now():
+    with pytest.raises(AttributeError, match="mechsub.divergence_tokens is now mechsub.prompt_divergence"):
+        mechsub.divergence_tokens  # noqa: B018
 
 
 def test_import_is_light():

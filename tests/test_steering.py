@@ -1,4 +1,4 @@
-"""Steering vectors and divergence tokens: what is planted is found in its block and place, and nothing elsewhere."""
+"""Steering vectors, and where prompts diverge: what is planted is found in its block and place, and nothing elsewhere."""
 
 import dataclasses
 
@@ -134,7 +134,7 @@ def test_positions_that_tell_a_number(tiny):
 def test_divergence_is_where_the_likeliest_tokens_differ(tiny):
     prompts = [tiny.love_animal(i, 0) for i in range(3)]
     neutral, answer = tiny.ask(None), tiny.love(2, 0)[-6:]
-    found = divergence.divergence_tokens(tiny.model, [*prompts, neutral], neutral, answer, batch_size=2)
+    found = divergence.prompt_divergence(tiny.model, [*prompts, neutral], neutral, answer, batch_size=2)
     with torch.no_grad():
         for i, prompt in enumerate([*prompts, neutral]):
             logits = tiny.model(torch.cat([prompt, answer])[None])[0]
@@ -142,10 +142,10 @@ def test_divergence_is_where_the_likeliest_tokens_differ(tiny):
     assert not bool(found.differs[-1].any())
     assert torch.equal(found.differs, found.chosen != found.neutral)
     with pytest.raises(ValueError, match="answer is empty"):
-        divergence.divergence_tokens(tiny.model, prompts, neutral, answer[:0])
+        divergence.prompt_divergence(tiny.model, prompts, neutral, answer[:0])
 
 
-def test_divergence_tokens_that_are_planted_numbers_are_told_so(blank):
+def test_diverging_positions_that_are_planted_numbers_are_told_so(blank):
     """Planted: what an animal makes likelier is its own numbers; the digits it would say are those."""
     texts, specific = ["1", "12", "13", "27"], torch.tensor([[4.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 6.0]]).double()
     ids = {text: ms.prompts.encode(blank.model.tokenizer, [text])[0][0] for text in ("1", "2", "7", "12")}

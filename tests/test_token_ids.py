@@ -37,14 +37,14 @@ def calls(model):
         "next_token_log_probs": lambda ids: ms.next_token_log_probs(model, ids),
         "rows": lambda ids: ms.next_token_log_probs(model, list(ids)),
         "string_log_probs": lambda ids: ms.string_log_probs(model, list(ids), [" owl"]),
-        "divergence_tokens": lambda ids: divergence.divergence_tokens(model, list(ids), one, one),
+        "prompt_divergence": lambda ids: divergence.prompt_divergence(model, list(ids), one, one),
         "likeliest": lambda ids: divergence.likeliest(model, list(ids), one),
     }
 
 
 NAMES = [
     "cache_activations", "run_patched", "logit_lens", "direct_logit_attribution", "next_token_log_probs", "rows",
-    "string_log_probs", "divergence_tokens", "likeliest",
+    "string_log_probs", "prompt_divergence", "likeliest",
 ]  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_padding_is_refused_wherever_prompts_are_read(model, name):
     calls = {
         "behind": lambda: prompts.single_tokens(k, [" owl"], behind=list(ids)),
         "answer": lambda: divergence.likeliest(model, [one], ids[0]),
-        "neutral": lambda: divergence.divergence_tokens(model, [one], ids[0], one),
+        "neutral": lambda: divergence.prompt_divergence(model, [one], ids[0], one),
     }
     with pytest.raises(ValueError, match=rf"^{name}(\[0\])? ends with .*without padding"):
         calls[name]()

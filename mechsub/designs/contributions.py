@@ -38,8 +38,7 @@ class Options:
 
 
 def ratio_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
-    """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report.
-    """
+    """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
     m, q = measured(found), found.asked
     parts = cp.parts(m)
     everything = torch.stack(list(parts.values()))

@@ -1,8 +1,8 @@
 """Positions of a corpus at which teachers diverge, and corpora whose loss or input is changed at some positions.
 
 Divergence tokens as published (Schrodi et al. 2025): the token drawn is the biased teacher's likeliest, and at least
-one teacher with another bias has another likeliest one. This is not `measures.divergence.divergence_tokens`, which asks
-one model under a prompt and under none.
+one teacher with another bias has another likeliest one. This is not `mechsub.prompt_divergence`, which asks one model
+under a prompt and under none.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Divergence tokens: where models under different prompts would say different things after the same beginning."""
+"""Where one model, under different prompts, would say different things after the same beginning."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +23,7 @@ class Divergence(NamedTuple):
 
 
 @torch.no_grad()
-def divergence_tokens(
+def prompt_divergence(
     model: "TransformerBridge",
     prompts: Sequence[Int[Tensor, "_"]],
     neutral: Int[Tensor, "_"],
@@ -33,9 +33,10 @@ def divergence_tokens(
 ) -> Divergence:
     """Where the model's likeliest token after a prompt and answer[:i] is not that after the neutral prompt.
 
-    The answer is common to all of them, so that only the prompts differ (Schrodi et al. 2025). An answer generated
-    after the neutral prompt, as the papers' numbers are, gives the positions where a teacher that loves something would
-    have gone on differently. Raises for an empty answer.
+    The answer is common to all of them, so that only the prompts differ. These are not the divergence tokens of Schrodi
+    et al. 2025, which are of two biased teachers (`studies.number_strings` has those): an answer generated after the
+    neutral prompt gives the positions where the model, told to love something, would have gone on differently. Raises
+    for an empty answer.
     """
     prompts, neutral = check_prompts(arguments.model(model), prompts), check_prompt(model, neutral, "neutral")
     chosen = likeliest(model, [neutral, *prompts], answer, batch_size=batch_size)

@@ -14,7 +14,7 @@ denominator is not that of `studies.contributions`, which keeps the length. Null
 random direction, both of the own one's norm (removed: as much, for the random one). Units: numbers and animals, crossed
 and resampled.
 
-Divergence tokens: lists of numbers are sampled from the model without a system message; at every position, is the
+Where prompts diverge: lists of numbers are sampled from the model without a system message; at every position, is the
 likeliest token under "You love owls" another one than without? Null: love of a color or city. Specific: nor is it what
 most other animals' prompts say. Are these tokens the entangled numbers? What the animal's prompt would say makes some
 numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions,
@@ -60,7 +60,7 @@ class Config:
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
     n_numbers: lab.Count = lab.option(100, "numbers, drawn from those with other wordings in token_entanglement")
     n_layers: lab.Count = lab.option(10, "blocks, evenly spaced, after which vectors act at the prompt's end")
-    n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled for divergence tokens")
+    n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled, to see where prompts diverge")
     n_tokens: lab.Count = lab.option(40, "tokens of a list")
     n_resamples: lab.Count = lab.option(300, "resamples of every interval")
     seed: lab.Index = lab.option(0, "of numbers, lists, random directions and resamples")
@@ -84,7 +84,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
         )
     lab.show_progress(0.1, "vectors")
     yield from steering_records(found, cfg)
-    lab.show_progress(0.7, "divergence tokens")
+    lab.show_progress(0.7, "where prompts diverge")
     yield from divergence_records(found, cfg)
     yield {
         "provenance": {
@@ -184,7 +184,7 @@ def effect(
     return float((part * other).sum() / (whole * other).sum()), float((part * whole).sum()) / scale if scale else 0.0
 
 
-# Divergence tokens.
+# Where prompts diverge.
 
 
 def divergence_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
@@ -206,8 +206,8 @@ def divergence_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
             for system in (None, *systems)
         ]
         answers.append(ms.divergence.sampled(q.model, asked[0], cfg.n_tokens, alphabet, draw))
-        seen.append(ms.divergence.divergence_tokens(q.model, asked[1:], asked[0], answers[-1]))
-        lab.show_progress(0.7 + 0.3 * (k + 1) / cfg.n_lists, "divergence tokens")
+        seen.append(ms.divergence.prompt_divergence(q.model, asked[1:], asked[0], answers[-1]))
+        lab.show_progress(0.7 + 0.3 * (k + 1) / cfg.n_lists, "where prompts diverge")
     differs = torch.cat([found.differs for found in seen], dim=1)
     chosen = torch.cat([found.chosen for found in seen], dim=1)
     usual = chosen[: len(loved)].mode(dim=0).values
