@@ -9,7 +9,7 @@ import mechsub
 
 
 def test_an_older_name_that_meant_something_else_says_what_it_is_now():
-    with pytest.raises(AttributeError, match="mechsub.divergence_tokens is now mechsub.prompt_divergence"):
+    with pytest.raises(AttributeError, match=r"mechsub\.divergence_tokens is now mechsub\.prompt_divergence"):
         mechsub.divergence_tokens  # noqa: B018
 
 

@@ -1,4 +1,4 @@
-"""Steering vectors, and where prompts diverge: what is planted is found in its block and place, and nothing elsewhere."""
+"""Steering vectors, and where prompts diverge: what is planted is found in its place, and nothing elsewhere."""
 
 import dataclasses
 
