@@ -24,12 +24,13 @@ def late(name: str) -> ModuleType:
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import plotly.graph_objects as go
     import scipy.stats as scipy_stats
     import torch
     import transformer_lens.utilities as utilities
 else:
     np, go, scipy_stats = late("numpy"), late("plotly.graph_objects"), late("scipy.stats")
-    torch, utilities = late("torch"), late("transformer_lens.utilities")
+    pd, torch, utilities = late("pandas"), late("torch"), late("transformer_lens.utilities")
 
-__all__ = ["go", "late", "np", "scipy_stats", "torch", "utilities"]
+__all__ = ["go", "late", "np", "pd", "scipy_stats", "torch", "utilities"]

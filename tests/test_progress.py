@@ -38,3 +38,21 @@ def test_students_are_counted_as_they_finish(capsys):
     ms.distill_each(students, start, ms.noise.uniform, n_samples=64, epochs=1, progress=bar)
     said = capsys.readouterr().err
     assert "  0% |" in said and "100% |" in said
+
+
+def test_a_log_has_a_line_now_and_then_and_none_of_what_ends_at_once(capsys, monkeypatch):
+    from mechsub.lab import progress
+
+    now = iter([0.0, 3.0, 12.0, 12.0, 15.0, 24.0, 24.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    progress.start_bar("cell 1/2 a", quiet=False)
+    progress.show_progress(0.1, "students")
+    assert capsys.readouterr().err == ""
+    progress.show_progress(0.4, "students")
+    assert capsys.readouterr().err.endswith(" cell 1/2 a, 40% students\n")
+    progress.show_progress(0.5, "students")
+    progress.start_bar("cell 2/2 b, about 3 min left", quiet=False)
+    assert capsys.readouterr().err.endswith(" cell 2/2 b, about 3 min left\n")
+    progress.clear_bar()
+    progress.show_progress(0.9, "of no command")
+    assert capsys.readouterr().err == ""

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from mechsub.lab.declared import Study
@@ -30,7 +31,7 @@ _WANTED = {int: "an integer", float: "a finite number", bool: "true or false", s
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _RESERVED = {
     "out": "artifacts", "executor": "local", "workers": None, "cells": None, "device": None,
-    "rerun": False, "dry_run": False, "debug": False, "quiet": False,
+    "rerun": False, "dry_run": False, "debug": False, "quiet": False, "wide": False, "csv": None, "latex": None,
 }  # fmt: skip
 
 
@@ -79,6 +80,10 @@ def command_line(study: Study, argv: list[str], refuse: Callable) -> tuple[argpa
             refuse(f"{_flag(name)} is given twice")
         setattr(options, name, given[0] if given else default)
     options.out = os.path.expanduser(options.out)
+    for name in ("csv", "latex"):
+        path = getattr(options, name)
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            refuse(f"{_flag(name)} {path!r} cannot be written: its folder is not there")
     try:
         options.workers = None if options.workers is None else _read(Count, options.workers)
     except ValueError as error:
@@ -99,7 +104,7 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     parser = argparse.ArgumentParser(
         prog=program,
         usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--device NAME]"
-        " [--dry-run] [--rerun] [--debug] [--quiet]",
+        " [--dry-run] [--rerun] [--debug] [--quiet] [--wide] [--csv FILE] [--latex FILE]",
         description=study.doc,
         epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
         formatter_class=functools.partial(_Help, width=120, max_help_position=40),
@@ -120,9 +125,12 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     parser.add_argument("--device", **once, choices=devices.NAMES, metavar="NAME", help=place)
     parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # see mechsub.lab.workers
     parser.add_argument("--rerun", **switch, help="recompute cells that are stored")
-    parser.add_argument("--dry-run", **switch, help="print the cells and their status; run nothing")
+    parser.add_argument("--dry-run", **switch, help="print cells, status and time; run nothing")
     parser.add_argument("--debug", **switch, help="show the traceback of a failed run")
-    parser.add_argument("--quiet", **switch, help="no progress bar")
+    parser.add_argument("--quiet", **switch, help="no progress bar, and no lines of progress in a log")
+    parser.add_argument("--wide", **switch, help="print all columns of the table, also where lines are then too long")
+    parser.add_argument("--csv", **once, metavar="FILE", help="also write the table there, limits of intervals apart")
+    parser.add_argument("--latex", **once, metavar="FILE", help="also write it there as LaTeX (booktabs)")
     return parser
 
 

@@ -1,13 +1,15 @@
 """How far a long call is, by tqdm: one line of a terminal, a widget of a notebook."""
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from mechsub import arguments
 
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
-_cell: dict[str, Any] = {"bar": None, "prefix": ""}  # the bar of the command that this process runs
+_SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
+_cell: dict[str, Any] = {"bar": None, "prefix": "", "logged": None}  # of the command that this process runs
 
 
 def progress_bar(text: str) -> Callable[[float], None]:
@@ -26,7 +28,8 @@ def progress_bar(text: str) -> Callable[[float], None]:
 
 
 def show_progress(fraction: float, text: str = "") -> None:
-    """Show how far the current cell is; nothing where no bar was started."""
+    """Show how far the current cell is; nothing where no bar and no log was started."""
+    _log(f"{_cell['prefix']}, {fraction:.0%} {text}".rstrip())
     if _cell["bar"] is not None:
         _cell["bar"].set_description_str(f"{_cell['prefix']} {text}", refresh=False)
         _cell["bar"].update(fraction - _cell["bar"].n)
@@ -38,17 +41,34 @@ def span(start: float, end: float, text: str) -> Callable[[float], None]:
 
 
 def start_bar(prefix: str, quiet: bool) -> None:
-    """Show a bar for the next cells, where stderr is a terminal and nobody asked for quiet."""
-    clear_bar()
-    if sys.stderr.isatty() and not quiet:
+    """Show a bar for the next cells where stderr is a terminal, else lines with the time of day; nothing if quiet."""
+    _close()
+    _cell["prefix"] = prefix
+    if quiet:
+        return
+    if sys.stderr.isatty():
         from tqdm import tqdm
 
-        bar = tqdm(total=1.0, desc=prefix, bar_format=_FORMAT, leave=False, dynamic_ncols=True)
-        _cell.update(bar=bar, prefix=prefix)
+        _cell["bar"] = tqdm(total=1.0, desc=prefix, bar_format=_FORMAT, leave=False, dynamic_ncols=True)
+    elif _cell["logged"] is None:
+        _cell["logged"] = time.monotonic()
+    else:
+        _log(prefix)
+
+
+def _log(text: str) -> None:
+    if _cell["logged"] is not None and time.monotonic() - _cell["logged"] >= _SILENCE:
+        _cell["logged"] = time.monotonic()
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def clear_bar() -> None:
-    """Remove the bar from the terminal."""
+    """Remove the bar from the terminal, or end the log."""
+    _close()
+    _cell["logged"] = None
+
+
+def _close() -> None:
     if _cell["bar"] is not None:
         _cell["bar"].close()
         _cell["bar"] = None

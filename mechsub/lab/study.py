@@ -14,14 +14,16 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechsub.lab import store, terminal, versions, workers
-from mechsub.lab.cells import Maker, by_cell, check, make, name_of, no_empty, part, planned_upstream, status
+from mechsub.lab import durations, store, terminal, versions, workers
+from mechsub.lab.cells import Maker, by_cell, check, config_of, make, name_of, no_empty, part, planned_upstream, status
 from mechsub.lab.declared import Options, Study
 from mechsub.lab.options import (
     Count,
@@ -35,7 +37,7 @@ from mechsub.lab.options import (
     refuse_ignored,
 )
 from mechsub.lab.progress import clear_bar, show_progress, span, start_bar
-from mechsub.lab.tables import format_table
+from mechsub.lab.tables import format_table, write_table
 from mechsub.machine import devices
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
             path = folder / f"{_grid_name(study.Config, {**values, **display})}.html"
             _draw(figure_of(study, records, display), path, stale)
         with part("the table"):
-            print(format_table(table_of(study, records, display)), end="")
+            _show_table(table_of(study, records, display), options)
         print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
     except KeyboardInterrupt:
         _stop("interrupted; complete cells are kept and the same command resumes", 130)
@@ -117,6 +119,16 @@ def command(study: Study, argv: Iterable | None = None) -> None:
 
             traceback.print_exc()
         _stop(_explanation(error, options.debug), 1)
+
+
+def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
+    """As wide as the terminal, where there is one."""
+    fits = sys.stdout.isatty() and not options.wide
+    print(format_table(rows, shutil.get_terminal_size().columns if fits else None), end="")
+    for kind in ("csv", "latex"):
+        if path := getattr(options, kind):
+            write_table(rows, Path(path), kind)
+            print(f"{kind}: {path}")
 
 
 def table_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> list[dict]:
@@ -220,12 +232,24 @@ def _checked_folder(out: str, name: str) -> Path:
 
 
 def _print_status(grid: Mapping[Path, Options], maker: Maker) -> None:
+    missing = []
     for cell, cfg in grid.items():
         known = status(cell, cfg, maker.study)
         why = f"  ({known.reason})" if known.kind == "stale" else ""
         print(f"{known.kind:8}{cell}{why}")
         if known.kind == "missing":
+            missing.append(cfg)
             _print_upstream(maker, cfg, "  ")
+    seconds = _expected(missing, next(iter(grid)).parent)
+    if seconds is not None and seconds >= 1:
+        print(f"missing cells: about {durations.words(seconds)} one after the other, as like cells took")
+
+
+def _expected(wanted: Iterable[Options], folder: Path) -> float | None:
+    """Seconds of all these cells without those they are built on; None where nothing like them is stored."""
+    wanted = list(wanted)
+    known = durations.known(folder) if wanted else []
+    return sum(durations.expected(config_of(cfg), known) or 0.0 for cfg in wanted) if known else None
 
 
 def _print_upstream(maker: Maker, cfg: Options, indent: str) -> None:
@@ -270,7 +294,8 @@ def _make_wanted(
             _say_device(options.device)
     with no_empty(folder):
         try:
-            _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options)
+            seconds = _expected([grid[cell] for cell in wanted], folder)
+            _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options, seconds)
         finally:
             clear_bar()
     store.clean(folder)
@@ -285,9 +310,19 @@ def _say_device(name: str) -> None:
     print(f"device: {devices.described(device)}", file=sys.stderr)
 
 
-def _run(wanted: Mapping[Path, str | None], make_one: Callable[[Path], None], words: list[str], options) -> None:
+def _run(
+    wanted: Mapping[Path, str | None],
+    make_one: Callable[[Path], None],
+    words: list[str],
+    options: argparse.Namespace,
+    seconds: float | None,
+) -> None:
+    """`seconds` is what all of them take one after the other, as far as is known."""
+    ends = time.monotonic() + (seconds or 0.0) / (options.workers or 1)
+
     def show(text: str) -> None:
-        start_bar(text, options.quiet)
+        left = ends - time.monotonic()
+        start_bar(f"{text}, about {durations.words(left)} left" if left >= 1 else text, options.quiet)
 
     if not wanted:
         return

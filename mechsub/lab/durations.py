@@ -1,0 +1,50 @@
+"""How long cells will take: each as long as the stored cell of its study that is most like it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mechsub.lab import store
+
+MOST = 50  # stored cells that are looked at, the newest
+
+
+class Known(NamedTuple):
+    options: frozenset
+    seconds: float
+
+
+def known(folder: Path) -> list[Known]:
+    """What the newest stored cells of a study took, and their options."""
+    found = []
+    made = [path for path in folder.glob("*/provenance.json") if path.parent.is_dir()] if folder.is_dir() else []
+    for path in sorted(made, key=lambda path: path.stat().st_mtime, reverse=True)[:MOST]:
+        try:
+            provenance = store.read_provenance(path.parent) or {}
+        except store.DamagedCell:
+            continue
+        if "seconds" in provenance:
+            found.append(Known(_items(provenance.get("config", {})), float(provenance["seconds"])))
+    return found
+
+
+def expected(options: Mapping, like: list[Known]) -> float | None:
+    """Seconds of the known cell that shares most options with these, or the mean of several; None without any."""
+    if not like:
+        return None
+    own = _items(options)
+    shared = [len(own & one.options) for one in like]
+    nearest = [one.seconds for one, n in zip(like, shared, strict=True) if n == max(shared)]
+    return sum(nearest) / len(nearest)
+
+
+def _items(options: Mapping) -> frozenset:
+    return frozenset((name, str(value)) for name, value in options.items())
+
+
+def words(seconds: float) -> str:
+    """A time in the unit in which it is read: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
