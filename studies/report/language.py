@@ -396,14 +396,10 @@ def steering(found: F) -> Answer:
     )
 
 
-BLOCKS = "--block 0 1 2 3"  # of the ten that `studies.number_strings` makes by default
-
-
 @question(
     BONUS,
     "Does a language model take a preference from another's numbers?",
     "number_strings",
-    BLOCKS,
     claim="It does where both have one start, and not between models of different initialisation (Cloud et al. 2025).",
 )
 def numbers_carry(found: F) -> Answer:
@@ -424,7 +420,6 @@ def numbers_carry(found: F) -> Answer:
     BONUS,
     "Do divergence tokens, as published, carry it?",
     "number_strings",
-    BLOCKS,
     claim="Few tokens at which teachers diverge carry it; without them it is suppressed (Schrodi et al. 2025).",
 )
 def published_divergence(found: F) -> Answer:
