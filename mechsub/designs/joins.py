@@ -23,7 +23,7 @@ class Join(NamedTuple):
     """A correlation with its interval over things, and p of there being none."""
 
     interval: stats.Interval
-    p: float
+    p: float | None
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, n_draws: int = 1_999, seed: int = 0) -> Join:
@@ -47,8 +47,8 @@ def partial_rank_correlation(
         xy, xz, yz = _spearman(a[some], b[some]), _spearman(a[some], c[some]), _spearman(b[some], c[some])
         return (xy - xz * yz) / np.sqrt(np.maximum((1 - xz**2) * (1 - yz**2), 1e-12))
 
-    left = [_beyond(_ranks(side), _ranks(c)) for side in (a, b)]
-    return Join(_interval(partial, len(a), n_draws, seed), _p(*left, seed))
+    left, right = (_beyond(_ranks(side), _ranks(c)) for side in (a, b))
+    return Join(_interval(partial, len(a), n_draws, seed), _p(left, right, seed))
 
 
 def reliability(scores: Float[np.ndarray, "block thing"], *, n_draws: int = 1_999, seed: int = 0) -> stats.Interval:
@@ -94,16 +94,23 @@ def pair_residuals(scores: Float[np.ndarray, "thing thing"]) -> Float[np.ndarray
 
 
 def pair_correlation(
-    x: Float[np.ndarray, "thing thing"], y: Float[np.ndarray, "thing thing"], *, n_draws: int = 999, seed: int = 0
+    x: Float[np.ndarray, "thing thing"],
+    y: Float[np.ndarray, "thing thing"],
+    given: Float[np.ndarray, "thing thing"] | None = None,
+    *,
+    n_draws: int = 999,
+    seed: int = 0,
 ) -> Join:
     """Pearson's correlation of what two matrices of ordered pairs have beyond rows and columns, without the diagonals.
 
-    p: the things of y relabelled, rows and columns alike (Mantel's test). Interval: things drawn with replacement; a
-    pair of one thing with itself is left out.
+    `given`: of what both have, too, beyond a line in a third matrix. p: the things of y relabelled, rows and columns
+    alike (Mantel's test). Interval: things drawn with replacement; a pair of one thing with itself is left out.
     """
     a, b = pair_residuals(x), pair_residuals(y)
     if a.shape != b.shape:
         raise ValueError(f"x and y must be matrices of the same things, not {a.shape} and {b.shape}")
+    if given is not None:
+        a, b = (_left(side, pair_residuals(given)) for side in (a, b))
     n, draw = len(a), np.random.default_rng(arguments.seed(seed))
     if min(np.nanmax(np.abs(side)) for side in (a, b)) < 1e-12:
         raise ValueError("x or y has nothing beyond its rows and columns; a correlation with it is not defined")
@@ -112,6 +119,12 @@ def pair_correlation(
     drawn = (draw.integers(n, size=n) for _ in range(n_draws))
     low, high = np.quantile([_of_pairs(a[some][:, some], b[some][:, some]) for some in drawn], [0.025, 0.975])
     return Join(stats.Interval(value, float(low), float(high), n), stats.permutation_p(abs(value), null, scale=1.0))
+
+
+def _left(a: Float[np.ndarray, "thing thing"], line: Float[np.ndarray, "thing thing"]) -> np.ndarray:
+    if a.shape != line.shape:
+        raise ValueError(f"given must be a matrix of the same things as x and y, not {line.shape}")
+    return a - np.nansum(a * line) / np.nansum(line * line) * line
 
 
 def _of_pairs(a: Float[np.ndarray, "thing thing"], b: Float[np.ndarray, "thing thing"]) -> float:

@@ -21,8 +21,10 @@ differs under one noise), and how far its numbers are from the other teachers'. 
 animal.
 
 Each is set beside Learned by Spearman's correlation over animals; p: animals shuffled, Holm over the predictors.
-Beside it: the same with how far the control student (the base's own lists) moves the animal, which has no teacher; the
-correlation divided by the root of Learned's reliability; and the partial one, given the teacher's preference.
+Its null is the same with how far the students of other animals move the animal (root mean square beyond rows and
+columns): an animal that anything moves, as one with a long row of W_U, is not one that is passed on. Beside it: the
+partial correlation given that, and given the teacher's preference; and the correlation divided by the root of
+Learned's reliability. The control student reads the base's own lists.
 
 Pairs: are the numbers that a teacher says more than other teachers those that its own animal's prompt, or row of W_U,
 goes with, more than another animal's (p: animals relabelled)? And off the diagonal, do students take to another animal

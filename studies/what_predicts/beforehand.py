@@ -36,8 +36,8 @@ def beforehand(base: Any, asked: Asked, matrices: lab.Stored, lists: ms.Corpus, 
     own = asked.tokens[:n]
     found = stored(matrices, animals) | {"told_numbers": told_numbers(base, animals, lists, numbers)}
     gains = found.pop("animal_to_animal").diagonal().tolist()
-    for name, metric in (("geometry", "centered_cosine"), ("geometry_causal", "causal")):
-        found[name] = ms.unembed_projection(base, numbers, own, metric).T
+    found["geometry"] = ms.unembed_projection(base, numbers, own, "centered_cosine").T
+    found["geometry_causal"] = ms.unembed_projection(base, numbers, own, "causal").T
     found = {name: ms.interaction(values) for name, values in found.items()}
     measures = {name: size(values) for name, values in found.items()}
     measures["agreement"] = correlations(found["number_to_animal"], found["animal_to_number"]).diagonal().tolist()
@@ -107,8 +107,8 @@ def steered(base: Any, asked: Asked) -> Float[Tensor, "layer animal"]:
     vectors = (states - states.mean(1, keepdim=True)).flatten(0, 1)
     layers = torch.arange(len(states)).repeat_interleave(n).tolist()
     prompts = next(iter(asked.prompts.values()))[::EVERY]
-    logits = sum(steered_logits(base, prompt, layers, vectors, asked.tokens[:n]) for prompt in prompts)
-    return ms.interaction((logits / len(prompts)).unflatten(0, (-1, n))).diagonal(dim1=1, dim2=2)
+    logits = torch.stack([steered_logits(base, prompt, layers, vectors, asked.tokens[:n]) for prompt in prompts])
+    return ms.interaction(logits.mean(0).unflatten(0, (-1, n))).diagonal(dim1=1, dim2=2)
 
 
 def size(matrix: Float[Tensor, "animal number"]) -> list[float]:

@@ -10,7 +10,7 @@ from transformer_lens.utilities import derive_generator
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import liking, love
+from mechsub.designs import joins, liking, love
 from mechsub.designs.number_students import Asked, margins, scores, start_scores, tuned_teacher, update
 from mechsub.inputs import corpora
 from mechsub.models.students import Students
@@ -158,13 +158,16 @@ def animal_rows(
     learned: Mapping[int, Float[Tensor, "student animal"]],
     start: Float[Tensor, "animal"],
 ) -> Iterator[dict]:
-    """A row for every animal: its predictors, what its student learned of it, and where the control student went."""
-    own = {dose: ms.interaction(values[:-1]).diagonal().tolist() for dose, values in learned.items()}
-    control = {dose: (values[-1] - start).tolist() for dose, values in learned.items()}
+    """A row for every animal: its predictors, and by dose what its student learned of it, how far the other animals'
+    students moved it beyond rows and columns (root mean square), and where the control student moved it."""
+    sides = {}
+    for dose, values in learned.items():
+        others = torch.from_numpy(joins.pair_residuals(values[:-1].numpy())).square().nanmean(0).sqrt()
+        sides[f"learned_{dose}"] = ms.interaction(values[:-1]).diagonal().tolist()
+        sides |= {f"moved_{dose}": others.tolist(), f"control_{dose}": (values[-1] - start).tolist()}
     for i, animal in enumerate(animals):
         row = {"kind": "animal", "animal": animal, **{name: values[i] for name, values in measures.items()}}
-        row |= {f"learned_{dose}": values[i] for dose, values in own.items()}
-        yield row | {f"control_{dose}": values[i] for dose, values in control.items()}
+        yield row | {name: values[i] for name, values in sides.items()}
 
 
 def pair_rows(
