@@ -120,6 +120,6 @@ study = lab.Study(
     together=("block",),
     probes=(
         Config(**_TINY, model="tests/probes/models/tiny", block=0),
-        Config(**{**_TINY, "n_updates": 18}, model="tests/probes/models/window", block=1),
+        Config(**{**_TINY, "n_updates": 18, "n_animals": 12}, rank=2, model="tests/probes/models/tiny", block=1),
     ),
 )
