@@ -74,6 +74,9 @@ def test_pairs_find_a_planted_likeness_and_none_in_rows_and_columns():
     sides = 5 * draw(1).normal(size=(n, 1)) + 5 * draw(2).normal(size=(1, n))
     planted = joins.pair_correlation(alike + draw(3).normal(size=(n, n)) + sides, alike, n_draws=199)
     assert planted.interval.low > 0.4 and planted.p == pytest.approx(1 / 200)
+    whole = joins.pair_residuals(alike)[~np.eye(n, dtype=bool)]
+    other = joins.pair_residuals(alike + draw(3).normal(size=(n, n)) + sides)[~np.eye(n, dtype=bool)]
+    assert planted.interval.mean == pytest.approx(np.corrcoef(whole, other)[0, 1])
     explained = joins.pair_correlation(alike + draw(3).normal(size=(n, n)), alike + draw(4).normal(size=(n, n)), alike)
     assert explained.p > 0.05 and abs(explained.interval.mean) < 0.2
     worlds = [joins.pair_correlation(sides + draw(i).normal(size=(n, n)), sides + alike, n_draws=99) for i in range(40)]
@@ -83,7 +86,7 @@ def test_pairs_find_a_planted_likeness_and_none_in_rows_and_columns():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: joins.rank_correlation(range(5), range(5)), "x must"),
+        (lambda: joins.rank_correlation(range(5), range(5)), "x needs at least 10 values"),
         (lambda: joins.rank_correlation(range(12), [1.0] * 12), "y is constant"),
         (lambda: joins.partial_rank_correlation(range(12), range(12), range(11)), "same|length"),
         (lambda: joins.reliability(np.zeros((1, 12))), "two blocks"),
@@ -158,7 +161,7 @@ def test_everything_that_is_predicted_is_said():
 
 
 def test_one_block_has_no_reliability():
-    records = [row for row in planted_records(n_blocks=1)]
+    records = planted_records(n_blocks=1)
     _, said = said_of(records)
     assert "students_64/reliability" not in said and "teacher_marked/true_64" not in said
     assert findings.table(records) and figure.plot(records).data

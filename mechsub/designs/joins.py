@@ -69,7 +69,7 @@ def disattenuated(
 
     def corrected(some: Draws) -> Float[np.ndarray, "draw"]:
         r, agreed = _spearman(a[some], b[some]), _reliability(values, some)
-        return np.where(agreed > 0, r / np.sqrt(np.maximum(agreed, 1e-12)), np.sign(r) * np.inf)
+        return np.where(agreed > 0, r / np.sqrt(np.maximum(agreed, 1e-12)), np.copysign(np.inf, r))
 
     return _interval(corrected, len(a), n_draws, seed)
 
@@ -95,8 +95,8 @@ def pair_residuals(scores: Float[np.ndarray, "thing thing"]) -> Float[np.ndarray
 
 def pair_correlation(
     x: Float[np.ndarray, "thing thing"],
-    y: Float[np.ndarray, "thing thing"],
-    given: Float[np.ndarray, "thing thing"] | None = None,
+    y: Float[np.ndarray, "other other"],
+    given: Float[np.ndarray, "third third"] | None = None,
     *,
     n_draws: int = 999,
     seed: int = 0,
@@ -111,25 +111,36 @@ def pair_correlation(
         raise ValueError(f"x and y must be matrices of the same things, not {a.shape} and {b.shape}")
     if given is not None:
         a, b = (_left(side, pair_residuals(given)) for side in (a, b))
+    a, b = (np.nan_to_num(side) for side in (a, b))
     n, draw = len(a), np.random.default_rng(arguments.seed(seed))
-    if min(np.nanmax(np.abs(side)) for side in (a, b)) < 1e-12:
+    if min(np.abs(side).max() for side in (a, b)) < 1e-12:
         raise ValueError("x or y has nothing beyond its rows and columns; a correlation with it is not defined")
-    value = _of_pairs(a, b)
-    null = [abs(_of_pairs(a, b[order][:, order])) for order in (draw.permutation(n) for _ in range(n_draws))]
-    drawn = (draw.integers(n, size=n) for _ in range(n_draws))
-    low, high = np.quantile([_of_pairs(a[some][:, some], b[some][:, some]) for some in drawn], [0.025, 0.975])
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))  # means of residuals are 0
+    value = float((a * b).sum()) / size
+    orders = (draw.permutation(n) for _ in range(arguments.whole(n_draws, "n_draws", 1)))
+    null = [abs(float((a * b[order][:, order]).sum())) / size for order in orders]
+    counts = np.stack([np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(n_draws)]).astype(float)
+    low, high = np.quantile(_weighted(a, b, counts), [0.025, 0.975])
     return Join(stats.Interval(value, float(low), float(high), n), stats.permutation_p(abs(value), null, scale=1.0))
 
 
-def _left(a: Float[np.ndarray, "thing thing"], line: Float[np.ndarray, "thing thing"]) -> np.ndarray:
+def _weighted(
+    a: Float[np.ndarray, "thing thing"], b: Float[np.ndarray, "thing thing"], counts: Float[np.ndarray, "draw thing"]
+) -> Float[np.ndarray, "draw"]:
+    """Pearson's correlation over pairs of two things, each as often as both are drawn; diagonals are 0."""
+
+    def total(values: Float[np.ndarray, "thing thing"]) -> Float[np.ndarray, "draw"]:
+        return ((counts @ values) * counts).sum(1)
+
+    n = total(1 - np.eye(len(a)))
+    x, y, xx, yy, xy = (total(values) / n for values in (a, b, a * a, b * b, a * b))
+    return (xy - x * y) / np.sqrt(np.maximum((xx - x * x) * (yy - y * y), 1e-300))
+
+
+def _left(a: Float[np.ndarray, "thing thing"], line: Float[np.ndarray, "third third"]) -> np.ndarray:
     if a.shape != line.shape:
         raise ValueError(f"given must be a matrix of the same things as x and y, not {line.shape}")
     return a - np.nansum(a * line) / np.nansum(line * line) * line
-
-
-def _of_pairs(a: Float[np.ndarray, "thing thing"], b: Float[np.ndarray, "thing thing"]) -> float:
-    kept = ~np.isnan(a)
-    return float(np.corrcoef(a[kept], b[kept])[0, 1])
 
 
 def _sides(*sides: ArrayLike) -> list[Float[np.ndarray, "thing"]]:
@@ -153,11 +164,11 @@ def _ranks(values: Float[np.ndarray, "*draw thing"]) -> Float[np.ndarray, "*draw
     return scipy_stats.rankdata(values, axis=-1)
 
 
-def _spearman(a: Float[np.ndarray, "*draw thing"], b: Float[np.ndarray, "*draw thing"]) -> Float[np.ndarray, "*draw"]:
+def _spearman(a: Float[np.ndarray, "draw thing"], b: Float[np.ndarray, "draw thing"]) -> Float[np.ndarray, "draw"]:
     return _pearson(_ranks(a), _ranks(b))
 
 
-def _pearson(a: Float[np.ndarray, "*draw thing"], b: Float[np.ndarray, "*draw thing"]) -> Float[np.ndarray, "*draw"]:
+def _pearson(a: Float[np.ndarray, "draw thing"], b: Float[np.ndarray, "... thing"]) -> Float[np.ndarray, "draw"]:
     x, y = (side - side.mean(-1, keepdims=True) for side in (a, b))
     return (x * y).sum(-1) / np.maximum(np.sqrt((x**2).sum(-1) * (y**2).sum(-1)), 1e-12)
 
@@ -185,4 +196,4 @@ def _interval(statistic: Callable[[Draws], np.ndarray], n: int, n_draws: int, se
 def _p(a: Float[np.ndarray, "thing"], b: Float[np.ndarray, "thing"], seed: int, n_shuffles: int = 9_999) -> float:
     draw = np.random.default_rng(arguments.seed(seed))
     orders = draw.permuted(np.tile(np.arange(len(a)), (n_shuffles, 1)), axis=1)
-    return stats.permutation_p(abs(float(_pearson(a, b))), np.abs(_pearson(a[orders], b)), scale=1.0)
+    return stats.permutation_p(abs(float(_pearson(a[None], b)[0])), np.abs(_pearson(a[orders], b)), scale=1.0)

@@ -27,9 +27,9 @@ def plot(records: list[dict]):
 
 
 def _correlations(rows: list[dict], dose: int) -> Panel:
-    traces = []
+    traces, said = [], [f for f in findings(rows) if hasattr(f.value, "low")]
     for score, words, symbol in (("rho", "Learned", "circle"), ("moved", "others' moves", "circle-open")):
-        found = {f.subject: f.value for f in findings(rows) if f.score == f"{score}_{dose}" and hasattr(f.value, "low")}
+        found = {f.subject: f.value for f in said if f.score == f"{score}_{dose}" and f.subject in PREDICTORS}
         values = list(found.values())
         error = error_bar((v.mean, v.low, v.high) for v in values) if score == "rho" else None
         traces.append(
