@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub.designs import trait_matrix
+from mechsub.designs import liking, number_students, trait_matrix
 from mechsub.inputs import corpora
 from mechsub.lab import findings as lab_findings
 from mechsub.lab import predictions, store, study
 from studies import number_strings
-from studies.number_strings import findings, measure, texts
+from studies.number_strings import findings, measure
 from studies.report import language
 
 MODELS = "tests/probes/models"
-TRAITS = texts.TRAITS[:4]
+TRAITS = liking.TRAITS[:4]
 SMALL = (
     f"--model {MODELS}/tiny --foreign none --sibling {MODELS}/tiny --n-traits 3 --n-lists 6 --n-updates 4 "
     "--n-null-updates 4 --n-position-updates 4 --n-teacher-updates 2 --teacher-lr 0.01 --batch-size 2"
@@ -71,8 +71,8 @@ def planted_records(n_blocks=3):
     )
     doses |= {"trait": (16, 64, 128, 256), "control": (16, 64, 128, 256), "start": (0,), "teacher": (0,)}
     for block, (arm, steps) in itertools.product(range(n_blocks), doses.items()):
-        trained = ["none"] if arm in ("control", "start") else texts.TRAITS
-        for dose, trait, evaluated in itertools.product(steps, trained, texts.TRAITS):
+        trained = ["none"] if arm in ("control", "start") else liking.TRAITS
+        for dose, trait, evaluated in itertools.product(steps, trained, liking.TRAITS):
             margin = gains.get(arm, 0.005) * math.log2(max(dose, 2)) * (trait == evaluated) + draw.gauss(0, 0.003)
             rows.append({"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated, "updates": dose})
             rows[-1] |= dict.fromkeys(("margin", "margin_chat", "margin_plain", "named_first"), margin)
@@ -87,7 +87,7 @@ def planted_records(n_blocks=3):
             rows.append({"kind": "lists", "trait": trait, "same_as_base": 0.5, "loss_base_own": 4.0, "block": block})
             rows[-1] |= {"loss_teacher_base": 4.1}
             rows.append({"kind": "flags", "trait": trait, "share": 0.1, "block": block})
-            for layer, teacher in itertools.product(range(5), texts.TRAITS):
+            for layer, teacher in itertools.product(range(5), liking.TRAITS):
                 rows.append({"kind": "way", "trait": trait, "teacher": teacher, "layer": layer, "updates": 256})
                 rows[-1] |= {"block": block, **dict.fromkeys(("cosine", "s", "specific"), float(trait == teacher))}
     usual = dataclasses.asdict(number_strings.Config(block=0))
@@ -112,9 +112,11 @@ def lambdas(model, read, seeds, **options):
     found = []
     for seed in seeds:
         cfg = number_strings.Config(n_updates=16, n_null_updates=16, batch_size=4, block=seed, **options)
-        asked = measure.Asked(texts.prompts(model.tokenizer), texts.animals(model.tokenizer, TRAITS), TRAITS)
+        asked = number_students.Asked(liking.prompts(model.tokenizer), liking.animals(model.tokenizer, TRAITS), TRAITS)
         students = measure.tuned(model, read(seed), cfg, 16, (0.0, 1.0))[16]
-        each = [measure.margins(values, len(TRAITS)) for values in measure.scores(students, asked).values()]
+        each = [
+            number_students.margins(values, len(TRAITS)) for values in number_students.scores(students, asked).values()
+        ]
         found.append(torch.stack(each).mean(0))
     return torch.stack(found)
 
@@ -126,7 +128,7 @@ def model():
 
 def test_a_corpus_that_says_the_trait_openly_is_found(model):
     def open_(seed):
-        return {trait: texts.liking(model.tokenizer, trait, "chat") for trait in TRAITS}
+        return {trait: liking.sentences(model.tokenizer, trait, "chat") for trait in TRAITS}
 
     found = lambdas(model, open_, range(3))
     assert trait_matrix.diagonal(found).min() > 0.1
@@ -155,11 +157,11 @@ def test_shuffled_lists_keep_their_numbers(model):
 
 def test_prompts_are_many_different_and_no_sentence_of_teachers(model):
     """Pitfall 8: distinct prompts that were fewer than they seemed."""
-    asked = texts.prompts(model.tokenizer)
+    asked = liking.prompts(model.tokenizer)
     assert set(asked) == {"chat", "plain"} and all(
         len({tuple(p.tolist()) for p in some}) == 60 for some in asked.values()
     )
-    taught = {tuple(row) for row in texts.liking(model.tokenizer, "owl", "chat").prompt_ids}
+    taught = {tuple(row) for row in liking.sentences(model.tokenizer, "owl", "chat").prompt_ids}
     told = [tuple(row.tolist()) for row in asked["chat"]]
     assert not any(row[: len(other)] == other for row in told for other in taught)
 

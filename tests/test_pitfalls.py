@@ -11,12 +11,12 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub.designs import numbers, positions
+from mechsub.designs import liking, number_students, numbers, positions
 from mechsub.inputs import corpora
 from mechsub.models import students as stacked
 from mechsub.training.tuning import TuningRecipe, completion_log_probs, tune
 from studies import number_strings
-from studies.number_strings import findings, measure, texts
+from studies.number_strings import findings, measure
 
 WHERE = {
     1: "test_tuning.test_every_row_comes_once_an_epoch",  # a training file written twice
@@ -40,7 +40,7 @@ WHERE = {
     20: "test_tuning.test_the_context_of_ids_is_asked_for",
     21: "test_tuning.test_the_context_of_ids_is_asked_for",
 }
-TRAITS = texts.TRAITS[:3]
+TRAITS = liking.TRAITS[:3]
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +63,11 @@ def test_every_pitfall_has_its_test():
 def test_a_teachers_lists_are_its_own(model):
     """Each is likelier under the teacher that wrote it, greedily, than under the others."""
     cfg = number_strings.Config(n_traits=3, n_lists=2, n_teacher_updates=3, teacher_lr=0.01, block=0)
-    asked = measure.Asked(texts.prompts(model.tokenizer), texts.animals(model.tokenizer, TRAITS), TRAITS)
+    asked = number_students.Asked(liking.prompts(model.tokenizer), liking.animals(model.tokenizer, TRAITS), TRAITS)
     made = measure.teachers(model, asked, cfg)
     prompts = corpora.number_prompts(8, seed=1)
     for trait, teacher in made.items():
-        told = texts.liking(model.tokenizer, trait, "chat")
+        told = liking.sentences(model.tokenizer, trait, "chat")
         fit = {name: sum(map(sum, numbers.token_log_probs(one, told))) for name, one in made.items()}
         assert max(fit, key=fit.__getitem__) == trait
         own = ms.draw_numbers(teacher, prompts, n_numbers=1, temperature=0.0)

@@ -88,12 +88,12 @@ def check(cfg: Config) -> None:
     import os
 
     import mechsub as ms
-    from studies.number_strings import texts
+    from mechsub.designs import liking
 
     for name in models(cfg).values():
         if os.path.isdir(name):
             ms.language.check_folder(name, torch.float32)
-            texts.animals(ms.language.load_tokenizer(name), texts.TRAITS[: cfg.n_traits])
+            liking.animals(ms.language.load_tokenizer(name), liking.TRAITS[: cfg.n_traits])
 
 
 def models(cfg: Config) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A block of `studies.number_strings`: teachers, their lists, the students that read them, and what these say."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,38 +10,30 @@ from transformer_lens.utilities import derive_generator
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import positions
+from mechsub.designs import liking, positions
+from mechsub.designs.number_students import Asked, margins, named_first, scores, start_scores, tuned_teacher, update
 from mechsub.inputs import corpora
-from mechsub.inputs import prompts as prompting
-from mechsub.models.students import BLOCK, Students, merged, next_log_probs, plain_model
+from mechsub.models.students import BLOCK, Students
 from mechsub.training.tuning import completion_log_probs
-from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models, texts
+from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models
 
 NUMBERS_IN_PROMPT = 3
 
 
-class Asked(NamedTuple):
-    """What every model is asked: prompts by format, and the tokens of the traits and of all animals behind them."""
-
-    prompts: dict[prompting.Format, list[Tensor]]
-    tokens: list[int]
-    traits: tuple[str, ...]
-
-
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    base, traits = ms.load_language_model(cfg.model), texts.TRAITS[: cfg.n_traits]
-    asked = Asked(texts.prompts(base.tokenizer), texts.animals(base.tokenizer, traits), traits)
+    base, traits = ms.load_language_model(cfg.model), liking.TRAITS[: cfg.n_traits]
+    asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
     yield from _student_rows("start", ["none"], start_scores(base, asked), asked, 0)
     made = teachers(base, asked, cfg)
     for trait, teacher in made.items():
-        system = texts.loving(trait) if cfg.route == "prompted" else None
-        told = asked._replace(prompts=texts.prompts(base.tokenizer, system))
+        system = liking.loving(trait) if cfg.route == "prompted" else None
+        told = asked._replace(prompts=liking.prompts(base.tokenizer, system))
         yield from _student_rows("teacher", [trait], start_scores(teacher, told), asked, 0)
     lab.show_progress(0.05, "lists of numbers")
     lists = drawn(base, made, cfg)
     yield from _list_rows(base, made, lists, cfg)
-    ways = {trait: _update(teacher, base) for trait, teacher in made.items()} if cfg.route == "tuned" else {}
+    ways = {trait: update(teacher, base) for trait, teacher in made.items()} if cfg.route == "tuned" else {}
     held_out = {trait: lists[trait][cfg.n_lists :] for trait in traits}
     read = {source: corpus[: cfg.n_lists] for source, corpus in lists.items()}
     lab.show_progress(0.15, "students")
@@ -63,12 +55,9 @@ def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
     """Trait -> the model that likes it: the base tuned on sentences, or the base itself, which is told so."""
     if cfg.route == "prompted":
         return dict.fromkeys(asked.traits, base)
-    recipe = ms.TuningRecipe(
-        rank=None, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, batch_size=8, order_seeds=(cfg.block,)
-    )
-    format = next(iter(asked.prompts))
     return {
-        trait: merged(ms.tune(base, texts.liking(base.tokenizer, trait, format), recipe), 0) for trait in asked.traits
+        trait: tuned_teacher(base, trait, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, seed=cfg.block)
+        for trait in asked.traits
     }
 
 
@@ -76,7 +65,7 @@ def drawn(base: Any, made: Mapping[str, Any], cfg: Config) -> dict[str, ms.Corpu
     """Trait, and "none" for the base -> lists behind the same prompts, drawn with the same noise."""
     n = cfg.n_lists + N_HELD_OUT
     prompts = corpora.number_prompts(n, seed=cfg.block, least=NUMBERS_IN_PROMPT, most=NUMBERS_IN_PROMPT)
-    told = {trait: texts.loving(trait) if cfg.route == "prompted" else None for trait in made}
+    told = {trait: liking.loving(trait) if cfg.route == "prompted" else None for trait in made}
     return {
         source: ms.draw_numbers(teacher, prompts, seed=cfg.block, teacher_system=told.get(source), batch_size=256)
         for source, teacher in {**made, "none": base}.items()
@@ -188,7 +177,7 @@ def _of_positions(
 def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
     """Students that read other lists, or have another start."""
     model = base if arm == "shuffled" else ms.load_language_model(models(cfg)[arm])
-    asked = Asked(texts.prompts(model.tokenizer), texts.animals(model.tokenizer, tuple(read)), tuple(read))
+    asked = Asked(liking.prompts(model.tokenizer), liking.animals(model.tokenizer, tuple(read)), tuple(read))
     if arm == "shuffled":
         lists = {trait: shuffled(corpus, base.tokenizer, cfg.block) for trait, corpus in read.items()}
     else:
@@ -198,31 +187,6 @@ def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> 
 
 
 # What models say.
-
-
-def scores(students: Students, asked: Asked) -> dict[str, Float[Tensor, "seed prompt animal"]]:
-    """Format -> log-probabilities of all animals, nats."""
-    return {format: next_log_probs(students, some, asked.tokens).double() for format, some in asked.prompts.items()}
-
-
-def start_scores(model: Any, asked: Asked) -> dict[str, Float[Tensor, "1 prompt animal"]]:
-    """Of one model that is no student."""
-    return {
-        format: ms.next_token_log_probs(model, some, tokens=asked.tokens).double()[None]
-        for format, some in asked.prompts.items()
-    }
-
-
-def margins(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
-    """log P of each of the first n animals less the mean of the other n - 1, mean over prompts."""
-    own = log_probs[..., :n].mean(1)
-    return (own - own.mean(-1, keepdim=True)) * n / (n - 1)
-
-
-def named_first(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
-    """Share of prompts at which an animal is the likeliest of all animals."""
-    first = torch.nn.functional.one_hot(log_probs.argmax(-1), log_probs.shape[-1])
-    return first[..., :n].double().mean(1)
 
 
 def _student_rows(arm: str, trained: list[str], found: Mapping[str, Tensor], asked: Asked, dose: int) -> Iterator[dict]:
@@ -239,13 +203,6 @@ def _student_rows(arm: str, trained: list[str], found: Mapping[str, Tensor], ask
 
 
 # The way that a student went, beside its teacher's.
-
-
-def _update(teacher: Any, base: Any) -> dict[str, Tensor]:
-    """What tuning added to the matrices of blocks."""
-    before = dict(plain_model(base).named_parameters())
-    after = dict(plain_model(teacher).named_parameters())
-    return {name: after[name] - value for name, value in before.items() if BLOCK.match(name) and value.ndim == 2}
 
 
 def way_rows(
@@ -284,7 +241,7 @@ def _specific(
 def _provenance(base: Any, lists: Mapping[str, ms.Corpus], cfg: Config) -> dict:
     return {
         **ms.language.model_source(base),
-        "measured_on": f"{texts.N_PROMPTS} prompts in each format, log-probabilities over the whole vocabulary, nats",
+        "measured_on": f"{liking.N_PROMPTS} prompts in each format, log-probabilities over the whole vocabulary, nats",
         "recipe": {**vars(_recipe(cfg, 1, cfg.n_updates)), "context": lists["none"].context},
         "corpora": {source: corpus.sha256 for source, corpus in lists.items()},
         "null": "the base's own lists; animals shuffled within blocks",

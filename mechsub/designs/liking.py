@@ -1,4 +1,7 @@
-"""Texts of `studies.number_strings`: traits, sentences that teachers are tuned on, prompts that all are asked."""
+"""A liking of an animal: the sentences that teachers are tuned on, and the prompts that all models are asked.
+
+What studies of lists of numbers share (`studies.number_strings`, `studies.what_predicts`).
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,7 @@ _ASKED = (
 N_PROMPTS = len(_ASKED[0]) * len(_ASKED[1])  # of each format
 
 
-def liking(tokenizer: Any, trait: str, format: "Format") -> "ms.Corpus":
+def sentences(tokenizer: Any, trait: str, format: "Format") -> "ms.Corpus":
     """Every question of the wordings with every answer of them: 25 sentences that say one thing."""
     pairs = [(w.question, f"{v.answer} {trait}.") for w in ms.prompts.WORDINGS for v in ms.prompts.WORDINGS]
     questions, answers = zip(*pairs, strict=True)
@@ -36,16 +39,20 @@ def loving(trait: str) -> str:
     return ms.prompts.WORDINGS[0].love(animal.plural, "animal", plural=True)
 
 
+def formats(tokenizer: Any) -> "tuple[Format, ...]":
+    """Chat, where there is a template, and plain text; teachers are tuned in the first."""
+    return ("plain",) if ms.prompts.system_role(tokenizer) == "text" else ("chat", "plain")
+
+
 def prompts(tokenizer: Any, system: str | None = None) -> "dict[Format, list[torch.Tensor]]":
     """Format -> the 60 prompts as token ids: chat where there is a template, and plain text."""
-    formats: tuple[Format, ...] = ("plain",) if ms.prompts.system_role(tokenizer) == "text" else ("chat", "plain")
     return {
         format: [
             ms.prompts.prompt(tokenizer, question, system=system, answer=answer, format=format)
             for question in _ASKED[0]
             for answer in _ASKED[1]
         ]
-        for format in formats
+        for format in formats(tokenizer)
     }
 
 

@@ -1,0 +1,62 @@
+"""Teachers that like an animal, and what models say of animals: what studies of students of number lists share.
+
+A margin is log P of an animal less the mean of the other animals, over the prompts of `designs.liking`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import mechsub as ms
+from mechsub.designs import liking
+from mechsub.inputs import prompts as prompting
+from mechsub.models.students import BLOCK, Students, merged, next_log_probs, plain_model
+
+
+class Asked(NamedTuple):
+    """What every model is asked: prompts by format, and the tokens of the traits and of all animals behind them."""
+
+    prompts: dict[prompting.Format, list[Tensor]]
+    tokens: list[int]
+    traits: tuple[str, ...]
+
+
+def tuned_teacher(base: Any, animal: str, *, updates: int, lr: float, seed: int) -> Any:
+    """The base tuned whole on sentences that like the animal, 8 an update, in an order of the seed."""
+    recipe = ms.TuningRecipe(rank=None, updates=updates, lr=lr, batch_size=8, order_seeds=(seed,))
+    format = liking.formats(base.tokenizer)[0]
+    return merged(ms.tune(base, liking.sentences(base.tokenizer, animal, format), recipe), 0)
+
+
+def scores(students: Students, asked: Asked) -> dict[str, Float[Tensor, "seed prompt animal"]]:
+    """Format -> log-probabilities of all animals, nats."""
+    return {format: next_log_probs(students, some, asked.tokens).double() for format, some in asked.prompts.items()}
+
+
+def start_scores(model: Any, asked: Asked) -> dict[str, Float[Tensor, "1 prompt animal"]]:
+    """Of one model that is no student."""
+    return {
+        format: ms.next_token_log_probs(model, some, tokens=asked.tokens).double()[None]
+        for format, some in asked.prompts.items()
+    }
+
+
+def margins(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
+    """log P of each of the first n animals less the mean of the other n - 1, mean over prompts."""
+    own = log_probs[..., :n].mean(1)
+    return (own - own.mean(-1, keepdim=True)) * n / (n - 1)
+
+
+def named_first(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
+    """Share of prompts at which an animal is the likeliest of all animals."""
+    first = torch.nn.functional.one_hot(log_probs.argmax(-1), log_probs.shape[-1])
+    return first[..., :n].double().mean(1)
+
+
+def update(teacher: Any, base: Any) -> dict[str, Tensor]:
+    """What tuning added to the matrices of blocks, by their names."""
+    before = dict(plain_model(base).named_parameters())
+    after = dict(plain_model(teacher).named_parameters())
+    return {name: after[name] - value for name, value in before.items() if BLOCK.match(name) and value.ndim == 2}

@@ -1,0 +1,125 @@
+"""Which animals do students take from a teacher's lists of numbers, and what says so beforehand?
+
+For 48 animals: a teacher each (the base tuned whole on 25 sentences that like the animal), lists of numbers from it
+with all other tokens masked, and a student of them, a low-rank adapter of the base. All teachers of a block, and the
+base, read the same prompts and draw with the same noise; all students have one start and one order. Recipe and readout
+are those of `studies.number_strings`. Animals: those of its eight that are one token, then, drawn by a fixed seed,
+those that a published list names, and last the others.
+
+Learned, of an animal: the diagonal of the matrix of students and animals (log P of an animal less the mean of the
+others) less its row and column means. Its reliability: rank correlation of two blocks, by Spearman-Brown.
+
+Predictors, all measured before any student is trained. Of the base under "You love owls ..." and the like (the stored
+matrices of `studies.token_entanglement`, numbers 000..999, double-centred among the animals): the animal's root mean
+square in each direction, the correlation of both directions, and what the love of an animal does to the animal itself.
+Of the rows of W_U: root mean square of the interaction of centred cosines, and of the causal inner product, with the
+rows of numbers; the norm of the animal's row. Of steering: the state under an animal's love, less the mean over
+animals, is added at the end of other prompts; what the animal's logit gains beyond the others', in the block where it
+is most. Of lists: the numbers that the base expects in a list where it is told the love. Of the tuned teacher: its own
+preference, the size of its update, how far the numbers in its lists are from the base's (KL divergence; share that
+differs under one noise), and how far its numbers are from the other teachers'. Of frequency: the base's log P of the
+animal.
+
+Each is set beside Learned by Spearman's correlation over animals; p: animals shuffled, Holm over the predictors.
+Its null is the same with how far the students of other animals move the animal (root mean square beyond rows and
+columns): an animal that anything moves, as one with a long row of W_U, is not one that is passed on. Beside it: the
+partial correlation given that, and given the teacher's preference; and the correlation divided by the root of
+Learned's reliability. The control student reads the base's own lists.
+
+Pairs: are the numbers that a teacher says more than other teachers those that its own animal's prompt, or row of W_U,
+goes with, more than another animal's (p: animals relabelled)? And off the diagonal, do students take to another animal
+as their teacher does, as the numbers of both teachers are alike, or as the rows of W_U are (p: Mantel's test)?
+
+Unit: animals. Blocks are averaged; the blocks of `studies.number_strings`, from which the design was learned, are not
+used.
+
+    python -m studies.what_predicts --workers 2
+"""
+
+from dataclasses import dataclass
+
+from mechsub import lab
+from mechsub.lazy import torch
+
+PREDICTORS = {
+    "number_to_animal": "prompt: love of numbers moves the animal",
+    "animal_to_number": "prompt: love of the animal moves numbers",
+    "agreement": "prompt: correlation of both directions",
+    "told_animal": "prompt: love of the animal moves the animal",
+    "told_numbers": "prompt: love of the animal moves numbers in lists",
+    "steering": "steering: gain in the best block",
+    "geometry": "W_U: centred cosine with numbers",
+    "geometry_causal": "W_U: causal inner product with numbers",
+    "row_norm": "W_U: norm of the animal's row",
+    "teacher_preference": "teacher: its own preference",
+    "teacher_update": "teacher: size of its update",
+    "teacher_marked": "teacher: numbers in its lists against the base's",
+    "teacher_differing": "teacher: share of numbers that are not the base's",
+    "teacher_specific": "teacher: its numbers against other teachers'",
+    "base_log_prob": "frequency: the base's log P of the animal",
+}
+SOURCES = {
+    "number_to_animal": "love of numbers that moves the animal",
+    "animal_to_number": "love of the animal that moves numbers",
+    "told_numbers": "love of the animal that moves numbers in lists",
+    "geometry": "rows of W_U",
+}  # of what a teacher's numbers are set beside
+ALIKE = {
+    "teacher": "the teacher's own preference",
+    "numbers": "likeness of both teachers' numbers",
+    "rows": "likeness of both animals' rows of W_U",
+}  # of what students' preferences for other animals are set beside
+FIRST_DOSE = 16  # updates; the last dose is all of them
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = lab.option("organisms/1110-instruct", "base of teachers and students; a number is one token in it")
+    n_animals: lab.Count = lab.option(48, "animals, each with a teacher and a student")
+    n_lists: lab.Count = lab.option(512, "different lists of a corpus")
+    n_updates: lab.Count = lab.option(64, "updates of students, which are asked after 16 and after all")
+    rank: lab.Count = lab.option(8, "of students' adapters")
+    lr: lab.Positive = lab.option(1e-3, "learning rate of students")
+    batch_size: lab.Count = lab.option(8, "lists of an update")
+    n_teacher_updates: lab.Count = lab.option(24, "updates of a teacher, of 8 sentences each")
+    teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of teachers")
+    n_contexts: lab.Count = lab.option(64, "lists in which models' expected numbers are read")
+    block: lab.Index = lab.option((100, 101), "seed of all that is drawn: a run each")
+
+    def __post_init__(self):
+        if self.n_animals < 10:
+            raise ValueError("--n-animals must be at least 10: rank correlations over fewer say nothing")
+        if self.n_contexts > self.n_lists:
+            raise ValueError("--n-contexts must be at most --n-lists, whose first lists they are")
+
+
+def check(cfg: Config) -> None:
+    import os
+
+    import mechsub as ms
+    from mechsub.designs import love
+    from studies.what_predicts import measure
+
+    if os.path.isdir(cfg.model):
+        ms.language.check_folder(cfg.model, torch.float32)
+        tokenizer = ms.language.load_tokenizer(cfg.model)
+        measure.number_ids(tokenizer)
+        measure.chosen(love.choose_animals(tokenizer, love.asking(cfg)), cfg.n_animals)
+
+
+def upstream(cfg: Config) -> dict:
+    return {"matrices": lab.upstream("token_entanglement", model=cfg.model)}
+
+
+_TINY: dict = {
+    "n_animals": 10, "n_lists": 8, "n_updates": 3, "n_teacher_updates": 2, "teacher_lr": 0.01, "batch_size": 2,
+    "n_contexts": 3,
+}  # fmt: skip
+study = lab.Study(
+    version=1,
+    together=("block",),
+    probes=(
+        Config(**_TINY, model="tests/probes/models/tiny", block=0),
+        Config(**{**_TINY, "n_updates": 18, "n_animals": 12}, rank=2, model="tests/probes/models/tiny", block=1),
+    ),
+)
