@@ -115,7 +115,8 @@ def _head(model) -> dict:
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    return [found for score in SCORES for found in _of_score(cell, score)]
+    known = [score for score in SCORES if score in cell[0]]  # version 1 has accuracy alone
+    return [found for score in known for found in _of_score(cell, score)]
 
 
 def _of_score(cell: list[dict], score: str) -> list[Finding]:
