@@ -434,3 +434,31 @@ def published_divergence(found: F) -> Answer:
         "as many numbers at random: 0",
         read(only.value.low > 0 and mask.value.high < 0, only.value.high < 0 or mask.value.low > 0),
     )
+
+
+@question(
+    BONUS,
+    "Does what prompts and weights say of an animal tell what students learn of it?",
+    "what_predicts",
+    claim="Static geometry (0.562) and the peak of steering (0.768) rank what students take (Velmurugan 2026).",
+)
+def prompts_predict(found: F) -> Answer:
+    ranks = {f.subject: f for f in found if f.score == "rho_64" and f.p is not None}
+    best = max(ranks.values(), key=lambda f: abs(f.value.mean))
+    love, geometry, steering = (ranks[name] for name in ("number_to_animal", "geometry", "steering"))
+    pairs = lab.find(found, "beside_number_to_animal/excess")
+    alike = lab.find(found, "alike_numbers/pairs_64")
+    n_animals = love.value.n
+    both = geometry.value.low > 0 and steering.value.low > 0.5
+    neither = geometry.value.high < 0.5 and steering.value.high < 0.5
+    return Answer(
+        f"What students learn of {n_animals} animals (reliability {value(found, 'students_64/reliability')}) goes with "
+        f"how far the love of numbers moves the animal under a prompt by a rank correlation of {love.value} "
+        f"(p = {lab.p_text(love.tested)}), with the geometry of the unembedding by {geometry.value}, with the peak of "
+        f"steering by {steering.value}; most with {best.label.partition(';')[0]}: {best.value}. For single pairs: the "
+        f"numbers that a teacher says more than others are those whose love raises its animal, by a correlation of "
+        f"{pairs.value} beyond other animals'; and students take to another animal as the numbers of both teachers are "
+        f"alike, {alike.value}.",
+        "animals shuffled: 0; p by Holm over predictors",
+        read(both, neither),
+    )
