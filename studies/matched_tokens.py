@@ -13,7 +13,7 @@ partners and animals, crossed.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab
@@ -90,7 +90,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     }
 
 
-def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], list, list[dict]]:
+def matched_words(numbers: "love.LovePrompts", subset: list[int], base) -> tuple[list[int], list, list[dict]]:
     """Numbers of the subset that have a word within the caliper, the words, and how near they are.
 
     The hardest to match choose first; no word is used twice.

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from mechsub import arguments
 
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
-_cell: dict[str, Any] = {"bar": None, "prefix": ""}  # the bar of the command that this process runs
+_cell: dict = {"bar": None, "prefix": ""}  # the bar of the command that this process runs
 
 
 def progress_bar(text: str) -> Callable[[float], None]:

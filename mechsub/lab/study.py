@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mechsub.lab import store, terminal, versions, workers
 from mechsub.lab.cells import Maker, by_cell, check, make, name_of, no_empty, part, planned_upstream, status
@@ -64,7 +64,7 @@ __all__ = [
 cells = by_cell  # as studies outside this package call it
 
 
-def main(Config: Any, run: Callable, plot: Callable, table: Callable | None = None, argv=None) -> None:
+def main(Config: type[Options], run: Callable, plot: Callable, table: Callable | None = None, argv=None) -> None:
     """The command line of a study of one file or notebook, which gives its parts by hand; as `lab.main` otherwise."""
     module = sys.modules[run.__module__]
     given = {"Config": Config, "run": run, "plot": plot, "table": table}

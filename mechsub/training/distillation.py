@@ -12,7 +12,7 @@ of the same inputs in the same order; there the result is the same to rounding o
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ from mechsub.models.mlp import ACTIVATIONS, HookedMLP
 from mechsub.threads import one_thread
 from mechsub.training import together
 from mechsub.training.fitting import (
+    E,
     Fit,
     Job,
     Members,
@@ -235,19 +236,19 @@ def accuracy(
 
 
 def fit_members(
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, Job[E]],
     problem: Problem,
     seeds: Sequence[int],
     recipe: Recipe,
     progress: Callable[[float], None] | None = None,
     order: Callable[[int, Recipe, int, int], Iterable[Tensor]] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, E]:
     """Fit all ensembles, on a CPU member by member, on an accelerator all members together.
 
     Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
     `order` gives the batches of an epoch, `batches` by default; another one is followed member by member.
     """
-    place = next(iter(jobs.values())).start.unembed.W_U.device
+    place = together.place_of(jobs)
     if order is None and devices.together(place):
         return together.fit(jobs, problem, seeds, recipe, progress)
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}

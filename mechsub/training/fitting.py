@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from mechsub import arguments
 from mechsub.machine import devices, provenance
 from mechsub.threads import side_by_side
 
+if TYPE_CHECKING:
+    from mechsub.models.mlp import MLPConfig
+
 Precision = Literal["auto", "fp32", "bf16"]
 Snapshots = dict[int, Any]  # step -> the ensemble after it, None before
 Parameters = dict[str, Tensor]
@@ -26,10 +29,31 @@ Objective = Callable[[Parameters, Tensor, Tensor], Tensor]  # parameters, inputs
 Members = int | Sequence[int]  # one, whose tensors have no axis of members, or several, which are stacked
 
 
-class Job(NamedTuple):
+_Self = TypeVar("_Self")
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """What is fitted: HookedMLP, and networks of its form."""
+
+    cfg: "MLPConfig"
+    seeds: Sequence[int]
+
+    @property
+    def W_U(self) -> Tensor: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
+    def replace(self: _Self, parameters: Parameters) -> _Self: ...
+
+
+E = TypeVar("E", bound=Ensemble)
+
+
+@dataclass(frozen=True)
+class Job(Generic[E]):
     """An ensemble to be fitted: its start, and where its snapshots go."""
 
-    start: Any  # HookedMLP, or an ensemble of its form
+    start: E
     snapshots: Snapshots | None
 
 
@@ -179,7 +203,7 @@ def gathered(values: Tensor, rows: Tensor) -> Tensor:
     return values.flatten(0, 1).index_select(0, (rows + offsets).flatten()).view(*rows.shape, *values.shape[2:])
 
 
-def member_parameters(model: Any) -> list[Parameters]:
+def member_parameters(model: Ensemble) -> list[Parameters]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
 
@@ -189,7 +213,7 @@ def views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
     return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
 
 
-def stacked(model: Any, members: list[Parameters]) -> Any:
+def stacked(model: E, members: list[Parameters]) -> E:
     return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
 
 

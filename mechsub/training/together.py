@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from mechsub.machine import devices, memory
 from mechsub.training.fitting import (
+    E,
+    Ensemble,
     Fit,
     Job,
     Objective,
@@ -47,12 +49,12 @@ class Drawn(NamedTuple):
 
 
 def fit(
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, Job[E]],
     problem: Problem,
     seeds: Sequence[int],
     recipe: Recipe,
     progress: Callable[[float], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, E]:
     """As `fit_members`; equal to it but for rounding. Raises ValueError where not even one member fits."""
     place = place_of(jobs)
     groups = _groups(len(seeds), problem, jobs, recipe)
@@ -106,10 +108,10 @@ def _fit_group(
 
 
 def place_of(jobs: Mapping[str, Job]) -> torch.device:
-    return next(iter(jobs.values())).start.unembed.W_U.device
+    return next(iter(jobs.values())).start.W_U.device
 
 
-def _stacked(model: Any, members: list[int]) -> Parameters:
+def _stacked(model: Ensemble, members: list[int]) -> Parameters:
     return {name: value.detach()[members] for name, value in model.named_parameters()}
 
 
@@ -126,7 +128,7 @@ def _check_converged(ends: Mapping[str, Parameters], seeds: Sequence[int], recip
             raise ValueError(f"training of seed {seed} diverged (NaN weights); lower lr={recipe.lr}")
 
 
-def _joined(start: Any, parts: list[Parameters]) -> Any:
+def _joined(start: E, parts: list[Parameters]) -> E:
     return start.replace({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 

@@ -27,7 +27,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub import lab
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+    from mechsub.inputs.prompts import Format
+
 MODELS = ("base", "instruct")
-FORMATS = ("chat", "plain")
+FORMATS: "tuple[Format, ...]" = ("chat", "plain")
 TOP = 5  # numbers of an animal that are compared between arms
 
 
@@ -88,7 +90,7 @@ def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
         raise ValueError("--instruct has no chat template; give the instruct model there, and the base as --base")
 
 
-def words_config(cfg: Config, model: str, form: str = "auto"):
+def words_config(cfg: Config, model: str, form: "Format" = "auto") -> love.Asking:
     """The options of token_entanglement that say which words and prompts these are."""
 
     return love.Asking(
@@ -97,13 +99,20 @@ def words_config(cfg: Config, model: str, form: str = "auto"):
     )  # fmt: skip
 
 
+class Forward(NamedTuple):
+    """Log-probabilities in nats where a number is loved, or nothing, means over half of the wordings."""
+
+    forward: "torch.Tensor"  # [number, animal]
+    none: "torch.Tensor"  # [animal]
+
+
 class Half(NamedTuple):
     """Log-probabilities in nats of a model in one format, means over half of the wordings."""
 
     forward: "torch.Tensor"  # [number, animal], of the animal where the number is loved
     none: "torch.Tensor"  # [animal], without a system message
-    back: Any  # [animal, number], of the number where the animal is loved
-    none_back: Any  # [number]
+    back: "torch.Tensor"  # [animal, number], of the number where the animal is loved
+    none_back: "torch.Tensor"  # [number]
 
 
 class Arm(NamedTuple):
@@ -115,7 +124,7 @@ class Found(NamedTuple):
     animals: list
     partners: list
     arms: dict[tuple[str, str], Arm]  # (model, format)
-    hybrids: dict[tuple[str, frozenset], Half]  # (format, parts of the instruct model); forward and none alone
+    hybrids: dict[tuple[str, frozenset], Forward]  # (format, parts of the instruct model)
 
 
 def run(cfg: Config) -> Iterator[dict]:
@@ -181,7 +190,7 @@ def measure(cfg: Config, pair: "dict[str, TransformerBridge]") -> Found:
                 hybrids.append(_hybrid_tables(pair, numbers, q.tokens, cfg))
         for some in hybrids[0]:
             table = _mean([one[some] for one in hybrids])
-            found.hybrids[form, some] = Half(table[1:], table[0], None, None)
+            found.hybrids[form, some] = Forward(table[1:], table[0])
         ends = {"base": frozenset(), "instruct": max(hybrids[0], key=len)}
         for name in MODELS:
             table, backward = _mean(choosing[name]), _mean(backs[name][1::2])
@@ -314,7 +323,7 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
     pairs += [("instruct chat and base plain", arms["instruct", "chat"].measured, arms["base", "plain"].measured)]
     for done, (name, a, b) in enumerate(pairs):
         lab.show_progress(0.9 + 0.1 * done / len(pairs), "correlations")
-        yield love.correlation_record(name, a.forward, b.forward, length, cfg)
+        yield love.correlation_record(name, a.forward, b.forward, length, n=cfg.n_permutations, seed=cfg.seed)
 
 
 _PAIR: dict = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
