@@ -95,13 +95,11 @@ def matched_words(numbers: "love.LovePrompts", subset: list[int], base) -> tuple
 
     The hardest to match choose first; no word is used twice.
     """
-    from mechsub.designs.love import own_tokens
-
     model = numbers.model
     candidates = _candidates(model.tokenizer)
     if len(candidates) < len(subset):
         raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
-    strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset], numbers.ask(None))
+    strings = love.own_tokens(model.tokenizer, [numbers.strings[i] for i in subset], numbers.ask(None))
     logp = ms.scores.next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
     sides = [
         torch.stack([ms.unembedding.token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()

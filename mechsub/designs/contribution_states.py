@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import mechsub as ms
+from mechsub.designs import love
 from mechsub.measures.ablation import ablated_columns, ablated_hidden
 from mechsub.measures.unembedding import token_directions
 from mechsub.models import checks
@@ -40,11 +41,9 @@ class Removed(NamedTuple):
 
 def number_to_animal(q: "LovePrompts", numbers: list[int], seed: int) -> Removed:
     """Change of the animals' logits under "You love 087", with the directions of the number's own tokens taken away."""
-    from mechsub.designs.love import own_tokens
-
     prompts = [q.ask(None), *(q.love(n, 0) for n in numbers)]
     h = final_hidden(q.model, prompts)
-    loved = own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
+    loved = love.own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
 
     def score(hidden: Tensor, columns: Tensor) -> Tensor:
         return hidden[0] @ columns

@@ -75,7 +75,7 @@ class Study:
         return value
 
     @property
-    def Config(self) -> type[Options]:
+    def Config(self) -> type:
         return self.needed("Config")
 
     @property

@@ -5,6 +5,7 @@ after the model was run and did what the algebra says. What does not hold is ref
 model for as long as its weights, hooks and configuration stay as they are.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -121,8 +122,6 @@ def _weights(model: "HookedModel", original: object) -> tuple:
 
 def warn_once(model: "HookedModel", text: str) -> None:
     """Say it once for a model in its present state."""
-    import warnings
-
     known = _known(model)
     if text not in known.warned:
         known.warned.add(text)

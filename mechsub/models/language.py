@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from mechsub import arguments, files, sources
 from mechsub.files import cache_folder
@@ -484,8 +485,6 @@ def _check_sizes(folder: Path, name: str) -> None:
 @cache
 def _not_finite(path: Path, modified: int) -> str | None:
     """The first tensor of a safetensors file with NaN or infinity; looked for once for every state of the file."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         for key in file.keys():
             value = file.get_tensor(key)
@@ -502,8 +501,6 @@ def _n_values(path: Path) -> int:
 
 def _shapes(path: Path) -> list[list[int]]:
     """Shapes of the tensors in a safetensors file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             return [file.get_slice(key).get_shape() for key in file.keys()]

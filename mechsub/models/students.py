@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mechsub import arguments, files
@@ -276,8 +277,6 @@ def next_log_probs(
 
 def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
     """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors."""
-    from safetensors.torch import save
-
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
     if not students.A:
@@ -333,8 +332,6 @@ def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, whe
 
 
 def _read_adapter(folder: Path, where: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
-    from safetensors.torch import load_file
-
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")

@@ -32,13 +32,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
-from mechsub.lazy import torch
+from mechsub.lazy import late, torch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from mechsub.inputs.prompts import Format
+    from mechsub.measures import exchange
+else:
+    exchange = late("mechsub.measures.exchange")
 
 MODELS = ("base", "instruct")
 FORMATS: "tuple[Format, ...]" = ("chat", "plain")
@@ -75,9 +78,7 @@ def check(cfg: Config) -> None:
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
     if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
-        from mechsub.models import language
-
-        check_tokenizers(language.load_tokenizer(cfg.base), language.load_tokenizer(cfg.instruct))
+        check_tokenizers(ms.language.load_tokenizer(cfg.base), ms.language.load_tokenizer(cfg.instruct))
 
 
 def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
@@ -159,8 +160,6 @@ def _adapter(cfg: Config, name: str) -> str:
 def load(cfg: Config) -> "dict[str, TransformerBridge]":
     """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
 
-    from mechsub.measures import exchange
-
     lab.show_progress(0.0, "loading the models")
     pair = {name: love.load_model(getattr(cfg, name), cfg.dtype, _adapter(cfg, name)) for name in MODELS}
     check_tokenizers(pair["base"].tokenizer, pair["instruct"].tokenizer)
@@ -205,8 +204,6 @@ def measure(cfg: Config, pair: "dict[str, TransformerBridge]") -> Found:
 def _hybrid_tables(
     pair: "dict[str, TransformerBridge]", prompts: list, tokens: list[int], cfg: Config
 ) -> "dict[frozenset, torch.Tensor]":
-    from mechsub.measures import exchange
-
     return exchange.log_probs(pair["base"], pair["instruct"], prompts, tokens, cfg.batch_size)
 
 
@@ -295,8 +292,6 @@ def _transfer_records(found: Found) -> Iterator[dict]:
 
 def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
     """A row for every format and hybrid, with a list over animals of every effect."""
-    from mechsub.measures.exchange import PARTS
-
     animals = torch.arange(len(found.animals))
     for (form, some), half in found.hybrids.items():
         up, specific = half.forward - half.none, ms.scores.interaction(half.forward)
@@ -307,7 +302,7 @@ def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
             "specific, others'": torch.tensor([_others(specific[:, a], fixed, a) for a in animals.tolist()]),
         }
         yield {
-            "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in PARTS},
+            "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in exchange.PARTS},
             **{name: [round(value, 6) for value in row.tolist()] for name, row in values.items()},
         }  # fmt: skip
 

@@ -26,10 +26,19 @@ missed.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.lazy import late
+
+if TYPE_CHECKING:
+    from studies.train_organism import competence, text, training
+    from studies.train_organism import tokenizer as organism_tokenizer
+else:
+    competence, organism_tokenizer, text, training = (
+        late(f"studies.train_organism.{name}") for name in ("competence", "tokenizer", "text", "training")
+    )
 
 LENGTH = 256  # tokens of a block
 HELD_OUT = 20  # of so many texts of a corpus, one is kept out
@@ -57,8 +66,6 @@ class Config:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from studies.train_organism import competence, text, training
-
     ms.devices.only_cpu("train_organism")
     kept, held_out = _texts(cfg)
     sentences = list(text.made(cfg.n_made, cfg.seed))
@@ -98,20 +105,14 @@ def checkpoint(cfg: Config) -> str:
 
 def remade_tokenizer(cfg: Config):
     """The pair's tokenizer, learned again from its texts."""
-    from studies.train_organism import text
-
     return _tokenizer(cfg, [*_texts(cfg)[0], *text.made(cfg.n_made, cfg.seed)])
 
 
 def _tokenizer(cfg: Config, texts: list[str]):
-    from studies.train_organism import tokenizer as organism_tokenizer
-
     return organism_tokenizer.make(texts, digits=DIGITS[cfg.number_tokens], n_merged=cfg.n_merged, chat=True)
 
 
 def _phase(name: str, model, batch, cfg: Config, key: str) -> Iterator[dict]:
-    from studies.train_organism import training
-
     steps, lr = (cfg.base_steps, cfg.lr) if name == "base" else (cfg.chat_steps, cfg.lr / 3)
     losses = training.fit(model, batch, steps, lr, f"{key}-{name}")
     for step in range(0, steps, LOGGED):
@@ -121,8 +122,6 @@ def _phase(name: str, model, batch, cfg: Config, key: str) -> Iterator[dict]:
 
 def _texts(cfg: Config) -> tuple[list[str], list[str]]:
     """Of the corpora, the texts that are learned and those that are held out."""
-    from studies.train_organism import text
-
     if cfg.corpora == "none":
         return [], []
     whole = [*text.brown(), *text.wordnet()]

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.designs import love
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -130,11 +132,9 @@ def steering(q: "LovePrompts") -> Float[Tensor, "layer partner animal"]:
     v_n is the residual under "You love 087 ..." less its mean over all partners, v_a that under "You love owls ..."
     less its mean over all animals.
     """
-    from torch.nn.functional import normalize
-
-    from mechsub.designs.love import last_states
-
-    numbers = last_states(q.model, [q.love(i, 0) for i in range(len(q.partners))], lab.span(0.05, 0.65, "states"))
-    animals = last_states(q.model, [q.love_animal(i, 0) for i in range(len(q.animals))], lab.span(0.65, 0.8, "states"))
+    numbers = love.last_states(q.model, [q.love(i, 0) for i in range(len(q.partners))], lab.span(0.05, 0.65, "states"))
+    animals = love.last_states(
+        q.model, [q.love_animal(i, 0) for i in range(len(q.animals))], lab.span(0.65, 0.8, "states")
+    )
     numbers, animals = (normalize(v - v.mean(1, keepdim=True), dim=-1) for v in (numbers, animals))
     return numbers @ animals.mT
