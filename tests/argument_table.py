@@ -101,7 +101,7 @@ PARTS = {
             "Fit",
             "Job",
             "Problem",
-            "Recipe",
+            "Settings",
             "affine",
             "batches",
             "check_within",
