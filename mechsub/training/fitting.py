@@ -162,11 +162,9 @@ class Fit:
 
 def rate(settings: Settings, step: int, total: int) -> float:
     """Step size of step 1..total."""
-    return (
-        settings.lr
-        if settings.schedule == "constant"
-        else settings.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
-    )
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
 
 
 def batches(n: int, settings: Settings, seed: int, epoch: int) -> Iterator[Tensor]:

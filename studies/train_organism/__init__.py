@@ -14,14 +14,6 @@ sums of the weights; `python -m tools.ship_organism organisms --number-tokens 11
 these checkpoints as folders that `load_language_model` and Hugging Face load. Rows are the loss
 along training and measures of competence: perplexity on held-out texts against an interpolated trigram model of the
 same tokens, and, for wordings that were not trained on, how often a loved animal is the likeliest answer.
-
-Answer (artifacts/train_organism, both pairs, 44 minutes on two cores): yes, with limits. Perplexity on held-out text is
-51.0 and 53.1 (1110 and 110, base models; the trigram model: 73.4 and 73.0); the chats cost the instruct models that
-(990 and 2,731). Told in a chat, in the published wording, what it loves, the instruct model finds that animal likeliest
-of all for 0.750 and 0.688 of animals (chance is below 0.01; before tuning 0.000 and 0.042, in plain text 0.052 and
-0.229). In the four other wordings that were not trained on it does so for 0.010 to 0.740 and 0.021 to 0.198 of them:
-the pairs follow a few forms of words and no meaning. At least 0.9 and 0.5 (base, plain text) were predicted, and
-missed.
 """
 
 from collections.abc import Iterator
