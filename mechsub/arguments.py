@@ -9,7 +9,7 @@ import numbers
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeGuard, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
@@ -84,13 +84,13 @@ def share(value: _T, name: str) -> _T:
     return value if 0 < _real(value, name, wanted) < 1 else refuse(name, wanted, value)
 
 
-def whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+def whole(value: object, name: str, least: int | None = None, most: int | None = None) -> int:
     """A whole number, not written as a fraction (3.0): an int, or one of numpy's or torch's."""
     wanted = _range(least, most)
     if isinstance(value, bool | np.bool_) or (is_tensor(value) and (value.ndim or str(value.dtype) == "torch.bool")):
         refuse(name, wanted, value)
     try:
-        n = operator.index(value)
+        n = operator.index(cast(SupportsIndex, value))
     except TypeError:
         refuse(name, wanted, value)
     if (least is not None and n < least) or (most is not None and n > most):
