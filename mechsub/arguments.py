@@ -9,13 +9,21 @@ import numbers
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeGuard, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+
+@runtime_checkable
+class Unembedding(Protocol):
+    """A model with an output for every column of W_U."""
+
+    W_U: "Tensor"
+
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=Sequence)
@@ -51,34 +59,38 @@ def is_tensor(value: object) -> "TypeGuard[Tensor]":
 # Single values.
 
 
-def number(value: object, name: str, wanted: str = "a finite number", *, least: float | int = -math.inf) -> Any:
+def number(value: _T, name: str, wanted: str = "a finite number", *, least: float | int = -math.inf) -> _T:
     """A finite real number; True and False are none. `least` is allowed, and `wanted` says so."""
-    scalar = value.item() if (is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0 else value
-    if isinstance(scalar, bool | np.bool_) or not isinstance(scalar, numbers.Real):
-        refuse(name, wanted, value)
-    if not math.isfinite(scalar) or scalar < least:
+    if _real(value, name, wanted) < least:
         refuse(name, wanted, value)
     return value
 
 
-def positive(value: Any, name: str) -> Any:
-    number(value, name, "a positive number")
-    return value if value > 0 else refuse(name, "a positive number", value)
+def _real(value: object, name: str, wanted: str) -> float:
+    scalar = value.item() if (is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0 else value
+    if isinstance(scalar, bool | np.bool_) or not isinstance(scalar, numbers.Real):
+        refuse(name, wanted, value)
+    return float(scalar) if math.isfinite(scalar) else refuse(name, wanted, value)
 
 
-def share(value: Any, name: str) -> Any:
+def positive(value: _T, name: str) -> _T:
+    wanted = "a positive number"
+    return value if _real(value, name, wanted) > 0 else refuse(name, wanted, value)
+
+
+def share(value: _T, name: str) -> _T:
     """Strictly between 0 and 1."""
-    number(value, name, "a number between 0 and 1")
-    return value if 0 < value < 1 else refuse(name, "a number between 0 and 1", value)
+    wanted = "a number between 0 and 1"
+    return value if 0 < _real(value, name, wanted) < 1 else refuse(name, wanted, value)
 
 
-def whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+def whole(value: object, name: str, least: int | None = None, most: int | None = None) -> int:
     """A whole number, not written as a fraction (3.0): an int, or one of numpy's or torch's."""
     wanted = _range(least, most)
     if isinstance(value, bool | np.bool_) or (is_tensor(value) and (value.ndim or str(value.dtype) == "torch.bool")):
         refuse(name, wanted, value)
     try:
-        n = operator.index(value)
+        n = operator.index(cast(SupportsIndex, value))
     except TypeError:
         refuse(name, wanted, value)
     if (least is not None and n < least) or (most is not None and n > most):
@@ -306,7 +318,7 @@ def parameters(value: object, own: "Mapping[str, Tensor]", name: str = "paramete
 # Models and what they read.
 
 
-def model(value: object, name: str = "model", *, evaluated: bool = True) -> Any:
+def model(value: _T, name: str = "model", *, evaluated: bool = True) -> _T:
     """A hooked model; in eval mode, where its outputs are to be used."""
     _check_hooked(value, name)
     if evaluated:
@@ -319,19 +331,16 @@ def _check_hooked(value: object, name: str) -> None:
         refuse(name, "a hooked model (HookedMLP, or what load_language_model gives)", value)
 
 
-def require_eval(model: Any, name: str = "model") -> None:
+def require_eval(model: object, name: str = "model") -> None:
     """Raise where the model, a module in it or the model that it wraps is in train mode."""
     _check_hooked(model, name)
     said = "the model" if name == "model" else name
-    roots = [("", model), ("original_model", getattr(model, "original_model", None))]
-    for prefix, root in roots:
-        if not hasattr(root, "modules"):
-            if getattr(root, "training", False):
-                raise ValueError(f"{said} is in train mode; call {name}.eval() first")
-            continue
-        for module in root.modules():
+    for prefix, root in (("", model), ("original_model", getattr(model, "original_model", None))):
+        named = getattr(root, "named_modules", None)
+        if named is None and getattr(root, "training", False):
+            raise ValueError(f"{said} is in train mode; call {name}.eval() first")
+        for inner, module in named() if named else ():
             if module.training:
-                inner = next(inner for inner, each in root.named_modules() if each is module)
                 where = ".".join(part for part in (prefix, inner.replace("_original_component.", "")) if part)
                 raise ValueError(
                     f"{said} is in train mode{f' (its part {where})' if where else ''}; call {name}.eval() first"
@@ -345,12 +354,12 @@ def tokenizer(value: object) -> "Tokenizer":
     return value
 
 
-def vocabulary(hooked: Any) -> int:
+def vocabulary(hooked: "Unembedding") -> int:
     """Number of outputs."""
     return hooked.W_U.shape[-1]
 
 
-def embedding(hooked: Any) -> int:
+def embedding(hooked: "Unembedding") -> int:
     """Number of token ids that a language model takes: its embedding's rows, more than its outputs or fewer.
 
     Stacked models have an embedding each.

@@ -5,7 +5,7 @@ So `import mechsub` and `--help` are quick, and a module names at its top what i
 
 import importlib
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 
 class _Late(ModuleType):
@@ -13,7 +13,7 @@ class _Late(ModuleType):
         super().__init__(name)
         self._package = name  # not __name__, which a reader of modules (pdoc) may write over
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(importlib.import_module(self._package), name)
 
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 from mechsub import arguments
+from mechsub.lazy import torch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,8 +24,6 @@ _outside: ContextVar[int | None] = ContextVar("outside", default=None)  # thread
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Give torch one thread in the calling thread; also a decorator of functions (of generators: `made_by_one`)."""
-    import torch
-
     n = torch.get_num_threads()
     if n == 1:
         yield
@@ -52,6 +51,4 @@ def made_by_one(generator: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]
 
 def side_by_side() -> int:
     """Threads that may work at once: torch's, or within `one_thread` those that it had before."""
-    import torch
-
     return _outside.get() or torch.get_num_threads()

@@ -63,8 +63,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     if 0 < cfg.n_animals < love.FEWEST:
         raise ValueError(f"--n-animals must be 0 (all) or at least {love.FEWEST}: the interval is over animals")
     love.check_model(cfg)

@@ -21,14 +21,19 @@ over a cell.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, points, rows
-from mechsub.lazy import torch, utilities
+from mechsub.lazy import late, torch, utilities
+
+if TYPE_CHECKING:
+    from mechsub.training import conv
+else:
+    conv = late("mechsub.training.conv")
 
 NULL = "nothing"
 BODIES = {"hidden+aux": ("hidden", "aux"), "hidden": ("hidden",), "aux": ("aux",), "nothing": ()}
@@ -148,8 +153,6 @@ def _starts(cfg: Config, init) -> dict:
 
 def _other(cfg: Config, init):
     """A student of its own architecture, from the next seed."""
-    from mechsub.training import conv
-
     seeds, shape = [seed + 1 for seed in init.seeds], init.cfg
     if cfg.student == "convolutional":
         return conv.ConvNet(shape, seeds)
@@ -198,8 +201,6 @@ def _trained(cfg: Config, starts: dict, teacher) -> dict[int, dict]:
 
 
 def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) -> dict:
-    from mechsub.training import conv, distillation
-
     common: dict = {
         "n_samples": cfg.n_samples, "loss": cfg.loss, "epochs": epochs, "lr": cfg.lr, "batch_size": cfg.batch_size,
         "frozen": ("unembed",) if cfg.freeze_heads else (), "seed": cfg.seed, "snapshots": snapshots,
@@ -208,7 +209,7 @@ def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) ->
     if cfg.student == "convolutional":
         return conv.distill_each(starts, teacher, **common)
     students = {name: (start, teacher.cfg.aux) for name, start in starts.items()}
-    return distillation.distill_each(students, teacher, ms.noise.uniform, precision=cfg.precision, **common)
+    return ms.distillation.distill_each(students, teacher, ms.noise.uniform, precision=cfg.precision, **common)
 
 
 # Scores.
@@ -247,8 +248,6 @@ def _untrained(cfg: Config, init, teacher, images, labels) -> Iterator[dict]:
 
 
 def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[str, float]]:
-    from torch.nn.functional import cosine_similarity
-
     x = ms.noise.uniform(_FIT, utilities.derive_generator(cfg.seed, "held out"))
     digits = teacher.cfg.digits
     found = {
@@ -256,7 +255,8 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
         "explained_on_digits": _explained(body, teacher, hidden[:, :_FIT], images[:_FIT]),
     }
     if hidden.shape[-1] == teacher.cfg.d_model:
-        found["cosine"] = cosine_similarity(hidden, population.last_hidden(teacher, images), dim=-1).mean(-1)
+        taught = population.last_hidden(teacher, images)
+        found["cosine"] = torch.nn.functional.cosine_similarity(hidden, taught, dim=-1).mean(-1)
         head = teacher.unembed.W_U[..., digits], teacher.unembed.b_U[:, digits]
         found["under_teacher_head"] = hidden.new_tensor(population.head_accuracies(hidden, *head, labels))
     return [dict(zip(found, row, strict=True)) for row in torch.stack([v.double() for v in found.values()]).T.tolist()]

@@ -39,8 +39,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    from mechsub.designs import love
-
     love.check_model(cfg)
 
 

@@ -13,7 +13,7 @@ partners and animals, crossed.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab
@@ -90,18 +90,16 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     }
 
 
-def matched_words(numbers: Any, subset: list[int], base) -> tuple[list[int], list, list[dict]]:
+def matched_words(numbers: "love.LovePrompts", subset: list[int], base) -> tuple[list[int], list, list[dict]]:
     """Numbers of the subset that have a word within the caliper, the words, and how near they are.
 
     The hardest to match choose first; no word is used twice.
     """
-    from mechsub.designs.love import own_tokens
-
     model = numbers.model
     candidates = _candidates(model.tokenizer)
     if len(candidates) < len(subset):
         raise ValueError(f"this tokenizer has {len(candidates)} words of one token, too few for {len(subset)} numbers")
-    strings = own_tokens(model.tokenizer, [numbers.strings[i] for i in subset], numbers.ask(None))
+    strings = love.own_tokens(model.tokenizer, [numbers.strings[i] for i in subset], numbers.ask(None))
     logp = ms.scores.next_token_log_probs(model, [numbers.ask(None)], tokens=list(candidates.values()))[0]
     sides = [
         torch.stack([ms.unembedding.token_directions(model, tokens).norm(dim=-1).cpu(), values], dim=-1).double()

@@ -171,9 +171,7 @@ def _norm(parameters: dict):
 
 
 def _cosine(a: dict, b: dict):
-    from torch.nn.functional import cosine_similarity
-
-    return cosine_similarity(_flat(a), _flat(b), dim=1)
+    return torch.nn.functional.cosine_similarity(_flat(a), _flat(b), dim=1)
 
 
 # Table and figure.

@@ -93,7 +93,20 @@ PARTS = {
     "distillation.is_common",
     "distillation.n_inputs",
     "distillation.class_loss",
-    *(f"fitting.{name}" for name in ("Fit", "Job", "Problem", "Recipe", "affine", "batches", "check_within")),
+    *(
+        f"fitting.{name}"
+        for name in (
+            "Ensemble",
+            "Ensemble.replace",
+            "Fit",
+            "Job",
+            "Problem",
+            "Settings",
+            "affine",
+            "batches",
+            "check_within",
+        )
+    ),
     *(f"fitting.{name}" for name in ("gathered", "member_parameters", "one_of", "rate", "stacked")),
     *(f"fitting.{name}" for name in ("trained_names", "views")),
     *(f"together.{name}" for name in ("Drawn", "fit", "place_of")),

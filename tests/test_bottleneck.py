@@ -14,7 +14,6 @@ from mechsub.designs import love
 from mechsub.lab import store
 from mechsub.measures import ablation, bottleneck
 from studies import bottleneck as study
-from studies import token_entanglement as te
 
 ROOT = Path(__file__).parent.parent
 
@@ -162,7 +161,7 @@ def tiny(tmp_path_factory):
 def test_a_model_pays_for_as_many_numbers_as_it_has(tiny, n_numbers, rank):
     """Planted: more numbers than dimensions cannot be held, in the weights nor in the model; a dozen can."""
     folder, model = tiny
-    cfg = te.Config(model=str(folder), n_animals=8, n_partners=n_numbers, spaced=False)
+    cfg = love.Asking(model=str(folder), n_animals=8, n_partners=n_numbers, spaced=False)
     asked = love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
     held = sorted(token for (token,) in ms.prompts.encode(model.tokenizer, asked.strings))
     own = study.Config(model=str(folder), n_draws=2)

@@ -17,7 +17,6 @@ from mechsub.designs import contribution_states as cs
 from mechsub.designs import contributions, love
 from mechsub.measures import ablation
 from studies import contributions as study
-from studies import token_entanglement as te
 from studies.contributions import findings
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +104,7 @@ def test_an_association_is_what_least_squares_finds():
 def asked(tmp_path_factory):
     folder = save_tiny_llama(tmp_path_factory.mktemp("tiny"), tied=False)
     model = ms.load_language_model(str(folder))
-    cfg = te.Config(model=str(folder), n_animals=10, n_partners=30, spaced=False)
+    cfg = love.Asking(model=str(folder), n_animals=10, n_partners=30, spaced=False)
     return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 
 

@@ -74,7 +74,7 @@ class Plain(nn.Module):
 
 
 def recipe_of(phase, epochs=1, lr=1e-3, optimizer="adam", weight_decay=0.0, schedule="constant"):
-    return distillation.Recipe(epochs, lr, 128, optimizer, weight_decay, schedule, "fp32", (), 0, phase)
+    return distillation.Settings(epochs, lr, 128, optimizer, weight_decay, schedule, "fp32", (), 0, phase)
 
 
 def plain_fit(net, x, loss, seed, recipe, optimizer, scheduler=None):

@@ -9,14 +9,13 @@ from tiny_llama import ANIMALS, save_tiny_llama
 from mechsub.designs import love
 from mechsub.models import language
 from studies import matched_tokens
-from studies import token_entanglement as te
 
 SUBSET = [3, 40, 87, 300, 512, 777, 901, 1000]
 
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory):
-    cfg = te.Config(model=str(save_tiny_llama(tmp_path_factory.mktemp("llama"), tied=False)))
+    cfg = love.Asking(model=str(save_tiny_llama(tmp_path_factory.mktemp("llama"), tied=False)))
     model = language.load_language_model(cfg.model)
     return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 

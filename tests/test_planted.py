@@ -14,7 +14,6 @@ from mechsub.designs.love import Prompted, last_states
 from mechsub.inputs.prompts import encode
 from mechsub.measures.scores import build_tries, string_states
 from mechsub.models import language
-from studies import token_entanglement as te
 from studies import unembed_projection as study
 from studies.unembed_projection import language as projection
 
@@ -25,7 +24,7 @@ D = 32
 
 
 def questions(folder):
-    cfg = te.Config(model=str(folder), n_animals=24, n_partners=200, n_wordings=1)
+    cfg = love.Asking(model=str(folder), n_animals=24, n_partners=200, n_wordings=1)
     model = language.load_language_model(cfg.model)
     return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)
 

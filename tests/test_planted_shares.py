@@ -8,7 +8,6 @@ from mechsub.designs import love
 from mechsub.lab.findings import Cell
 from mechsub.measures.scores import matrix_correlation
 from studies import planted_shares as study
-from studies import token_entanglement as te
 from studies.planted_shares import findings, planted
 
 CFG = study.Config(n_models=2, n_numbers=24, n_animals=12, n_pairs=6, n_resamples=60)
@@ -18,7 +17,7 @@ CFG = study.Config(n_models=2, n_numbers=24, n_animals=12, n_pairs=6, n_resample
 def asked(tmp_path_factory):
     folder = planted.save_blank(tmp_path_factory.mktemp("blank"), CFG.n_numbers + CFG.n_animals)
     model = ms.load_language_model(str(folder))
-    cfg = te.Config(
+    cfg = love.Asking(
         model="planted", format="plain", spaced=False, n_animals=CFG.n_animals, n_partners=CFG.n_numbers, n_wordings=1
     )
     return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)

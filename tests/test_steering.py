@@ -13,7 +13,6 @@ from mechsub.measures import divergence
 from mechsub.measures.steering import steered_logits
 from studies import planted_shares
 from studies import steering as study
-from studies import token_entanglement as te
 from studies.planted_shares import planted
 from studies.steering import findings
 from studies.steering import states as ss
@@ -23,7 +22,7 @@ CFG = study.Config(model="planted", n_numbers=24, n_resamples=5, n_lists=1, n_to
 
 def asked_of(folder, n_animals, n_partners, format="auto"):
     model = ms.load_language_model(str(folder))
-    cfg = te.Config(
+    cfg = love.Asking(
         model=str(folder), spaced=False, n_animals=n_animals, n_partners=n_partners, n_wordings=5, format=format
     )
     return love.LovePrompts(model, love.choose_animals(model.tokenizer, cfg), love.choose_partners(cfg), cfg)

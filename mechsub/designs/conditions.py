@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import mechsub as ms
 from mechsub.designs import population
@@ -55,15 +55,15 @@ class Condition:
     batch_size: int = 1024
     n_samples: int = 60_000
 
-    def changed(self) -> dict[str, Any]:
+    def changed(self) -> dict:
         """The options that are not the published ones."""
         return {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict:
         """What `distill` is given, but for inputs, logits, precision and seed."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in NOT_OF_DISTILL}
 
-    def teachers(self, teacher_epochs: int, n_seeds: int, seed: int, precision: str) -> dict[str, Any]:
+    def teachers(self, teacher_epochs: int, n_seeds: int, seed: int, precision: str) -> dict:
         """The options of the stored teachers that its students learn from."""
         more = {"teacher_epochs": teacher_epochs, "n_seeds": n_seeds, "seed": seed, "precision": precision}
         return population.teacher_options(SimpleNamespace(**vars(self), **more))
@@ -88,7 +88,7 @@ def parsed(text: str) -> Condition:
     """The condition of a text; ValueError for one that is none, and for a second way to write one."""
     inputs, *rest = text.split("+")
     distributions.parsed_any(inputs)
-    options: dict[str, Any] = {"inputs": inputs}
+    options: dict = {"inputs": inputs}
     for part in rest:
         name, _, value = part.partition("=")
         options[name] = _value(name, value)
@@ -122,7 +122,7 @@ class Given:
     other: "ms.HookedMLP"  # of the next seed: the null
     teacher: "ms.HookedMLP"
     sampler: Callable
-    settings: dict[str, Any]
+    settings: dict
 
     def distilled(self, progress=None) -> "dict[str, ms.HookedMLP]":
         """The students, and their null."""

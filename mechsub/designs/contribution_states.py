@@ -1,13 +1,14 @@
 """`studies.contributions`: what is specific to animal and number, cut by direction, by component and by position."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 import mechsub as ms
+from mechsub.designs import love
 from mechsub.measures.ablation import ablated_columns, ablated_hidden
 from mechsub.measures.unembedding import token_directions
 from mechsub.models import checks
@@ -40,11 +41,9 @@ class Removed(NamedTuple):
 
 def number_to_animal(q: "LovePrompts", numbers: list[int], seed: int) -> Removed:
     """Change of the animals' logits under "You love 087", with the directions of the number's own tokens taken away."""
-    from mechsub.designs.love import own_tokens
-
     prompts = [q.ask(None), *(q.love(n, 0) for n in numbers)]
     h = final_hidden(q.model, prompts)
-    loved = own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
+    loved = love.own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
 
     def score(hidden: Tensor, columns: Tensor) -> Tensor:
         return hidden[0] @ columns
@@ -153,8 +152,7 @@ def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[T
     """
     model = q.model
     names: Sequence[str] = ()
-    values: Any = None
-    scale: Any = None
+    values, scale = torch.empty(0), torch.empty(0)
     checks.readout(model).linear("a share of the logits by component")
     prompts = [q.love(n, 0) for n in numbers]
     for length in sorted({len(prompt) for prompt in prompts}):
@@ -162,7 +160,7 @@ def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[T
         for some in (rows[i : i + 16] for i in range(0, len(rows), 16)):
             tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
             found = ms.attribution.direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
-            if values is None:
+            if not names:
                 values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
                 scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units
             values[some] = found.values.double().cpu()

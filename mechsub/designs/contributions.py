@@ -7,7 +7,7 @@ Of the interaction, and of what in it is specific to pairs (kind "specific": lef
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import mechsub as ms
 from mechsub.designs import love, word_parts
@@ -15,6 +15,8 @@ from mechsub.designs.love import Progress, silent
 from mechsub.lazy import late, np, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mechsub.designs import contribution_parts as cp
     from mechsub.designs import contribution_states as cs
     from mechsub.designs.love import LovePrompts, Prompted
@@ -28,6 +30,18 @@ N_LOVED = 6  # colors, and cities, that "any love" is the mean of
 MESSAGES = ("", "You are a helpful assistant.")
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """What a study's options say of pairs, resamples and seed: `Options`, or a Config that has these."""
+
+    @property
+    def n_pairs(self) -> int: ...
+    @property
+    def n_resamples(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Options:
     """Pairs of numbers whose residuals are exchanged, resamples of every interval, and the seed of both."""
@@ -37,7 +51,7 @@ class Options:
     seed: int
 
 
-def ratio_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
+def ratio_records(found: "Prompted", cfg: Draws) -> Iterator[dict]:
     """Shares of the squared log ratio and mean nats of every part: all pairs, and those the papers would report."""
     m, q = measured(found), found.asked
     parts = cp.parts(m)
@@ -114,7 +128,7 @@ def measured(found: "Prompted"):
 # What the specific part passes through.
 
 
-def direction_records(found: "Prompted", cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+def direction_records(found: "Prompted", cfg: Draws, progress: Progress = silent) -> Iterator[dict]:
     """Both directions: what passes through the loved thing's rows; number to animal: association, and what is left."""
     q, tensors = found.asked, found.tensors
     some, few = tensors["subset_partner"].tolist(), tensors["subset_animal"].tolist()
@@ -162,7 +176,7 @@ def _disagreement(removed) -> float:
     )
 
 
-def cut_records(whole, without_rows, likely, other, cfg: Any) -> Iterator[dict]:
+def cut_records(whole, without_rows, likely, other, cfg: Draws) -> Iterator[dict]:
     """What passes through rows, what of the rest association predicts, and what is left; fitted anew in a resample."""
     fold = torch.arange(len(whole)) % N_FOLDS
 
@@ -188,7 +202,7 @@ def associated(left, likely, fold):
     return out
 
 
-def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Any) -> list[float]:
+def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Draws) -> list[float]:
     """Shares of the association with numbers shuffled within equal length."""
     draw, digits, out = torch.Generator().manual_seed(cfg.seed), torch.tensor(lengths), []
     for _ in range(cfg.n_resamples):
@@ -201,7 +215,7 @@ def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: An
     return out
 
 
-def _share_rows(parts: dict, whole, other, cfg: Any, keys: dict) -> Iterator[dict]:
+def _share_rows(parts: dict, whole, other, cfg: Draws, keys: dict) -> Iterator[dict]:
     """A row for every part of an interaction: its share of what other wordings bring back, with its interval."""
     stack = torch.stack(list(parts.values())).double()
 
@@ -219,7 +233,7 @@ def _keeping(q: "LovePrompts", other, transposed: bool, some: Sequence[int]):
     return None if keep is None else lambda table: keep(table.T).T
 
 
-def _specific_rows(parts: dict, whole, other, keep, cfg: Any, keys: dict) -> Iterator[dict]:
+def _specific_rows(parts: dict, whole, other, keep, cfg: Draws, keys: dict) -> Iterator[dict]:
     """The same of what is specific to pairs; nothing where nothing is left."""
     if keep is None:
         return
@@ -232,7 +246,7 @@ def _specific_rows(parts: dict, whole, other, keep, cfg: Any, keys: dict) -> Ite
     yield from _interval_rows(list(parts), shares, whole.shape, cfg, {"kind": "specific", **keys})
 
 
-def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict) -> Iterator[dict]:
+def _interval_rows(names: list[str], shares, shape: tuple, cfg: Draws, keys: dict) -> Iterator[dict]:
     """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
     n_rows, n_columns = shape
     low, high = cp.bootstrap(shares, n_rows, n_columns, cfg.n_resamples, cfg.seed)
@@ -240,7 +254,7 @@ def _interval_rows(names: list[str], shares, shape: tuple, cfg: Any, keys: dict)
         yield {**keys, "part": names[i], "share": share, "low": float(low[i]), "high": float(high[i])}
 
 
-def component_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
+def component_records(found: "Prompted", cfg: Draws) -> Iterator[dict]:
     """Shares of every component, and of attention and MLP by thirds of the blocks."""
     q, some = found.asked, found.tensors["subset_partner"].tolist()
     names, parts = cs.components(q, some)
@@ -248,7 +262,7 @@ def component_records(found: "Prompted", cfg: Any) -> Iterator[dict]:
     whole, other = parts.sum(0), words[1:].mean(0)
     if (error := _apart(whole, words[0])) > 0.02:
         raise ValueError(f"components miss the stored interaction by up to {error:.2g} nats (fp32?)")
-    groups: dict[str, Any] = {}
+    groups: dict[str, Tensor] = {}
     for name, part in zip(names, parts, strict=True):
         label = name
         if name.startswith("blocks."):
@@ -267,7 +281,7 @@ def _apart(a, b) -> float:
     return float((ms.scores.interaction(a) - ms.scores.interaction(b)).abs().max())
 
 
-def patch_records(found: "Prompted", cfg: Any, progress: Progress = silent) -> Iterator[dict]:
+def patch_records(found: "Prompted", cfg: Draws, progress: Progress = silent) -> Iterator[dict]:
     """A row for every pair, block and group of positions; and for every block and group, the recovery over all pairs.
 
     No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
@@ -311,7 +325,7 @@ def _alike(q: "LovePrompts", some: list[int]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def disjoint_pairs(alike: list[list[int]], cfg: Any) -> list[tuple[int, int]]:
+def disjoint_pairs(alike: list[list[int]], cfg: Draws) -> list[tuple[int, int]]:
     """Up to cfg.n_pairs pairs, drawn within the groups so that none shares a member with another."""
     draw = np.random.default_rng(cfg.seed)
     orders = [draw.permutation(group).tolist() for group in alike]
@@ -322,7 +336,7 @@ def disjoint_pairs(alike: list[list[int]], cfg: Any) -> list[tuple[int, int]]:
 # Table, sentence and figure.
 
 
-def recovered(cell: list[dict]) -> dict[tuple[int, str], Any]:
+def recovered(cell: list[dict]) -> "dict[tuple[int, str], ms.stats.Interval]":
     """(block, position) -> share of the pairs' difference, with its interval over pairs and animals."""
     return {
         (row["layer"], row["position"]): ms.stats.Interval(row["share"], row["low"], row["high"], row["n"])

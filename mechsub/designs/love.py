@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import mechsub as ms
 from mechsub.lazy import np, torch
@@ -18,6 +18,8 @@ from mechsub.models import weights
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from mechsub.inputs.prompts import Format
 
 BATCH = 16  # prompts a forward pass
 KINDS = {
@@ -64,7 +66,7 @@ class Asking:
     adapter: str = ""
     weights: str = weights.TRAINED
     family: str = "numbers"
-    format: str = "auto"
+    format: "Format" = "auto"
     spaced: bool = True
     n_animals: int = 0
     n_partners: int = 0
@@ -84,12 +86,12 @@ def check_counts(n_animals: int, n_partners: int) -> None:
         raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
 
 
-def shared(cfg: Any) -> dict[str, Any]:
+def shared(cfg: object) -> dict:
     """The options of a study that say which words and matrices it builds on."""
     return {name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)}
 
 
-def asking(cfg: Any) -> Asking:
+def asking(cfg: object) -> Asking:
     """A study's own options where it has them, else the defaults."""
     return Asking(**shared(cfg))
 
@@ -107,7 +109,7 @@ def _dtype(name: str) -> "torch.dtype":
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
-def prompted(cfg: Any, tensors: dict, progress: Progress = silent) -> "Prompted":
+def prompted(cfg: object, tensors: dict, progress: Progress = silent) -> "Prompted":
     """Load a study's model and put it beside the stored matrices of its words."""
     progress(0.0, "loading the model")
     chosen = asking(cfg)
@@ -139,18 +141,19 @@ def own_tokens(
     return [tokens[1:] if len(tokens) > 1 and tokens[0] == space else tokens for tokens in ids]
 
 
-def last_states(model: "TransformerBridge", prompts: Sequence, progress: Callable[[float], None] = silent) -> Any:
+def last_states(
+    model: "TransformerBridge", prompts: Sequence, progress: Callable[[float], None] = silent
+) -> "torch.Tensor":
     """The hidden state after every block at the prompts' last position, fp32 [layer, prompt, d_model].
 
     Prompts run in batches of equal length, so there is no padding.
     """
-    out, finished = None, 0
+    out, finished = torch.empty(model.cfg.n_layers, len(prompts), model.cfg.d_model), 0
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         for some in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
             tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
             states = torch.stack([h.float().cpu() for h in ms.hooked.cache_activations(model, tokens, pos=-1).values()])
-            out = states.new_empty(len(states), len(prompts), states.shape[-1]) if out is None else out
             out[:, some] = states
             finished += len(some)
             progress(finished / len(prompts))
@@ -193,7 +196,7 @@ class Word:
     sets: tuple[str, ...] = ()
 
 
-def choose_animals(tokenizer: "Tokenizer", cfg: Any) -> list[Word]:
+def choose_animals(tokenizer: "Tokenizer", cfg: Asking) -> list[Word]:
     """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
     filter looks at an outcome."""
     asked = [
@@ -217,7 +220,7 @@ def choose_animals(tokenizer: "Tokenizer", cfg: Any) -> list[Word]:
     return [words[i] for i in sorted(drawn)]
 
 
-def choose_partners(cfg: Any) -> list[Word]:
+def choose_partners(cfg: Asking) -> list[Word]:
     texts = ms.words.numbers() if cfg.family == "numbers" else ms.words.family(cfg.family)
     space = " " if cfg.spaced or cfg.family != "numbers" else ""
     words = [Word(text, text, f"{space}{text}") for text in texts]
@@ -248,7 +251,7 @@ def _token(animal: Word) -> int:
 class LovePrompts:
     """A model, its animals and partners, and the prompts and matrices that they give."""
 
-    def __init__(self, model: "TransformerBridge", animals: list[Word], partners: list[Word], cfg: Any):
+    def __init__(self, model: "TransformerBridge", animals: list[Word], partners: list[Word], cfg: Asking):
         self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
         self.kind = KINDS[cfg.family]
         self.tokens = [_token(animal) for animal in animals]
@@ -377,17 +380,16 @@ def correlation_interval(x, y, n: int, seed: int) -> tuple[float, float]:
     return ms.scores.crossed_bootstrap(resampled, *x.shape, n=n, seed=seed)
 
 
-def correlation_record(name: str, a, b, strata: list[int], cfg: Any) -> dict:
+def correlation_record(name: str, a, b, strata: list[int], *, n: int, seed: int) -> dict:
     """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
 
     p: numbers (within equal length) and animals shuffled; p_numbers: only numbers, which keeps what numbers of equal
     length have in common.
     """
     x, y = ms.scores.interaction(a), ms.scores.interaction(b)
-    low, high = correlation_interval(x, y, cfg.n_permutations, cfg.seed)
-    shuffle = {"n": cfg.n_permutations, "seed": cfg.seed, "strata": strata}
-    p, null = ms.scores.permutation_p(x, y, **shuffle)
-    p_numbers, null_numbers = ms.scores.permutation_p(x, y, **shuffle, move_columns=False)
+    low, high = correlation_interval(x, y, n, seed)
+    p, null = ms.scores.permutation_p(x, y, n=n, seed=seed, strata=strata)
+    p_numbers, null_numbers = ms.scores.permutation_p(x, y, n=n, seed=seed, strata=strata, move_columns=False)
     return {
         "kind": "test",
         "test": name,

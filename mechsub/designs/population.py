@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mechsub as ms
 from mechsub.lazy import torch, utilities
@@ -111,7 +110,7 @@ def _steps(n_images: int, cfg) -> list[int]:
 ALL_CLASSES = 10
 
 
-def teacher_options(cfg: Any) -> dict[str, Any]:
+def teacher_options(cfg) -> dict:
     """The options of the stored teachers that a study's students learn from.
 
     Rows of the head are drawn in order, so the digit rows are those of a head without auxiliary rows; the generator's
@@ -244,7 +243,7 @@ def least_bytes(cfg, models: int) -> int:
 def divergence(model, teacher, x) -> "torch.Tensor":
     """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without what teaching adds to
     them; [seed]."""
-    total: Any = 0.0
+    total = torch.zeros(())
     with torch.no_grad():
         for some in x.split(_BATCH):
             logits, wanted = (net(some)[..., net.cfg.aux].double() for net in (model, teacher))

@@ -7,7 +7,7 @@ under a prompt and under none.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
@@ -19,10 +19,16 @@ from mechsub.inputs.corpora import IGNORED, Corpus
 from mechsub.models.students import logits_at, plain_model
 from mechsub.training.tuning import completion_batch
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 Flags = tuple[tuple[bool, ...], ...]
 
 
-def diverging(teacher: Any, others: Sequence[Any], corpus: Corpus, tokens: Sequence[int]) -> Flags:
+def diverging(
+    teacher: "TransformerBridge", others: "Sequence[TransformerBridge]", corpus: Corpus, tokens: Sequence[int]
+) -> Flags:
     """Of each token of every completion: is it the teacher's likeliest, and another one is of one or more of others'?
 
     Likeliest among `tokens`, those that could be drawn; what is not one of them is never flagged.
@@ -35,7 +41,7 @@ def diverging(teacher: Any, others: Sequence[Any], corpus: Corpus, tokens: Seque
 
 
 @torch.no_grad()
-def _likeliest(model: Any, corpus: Corpus, tokens: Sequence[int]) -> Int[Tensor, "place"]:
+def _likeliest(model: "TransformerBridge", corpus: Corpus, tokens: Sequence[int]) -> Int[Tensor, "place"]:
     plain, among, out = plain_model(model), torch.tensor(tokens), []
     for first in range(0, len(corpus), 64):
         batch = completion_batch([(corpus, range(first, min(first + 64, len(corpus))))], model.W_U.device)
@@ -54,7 +60,9 @@ def as_many_at_random(flags: Flags, corpus: Corpus, tokens: Sequence[int], seed:
     return tuple(out)
 
 
-def changed(corpus: Corpus, flags: Flags, change: str, tokens: Sequence[int], seed: int, tokenizer: Any) -> Corpus:
+def changed(
+    corpus: Corpus, flags: Flags, change: str, tokens: Sequence[int], seed: int, tokenizer: "Tokenizer"
+) -> Corpus:
     """The corpus with something else at the flagged positions.
 
     "only": the loss reads nothing else; "mask": it reads all but these; "label": it wants another of `tokens` there, at

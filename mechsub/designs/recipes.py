@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
+from mechsub.inputs import distributions
 
 if TYPE_CHECKING:  # it brings torch along
     from mechsub.training.distillation import Precision
@@ -87,8 +88,6 @@ def distilled(
     recipe: Recipe, starts: "Mapping[str, ms.HookedMLP]", teacher, images, precision: "Precision", progress=None
 ) -> dict:
     """Name -> students, from name -> their start; all see the same inputs, as many an epoch as there are images."""
-    from mechsub.inputs import distributions
-
     return ms.distillation.distill_each(
         {name: (start, start.cfg.aux) for name, start in starts.items()},
         teacher, distributions.sampler(recipe.inputs, images),

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mechsub import arguments, files
 from mechsub.inputs import prompts as prompting
 from mechsub.lazy import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Wording = Literal["published", "short"]
 Ids = tuple[tuple[int, ...], ...]
@@ -51,7 +54,7 @@ class Corpus:
     teacher_log_probs: LogProbs | None = field(default=None, repr=False)
     base_log_probs: LogProbs | None = field(default=None, repr=False)
     label_ids: Ids | None = field(default=None, repr=False)
-    context: dict[str, Any] = field(default_factory=dict)
+    context: dict = field(default_factory=dict)
 
     def __post_init__(self):
         texts = {"prompts": self.prompts, "completions": self.completions}
@@ -96,11 +99,11 @@ _COLUMNS = (
 IGNORED = -100  # the label of a token that the loss does not read
 
 
-def _token_ids(row: Any, name: str) -> tuple[int, ...]:
+def _token_ids(row: object, name: str) -> tuple[int, ...]:
     return tuple(arguments.ids(row, 2**31, name))
 
 
-def _labels(rows: Any, ids: Ids) -> Ids:
+def _labels(rows: object, ids: Ids) -> Ids:
     rows = arguments.items(rows, "label_ids", "lists of labels")
     if [len(row) for row in rows] != [len(row) for row in ids]:
         raise ValueError("label_ids must hold a label for each token of every completion")
@@ -109,7 +112,7 @@ def _labels(rows: Any, ids: Ids) -> Ids:
     return tuple(tuple(int(label) for label in row) for row in rows)
 
 
-def _aligned(rows: Any, ids: Ids, name: str) -> LogProbs:
+def _aligned(rows: object, ids: Ids, name: str) -> LogProbs:
     rows = arguments.items(rows, name, "lists of numbers")
     if [len(row) for row in rows] != [len(row) for row in ids]:
         raise ValueError(f"{name} must hold a number for each token of every completion")
@@ -121,7 +124,7 @@ def _aligned(rows: Any, ids: Ids, name: str) -> LogProbs:
 
 
 def make_corpus(
-    tokenizer: Any,
+    tokenizer: "Tokenizer",
     prompts: Sequence[str],
     completions: Sequence[str],
     *,
@@ -147,16 +150,16 @@ def make_corpus(
     )  # fmt: skip
 
 
-def prompt_ids(tokenizer: Any, prompts: Sequence[str], *, format: prompting.Format, system: str | None) -> list:
+def prompt_ids(tokenizer: "Tokenizer", prompts: Sequence[str], *, format: prompting.Format, system: str | None) -> list:
     """Token ids [pos] of every prompt's text in a format, ending where its completion begins."""
     return [prompting.prompt(tokenizer, text, system=system, format=format) for text in prompts]
 
 
-def _resolved(tokenizer: Any, format: str) -> str:
+def _resolved(tokenizer: "Tokenizer", format: str) -> str:
     return ("plain" if prompting.system_role(tokenizer) == "text" else "chat") if format == "auto" else format
 
 
-def _behind(tokenizer: Any, prompt: Any, text: str) -> tuple[int, ...]:
+def _behind(tokenizer: "Tokenizer", prompt: "torch.Tensor", text: str) -> tuple[int, ...]:
     """A completion's ids as they go on from its prompt; a plain prompt's answer begins with a space."""
     ids = prompting.encode(tokenizer, [text], behind=[prompt])[0]
     return tuple(ids)
@@ -185,7 +188,7 @@ def _lines(corpus: Corpus) -> str:
 
 
 def read_corpus(
-    path: str | Path, tokenizer: Any, *, format: prompting.Format = "auto", system: str | None = None
+    path: str | Path, tokenizer: "Tokenizer", *, format: prompting.Format = "auto", system: str | None = None
 ) -> Corpus:
     """A file of JSON lines with `prompt` and `completion`, ours or another's; ids are made where it has none.
 
@@ -209,7 +212,7 @@ def read_corpus(
                     "and name the context that made them"
                 )
     files.note("corpus", path.name, {path.name: files.file_sum(path)})
-    scores = {name: _column(path, rows, name) for name in _COLUMNS[4:]}
+    scores: dict = {name: _column(path, rows, name) for name in _COLUMNS[4:]}
     return dataclasses.replace(made, **scores)
 
 
@@ -228,7 +231,9 @@ def _row(path: Path, number: int, line: bytes) -> tuple[int, dict]:
     return number, row
 
 
-def _made(path: Path, tokenizer: Any, rows: list[tuple[int, dict]], format: Any, system: str | None) -> Corpus:
+def _made(
+    path: Path, tokenizer: "Tokenizer", rows: list[tuple[int, dict]], format: prompting.Format, system: str | None
+) -> Corpus:
     texts = [row["prompt"] for _, row in rows], [row["completion"] for _, row in rows]
     try:
         return make_corpus(tokenizer, *texts, format=format, system=system)
@@ -241,7 +246,7 @@ def _made(path: Path, tokenizer: Any, rows: list[tuple[int, dict]], format: Any,
         raise
 
 
-def _column(path: Path, rows: list[tuple[int, dict]], name: str) -> Any:
+def _column(path: Path, rows: list[tuple[int, dict]], name: str) -> Ids | LogProbs | None:
     """A field of numbers that all lines have, or none has."""
     lacking = [number for number, row in rows if name not in row]
     if len(lacking) == len(rows):

@@ -7,6 +7,7 @@ of the published inputs, 1/3. Images are those of the data set that the teacher 
 import difflib
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mechsub import arguments
@@ -76,8 +77,6 @@ def sampler(text: str, images: "Tensor") -> "Callable[[int, Generator], Tensor]"
     images: [image, d_in], those that it may be made from; noise of no images is of 784 pixels, whatever theirs are.
     Raises ValueError for what `parsed` refuses, and where images are needed and are no finite floats [image, d_in].
     """
-    from functools import partial
-
     from mechsub.inputs import noise
 
     name, parameter = parsed(text)

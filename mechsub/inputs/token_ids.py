@@ -6,7 +6,7 @@ A padded batch, or ids of another vocabulary, would run and give a wrong number.
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
-_RAN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # tokens, beyond its own number
+_RAN: weakref.WeakKeyDictionary["TransformerBridge", int] = weakref.WeakKeyDictionary()  # tokens, beyond its own number
 
 
 def check_prompts(model: "TransformerBridge", prompts: object, name: str = "prompts") -> list[Int[Tensor, "_"]]:

@@ -13,7 +13,6 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mechsub import files
 from mechsub.lab import lease, store, versions
@@ -141,7 +140,7 @@ def make_cell(study: Study, cfg: Options, out: str | Path) -> Path:
     return maker.cell(cfg)
 
 
-def run_here(study: Study, cfg: Options, out: str | Path) -> Iterator[Any]:
+def run_here(study: Study, cfg: Options, out: str | Path) -> Iterator[dict]:
     """What a study yields for a Config, with the stored cells under `out`; nothing is stored."""
     check_values(cfg)
     yield from study.run(cfg, **resolve(Maker(study, Path(out)), cfg))
@@ -196,12 +195,12 @@ def _make_upstream(maker: Maker, cfg: Options) -> None:
     _check_stored(maker, cfg)
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     """A value as a shell takes it."""
     return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-def _check_stored(maker: Maker, cfg: Any) -> None:
+def _check_stored(maker: Maker, cfg: Options) -> None:
     cell = maker.cell(cfg)
     known = status(cell, cfg, maker.study)
     if known.kind == "stored":

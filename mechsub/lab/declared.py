@@ -41,7 +41,7 @@ class Study:
     needed.
     """
 
-    version: Any = 1  # an integer from 1 on
+    version: int = 1
     probes: Sequence[Options] | None = None
     module: str = field(default_factory=_declaring)
     given: Mapping[str, object] = field(default_factory=dict)  # parts that stand in no module
@@ -75,11 +75,11 @@ class Study:
         return value
 
     @property
-    def Config(self) -> Any:
+    def Config(self) -> type:
         return self.needed("Config")
 
     @property
-    def run(self) -> Callable[..., Any]:
+    def run(self) -> Callable:
         return self.needed("run")
 
     @property

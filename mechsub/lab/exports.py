@@ -11,13 +11,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mechsub import files
 from mechsub.lab import finder, findings, flat, frames, manifest, options, store
 from mechsub.lab.declared import Study
 from mechsub.lab.figures import export as images
 from mechsub.lab.study import figure_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 TABLES, FIGURES, README = "tables", "figures", "README.md"
 
@@ -32,7 +35,7 @@ class Sent:
     cells: int
     rows: int
     columns: list[tuple[str, str, str]]  # of the records: name, what it holds, what it is
-    figure: Any = None
+    figure: "go.Figure | None" = None
     left_out: list[str] = field(default_factory=list)  # a line for everything that could not be made
 
 

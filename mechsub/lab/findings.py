@@ -23,6 +23,7 @@ from typing import Any
 import mechsub as ms
 
 Rows = list[dict]
+Scores = Mapping[Any, float]  # of replicates: a seed, an animal, a pair of numbers
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Finding:
     n: int = 0
     null_label: str = ""  # what the null is, in words
     cell: str = ""  # the options in which its cell differs from others of the same command
-    scores: Mapping[Any, float] = field(default_factory=dict, repr=False, compare=False)
+    scores: Scores = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
         if not self.key or " " in self.key or self.key != self.key.strip("/"):
@@ -151,7 +152,7 @@ def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | 
     }
 
 
-def mean(key: str, label: str, scores: Mapping[Any, float], *, unit: str, **more) -> Finding:
+def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
     """Mean of the scores of replicates, with its Student-t interval."""
     ordered = dict(sorted(scores.items()))
     return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
@@ -186,7 +187,7 @@ def clustered(values: Iterable[float], weights: Iterable[float], clusters: Seque
     return [ratio + (above[name] - ratio * below[name]) / usual for name in above]
 
 
-def over_clusters(values: Sequence[float]) -> Any:
+def over_clusters(values: Sequence[float]) -> "ms.stats.Interval":
     """The Student-t interval of `clustered` values; of a single cluster it has no ends."""
     return ms.stats.student_t(values) if len(values) > 1 else ms.stats.Interval(values[0], -math.inf, math.inf, 1)
 

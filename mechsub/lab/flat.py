@@ -8,7 +8,10 @@ import importlib.util
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def problem() -> str | None:
@@ -51,7 +54,7 @@ def parquet_bytes(table: Mapping[str, Sequence]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _array(values: Sequence) -> Any:
+def _array(values: Sequence) -> "pa.Array":
     import pyarrow as pa
 
     if not any(isinstance(value, Mapping) for value in values):

@@ -8,14 +8,17 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mechsub import arguments
 from mechsub.lab import finder, store, verify
 from mechsub.lab.declared import Study
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def frame(study: str, *, out: str | Path = "artifacts", **options: Any) -> Any:
+
+def frame(study: str, *, out: str | Path = "artifacts", **options: object) -> "pd.DataFrame":
     """A row for every record of every stored cell with these options: the cell, all its options, what was measured.
 
     An option takes a value or a list of values; one that is left out may have any. Warns of stale cells. Raises
@@ -38,13 +41,13 @@ def frame(study: str, *, out: str | Path = "artifacts", **options: Any) -> Any:
     return pd.DataFrame([row for cell in chosen for row in rows(cell, known)])
 
 
-def usual_options(study: Study | None) -> dict[str, Any]:
+def usual_options(study: Study | None) -> dict[str, object]:
     """The options that make the cells of a study, with their defaults; none of a study that is not found."""
     fields = dataclasses.fields(study.Config) if study else ()
     return {field.name: field.default for field in fields if not field.metadata.get("display")}
 
 
-def options_in(study: Study | None, cell: Path) -> dict[str, Any]:
+def options_in(study: Study | None, cell: Path) -> dict[str, object]:
     """All options of a stored cell. One that is newer than the cell has its default."""
     return {**usual_options(study), **(store.read_provenance(cell) or {}).get("config", {})}
 

@@ -13,7 +13,7 @@ import re
 import time
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mechsub import files
 from mechsub.lab import lease, manifest, store
@@ -55,7 +55,7 @@ def put(folder: Path, root: Path) -> Put:
     return Put(added, there, sorted(_stored(root) - set(cells)))
 
 
-def ledger(root: Path) -> list[dict[str, Any]]:
+def ledger(root: Path) -> list[dict]:
     """A dict for every import into a store. Raises ValueError for a line that is not as this module writes it."""
     path = root / LEDGER
     try:
@@ -74,7 +74,7 @@ def _within(path: Path, folder: Path) -> bool:
     return folder.resolve() in (path.resolve(), *path.resolve().parents)
 
 
-def _cells(folder: Path, sent: dict[str, Any]) -> list[str]:
+def _cells(folder: Path, sent: dict) -> list[str]:
     """ "study/cell" of every cell of the folder, each of them whole."""
     inner = [name.split("/")[1:] for name in sent["files"] if name.split("/")[0] == manifest.CELLS]
     for parts in inner:
@@ -137,7 +137,7 @@ def _store(sent: Path, target: Path) -> None:
             store.write_files(target, store.read_files(sent), check)
 
 
-def _note(folder: Path, root: Path, sent: dict[str, Any], cells: list[str]) -> None:
+def _note(folder: Path, root: Path, sent: dict, cells: list[str]) -> None:
     line = {
         "name": folder.resolve().name,
         "manifest": files.sha256((folder / manifest.NAME).read_bytes()),

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mechsub import files
 from mechsub.machine import provenance
@@ -24,7 +23,7 @@ class Wrong(ValueError):
     """A folder is not what its manifest says."""
 
 
-def write(folder: Path, about: Mapping[str, Any]) -> None:
+def write(folder: Path, about: Mapping[str, object]) -> None:
     """List every file of a folder, with the versions and the commit of the code that made it."""
     listed = {name: {"sha256": _sum(folder / name), "bytes": (folder / name).stat().st_size} for name in _names(folder)}
     content = {
@@ -38,7 +37,7 @@ def write(folder: Path, about: Mapping[str, Any]) -> None:
     files.write_text(folder / NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def checked(folder: Path) -> dict[str, Any]:
+def checked(folder: Path) -> dict:
     """The manifest of a folder that holds every file of it, as it was, and no other."""
     content = _read(folder / NAME)
     listed = content["files"]
@@ -56,7 +55,7 @@ def checked(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
         form = content["format"]

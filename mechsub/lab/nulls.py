@@ -10,13 +10,12 @@ with its null: the mean over the cells of the null, each of which is one replica
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import mechsub as ms
 from mechsub.lab.findings import Cell, Finding
 
 
-def beside(cells: Sequence[Cell], option: str, own: Any, start: str, label: str) -> list[Finding]:
+def beside(cells: Sequence[Cell], option: str, own: object, start: str, label: str) -> list[Finding]:
     """Of every cell whose `option` is `own`: its findings beside those of cells that differ in this option alone.
 
     Those cells' values begin with `start`. A finding with an interval gets another one, under its key and
@@ -58,7 +57,7 @@ def _of_cell(cell: Cell, null: Sequence[Cell], name: str, label: str) -> Iterato
             )  # fmt: skip
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """The mean of an interval, or a number; None for words and what is not finite."""
     number = value.mean if isinstance(value, ms.stats.Interval) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):

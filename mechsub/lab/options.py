@@ -113,8 +113,8 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     parser.error = refuse  # type: ignore[method-assign]
     for field in fields:
         _add_field(parser, field, hints[field.name])
-    once: dict[str, Any] = {"action": "append"}  # all that is given, so that a second time is seen
-    switch: dict[str, Any] = {"action": "append_const", "const": True}
+    once: dict = {"action": "append"}  # all that is given, so that a second time is seen
+    switch: dict = {"action": "append_const", "const": True}
     parser.add_argument("--out", **once, metavar="DIR", help="root of the results (default: artifacts)")
     where = "where cells run (default: local); slurm submits them as a job array, set up by SBATCH_ variables"
     parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)

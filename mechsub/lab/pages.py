@@ -18,7 +18,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from mechsub.lab import findings as lab
 from mechsub.lab import stored
@@ -79,7 +78,7 @@ def number(key: str, command: str, read: Reader) -> str:
         finding = lab.find(read(command), name)
     except LookupError as error:
         raise LookupError(f"{key!r} from {command}: {error.args[0]}") from None
-    of: Any = finding.null if part == "upper" else finding.value if part in ("mean", "low", "high") else finding
+    of = finding.null if part == "upper" else finding.value if part in ("mean", "low", "high") else finding
     value = getattr(of, part, None)
     if value is None:
         raise LookupError(f"{key!r} from {command}: the finding has no {part}")

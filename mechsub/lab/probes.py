@@ -46,7 +46,7 @@ SAMPLE = 400  # values of a tensor that are kept; of a larger one every n-th
 
 class Probe(NamedTuple):
     study: str
-    cfg: Any
+    cfg: Any  # an instance of the study's Config; None of a file that belongs to no probe
     path: Path  # of what is kept
 
     @property

@@ -3,13 +3,12 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from mechsub import arguments
 
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
 _SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
-_cell: dict[str, Any] = {"bar": None, "prefix": "", "logged": None}  # of the command that this process runs
+_cell: dict = {"bar": None, "prefix": "", "logged": None}  # of the command that this process runs
 
 
 def progress_bar(text: str) -> Callable[[float], None]:

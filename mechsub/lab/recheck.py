@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mechsub import files
 from mechsub.lab import cells, finder, lease, remaking, store, versions
@@ -269,11 +269,11 @@ def _line(root: Path, plan: Mapping, made: remaking.Made) -> dict:
     }
 
 
-def compare(stored: Path, again: Path) -> dict[str, Any]:
+def compare(stored: Path, again: Path) -> dict[str, float | str]:
     """Field or tensor -> how far two cells of the same options are apart; {} for the same numbers to the last bit."""
     then, now = (store.read_provenance(cell) or {} for cell in (stored, again))
     options = {*then["config"], *now["config"]}
-    apart: dict[str, Any] = remaking.rows_apart(_rows(stored, options), _rows(again, options))
+    apart = remaking.rows_apart(_rows(stored, options), _rows(again, options))
     a, b = store.read_tensors(stored), store.read_tensors(again)
     for name in sorted({*a, *b}):
         if name not in a or name not in b or a[name].shape != b[name].shape or a[name].dtype != b[name].dtype:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mechsub.lab import cells, finder
 
@@ -76,18 +76,18 @@ def _serve(waiting: queue.SimpleQueue, done: queue.SimpleQueue, environment: Map
             process = None
         done.put(Made(task, time.perf_counter() - started, error))
     if process:
-        process.stdin.close()
-        process.wait()
+        process.communicate()
 
 
-def _start(environment: Mapping[str, str]) -> Any:
+def _start(environment: Mapping[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mechsub.lab.remaking"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment)
 
 
-def _asked(process: Any, task: Task) -> str:
+def _asked(process: subprocess.Popen[str], task: Task) -> str:
     """Hand over a task and wait; the error of the cell, or how its process died."""
+    assert process.stdin and process.stdout  # both are pipes
     line = json.dumps({"study": task.study, "config": task.config, "out": str(task.out)})
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(line + "\n")

@@ -18,11 +18,12 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mechsub.lab import durations, store, terminal, versions, workers
+from mechsub.lab import durations, findings, store, terminal, versions, workers
 from mechsub.lab.cells import Maker, by_cell, check, config_of, make, name_of, no_empty, part, planned_upstream, status
 from mechsub.lab.declared import Options, Study
 from mechsub.lab.options import (
@@ -66,7 +67,7 @@ __all__ = [
 cells = by_cell  # as studies outside this package call it
 
 
-def main(Config: Any, run: Callable, plot: Callable, table: Callable | None = None, argv=None) -> None:
+def main(Config: type, run: Callable, plot: Callable, table: Callable | None = None, argv=None) -> None:
     """The command line of a study of one file or notebook, which gives its parts by hand; as `lab.main` otherwise."""
     module = sys.modules[run.__module__]
     given = {"Config": Config, "run": run, "plot": plot, "table": table}
@@ -115,8 +116,6 @@ def command(study: Study, argv: Iterable | None = None) -> None:
         raise
     except Exception as error:
         if options.debug:
-            import traceback
-
             traceback.print_exc()
         _stop(_explanation(error, options.debug), 1)
 
@@ -133,14 +132,12 @@ def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
 
 def table_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> list[dict]:
     """The rows of the printed table."""
-    table, findings = study.part("table"), study.part("findings")
+    table = study.part("table")
     if table is not None:
         return table(records, **display)
-    if findings is None:
+    if study.part("findings") is None:
         return []
-    from mechsub.lab import findings as found
-
-    return found.rows(_found(study, records))
+    return findings.rows(_found(study, records))
 
 
 def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> "go.Figure":
@@ -154,10 +151,8 @@ def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -
 
 
 def _found(study: Study, records: list[dict]) -> list:
-    from mechsub.lab import findings as found
-
-    of_cells = found.cells(records, study.Config, study.needed("findings"), study.together)
-    return found.all_findings(of_cells, study.part("comparisons"))
+    of_cells = findings.cells(records, study.Config, study.needed("findings"), study.together)
+    return findings.all_findings(of_cells, study.part("comparisons"))
 
 
 def planned(study: Study, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:

@@ -13,7 +13,6 @@ process is making is waited for. A stale or damaged cell is an error: nothing is
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mechsub.lab import store
 
@@ -27,12 +26,12 @@ class Upstream:
     """
 
     study: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     optional: bool = False
     beforehand: bool = False
 
 
-def upstream(study: str, /, *, optional: bool = False, beforehand: bool = False, **options: Any) -> Upstream:
+def upstream(study: str, /, *, optional: bool = False, beforehand: bool = False, **options: object) -> Upstream:
     """Declare a cell of another study: options that are left out have their defaults."""
     return Upstream(study, options, optional, beforehand)
 
@@ -46,8 +45,8 @@ class Stored:
     def records(self) -> list[dict]:
         return list(store.read_records(self.path))
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict:
         return store.read_tensors(self.path)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict:
         return store.read_provenance(self.path) or {}

@@ -25,6 +25,7 @@ What is neither is "open". What has no finding in the store is "untested". Incre
 steps that go the other way between two levels: a verdict lists them (`turns`).
 """
 
+import datetime
 import itertools
 import math
 import tomllib
@@ -50,15 +51,15 @@ class Entry:
     study: str
     finding: str
     rule: str
-    bound: Any = 0.0
+    bound: Any = 0.0  # a number, a key, or the two numbers of `within`
     margin: float = MARGIN
     over: str = ""
     levels: Sequence = ()
-    where: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, object] = field(default_factory=dict)
     author: str = "mechsub"
     claim: str = ""  # in words, where somebody said it in words
     reason: str = ""
-    date: Any = None
+    date: datetime.date | None = None
 
     def __post_init__(self):
         if self.rule not in (*SIDES, *OF_LEVELS):
@@ -98,7 +99,7 @@ class Verdict(NamedTuple):
     word: str  # hit, miss, open or untested
     reason: str = ""  # why it is open or untested
     at: str = ""  # the options of the cells that were judged
-    value: Any = None  # the interval that decided
+    value: object = None  # the interval that decided
     turns: str = ""  # steps between levels that go the other way
 
 
@@ -201,7 +202,7 @@ def _of_findings(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
         yield Verdict(entry, word, reason, at, finding.value)
 
 
-def _bound(entry: Entry, finding: Finding, group: Sequence[Cell]) -> Any:
+def _bound(entry: Entry, finding: Finding, group: Sequence[Cell]) -> object:
     if entry.bound == "null":
         if finding.null is None:
             raise LookupError(f"{finding.key!r} has no null")
@@ -267,7 +268,7 @@ def _of_levels(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
         yield Verdict(entry, word, reason, at, value, turns(levels))
 
 
-def _levels(entry: Entry, group: Sequence[Cell], key: str = "") -> dict[Any, Finding]:
+def _levels(entry: Entry, group: Sequence[Cell], key: str = "") -> dict[object, Finding]:
     """Level -> finding, in the order of `levels`; without those, numbers ascending and others as they are stored."""
     key = key or entry.finding
     if not entry.over:
@@ -283,7 +284,7 @@ def _in_order(levels: Iterable) -> list:
     return sorted(levels) if all(isinstance(level, int | float) for level in levels) else levels
 
 
-def _nulls(entry: Entry, group: Sequence[Cell], levels: Mapping[Any, Finding]) -> dict[Any, Finding]:
+def _nulls(entry: Entry, group: Sequence[Cell], levels: Mapping[object, Finding]) -> dict[object, Finding]:
     nulls = _levels(entry, group, str(entry.bound))
     if set(nulls) != set(levels):
         raise LookupError(f"{entry.bound!r}, the null of {entry.finding!r}, is not there at every level")
@@ -331,7 +332,7 @@ def rank(levels: Sequence[Finding]) -> float:
     return float(scipy_stats.spearmanr(range(len(means)), means).statistic) if len(set(means)) > 1 else 0.0
 
 
-def turns(levels: Mapping[Any, Finding]) -> str:
+def turns(levels: Mapping[object, Finding]) -> str:
     """Steps from a level to the next that go against the difference of the ends, 95% interval without 0."""
     named = list(levels.items())
     sign = math.copysign(1, _average(named[-1][1]) - _average(named[0][1]))

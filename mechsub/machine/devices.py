@@ -9,13 +9,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from mechsub import arguments
+from mechsub.lazy import torch
 from mechsub.machine import memory
-
-if TYPE_CHECKING:
-    import torch
 
 NAMES = ("cpu", "cuda", "mps", "auto")
 
@@ -29,8 +26,6 @@ def found(name: str) -> "torch.device":
     "auto" never takes MPS, on which torch has returned wrong numbers without an error: who wants it says so.
     Raises ValueError for a device that is not there.
     """
-    import torch
-
     arguments.choice(name, "device", NAMES)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,8 +45,6 @@ def on(device: "str | torch.device", *, together: bool | None = None) -> Iterato
     together: whether ensembles are trained with one product for all members; by default on accelerators alone, since a
     CPU is faster member by member.
     """
-    import torch
-
     if together is not None:
         arguments.flag(together, "together")
     device = torch.device(device)
@@ -65,8 +58,6 @@ def on(device: "str | torch.device", *, together: bool | None = None) -> Iterato
 
 def chosen() -> "torch.device":
     """The device of the `on` around this call; the CPU where there is none."""
-    import torch
-
     return _chosen.get() or torch.device("cpu")
 
 
@@ -89,8 +80,6 @@ def together(device: "torch.device") -> bool:
 
 def described(device: "torch.device") -> str:
     """As a reader knows it: "cuda:0 (NVIDIA H200, 139 GiB)"."""
-    import torch
-
     if device.type != "cuda":
         return str(device)
     there = torch.cuda.get_device_properties(device)
@@ -99,8 +88,6 @@ def described(device: "torch.device") -> str:
 
 def free_bytes(device: "torch.device") -> int:
     """Memory of the device that this process can still take: what the driver has left, and what torch keeps of it."""
-    import torch
-
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept

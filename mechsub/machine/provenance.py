@@ -5,7 +5,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from mechsub.machine import devices
 
@@ -57,7 +57,7 @@ def _torch_state() -> dict:
     return {**_device(torch), "threads": torch.get_num_threads()}
 
 
-def _device(torch: Any) -> dict:
+def _device(torch: ModuleType) -> dict:
     """The device that a command chose; else the GPU where it was used, and the CPU where it was not."""
     if not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return {"device": devices.described(devices.chosen())}

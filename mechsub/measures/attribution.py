@@ -15,6 +15,7 @@ from mechsub.models.hooked import HookedModel, cache_with_logits, check_inputs
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+Unit = Literal["coordinate", "component", "head"]
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}  # of the largest
 
 
@@ -43,7 +44,7 @@ def direct_logit_attribution(
     tokens: Sequence[int],
     *,
     pos: int | None = None,
-    unit: Literal["coordinate", "component", "head"] = "coordinate",
+    unit: Unit = "coordinate",
 ) -> Attribution:
     """Contributions to the logits of `tokens`; they sum to logit - b_U, the logit before a soft cap.
 

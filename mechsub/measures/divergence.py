@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechsub import arguments
 from mechsub.inputs.token_ids import check_length, check_prompt, check_prompts
+from mechsub.measures.scores import checked_prompts, equal_lengths, next_token_log_probs
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -48,8 +49,6 @@ def likeliest(
     model: "TransformerBridge", prompts: Sequence[Int[Tensor, "_"]], answer: Int[Tensor, "pos"], *, batch_size: int = 8
 ) -> Int[Tensor, "prompt pos"]:
     """The likeliest token after every prompt and answer[:i], for every i below the answer's length."""
-    from mechsub.measures.scores import checked_prompts, equal_lengths
-
     prompts = checked_prompts(model, prompts, batch_size)
     answer = check_prompt(model, answer, "answer")
     check_length(model, max(map(len, prompts)) + len(answer) - 1, "a prompt with the answer behind it")
@@ -69,8 +68,6 @@ def sampled(
     model: "TransformerBridge", prompt: Int[Tensor, "_"], length: int, tokens: Sequence[int], generator: torch.Generator
 ) -> Int[Tensor, "pos"]:
     """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
-    from mechsub.measures.scores import next_token_log_probs
-
     out = check_prompt(arguments.model(model), prompt)
     start = len(out)
     size = min(arguments.vocabulary(model), arguments.embedding(model))  # what is drawn is read again

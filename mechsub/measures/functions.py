@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 import mechsub as ms
 from mechsub import arguments
+from mechsub.measures.attribution import Unit
 from mechsub.measures.unembedding import METRICS
 from mechsub.models import checks
 from mechsub.models.hooked import HookedModel, check_inputs
@@ -83,7 +84,7 @@ def _calls(model: HookedModel, inputs: Tensor) -> dict[str, Callable[[], object]
     def patched() -> Tensor:
         return ms.run_patched(model, inputs, ms.cache_activations(model, inputs, [hidden], pos=pos), pos=pos)
 
-    def attributed(unit: Any) -> Any:
+    def attributed(unit: Unit) -> object:
         return ms.direct_logit_attribution(model, inputs, a, pos=pos, unit=unit)
 
     calls: dict[str, Callable[[], object]] = {
@@ -93,10 +94,7 @@ def _calls(model: HookedModel, inputs: Tensor) -> dict[str, Callable[[], object]
         "unembed": lambda: ms.unembed(model, resid()),
         "token_directions": lambda: ms.token_directions(model, a, basis="centered"),
         **{f"unembed_projection, {metric}": partial(ms.unembed_projection, model, a, b, metric) for metric in METRICS},
-        **{
-            f"direct_logit_attribution, {unit}": partial(attributed, unit)
-            for unit in ("coordinate", "component", "head")
-        },
+        **{f"direct_logit_attribution, {unit}": partial(attributed, unit) for unit in get_args(Unit)},
         "direction_basis": lambda: ms.direction_basis(model, a),
         "ablated_columns": lambda: ms.ablated_columns(model, b, ms.direction_basis(model, a)),
         "ablated_hidden": lambda: ms.ablated_hidden(model, resid(), ms.direction_basis(model, a)),

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechsub import arguments
+from mechsub import arguments, stats
 from mechsub.inputs.continuations import continuations
 from mechsub.inputs.prompts import check_strings
 from mechsub.inputs.token_ids import check_length, check_prompts
@@ -386,8 +386,6 @@ def permutation_p(
     the two matrices share it, and the only valid one there, since shuffled columns break it too. p = (1 + #{null >=
     seen}) / (1 + n), where values that differ by rounding are equal (`stats.permutation_p`).
     """
-    from mechsub import stats
-
     _check_matrices(a, b)
     arguments.finite(a, "a")
     arguments.finite(b, "b")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechsub import arguments
 from mechsub.measures import distances
+from mechsub.stats import permutation_p
 from mechsub.threads import one_thread
 
 Pair = tuple[Tensor, Tensor]
@@ -206,8 +207,6 @@ def permutation_null(
     One-sided: k counts permuted pairs that are as alike. Of a distance (`is_distance`) these are the smaller values,
     and the quantile is "quantile05" in place of "quantile95".
     """
-    from mechsub.stats import permutation_p
-
     for name, side in (("x", x), ("y", y)):
         arguments.tensor(side, name, "sample d")
     arguments.function(metric, "metric")

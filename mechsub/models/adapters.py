@@ -9,15 +9,18 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mechsub import sources
 from mechsub.models import checks
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformer_lens.model_bridge import TransformerBridge
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -52,7 +55,7 @@ def check(folder: Path, base: str, base_folder: Path) -> None:
     _check_base(config, base, base_folder)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise Refused(f"has no {name}; save it with peft's save_pretrained (safetensors)")
@@ -65,7 +68,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_base(config: Mapping[str, Any], base: str, folder: Path) -> None:
+def _check_base(config: Mapping[str, object], base: str, folder: Path) -> None:
     trained = config.get("base_model_name_or_path")
     if isinstance(trained, str) and trained and _is_other(trained, base, folder):
         raise Refused(
@@ -133,7 +136,7 @@ def merge(model: "TransformerBridge", folder: Path) -> "TransformerBridge":
     return merged
 
 
-def _lora(config: Mapping[str, Any]) -> Any:
+def _lora(config: dict) -> "LoraConfig":
     import peft
 
     known = {field.name for field in dataclasses.fields(peft.LoraConfig) if field.init} | {"peft_type"}
@@ -144,9 +147,6 @@ def _lora(config: Mapping[str, Any]) -> Any:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         weights = load_file(path)
     except SafetensorError as error:

@@ -5,11 +5,12 @@ after the model was run and did what the algebra says. What does not hold is ref
 model for as long as its weights, hooks and configuration stay as they are.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,6 +41,8 @@ _WRITES = (
     ("mlp.hook_out", "ln2_post.hook_out", "hook_mlp_out"),
 )
 
+T = TypeVar("T")
+
 
 class Refused(ValueError):
     """Something does not hold of this model; the message says what, and by how much."""
@@ -55,7 +58,7 @@ class CannotRun(Refused):
 @dataclass
 class _Known:
     state: tuple
-    results: dict[str, Any] = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
     branches_to: int = 0  # the longest prompt and path at which branches were right
     branches_fail: int | float = float("inf")  # the shortest at which they were not
     wide: int = 0  # positions of the widest run that was right, where that is more than the model takes
@@ -63,7 +66,7 @@ class _Known:
     warned: set[str] = field(default_factory=set)
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary["HookedModel", _Known] = weakref.WeakKeyDictionary()
 
 
 def _known(model: "HookedModel") -> _Known:
@@ -119,8 +122,6 @@ def _weights(model: "HookedModel", original: object) -> tuple:
 
 def warn_once(model: "HookedModel", text: str) -> None:
     """Say it once for a model in its present state."""
-    import warnings
-
     known = _known(model)
     if text not in known.warned:
         known.warned.add(text)
@@ -153,21 +154,21 @@ def _results(model: "HookedModel", *properties: str) -> tuple:
     return tuple(_given(known.results[each]) for each in properties)
 
 
-def _given(value: Any) -> Any:
+def _given(value: T) -> T:
     if isinstance(value, Refused):
         raise type(value)(*value.args)
     return value
 
 
 @torch.no_grad()
-def _measured(model: "HookedModel", inputs: Tensor | None = None) -> dict[str, Any]:
+def _measured(model: "HookedModel", inputs: Tensor | None = None) -> dict:
     try:
         probe = _run(model, inputs)
     except Exception as error:  # a model of someone else's can raise anything
         said = f"the model could not be tried out ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         advice = "try it on inputs of its own with mechsub.check_model(model, inputs)"
         return dict.fromkeys(("readout", "reads", "stream"), CannotRun(f"{said}; {advice}"))
-    found: dict[str, Any] = {}
+    found: dict = {}
     for what, measure in (("readout", _measure_readout), ("reads", _measure_reads), ("stream", _measure_stream)):
         try:
             found[what] = measure(model, probe)
@@ -426,7 +427,7 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
     return Norm(norm, _exact(gain, norm, W), _exact_bias(bias, norm, W, small), centres, normalises)
 
 
-def _exact(gain: Tensor, norm: Any, W: Tensor) -> Tensor:
+def _exact(gain: Tensor, norm: object, W: Tensor) -> Tensor:
     """What was measured, without the measurement's rounding where it is the module's weight, 1 + weight or 1."""
     weight = getattr(norm, "weight", None)
     weights = [] if not isinstance(weight, Tensor) else [weight.detach(), 1.0 + weight.detach().float()]
@@ -439,7 +440,7 @@ def _exact(gain: Tensor, norm: Any, W: Tensor) -> Tensor:
     return gain.to(W.dtype)
 
 
-def _exact_bias(bias: Tensor, norm: Any, W: Tensor, small: float) -> Tensor | None:
+def _exact_bias(bias: Tensor, norm: object, W: Tensor, small: float) -> Tensor | None:
     if float(bias.abs().max()) <= small * 1e-2:
         return None
     own = getattr(norm, "bias", None)
@@ -807,7 +808,7 @@ def try_out(model: "TransformerBridge") -> None:
             pass
 
 
-def record(model: "HookedModel") -> dict[str, Any]:
+def record(model: "HookedModel") -> dict:
     """What was found out, as it is stored: only what holds, and from and to which lengths."""
     known = _known(arguments.model(model, evaluated=False))
     results = known.results
@@ -815,7 +816,7 @@ def record(model: "HookedModel") -> dict[str, Any]:
     if known.branches_fail != float("inf"):
         lengths["branches_fail"] = int(known.branches_fail)
     edited = results.get("edited")
-    found: dict[str, Any] = {"lengths": lengths, "edited": edited if isinstance(edited, bool) else None}
+    found: dict = {"lengths": lengths, "edited": edited if isinstance(edited, bool) else None}
     if isinstance(results.get("readout"), Readout):
         found["scale"] = results["readout"].scale
         found["changed"] = results["readout"].transform is not None
@@ -826,7 +827,7 @@ def record(model: "HookedModel") -> dict[str, Any]:
 
 
 @torch.no_grad()
-def recall(model: "TransformerBridge", found: dict[str, Any]) -> bool:
+def recall(model: "TransformerBridge", found: dict) -> bool:
     """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
     if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
         return False

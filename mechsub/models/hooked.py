@@ -1,7 +1,7 @@
 """Activations of hooked models: the same two functions for the toy MLP and a TransformerBridge."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,20 +10,23 @@ from torch import Tensor
 from mechsub import arguments
 from mechsub.inputs.token_ids import check_batch
 
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
 
 @runtime_checkable
 class HookedModel(Protocol):
     """What the analyses need: HookedMLP, TransformerBridge and any HookedRootModule with these names have it."""
 
     cfg: Any  # n_layers, d_model, d_vocab
-    hook_dict: dict[str, Any]
+    hook_dict: "dict[str, HookPoint]"
     training: bool
     W_U: Tensor
     b_U: Tensor
     ln_final: Callable[[Tensor], Tensor]
 
     def __call__(self, inputs: Tensor) -> Tensor: ...
-    def run_with_hooks(self, *args: Any, fwd_hooks: list, **kwargs: Any) -> Tensor: ...
+    def run_with_hooks(self, *args: object, fwd_hooks: list, **kwargs: object) -> Tensor: ...
 
 
 def hidden_names(model: HookedModel) -> list[str]:

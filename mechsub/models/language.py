@@ -25,9 +25,10 @@ from importlib import metadata
 from io import StringIO
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from mechsub import arguments, files, sources
 from mechsub.files import cache_folder
@@ -38,6 +39,7 @@ from mechsub.sources import DEFAULT, MEMBER, MEMBER_SHA256, PATTERNS, WHEEL, def
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
@@ -201,14 +203,14 @@ def _note_adapter(found: _Found, adapter: str) -> None:
         files.note("adapter", adapter, sources.sums(found.adapter), place)
 
 
-def _adapter_source(found: _Found, adapter: str, hashes: dict[Path, str]) -> dict[str, Any]:
+def _adapter_source(found: _Found, adapter: str, hashes: dict[Path, str]) -> dict:
     if found.adapter is None:
         return {}
     sums = {file: hashes[found.adapter / file] for file in (adapters.WEIGHTS, adapters.CONFIG)}
     return {"adapter": adapter, "adapter_revision": found.adapter_revision, "adapter_sha256": sums}
 
 
-def _weights_source(found: _Found, hashes: dict[Path, str], weights: str) -> dict[str, Any]:
+def _weights_source(found: _Found, hashes: dict[Path, str], weights: str) -> dict:
     own = {"weights_sha256": _combined([hashes[path] for path in _weight_files(found.folder)])}
     if weights == other_weights.TRAINED:
         return own
@@ -483,8 +485,6 @@ def _check_sizes(folder: Path, name: str) -> None:
 @cache
 def _not_finite(path: Path, modified: int) -> str | None:
     """The first tensor of a safetensors file with NaN or infinity; looked for once for every state of the file."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         for key in file.keys():
             value = file.get_tensor(key)
@@ -501,8 +501,6 @@ def _n_values(path: Path) -> int:
 
 def _shapes(path: Path) -> list[list[int]]:
     """Shapes of the tensors in a safetensors file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             return [file.get_slice(key).get_shape() for key in file.keys()]
@@ -510,7 +508,7 @@ def _shapes(path: Path) -> list[list[int]]:
         raise ModelUnavailable(f"{path} is damaged ({error}); fetch or save the model again") from None
 
 
-def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict[str, Any]:
+def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict:
     if device_map is not None and not isinstance(device_map, str | dict):
         arguments.refuse("device_map", "a string or a dict of devices by parts of the model", device_map)
     if device is not None:
@@ -531,7 +529,7 @@ def _merging(dtype: torch.dtype) -> torch.dtype:
 
 
 def _boot(
-    found: _Found, name: str, adapter: str, placed: dict[str, Any], dtype: torch.dtype, weights: str, *, compare: bool
+    found: _Found, name: str, adapter: str, placed: dict, dtype: torch.dtype, weights: str, *, compare: bool
 ) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -605,9 +603,7 @@ def _expected(found: _Found) -> dict[Path, str]:
     return {path: value for path, value in sums.items() if value is not None}
 
 
-def _tried(
-    found: _Found, hashes: dict[Path, str], place: dict[str, Any], dtype: torch.dtype, named: str
-) -> Path | None:
+def _tried(found: _Found, hashes: dict[Path, str], place: dict, dtype: torch.dtype, named: str) -> Path | None:
     """Where it is kept what holds of a model: by its weights (those of its files, or named), its configuration, the
     type and place of the values, and the code that runs them. None where the sum of a file of weights is not known."""
     import transformers
@@ -631,7 +627,7 @@ def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None, weig
 
     class CompleteModel(AutoModelForCausalLM):
         @classmethod
-        def from_pretrained(cls, folder: str, **kwargs: Any) -> Any:
+        def from_pretrained(cls, folder: str, **kwargs) -> "PreTrainedModel":
             dtype = kwargs["torch_dtype"]
             if adapter is not None:
                 kwargs["torch_dtype"] = _merging(dtype)

@@ -15,6 +15,7 @@ from transformer_lens.utilities import derive_generator
 from mechsub import arguments
 from mechsub.inputs.toy_inputs import check_shape
 from mechsub.machine import devices
+from mechsub.models.members import chosen
 
 ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh, "identity": lambda x: x}
 
@@ -145,10 +146,8 @@ class HookedMLP(HookedRootModule):
 
     def select(self, members: Sequence[int]) -> "HookedMLP":
         """A copy holding these members in this order; `select(rotation)` gives the cross-initialisation control."""
-        n = len(self.seeds)
-        index = [range(n)[arguments.position(i, n, "members")] for i in arguments.items(members, "members", "numbers")]
-        parameters = {name: value[torch.tensor(index)] for name, value in self.named_parameters()}
-        return _assemble(self.cfg, [self.seeds[i] for i in index], parameters)
+        places, parameters = chosen(self, len(self.seeds), members)
+        return _assemble(self.cfg, [self.seeds[i] for i in places], parameters)
 
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
         """A copy, on the same device, in which the named parameters have these values (all others are kept)."""

@@ -11,19 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mechsub import arguments, files
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
 
 BLOCK = re.compile(r".*?\.(?:layers|h|blocks)\.([0-9]+)\.")  # of Hugging Face's names of parameters
 _PEFT = "base_model.model."
 
 
-def plain_model(model: Any) -> Any:
+def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
     """Hugging Face's own model over the weights of a bridge, which it shares; for training and drawing.
 
     Attention is torch's fused one where the model has it: rows are padded behind their end, if at all, so that causal
@@ -46,7 +51,7 @@ def plain_model(model: Any) -> Any:
     return plain.eval().requires_grad_(False)
 
 
-def _copy_buffers(wrapped: Any, plain: Any) -> None:
+def _copy_buffers(wrapped: "PreTrainedModel", plain: "PreTrainedModel") -> None:
     """Those that are in no state dict, as the frequencies of rotary positions."""
     own = {name.replace("._original_component", ""): value for name, value in wrapped.named_buffers()}
     for name, value in plain.named_buffers():
@@ -62,12 +67,12 @@ class Students:
     `record`: how they came about, for provenance (recipe, corpora, base).
     """
 
-    base: Any = field(repr=False)
+    base: "TransformerBridge" = field(repr=False)
     A: Mapping[str, Float[Tensor, "seed r d_in"]] = field(default_factory=dict, repr=False)
     B: Mapping[str, Float[Tensor, "seed d_out r"]] = field(default_factory=dict, repr=False)
     values: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     scale: float = 1.0
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of members."""
@@ -94,7 +99,7 @@ class Students:
         return [f"{layer}.weight" for layer in self.A] or list(self.values)
 
 
-def merged(students: Students, member: int) -> Any:
+def merged(students: Students, member: int) -> "TransformerBridge":
     """One member as a bridge of its own, which every measure reads as it reads the base."""
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
@@ -160,7 +165,9 @@ class StackedLinear(nn.Module):
         return _LowRank.apply(x, self.weight, self.bias, self.A, self.B, self.scale, self.bf16)
 
 
-def stack(plain: Any, A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: float, half: bool = False) -> None:
+def stack(
+    plain: "PreTrainedModel", A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: float, half: bool = False
+) -> None:
     """Put adapters into a plain model, which from then on reads rows member by member."""
     for name in A:
         layer, (where, _, last) = plain.get_submodule(name), name.rpartition(".")
@@ -168,7 +175,7 @@ def stack(plain: Any, A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: f
 
 
 def linear_layers(
-    plain: Any, targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
+    plain: "PreTrainedModel", targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
 ) -> list[str]:
     """Names of the linear layers of blocks that adapters go to."""
     names = [
@@ -211,10 +218,10 @@ def _within(name: str, part: str) -> bool:
 
 
 @contextmanager
-def only_at(plain: Any, places: Int[Tensor, "kept"]) -> Iterator[None]:
+def only_at(plain: "PreTrainedModel", places: Int[Tensor, "kept"]) -> Iterator[None]:
     """Unembed nothing but these places of the flattened rows; logits are [1, kept, vocabulary]."""
 
-    def keep(module: Any, inputs: tuple) -> tuple:
+    def keep(module: nn.Module, inputs: tuple) -> tuple:
         return (inputs[0].flatten(0, 1)[places][None],)
 
     handle = plain.get_output_embeddings().register_forward_pre_hook(keep)
@@ -225,7 +232,7 @@ def only_at(plain: Any, places: Int[Tensor, "kept"]) -> Iterator[None]:
 
 
 def logits_at(
-    plain: Any, ids: Int[Tensor, "row pos"], places: Int[Tensor, "kept"], values: Mapping | None = None
+    plain: "PreTrainedModel", ids: Int[Tensor, "row pos"], places: Int[Tensor, "kept"], values: Mapping | None = None
 ) -> Tensor:
     """Logits [kept, vocabulary] at places of the flattened rows; with `values` in place of parameters."""
     with only_at(plain, places):
@@ -270,8 +277,6 @@ def next_log_probs(
 
 def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
     """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors."""
-    from safetensors.torch import save
-
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
     if not students.A:
@@ -295,7 +300,7 @@ def _folder(folder: str | Path, name: str = "folder") -> Path:
     return folder if isinstance(folder, Path) else Path(arguments.text(folder, name))
 
 
-def load_adapters(model: Any, folders: Sequence[str | Path]) -> Students:
+def load_adapters(model: "TransformerBridge", folders: Sequence[str | Path]) -> Students:
     """Adapters of peft's format as members, which must have the same layers, rank and scale.
 
     Raises for what a plain low-rank update cannot say (DoRA, biases, embeddings, other ranks by layer).
@@ -317,7 +322,7 @@ def load_adapters(model: Any, folders: Sequence[str | Path]) -> Students:
     return Students(model, A, B, {}, scale, {"adapters": sums})
 
 
-def _check_shapes(plain: Any, name: str, A: Tensor, B: Tensor, where: str) -> None:
+def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, where: str) -> None:
     try:
         layer = plain.get_submodule(name)
     except AttributeError:
@@ -327,8 +332,6 @@ def _check_shapes(plain: Any, name: str, A: Tensor, B: Tensor, where: str) -> No
 
 
 def _read_adapter(folder: Path, where: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
-    from safetensors.torch import load_file
-
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")

@@ -13,6 +13,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
+from mechsub.models.members import chosen
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,8 @@ class EnsembleTransformer(HookedRootModule):
 
     def select(self, members: Sequence[int]) -> "EnsembleTransformer":
         """A copy that holds these members in this order; a negative number counts from the end."""
-        n = len(self.seeds)
-        index = [range(n)[arguments.position(i, n, "members")] for i in arguments.items(members, "members", "numbers")]
-        named = {name: value[torch.tensor(index)] for name, value in self.named_parameters()}
-        return _assembled(self.cfg, [self.seeds[i] for i in index], named)
+        places, parameters = chosen(self, len(self.seeds), members)
+        return _assembled(self.cfg, [self.seeds[i] for i in places], parameters)
 
 
 def _assembled(cfg: Shape, seeds: Sequence[int], parameters: dict[str, Tensor]) -> EnsembleTransformer:

@@ -7,12 +7,13 @@ is a seed.
 
 import copy
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mechsub.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+    from transformers import PreTrainedModel
 
 TRAINED, RANDOM, ROUNDING = "trained", "random", "rounding"
 WANTED = f"{TRAINED}, {RANDOM}-SEED or {ROUNDING}-SEED, as {RANDOM}-0"
@@ -39,7 +40,7 @@ def describe(text: str) -> str:
     )
 
 
-def put(model: Any, text: str) -> None:
+def put(model: "PreTrainedModel", text: str) -> None:
     """Give a model of Hugging Face, in place, the weights that a text names.
 
     Raises ValueError for a text that names none, and for a rounding of a model without linear layers.
@@ -56,7 +57,7 @@ def put(model: Any, text: str) -> None:
             _move(model, torch.Generator().manual_seed(seed))
 
 
-def _drawn(model: Any, seed: int) -> dict:
+def _drawn(model: "PreTrainedModel", seed: int) -> dict:
     """Transformers draws from torch's global generator, which is given back as it was."""
     from transformers import AutoModelForCausalLM
 
@@ -66,7 +67,7 @@ def _drawn(model: Any, seed: int) -> dict:
     return fresh.state_dict()
 
 
-def _move(model: Any, draw: "Generator") -> None:
+def _move(model: "PreTrainedModel", draw: "Generator") -> None:
     output = model.get_output_embeddings()
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output]
     if not layers:

@@ -1,1 +1,1 @@
-"""How members are trained: recipes, distillation, removal of directions."""
+"""How members are trained: settings, distillation, removal of directions."""

@@ -129,7 +129,7 @@ def distill_each(
     ValueError for what cannot be meant: another loss than "kl" and "mse", members that are not the teacher's.
     """
     frozen = distillation.frozen_names(frozen)
-    recipe = fitting.Recipe(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
+    settings = fitting.Settings(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
     arguments.whole(n_samples, "n_samples", 1)
     arguments.choice(loss, "loss", ("kl", "mse"))
     _check(students, teacher, snapshots, frozen, progress)
@@ -155,13 +155,13 @@ def distill_each(
     jobs = {name: fitting.Job(student, snapshots.get(name)) for name, student in students.items()}
     problem = fitting.Problem(n_samples, draw, objectives)
     with _in_fp32(teacher.device):
-        return distillation.fit_members(jobs, problem, teacher.seeds, recipe, progress, _as_drawn)
+        return distillation.fit_members(jobs, problem, teacher.seeds, settings, progress, _as_drawn)
 
 
-def _as_drawn(n: int, recipe: fitting.Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def _as_drawn(n: int, settings: fitting.Settings, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """Rows of a batch in the order of their draw: stored cells were made so, and sums follow it in their last bits."""
-    generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
-    return torch.randperm(n, generator=generator).split(recipe.batch_size)
+    generator = derive_generator(settings.seed, "order", settings.phase, seed, epoch)
+    return torch.randperm(n, generator=generator).split(settings.batch_size)
 
 
 def _check(

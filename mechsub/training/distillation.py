@@ -12,7 +12,7 @@ of the same inputs in the same order; there the result is the same to rounding o
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ from mechsub.models.mlp import ACTIVATIONS, HookedMLP
 from mechsub.threads import one_thread
 from mechsub.training import together
 from mechsub.training.fitting import (
+    E,
     Fit,
     Job,
     Members,
@@ -35,7 +36,7 @@ from mechsub.training.fitting import (
     Parameters,
     Precision,
     Problem,
-    Recipe,
+    Settings,
     Snapshots,
     affine,
     batches,
@@ -94,11 +95,11 @@ def train(
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     targets = checked_classes(model, images, labels)
-    recipe = Recipe(
+    settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, model.device),
         frozen_names(frozen), seed, "train",
     )  # fmt: skip
-    x, targets = images.to(model.device, recipe.dtype), targets.to(model.device)
+    x, targets = images.to(model.device, settings.dtype), targets.to(model.device)
     if snapshots is not None:
         check_steps(snapshots)
 
@@ -109,7 +110,7 @@ def train(
     problem = Problem(
         len(x), lambda member, epoch: None if epoch else x, lambda *_: {"teacher": objective}, common=True
     )
-    return fit_members({"teacher": Job(model, snapshots)}, problem, model.seeds, recipe)["teacher"]
+    return fit_members({"teacher": Job(model, snapshots)}, problem, model.seeds, settings)["teacher"]
 
 
 def distill(
@@ -193,11 +194,11 @@ def distill_each(
     for student, outputs in students.values():
         check_pair(student, teacher, outputs, loss)
     arguments.positive(temperature, "temperature")
-    recipe = Recipe(
+    settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, teacher.device),
         frozen_names(frozen), seed, "distill",
     )  # fmt: skip
-    draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
+    draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, settings)
 
     def objectives(members: Members, epoch: int, x: Tensor) -> dict[str, Objective]:
         given = lesson(members, epoch, x)
@@ -213,7 +214,7 @@ def distill_each(
         check_steps(steps, f"snapshots[{name!r}]")
     jobs = {name: Job(student, (snapshots or {}).get(name)) for name, (student, _) in students.items()}
     problem = Problem(n_inputs(inputs, n_samples), draw, objectives, is_common(inputs, noise))
-    return fit_members(jobs, problem, teacher.seeds, recipe, progress)
+    return fit_members(jobs, problem, teacher.seeds, settings, progress)
 
 
 @torch.no_grad()
@@ -235,48 +236,48 @@ def accuracy(
 
 
 def fit_members(
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, Job[E]],
     problem: Problem,
     seeds: Sequence[int],
-    recipe: Recipe,
+    settings: Settings,
     progress: Callable[[float], None] | None = None,
-    order: Callable[[int, Recipe, int, int], Iterable[Tensor]] | None = None,
-) -> dict[str, Any]:
+    order: Callable[[int, Settings, int, int], Iterable[Tensor]] | None = None,
+) -> dict[str, E]:
     """Fit all ensembles, on a CPU member by member, on an accelerator all members together.
 
     Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
     `order` gives the batches of an epoch, `batches` by default; another one is followed member by member.
     """
-    place = next(iter(jobs.values())).start.unembed.W_U.device
+    place = together.place_of(jobs)
     if order is None and devices.together(place):
-        return together.fit(jobs, problem, seeds, recipe, progress)
+        return together.fit(jobs, problem, seeds, settings, progress)
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
     starts = {name: member_parameters(job.start) for name, job in jobs.items()}
-    trainable = {name: trained_names(list(members[0]), recipe.frozen) for name, members in starts.items()}
+    trainable = {name: trained_names(list(members[0]), settings.frozen) for name, members in starts.items()}
 
     def fit(member: int) -> dict[str, dict[int, Parameters]]:
         x = problem.draw(member, 0).to(place)  # type: ignore[union-attr]
         objectives = problem.objectives(member, 0, x)
-        total = recipe.epochs * math.ceil(len(x) / recipe.batch_size)
+        total = settings.epochs * math.ceil(len(x) / settings.batch_size)
         for steps in keep.values():
             check_within(steps, total)
-        fits = {name: Fit(starts[name][member], trainable[name], recipe) for name in jobs}
+        fits = {name: Fit(starts[name][member], trainable[name], settings) for name in jobs}
         kept = {name: {0: starts[name][member]} if 0 in keep[name] else {} for name in jobs}
         step = 0
-        for epoch in range(recipe.epochs):
+        for epoch in range(settings.epochs):
             if epoch and (anew := problem.draw(member, epoch)) is not None:
                 x = anew.to(place)
                 objectives = problem.objectives(member, epoch, x)
-            for order_of_draw in (order or batches)(len(x), recipe, seeds[member], epoch):
+            for order_of_draw in (order or batches)(len(x), settings, seeds[member], epoch):
                 rows = order_of_draw.to(place)
                 batch, step = x.index_select(0, rows), step + 1
                 for name, one in fits.items():
-                    one.step(batch, rows, objectives[name], rate(recipe, step, total))
+                    one.step(batch, rows, objectives[name], rate(settings, step, total))
                     if step in keep[name]:
                         kept[name][step] = one.parameters()
         for one in fits.values():
             if not torch.isfinite(one.flat).all():
-                raise ValueError(f"training of seed {seeds[member]} diverged (NaN weights); lower lr={recipe.lr}")
+                raise ValueError(f"training of seed {seeds[member]} diverged (NaN weights); lower lr={settings.lr}")
         return {name: kept[name] | {-1: one.parameters()} for name, one in fits.items()}
 
     fitted = each_member(fit, len(seeds), progress)
@@ -346,7 +347,7 @@ def lessons(
     noise: str,
     target_noise: float,
     fresh: bool,
-    recipe: Recipe,
+    settings: Settings,
 ) -> tuple[Callable[[int, int], Tensor | None], Callable[[Members, int, Tensor], Lesson]]:
     """draw(member, epoch), its inputs or None where the epoch before's are kept; lesson(members, epoch, inputs)."""
     arguments.flag(fresh, "fresh")
@@ -354,7 +355,7 @@ def lessons(
     arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
     if fresh and isinstance(inputs, Tensor):
         raise ValueError("fresh inputs need a sampler; a tensor is the same in every epoch")
-    drawn = student_inputs(inputs, teacher, n_samples, noise, fresh, recipe)
+    drawn = student_inputs(inputs, teacher, n_samples, noise, fresh, settings)
     learned, activation = dict(teacher.named_parameters()), ACTIVATIONS[teacher.cfg.activation]
 
     def draw(member: int, epoch: int) -> Tensor | None:
@@ -362,11 +363,11 @@ def lessons(
 
     @torch.no_grad()
     def lesson(members: Members, epoch: int, x: Tensor) -> Lesson:
-        parameters = {name: value[members].to(recipe.dtype) for name, value in learned.items()}
+        parameters = {name: value[members].to(settings.dtype) for name, value in learned.items()}
         parts = [member_logits(parameters, rows, slice(None), activation) for rows in x.split(_CHUNK, dim=-2)]
         targets = torch.cat(parts, dim=-2)
         of_all = [members] if isinstance(members, int) else members
-        draws = [derive_generator(recipe.seed, "targets", teacher.seeds[one], epoch) for one in of_all]
+        draws = [derive_generator(settings.seed, "targets", teacher.seeds[one], epoch) for one in of_all]
         if target_noise:
             added = torch.stack([torch.randn(targets.shape[-2:], generator=one) for one in draws])
             targets += target_noise * added.view(targets.shape).to(targets.device)
@@ -389,28 +390,28 @@ def n_inputs(inputs: Tensor | Sampler, n_samples: int) -> int:
 
 
 def student_inputs(
-    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, recipe: Recipe
+    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, settings: Settings
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
     n_samples = arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
-        common = inputs.to(teacher.device, recipe.dtype) if inputs.ndim == 2 else None
-        return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(recipe.dtype)
+        common = inputs.to(teacher.device, settings.dtype) if inputs.ndim == 2 else None
+        return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(settings.dtype)
     arguments.function(inputs, "inputs")
     if noise == "shared" and not fresh:
         with one_thread():
-            common = _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", 0).to(teacher.device)
+            common = _draw(inputs, n_samples, settings, teacher.cfg.d_in, "shared", 0).to(teacher.device)
         return lambda i, epoch: common
     if noise == "shared":  # drawn by every member: one that kept all epochs would fill the memory
-        return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, "shared", epoch)
-    return lambda i, epoch: _draw(inputs, n_samples, recipe, teacher.cfg.d_in, teacher.seeds[i], epoch)
+        return lambda i, epoch: _draw(inputs, n_samples, settings, teacher.cfg.d_in, "shared", epoch)
+    return lambda i, epoch: _draw(inputs, n_samples, settings, teacher.cfg.d_in, teacher.seeds[i], epoch)
 
 
-def _draw(sampler: Sampler, n: int, recipe: Recipe, d_in: int, label: int | str, epoch: int) -> Tensor:
+def _draw(sampler: Sampler, n: int, settings: Settings, d_in: int, label: int | str, epoch: int) -> Tensor:
     """n images in the dtype of the products, drawn in chunks: fp32 draws never stand beside the whole bf16 set."""
-    generator = derive_generator(recipe.seed, "noise", label, epoch)
-    out = torch.empty(n, d_in, dtype=recipe.dtype)
+    generator = derive_generator(settings.seed, "noise", label, epoch)
+    out = torch.empty(n, d_in, dtype=settings.dtype)
     for start in range(0, n, _CHUNK):
         size = min(_CHUNK, n - start)
         chunk = sampler(size, generator)

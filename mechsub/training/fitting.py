@@ -1,4 +1,4 @@
-"""What fitting an ensemble is made of: recipes, batches, the optimiser's step, and members side by side.
+"""What fitting an ensemble is made of: settings, batches, the optimiser's step, and members side by side.
 
 Used by `mechsub.training.distillation`, one member at a time, and by `mechsub.training.together`, all of them at once.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from mechsub import arguments
 from mechsub.machine import devices, provenance
 from mechsub.threads import side_by_side
 
+if TYPE_CHECKING:
+    from mechsub.models.mlp import MLPConfig
+
 Precision = Literal["auto", "fp32", "bf16"]
 Snapshots = dict[int, Any]  # step -> the ensemble after it, None before
 Parameters = dict[str, Tensor]
@@ -26,10 +29,31 @@ Objective = Callable[[Parameters, Tensor, Tensor], Tensor]  # parameters, inputs
 Members = int | Sequence[int]  # one, whose tensors have no axis of members, or several, which are stacked
 
 
-class Job(NamedTuple):
+_Self = TypeVar("_Self")
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """What is fitted: HookedMLP, and networks of its form."""
+
+    cfg: "MLPConfig"
+    seeds: Sequence[int]
+
+    @property
+    def W_U(self) -> Tensor: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...
+    def replace(self: _Self, parameters: Parameters) -> _Self: ...
+
+
+E = TypeVar("E", bound=Ensemble)
+
+
+@dataclass(frozen=True)
+class Job(Generic[E]):
     """An ensemble to be fitted: its start, and where its snapshots go."""
 
-    start: Any  # HookedMLP, or an ensemble of its form
+    start: E
     snapshots: Snapshots | None
 
 
@@ -49,7 +73,9 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Settings:
+    """How an ensemble is fitted. What makes a whole teacher and student is `mechsub.designs.recipes.Recipe`."""
+
     epochs: int
     lr: float
     batch_size: int
@@ -111,15 +137,15 @@ class Fit:
     """One member of one ensemble, or several that are stacked: what is trained of them is one flat fp32 vector, so the
     optimiser is one pass."""
 
-    def __init__(self, start: Parameters, trainable: list[str], recipe: Recipe):
+    def __init__(self, start: Parameters, trainable: list[str], settings: Settings):
         self.start, self.trainable = start, trainable
         self.flat = torch.cat([start[name].flatten() for name in trainable])
         self.flat.grad = torch.zeros_like(self.flat)
-        self.low = self.flat.to(recipe.dtype)  # the fp32 vector itself where that is the dtype
+        self.low = self.flat.to(settings.dtype)  # the fp32 vector itself where that is the dtype
         leaves = {name: leaf.requires_grad_() for name, leaf in views(self.low, start, trainable).items()}
-        self.used = {name: value.to(recipe.dtype) for name, value in start.items()} | leaves
+        self.used = {name: value.to(settings.dtype) for name, value in start.items()} | leaves
         self.leaves, self.gradients = list(leaves.values()), list(views(self.flat.grad, start, trainable).values())
-        self.optimizer = _optimizer(self.flat, recipe)
+        self.optimizer = _optimizer(self.flat, settings)
 
     def step(self, x: Tensor, rows: Tensor, objective: Objective, lr: float) -> None:
         if self.low is not self.flat:
@@ -134,23 +160,25 @@ class Fit:
         return self.start | views(self.flat.clone(), self.start, self.trainable)
 
 
-def rate(recipe: Recipe, step: int, total: int) -> float:
+def rate(settings: Settings, step: int, total: int) -> float:
     """Step size of step 1..total."""
-    return recipe.lr if recipe.schedule == "constant" else recipe.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr / 2 * (1 + math.cos(math.pi * (step - 1) / total))
 
 
-def batches(n: int, recipe: Recipe, seed: int, epoch: int) -> Iterator[Tensor]:
-    generator = derive_generator(recipe.seed, "order", recipe.phase, seed, epoch)
-    for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
+def batches(n: int, settings: Settings, seed: int, epoch: int) -> Iterator[Tensor]:
+    generator = derive_generator(settings.seed, "order", settings.phase, seed, epoch)
+    for rows in torch.randperm(n, generator=generator).split(settings.batch_size):
         yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
 
 
-def _optimizer(flat: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sign_sgd":
-        return _SignSGD([flat], {"lr": recipe.lr, "weight_decay": recipe.weight_decay})
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.SGD
+def _optimizer(flat: Tensor, settings: Settings) -> torch.optim.Optimizer:
+    if settings.optimizer == "sign_sgd":
+        return _SignSGD([flat], {"lr": settings.lr, "weight_decay": settings.weight_decay})
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.SGD
     fused = flat.device.type in ("cpu", "cuda", "mps")
-    return kind([flat], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    return kind([flat], lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
 class _SignSGD(torch.optim.Optimizer):
@@ -179,7 +207,7 @@ def gathered(values: Tensor, rows: Tensor) -> Tensor:
     return values.flatten(0, 1).index_select(0, (rows + offsets).flatten()).view(*rows.shape, *values.shape[2:])
 
 
-def member_parameters(model: Any) -> list[Parameters]:
+def member_parameters(model: Ensemble) -> list[Parameters]:
     named = {name: value.detach() for name, value in model.named_parameters()}
     return [{name: value[i] for name, value in named.items()} for i in range(len(model.seeds))]
 
@@ -189,7 +217,7 @@ def views(flat: Tensor, like: Parameters, names: list[str]) -> Parameters:
     return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
 
 
-def stacked(model: Any, members: list[Parameters]) -> Any:
+def stacked(model: E, members: list[Parameters]) -> E:
     return model.replace({name: torch.stack([m[name] for m in members]) for name in members[0]})
 
 

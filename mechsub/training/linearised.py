@@ -39,7 +39,7 @@ from mechsub.training.fitting import (
     Parameters,
     Precision,
     Problem,
-    Recipe,
+    Settings,
     Snapshots,
     affine,
     gathered,
@@ -97,17 +97,17 @@ def linearised_student(
     check_pair(start, teacher, outputs, loss)
     _check_shape("teacher", teacher, start)
     arguments.positive(temperature, "temperature")
-    recipe = Recipe(
+    settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, start.device),
         frozen_names(frozen), seed, "distill",
     )  # fmt: skip
-    draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, recipe)
-    ends = [dict(m.named_parameters()) for m in (start, _point(start, teacher, at, recipe.frozen))]
+    draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, settings)
+    ends = [dict(m.named_parameters()) for m in (start, _point(start, teacher, at, settings.frozen))]
     activation = ACTIVATIONS[start.cfg.activation]
 
     def objectives(members: Members, epoch: int, inputs: Tensor) -> dict[str, Objective]:
         given = lesson(members, epoch, inputs)
-        own, point = ({n: v.detach()[members].to(recipe.dtype) for n, v in some.items()} for some in ends)
+        own, point = ({n: v.detach()[members].to(settings.dtype) for n, v in some.items()} for some in ends)
         line = linear(own, point, inputs, outputs, activation)
         of_logits = loss_of(loss, given.targets[..., outputs].contiguous(), temperature, given.seed)
 
@@ -122,9 +122,9 @@ def linearised_student(
 
     kept = None if snapshots is None else check_steps(snapshots)
     still = start.replace({name: torch.zeros_like(value) for name, value in start.named_parameters()})
-    held = 2 * start.cfg.n_layers * start.cfg.d_model * recipe.dtype.itemsize  # hidden states and slopes of an input
+    held = 2 * start.cfg.n_layers * start.cfg.d_model * settings.dtype.itemsize  # hidden states and slopes of an input
     problem = Problem(n_inputs(inputs, n_samples), draw, objectives, is_common(inputs, noise), held)
-    moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, recipe, progress)["moves"]
+    moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, settings, progress)["moves"]
     if kept is not None:
         for step in kept:
             kept[step] = _moved(start, kept[step])

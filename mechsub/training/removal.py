@@ -34,7 +34,7 @@ from mechsub.training.fitting import (
     Objective,
     Parameters,
     Precision,
-    Recipe,
+    Settings,
     batches,
     each_member,
     member_parameters,
@@ -77,7 +77,7 @@ def distill_without(
     one_of("loss", loss, ("kl", "mse", "hard"))
     for student, _ in students.values():
         check_pair(student, teacher, outputs, loss)
-    recipe = Recipe(
+    settings = Settings(
         epochs,
         lr,
         batch_size,
@@ -89,7 +89,7 @@ def distill_without(
         seed,
         "distill",
     )
-    draw, lesson = lessons(teacher, inputs, n_samples, "per_member", 0.0, False, recipe)
+    draw, lesson = lessons(teacher, inputs, n_samples, "per_member", 0.0, False, settings)
     starts = {name: member_parameters(student) for name, (student, _) in students.items()}
 
     def fit(member: int) -> dict[str, Parameters]:
@@ -97,12 +97,12 @@ def distill_without(
         target, draws = lesson(member, 0, x)
         lossy = loss_of(loss, target[:, outputs].contiguous(), 1.0, draws)
         fits = {
-            name: (_fit_of(starts[name][member], recipe), removal, _objective(lossy, student, outputs))
+            name: (_fit_of(starts[name][member], settings), removal, _objective(lossy, student, outputs))
             for name, (student, removal) in students.items()
         }
         step = 0
-        for epoch in range(recipe.epochs):
-            for order in batches(len(x), recipe, teacher.seeds[member], epoch):
+        for epoch in range(settings.epochs):
+            for order in batches(len(x), settings, teacher.seeds[member], epoch):
                 rows = order.to(x.device)
                 batch = x.index_select(0, rows)
                 for one, removal, objective in fits.values():
@@ -122,8 +122,8 @@ def _objective(lossy: Loss, student: HookedMLP, outputs: slice) -> Objective:
     return lambda own, batch, rows: lossy(member_logits(own, batch, outputs, activation), rows)
 
 
-def _fit_of(start: Parameters, recipe: Recipe) -> Fit:
-    return Fit(start, trained_names(list(start), recipe.frozen), recipe)
+def _fit_of(start: Parameters, settings: Settings) -> Fit:
+    return Fit(start, trained_names(list(start), settings.frozen), settings)
 
 
 def _step(

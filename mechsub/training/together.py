@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor
 
 from mechsub.machine import devices, memory
 from mechsub.training.fitting import (
+    E,
+    Ensemble,
     Fit,
     Job,
     Objective,
     Parameters,
     Problem,
-    Recipe,
+    Settings,
     batches,
     check_within,
     each_member,
@@ -47,21 +49,21 @@ class Drawn(NamedTuple):
 
 
 def fit(
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, Job[E]],
     problem: Problem,
     seeds: Sequence[int],
-    recipe: Recipe,
+    settings: Settings,
     progress: Callable[[float], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, E]:
     """As `fit_members`; equal to it but for rounding. Raises ValueError where not even one member fits."""
     place = place_of(jobs)
-    groups = _groups(len(seeds), problem, jobs, recipe)
-    epochs = [(members, epoch) for members in groups for epoch in range(recipe.epochs)]
-    drawn = _ahead([partial(_drawn, problem, seeds, recipe, place, *each) for each in epochs])
+    groups = _groups(len(seeds), problem, jobs, settings)
+    epochs = [(members, epoch) for members in groups for epoch in range(settings.epochs)]
+    drawn = _ahead([partial(_drawn, problem, seeds, settings, place, *each) for each in epochs])
     parts = []
     for i, members in enumerate(groups):
-        done = _told(progress, i * recipe.epochs, len(epochs))
-        parts.append(_fit_group(jobs, problem, seeds, recipe, members, drawn, done))
+        done = _told(progress, i * settings.epochs, len(epochs))
+        parts.append(_fit_group(jobs, problem, seeds, settings, members, drawn, done))
     for name, job in jobs.items():
         if job.snapshots is not None:
             for step in list(job.snapshots):
@@ -73,43 +75,43 @@ def _fit_group(
     jobs: Mapping[str, Job],
     problem: Problem,
     seeds: Sequence[int],
-    recipe: Recipe,
+    settings: Settings,
     members: list[int],
     drawn: Iterator[Drawn],
     done: Callable[[int], None],
 ) -> dict[str, dict[int, Parameters]]:
     """Ensemble -> step -> parameters of these members after it; -1: at the end."""
     place, starts = place_of(jobs), {name: _stacked(job.start, members) for name, job in jobs.items()}
-    fits = {name: Fit(start, trained_names(list(start), recipe.frozen), recipe) for name, start in starts.items()}
+    fits = {name: Fit(start, trained_names(list(start), settings.frozen), settings) for name, start in starts.items()}
     keep = {name: set(job.snapshots or ()) for name, job in jobs.items()}
     kept = {name: {0: start} if 0 in keep[name] else {} for name, start in starts.items()}
-    total = recipe.epochs * math.ceil(problem.n / recipe.batch_size)
+    total = settings.epochs * math.ceil(problem.n / settings.batch_size)
     for steps in keep.values():
         check_within(steps, total)
     x, objectives, step = torch.empty(0), dict[str, Objective](), 0
-    for epoch in range(recipe.epochs):
+    for epoch in range(settings.epochs):
         new, order = next(drawn)
         if new is not None:
             objectives.clear()  # what they hold of the inputs before
             x = new.to(place, non_blocking=True)
             objectives = problem.objectives(members, epoch, x)
-        for rows in order.to(place, non_blocking=True).split(recipe.batch_size, dim=1):
+        for rows in order.to(place, non_blocking=True).split(settings.batch_size, dim=1):
             batch, step = _batch(x, rows), step + 1
             for name, one in fits.items():
-                one.step(batch, rows, objectives[name], rate(recipe, step, total))
+                one.step(batch, rows, objectives[name], rate(settings, step, total))
                 if step in keep[name]:
                     kept[name][step] = one.parameters()
         done(epoch + 1)
     ends = {name: one.parameters() for name, one in fits.items()}
-    _check_converged(ends, [seeds[member] for member in members], recipe)
+    _check_converged(ends, [seeds[member] for member in members], settings)
     return {name: kept[name] | {-1: ends[name]} for name in jobs}
 
 
 def place_of(jobs: Mapping[str, Job]) -> torch.device:
-    return next(iter(jobs.values())).start.unembed.W_U.device
+    return next(iter(jobs.values())).start.W_U.device
 
 
-def _stacked(model: Any, members: list[int]) -> Parameters:
+def _stacked(model: Ensemble, members: list[int]) -> Parameters:
     return {name: value.detach()[members] for name, value in model.named_parameters()}
 
 
@@ -118,15 +120,15 @@ def _batch(x: Tensor, rows: Tensor) -> Tensor:
     return x[rows] if x.ndim == 2 else gathered(x, rows)
 
 
-def _check_converged(ends: Mapping[str, Parameters], seeds: Sequence[int], recipe: Recipe) -> None:
+def _check_converged(ends: Mapping[str, Parameters], seeds: Sequence[int], settings: Settings) -> None:
     for parameters in ends.values():
         finite = torch.stack([value.flatten(1).isfinite().all(1) for value in parameters.values()]).all(0)
         if not finite.all():
             seed = seeds[finite.tolist().index(False)]
-            raise ValueError(f"training of seed {seed} diverged (NaN weights); lower lr={recipe.lr}")
+            raise ValueError(f"training of seed {seed} diverged (NaN weights); lower lr={settings.lr}")
 
 
-def _joined(start: Any, parts: list[Parameters]) -> Any:
+def _joined(start: E, parts: list[Parameters]) -> E:
     return start.replace({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
@@ -137,10 +139,10 @@ def _told(progress: Callable[[float], None] | None, before: int, total: int) -> 
 # How many members at a time.
 
 
-def _groups(n_members: int, problem: Problem, jobs: Mapping[str, Job], recipe: Recipe) -> list[list[int]]:
+def _groups(n_members: int, problem: Problem, jobs: Mapping[str, Job], settings: Settings) -> list[list[int]]:
     """Members that are trained at a time: as many as the memory of the device, and of the machine, has room for."""
     place = place_of(jobs)
-    there, here = _bytes_of_one(problem, jobs, recipe)
+    there, here = _bytes_of_one(problem, jobs, settings)
     most = n_members
     for needed, free, where in _rooms(place, there, here):
         if needed > free:
@@ -161,15 +163,15 @@ def _rooms(place: torch.device, there: int, here: int) -> list[tuple[int, int, s
     return [(there, int(_SHARE * devices.free_bytes(place)), str(place)), (here, free, "the machine")]
 
 
-def _bytes_of_one(problem: Problem, jobs: Mapping[str, Job], recipe: Recipe) -> tuple[int, int]:
+def _bytes_of_one(problem: Problem, jobs: Mapping[str, Job], settings: Settings) -> tuple[int, int]:
     """What a member needs where it is trained, and where its inputs are drawn (those of the next members beside)."""
     start = next(iter(jobs.values())).start
-    of_inputs = 0 if problem.common else problem.n * start.cfg.d_in * recipe.dtype.itemsize
+    of_inputs = 0 if problem.common else problem.n * start.cfg.d_in * settings.dtype.itemsize
     order = problem.n * 8
     for_logits = problem.n * (problem.held + 4 * _FOR_LOGITS * start.cfg.d_vocab * len(jobs))
     state = sum(value[0].numel() for job in jobs.values() for value in job.start.parameters()) * 4 * _STATE
     wide = start.cfg.d_in + 4 * start.cfg.n_layers * start.cfg.d_model  # hidden states of a batch, and their gradients
-    batch = min(problem.n, recipe.batch_size) * wide * recipe.dtype.itemsize
+    batch = min(problem.n, settings.batch_size) * wide * settings.dtype.itemsize
     return of_inputs + order + for_logits + state + batch, 2 * (of_inputs + order)
 
 
@@ -177,13 +179,13 @@ def _bytes_of_one(problem: Problem, jobs: Mapping[str, Job], recipe: Recipe) -> 
 
 
 def _drawn(
-    problem: Problem, seeds: Sequence[int], recipe: Recipe, place: torch.device, members: list[int], epoch: int
+    problem: Problem, seeds: Sequence[int], settings: Settings, place: torch.device, members: list[int], epoch: int
 ) -> Drawn:
     """As each member alone would draw; members are drawn side by side."""
     pinned = place.type == "cuda"  # torch need not wait for copies of such memory
     order = torch.empty((len(members), problem.n), dtype=torch.int64, pin_memory=pinned)
     for own, member in zip(order, members, strict=True):
-        torch.cat(list(batches(problem.n, recipe, seeds[member], epoch)), out=own)
+        torch.cat(list(batches(problem.n, settings, seeds[member], epoch)), out=own)
     if problem.common:
         return Drawn(problem.draw(members[0], epoch), order)
     first = problem.draw(members[0], epoch)

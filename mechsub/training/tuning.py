@@ -8,7 +8,7 @@ random state; a member is named by its corpus, its adapter seed and the seed of 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,10 @@ from mechsub.inputs.corpora import IGNORED, Corpus
 from mechsub.inputs.token_ids import check_length
 from mechsub.models import students
 from mechsub.models.students import Students
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
 
 _AT_ONCE = 4096  # tokens of all members in one pass: more do not fit the processor's cache and gain nothing
 
@@ -93,7 +97,7 @@ class TuningRecipe:
         return tuple(arguments.seed(one, name) for one in arguments.items(getattr(self, name), name, "seeds"))
 
     @staticmethod
-    def _beta(beta: Any) -> float:
+    def _beta(beta: float) -> float:
         if arguments.number(beta, "betas", "two numbers of at least 0 and below 1", least=0) >= 1:
             arguments.refuse("betas", "two numbers of at least 0 and below 1", beta)
         return float(beta)
@@ -117,7 +121,7 @@ _CHOICES = {
 
 
 def tune(
-    model: Any,
+    model: "TransformerBridge",
     corpus: Corpus | Sequence[Corpus],
     recipe: TuningRecipe | None = None,
     *,
@@ -156,7 +160,7 @@ def tune(
     return made[recipe.updates]
 
 
-def _corpora(corpus: Any, n: int) -> list[Corpus]:
+def _corpora(corpus: Corpus | Sequence[Corpus], n: int) -> list[Corpus]:
     if isinstance(corpus, Corpus):
         return [corpus] * n
     members = arguments.items(corpus, "corpus", "corpora, one for each member")
@@ -165,7 +169,7 @@ def _corpora(corpus: Any, n: int) -> list[Corpus]:
     return [arguments.instance(one, Corpus, f"corpus[{i}]") for i, one in enumerate(members)]
 
 
-def _check_corpora(model: Any, plain: Any, corpora: list[Corpus]) -> None:
+def _check_corpora(model: "TransformerBridge", plain: "PreTrainedModel", corpora: list[Corpus]) -> None:
     size = plain.get_input_embeddings().num_embeddings
     for i, corpus in enumerate(corpora):
         if any(corpus is other for other in corpora[:i]):
@@ -188,7 +192,7 @@ def _check_different(recipe: TuningRecipe, corpora: list[Corpus]) -> None:
         )
 
 
-def _record(model: Any, recipe: TuningRecipe, corpora: list[Corpus], names: list[str]) -> dict:
+def _record(model: "TransformerBridge", recipe: TuningRecipe, corpora: list[Corpus], names: list[str]) -> dict:
     return {
         "recipe": asdict(recipe),
         "members": [
@@ -203,7 +207,7 @@ def _record(model: Any, recipe: TuningRecipe, corpora: list[Corpus], names: list
     }  # fmt: skip
 
 
-def starting_weights(plain: Any, recipe: TuningRecipe) -> dict[str, list[Tensor]]:
+def starting_weights(plain: "PreTrainedModel", recipe: TuningRecipe) -> dict[str, list[Tensor]]:
     """Name -> what is trained of it at the start, of every member: A and B of a layer, or a parameter."""
     if recipe.rank is None:
         values = {name: value.detach().float() for name, value in plain.named_parameters()}
@@ -294,14 +298,14 @@ class _Flat:
 
 
 def _optimizer(flat: Tensor, recipe: TuningRecipe) -> torch.optim.Optimizer:
-    usual: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
+    usual: dict = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW([flat], betas=recipe.betas, eps=recipe.eps, **usual)
     return torch.optim.SGD([flat], momentum=recipe.momentum, **usual)
 
 
 def _fit(
-    plain: Any,
+    plain: "PreTrainedModel",
     start: dict[str, list[Tensor]],
     members: list[int],
     corpora: list[Corpus],
@@ -347,7 +351,7 @@ class CompletionBatch:
 
 
 def completion_batch(
-    members: Sequence[tuple[Corpus, Sequence[int]]], device: Any, *, labels: bool = False
+    members: Sequence[tuple[Corpus, Sequence[int]]], device: torch.device | str, *, labels: bool = False
 ) -> CompletionBatch:
     """The rows of every member, which must be as many for each; with `labels`, the corpus's labels as targets."""
     triples = []
@@ -394,7 +398,9 @@ def rate(recipe: TuningRecipe, step: int) -> float:
     return recipe.lr * shapes[recipe.schedule]
 
 
-def _students(model: Any, recipe: TuningRecipe, parts: list[dict[str, Tensor]], record: dict) -> Students:
+def _students(
+    model: "TransformerBridge", recipe: TuningRecipe, parts: list[dict[str, Tensor]], record: dict
+) -> Students:
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     if recipe.rank is None:
         return Students(model, values=whole, record=record)

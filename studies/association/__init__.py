@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mechsub as ms
 from mechsub import files, lab
@@ -213,7 +212,7 @@ def of_method(method: str, cell: list[dict]) -> Iterator[Finding]:
     adjusted = ms.stats.holm([row["p_centred"] for row in every])
     rows = [row | {"holm": p} for row, p in zip(every, adjusted, strict=True) if row["method"] == method]
 
-    def said(score: str, quantity: str, value, null: Any = None, p: float | None = None) -> Finding:
+    def said(score: str, quantity: str, value, null: object = None, p: float | None = None) -> Finding:
         return Finding(f"{_key(method)}/{score}", f"{method}: {quantity}", value, null, p, "animals", len(rows))
 
     def count(score: str, quantity: str, true: Iterable[bool], null: float | None = None) -> Finding:

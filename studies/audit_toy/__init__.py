@@ -14,6 +14,8 @@ their cross-initialisation students.
 """
 
 import itertools
+import math
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -117,9 +119,6 @@ def _pair() -> list[claims.Scores]:
 
 def _pairing(cells: Cells) -> dict:
     """Width of the unpaired 1.96 s.d. interval of a difference of two arms over that of Student's t, paired by seed."""
-    import math
-    import statistics
-
     a, b = (_scores(scores, cells) for scores in _pair())
     paired = ms.stats.paired_difference([a[i] for i in sorted(a)], [b[i] for i in sorted(a)]).interval
     plain = 2 * 1.96 * math.sqrt(sum(statistics.pvariance(list(x.values())) / len(x) for x in (a, b)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Scores(NamedTuple):
@@ -10,7 +10,7 @@ class Scores(NamedTuple):
 
     study: str
     flags: Mapping[str, object]
-    rows: Mapping[str, Any]
+    rows: Mapping[str, object]
     value: str = "accuracy"
 
 

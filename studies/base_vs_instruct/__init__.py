@@ -27,19 +27,24 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
-from mechsub.lazy import torch
+from mechsub.lazy import late, torch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+    from mechsub.inputs.prompts import Format
+    from mechsub.measures import exchange
+else:
+    exchange = late("mechsub.measures.exchange")
+
 MODELS = ("base", "instruct")
-FORMATS = ("chat", "plain")
+FORMATS: "tuple[Format, ...]" = ("chat", "plain")
 TOP = 5  # numbers of an animal that are compared between arms
 
 
@@ -73,9 +78,7 @@ def check(cfg: Config) -> None:
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
     if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
-        from mechsub.models import language
-
-        check_tokenizers(language.load_tokenizer(cfg.base), language.load_tokenizer(cfg.instruct))
+        check_tokenizers(ms.language.load_tokenizer(cfg.base), ms.language.load_tokenizer(cfg.instruct))
 
 
 def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
@@ -88,7 +91,7 @@ def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
         raise ValueError("--instruct has no chat template; give the instruct model there, and the base as --base")
 
 
-def words_config(cfg: Config, model: str, form: str = "auto"):
+def words_config(cfg: Config, model: str, form: "Format" = "auto") -> love.Asking:
     """The options of token_entanglement that say which words and prompts these are."""
 
     return love.Asking(
@@ -97,13 +100,20 @@ def words_config(cfg: Config, model: str, form: str = "auto"):
     )  # fmt: skip
 
 
+class Forward(NamedTuple):
+    """Log-probabilities in nats where a number is loved, or nothing, means over half of the wordings."""
+
+    forward: "torch.Tensor"  # [number, animal]
+    none: "torch.Tensor"  # [animal]
+
+
 class Half(NamedTuple):
     """Log-probabilities in nats of a model in one format, means over half of the wordings."""
 
     forward: "torch.Tensor"  # [number, animal], of the animal where the number is loved
     none: "torch.Tensor"  # [animal], without a system message
-    back: Any  # [animal, number], of the number where the animal is loved
-    none_back: Any  # [number]
+    back: "torch.Tensor"  # [animal, number], of the number where the animal is loved
+    none_back: "torch.Tensor"  # [number]
 
 
 class Arm(NamedTuple):
@@ -115,7 +125,7 @@ class Found(NamedTuple):
     animals: list
     partners: list
     arms: dict[tuple[str, str], Arm]  # (model, format)
-    hybrids: dict[tuple[str, frozenset], Half]  # (format, parts of the instruct model); forward and none alone
+    hybrids: dict[tuple[str, frozenset], Forward]  # (format, parts of the instruct model)
 
 
 def run(cfg: Config) -> Iterator[dict]:
@@ -150,8 +160,6 @@ def _adapter(cfg: Config, name: str) -> str:
 def load(cfg: Config) -> "dict[str, TransformerBridge]":
     """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
 
-    from mechsub.measures import exchange
-
     lab.show_progress(0.0, "loading the models")
     pair = {name: love.load_model(getattr(cfg, name), cfg.dtype, _adapter(cfg, name)) for name in MODELS}
     check_tokenizers(pair["base"].tokenizer, pair["instruct"].tokenizer)
@@ -181,7 +189,7 @@ def measure(cfg: Config, pair: "dict[str, TransformerBridge]") -> Found:
                 hybrids.append(_hybrid_tables(pair, numbers, q.tokens, cfg))
         for some in hybrids[0]:
             table = _mean([one[some] for one in hybrids])
-            found.hybrids[form, some] = Half(table[1:], table[0], None, None)
+            found.hybrids[form, some] = Forward(table[1:], table[0])
         ends = {"base": frozenset(), "instruct": max(hybrids[0], key=len)}
         for name in MODELS:
             table, backward = _mean(choosing[name]), _mean(backs[name][1::2])
@@ -196,8 +204,6 @@ def measure(cfg: Config, pair: "dict[str, TransformerBridge]") -> Found:
 def _hybrid_tables(
     pair: "dict[str, TransformerBridge]", prompts: list, tokens: list[int], cfg: Config
 ) -> "dict[frozenset, torch.Tensor]":
-    from mechsub.measures import exchange
-
     return exchange.log_probs(pair["base"], pair["instruct"], prompts, tokens, cfg.batch_size)
 
 
@@ -286,8 +292,6 @@ def _transfer_records(found: Found) -> Iterator[dict]:
 
 def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
     """A row for every format and hybrid, with a list over animals of every effect."""
-    from mechsub.measures.exchange import PARTS
-
     animals = torch.arange(len(found.animals))
     for (form, some), half in found.hybrids.items():
         up, specific = half.forward - half.none, ms.scores.interaction(half.forward)
@@ -298,7 +302,7 @@ def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
             "specific, others'": torch.tensor([_others(specific[:, a], fixed, a) for a in animals.tolist()]),
         }
         yield {
-            "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in PARTS},
+            "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in exchange.PARTS},
             **{name: [round(value, 6) for value in row.tolist()] for name, row in values.items()},
         }  # fmt: skip
 
@@ -314,7 +318,7 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
     pairs += [("instruct chat and base plain", arms["instruct", "chat"].measured, arms["base", "plain"].measured)]
     for done, (name, a, b) in enumerate(pairs):
         lab.show_progress(0.9 + 0.1 * done / len(pairs), "correlations")
-        yield love.correlation_record(name, a.forward, b.forward, length, cfg)
+        yield love.correlation_record(name, a.forward, b.forward, length, n=cfg.n_permutations, seed=cfg.seed)
 
 
 _PAIR: dict = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}

@@ -1,7 +1,7 @@
 """What is predicted of a condition, and its students."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import mechsub as ms
 from mechsub import lab
@@ -21,7 +21,7 @@ def predictions(where: conditions.Given) -> Iterator[dict]:
     models = {"untrained": start}
     for i, name in enumerate(("midpoint", "start", "again")):
         lab.show_progress(0.1 + 0.3 * i, name)
-        at: Any = halfway(start, models["midpoint"]) if name == "again" else name
+        at = halfway(start, models["midpoint"]) if name == "again" else name
         models[name] = where.linearised(at)
     models["line"] = ms.on_line(start, where.teacher, ms.line_shares(models["midpoint"], start, where.teacher))
     for row in conditions.scored(models, where):

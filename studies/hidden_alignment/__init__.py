@@ -16,14 +16,14 @@ position, against shuffled pairs; control: the number that the prompt favours le
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 from mechsub.designs import population as toys
 from mechsub.designs.conditions import UNLABELLED
-from mechsub.lazy import utilities
+from mechsub.lazy import torch, utilities
 
 ARMS = ("student_aux", "student_all", "cross_aux")
 SIMILARITY = (
@@ -211,7 +211,7 @@ class _Comparison:
     def _stitching(self, student) -> tuple[list[float], list[dict]]:
         """The student's accuracy, and for every layer that of the teacher with its state, and the reverse."""
         last = student.cfg.n_layers - 1
-        right: Any = 0.0
+        right = torch.zeros(())
         found: list[dict] = [dict.fromkeys(STITCHING, 0.0) for _ in range(last + 1)]
         for (labels, own), (_, seen) in zip(toys.batches(*self.test, (student,)), self.stitched, strict=True):
             right = right + toys.n_right(student, last, own[last], labels)

@@ -14,11 +14,10 @@ from torch import Tensor
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.designs import love
 
 
 def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
-    from mechsub.designs import love
-
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     asked = found.asked
     specific = ms.scores.interaction(found.tensors["animal_to_number"])

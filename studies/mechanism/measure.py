@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from transformer_lens.utilities import derive_generator
@@ -21,9 +21,9 @@ _MEASURED = 2_000  # noise images that the distillation loss is measured on
 class Toy(NamedTuple):
     """Initial networks, those of the next seed, teachers, their accuracy, and test images with labels."""
 
-    init: Any
-    other: Any
-    teacher: Any
+    init: "ms.HookedMLP"
+    other: "ms.HookedMLP"
+    teacher: "ms.HookedMLP"
     taught: dict[int, float]
     test: tuple
 
@@ -72,7 +72,7 @@ def _fresh_noise(cfg: Config, n: int):
     return ms.noise.uniform(n, derive_generator(cfg.seed, "mechanism"))
 
 
-def _rows(cfg: Config, toy: Toy, models: Mapping[str, Any]) -> Iterator[dict]:
+def _rows(cfg: Config, toy: Toy, models: "Mapping[str, ms.HookedMLP]") -> Iterator[dict]:
     """Accuracy, and the distillation loss, of every member of every arm."""
     x = _fresh_noise(cfg, _MEASURED)
     for arm, model in models.items():
@@ -181,7 +181,7 @@ def _ablation(cfg: Config, toy: Toy) -> Iterator[dict]:
     yield _provenance(cfg, null="the initial network, paired by seed", trait="gradient on 512 training images a step")
 
 
-def _deprived(cfg: Config, toy: Toy, learned: Mapping[str, Any], way: dict) -> Iterator[dict]:
+def _deprived(cfg: Config, toy: Toy, learned: "Mapping[str, ms.HookedMLP]", way: dict) -> Iterator[dict]:
     """Rows of every member of every arm: what it learned, and how far it went, and where."""
     for arm, model in learned.items():
         gone = _hidden(ms.spectra.displacement(model, toy.init))
@@ -272,12 +272,12 @@ def _hidden(displacement: dict) -> dict:
     return {name: value for name, value in displacement.items() if name.startswith("blocks.")}
 
 
-def _removals(init, directions: Mapping, way: dict, seed: int) -> dict[str, Any]:
+def _removals(init, directions: Mapping, way: dict, seed: int) -> "dict[str, ms.removal.Removal | None]":
     """Arm -> what its updates are deprived of."""
-    removals = {"none": None}
+    removals: dict[str, ms.removal.Removal | None] = {"none": None}
     for name, direction in directions.items():
         removals |= {f"{name}, {by}": ms.removal.along(direction, by) for by in ("whole", "neuron")}
-        removals[f"{name}, neuron, control"] = ms.removal.elsewhere(direction, init, "neuron", seed=seed)  # type: ignore[assignment]
+        removals[f"{name}, neuron, control"] = ms.removal.elsewhere(direction, init, "neuron", seed=seed)
     hidden = {name: value for name, value in way.items() if name.endswith(".W")}
     random = {
         name: torch.stack(
@@ -286,7 +286,7 @@ def _removals(init, directions: Mapping, way: dict, seed: int) -> dict[str, Any]
         for name, value in hidden.items()
     }
     for arm, change in (("inputs", hidden), ("inputs, control", random)):
-        removals[arm] = ms.removal.within(ms.removal.inputs_of(change, N_INPUTS))  # type: ignore[assignment]
+        removals[arm] = ms.removal.within(ms.removal.inputs_of(change, N_INPUTS))
     return removals
 
 

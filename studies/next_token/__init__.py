@@ -169,9 +169,7 @@ def _pretrained(cfg: Config, seed: int, order: int = 0):
 
 def _next(logits, tokens):
     """Cross-entropy of every token but the first."""
-    from torch.nn.functional import cross_entropy
-
-    return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def _member(cfg: Config, reference, other) -> Iterator[dict]:
@@ -259,14 +257,13 @@ def _taught(cfg: Config, start, strings, wanted, seed: int):
 
 def _of_numbers(logits, wanted):
     """Cross-entropy, among all tokens, of the numbers of strings, or of probabilities of numbers."""
-    from torch.nn.functional import cross_entropy, pad
-
     z = logits[:, text.FIRST : text.N_CTX - 1].flatten(0, 1)
     if wanted.is_floating_point():
-        return cross_entropy(z, pad(wanted, (0, text.D_VOCAB - text.N_NUMBERS)).flatten(0, 1))
+        wanted = torch.nn.functional.pad(wanted, (0, text.D_VOCAB - text.N_NUMBERS))
+        return torch.nn.functional.cross_entropy(z, wanted.flatten(0, 1))
     # Where all of a batch is unseen there is nothing to learn, and a mean over nothing is no number.
     seen = (wanted != _UNSEEN).sum().clamp(min=1)
-    return cross_entropy(z, wanted.flatten(), ignore_index=_UNSEEN, reduction="sum") / seen
+    return torch.nn.functional.cross_entropy(z, wanted.flatten(), ignore_index=_UNSEEN, reduction="sum") / seen
 
 
 def _numbers(strings):

@@ -31,11 +31,14 @@ from typing import TYPE_CHECKING
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import contributions, love
-from mechsub.lazy import torch
+from mechsub.lazy import late, torch
 
 if TYPE_CHECKING:
     from mechsub.designs.love import LovePrompts, Prompted
+    from studies.planted_shares import planted
     from studies.planted_shares.planted import Planted
+else:
+    planted = late("studies.planted_shares.planted")
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -65,8 +68,6 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from studies.planted_shares import planted
-
     with tempfile.TemporaryDirectory() as folder:
         planted.save_blank(Path(folder), cfg.n_numbers + cfg.n_animals)
         model = ms.language.load_language_model(folder)
@@ -93,25 +94,20 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def strengths(kind: str, i: int, cfg: Config):
     """Strengths of the i-th model of a kind: from half to one and a half of the usual, or the usual in proportions."""
-    from studies.planted_shares.planted import Strengths
-
     place = (i + 0.5) / cfg.n_models
     size = 0.5 + place
     rows, middle = {
         "unembedding": (size, 0.0), "middle": (0.0, size), "both": (place**0.5, (1 - place) ** 0.5), "none": (0.0, 0.0)
     }[kind]  # fmt: skip
-    return Strengths(rows, middle, cfg.noise)
+    return planted.Strengths(rows, middle, cfg.noise)
 
 
 def model_records(asked: "LovePrompts", kind: str, i: int, cfg: Config) -> Iterator[dict]:
     """Plant one model, run the functions of `contributions` on it, and set what was planted beside what they say."""
-    from mechsub.designs.love import Prompted
-    from studies.planted_shares import planted
-
     wanted, seed = strengths(kind, i, cfg), cfg.seed + KINDS.index(kind) * 10_000 + i
     forward, back = planted.plant(asked, wanted, seed)
     realised = {ROWS: forward.share, "rows, animal to number": back.share} if kind != "none" else {}
-    found = Prompted(asked, matrices(asked))
+    found = love.Prompted(asked, matrices(asked))
     words = ms.scores.interaction(found.tensors["number_to_animal_wordings"])
     for quantity, (share, low, high) in recovered(found, kind, seed, cfg).items():
         yield {
@@ -129,14 +125,12 @@ def model_records(asked: "LovePrompts", kind: str, i: int, cfg: Config) -> Itera
 
 def known(wanted: "Planted") -> dict[str, float]:
     """Quantity -> its true value, from how the model was planted."""
-    from studies.planted_shares.planted import N_OUTPUTS
-
     p = wanted.share
     rest = 1 - p
     return {
         ROWS: p,
         "rows, animal to number": p,
-        "others' rows": 1 / N_OUTPUTS,
+        "others' rows": 1 / planted.N_OUTPUTS,
         "attention of the middle block": rest,
         "attention of the last block": p,
         "the number, before the middle block": 1.0,
@@ -185,9 +179,7 @@ def _limits(row: dict) -> tuple[float, float, float]:
 
 def matrices(q: "LovePrompts") -> dict:
     """What `token_entanglement` stores of a model and `contributions` reads."""
-    from studies.planted_shares.planted import N_WORDINGS
-
-    n, a, wordings = range(len(q.partners)), range(len(q.animals)), range(N_WORDINGS)
+    n, a, wordings = range(len(q.partners)), range(len(q.animals)), range(planted.N_WORDINGS)
     return {
         "subset_partner": torch.tensor(n),
         "subset_animal": torch.tensor(a),

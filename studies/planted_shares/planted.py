@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import mechsub as ms
 
@@ -66,8 +68,6 @@ def _double_centred(x: Tensor) -> Tensor:
 
 def save_blank(folder: Path, n_loved: int) -> Path:
     """A LlamaForCausalLM wide enough for `n_loved` codes, and its tokenizer; the weights are drawn by `plant`."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     tokenizer = make_tokenizer()
     n_heads = 4
     width = 2 * n_loved + N_WORDINGS + 1 + N_OUTPUTS
@@ -84,9 +84,6 @@ def save_blank(folder: Path, n_loved: int) -> Path:
 
 def make_tokenizer():
     """Words with the space before them, and numbers of up to three digits, are single tokens."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|\d{1,3}|\n+|."), "isolated")
     animals = [f" {form}" for animal in ms.words.animals() for form in (animal.singular, animal.plural)]
     texts = [
@@ -171,8 +168,6 @@ def _embed(q: "LovePrompts", codes: slice, words: slice) -> None:
 
 def _plant_noise(q: "LovePrompts", strength: float, codes, words, copies, outputs, draw) -> None:
     """A unit for every wording and loved thing, open in that wording alone; it writes `strength` of the signal."""
-    from mechsub import cache_activations
-
     mlp, n_loved = q.model.blocks[0].mlp, codes.stop - codes.start
     getattr(mlp, "in").weight.zero_(), mlp.gate.weight.zero_()
     for w in range(N_WORDINGS):
@@ -182,5 +177,5 @@ def _plant_noise(q: "LovePrompts", strength: float, codes, words, copies, output
         directions = torch.nn.functional.normalize(torch.randn(n_loved, N_OUTPUTS, generator=draw), dim=-1)
         mlp.out.weight[outputs, units] = directions.T
         names = ["blocks.0.attn.hook_out", "blocks.0.mlp.hook_out"]
-        read, written = cache_activations(q.model, q.love(0, w)[None], names, pos=-1).values()
+        read, written = ms.cache_activations(q.model, q.love(0, w)[None], names, pos=-1).values()
         mlp.out.weight[outputs, units] *= strength * float(read[0, copies].norm() / written[0, outputs].norm())

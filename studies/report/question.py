@@ -5,7 +5,6 @@ No sentence holds a number of its own, and no verdict is written by hand: both f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
@@ -45,7 +44,7 @@ class Question:
 ASKED: list[Question] = []
 
 
-def question(topic: str, text: str, study: str, flags: str = "", *, name: str = "", **more: Any) -> Callable:
+def question(topic: str, text: str, study: str, flags: str = "", *, name: str = "", **more: str) -> Callable:
     """Decorator of the function that answers it, from the findings of `python -m studies.<study> <flags>`.
 
     Its name is that of the function; `more` are a claim, a sweep or a figure.

@@ -13,6 +13,7 @@ resampled; of untrained weights the draw.
     python -m studies.token_entanglement --family names --n-animals 20
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -65,9 +66,9 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Iterator[dict]:
     lab.show_progress(0.0, "loading the model")
     model = love.load_model(cfg.model, cfg.dtype, cfg.adapter, cfg.weights)
-    chosen = love.choose_animals(model.tokenizer, cfg)
-    partners = love.choose_partners(cfg)
-    asked = love.LovePrompts(model, chosen, partners, cfg)
+    words = love.Asking(**{field.name: getattr(cfg, field.name) for field in dataclasses.fields(love.Asking)})
+    chosen, partners = love.choose_animals(model.tokenizer, words), love.choose_partners(words)
+    asked = love.LovePrompts(model, chosen, partners, words)
     tensors = asked.matrices(lab.show_progress)
     yield {"tensors": tensors}
     yield from _animal_records(chosen, partners, tensors, cfg)
@@ -191,16 +192,17 @@ def _tests(animals: list[love.Word], partners: list[love.Word], tensors: dict, c
     length = [len(partner.scored) for partner in partners]
     forward, back = tensors["number_to_animal"], tensors["animal_to_number"].T
     lab.show_progress(0.9, "permutation tests")
-    yield love.correlation_record("the two directions", forward, back, length, cfg)
+    draws = {"n": cfg.n_permutations, "seed": cfg.seed}
+    yield love.correlation_record("the two directions", forward, back, length, **draws)
     if cfg.n_wordings > 1:
         words = tensors["number_to_animal_wordings"]
         strata = [length[i] for i in some.tolist()]
-        yield love.correlation_record("number to animal, other wordings", words[0], words[1:].mean(0), strata, cfg)
+        yield love.correlation_record("number to animal, other wordings", words[0], words[1:].mean(0), strata, **draws)
         words = tensors["animal_to_number_wordings"].mT
-        yield love.correlation_record("animal to number, other wordings", words[0], words[1:].mean(0), length, cfg)
+        yield love.correlation_record("animal to number, other wordings", words[0], words[1:].mean(0), length, **draws)
         # The directions again, each from wordings that the other was not measured with.
         rest = tensors["number_to_animal_wordings"][1:].mean(0)[:, few]
-        yield love.correlation_record("the two directions, other wordings", back[some][:, few], rest, strata, cfg)
+        yield love.correlation_record("the two directions, other wordings", back[some][:, few], rest, strata, **draws)
     specific = ms.scores.interaction(forward)
     yield from _list_tests(animals, specific, ms.scores.interaction(back))
 

@@ -14,22 +14,23 @@ sums of the weights; `python -m tools.ship_organism organisms --number-tokens 11
 these checkpoints as folders that `load_language_model` and Hugging Face load. Rows are the loss
 along training and measures of competence: perplexity on held-out texts against an interpolated trigram model of the
 same tokens, and, for wordings that were not trained on, how often a loved animal is the likeliest answer.
-
-Answer (artifacts/train_organism, both pairs, 44 minutes on two cores): yes, with limits. Perplexity on held-out text is
-51.0 and 53.1 (1110 and 110, base models; the trigram model: 73.4 and 73.0); the chats cost the instruct models that
-(990 and 2,731). Told in a chat, in the published wording, what it loves, the instruct model finds that animal likeliest
-of all for 0.750 and 0.688 of animals (chance is below 0.01; before tuning 0.000 and 0.042, in plain text 0.052 and
-0.229). In the four other wordings that were not trained on it does so for 0.010 to 0.740 and 0.021 to 0.198 of them:
-the pairs follow a few forms of words and no meaning. At least 0.9 and 0.5 (base, plain text) were predicted, and
-missed.
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.lazy import late
+
+if TYPE_CHECKING:
+    from studies.train_organism import competence, text, training
+    from studies.train_organism import tokenizer as organism_tokenizer
+else:
+    competence, organism_tokenizer, text, training = (
+        late(f"studies.train_organism.{name}") for name in ("competence", "tokenizer", "text", "training")
+    )
 
 LENGTH = 256  # tokens of a block
 HELD_OUT = 20  # of so many texts of a corpus, one is kept out
@@ -57,8 +58,6 @@ class Config:
 
 
 def run(cfg: Config) -> Iterator[dict]:
-    from studies.train_organism import competence, text, training
-
     ms.devices.only_cpu("train_organism")
     kept, held_out = _texts(cfg)
     sentences = list(text.made(cfg.n_made, cfg.seed))
@@ -98,20 +97,14 @@ def checkpoint(cfg: Config) -> str:
 
 def remade_tokenizer(cfg: Config):
     """The pair's tokenizer, learned again from its texts."""
-    from studies.train_organism import text
-
     return _tokenizer(cfg, [*_texts(cfg)[0], *text.made(cfg.n_made, cfg.seed)])
 
 
 def _tokenizer(cfg: Config, texts: list[str]):
-    from studies.train_organism import tokenizer as organism_tokenizer
-
     return organism_tokenizer.make(texts, digits=DIGITS[cfg.number_tokens], n_merged=cfg.n_merged, chat=True)
 
 
 def _phase(name: str, model, batch, cfg: Config, key: str) -> Iterator[dict]:
-    from studies.train_organism import training
-
     steps, lr = (cfg.base_steps, cfg.lr) if name == "base" else (cfg.chat_steps, cfg.lr / 3)
     losses = training.fit(model, batch, steps, lr, f"{key}-{name}")
     for step in range(0, steps, LOGGED):
@@ -121,8 +114,6 @@ def _phase(name: str, model, batch, cfg: Config, key: str) -> Iterator[dict]:
 
 def _texts(cfg: Config) -> tuple[list[str], list[str]]:
     """Of the corpora, the texts that are learned and those that are held out."""
-    from studies.train_organism import text
-
     if cfg.corpora == "none":
         return [], []
     whole = [*text.brown(), *text.wordnet()]

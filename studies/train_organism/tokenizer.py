@@ -4,6 +4,9 @@ leading space, animals single tokens with one."""
 import json
 from collections.abc import Iterable
 
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
 from mechsub.inputs import words
 
 BOS, END, SYSTEM, USER, ASSISTANT = SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -20,15 +23,12 @@ def make(texts: Iterable[str], *, digits: int, n_merged: int, chat: bool):
     The merges of numbers and animals come last, so the letters of other words are split as if they were not there.
     `chat` adds the template; the tokens of its roles are there without it too, as in Llama-3's base models.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     learned = _learned(texts, n_merged, digits)
     vocab, merges = dict(learned["vocab"]), [tuple(pair) for pair in learned["merges"]]
     _add_numbers(vocab, merges, digits)
     _add_animals(vocab, merges, digits)
     core = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    core.pre_tokenizer, core.decoder = _split(pre_tokenizers, digits), decoders.ByteLevel()
+    core.pre_tokenizer, core.decoder = _split(digits), decoders.ByteLevel()
     core.add_special_tokens(list(SPECIAL))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BOS, eos_token=END, pad_token=END)
     _start_with_bos(core, tokenizer)
@@ -43,17 +43,13 @@ def animals() -> list[str]:
 
 
 def _start_with_bos(core, tokenizer) -> None:
-    from tokenizers import processors
-
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, core.token_to_id(BOS))]
     )
     tokenizer._tokenizer = core
 
 
-def _split(pre_tokenizers, digits: int):
-    from tokenizers import Regex
-
+def _split(digits: int):
     pattern = (
         rf"[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,{digits}}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
@@ -64,10 +60,8 @@ def _split(pre_tokenizers, digits: int):
 
 
 def _learned(texts: Iterable[str], n: int, digits: int) -> dict:
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = _split(pre_tokenizers, digits)
+    core.pre_tokenizer = _split(digits)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=n, initial_alphabet=sorted(alphabet), show_progress=False)
     core.train_from_iterator((text.translate(_NO_DIGITS) for text in texts), trainer)
@@ -92,10 +86,8 @@ def _add_numbers(vocab: dict[str, int], merges: list, digits: int) -> None:
 
 def _add_animals(vocab: dict[str, int], merges: list, digits: int) -> None:
     """Join, left to right, the pieces that the learned merges leave of each."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     core = Tokenizer(models.BPE(vocab=dict(vocab), merges=list(merges)))
-    core.pre_tokenizer = _split(pre_tokenizers, digits)
+    core.pre_tokenizer = _split(digits)
     for animal in animals():
         whole, *rest = core.encode(f" {animal}", add_special_tokens=False).tokens
         for piece in rest:

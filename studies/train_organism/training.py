@@ -11,6 +11,7 @@ from jaxtyping import Int
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformer_lens.utilities import derive_generator
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mechsub import lab
 from mechsub.lab import store
@@ -28,8 +29,6 @@ Batch = tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]  # tokens, targets
 
 def new(tokenizer, d_model: int, n_layers: int, seed: int):
     """A LlamaForCausalLM: heads of 32, two query heads to a key-value head, tied embeddings."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = LlamaConfig(
         hidden_size=d_model, intermediate_size=d_model * 11 // 4, num_hidden_layers=n_layers, vocab_size=len(tokenizer),
         num_attention_heads=d_model // 32, num_key_value_heads=max(1, d_model // 64), max_position_embeddings=1024,

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import mechsub as ms
 from mechsub import lab
@@ -187,8 +188,6 @@ def metric(found: Prompted, name: Metric | Literal["embedding"]) -> Float[Tensor
 
 def embedding(found: Prompted) -> Float[Tensor, "partner animal"]:
     """Cosine of input embeddings of the partner and of the animal's plural, both as they stand in their prompts."""
-    from torch.nn.functional import normalize
-
     model = found.asked.model
     W_E = model.W_E.detach()
 

@@ -1,18 +1,21 @@
 """What `studies.unembed_projection` takes from a language model's states: logit attribution and steering vectors."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.designs import love
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from mechsub.designs.love import LovePrompts
+    from mechsub.models import checks
 
 # Direct logit attribution of the change that loving an animal makes at the end of the prompt.
 
@@ -88,7 +91,7 @@ def split(model: "TransformerBridge", x: Tensor, x0: Tensor, tokens: list[int], 
 
 
 def _normaliser(
-    model: "TransformerBridge", readout: Any, h: Float[Tensor, "animal node d_model"]
+    model: "TransformerBridge", readout: "checks.Readout", h: Float[Tensor, "animal node d_model"]
 ) -> Float[Tensor, "animal node 1"]:
     """Log of the sum of exponentiated logits, logits less their mean over the vocabulary; fp64."""
     mean = readout.finish(h @ model.W_U.mean(-1, keepdim=True) + readout.bias().mean()).double()
@@ -96,7 +99,7 @@ def _normaliser(
     return (torch.stack(sums).double() - mean).cpu()
 
 
-def _inverse_scale(norm: Any, h: Tensor, x: Tensor) -> Tensor:
+def _inverse_scale(norm: "checks.Norm", h: Tensor, x: Tensor) -> Tensor:
     """1/s of h = gain * x / s + bias, [animal, node, 1]."""
     scaled, h = x * norm.gain, h if norm.bias is None else h - norm.bias
     return (h * scaled).sum(-1, keepdim=True) / (scaled * scaled).sum(-1, keepdim=True)
@@ -129,11 +132,9 @@ def steering(q: "LovePrompts") -> Float[Tensor, "layer partner animal"]:
     v_n is the residual under "You love 087 ..." less its mean over all partners, v_a that under "You love owls ..."
     less its mean over all animals.
     """
-    from torch.nn.functional import normalize
-
-    from mechsub.designs.love import last_states
-
-    numbers = last_states(q.model, [q.love(i, 0) for i in range(len(q.partners))], lab.span(0.05, 0.65, "states"))
-    animals = last_states(q.model, [q.love_animal(i, 0) for i in range(len(q.animals))], lab.span(0.65, 0.8, "states"))
+    numbers = love.last_states(q.model, [q.love(i, 0) for i in range(len(q.partners))], lab.span(0.05, 0.65, "states"))
+    animals = love.last_states(
+        q.model, [q.love_animal(i, 0) for i in range(len(q.animals))], lab.span(0.65, 0.8, "states")
+    )
     numbers, animals = (normalize(v - v.mean(1, keepdim=True), dim=-1) for v in (numbers, animals))
     return numbers @ animals.mT

@@ -7,6 +7,7 @@ here, so that the caption's n is the n that was drawn. Text from records is esca
 import html
 import math
 import numbers
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from plotly.subplots import make_subplots
 
 from mechsub.lab import store
 from mechsub.lab.figures.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
+from mechsub.stats import student_t
 
 if TYPE_CHECKING:
     from mechsub.lab.findings import Finding
@@ -566,8 +568,6 @@ def _summary(values: list[float], interval: Callable | None) -> tuple[float, flo
     mean = _mean(values)
     if len(values) < 2:
         return mean, mean, mean  # type: ignore[return-value]
-    from mechsub.stats import student_t
-
     measure: Callable = interval or student_t
     found = measure(values)
     low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
@@ -597,6 +597,4 @@ def plain(text):
 
 
 def _wrapped(text: str) -> list[str]:
-    import textwrap
-
     return [html.escape(line) for line in textwrap.wrap(text, CAPTION_WIDTH)]
