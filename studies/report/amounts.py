@@ -36,7 +36,8 @@ def predicted(findings: list[Finding]) -> Answer:
     }  # fmt: skip
     told = ", ".join(f"{words} {error}" for words, error in others.items())
     return Answer(
-        f"The linearised student, nothing fitted, misses recentred accuracy by {own.value} over {own.n} conditions, by "
+        f"To within {own.value.mean:.2f}: the linearised student, nothing fitted, misses recentred accuracy by "
+        f"{own.value} over {own.n} conditions, by "
         f"{new.value} over the {new.n} that nobody had trained before, by {plain} without images that have their mean "
         f"(rank correlation {rank}); raw accuracy by {raw.value}. Other predictions: {told}.",
         f"the mean of the other conditions: {own.null}; straight line on the cosine of the least-squares move, fitted "

@@ -1,5 +1,6 @@
 """Questions of `studies.report` about one factor of the toy at a time."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from mechsub.lab import finder, predictions, verdicts
@@ -38,7 +39,7 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
         if len(levels) < 2:
             raise LookupError(f"fewer than two levels of {factor}")
         shown = ", ".join(f"{finding.value} at {level}" for level, finding in levels.items())
-        ends = other = brief = ""
+        other = brief = ""
         for entry in _entries(factor, pinned):
             named = [str(level) for level in entry.levels if str(level) in levels] or list(levels)
             sides = ([side[level] for level in named] for side in (levels, nulls))
@@ -46,19 +47,45 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
             if entry.author == "brief":
                 brief = word
                 continue
-            ends = f" Last less first, paired by seed: {less(levels[named[-1]], levels[named[0]]).value}."
             turns = verdicts.turns({level: levels[level] for level in named})
             other = f" Not in one direction: the other way goes {turns}." if turns else ""
-        what = "Kappa (0 at chance, 1 when all are right)" if score == "kappa" else score.capitalize()
+        what = "kappa (0 at chance, 1 when all are right)" if score == "kappa" else score
         verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
         means = [null.value.mean for null in nulls.values()]
         return Answer(
-            f"{what} by {WORDS.get(factor, factor.replace('_', ' '))}: {shown}.{ends}{other}",
+            f"{_short(levels)}: {what} by {WORDS.get(factor, factor.replace('_', ' '))} is {shown}. Paired by seed: "
+            f"{_differences(levels)}.{other}",
             f"another initialisation: {min(means):.3f} to {max(means):.3f}",
             PARTLY if other and verdict == CONFIRMED else verdict,
         )
 
     return answer
+
+
+def _short(levels: Mapping[str, Finding]) -> str:
+    """Of numbers, the last level beside the first; of words, the best of them beside the others."""
+    (first, a), *_, (last, b) = levels.items()
+    if not _are_numbers(levels):
+        best = max(levels, key=lambda level: levels[level].value.mean)
+        return f"Highest with {best}" if len(levels) > 2 else _word(b, a, last, first)
+    return _word(b, a, last, first)
+
+
+def _word(own: Finding, other: Finding, level: str, beside: str) -> str:
+    difference = less(own, other).value
+    word = "Higher" if difference.low > 0 else "Lower" if difference.high < 0 else "Not detectably other"
+    return f"{word} at {level} than at {beside}"
+
+
+def _differences(levels: Mapping[str, Finding]) -> str:
+    """The last level less the first where levels are numbers; every other level less the first where they are words."""
+    (first, own), *others = levels.items()
+    shown = others[-1:] if _are_numbers(levels) else others
+    return "; ".join(f"{level} less {first} {less(finding, own).value}" for level, finding in shown)
+
+
+def _are_numbers(levels: Mapping[str, Finding]) -> bool:
+    return all(re.fullmatch(r"[0-9.e-]+", level) for level in levels)
 
 
 def _entries(factor: str, pinned: Mapping[str, str]) -> list[verdicts.Entry]:

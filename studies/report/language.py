@@ -105,7 +105,8 @@ def rounded(found: F) -> Answer:
     forward, back, left = (lab.find(found, key) for key in KEPT)
     agreed = lab.find(found, "directions/agreement_all")
     return Answer(
-        f"With as much noise once more, the interaction correlates with that of the file by {forward.value} (number "
+        f"{'In part' if forward.value.high < 0.95 else 'Nearly all'}: with as much noise once more, the interaction "
+        f"correlates with that of the file by {forward.value} (number "
         f"to animal) and {back.value} (animal to number), what is left after slopes, length and digits by "
         f"{left.value}; the directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
         f"{lab.null_text(forward)}; directions without noise: {lab.value_text(agreed.null)}",
@@ -159,7 +160,10 @@ def families(found: F) -> Answer:
     names = ("names", "cities", "colors")
     agree = {name: lab.find(found, f"family={name}: the_two_directions/correlation") for name in names}
     return Answer(
-        "The two directions agree by " + ", ".join(f"{of.value} ({name})" for name, of in agree.items()) + ".",
+        ("They agree" if all(of.value.low > 0 for of in agree.values()) else "Not all agree")
+        + ": the two directions by "
+        + ", ".join(f"{of.value} ({name})" for name, of in agree.items())
+        + ".",
         "; ".join(f"{name}: {lab.null_text(of)}" for name, of in agree.items()),
     )
 
@@ -205,7 +209,8 @@ def dla(found: F) -> Answer:
         )
     )
     return Answer(
-        f"By the rule stated before the run, of the ratio of correlations: {first}. By its square, which replaced it "
+        f"{first.capitalize()}, by the rule stated before the run: that of the ratio of correlations. By its square, "
+        "which replaced it "
         f"after the first result: {rule}. The animal's own output direction explains {explained} of what other "
         f"wordings explain, and carries a share of {share} of the interaction.",
         f"other animals' directions carry {other}",
@@ -242,7 +247,8 @@ def shares(found: F) -> Answer:
     names = ("animal", "wording", "wording x animal", "number", "number x animal")
     listed = ", ".join(f"{name} {parts[name]:.3f}" for name in sorted(names, key=lambda name: -parts[name]))
     return Answer(
-        f"Shares of the variance of the papers' log ratio, number to animal over five wordings: {listed}; any number "
+        f"Most is {listed.partition(' 0.')[0]}: shares of the variance of the papers' log ratio, number to animal over "
+        f"five wordings, are {listed}; any number "
         f"raises an animal by {value(found, 'any_number/log_ratio')} nats.",
         "no effect: 0 nats",
     )
@@ -264,7 +270,8 @@ def ratio(found: F) -> Answer:
     parts = sorted(parts, key=lambda part: -part.value.mean)
     listed = ", ".join(f"{part.label.partition(': ')[2]} {part.value}" for part in parts)
     return Answer(
-        f"Of its square, over the pairs that the papers would report: {listed}; the interaction of animal and number "
+        f"Most is {listed.partition(' 0.')[0]}: of its square, over the pairs that the papers would report, "
+        f"{listed}; the interaction of animal and number "
         f"{own}, which is {value(found, 'chosen/nats_animal_and_number')} nats ({own.n} numbers serve all animals).",
         "of a number drawn at random, the interaction has 0 on average; all parts add up to 1",
         read(own.low > HALF, own.high < HALF),
@@ -282,7 +289,8 @@ def passes(found: F) -> Answer:
     others, random = (value(found, f"number_to_animal/{null}") for null in ("others_rows", "random"))
     association = lab.find(found, "cut/association")
     return Answer(
-        f"The number's rows of W_U carry {number} of it, and the animal's, the other way, {animal}; prompts that "
+        f"{'Little' if number.high < HALF else 'Much'} passes through rows of W_U: the number's carry {number} of "
+        f"it, and the animal's, the other way, {animal}; prompts that "
         f"associate without a love, one more wording and no cause, predict {association.value}; MLPs of the last third "
         f"of the blocks write {value(found, 'component/MLP_last_third')}.",
         f"others' rows {others}, a random direction {random}; association, {lab.null_text(association)}",
@@ -299,7 +307,8 @@ def layers(found: F) -> Answer:
         raise LookupError("no block from which on all agree")
     first = agreeing[0]
     return Answer(
-        f"From block {first.subject.removeprefix('block_')} of {len(blocks)} on, every block's logit lens agrees with "
+        f"From block {first.subject.removeprefix('block_')} of {len(blocks)}: from there on every logit lens agrees "
+        "with "
         f"the final interaction of other wordings: by {first.value} there, by {blocks[-1].value} after the last.",
         f"numbers shuffled within equal length: 97.5% below {first.null.upper:.3f}",
     )
@@ -328,7 +337,8 @@ def states(found: F) -> Answer:
 def association(found: F) -> Answer:
     plain, centred = (lab.find(found, f"animal_to_number/{score}") for score in ("published", "centred"))
     return Answer(
-        f"As published, their correlation over numbers is {plain.value}; less the other animals' means it is "
+        f"{'As published' if plain.value.low > 0 else 'Only if centred' if centred.value.low > 0 else 'No'}: as "
+        f"published, their correlation over numbers is {plain.value}; less the other animals' means it is "
         f"{centred.value}.",
         f"as published {plain.null}; centred, other animals' outcomes {centred.null}",
         read(plain.value.low > 0 < centred.value.low, max(plain.value.high, centred.value.high) < 0),
@@ -369,8 +379,8 @@ def planted(found: F) -> Answer:
     narrow = [f"{f.label.partition(';')[0]} {_covered(f)}" for f in coverage if f.value.high < 0.95]
     also = f" Too narrow: {'; '.join(narrow)}." if narrow else ""
     return Answer(
-        f"The 95% interval of the share that passes through rows covers the planted one in {_covered(rows)} "
-        f"models, {rows.value}.{also}",
+        f"In {_covered(rows)} models: there the 95% interval of the share that passes through rows covers the planted "
+        f"one, {rows.value}.{also}",
         f"coverage asked for: {rows.null}",
     )
 

@@ -3,6 +3,7 @@
 No sentence holds a number of its own, and no verdict is written by hand: both follow from the rows.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,11 @@ class Answer:
     null: str
     verdict: str = NO_CLAIM  # on the question's claim
     shown: Sequence[Mapping] = field(default_factory=list)  # a small table under the sentence
+
+    @property
+    def short(self) -> str:
+        """What stands before the sentence's first colon or full stop, for the page's contents."""
+        return re.split(r"[:.](?=\s|$)", self.sentence, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)
@@ -89,4 +95,4 @@ def judged_claims(rows: Rows, null: str) -> Answer:
     order = ("confirmed", "partly", "refuted", "not supported", "open", "not measured yet")
     told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
     shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
-    return Answer(f"Of {len(claims)} claims: {told}.", null, shown=shown)
+    return Answer(f"{counts.get('confirmed', 0)} of {len(claims)} confirmed: {told}.", null, shown=shown)

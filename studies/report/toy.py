@@ -139,7 +139,8 @@ def similarity(findings: list[Finding]) -> Answer:
         value(findings, f"{metric}_digits_layer_2/rho_over_seeds") for metric in ("debiased_cka", "stitch_into_teacher")
     )
     return Answer(
-        f"Over seeds, accuracy goes with layer-2 CKA by a rank correlation of {cka}, with stitching by {stitched}.",
+        f"{'Yes' if cka.low > 0 else 'Not detectably'}: over seeds, accuracy goes with layer-2 CKA by a rank "
+        f"correlation of {cka}, with stitching by {stitched}.",
         "rank correlation 0",
         REFUTED if cka.low <= 0 else CONFIRMED,
     )
@@ -200,8 +201,8 @@ def inputs(findings: list[Finding]) -> Answer:
         )
     nulls = [numbers["cross_aux/accuracy"].mean for numbers in found.values()]
     return Answer(
-        f"Of {len(found)} stored distributions, best {best} with {most['aux/accuracy']}, worst {worst} "
-        f"with {least['aux/accuracy']}; uniform noise has {found['uniform']['aux/accuracy']}.{dimension}",
+        f"Best {best}, worst {worst}: of {len(found)} stored distributions, they have {most['aux/accuracy']} and "
+        f"{least['aux/accuracy']}; uniform noise has {found['uniform']['aux/accuracy']}.{dimension}",
         f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
     )
 
@@ -288,7 +289,8 @@ def maximise(findings: list[Finding]) -> Answer:
     own, null, gap = (value(findings, f"{arms}/accuracy") for arms in ("student", "cross", "teacher-student"))
     recipe = value(findings, "recipe/words")
     return Answer(
-        f"To {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has {gap} more.",
+        f"To {own.mean:.2f}: to {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has "
+        f"{gap} more.",
         f"another initialisation: {null}",
         read(own.high < BRIEF_BEST, own.low > BRIEF_BEST),
     )
@@ -340,13 +342,17 @@ def number_strings(findings: list[Finding]) -> Answer:
     sweep="n_aux",
 )
 def channel(findings: list[Finding]) -> Answer:
-    told, nulls = [], []
+    told, nulls, above = [], [], []
     for cell, numbers in by_cell(findings, "soft/accuracy").items():
         soft, hard, null = (numbers[f"{arm}/accuracy"] for arm in ("soft", "hard", "cross_hard"))
         where = f" ({cell})" if cell else ""
         told.append(f"{soft} from probabilities, {hard} from one drawn symbol an input{where}")
         nulls.append(str(null))
-    return Answer(f"Accuracy: {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}")
+        above.append(hard.low > null.high)
+    taught = f"Drawn symbols teach in {sum(above)} of {len(above)} set-ups"
+    return Answer(
+        f"{taught}: accuracy is {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}"
+    )
 
 
 # The research write-up's claims, as studies.audit_toy judges them.
