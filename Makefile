@@ -6,13 +6,21 @@ PIP    := $(VENV)/bin/python -m pip install --quiet --no-compile
 RUN    := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: run report test probes test-all test-lowest probe-coverage lint docs bench clean
+.PHONY: run report paper-scale test probes test-all test-lowest probe-coverage lint docs bench clean
 
 run: $(RUN)  ## replicate hidden alignment; make run ARGS="--n-seeds 5 --rerun"
 	$(VENV)/bin/python -m studies.hidden_alignment $(ARGS)
 
 report: $(RUN)  ## every question, answered from the stored cells: artifacts/index.html
 	$(VENV)/bin/python -m studies.report $(ARGS)
+
+MODEL ?= smollm2-135m-instruct
+BASE  ?=
+LARGE ?=
+DEVICE ?= auto
+
+paper-scale: $(RUN)  ## language studies on models of your own; make paper-scale MODEL=... BASE=... LARGE=... ARGS=--plan
+	$(VENV)/bin/python -m tools.paper_scale --model $(MODEL) --base "$(BASE)" --large "$(LARGE)" --device $(DEVICE) $(ARGS)
 
 test: $(DEV) probes  ## the default tests, and the probes of all studies
 	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)

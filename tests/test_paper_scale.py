@@ -1,0 +1,56 @@
+"""The studies on models of one's own: what is planned, how long it is said to take, and, slowly, all of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import paper_scale
+
+ROOT = Path(__file__).parent.parent
+PAIR = "tests/probes/models/pair"
+
+
+def test_the_plan_has_both_forms_the_null_the_pair_and_the_larger_model():
+    commands = list(paper_scale.plan("m", "b", "l", "bf16"))
+    entangled = [command.options for command in commands if command.study == "token_entanglement"]
+    assert ("--model", "m", "--format", "published", "--spaced", "false", "--dtype", "bf16") in entangled
+    assert ("--model", "m", "--weights", "random-0", "random-1", "--dtype", "bf16") in entangled
+    assert {"m", "b", "l"} == {command.model for command in commands}
+    assert any(command.study == "base_vs_instruct" for command in commands)
+    alone = list(paper_scale.plan("m", "", "", "fp32"))
+    assert {command.model for command in alone} == {"m"} and len(set(alone)) == len(alone)
+
+
+def test_time_goes_with_the_weights_of_the_model_next_in_size(tmp_path):
+    for name, made in {"a": {"n_params": 100, "seconds": 10.0}, "b": {"n_params": 10_000, "seconds": 50.0}}.items():
+        (tmp_path / "steering" / name).mkdir(parents=True)
+        (tmp_path / "steering" / name / "provenance.json").write_text(json.dumps(made))
+    command = paper_scale.Command("steering", "m", ())
+    assert paper_scale.expected(command, 20_000, tmp_path, 1.0) == 100.0
+    assert paper_scale.expected(command, 20_000, tmp_path, 4.0) == 25.0
+    assert paper_scale.expected(command, 50, tmp_path, 1.0) == 5.0
+    assert paper_scale.expected(paper_scale.Command("bottleneck", "m", ()), 50, tmp_path, 1.0) is None
+
+
+def test_a_plan_counts_the_weights_from_the_configuration_alone():
+    words = ["--model", f"{PAIR}/instruct", "--base", f"{PAIR}/base", "--device", "cpu", "--plan"]
+    run = subprocess.run(
+        [sys.executable, "-m", "tools.paper_scale", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert f"{PAIR}/instruct: " in run.stdout and " weights, " in run.stdout and "in all; products here" in run.stdout
+
+
+@pytest.mark.slow
+def test_all_of_it_on_tiny_models(tmp_path):
+    out = tmp_path / "store"
+    words = ["--model", f"{PAIR}/instruct", "--base", f"{PAIR}/base", "--device", "cpu", "--out", str(out)]
+    run = subprocess.run(
+        [sys.executable, "-m", "tools.paper_scale", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    sent = tmp_path / "store_to_send"
+    assert (sent / "manifest.json").exists() and (sent / "index.html").exists()
