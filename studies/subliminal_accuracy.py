@@ -115,7 +115,7 @@ def _head(model) -> dict:
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    known = [score for score in SCORES if score in cell[0]]  # version 1 has accuracy alone
+    known = [score for score in SCORES if score in cell[0] or score == "accuracy"]  # version 1 has no other
     return [found for score in known for found in _of_score(cell, score)]
 
 

@@ -105,6 +105,8 @@ def test_tables_hold_the_same_numbers(own, exported):
     tables = exported / "tables" / "subliminal_accuracy"
     frame = ms.frame("subliminal_accuracy", out=own)
     for read in (pd.read_csv(tables / "records.csv"), pd.read_parquet(tables / "records.parquet")):
+        for name in (name for name in frame if isinstance(frame[name].iloc[0], list)):
+            read[name] = [json.loads(value) if isinstance(value, str) else list(value) for value in read[name]]
         pd.testing.assert_frame_equal(read, frame, check_dtype=False, check_exact=True)
     study = finder.find_study("subliminal_accuracy")
     records = [row for cell in sorted(own.glob("subliminal_accuracy/*")) for row in store.read_records(cell)]
@@ -117,7 +119,7 @@ def test_the_folder_says_what_it_holds(exported):
     about = json.loads((exported / manifest.NAME).read_text())
     assert set(about["files"]) == set(contents(exported)) - {manifest.NAME}
     rows = len(ms.frame("subliminal_accuracy", out=exported / "cells"))
-    assert about["studies"]["subliminal_accuracy"] == {"version": 1, "cells": 2, "rows": rows, "stale": {}}
+    assert about["studies"]["subliminal_accuracy"] == {"version": 2, "cells": 2, "rows": rows, "stale": {}}
     assert about["versions"]["mechsub"] and "commit" in (about["git"] or {"commit": ""})
     readme = (exported / "README.md").read_text()
     assert "| accuracy | number | measured |" in readme and "| n_aux | whole number | option: " in readme
