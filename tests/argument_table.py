@@ -68,6 +68,7 @@ HARNESS = {
 # What functions ask with: these are given what a user gave, and say what is wrong with it.
 ASKING = {
     "arguments",
+    "members",
     "toy_inputs",
     "token_ids",
     "continuations",

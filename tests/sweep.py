@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,6 +113,7 @@ class Sweep:
 def ends(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
     output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, errors
+    errors = re.sub(r"^\d\d:\d\d:\d\d .*\n", "", errors, flags=re.MULTILINE)  # lines of progress, of a long run
     return output, errors
 
 

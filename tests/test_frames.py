@@ -10,7 +10,7 @@ from mechsub.lab import store
 def out(tmp_path):
     for n in (2, 3):
         rows = [{"n_aux": n, "arm": "aux", "member": i, "accuracy": 0.1 * i} for i in range(2)]
-        made = {"study": "subliminal_accuracy", "version": 1, "config": {"n_aux": n}}
+        made = {"study": "subliminal_accuracy", "version": 2, "config": {"n_aux": n}}
         store.write_cell(tmp_path / "subliminal_accuracy" / ("default" if n == 3 else f"n_aux={n}"), rows, made)
     return tmp_path
 

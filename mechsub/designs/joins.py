@@ -52,7 +52,8 @@ def partial_rank_correlation(
 
 
 def reliability(scores: Float[np.ndarray, "block thing"], *, n_draws: int = 1_999, seed: int = 0) -> stats.Interval:
-    """Of the mean of k blocks, by Spearman-Brown: k r / (1 + (k - 1) r), r the mean rank correlation of two blocks."""
+    """Of the mean of k blocks, by Spearman-Brown: k r / (1 + (k - 1) r), r the mean rank correlation of two blocks; 0
+    where these do not agree (r <= 0)."""
     values = _blocks(scores)
     return _interval(lambda some: _reliability(values, some), values.shape[1], n_draws, seed)
 
@@ -62,7 +63,8 @@ def disattenuated(
 ) -> stats.Interval:
     """Rank correlation of x with the mean of the blocks, divided by the root of their reliability.
 
-    Infinite, with its sign, where blocks do not agree (reliability 0 or less); so are then ends of the interval.
+    The errors of both sides must be of different runs: of an x that was measured in the same blocks it says a little
+    too much. Infinite, with its sign, where blocks do not agree (reliability 0); so are then ends of the interval.
     """
     values = _blocks(scores)
     a, b = _sides(x, values.mean(0))
@@ -104,7 +106,8 @@ def pair_correlation(
     """Pearson's correlation of what two matrices of ordered pairs have beyond rows and columns, without the diagonals.
 
     `given`: of what both have, too, beyond a line in a third matrix. p: the things of y relabelled, rows and columns
-    alike (Mantel's test). Interval: things drawn with replacement; a pair of one thing with itself is left out.
+    alike (Mantel's test). Interval: things drawn with replacement; a pair of one thing with itself is left out;
+    in simulations it is 1.4 to 1.6 times as wide as it need be.
     """
     a, b = pair_residuals(x), pair_residuals(y)
     if a.shape != b.shape:
@@ -182,7 +185,7 @@ def _reliability(values: Float[np.ndarray, "block thing"], some: Draws) -> Float
     pairs = itertools.combinations(range(len(values)), 2)
     r = np.mean([_spearman(values[i][some], values[j][some]) for i, j in pairs], axis=0)
     k = len(values)
-    return k * r / np.maximum(1 + (k - 1) * r, 1e-12)
+    return np.where(r > 0, k * r / (1 + (k - 1) * np.maximum(r, 0.0)), 0.0)
 
 
 def _interval(statistic: Callable[[Draws], np.ndarray], n: int, n_draws: int, seed: int) -> stats.Interval:

@@ -41,7 +41,7 @@ class Study:
     needed.
     """
 
-    version: int = 1
+    version: Any = 1  # checked below, so that the message says whose it is
     probes: Sequence[Options] | None = None
     module: str = field(default_factory=_declaring)
     given: Mapping[str, object] = field(default_factory=dict)  # parts that stand in no module

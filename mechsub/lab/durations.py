@@ -1,5 +1,6 @@
 """How long cells will take: each as long as the stored cell of its study that is most like it."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,16 +17,16 @@ class Known(NamedTuple):
 
 def known(folder: Path) -> list[Known]:
     """What the newest stored cells of a study took, and their options."""
-    found = []
-    made = [path for path in folder.glob("*/provenance.json") if path.parent.is_dir()] if folder.is_dir() else []
-    for path in sorted(made, key=lambda path: path.stat().st_mtime, reverse=True)[:MOST]:
+    found: list[tuple[float, Known]] = []
+    for path in folder.glob("*/provenance.json") if folder.is_dir() else ():
         try:
-            provenance = store.read_provenance(path.parent) or {}
-        except store.DamagedCell:
-            continue
-        if "seconds" in provenance:
-            found.append(Known(_items(provenance.get("config", {})), float(provenance["seconds"])))
-    return found
+            made = store.read_provenance(path.parent) or {}
+            seconds, options = float(made["seconds"]), _items(made["config"])
+            found.append((path.stat().st_mtime, Known(options, seconds)))
+        except (store.DamagedCell, OSError, KeyError, TypeError, ValueError, AttributeError):
+            continue  # a cell that says no time, or is replaced just now: another one is looked at
+    newest = sorted(found, key=lambda item: item[0], reverse=True)[:MOST]
+    return [one for _, one in newest if math.isfinite(one.seconds)]
 
 
 def expected(options: Mapping, like: list[Known]) -> float | None:

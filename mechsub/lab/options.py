@@ -82,8 +82,11 @@ def command_line(study: Study, argv: list[str], refuse: Callable) -> tuple[argpa
     options.out = os.path.expanduser(options.out)
     for name in ("csv", "latex"):
         path = getattr(options, name)
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            refuse(f"{_flag(name)} {path!r} cannot be written: its folder is not there")
+        if path is not None:
+            setattr(options, name, os.path.expanduser(path))
+            _check_file(_flag(name), Path(getattr(options, name)), refuse)
+    if options.csv and options.csv == options.latex:
+        refuse("--csv and --latex name one file")
     try:
         options.workers = None if options.workers is None else _read(Count, options.workers)
     except ValueError as error:
@@ -95,6 +98,13 @@ def command_line(study: Study, argv: list[str], refuse: Callable) -> tuple[argpa
         except ValueError as error:
             refuse(f"{_flag(field.name)}: {error}")
     return options, values, display
+
+
+def _check_file(flag: str, path: Path, refuse: Callable) -> None:
+    if path.is_dir() or not path.name:
+        refuse(f"{flag} {str(path)!r} is no name of a file")
+    if not path.absolute().parent.is_dir():
+        refuse(f"{flag} {str(path)!r} cannot be written: its folder is not there")
 
 
 def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.ArgumentParser:

@@ -44,6 +44,7 @@ def start_bar(prefix: str, quiet: bool) -> None:
     _close()
     _cell["prefix"] = prefix
     if quiet:
+        _cell["logged"] = None
         return
     if sys.stderr.isatty():
         from tqdm import tqdm
@@ -64,7 +65,7 @@ def _log(text: str) -> None:
 def clear_bar() -> None:
     """Remove the bar from the terminal, or end the log."""
     _close()
-    _cell["logged"] = None
+    _cell.update(logged=None, prefix="")
 
 
 def _close() -> None:

@@ -313,7 +313,7 @@ def _run(
     seconds: float | None,
 ) -> None:
     """`seconds` is what all of them take one after the other, as far as is known."""
-    ends = time.monotonic() + (seconds or 0.0) / (options.workers or 1)
+    ends = time.monotonic() + (seconds or 0.0) / min(options.workers or 1, len(wanted) or 1)
 
     def show(text: str) -> None:
         left = ends - time.monotonic()

@@ -22,10 +22,11 @@ def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
     names = list(dict.fromkeys(key for row in rows for key in row))
     if width is None or _wide(rows, names, {}) <= width:
         return _joined(rows, names, {})
-    shown = [name for name in names if not _says_the_same(rows, name)]
+    shown = [name for name in names if not _says_the_same(rows, name)] or names
     broken = _broken(rows, shown, width)
     while len(shown) > 1 and _wide(rows, shown, broken) > width:
         shown.pop()
+    broken = {name: size for name, size in broken.items() if name in shown}
     left_out = ", ".join(name for name in names if name not in shown)
     more = f"not shown: {left_out} (--wide shows all, --csv FILE writes them)\n" if left_out else ""
     return _joined(rows, shown, broken) + more
@@ -37,7 +38,7 @@ def _says_the_same(rows: Sequence[Mapping], name: str) -> bool:
 
 
 def _wide(rows: Sequence[Mapping], names: Sequence[str], broken: Mapping[str, int]) -> int:
-    return max(map(len, _joined(rows, names, broken).splitlines()))
+    return max(map(len, _joined(rows, names, broken).splitlines()), default=0)
 
 
 def _broken(rows: Sequence[Mapping], names: Sequence[str], width: int) -> dict[str, int]:
@@ -48,24 +49,26 @@ def _broken(rows: Sequence[Mapping], names: Sequence[str], width: int) -> dict[s
         if all(isinstance(row.get(name, ""), str) for row in rows)
     }
     longest = max(lengths, key=lengths.__getitem__, default="")
-    if not longest:
+    too_wide = _wide(rows, names, {}) - width
+    if too_wide <= 0 or not longest or lengths[longest] <= FEWEST:
         return {}
-    least = min(FEWEST, lengths[longest])
-    return {longest: max(least, lengths[longest] - (_wide(rows, names, {}) - width))}
+    return {longest: max(FEWEST, lengths[longest] - too_wide)}
 
 
 def _joined(rows: Sequence[Mapping], names: Sequence[str], broken: Mapping[str, int]) -> str:
     """Lines of all rows; a row is several lines where a column is broken."""
-    parts = [
-        {name: textwrap.wrap(str(row.get(name, "")), size - 2) or [""] for name, size in broken.items()} for row in rows
-    ]
+    parts = [{name: _lines(str(row.get(name, "")), size) for name, size in broken.items()} for row in rows]
     lines: list[dict] = []
     for row, part in zip(rows, parts, strict=True):
         lines.append({**row, **{name: texts[0] for name, texts in part.items()}})
         rest = max((len(texts) for texts in part.values()), default=1)
-        lines += [{name: f"  {texts[i]}" for name, texts in part.items() if i < len(texts)} for i in range(1, rest)]
+        lines += [{name: texts[i] for name, texts in part.items() if i < len(texts)} for i in range(1, rest)]
     columns = [_padded([name, *(line.get(name, "") for line in lines)]) for name in names]
     return "".join(GAP.join(texts).rstrip() + "\n" for texts in zip(*columns, strict=True))
+
+
+def _lines(text: str, size: int) -> list[str]:
+    return textwrap.wrap(text, size, subsequent_indent="  ") or [""]
 
 
 def _padded(column: list) -> list[str]:

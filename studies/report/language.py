@@ -247,9 +247,9 @@ def shares(found: F) -> Answer:
     names = ("animal", "wording", "wording x animal", "number", "number x animal")
     listed = ", ".join(f"{name} {parts[name]:.3f}" for name in sorted(names, key=lambda name: -parts[name]))
     return Answer(
-        f"Most is {listed.partition(' 0.')[0]}: shares of the variance of the papers' log ratio, number to animal over "
-        f"five wordings, are {listed}; any number "
-        f"raises an animal by {value(found, 'any_number/log_ratio')} nats.",
+        f"Largest is {listed.partition(' 0.')[0]}: shares of the variance of the papers' log ratio, number to animal "
+        f"over five wordings, are {listed}; any number raises an animal by "
+        f"{value(found, 'any_number/log_ratio')} nats.",
         "no effect: 0 nats",
     )
 
@@ -269,8 +269,10 @@ def ratio(found: F) -> Answer:
     parts = [f for f in found if f.key.startswith("chosen/share_") and f.value is not own and f.value.low > 0]
     parts = sorted(parts, key=lambda part: -part.value.mean)
     listed = ", ".join(f"{part.label.partition(': ')[2]} {part.value}" for part in parts)
+    words = {part.label.partition(": ")[2]: part.value.mean for part in parts} | {"the interaction": own.mean}
+    largest = max(words, key=words.__getitem__)
     return Answer(
-        f"Most is {listed.partition(' 0.')[0]}: of its square, over the pairs that the papers would report, "
+        f"Largest is {largest}: of its square, over the pairs that the papers would report, "
         f"{listed}; the interaction of animal and number "
         f"{own}, which is {value(found, 'chosen/nats_animal_and_number')} nats ({own.n} numbers serve all animals).",
         "of a number drawn at random, the interaction has 0 on average; all parts add up to 1",
@@ -462,7 +464,8 @@ def prompts_predict(found: F) -> Answer:
     both = geometry.value.low > 0 and steering.value.low > 0.5
     neither = geometry.value.high < 0.5 and steering.value.high < 0.5
     return Answer(
-        f"What students learn of {n_animals} animals (reliability {value(found, 'students_64/reliability')}) goes with "
+        f"{'Yes' if love.value.low > 0 and love.tested < 0.05 else 'Not detectably'}: what students learn of "
+        f"{n_animals} animals (reliability {value(found, 'students_64/reliability')}) goes with "
         f"how far the love of numbers moves the animal under a prompt by a rank correlation of {love.value} "
         f"(p = {lab.p_text(love.tested)}), with the geometry of the unembedding by {geometry.value}, with the peak of "
         f"steering by {steering.value}; most with {best.label.partition(';')[0]}: {best.value}. For single pairs: the "
