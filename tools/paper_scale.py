@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="print what would run, and run nothing")
     options = parser.parse_args(argv)
     options.device = str(devices.found(options.device))
+    if not options.plan and (problem := _no_target(Path(options.out))):
+        parser.error(problem)
     commands = list(plan(options.model, options.base, options.large, options.dtype))
     sizes = {name: n_weights(name) for name in dict.fromkeys(command.model for command in commands)}
     bytes_ = 2 if options.dtype == "bf16" else 4
@@ -145,11 +147,21 @@ def _ran(command: Command, options: argparse.Namespace) -> bool:
     return subprocess.run(words, check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
+def _no_target(store: Path) -> str:
+    """Why the folder to send cannot be written, before hours of computing; or nothing."""
+    if not store.name or store.name == "..":
+        return f"--out {str(store)!r} names no folder of its own"
+    folder = _target(store)
+    return f"{folder} is there already; move it away, or give another --out" if folder.exists() else ""
+
+
+def _target(store: Path) -> Path:
+    return store.with_name(f"{store.name}_to_send")
+
+
 def _send(store: Path) -> None:
     """Cells, tables, figures and the page, in one folder beside the store."""
-    folder = store.with_name(f"{store.name}_to_send")
-    if folder.exists():
-        shutil.rmtree(folder)
+    folder = _target(store)
     subprocess.run([sys.executable, "-m", "mechsub", "export", str(folder), "--store", str(store)], check=True)
     subprocess.run([sys.executable, "-m", "studies.report", "--out", str(store)], check=True)
     for name in ("index.html", "plotly.min.js"):

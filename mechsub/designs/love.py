@@ -148,13 +148,17 @@ def last_states(
 
     Prompts run in batches of equal length, so there is no padding.
     """
-    out, finished = torch.empty(model.cfg.n_layers, len(prompts), model.cfg.d_model), 0
+    out = torch.empty(model.cfg.n_layers, len(prompts), model.cfg.d_model, dtype=torch.float32)
+    finished = 0
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         for some in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
             tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
-            states = torch.stack([h.float().cpu() for h in ms.hooked.cache_activations(model, tokens, pos=-1).values()])
-            out[:, some] = states
+            found = [h.float().cpu() for h in ms.hooked.cache_activations(model, tokens, pos=-1).values()]
+            for layer, states in enumerate(found):
+                out[layer, some] = states
+            if len(found) != len(out):
+                raise ValueError(f"the model has {len(out)} blocks by its configuration, and gave {len(found)} states")
             finished += len(some)
             progress(finished / len(prompts))
     return out

@@ -12,7 +12,7 @@ shares add up to 1. What of the interaction is specific to pairs, left after slo
 The interaction is then cut three ways. Shares are taken against what comes back in the other wordings: sum(part e) /
 sum(whole e), all double-centred, and add up to 1 over the parts of a cut. The first two also of what is specific to
 pairs, with what is left of e in place of e (decided after all runs of version 1, which had the interaction alone and
-called it specific).
+called it specific); the fit of association is then not made again in resamples: its interval leaves the fit out.
 
 * direction: the scored rows of W_U lose what they have along the loved thing's rows, in a copy tied to nothing and not
   rescaled (number to animal: along the rows of the number's tokens; animal to number: along the animal's); what is gone

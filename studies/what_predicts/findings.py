@@ -34,20 +34,23 @@ def doses(cell: Sequence[dict]) -> list[int]:
 
 def by_animal(cell: Sequence[dict], score: str) -> "numpy.ndarray":
     """A score of the rows of animals: [block, animal]."""
-    blocks: dict[int, list[float]] = {}
-    for row in cell:
-        if row["kind"] == "animal":
-            blocks.setdefault(row["block"], []).append(row[score])
-    return np.array([blocks[block] for block in sorted(blocks)])
+    return _by_block([row for row in cell if row["kind"] == "animal"], score, ("animal",))
+
+
+def _by_block(rows_: Sequence[dict], score: str, names: tuple[str, ...]) -> "numpy.ndarray":
+    """[block, row]; raises where the rows of two blocks are not of the same things, in one order."""
+    blocks: dict[int, dict[tuple, float]] = {}
+    for row in rows_:
+        blocks.setdefault(row["block"], {})[tuple(row[name] for name in names)] = row[score]
+    orders = {tuple(block) for block in blocks.values()}
+    if len(orders) > 1:
+        raise ValueError("the blocks are of other animals, or have them in another order; they cannot be averaged")
+    return np.array([list(blocks[block].values()) for block in sorted(blocks)])
 
 
 def by_pair(cell: Sequence[dict], score: str) -> "numpy.ndarray":
     """A score of the rows of pairs, mean over blocks: [animal of the student, animal asked of]."""
-    blocks: dict[int, list[float]] = {}
-    for row in cell:
-        if row["kind"] == "pair":
-            blocks.setdefault(row["block"], []).append(row[score])
-    values = np.mean(list(blocks.values()), axis=0)
+    values = _by_block([row for row in cell if row["kind"] == "pair"], score, ("taught", "animal")).mean(0)
     n = round(len(values) ** 0.5)
     return values.reshape(n, n)
 
