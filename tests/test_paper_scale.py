@@ -44,6 +44,11 @@ def test_a_plan_counts_the_weights_from_the_configuration_alone():
     assert f"{PAIR}/instruct: " in run.stdout and " weights, " in run.stdout and "in all; products here" in run.stdout
 
 
+def test_a_model_that_is_not_there_is_one_line(capsys):
+    assert paper_scale.main(["--model", "./no model here", "--device", "cpu", "--plan"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_all_of_it_on_tiny_models(tmp_path):
     out = tmp_path / "store"

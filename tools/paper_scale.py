@@ -113,7 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.plan and (problem := _no_target(Path(options.out))):
         parser.error(problem)
     commands = list(plan(options.model, options.base, options.large, options.dtype))
-    sizes = {name: n_weights(name) for name in dict.fromkeys(command.model for command in commands)}
+    try:
+        sizes = {name: n_weights(name) for name in dict.fromkeys(command.model for command in commands)}
+    except (OSError, ValueError) as error:  # of transformers, whose message is many lines
+        print(f"error: the configuration cannot be read: {str(error).splitlines()[0][:300]}", file=sys.stderr)
+        return 2
     bytes_ = 2 if options.dtype == "bf16" else 4
     for name, size in sizes.items():
         print(f"{name}: {size:,} weights, {size * bytes_ / 2**30:.1f} GiB of {options.dtype} on {options.device}")
