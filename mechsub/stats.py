@@ -1,5 +1,6 @@
 """Intervals, paired differences, permutation p-values and corrections for families of tests."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,8 +49,13 @@ def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
     values, whose axes would have to be told apart from replicates."""
     x = arguments.vector(values, "values", 2)
     arguments.share(level, "level")
-    half = float(scipy_stats.t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = _t_quantile((1 + level) / 2, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
+
+
+@functools.cache  # tables of many cells ask for the same few, and scipy takes longer over one than all else does
+def _t_quantile(p: float, df: int) -> float:
+    return float(scipy_stats.t.ppf(p, df))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:

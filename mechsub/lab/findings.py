@@ -219,6 +219,18 @@ def cells(
     return out
 
 
+def labelled(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that were read one by one, each with the options that differ between them; their rows are not kept."""
+    found = [dataclasses.replace(cell, rows=[]) for cell in cells]
+    differing = [name for name in found[0].options if len({cell.options[name] for cell in found}) > 1] if found else []
+    return [_with_label(cell, ", ".join(f"{name}={cell.options[name]}" for name in differing)) for cell in found]
+
+
+def _with_label(cell: Cell, label: str) -> Cell:
+    own = [dataclasses.replace(finding, cell=label) for finding in cell.findings]
+    return dataclasses.replace(cell, label=label, findings=own)
+
+
 def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> list[Finding]:
     """Of each cell, and of comparisons between them."""
     cells = list(cells)
