@@ -1,6 +1,5 @@
 """Intervals, paired differences, permutation p-values and corrections for families of tests."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mechsub import arguments
-from mechsub.lazy import scipy_stats
+from mechsub.lazy import scipy_special, scipy_stats
 
 _ROUNDING = 1e-10  # of the largest value: far above the rounding of fp64 sums, far below what data differ by
 
@@ -49,13 +48,8 @@ def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
     values, whose axes would have to be told apart from replicates."""
     x = arguments.vector(values, "values", 2)
     arguments.share(level, "level")
-    half = _t_quantile((1 + level) / 2, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = float(scipy_special.stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
-
-
-@functools.cache  # tables of many cells ask for the same few, and scipy takes longer over one than all else does
-def _t_quantile(p: float, df: int) -> float:
-    return float(scipy_stats.t.ppf(p, df))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
@@ -68,7 +62,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
         return Paired(interval, 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
-    p = float(2 * scipy_stats.t.sf(abs(float(d.mean())) / error, len(d) - 1))
+    p = float(2 * scipy_special.stdtr(len(d) - 1, -abs(float(d.mean())) / error))
     return Paired(interval, p)
 
 

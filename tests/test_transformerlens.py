@@ -1,4 +1,4 @@
-"""What mechsub does without because TransformerLens does not give it: the day that one of these fails, it can be had."""
+"""What mechsub does without, since TransformerLens does not give it: the day that one of these fails, it can be had."""
 
 import pytest
 import torch

@@ -214,7 +214,7 @@ def cells(
         label = "" if named == "all" else named
         defaults = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
         options = {name: rows[0].get(name, usual) for name, usual in defaults.items()}
-        found = [dataclasses.replace(finding, cell=label) for finding in findings(rows)]
+        found = [_in_cell(finding, label) for finding in findings(rows)]
         out.append(Cell(options, rows, label, _distinct(found)))
     return out
 
@@ -227,8 +227,11 @@ def labelled(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _with_label(cell: Cell, label: str) -> Cell:
-    own = [dataclasses.replace(finding, cell=label) for finding in cell.findings]
-    return dataclasses.replace(cell, label=label, findings=own)
+    return dataclasses.replace(cell, label=label, findings=[_in_cell(finding, label) for finding in cell.findings])
+
+
+def _in_cell(finding: Finding, label: str) -> Finding:
+    return finding if finding.cell == label else dataclasses.replace(finding, cell=label)
 
 
 def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> list[Finding]:
