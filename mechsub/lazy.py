@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import plotly.graph_objects as go
+    import scipy.special as scipy_special
     import scipy.stats as scipy_stats
     import torch
     import transformer_lens.utilities as utilities
 else:
-    np, go, scipy_stats = late("numpy"), late("plotly.graph_objects"), late("scipy.stats")
+    np, go = late("numpy"), late("plotly.graph_objects")
+    scipy_special, scipy_stats = late("scipy.special"), late("scipy.stats")
     pd, torch, utilities = late("pandas"), late("torch"), late("transformer_lens.utilities")
 
-__all__ = ["go", "late", "np", "pd", "scipy_stats", "torch", "utilities"]
+__all__ = ["go", "late", "np", "pd", "scipy_special", "scipy_stats", "torch", "utilities"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mechsub import arguments
-from mechsub.lazy import scipy_stats
+from mechsub.lazy import scipy_special, scipy_stats
 
 _ROUNDING = 1e-10  # of the largest value: far above the rounding of fp64 sums, far below what data differ by
 
@@ -48,7 +48,7 @@ def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
     values, whose axes would have to be told apart from replicates."""
     x = arguments.vector(values, "values", 2)
     arguments.share(level, "level")
-    half = float(scipy_stats.t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = float(scipy_special.stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
 
 
@@ -62,7 +62,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
         return Paired(interval, 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
-    p = float(2 * scipy_stats.t.sf(abs(float(d.mean())) / error, len(d) - 1))
+    p = float(2 * scipy_special.stdtr(len(d) - 1, -abs(float(d.mean())) / error))
     return Paired(interval, p)
 
 

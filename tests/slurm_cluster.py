@@ -1,4 +1,7 @@
-"""A Slurm of one node in a folder: munged, slurmctld and slurmd of our own, stopped by their process ids."""
+"""A Slurm in a folder: munged, slurmctld and a slurmd for every node, of our own, stopped by their process ids.
+
+All nodes are this machine under several names, each with its own port and its own daemon (`slurmd -N`).
+"""
 
 import contextlib
 import os
@@ -9,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 PATIENCE = 120  # seconds until a daemon is given up
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -16,7 +20,6 @@ CONF = """
 ClusterName=mechsub
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={node}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -33,12 +36,13 @@ ReturnToService=2
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
+SlurmdTimeout=10
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs=3 State=UNKNOWN
+SlurmdLogFile={folder}/slurmd.%n.log
+{nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -54,34 +58,51 @@ def _which(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
+class Cluster(NamedTuple):
+    environment: dict[str, str]  # that finds it
+    nodes: dict[str, subprocess.Popen]  # the daemon of each
+
+
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[dict[str, str]]:
-    """Start the daemons in the foreground of this process's children; yields the environment that finds them."""
+def running(folder: Path, n_nodes: int = 1, cpus: int = 3) -> Iterator[Cluster]:
+    """Start the daemons in the foreground of this process's children."""
+    names = [f"node{i}" for i in range(n_nodes)]
     folder.chmod(0o755)
-    for name in ("state", "spool"):
+    for name in ("state", *(f"spool.{name}" for name in names)):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
-    ports = dict(zip(("controller", "node"), _free_ports(2), strict=True))
-    (folder / "slurm.conf").write_text(CONF.format(host=platform.node().split(".")[0], folder=folder, **ports))
+    host = platform.node().split(".")[0]
+    controller, *ports = _free_ports(1 + n_nodes)
+    own = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN"
+    nodes = "\n".join(f"NodeName={name} Port={port} {own}" for name, port in zip(names, ports, strict=True))
+    (folder / "slurm.conf").write_text(CONF.format(host=host, folder=folder, controller=controller, nodes=nodes))
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
     munged = ["--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket"]
     munged += [f"--{file}-file={folder}/munged.{file}" for file in ("pid", "log", "seed")]
-    daemons = []
+    daemons: dict[str, subprocess.Popen] = {}
+
+    def start(name: str, *command: str) -> None:
+        with open(folder / f"{name}.out", "wb") as log:
+            words = [_which(command[0]), *command[1:]]
+            daemons[name] = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+
     try:
-        for name, arguments in (("munged", munged), ("slurmctld", ["-D", "-c"]), ("slurmd", ["-D"])):
-            log = open(folder / f"{name}.out", "wb")
-            daemons.append(subprocess.Popen([_which(name), *arguments], env=environment, stdout=log, stderr=log))
-            if name == "munged":
-                _until((folder / "munge.socket").exists)
-        _until(lambda: _says(["sinfo", "-h", "-o", "%T"], environment) == "idle")
-        yield environment
+        start("munged", "munged", *munged)
+        _until((folder / "munge.socket").exists)
+        start("slurmctld", "slurmctld", "-D", "-c")
+        for name in names:
+            start(name, "slurmd", "-D", "-N", name)
+        _until(lambda: _says(["sinfo", "-h", "-N", "-o", "%T"], environment).split() == ["idle"] * n_nodes)
+        yield Cluster(environment, {name: daemons[name] for name in names})
         _says(["scancel", "--full", "--user=root"], environment)
         # The sockets of steps, which end some seconds after their job has left the queue, or never without the daemons.
-        _until(lambda: not _says(["squeue", "-h"], environment) and not [*(folder / "spool").glob("*_*.*[0-9]")])
+        alive = [name for name in names if daemons[name].poll() is None]
+        sockets = [f"spool.{name}/*_*.*[0-9]" for name in alive]
+        _until(lambda: not _says(["squeue", "-h"], environment) and not any([*folder.glob(some)] for some in sockets))
     finally:
-        for daemon in reversed(daemons):
+        for daemon in reversed(daemons.values()):
             daemon.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(5)

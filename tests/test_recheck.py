@@ -150,6 +150,15 @@ def test_stale_cells_are_not_drawn(sweep):
     assert "no cell that is stored" in errors
 
 
+def test_cells_of_an_accelerator_are_not_drawn(sweep):
+    """They would be made again on the CPU, which adds in another order."""
+    cell = sweep.cells / "number=1"
+    made = store.read_provenance(cell)
+    (cell / store.PROVENANCE).write_bytes(store._sealed(made | {"device": "cuda:0 (a GPU, 80 GiB)"}))
+    lines, _ = run(sweep, "--all")
+    assert len(lines) == 6 and not any("number=1" in line for line in lines)
+
+
 # The bound.
 
 

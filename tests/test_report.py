@@ -73,6 +73,37 @@ def test_a_sweep_has_the_levels_that_are_stored(found):
     assert found["signal-matched"].answer is None
 
 
+def test_other_stores_and_other_models_answer_beside_ones_own(root, tmp_path):
+    """A store of another model alone is answered for that one, and named; nothing of it is said to be one's own."""
+    theirs = tmp_path / "theirs"
+    for cell in ("model=organisms%2F110-base", "model=organisms%2F110-instruct"):
+        shutil.copytree(ROOT / "artifacts/contributions" / cell, theirs / "contributions" / cell)
+    (ratio, learns) = report.findings(root, ("ratio", "learns"), [theirs])[::-1]
+    if ratio.question.name != "ratio":
+        ratio, learns = learns, ratio
+    assert [other.where.partition(", ")[2] for other in ratio.elsewhere] == [
+        "organisms/110-base",
+        "organisms/110-instruct",
+    ]
+    assert ratio.where == "" and learns.elsewhere == []
+    assert ratio.elsewhere[0].command == (f"python -m studies.contributions --model organisms/110-base --out {theirs}")
+    assert ratio.elsewhere[0].answer.sentence != ratio.answer.sentence
+    (alone,) = report.findings(theirs, ("ratio",))
+    assert alone.where == "organisms/110-base" and alone.answer == ratio.elsewhere[0].answer
+    made = report.findings(theirs, ("ratio", "learns"), [theirs])
+    report.write(made, theirs)
+    page = (theirs / "index.html").read_text()
+    assert "In organisms/110-base: " in page and f"{theirs}, organisms/110-instruct:" in page
+    assert page.count(ratio.elsewhere[0].answer.sentence.split(":")[0]) >= 1
+    assert f"{theirs}, organisms/110-base:" not in page  # it stands above
+
+
+def test_a_store_that_is_not_there_is_one_line(root, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        report.main(["--out", str(root), "--beside", str(root / "none")])
+    assert stopped.value.code == 2 and "is not a folder of results" in capsys.readouterr().err
+
+
 def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found):
     told = next(row for row in predictions.judged(root) if row["of"] == "aux/accuracy over d_model (target_noise=0.0)")
     assert (told["predicted"], told["verdict"]) == ("peak", "hit") and "the other way" not in told["found"]

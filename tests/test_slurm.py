@@ -1,11 +1,13 @@
-"""The slurm executor on a real Slurm of one node: one array, killed and signalled workers, the bytes of a local run."""
+"""The slurm executor on a real Slurm: one array, killed workers, a node that fails, the bytes of a local run."""
 
 import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import slurm_cluster
 from sweep import Sweep, ends, numbers, wait
@@ -19,13 +21,30 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     pytest.importorskip("submitit", reason="no Slurm: submitit is not installed")
-    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as environment:
-        yield environment
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """Three nodes that take one task each."""
+    pytest.importorskip("submitit", reason="no Slurm: submitit is not installed")
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm3"), n_nodes=3, cpus=1) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def sweep(tmp_path, cluster):
-    sweep = Sweep(tmp_path, cluster)
+    yield from _sweep(tmp_path, cluster)
+
+
+@pytest.fixture
+def spread(tmp_path, nodes):
+    yield from _sweep(tmp_path, nodes)
+
+
+def _sweep(folder: Path, cluster: slurm_cluster.Cluster) -> Iterator[Sweep]:
+    sweep = Sweep(folder, cluster.environment)
     yield sweep
     sweep.close()
     for job in sweep.cells.glob(".slurm-*.job"):
@@ -103,3 +122,39 @@ def test_at_most_so_many_tasks_run_at_a_time(sweep):
     assert sweep.starts(1) == []
     os.kill(sweep.starts(0)[0], signal.SIGKILL)
     ends(command)
+
+
+def test_a_node_fails_and_its_cells_run_on_the_others(spread, nodes, tmp_path):
+    """Daemon, steps and workers of a node die at once, as with its power; the store is one folder that all share."""
+    words = [*numbers(5), "--hang", "3"]
+    command = spread.start("--executor", "slurm", *words)
+    wait(lambda: all(spread.starts(number) for number in range(3)), command)
+    array = _array(spread)
+    at = {
+        f"{array}_{number}": _says(spread, "squeue", "-h", "-r", "-j", f"{array}_{number}", "-o", "%N").strip()
+        for number in range(3)
+    }
+    assert set(at.values()) == set(nodes.nodes), "the tasks do not run on three nodes"
+    failed = at[f"{array}_1"]
+    _fail(nodes.nodes[failed], spread.starts(1)[0])
+    wait(lambda: "Restarts=1" in _says(spread, "scontrol", "show", "job", f"{array}_1"))
+    (spread.folder / "go").touch()
+    output, errors = ends(command)
+    assert errors == "" and "figure: artifacts/tiny/" in output
+    assert [len(spread.starts(number)) for number in range(5)] == [1, 2, 1, 1, 1]
+    assert "down" in _says(spread, "sinfo", "-h", "-n", failed, "-o", "%T")
+    assert spread.hidden() == []
+    local = Sweep(tmp_path / "local", spread.environment)
+    (local.folder / "go").touch()
+    local.run(*words)
+    assert spread.records() == local.records() and len(local.records()) == 5
+
+
+def _fail(daemon: subprocess.Popen, worker: int) -> None:
+    """Kill a node's daemon first, so that it reports nothing, then the worker with all that started it."""
+    daemon.kill()
+    daemon.wait()
+    process = psutil.Process(worker)
+    above = [parent for parent in process.parents() if parent.name() in ("slurmstepd", "bash", "sh", "slurm_script")]
+    for each in [*above, process]:
+        each.kill()

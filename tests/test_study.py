@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import json
 import os
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from mechsub import lab
-from mechsub.lab import options, progress, store, study, versions
+from mechsub.lab import findings, options, progress, store, study, versions
 from mechsub.lab.declared import Study
+from mechsub.lab.tables import format_table
 
 ROOT = Path(study.__file__).parents[2]
 SOURCE = '''"""Is the tiny study run? 100% yes."""
@@ -384,3 +386,62 @@ def test_what_a_figure_shows_is_one_value_or_several_and_each_is_held_to_its_cho
         options.check_values(hidden_alignment.Config(metric=("rbf_cka", "cka")))
     with pytest.raises(ValueError, match=re.escape("seed: '(0, 1)' is not an integer")):
         options.check_values(hidden_alignment.Config(seed=(0, 1)))
+
+
+SUMMARISED = '''"""Is it summarised?"""
+import random
+from dataclasses import dataclass
+
+from mechsub import lab
+
+
+@dataclass(frozen=True)
+class Config:
+    number: lab.Index = lab.option(0, "which")
+
+
+def run(cfg):
+    draw = random.Random(cfg.number)
+    for arm in ("a", "b"):
+        for member in range(3):
+            yield {"arm": arm, "member": member, "score": draw.random()}
+
+
+def findings(cell):
+    return lab.by_arm(cell, "score", null="b", unit="seeds")
+
+
+study = lab.Study(version=1)
+'''
+
+
+@pytest.fixture
+def summarised(tmp_path, monkeypatch):
+    (tmp_path / "summarised.py").write_text(SUMMARISED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield importlib.import_module("summarised")
+    del sys.modules["summarised"]
+
+
+def test_cells_read_one_by_one_say_what_they_say_together(summarised, tmp_path, capsys):
+    made, numbers = summarised.study, ["4", "0", "17"]
+    lab.main(made, ["--number", *numbers, "--wide"])
+    shown = capsys.readouterr().out
+    records = [
+        row for number in numbers for row in store.read_records(tmp_path / f"artifacts/summarised/{_name(number)}")
+    ]
+    assert study._records(made, []) is None
+    together = findings.rows(study._found(made, records))
+    assert format_table(together) == shown[: shown.index("figure: ")]
+    assert "number=17" in shown
+
+
+def _name(number):
+    return "default" if number == "0" else f"number={number}"
+
+
+def test_a_long_command_is_not_repeated_in_every_cell(summarised, tmp_path):
+    lab.main(summarised.study, ["--number", *map(str, range(250)), "--quiet"])
+    commands = [store.read_provenance(tmp_path / "artifacts/summarised" / _name(n))["command"] for n in ("0", "7")]
+    assert [words[3:] for words in commands] == [[], ["--number", "7"]]

@@ -167,7 +167,7 @@ def _send(store: Path) -> None:
     """Cells, tables, figures and the page, in one folder beside the store."""
     folder = _target(store)
     subprocess.run([sys.executable, "-m", "mechsub", "export", str(folder), "--store", str(store)], check=True)
-    subprocess.run([sys.executable, "-m", "studies.report", "--out", str(store)], check=True)
+    subprocess.run([sys.executable, "-m", "studies.report", "--out", str(store), "--beside", str(store)], check=True)
     for name in ("index.html", "plotly.min.js"):
         shutil.copy(store / name, folder)
     print(f"to send: {folder}")

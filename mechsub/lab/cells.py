@@ -27,6 +27,9 @@ _OWN_PROVENANCE = {
 }
 
 
+_LONG = 200  # words of a command that every cell of it repeats
+
+
 @dataclass(frozen=True)
 class Maker:
     """Who makes cells: a study, the root of the results, the words of the command, and the device it names."""
@@ -195,9 +198,12 @@ def _make_upstream(maker: Maker, cfg: Options) -> None:
     _check_stored(maker, cfg)
 
 
-def _word(value: object) -> str:
-    """A value as a shell takes it."""
-    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
+def _own_words(cfg: Options) -> list[str]:
+    """What a command that makes this cell alone says after the study's name."""
+    defaults = defaults_of(cfg)
+    changed = {name: value for name, value in config_of(cfg).items() if value != defaults.get(name)}
+    shown = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in changed.items()}
+    return [word for name, value in shown.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 def _check_stored(maker: Maker, cfg: Options) -> None:
@@ -205,11 +211,9 @@ def _check_stored(maker: Maker, cfg: Options) -> None:
     known = status(cell, cfg, maker.study)
     if known.kind == "stored":
         return
-    defaults = defaults_of(cfg)
-    changed = {name: value for name, value in config_of(cfg).items() if value != defaults.get(name)}
-    words = "".join(f" --{name.replace('_', '-')} {_word(value)}" for name, value in changed.items())
+    words = shlex.join(["python", "-m", maker.study.dotted, *_own_words(cfg)])
     why, again = (f" ({known.reason})" if known.kind == "stale" else ""), "" if known.kind == "missing" else " --rerun"
-    raise ValueError(f"{cell} is {known.kind}{why}; run python -m {maker.study.dotted}{words}{again} first")
+    raise ValueError(f"{cell} is {known.kind}{why}; run {words}{again} first")
 
 
 @contextlib.contextmanager
@@ -235,7 +239,7 @@ def _run_cell(maker: Maker, cfg: Options, check_lease: Callable[[], None]) -> No
             rows, extra, tensors = _collect(config, maker.study.run(cfg, **upstream))
         made = {
             **_identity(config, maker.study, inputs, built_on),
-            "command": _shown_command(maker),
+            "command": _shown_command(maker, cfg),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.perf_counter() - started, 3),
             **_circumstances(maker.study),
@@ -273,10 +277,10 @@ def _code(study: Study) -> dict:
     return {"code": versions.code_sums(study.folder, sys.modules)}
 
 
-def _shown_command(maker: Maker) -> list[str]:
-    if maker.study.source is None:
-        return ["a notebook", *maker.argv]
-    return ["python", "-m", maker.study.dotted, *maker.argv]
+def _shown_command(maker: Maker, cfg: Options) -> list[str]:
+    """As it was typed; of a long sweep the cell's own, since every cell of 100,000 would repeat 100,000 words."""
+    words = maker.argv if len(maker.argv) <= _LONG else _own_words(cfg)
+    return [*(["a notebook"] if maker.study.source is None else ["python", "-m", maker.study.dotted]), *words]
 
 
 def _circumstances(study: Study) -> dict:

@@ -214,9 +214,24 @@ def cells(
         label = "" if named == "all" else named
         defaults = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
         options = {name: rows[0].get(name, usual) for name, usual in defaults.items()}
-        found = [dataclasses.replace(finding, cell=label) for finding in findings(rows)]
+        found = [_in_cell(finding, label) for finding in findings(rows)]
         out.append(Cell(options, rows, label, _distinct(found)))
     return out
+
+
+def labelled(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that were read one by one, each with the options that differ between them; their rows are not kept."""
+    found = [dataclasses.replace(cell, rows=[]) for cell in cells]
+    differing = [name for name in found[0].options if len({cell.options[name] for cell in found}) > 1] if found else []
+    return [_with_label(cell, ", ".join(f"{name}={cell.options[name]}" for name in differing)) for cell in found]
+
+
+def _with_label(cell: Cell, label: str) -> Cell:
+    return dataclasses.replace(cell, label=label, findings=[_in_cell(finding, label) for finding in cell.findings])
+
+
+def _in_cell(finding: Finding, label: str) -> Finding:
+    return finding if finding.cell == label else dataclasses.replace(finding, cell=label)
 
 
 def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> list[Finding]:

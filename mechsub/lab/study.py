@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,12 +103,13 @@ def command(study: Study, argv: Iterable | None = None) -> None:
         if options.executor == "slurm" and (problem := workers.unusable()):
             _stop(problem, 2)
         stale = _make_wanted(grid, maker, options, [*study.command, *words] if in_file else [])
-        records = list(itertools.chain.from_iterable(store.read_records(cell) for cell in grid))
+        records = _records(study, grid)
+        found = _found_in(study, grid) if records is None else None
         with part("the figure"):
             path = folder / f"{_grid_name(study.Config, {**values, **display})}.html"
-            _draw(figure_of(study, records, display), path, stale)
+            _draw(figure_of(study, records or [], display, found), path, stale)
         with part("the table"):
-            _show_table(table_of(study, records, display), options)
+            _show_table(table_of(study, records or [], display, found), options)
         print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
     except KeyboardInterrupt:
         _stop("interrupted; complete cells are kept and the same command resumes", 130)
@@ -130,29 +131,48 @@ def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
             print(f"{kind}: {path}")
 
 
-def table_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> list[dict]:
-    """The rows of the printed table."""
+def table_of(
+    study: Study, records: list[dict], display: Mapping[str, tuple], found: Sequence[findings.Finding] | None = None
+) -> list[dict]:
+    """The rows of the printed table: the study's own, else its findings, of the records where they are not given."""
     table = study.part("table")
     if table is not None:
         return table(records, **display)
     if study.part("findings") is None:
         return []
-    return findings.rows(_found(study, records))
+    return findings.rows(_found(study, records) if found is None else found)
 
 
-def figure_of(study: Study, records: list[dict], display: Mapping[str, tuple]) -> "go.Figure":
+def figure_of(
+    study: Study, records: list[dict], display: Mapping[str, tuple], found: Sequence[findings.Finding] | None = None
+) -> "go.Figure":
     """The study's figure; that of its findings where it draws none."""
     plot = study.part("plot")
     if plot is not None:
         return plot(records, **display)
     from mechsub.lab.figures import kinds
 
-    return kinds.findings(_found(study, records), (study.doc or study.name).strip().splitlines()[0])
+    title = (study.doc or study.name).strip().splitlines()[0]
+    return kinds.findings(_found(study, records) if found is None else found, title)
 
 
-def _found(study: Study, records: list[dict]) -> list:
+def _found(study: Study, records: list[dict]) -> list[findings.Finding]:
     of_cells = findings.cells(records, study.Config, study.needed("findings"), study.together)
     return findings.all_findings(of_cells, study.part("comparisons"))
+
+
+def _records(study: Study, cells: Iterable[Path]) -> list[dict] | None:
+    """All rows; None for a study that is shown by the findings of each cell alone."""
+    own = ("table", "plot", "comparisons")
+    if study.part("findings") is not None and not study.together and all(study.part(name) is None for name in own):
+        return None
+    return list(itertools.chain.from_iterable(map(store.read_records, cells)))
+
+
+def _found_in(study: Study, cells: Iterable[Path]) -> list[findings.Finding]:
+    """Findings of cells that are read one by one; their rows are not kept, so that there may be 100,000."""
+    each = (findings.cells(store.read_records(cell), study.Config, study.needed("findings")) for cell in cells)
+    return findings.all_findings(findings.labelled(itertools.chain.from_iterable(each)))
 
 
 def planned(study: Study, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:

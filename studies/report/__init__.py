@@ -12,6 +12,9 @@ finds them; of an option that a question sweeps, all levels that are stored.
     python -m studies.report
     python -m studies.report --write    # instead of the page: marked numbers of README.md and docs/, docs/answers.md
     python -m studies.report --export docs/figures --only learns ratio    # static images instead of the page
+    python -m studies.report --beside foreign/llama    # with the answers of a store that `mechsub import` made
+
+Where a store has no cell of a question's own model but of another, the question is answered for that one.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import functools
 import itertools
 import shlex
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -32,7 +35,7 @@ from mechsub.lab.declared import Study
 from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.study import planned, table_of
-from studies.report import amounts, answers, factors, language, page, toy  # noqa: F401 - they ask the questions
+from studies.report import amounts, answers, elsewhere, factors, language, page, toy  # noqa: F401 - some ask questions
 from studies.report.question import ASKED, TOPICS, Answer, Question
 
 if TYPE_CHECKING:
@@ -74,10 +77,14 @@ class Finding:
     found: Found
     answer: Answer | None = None
     why_not: str = ""
+    where: str = ""  # the store and the models, where these are not the page's own
+    out: str = ""  # that store, for the command
+    elsewhere: list["Finding"] = field(default_factory=list)
 
     @property
     def command(self) -> str:
-        return f"python -m studies.{self.question.study} {self.found.flags}".strip()
+        out = f"--out {shlex.quote(self.out)}" if self.out else ""
+        return " ".join(filter(None, (f"python -m studies.{self.question.study}", self.found.flags, out)))
 
     @functools.cached_property
     def figure(self) -> "go.Figure":
@@ -91,11 +98,39 @@ class Finding:
         return OPEN if self.answer is None else self.answer.verdict
 
 
-def findings(root: Path, names: Container[str] = ()) -> list[Finding]:
-    """Of the questions with these names; of all without any."""
+def findings(root: Path, names: Container[str] = (), beside: Sequence[Path] = ()) -> list[Finding]:
+    """Of the questions with these names, of all without any; with the answers of other stores beside each."""
     ask = functools.cache(_found)
     chosen = [q for q in QUESTIONS if not names or q.name in names]
-    return [_finding(q, ask(q.study, q.flags, q.sweep, root)) for q in chosen]
+    return [_with_others(_own(q, root, ask), beside, ask) for q in chosen]
+
+
+def _own(question: Question, root: Path, ask: Callable[..., Found]) -> Finding:
+    """The answer of the question's own cells; where there are none, of the first other model that has one."""
+    found = ask(question.study, question.flags, question.sweep, root)
+    finding = _finding(question, found)
+    if found.records:
+        return finding
+    return next(filter(lambda other: other.answer, _of_models(question, found.study, root, ask)), finding)
+
+
+def _with_others(finding: Finding, beside: Sequence[Path], ask: Callable[..., Found]) -> Finding:
+    question = finding.question
+    for root in beside:
+        same = _finding(question, ask(question.study, question.flags, question.sweep, root))
+        found = [same, *_of_models(question, finding.found.study, root, ask)]
+        for other in (other for other in found if other.answer and other.found is not finding.found):
+            other.where = ", ".join(filter(None, (str(root), other.where)))
+            other.out = str(root)
+            finding.elsewhere.append(other)
+    return finding
+
+
+def _of_models(question: Question, study: Study, root: Path, ask: Callable[..., Found]) -> Iterator[Finding]:
+    for models, flags in elsewhere.commands(question, study, root):
+        finding = _finding(question, ask(question.study, flags, question.sweep, root))
+        finding.where = models
+        yield finding
 
 
 def _finding(question: Question, found: Found) -> Finding:
@@ -192,11 +227,16 @@ def main(argv: list[str] | None = None) -> None:
         _stop(f"--only: {min(unknown)!r} is not one of {names}", 2)
     if options.only and not options.export:
         _stop("--only chooses images; give --export too", 2)
+    if options.beside and (options.export or options.write):
+        _stop("--beside is of the page alone; leave out --export and --write", 2)
     if options.write:
         return _write_pages(root)
     if options.export:
         return _export(root, options)
-    found = findings(root)
+    beside = [Path(name).expanduser() for name in options.beside]
+    if absent := [path for path in beside if not path.is_dir()]:
+        _stop(f"--beside {str(absent[0])!r} is not a folder of results; python -m mechsub import makes one", 2)
+    found = findings(root, beside=beside)
     write(found, root)
     answered = sum(finding.answer is not None for finding in found)
     print(f"{answered} of {len(found)} questions answered\nreport: {root / 'index.html'}")
@@ -222,6 +262,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default="artifacts", metavar="DIR", help="root of the results (default: artifacts)")
     marked = "write the marked numbers of README.md and docs/ anew, and docs/answers.md, not the page"
     parser.add_argument("--write", action="store_true", help=marked)
+    sent = "stores that somebody sent (python -m mechsub import); their answers stand beside one's own"
+    parser.add_argument("--beside", nargs="+", metavar="DIR", default=[], help=sent)
     images = "write figures as static images to DIR, not the page (needs the extra `export` and Chromium)"
     parser.add_argument("--export", metavar="DIR", help=images)
     parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the images (default: svg)")
