@@ -186,6 +186,33 @@ def ids(value: object, size: int, name: str = "tokens", least: int = 1) -> list[
     return [int(one) for one in members]
 
 
+def outputs(hooked: "Unembedding", value: object, name: str = "tokens", least: int = 1) -> list[int]:
+    """Outputs by id, or by the text of one token: " owl"."""
+    members = items(value, name, "outputs: ids, or texts of one token", least)
+    if not any(isinstance(one, str) for one in members):
+        return ids(members, vocabulary(hooked), name, least)
+    for i, one in enumerate(members):
+        if isinstance(one, str):
+            own = pieces(hooked, one, f"{name}[{i}]")
+            if len(own) > 1:
+                raise ValueError(
+                    f"{name}[{i}] is {one[:60]!r}, which is {len(own)} tokens here; give a text of one, or ids"
+                )
+            members[i] = own[0]
+    return ids(members, vocabulary(hooked), name, least)
+
+
+def pieces(hooked: "Unembedding", value: str, name: str) -> tuple[int, ...]:
+    """The tokens of a text, by the model's own tokenizer; raises where they do not give the text back."""
+    read = getattr(hooked, "tokenizer", None)
+    if read is None:
+        raise ValueError(f"{name} is the text {value[:60]!r}, and this model has no tokenizer to read it; give ids")
+    found = tuple(read(value, add_special_tokens=False)["input_ids"])
+    if not value or read.decode(list(found)) != value:
+        raise ValueError(f"{name} is {value[:60]!r}, which this model's tokenizer does not give back; give ids")
+    return found
+
+
 def mapping(value: object, name: str, of: str, least: int = 1) -> Mapping:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         refuse(name, f"a dict of {of} by name", value)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+Outputs = Sequence[int | str] | Int[Tensor, "token"]  # of a vocabulary: ids, or texts of one token each
+
 _RAN: weakref.WeakKeyDictionary["TransformerBridge", int] = weakref.WeakKeyDictionary()  # tokens, beyond its own number
 
 

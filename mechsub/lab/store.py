@@ -227,7 +227,8 @@ def recover(cell: Path) -> None:
 def _settled(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
     """Read again where another process exchanged the cell between the reading of two of its files."""
 
-    def reading(cell: Path):
+    def reading(cell: Path | str):
+        cell = Path(cell)
         for _ in range(50):
             before = made(cell)
             try:
@@ -256,9 +257,9 @@ def made(cell: Path) -> str | None:
     return f"{status.st_mtime_ns}-{status.st_ino}"
 
 
-def read_provenance(cell: Path) -> dict | None:
+def read_provenance(cell: Path | str) -> dict | None:
     """What made the cell; None if it is not complete."""
-    path = cell / PROVENANCE
+    path = Path(cell) / PROVENANCE
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

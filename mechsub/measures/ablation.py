@@ -6,13 +6,12 @@ W_U and remove it from the hidden vector. In coordinates after the final norm's 
 (w - Q Q^T w) . y = w . (y - Q Q^T y). Where the model caps or scales its logits, these are the logits before that.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.inputs.token_ids import Outputs
 from mechsub.measures.unembedding import final_gain, token_directions
 from mechsub.models.hooked import HookedModel
 from mechsub.threads import one_thread
@@ -20,9 +19,9 @@ from mechsub.threads import one_thread
 
 @one_thread()
 @torch.no_grad()
-def direction_basis(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, "*seed direction d_model"]:
+def direction_basis(model: HookedModel, tokens: Outputs) -> Float[Tensor, "*seed direction d_model"]:
     """Orthonormal rows that span the centered directions of these outputs (see `token_directions`)."""
-    ids = arguments.ids(tokens, _size(model), "tokens")
+    ids = arguments.outputs(arguments.model(model, evaluated=False), tokens)
     rows = token_directions(model, list(dict.fromkeys(ids)), basis="centered")
     Q, R = torch.linalg.qr(rows.double().mT)
     if bool((R.diagonal(dim1=-2, dim2=-1).abs() <= 1e-6 * rows.double().norm(dim=-1).amax(-1, keepdim=True)).any()):
@@ -32,7 +31,7 @@ def direction_basis(model: HookedModel, tokens: Sequence[int]) -> Float[Tensor, 
 
 @torch.no_grad()
 def ablated_columns(
-    model: HookedModel, tokens: Sequence[int], basis: Float[Tensor, "*lead direction d_model"]
+    model: HookedModel, tokens: Outputs, basis: Float[Tensor, "*lead direction d_model"]
 ) -> Float[Tensor, "*lead d_model token"]:
     """Columns of W_U for `tokens` without what their centered directions have along `basis`: a copy, W_U stays.
 
@@ -40,7 +39,7 @@ def ablated_columns(
     the seeds of the toy; for a language model, any number of bases at once. Raises for a final norm that has no gain,
     or a gain of 0.
     """
-    tokens = arguments.ids(tokens, _size(model), "tokens")
+    tokens = arguments.outputs(arguments.model(model, evaluated=False), tokens)
     _check_basis(model, basis)
     along = token_directions(model, tokens, basis="centered") @ basis.mT @ basis
     gain = _nonzero_gain(model)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.inputs.token_ids import Outputs
 from mechsub.models import checks
 from mechsub.models.hooked import HookedModel, cache_with_logits, check_inputs
 
@@ -41,7 +42,7 @@ class Attribution:
 def direct_logit_attribution(
     model: HookedModel,
     inputs: Tensor,
-    tokens: Sequence[int],
+    tokens: Outputs,
     *,
     pos: int | None = None,
     unit: Unit = "coordinate",
@@ -66,7 +67,7 @@ def direct_logit_attribution(
     Source: Elhage et al. 2021; nostalgebraist 2020.
     """
     arguments.choice(unit, "unit", ("coordinate", "component", "head"))
-    tokens = arguments.ids(tokens, arguments.vocabulary(arguments.model(model)))
+    tokens = arguments.outputs(arguments.model(model), tokens)
     check_inputs(model, inputs)
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")

@@ -7,7 +7,6 @@ Lengths are Euclidean, in coordinates after the final norm's scale and before it
 vector). Outputs are held among themselves: their log-odds are differences of logits, which softmax's normaliser leaves.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.inputs.token_ids import Outputs
 from mechsub.models import checks
 from mechsub.models.hooked import HookedModel
 from mechsub.threads import one_thread
@@ -42,7 +42,11 @@ class Change:
 
 @torch.no_grad()
 def price(
-    model: HookedModel, concepts: Sequence[int], held: Sequence[int], *, among: Sequence[int] | None = None
+    model: HookedModel,
+    concepts: Outputs,
+    held: Outputs,
+    *,
+    among: Outputs | None = None,
 ) -> Float[Tensor, "*seed concept"]:
     """Length of the cheapest change that raises a concept and holds `held`, over that of the cheapest without holding.
 
@@ -80,7 +84,7 @@ def isotropic_price(d_model: int, rank: int) -> float:
 
 
 @torch.no_grad()
-def held_rank(model: HookedModel, held: Sequence[int]) -> int:
+def held_rank(model: HookedModel, held: Outputs) -> int:
     """Dimensions that holding these outputs takes: at most d_model, and one less than they are (of seeds: the most)."""
     rows = _contrasts(_rows(model, held, "held"))
     return int((_singular(rows)[1] > 0).sum(-1).max())
@@ -99,11 +103,11 @@ def free_projector(held: Float[Tensor, "*seed held d"]) -> Float[Tensor, "*seed 
 def cheapest_change(
     model: HookedModel,
     resid: Float[Tensor, "*lead d_model"],
-    concepts: Sequence[int],
-    held: Sequence[int] = (),
+    concepts: Outputs,
+    held: Outputs = (),
     *,
     rise: float = 1.0,
-    among: Sequence[int] | None = None,
+    among: Outputs | None = None,
     n_steps: int = 40,
 ) -> Change:
     """The smallest change of final residuals after which a concept's log-odds are higher by exactly `rise` nats.
@@ -219,18 +223,18 @@ def _check_resid(model: HookedModel, resid: Tensor) -> None:
 
 def _outputs(model: HookedModel, concepts, held, among) -> tuple[list[int], list[int], list[int] | None]:
     """Lists of different outputs: one that is there twice would have twice the weight in their mean."""
-    size = arguments.vocabulary(arguments.model(model, evaluated=False))
+    arguments.model(model, evaluated=False)
     return (
-        arguments.distinct(arguments.ids(concepts, size, "concepts"), "concepts"),
-        arguments.distinct(arguments.ids(held, size, "held", 0), "held"),
-        None if among is None else arguments.distinct(arguments.ids(among, size, "among", 2), "among"),
+        arguments.distinct(arguments.outputs(model, concepts, "concepts"), "concepts"),
+        arguments.distinct(arguments.outputs(model, held, "held", 0), "held"),
+        None if among is None else arguments.distinct(arguments.outputs(model, among, "among", 2), "among"),
     )
 
 
-def _rows(model: HookedModel, tokens: Sequence[int], name: str) -> Float[Tensor, "*seed token d"]:
+def _rows(model: HookedModel, tokens: Outputs, name: str) -> Float[Tensor, "*seed token d"]:
     """Columns of W_U with the final norm's gain folded in, as rows, fp64; less their mean for a norm that centres."""
-    size = arguments.vocabulary(arguments.model(model, evaluated=False))
-    ids = arguments.distinct(arguments.ids(tokens, size, name), name)
+    arguments.model(model, evaluated=False)
+    ids = arguments.distinct(arguments.outputs(model, tokens, name), name)
     checks.readout(model).linear("the price of an output")
     norm = checks.final_norm(model)
     columns = model.W_U.detach()[..., torch.as_tensor(ids, device=model.W_U.device)].double()

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.inputs.token_ids import check_length, check_prompt, check_prompts
+from mechsub.inputs.token_ids import Outputs, check_length, check_prompt, check_prompts
 from mechsub.measures.scores import checked_prompts, equal_lengths, next_token_log_probs
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ def likeliest(
 
 @torch.no_grad()
 def sampled(
-    model: "TransformerBridge", prompt: Int[Tensor, "_"], length: int, tokens: Sequence[int], generator: torch.Generator
+    model: "TransformerBridge",
+    prompt: Int[Tensor, "_"],
+    length: int,
+    tokens: Outputs,
+    generator: torch.Generator,
 ) -> Int[Tensor, "pos"]:
     """An answer of `length` tokens, drawn from the model's distribution among `tokens`."""
     out = check_prompt(arguments.model(model), prompt)
@@ -74,7 +78,7 @@ def sampled(
     length = arguments.whole(length, "length", 1)
     check_length(model, start + length - 1, "the prompt with the answer behind it")
     arguments.generator(generator)
-    tokens = arguments.distinct(arguments.ids(tokens, size), "tokens")
+    tokens = arguments.distinct(arguments.ids(arguments.outputs(model, tokens), size), "tokens")
     allowed = torch.as_tensor(tokens)
     for _ in range(length):
         log_p = next_token_log_probs(model, [out], tokens=allowed.tolist())[0]

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.inputs.token_ids import Outputs
 from mechsub.measures.scores import checked_prompts, equal_lengths
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY
@@ -46,7 +47,7 @@ def log_probs(
     first: "TransformerBridge",
     second: "TransformerBridge",
     prompts: Sequence[Int[Tensor, "_"]],
-    tokens: Sequence[int],
+    tokens: Outputs,
     batch_size: int = 16,
 ) -> dict[Hybrid, Float[Tensor, "prompt token"]]:
     """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary.
@@ -60,7 +61,7 @@ def log_probs(
     models = (first, second)
     for model in models:
         prompts = checked_prompts(model, prompts, batch_size)
-    chosen = arguments.ids(tokens, arguments.vocabulary(first))
+    chosen = arguments.outputs(first, tokens)
     read, norms = [checks.readout(model) for model in models], [checks.final_norm(model) for model in models]
     out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
     for rows, batch in equal_lengths(prompts, batch_size):

@@ -18,7 +18,7 @@ from torch import Tensor
 from mechsub import arguments, stats
 from mechsub.inputs.continuations import continuations
 from mechsub.inputs.prompts import check_strings
-from mechsub.inputs.token_ids import check_length, check_prompts
+from mechsub.inputs.token_ids import Outputs, check_length, check_prompts
 from mechsub.machine import devices, memory
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY, check_hooks
@@ -37,7 +37,7 @@ def next_token_log_probs(
     model: "TransformerBridge",
     prompts: Sequence[Int[Tensor, "_"]],
     *,
-    tokens: Sequence[int] | None = None,
+    tokens: Outputs | None = None,
     batch_size: int = 16,
 ) -> Float[Tensor, "prompt token"]:
     """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
@@ -47,7 +47,7 @@ def next_token_log_probs(
     model in train mode.
     """
     prompts = checked_prompts(model, prompts, batch_size)
-    tokens = None if tokens is None else arguments.ids(tokens, arguments.vocabulary(model))
+    tokens = None if tokens is None else arguments.outputs(model, tokens)
     out = None
     for rows, batch in equal_lengths(prompts, fitting(model, prompts, 0, batch_size)):
         logits = model.run_with_hooks(batch.to(_device(model)), fwd_hooks=[LAST_ONLY])[:, -1].float()

@@ -153,10 +153,10 @@ METRICS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def is_distance(metric: Callable[..., Tensor], x: Float[Tensor, "sample d"]) -> bool:
+def is_distance(metric: Callable[..., Tensor] | str, x: Float[Tensor, "sample d"]) -> bool:
     """Whether smaller is more alike: as `distances` says of METRICS; of any other metric, whether x beside
     itself gives less than x beside its own samples in reverse order. Raises where the two are equal."""
-    arguments.function(metric, "metric")
+    metric = _metric(metric)
     arguments.values(x, "x", "sample d")
     for name, function in METRICS.items():
         if metric is function:
@@ -168,12 +168,15 @@ def is_distance(metric: Callable[..., Tensor], x: Float[Tensor, "sample d"]) -> 
 
 
 def hidden_alignment(
-    cache_a: dict[str, Tensor], cache_b: dict[str, Tensor], metric: Callable[..., Tensor] = linear_cka
+    cache_a: dict[str, Tensor], cache_b: dict[str, Tensor], metric: Callable[..., Tensor] | str = linear_cka
 ) -> dict[str, Float[Tensor, "*lead"]]:
-    """A metric between two models' activations (`cache_activations`), hook by hook. Raises if the hooks differ."""
+    """A metric between two models' activations (`cache_activations`), hook by hook: a function, or its name in METRICS.
+
+    Raises if the hooks differ.
+    """
     for name, cache in (("cache_a", cache_a), ("cache_b", cache_b)):
         arguments.mapping(cache, name, "activations")
-    arguments.function(metric, "metric")
+    metric = _metric(metric)
     if list(cache_a) != list(cache_b):
         raise ValueError(f"cache_a and cache_b hold different hooks: {list(cache_a)} and {list(cache_b)}")
     return {name: metric(cache_a[name], cache_b[name]) for name in cache_a}
@@ -197,7 +200,7 @@ def projection_share(student_change: Tensor, teacher_change: Tensor, n_lead: int
 def permutation_null(
     x: Float[Tensor, "sample d_x"],
     y: Float[Tensor, "sample d_y"],
-    metric: Callable[..., Tensor] = linear_cka,
+    metric: Callable[..., Tensor] | str = linear_cka,
     *,
     n_permutations: int = 100,
     seed: int = 0,
@@ -209,7 +212,7 @@ def permutation_null(
     """
     for name, side in (("x", x), ("y", y)):
         arguments.tensor(side, name, "sample d")
-    arguments.function(metric, "metric")
+    metric = _metric(metric)
     n_permutations = arguments.whole(n_permutations, "n_permutations", 1)
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     value = float(metric(x, y))
@@ -219,6 +222,12 @@ def permutation_null(
     limit = ("quantile95", 0.95) if sign > 0 else ("quantile05", 0.05)
     p = permutation_p(sign * value, (sign * null).tolist(), scale=1.0)
     return {"value": value, limit[0]: float(null.quantile(limit[1])), "p": p}
+
+
+def _metric(metric: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
+    if isinstance(metric, str):
+        return METRICS[arguments.choice(metric, "metric", METRICS)]
+    return arguments.function(metric, "metric")
 
 
 def _checked(x: Tensor, y: Tensor, at_least: int, *, same_units: bool = False) -> Pair:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.inputs.token_ids import check_prompt
+from mechsub.inputs.token_ids import Outputs, check_prompt
 from mechsub.models import checks
 from mechsub.models.hooked import LAST_ONLY
 
@@ -24,7 +24,7 @@ def steered_logits(
     prompt: Int[Tensor, "pos"],
     layers: Sequence[int],
     vectors: Float[Tensor, "edit d_model"],
-    tokens: Sequence[int],
+    tokens: Outputs,
     *,
     batch_size: int = 256,
 ) -> Float[Tensor, "edit token"]:
@@ -39,7 +39,7 @@ def steered_logits(
     prompt = check_prompt(arguments.model(model), prompt)
     arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
     layers = arguments.ids(layers, model.cfg.n_layers, "layers")
-    tokens = arguments.ids(tokens, arguments.vocabulary(model))
+    tokens = arguments.outputs(model, tokens)
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     if len(layers) != len(vectors):
         raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")

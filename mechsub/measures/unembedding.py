@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechsub import arguments
@@ -15,7 +15,7 @@ from mechsub.threads import one_thread
 
 Metric = Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"]
 Basis = Literal["raw", "centered"]
-Tokens = Sequence[int | tuple[int, ...]]  # an output, or the tokens of a string
+Tokens = Sequence[int | str | tuple[int, ...]] | Int[Tensor, "token"]  # an output, a text, or the tokens of one
 
 METRICS: tuple[Literal["cosine", "dot", "centered_cosine", "number_centered", "causal"], ...] = (
     *("cosine", "dot", "centered_cosine", "number_centered", "causal"),
@@ -40,7 +40,7 @@ def unembed(model: HookedModel, resid: Tensor) -> Float[Tensor, "... d_vocab"]:
 def token_directions(
     model: HookedModel, tokens: Tokens, *, basis: Basis = "raw"
 ) -> Float[Tensor, "*seed token d_model"]:
-    """Columns of W_U for `tokens`, as rows; a tuple of tokens is a string and gives the mean of its columns.
+    """Columns of W_U for `tokens`, as rows; a text, or a tuple of its tokens, gives the mean of its tokens' columns.
 
     "raw" are the stored weights. "centered" folds the final norm's gain in and removes the mean over the vocabulary:
     softmax ignores that mean, so only centered directions are a property of the model's outputs. The mean over a
@@ -50,7 +50,7 @@ def token_directions(
     """
     arguments.choice(basis, "basis", ("raw", "centered"))
     W_U = arguments.model(model, evaluated=False).W_U.detach()
-    strings = _strings(tokens, W_U.shape[-1], "tokens")
+    strings = _strings(model, tokens, "tokens")
     checks.readout(model)
     flat = [token for string in strings for token in string]
     columns = W_U[..., torch.as_tensor(flat, device=W_U.device)]
@@ -61,9 +61,13 @@ def token_directions(
     return torch.stack([part.mean(-2) for part in parts], dim=-2)
 
 
-def _strings(tokens: Tokens, size: int, name: str) -> list[tuple[int, ...]]:
+def _strings(model: HookedModel, tokens: Tokens, name: str) -> list[tuple[int, ...]]:
     """Every output as a string of its own."""
-    members = arguments.items(tokens, name, "ids in the vocabulary, or strings of them")
+    size = arguments.vocabulary(model)
+    members = arguments.items(tokens, name, "ids in the vocabulary, texts, or tuples of ids")
+    members = [
+        arguments.pieces(model, one, f"{name}[{i}]") if isinstance(one, str) else one for i, one in enumerate(members)
+    ]
     single = [isinstance(one, numbers.Integral) for one in members]
     ids = iter(arguments.ids([one for one, alone in zip(members, single, strict=True) if alone], size, name, 0))
     return [
@@ -94,7 +98,7 @@ def unembed_projection(
     """
     arguments.choice(metric, "metric", METRICS)
     for name, tokens in (("source", source), ("target", target)):
-        strings = _strings(tokens, arguments.vocabulary(arguments.model(model, evaluated=False)), name)
+        strings = _strings(arguments.model(model, evaluated=False), tokens, name)
         if metric == "number_centered":  # a mean over them counts one that is there twice twice
             arguments.distinct(strings, name)
     basis: Basis = "raw" if metric in ("cosine", "dot") else "centered"

@@ -67,14 +67,15 @@ def cache_activations(
         batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
     axis = -3 if _is_tokens(inputs) and pos is None else -2
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    points = points_of(model, names)
+    parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
         parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
 
     for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
-        model.run_with_hooks(batch, fwd_hooks=_hooks(model, names, keep, pos))
-    return {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+        model.run_with_hooks(batch, fwd_hooks=_hooks(model, list(parts), keep, pos))
+    return {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
 
 
 @torch.no_grad()
@@ -87,7 +88,8 @@ def cache_with_logits(
     """
     names = list(dict.fromkeys(arguments.texts(names, "names")))
     _check(model, inputs, names, pos)
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    points = points_of(model, names)
+    parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
         parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
@@ -95,13 +97,13 @@ def cache_with_logits(
     def only(activation, hook):
         return activation[:, [pos]]
 
-    hooks = [(name, keep) for name in names]
-    cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in names
+    hooks = [(point, keep) for point in parts]
+    cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in parts
     logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, (LAST_ONLY[0], only)] if cut else hooks)
     if pos is not None:
         logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, pos]
     axis = -3 if _is_tokens(inputs) and pos is None else -2
-    cache = {name: _finite(name, _fired(name, kept), axis) for name, kept in parts.items()}
+    cache = {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
     return cache, _finite("logits", [logits], 0)
 
 
@@ -119,20 +121,25 @@ def run_patched(
     _check(model, inputs, list(arguments.mapping(activations, "activations", "tensors", 0)), pos)
     for name, new in activations.items():
         arguments.values(new, f"activations[{name!r}]", "*lead d", floating=True)
+    points = points_of(model, list(activations))
+    given = {point: name for name, point in points.items()}
+    if len(given) < len(points):
+        raise ValueError(f"activations name one hook twice ({', '.join(points)}); leave one of its names out")
     fired = set()
 
     def patch(activation, hook):
         fired.add(hook.name)
-        new, old = activations[hook.name], activation if pos is None else activation[:, pos]
+        name = given[hook.name]
+        new, old = activations[name], activation if pos is None else activation[:, pos]
         if new.shape != old.shape:
             raise ValueError(
-                f"activations[{hook.name!r}] must have shape {tuple(old.shape)}, not {tuple(new.shape)}, to replace it"
+                f"activations[{name!r}] must have shape {tuple(old.shape)}, not {tuple(new.shape)}, to replace it"
             )
         return _patched(activation, new.to(activation), pos)
 
-    logits = model.run_with_hooks(inputs, fwd_hooks=_hooks(model, list(activations), patch, pos))
-    for name in activations:
-        _fired(name, fired & {name})
+    logits = model.run_with_hooks(inputs, fwd_hooks=_hooks(model, list(given), patch, pos))
+    for name, point in points.items():
+        _fired(name, fired & {point})
     return logits if pos is None else logits[:, -1]
 
 
@@ -163,9 +170,25 @@ def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None
         arguments.position(pos, inputs.shape[1])
 
 
+_OLDER = {"hook_resid_pre": "hook_in", "hook_resid_post": "hook_out"}  # of a block, in TransformerLens
+
+
+def points_of(model: HookedModel, names: Sequence[str]) -> dict[str, str]:
+    """Name -> the name under which its hook fires; a block's have older names too, as blocks.0.hook_resid_post."""
+    known = {name: _known(model, name) for name in names}
+    return {name: model.hook_dict[own].name or own for name, own in known.items()}
+
+
+def _known(model: HookedModel, name: str) -> str:
+    """The name, or the other one that means the same, where the model has only that."""
+    block, _, last = name.rpartition(".")
+    other = f"{block}.{_OLDER.get(last, last)}"
+    return other if name not in model.hook_dict and other in model.hook_dict else name
+
+
 def check_hooks(model: HookedModel, names: list[str]) -> None:
     """Raise for a name that is no hook of the model."""
-    unknown = [name for name in names if name not in model.hook_dict]
+    unknown = [name for name in names if _known(model, name) not in model.hook_dict]
     if unknown:
         near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
         example = ", ".join(near[:4])

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mechsub import arguments, files
+from mechsub.inputs.token_ids import Outputs
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -256,13 +257,13 @@ def student_logits(
 
 
 def next_log_probs(
-    students: Students, prompts: Sequence[Int[Tensor, "_"]], tokens: Sequence[int], *, batch_size: int = 32
+    students: Students, prompts: Sequence[Int[Tensor, "_"]], tokens: Outputs, *, batch_size: int = 32
 ) -> Float[Tensor, "seed prompt token"]:
     """log P(token | prompt) of every member in nats, over the whole vocabulary; prompts may have several lengths."""
     arguments.instance(students, Students, "students")
     size, device = arguments.embedding(students.base), students.base.W_U.device
     rows = arguments.prompts(prompts, size)
-    chosen = torch.tensor(arguments.ids(tokens, arguments.vocabulary(students.base)), device=device)
+    chosen = torch.tensor(arguments.outputs(students.base, tokens), device=device)
     step, out = arguments.whole(batch_size, "batch_size", 1), []
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
