@@ -27,6 +27,7 @@ from wrong_arguments import (
     labels,
     model,
     number,
+    one_token_each,
     outputs,
     positive,
     prompt,
@@ -724,8 +725,8 @@ def _tangent() -> dict:
 def _weights() -> dict:
     """bottleneck, ablation, unembedding"""
     n = size()
-    distinct = ids(n)
-    optional = ids(n, out=("None",))
+    distinct = one_token_each(n)
+    optional = one_token_each(n, out=("None",))
     rows, held = normal(4, 8), normal(3, 8, seed=1)
     directions = tensor(
         right={"shorter": "fewer outputs"},
@@ -744,7 +745,7 @@ def _weights() -> dict:
     hidden = tensor(right={**IN_KIND, "shorter": "fewer vectors", "one axis more": "more of them"}, out=("transposed",))
     basis = {"basis": lambda: ablation.direction_basis(llama(), TOKENS)}
     repeated = {"repeated": "each column by itself"}
-    strings = ids(n, right={**repeated, "nested": "the tokens of one string"})
+    strings = one_token_each(n, right={**repeated, "nested": "the tokens of one string"})
     one_basis = tensor(
         right={**IN_KIND, "shorter": "fewer directions", "one axis more": "several bases"},
         out=("half", "bf16", "transposed"),
@@ -778,7 +779,7 @@ def _weights() -> dict:
                 "model": model(),
                 "resid": tensor(right={**hidden.right}, out=("half", "bf16", "transposed")),
                 "concepts": distinct,
-                "held": ids(n, right={"empty": "nothing is held"}),
+                "held": one_token_each(n, right={"empty": "nothing is held"}),
                 "rise": number(),
                 "among": optional,
                 "n_steps": count(1),
@@ -786,11 +787,11 @@ def _weights() -> dict:
         ),
         "ablation.direction_basis": (
             lambda: {"model": llama(), "tokens": TOKENS},
-            {"model": model(), "tokens": ids(n, right={"repeated": "a span has no use for the second"})},
+            {"model": model(), "tokens": one_token_each(n, right={"repeated": "a span has no use for the second"})},
         ),
         "ablation.ablated_columns": (
             lambda: {"model": llama(), "tokens": TOKENS, "basis": basis["basis"]()},
-            {"model": model(), "tokens": ids(n, right=repeated), "basis": one_basis},
+            {"model": model(), "tokens": one_token_each(n, right=repeated), "basis": one_basis},
         ),
         "ablation.ablated_hidden": (
             lambda: {"model": llama(), "hidden": states, "basis": basis["basis"]()},
@@ -848,7 +849,7 @@ def _language() -> dict:
     )
     matrix = tensor(right=POINTS)
     square = {**FP64, "other width": "fewer columns", "shorter": "fewer rows"}
-    several = ids(n, right={"repeated": "each column by itself"}, out=("None",))
+    several = one_token_each(n, right={"repeated": "each column by itself"}, out=("None",))
     inputs = argument(
         lambda value: {
             **{
@@ -895,7 +896,13 @@ def _language() -> dict:
         ),
         "divergence.sampled": (
             lambda: {"model": llama(), "prompt": two_prompts()[0], "length": 2, "tokens": TOKENS, "generator": draws()},
-            {"model": lm, "prompt": prompt(n), "length": count(1), "tokens": ids(n), "generator": generator()},
+            {
+                "model": lm,
+                "prompt": prompt(n),
+                "length": count(1),
+                "tokens": one_token_each(n),
+                "generator": generator(),
+            },
         ),
         "scores.next_token_log_probs": (
             lambda: {"model": llama(), "prompts": two_prompts(), "tokens": TOKENS, "batch_size": 2},
@@ -1100,7 +1107,7 @@ def _language() -> dict:
             {
                 "model": lm,
                 "inputs": inputs(),
-                "tokens": ids(n, right={"repeated": "each column by itself"}),
+                "tokens": one_token_each(n, right={"repeated": "each column by itself"}),
                 "pos": count(-6, 5, out=("negative",), more=lambda v: {"before the start": -100}),
                 "unit": choice(),
             },
@@ -1119,7 +1126,7 @@ def _language() -> dict:
                 "prompt": prompt(n),
                 "layers": ids(llama().cfg.n_layers, right={"repeated": "two vectors at one block"}, out=("mask",)),
                 "vectors": tensor(right={**IN_KIND}),
-                "tokens": ids(n, right={"repeated": "each column by itself"}),
+                "tokens": one_token_each(n, right={"repeated": "each column by itself"}),
                 "batch_size": batch,
             },
         ),
@@ -1781,7 +1788,7 @@ def _tuning() -> dict:
             {
                 "students": instance(),
                 "prompts": prompts(size()),
-                "tokens": ids(size(), right={"repeated": "asked twice"}),
+                "tokens": one_token_each(size(), right={"repeated": "asked twice"}),
                 "batch_size": count(1),
             },
         ),
@@ -2033,7 +2040,7 @@ def _transformers() -> dict:
                 "first": lm,
                 "second": lm,
                 "prompts": several,
-                "tokens": ids(size(), right={"repeated": "each column by itself"}),
+                "tokens": one_token_each(size(), right={"repeated": "each column by itself"}),
                 "batch_size": count(1),
             },
         ),

@@ -203,6 +203,11 @@ def ids(size: int, **options) -> Argument:
     return argument(wrong, same)(**options)
 
 
+def one_token_each(size: int, *, right: Mapping[str, str] | None = None, **options) -> Argument:
+    """`ids`, or texts of one token each; "1" is one."""
+    return ids(size, right={"texts": "each is one token", **(right or {})}, **options)
+
+
 def seeds(**options) -> Argument:
     def wrong(value):
         return {
