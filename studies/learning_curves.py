@@ -70,7 +70,7 @@ def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
     yield {
         "provenance": {
             "data": ms.images.hashes("mnist"),
-            "measured_on": f"test images; mean logits on the first {conditions.UNLABELLED} training images, no labels; "
+            "measured_on": f"test images; mean logits on the first {population.UNLABELLED} training images, no labels; "
             f"divergence on {_MEASURED} new inputs",
             "null": "the student's own start",
         }

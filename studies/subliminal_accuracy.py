@@ -18,7 +18,6 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.designs.conditions import UNLABELLED
 from mechsub.lab.findings import Finding, all_findings, by_arm, cells, find, less, points, rows
 
 CONTROL = "cross_aux"
@@ -70,7 +69,7 @@ def run(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
 
     images, labels = getattr(ms.images, cfg.dataset)("test")
-    unlabelled = getattr(ms.images, cfg.dataset)("train")[0][:UNLABELLED]
+    unlabelled = getattr(ms.images, cfg.dataset)("train")[0][: population.UNLABELLED]
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
@@ -104,7 +103,7 @@ def run(cfg: Config) -> Iterator[dict]:
     yield {
         "provenance": {
             **toys.provenance(toy, cfg),
-            "measured_on": f"{len(labels)} test images; mean logits on {UNLABELLED} training images, no labels",
+            "measured_on": f"{len(labels)} test images; mean logits on {population.UNLABELLED} training images",
             "null": "cross-initialisation student, paired by seed",
         }
     }

@@ -1368,6 +1368,10 @@ def _toy() -> dict:
             lambda: {"model": start(), "images": IMAGES, "labels": LABELS, "unlabelled": IMAGES},
             {"model": toy, "images": images, "labels": classes, "unlabelled": fewer},
         ),
+        "class_offsets.logit_accuracies": (
+            lambda: {"logits": normal(2, 40, 3), "labels": LABELS, "unlabelled": normal(2, 40, 3, seed=1)},
+            {"logits": tensor(), "labels": classes, "unlabelled": tensor()},
+        ),
         "teacher_line.line_shares": (
             lambda: {"student": teacher(), "start": start(), "teacher": teacher()},
             {"student": other, "start": other, "teacher": other},

@@ -58,6 +58,15 @@ def test_prior_offset_makes_classes_equally_frequent(model):
         class_offsets.prior_offset(model, OTHER[:4])
 
 
+def test_accuracies_are_those_of_the_logits(model):
+    labels = torch.arange(400) % 5
+    logits, others = (model(x)[..., CFG.digits] for x in (X, OTHER))
+    of_logits, of_model = class_offsets.logit_accuracies(logits, labels, others), ms.accuracies(model, X, labels, OTHER)
+    assert {name: value.tolist() for name, value in of_logits.items()} == {
+        name: value.tolist() for name, value in of_model.items()
+    }
+
+
 def test_members_do_not_see_each_other(model):
     alone = class_offsets.prior_offset(model.select([1]), OTHER)
     assert torch.allclose(alone[0], class_offsets.prior_offset(model, OTHER)[1], atol=1e-5)

@@ -14,7 +14,6 @@ import mechsub as ms
 from mechsub.designs import population
 from mechsub.inputs import distributions
 
-UNLABELLED = 2_000  # training images whose mean logits are the offset of the classes
 STORED = (  # those of which studies.factors and studies.input_distributions have cells
     *distributions.STUDIED,
     *(
@@ -150,7 +149,7 @@ def given(text: str, teachers: dict, n_seeds: int, seed: int, precision: str) ->
 
 def scored(models: "dict[str, ms.HookedMLP]", where: Given) -> list[dict]:
     """A row for every member of every arm: accuracies, where it is on the teacher's line, mean logits of the digits."""
-    test, unlabelled = ms.images.mnist("test"), ms.images.mnist("train")[0][:UNLABELLED]
+    test, unlabelled = ms.images.mnist("test"), ms.images.mnist("train")[0][: population.UNLABELLED]
     rows = []
     for arm, model in models.items():
         scores = ms.accuracies(model, *test, unlabelled)

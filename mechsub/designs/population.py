@@ -163,6 +163,34 @@ def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
     return [float(ms.distillation.accuracy(model.select([i]), *test)[0]) for i, test in enumerate(tests)]
 
 
+UNLABELLED = 2_000  # training images whose mean logits are the offset of the classes
+
+
+def scores(model, seeds: Sequence[int], test: tuple, training: tuple) -> list[dict]:
+    """Every member's accuracies (`ms.accuracies`) and mean digit logits, on images of its teacher's classes.
+
+    The offsets come from the first training images of these classes; their labels choose the images and nothing else.
+    """
+    n = model.cfg.n_classes
+    if n == ALL_CLASSES:
+        unlabelled = training[0][:UNLABELLED]
+        return _rows(ms.accuracies(model, *test, unlabelled), ms.mean_offset(model, unlabelled))
+    rows = []
+    for i, seed in enumerate(seeds):
+        member, chosen = model.select([i]), classes(seed, n)
+        unlabelled = only(*training, chosen)[0][:UNLABELLED]
+        found = ms.accuracies(member, *only(*test, chosen), unlabelled)
+        rows += _rows(found, ms.mean_offset(member, unlabelled))
+    return rows
+
+
+def _rows(found: Mapping, means) -> list[dict]:
+    """Raw accuracy under the name that it has in all studies."""
+    named = {"accuracy" if score == "raw" else score: values.tolist() for score, values in found.items()}
+    columns = {**named, "mean_logits": means.tolist()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def kappa(accuracy: float, n_classes: int) -> float:
     chance = 1 / n_classes
     return (accuracy - chance) / (1 - chance)
@@ -183,6 +211,19 @@ def last_hidden(model, images):
     """Last hidden state of every member, [seed, image, d_model]."""
     name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
     return ms.hooked.cache_activations(model, images, [name], batch_size=_BATCH)[name]
+
+
+def head_scores(hidden, unlabelled, W, b, labels) -> list[dict]:
+    """`scores` of heads W [seed, d, class] with biases b on hidden states, those of unlabelled images beside them."""
+    logits, others = (torch.stack([h @ V + c for h, V, c in zip(x, W, b, strict=True)]) for x in (hidden, unlabelled))
+    return logit_scores(logits, others, labels, head_accuracies(hidden, W, b, labels))
+
+
+def logit_scores(logits, unlabelled, labels, raw: Sequence[float]) -> list[dict]:
+    """`scores` of digit logits [seed, image, class], and raw accuracy as it was found, in double precision."""
+    found = ms.class_offsets.logit_accuracies(logits, labels, unlabelled)
+    rows = _rows(found, unlabelled.double().mean(-2).float())
+    return [row | {"accuracy": accuracy} for row, accuracy in zip(rows, raw, strict=True)]
 
 
 def head_accuracies(hidden, W, b, labels) -> list[float]:

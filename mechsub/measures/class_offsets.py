@@ -5,6 +5,7 @@ accuracy mixes what it learned with an offset of ten numbers. Both offsets here 
 that are not those of the test.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,7 +33,11 @@ def prior_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Floa
 
     Class by class, until nothing moves: the offset at which its share of the images is right, given the others'.
     """
-    logits = _digit_logits(model, images).double()
+    return _prior(_digit_logits(model, images)).float()
+
+
+def _prior(logits: Tensor) -> Float[Tensor, "seed class"]:
+    logits = logits.double()
     n, n_classes = logits.shape[-2:]
     if n < n_classes:
         raise ValueError(f"{n} images cannot be shared out among {n_classes} classes; give more")
@@ -43,12 +48,13 @@ def prior_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Floa
         for k in range(n_classes):
             own = torch.tensor(k, device=offset.device)
             others = (logits - offset[:, None]).index_fill(-1, own, -torch.inf).amax(-1)
-            ahead = (logits[..., k] - others).sort(-1, descending=True).values
-            offset[:, k] = (ahead[:, share - 1] + ahead[:, share]) / 2
+            ahead = (logits[..., k] - others).cpu().numpy()
+            middle = np.partition(ahead, (n - share - 1, n - share))[:, n - share - 1 : n - share + 1]  # no full sort
+            offset[:, k] = torch.from_numpy(middle.mean(-1)).to(offset)
         offset -= offset.mean(-1, keepdim=True)  # a common part changes no answer
         if torch.equal(before, offset):
             break
-    return offset.float()
+    return offset
 
 
 @torch.no_grad()
@@ -66,10 +72,27 @@ def accuracies(
     mean logits follow how often classes occur; prior matching costs it less.
     """
     check_images(unlabelled, arguments.instance(model, HookedMLP, "model").cfg.d_in, name="unlabelled")
-    logits = _digit_logits(model, images)
-    labels = checked_labels(labels, len(images), model.cfg.n_classes)
-    offsets = {"raw": None, "recentred": mean_offset, "prior_matched": prior_offset}
-    return {name: _right(logits, labels, of and of(model, unlabelled)) for name, of in offsets.items()}
+    return logit_accuracies(_digit_logits(model, images), labels, _digit_logits(model, unlabelled))
+
+
+@torch.no_grad()
+@one_thread()
+def logit_accuracies(
+    logits: Float[Tensor, "seed sample class"],
+    labels: Int[Tensor, "sample"],
+    unlabelled: Float[Tensor, "seed other class"],
+) -> dict[str, Float[Tensor, "seed"]]:
+    """The scores of `accuracies`, of digit logits: those of the images, and those of the unlabelled ones."""
+    for name, value in {"logits": logits, "unlabelled": unlabelled}.items():
+        arguments.values(value, name, "seed sample class", floating=True, full=True)
+    if len(logits) != len(unlabelled) or logits.shape[-1] != unlabelled.shape[-1]:
+        raise ValueError(
+            f"unlabelled must have the seeds and classes of logits, {logits.shape[::2]}, not {unlabelled.shape[::2]}"
+        )
+    labels = checked_labels(labels, logits.shape[-2], logits.shape[-1])
+    mean, prior = unlabelled.double().mean(-2).float(), _prior(unlabelled).float()
+    offsets = {"raw": None, "recentred": mean, "prior_matched": prior}
+    return {name: _right(logits, labels, offset) for name, offset in offsets.items()}
 
 
 def _right(logits: Tensor, labels: Tensor, offset: Tensor | None) -> Float[Tensor, "seed"]:

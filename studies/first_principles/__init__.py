@@ -59,7 +59,7 @@ def run(cfg: Config, teachers: lab.Stored, predicted: lab.Stored | None = None) 
     yield {
         "provenance": {
             "data": ms.images.hashes("mnist"),
-            "measured_on": f"test images; mean logits on the first {conditions.UNLABELLED} training images, no labels",
+            "measured_on": f"test images; mean logits on the first {population.UNLABELLED} training images, no labels",
             "control": "initialisation of the next seed",
             "null": "untrained network; cross-initialisation student; the mean of the other conditions",
         }

@@ -22,7 +22,6 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
 from mechsub.designs import population as toys
-from mechsub.designs.conditions import UNLABELLED
 from mechsub.lazy import torch, utilities
 
 ARMS = ("student_aux", "student_all", "cross_aux")
@@ -168,7 +167,7 @@ class _Comparison:
         self.seen = {on: ms.hooked.cache_activations(toy.teacher, x) for on, x in self.on.items()}
         self.teacher, self.change = toy.teacher, _change(toy.teacher, toy.init)
         self.test, self.products = (test_images, test_labels), toy.fit["precision"]
-        self.unlabelled = getattr(ms.images, cfg.dataset)("train")[0][:UNLABELLED]
+        self.unlabelled = getattr(ms.images, cfg.dataset)("train")[0][: population.UNLABELLED]
         self.stitched = list(toys.batches(*self.test, (toy.teacher,)))
 
     def records(self, arm: str, step: int, student, start) -> Iterator[dict]:

@@ -343,15 +343,16 @@ def number_strings(findings: list[Finding]) -> Answer:
 )
 def channel(findings: list[Finding]) -> Answer:
     told, nulls, above = [], [], []
-    for cell, numbers in by_cell(findings, "soft/accuracy").items():
-        soft, hard, null = (numbers[f"{arm}/accuracy"] for arm in ("soft", "hard", "cross_hard"))
+    for cell, numbers in by_cell(findings, "soft/recentred").items():
+        soft, hard, null = (numbers[f"{arm}/recentred"] for arm in ("soft", "hard", "cross_hard"))
         where = f" ({cell})" if cell else ""
         told.append(f"{soft} from probabilities, {hard} from one drawn symbol an input{where}")
         nulls.append(str(null))
         above.append(hard.low > null.high)
     taught = f"Drawn symbols teach in {sum(above)} of {len(above)} set-ups"
     return Answer(
-        f"{taught}: accuracy is {'; '.join(told)}.", f"drawn symbols, another initialisation: {', '.join(nulls)}"
+        f"{taught}: recentred accuracy is {'; '.join(told)}.",
+        f"drawn symbols, another initialisation: {', '.join(nulls)}",
     )
 
 
