@@ -48,7 +48,7 @@ lint: $(DEV)  ## style, types, dependencies, and the API reference without a war
 	$(MAKE) docs
 
 docs: $(DEV)  ## the API reference from docstrings, in build/docs
-	$(VENV)/bin/python -W error::UserWarning -m pdoc --no-show-source --output-directory build/docs mechsub '!mechsub.__main__'
+	$(VENV)/bin/python -W error::UserWarning -m pdoc --no-show-source --output-directory build/docs mechsub '!mechsub.__main__' '!mechsub.commands'
 
 bench: $(RUN)  ## speed and memory as ratios against a reference, measured in the same run
 	$(VENV)/bin/python benchmarks/toy_training.py $(ARGS)

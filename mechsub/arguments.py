@@ -1,7 +1,7 @@
-"""What functions are given: each helper returns an argument in the form that its caller needs, or raises one line.
+"""Checks of arguments: each helper returns an argument in the form that its caller needs, or raises one line.
 
-The line names the argument, says what it must be, and shows what it was. The checks look at types, shapes and ranges,
-so that they cost microseconds; only `finite` reads all values. Torch is not imported here: a tensor brings it along.
+The line names the argument, says what it must be, and shows what it was. Checks read types, shapes and ranges, so that
+they cost microseconds; only `finite` reads all values. Torch is not imported here: a tensor brings it along.
 """
 
 import math
@@ -60,7 +60,7 @@ def is_tensor(value: object) -> "TypeGuard[Tensor]":
 
 
 def number(value: _T, name: str, wanted: str = "a finite number", *, least: float | int = -math.inf) -> _T:
-    """A finite real number; True and False are none. `least` is allowed, and `wanted` says so."""
+    """A finite real number; True and False are no numbers. `least` itself is allowed."""
     if _real(value, name, wanted) < least:
         refuse(name, wanted, value)
     return value
@@ -79,7 +79,7 @@ def positive(value: _T, name: str) -> _T:
 
 
 def share(value: _T, name: str) -> _T:
-    """Strictly between 0 and 1."""
+    """A number strictly between 0 and 1."""
     wanted = "a number between 0 and 1"
     return value if 0 < _real(value, name, wanted) < 1 else refuse(name, wanted, value)
 
@@ -151,7 +151,7 @@ def items(value: object, name: str, of: str, least: int = 1) -> list:
 
 
 def is_array(value: object) -> "TypeGuard[Tensor | np.ndarray]":
-    """numpy's arrays, torch's tensors, and what turns into them (columns of pandas)."""
+    """Whether a value is an array of numpy, a tensor of torch, or turns into one (a column of pandas)."""
     return (is_tensor(value) or hasattr(value, "__array__")) and hasattr(value, "ndim") and hasattr(value, "tolist")
 
 
@@ -227,7 +227,7 @@ def mapping(value: object, name: str, of: str, least: int = 1) -> Mapping:
 def vector(value: object, name: str, least: int = 1) -> np.ndarray:
     """Finite numbers along one axis, fp64; True and False count 1 and 0.
 
-    A table is refused and not flattened: what its rows and columns are, seeds or batches, decides what n is.
+    A table is refused and not flattened: its axes (seeds or batches, for example) decide what n is.
     """
     x = _array(value, name, "numbers")
     if x.dtype.kind not in "biuf":
@@ -271,7 +271,7 @@ def _array(value: object, name: str, of: str) -> np.ndarray:
 
 
 def same_length(**sides: Sized) -> None:
-    """Vectors that belong together, one value of each for every replicate."""
+    """Vectors of equal length, each with one value for every replicate."""
     lengths = [len(side) for side in sides.values()]
     if len(set(lengths)) > 1:
         raise ValueError(f"{' and '.join(sides)} must be of equal lengths, not {' and '.join(map(str, lengths))}")
@@ -283,7 +283,7 @@ def same_length(**sides: Sized) -> None:
 def tensor(value: object, name: str, axes: str, *, floating: bool = False, full: bool = False) -> "Tensor":
     """A tensor with these axes, none of them empty: "*lead sample d" has any number before the last two.
 
-    `floating` refuses whole numbers, `full` also half precision, where sums over many values need fp32 or fp64.
+    `floating` refuses integers; `full` also refuses half precision, for sums over many values that need fp32 or fp64.
     """
     if not is_tensor(value):
         refuse(name, f"a tensor [{axes}]", value)
@@ -315,7 +315,7 @@ def values(value: object, name: str, axes: str, *, floating: bool = False, full:
 
 
 def same_shape(**sides: "Tensor") -> None:
-    """Of tensors that are compared value by value: broadcasting would compare others."""
+    """Check the shapes of tensors that are compared value by value: broadcasting would compare other values."""
     shapes = [list(side.shape) for side in sides.values()]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"{' and '.join(sides)} must be of one shape, not {' and '.join(map(str, shapes))}")
@@ -346,7 +346,7 @@ def parameters(value: object, own: "Mapping[str, Tensor]", name: str = "paramete
 
 
 def model(value: _T, name: str = "model", *, evaluated: bool = True) -> _T:
-    """A hooked model; in eval mode, where its outputs are to be used."""
+    """A hooked model; in eval mode, if its outputs will be used."""
     _check_hooked(value, name)
     if evaluated:
         require_eval(value, name)
@@ -375,7 +375,7 @@ def require_eval(model: object, name: str = "model") -> None:
 
 
 def tokenizer(value: object) -> "Tokenizer":
-    """A tokenizer of Hugging Face's: what is called with a text, and turns ids into one."""
+    """A tokenizer of Hugging Face: it can be called with a text, and turns ids into a text."""
     if not callable(value) or not hasattr(value, "decode"):
         refuse("tokenizer", "a tokenizer, as model.tokenizer", value)
     return value
@@ -425,7 +425,7 @@ def batch(value: object, size: int | None, name: str) -> "Tensor":
 
 
 def _how(value: object) -> str:
-    """What to do about a text, which is no ids yet, and about a tokenizer's own output, which may hold padding."""
+    """The advice for a text, which has no ids yet, and for a tokenizer's own output, which may hold padding."""
     if isinstance(value, str):
         return "; make them with mechsub.chat or prompts.plain"
     return f"; {UNPADDED}" if isinstance(value, Mapping) else ""
@@ -443,5 +443,5 @@ def in_vocabulary(tokens: "Tensor", size: int | None, name: str) -> "Tensor":
 
 
 def position(value: object, length: int, name: str = "pos") -> int:
-    """A position of `length`, or one counted from the end: -1 is the last."""
+    """A position among `length`, possibly counted from the end: -1 is the last."""
     return whole(value, name, -length, length - 1)

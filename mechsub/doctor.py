@@ -1,8 +1,8 @@
-"""What of mechsub works on this machine, and the one command that mends what does not.
+"""The parts of mechsub that work on this machine, and for every other part the one command that repairs it.
 
-    python -m mechsub doctor   # exit code 0 if what `make run` needs is there, else 1
+    python -m mechsub doctor   # exit code 0 if everything that `make run` needs is there, else 1
 
-Nothing is fetched, nothing but a temporary file is written, and of a model that is stored only its name is read.
+It fetches nothing, writes nothing but a temporary file, and reads only the name of a stored model.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _TEST = 512  # rows and columns of the matrices whose product is timed
 
 
 class Finding(NamedTuple):
-    """A line of the report. Of the three kinds only "missing" stands in the way of `make run`."""
+    """A line of the report. Only the kind "missing" prevents `make run`."""
 
     kind: Literal["good", "absent", "missing"]
     about: str
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 
 def findings() -> Iterator[Finding]:
-    """Everything that there is to say, part by part; a part that fails is a line of its own."""
+    """All lines of the report, part by part; a part that fails is a line of its own."""
     parts = [_python, _packages, _imports, _device, _precision, _threads, _memory, _mnist, _fashion_mnist]
     parts += [_default_model, _hub_models, _disk, _extras, _results]
     for part in parts:
@@ -55,7 +55,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Every requirement against what is installed, as mechsub's metadata has them."""
+    """Every requirement in mechsub's metadata, compared with the installed packages."""
     try:
         needed = packages.requirements()
     except metadata.PackageNotFoundError:
@@ -68,7 +68,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _imports() -> Iterator[Finding]:
-    """Installed is not yet working: a torchvision of another torch fails when it is loaded, and so on."""
+    """Import packages, because an installed package may fail: a torchvision of another torch, for example."""
     for name in ("torch", "torchvision", "transformer_lens", "plotly", "scipy"):
         started = time.perf_counter()
         try:
@@ -106,7 +106,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _precision() -> Iterator[Finding]:
-    """What "auto" chooses is read from the processor's features, and timed, since a feature may be emulated."""
+    """The choice of "auto" follows the processor's features; products are timed, because a feature may be emulated."""
     from mechsub.training.distillation import resolve_precision
 
     features = provenance.cpu().get("features", [])
@@ -118,7 +118,7 @@ def _precision() -> Iterator[Finding]:
 
 
 def _product_seconds(dtype: str) -> float:
-    """The least of five square matrix products, on one thread, which is how the toy is trained."""
+    """The shortest time of five square matrix products on one thread; the toy trains on one thread."""
     x, seconds, threads = torch.ones(_TEST, _TEST, dtype=getattr(torch, dtype)), [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -213,7 +213,7 @@ def _hub_models() -> Iterator[Finding]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in a folder; links count not, so that the hub's snapshots are not counted twice."""
+    """Bytes of the files in a folder, without links, so that the hub's snapshots do not count twice."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 

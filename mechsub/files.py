@@ -1,8 +1,8 @@
-"""Files: written whole, summed by sha256, and noted as the inputs of what is computed from them.
+"""Files: written whole, summed by sha256, and noted as inputs of a computation.
 
 write_text(path, text)         # the old content or the new one, after any crash
 file_sum(path)                 # sha256, kept for a large file whose size, times and inode are unchanged
-with noting() as inputs: ...   # what the loaders of mechsub read meanwhile, by name, with its sums
+with noting() as inputs: ...   # the inputs that mechsub's loaders read meanwhile, by name, with their sums
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, which has its name only when it is whole. Raises FileExistsError where one is there."""
+    """A folder to write into; it gets its name when it is whole. Raises FileExistsError where the name exists."""
     path = path.absolute()
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
         raise FileExistsError(f"{path} is there already; give the name of a new folder")
@@ -59,7 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name that no other process uses, and from which others can tell whether its maker lives."""
+    """A name that no other process uses; other processes see by it whether its maker lives."""
     return path.with_name(f".{path.name}.{processes.owner()}.tmp")
 
 
@@ -85,7 +85,7 @@ def file_sum(path: Path) -> str:
     """sha256 of a file.
 
     The sum is kept with the file's size, times (of content and of status) and inode, in this process and, for a file
-    of a megabyte and more, in the cache folder. It is computed again where one of them is another.
+    of a megabyte and more, in the cache folder. It is computed again where one of these has changed.
     """
     state = _state(path)
     value = kept_sum(path)
@@ -97,7 +97,7 @@ def file_sum(path: Path) -> str:
 
 
 def kept_sum(path: Path) -> str | None:
-    """The sum that `file_sum` kept of a file which is as it was then, by size, times and inode; else None."""
+    """The sum that `file_sum` kept, if the file's size, times and inode are unchanged; else None."""
     path = path.resolve()
     state = _state(path)
     if path in _sums and _sums[path][0] == state:
@@ -140,10 +140,10 @@ def _kept(path: Path) -> dict | None:
 
 
 def note(kind: str, name: str, sums: Mapping[str, str], place: Path | None = None) -> None:
-    """Say that `name` is read, and which sums its files have. A loader calls this every time, also if it keeps data.
+    """Note that `name` is read, with the sums of its files. A loader calls this every time, also if it keeps the data.
 
-    place: the folder or file that a name stands for which means another one elsewhere.
-    Raises ValueError where the same input had other sums before, within what is being computed.
+    place: the folder or file behind a name that means something else on other machines.
+    Raises ValueError where the same input had other sums earlier in the same computation.
     """
     entry = {"sha256": dict(sums), **({"place": place_sum(place)} if place else {})}
     for inputs in _open:
@@ -152,7 +152,7 @@ def note(kind: str, name: str, sums: Mapping[str, str], place: Path | None = Non
 
 
 def note_files(pattern: str) -> None:
-    """Say that the files are read that a path, with `*` in its last part, stands for: for what no loader notes."""
+    """Note the files that a path with `*` in its last part names, for files that no loader notes."""
     note("files", pattern, file_sums(pattern), Path(pattern).expanduser().parent)
 
 
@@ -163,13 +163,13 @@ def file_sums(pattern: str) -> dict[str, str]:
 
 
 def place_sum(place: Path) -> str:
-    """A place without its path, which is nobody else's business."""
+    """The sum of a place, in which its path cannot be read."""
     return sha256(str(place.resolve()).encode())[:16]
 
 
 @contextlib.contextmanager
 def noting() -> Iterator[dict[str, dict]]:
-    """Collect what is noted within, from all threads of this process."""
+    """Collect the inputs noted within this context, by all threads of this process."""
     inputs: dict[str, dict] = {}
     _open.append(inputs)
     try:

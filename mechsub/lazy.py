@@ -1,6 +1,6 @@
-"""Packages that take long to import, each imported when something of it is first used.
+"""Packages that take long to import; each is imported at its first use.
 
-So `import mechsub` and `--help` are quick, and a module names at its top what it uses.
+So `import mechsub` and `--help` are quick, and a module still names its packages at its top.
 """
 
 import importlib
@@ -18,7 +18,7 @@ class _Late(ModuleType):
 
 
 def late(name: str) -> ModuleType:
-    """A module of ours that brings such packages along; type checkers read an ordinary import beside it."""
+    """A module of ours that imports such packages, imported late; type checkers read an ordinary import beside it."""
     return _Late(name)
 
 

@@ -1,4 +1,4 @@
-"""Names of processes that are unique among all machines, fit for file names, and whether their process still lives.
+"""Names of processes, unique among all machines and fit for file names; and whether a named process still lives.
 
 filelock keeps such names for its locks and has no public function for them; temporary files need them too.
 """
@@ -26,7 +26,7 @@ def alive(name: str) -> bool | None:
 
 @functools.cache
 def _machine() -> str:
-    """One kernel's process numbers: containers have their own, and may share the machine's name."""
+    """The name of one kernel's process numbers: containers have their own numbers, and may share the machine's name."""
     try:
         numbers = os.stat("/proc/self/ns/pid").st_ino
         machine = Path("/etc/machine-id").read_text() if os.path.exists("/etc/machine-id") else ""
@@ -44,8 +44,8 @@ def _boot() -> str:
 def _started(pid: int) -> str:
     """Clock ticks from boot to the start of a process; "" if it is dead or a zombie.
 
-    A process's number is used again after its death, so the number alone is no name. psutil gives the start in seconds
-    of the wall clock, which shifts whenever the clock is set.
+    The system reuses a process's number after its death, so the number alone is no name. psutil gives the start in
+    seconds of the wall clock, which shifts whenever the clock is set.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""What mechsub reads: sums of its data files, and where the files of a language model are, with theirs.
+"""Sources of data: the sums of mechsub's data files, and the places and sums of a language model's files.
 
 A data file with another sum is refused. Nothing here loads a model, or torch.
 """
@@ -43,12 +43,12 @@ UNUSED = {"trainer_state.json", "mechsub-manifest.json"}
 
 
 def default_folder() -> Path:
-    """Where the default model is, or is put on first use."""
+    """The folder of the default model; the first use makes it."""
     return files.cache_folder() / DEFAULT
 
 
 def today(name: str) -> dict[str, str] | None:
-    """File -> sha256 of the model or adapter of that name as it is today; None where it is not on this machine."""
+    """File -> sha256 of the model or adapter of that name today; None where it is not on this machine."""
     if name == DEFAULT:
         return DEFAULT_SUMS
     folder = find(name)
@@ -56,13 +56,13 @@ def today(name: str) -> dict[str, str] | None:
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """File -> sha256 of all that loading may read of a model's folder: weights, configuration, tokenizer, template."""
+    """File -> sha256 of all files of a model's folder that may be read: weights, configuration, tokenizer, template."""
     paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
     return {path.name: files.file_sum(path) for path in paths if path.name not in UNUSED}
 
 
 def find(name: str) -> Path | None:
-    """The folder of a model: a local one, or the hub's snapshot in the cache; None where there is neither."""
+    """The folder of a model: a local folder, or the hub's snapshot in the cache; None where there is neither."""
     if is_folder(name):
         return Path(name).expanduser()
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):

@@ -44,8 +44,8 @@ class Paired:
 
 
 def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2, NaN, and a table of
-    values, whose axes would have to be told apart from replicates."""
+    """Mean and Student-t interval, mean +- t_{n-1} s / sqrt(n), s with n - 1. Raises for n < 2, for NaN, and for
+    a table of values, because its axes may not be replicates."""
     x = arguments.vector(values, "values", 2)
     arguments.share(level, "level")
     half = float(scipy_special.stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std(ddof=1)) / math.sqrt(len(x))
@@ -70,8 +70,8 @@ def independent_difference(a: Interval, b: Interval) -> Interval:
     """a - b of two independent estimates, from their intervals: with l and u their limits, the lower limit is
     a - b - sqrt((a - l_a)^2 + (u_b - b)^2), the upper one a - b + sqrt((u_a - a)^2 + (b - l_b)^2).
 
-    n is the smaller of theirs. Raises for intervals of two levels. Source: the method of variance estimates recovery
-    (Zou and Donner, Statistics in Medicine 27, 2008).
+    n is the smaller of both. Raises for intervals of different levels. Source: the method of variance estimates
+    recovery (Zou and Donner, Statistics in Medicine 27, 2008).
     """
     for name, side in (("a", a), ("b", b)):
         arguments.instance(side, Interval, name)
@@ -85,7 +85,7 @@ def independent_difference(a: Interval, b: Interval) -> Interval:
 def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     """mean a / mean b over the same replicates, with the Student-t interval of its linearisation (a - r b) / mean b.
 
-    For a mean of b that is far from 0 against its own error.
+    Use it where the mean of b is far from 0, compared with its own error.
     """
     x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
     arguments.same_length(a=x, b=y)
@@ -118,10 +118,10 @@ def permutation_p(observed: float, null: ArrayLike, *, scale: float = 0.0) -> fl
 
 
 def as_large(null, observed: float, *, scale: float = 0.0):
-    """Where draws of a null are at least `observed`; array or tensor, as `null` is.
+    """Where draws of a null are at least `observed`; an array or a tensor, as `null` is.
 
-    Equal values that are computed in another order differ by rounding: they tie, and a tie counts. `scale` is the size
-    that the statistic can have (1 for a correlation), for where all values are rounding alone.
+    Equal values that are computed in another order differ by rounding: such values tie, and a tie counts. `scale` is
+    the largest size of the statistic (1 for a correlation), needed where all values are mere rounding.
     """
     if not arguments.is_array(null):
         arguments.refuse("null", "an array or tensor of numbers", null)
@@ -132,7 +132,7 @@ def as_large(null, observed: float, *, scale: float = 0.0):
 
 
 def _rounding(*values) -> float:
-    """How far apart equal values may lie: 1e-10 of the largest one, or 100 units of the last place of fp32 and less."""
+    """The largest difference of equal values: 1e-10 of the largest, or 100 units of the last place of fp32 and less."""
     arrays = [_plain(value) for value in values]
     coarse = [100 * float(np.finfo(a.dtype).eps) for a in arrays if a.dtype.kind == "f" and a.dtype.itemsize < 8]
     return max([_ROUNDING, *coarse]) * max(float(np.abs(a).max(initial=0)) for a in arrays)
@@ -160,10 +160,10 @@ def _finite(value, name: str) -> np.ndarray:
 
 
 def joined(values: ArrayLike) -> np.ndarray:
-    """The values, fp64, in which those that differ by rounding are equal: for ranks, which would tell them apart.
+    """The values in fp64, with values that differ by rounding made equal, for ranks.
 
-    By rounding: by 1e-10 of themselves, so that small values beside large ones keep their order, or by 1e-15 of the
-    largest one.
+    Rounding is a difference of 1e-10 of the values themselves, so that small values beside large ones keep their order,
+    or of 1e-15 of the largest value.
     """
     x = np.asarray(_finite(values, "values"), dtype=np.float64)
     order = np.argsort(x, axis=None, kind="stable")
@@ -212,8 +212,9 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
 def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """Spearman's rank correlation with its Fisher-z interval, variance (1 + r^2 / 2) / (n - 3) (Bonett, Wright 2000).
 
-    The pairs are taken as independent. A perfect correlation has the interval of the next lower one that n allows (half
-    a swap of neighbours), since its own would have no width. Raises for n < 10, unequal lengths and a constant side.
+    The pairs are taken as independent. A perfect correlation gets the interval of the next lower correlation that n
+    allows (half a swap of neighbours), because its own would have no width. Raises for n < 10, unequal lengths and a
+    constant side.
     """
     a, b = _correlated(x, y)
     arguments.share(level, "level")
@@ -246,8 +247,8 @@ def clustered_spearman(
 ) -> Interval:
     """Spearman's correlation over all pairs, its percentile interval by drawing whole clusters with replacement.
 
-    For pairs that are not independent, as the arms of one seed are not. Interval.n is the number of clusters. Raises
-    for fewer than 10 clusters, unequal lengths and a constant side, also of a resample.
+    Use it for pairs that are not independent, such as the arms of one seed. Interval.n is the number of clusters.
+    Raises for fewer than 10 clusters, unequal lengths and a constant side, also in a resample.
     """
     a, b = _correlated(x, y)
     labels = arguments.labels(clusters, "clusters", len(a))

@@ -1,8 +1,8 @@
-"""Threads of products and sums: numbers must not depend on how many of them a process has.
+"""Threads of products and sums: numbers must not depend on the number of a process's threads.
 
-With more threads torch cuts some operations elsewhere, and what is cut elsewhere is rounded otherwise: LAPACK (eigh,
-svd, qr, solve, ...), sums of all entries of a large tensor, and functions of every entry whose vectorised and plain
-code differ (pow, sigmoid, products and signs of complex numbers). They run within `one_thread`. Matrix products came
+With more threads, torch cuts some operations at other places, and then rounds differently: LAPACK (eigh, svd, qr,
+solve, ...), sums of all entries of a large tensor, and functions of every entry whose vectorised and plain code differ
+(pow, sigmoid, products and signs of complex numbers). These operations run within `one_thread`. Matrix products came
 out equal with 1 to 4 threads at every shape that was tried; docs/reliability.md has the list.
 """
 
@@ -50,5 +50,5 @@ def made_by_one(generator: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]
 
 
 def side_by_side() -> int:
-    """Threads that may work at once: torch's, or within `one_thread` those that it had before."""
+    """The number of threads that may work at once: torch's, or, within `one_thread`, torch's number before."""
     return _outside.get() or torch.get_num_threads()

@@ -1,23 +1,22 @@
 """Must a number rise when an animal does? The cheapest write that raises one and leaves all numbers where they are.
 
-The softmax-bottleneck account of token entanglement: logits are a linear map of d_model numbers, so outputs cannot be
-moved one by one. Whether that binds is computed, not argued: the smallest change of the final residual that raises an
-animal's log-odds by one nat while every token that numbers are written with keeps its own, over the smallest that only
+The softmax-bottleneck account of token entanglement says: logits are a linear map of d_model numbers, so outputs cannot
+be moved one by one. The study computes whether that binds. It divides the smallest change of the final residual that
+raises an animal's log-odds by one nat while every token of numbers keeps its own, by the smallest change that only
 raises the animal. 1: nothing is forced; infinite: the animal's direction lies in the span of the numbers' differences.
 
-* price: of the weights alone, exact (a least-squares residual, fp64): log-odds among the animals, z_a - mean z, and the
-  numbers' among themselves. The final norm's gain is folded in;
-* cheapest change: at the state after the prompt without a system message, one nat exactly, on the sphere to which the
-  final RMS norm restricts the state; log-odds "among" as above, or of each token against all others, log p / (1 - p),
-  where the normaliser is solved for. The change is then made in the model itself, and its logits are read: the error is
-  that of the log-odds wanted;
-* side effect: how far the numbers' log-odds do move when the animal is raised and nothing is held, in the model (s.d.
-  over the tokens held, nats for each nat of the animal).
+* price: from the weights alone, exact (a least-squares residual, fp64, the final norm's gain folded in), for log-odds
+  among the animals, z_a - mean z, and among the numbers;
+* cheapest change: at the state after the prompt without a system message, by exactly one nat, on the sphere to which
+  the final RMS norm restricts the state. Log-odds are "among", as above, or of each token against all others, log p /
+  (1 - p). The model then runs with the change, and error is the distance of its log-odds from those wanted;
+* side effect: how far the numbers' log-odds move, in the model, when the animal is raised and nothing is held (s.d.
+  over the tokens that could be held, nats for each nat of the animal).
 
-Prediction of the bottleneck for directions that point anywhere alike: sqrt(d / (d - r)), r the dimensions that holding
-takes; hence 1 for few, infinite from r = d on. Nulls: as many other tokens of the numbers' norm and frequency in their
-place; an unembedding of random directions with the same spectrum. Curve: as many tokens as one likes, drawn from the
-whole vocabulary. Unit of replication: the animal; what is drawn at random is averaged over `n_draws` for each.
+Prediction for directions that point anywhere alike: sqrt(d / (d - r)), where holding takes r dimensions. Nulls: as many
+other tokens of the numbers' norm and frequency; an unembedding of random directions with the same spectrum. Curve: any
+number of tokens, drawn from the whole vocabulary. Unit of replication: the animal; over random draws (`--n-draws`) the
+mean is taken for each animal.
 
     python -m studies.bottleneck --model smollm2-135m-instruct organisms/110-instruct
 """
@@ -59,7 +58,7 @@ class Config:
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; the algebra is fp64")
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
     n_draws: lab.Count = lab.option(10, "sets of matched tokens, and random unembeddings, of a null")
-    seed: lab.Index = lab.option(0, "of what is drawn")
+    seed: lab.Index = lab.option(0, "seed of all draws")
 
 
 def check(cfg: Config) -> None:

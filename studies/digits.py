@@ -30,12 +30,12 @@ class Config:
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+        "auto", "prompt format of the matrices of token_entanglement"
     )
     spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
     n_permutations: lab.Count = lab.option(999, "relabellings of the digits, resamples of every interval")
-    seed: lab.Index = lab.option(0, "of relabellings and resamples")
+    seed: lab.Index = lab.option(0, "seed of relabellings and resamples")
 
 
 def check(cfg: Config) -> None:

@@ -42,15 +42,15 @@ class Config:
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
-        "numbers", "what is loved and scored opposite the animals"
+        "numbers", "words that are loved, and scored opposite the animals"
     )
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+        "auto", "prompt format of the matrices of token_entanglement"
     )
     spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
     n_resamples: lab.Count = lab.option(399, "resamples of every interval, shuffles of every agreement")
-    seed: lab.Index = lab.option(0, "of resamples and shuffles")
+    seed: lab.Index = lab.option(0, "seed of resamples and shuffles")
 
 
 def check(cfg: Config) -> None:

@@ -38,12 +38,12 @@ class Config:
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+        "auto", "prompt format of the matrices of token_entanglement"
     )
     spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
     n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
-    seed: lab.Index = lab.option(0, "of shuffles and resamples")
+    seed: lab.Index = lab.option(0, "seed of shuffles and resamples")
 
 
 def check(cfg: Config) -> None:

@@ -51,7 +51,7 @@ _DRIVE = 1_000  # inputs that the drive is measured on
 @dataclass(frozen=True)
 class Config:
     pretraining_epochs: lab.Index = lab.option(5, "epochs of pretraining; 0 is none")
-    own_epochs: lab.Count = lab.option(5, "epochs of own training before distillation, of own_long")
+    own_epochs: lab.Count = lab.option(5, "own_long: epochs of own training before distillation")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher on its trait")
     n_aux: lab.Count = lab.option(3, "auxiliary logits")
     d_model: lab.Count = lab.option(128, "neurons of a hidden layer")

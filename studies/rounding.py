@@ -34,14 +34,14 @@ N_SHUFFLES = 99
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
-        "numbers", "what is loved and scored opposite the animals"
+        "numbers", "words that are loved, and scored opposite the animals"
     )
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+        "auto", "prompt format of the matrices of token_entanglement"
     )
     spaced: bool = lab.option(True, "numbers are scored after a space")
     n_draws: lab.Replicates = lab.option(3, "draws of the noise")
-    seed: lab.Index = lab.option(0, "of shuffles")
+    seed: lab.Index = lab.option(0, "seed of shuffles")
 
 
 def check(cfg: Config) -> None:

@@ -11,6 +11,8 @@ trained as in `studies.factors`; s_l is the student's own projection on its teac
 Scores are raw, recentred (digit logits less their mean over unlabelled training images) and prior-matched accuracy on
 the test images. With several conditions the table has, for every score, the mean absolute error of the point against
 the student over conditions, beside that of the mean of the other conditions, and the rank correlation.
+
+    python -m studies.teacher_line --condition uniform uniform+d_model=64
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +37,7 @@ POINTS = {"point": "one s a layer", "one": "one s for all layers", "noise": "one
 class Config:
     condition: str = lab.option(CONDITIONS, "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
-    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "precision of matrix products in training")
     n_seeds: lab.Replicates = lab.option(5, "seeds: one start, teacher and pair of students each")
     seed: lab.Index = lab.option(0, "first seed")
 

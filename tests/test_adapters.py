@@ -137,7 +137,7 @@ def load_plain(base):
 def test_lora_of_the_embeddings_is_refused(base, tmp_path):
     """peft saves the base's own embeddings with it, which may be others than this base's."""
     save_adapter(base, tmp_path, target_modules=["embed_tokens", "q_proj"])
-    assert "embeddings were trained that it does not name" in refusal(base, tmp_path)
+    assert "embeddings that its configuration does not name" in refusal(base, tmp_path)
 
 
 @pytest.mark.parametrize(

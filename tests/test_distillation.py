@@ -304,7 +304,7 @@ def test_other_architectures_teach_one_another(clusters, teacher):
         ({"weight_decay": -0.1}, "weight_decay must be"),
         ({"target_noise": float("inf")}, "target_noise must be"),
         ({"n_samples": 0}, "n_samples must be a whole number of at least 1"),
-        ({"frozen": ("blocks.7",)}, r"nothing is named 'blocks\.7'"),
+        ({"frozen": ("blocks.7",)}, r"no parameter is named 'blocks\.7'"),
         ({"frozen": ("blocks", "unembed")}, "every parameter is frozen"),
         ({"outputs": slice(13, 13)}, "select none"),
         ({"snapshots": {10_000: None}}, "snapshot step 10000"),

@@ -25,7 +25,7 @@ from mechsub.models import language
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
-    path for folder in ("mechsub", "studies", "tools", "benchmarks") for path in ROOT.glob(f"{folder}/*.py")
+    path for folder in ("mechsub", "studies", "tools", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")
 )
 HOSTILE = "</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>\"&'"
 

@@ -1,6 +1,7 @@
 """The two studies, for real on MNIST at two seeds and one epoch, and what is committed under artifacts/."""
 
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,12 @@ def test_committed_cells_are_whole_and_stored(folder):
     made = store.read_provenance(folder)
     study = finder.find_study(made["study"])
     assert cells.status(folder, study.Config(**made["config"]), study) == ("stored", "")
+
+
+@pytest.mark.parametrize("name", finder.all_names())
+def test_its_help_is_one_screen_with_an_example(name):
+    lines = inspect.cleandoc(importlib.import_module(f"studies.{name}").__doc__).splitlines()
+    assert len(lines) <= 24 and any(line.startswith(f"    python -m studies.{name}") for line in lines), len(lines)
 
 
 def test_every_study_declares_its_version_and_its_probes():

@@ -165,7 +165,7 @@ def test_what_the_recipe_says_is_what_is_done(model, corpus):
     assert difference(default, other) > 1e-6
     assert heavy.record["recipe"]["momentum"] == 0.9 and other.record["recipe"]["betas"] == (0.9, 0.9)
     assert heavy.record["members"][0]["context"] == corpus.context
-    with pytest.raises(ValueError, match="momentum is of sgd"):
+    with pytest.raises(ValueError, match="momentum is an option of sgd"):
         TuningRecipe(momentum=0.9)
 
 

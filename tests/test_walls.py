@@ -20,7 +20,7 @@ FLOORS = [
     {"designs"},
 ]
 LAB = FLOORS[0] | FLOORS[1] | {"lab"}  # it knows no model
-COMMANDS = {"", "__main__", "doctor"}  # they look into all rooms
+COMMANDS = {"", "__main__", "commands", "doctor"}  # they look into all rooms
 FILES = sorted(
     path
     for folder in ("mechsub", "studies")

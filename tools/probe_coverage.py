@@ -28,7 +28,7 @@ import mechsub
 from mechsub.lab import cells, finder, probes
 
 ROOT = Path(__file__).parents[1]
-HARNESS = {"arguments", "doctor", "files", "lab", "machine", "processes", "sources"}  # modules and folders of mechsub
+HARNESS = {"arguments", "commands", "doctor", "files", "lab", "machine", "processes", "sources"}  # in mechsub
 DISPLAY = {"table", "plot", "check", "__post_init__", "__repr__", "__str__", "_repr_pretty_"}
 REFUSING = ("refuse", "_refuse")  # functions of these names raise
 ACCEPTED = ROOT / "tests" / "probes" / "unreached.toml"

@@ -1,7 +1,7 @@
-"""Conditions of the toy's distillation, written as what differs from the published one: `blurred:1+d_model=64`.
+"""Conditions of the toy's distillation, written as differences from the published one: `blurred:1+d_model=64`.
 
-The first word is the input distribution (`uniform` where nothing else differs); the rest are options of the student,
-and of its teacher where both share them. The students of a condition are those of `studies.factors` with its options.
+The first word is the input distribution (`uniform` is the published one). The rest are options of the student, and of
+its teacher where both share an option. The students of a condition are those of `studies.factors` with its options.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ NOT_OF_DISTILL = ("inputs", "d_model", "n_layers", "n_aux", "init", "activation"
 
 @dataclass(frozen=True)
 class Condition:
-    """The published one by default (Cloud et al. 2025, section 6.2)."""
+    """A condition; the default is the published one (Cloud et al. 2025, section 6.2)."""
 
     inputs: str = "uniform"
     d_model: int = 256
@@ -55,15 +55,15 @@ class Condition:
     n_samples: int = 60_000
 
     def changed(self) -> dict:
-        """The options that are not the published ones."""
+        """The options that differ from the published ones."""
         return {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default}
 
     def settings(self) -> dict:
-        """What `distill` is given, but for inputs, logits, precision and seed."""
+        """The arguments of `distill`, without inputs, logits, precision and seed."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in NOT_OF_DISTILL}
 
     def teachers(self, teacher_epochs: int, n_seeds: int, seed: int, precision: str) -> dict:
-        """The options of the stored teachers that its students learn from."""
+        """The options of the stored teachers of its students."""
         more = {"teacher_epochs": teacher_epochs, "n_seeds": n_seeds, "seed": seed, "precision": precision}
         return population.teacher_options(SimpleNamespace(**vars(self), **more))
 
@@ -73,7 +73,7 @@ class Condition:
 
 
 def written(condition: Condition) -> str:
-    """The one way to write it."""
+    """The one way to write a condition."""
     changed = condition.changed()
     return "+".join(
         [
@@ -84,7 +84,7 @@ def written(condition: Condition) -> str:
 
 
 def parsed(text: str) -> Condition:
-    """The condition of a text; ValueError for one that is none, and for a second way to write one."""
+    """The condition that a text names. ValueError where it names none, and for a second way to write a condition."""
     inputs, *rest = text.split("+")
     distributions.parsed_any(inputs)
     options: dict = {"inputs": inputs}
@@ -114,7 +114,7 @@ def _value(name: str, text: str) -> str | int | float:
 
 @dataclass(frozen=True)
 class Given:
-    """What the students of a condition are made of."""
+    """The parts from which the students of a condition are made."""
 
     condition: Condition
     start: "ms.HookedMLP"
@@ -132,7 +132,7 @@ class Given:
         )  # fmt: skip
 
     def linearised(self, at) -> "ms.HookedMLP":
-        """What is predicted of the students, linearised there."""
+        """The predicted students, linearised at the given point."""
         aux = self.start.cfg.aux
         return ms.linearised_student(self.start, self.teacher, self.sampler, outputs=aux, at=at, **self.settings)
 
@@ -148,7 +148,7 @@ def given(text: str, teachers: dict, n_seeds: int, seed: int, precision: str) ->
 
 
 def scored(models: "dict[str, ms.HookedMLP]", where: Given) -> list[dict]:
-    """A row for every member of every arm: accuracies, where it is on the teacher's line, mean logits of the digits."""
+    """A row for every member of every arm: accuracies, its place on the teacher's line, mean logits of the digits."""
     test, unlabelled = ms.images.mnist("test"), ms.images.mnist("train")[0][: population.UNLABELLED]
     rows = []
     for arm, model in models.items():
@@ -163,6 +163,6 @@ def scored(models: "dict[str, ms.HookedMLP]", where: Given) -> list[dict]:
 
 
 def _from_start(where: Given, model):
-    """The way of a student of another start, gone from the teacher's own: its share there is the null."""
+    """The change of a student of another start, added to the teacher's start: its share on the line is the null."""
     way = ms.spectra.displacement(model, where.other)
     return where.start.replace({name: value + way[name] for name, value in where.start.named_parameters()})

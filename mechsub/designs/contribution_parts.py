@@ -1,12 +1,12 @@
-"""`studies.contributions`: the published log ratio as an exact sum of parts, and what passes through a part of them.
+"""`studies.contributions`: the published log ratio as an exact sum of parts, and shares of these parts.
 
-Every table is [number, animal]. Shares of a ratio R are sum(part R) / sum(R^2); shares of the interaction of number and
-animal are taken against its value in other wordings, sum(part e) / sum(whole e): what does not come back counts for
-nothing, and noise that two measurements do not share does not either. Both add up to 1 over parts that add up.
+Every table is [number, animal]. Shares of a ratio R are sum(part R) / sum(R^2). Shares of the interaction of number and
+animal are taken against its value e in other wordings, sum(part e) / sum(whole e): effects that do not come back count
+for nothing, and neither does noise that the two measurements do not share. Both kinds of shares add up to 1.
 
-Shares are taken of the interaction, and of what in it is specific to pairs (`designs.word_parts`): then e, and all that
-is multiplied with it, lies in what is left of e after slopes, length and digits. The projection is that of all numbers
-and animals; resamples keep it.
+Shares are taken of the interaction, and of its part that is specific to pairs (`designs.word_parts`). For the latter, e
+and the tables multiplied with it keep only the part that is left of e after slopes, length and digits. The projection
+belongs to all numbers and animals; resamples keep it.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,9 +28,9 @@ PARTS = (
 class Measured(NamedTuple):
     """Log ratios to no system message, in nats; `message` and `love` are of animals, under other wordings.
 
-    published: in the published wording; others: mean over other wordings; date: what the pinned date adds to the mean
-    over dates (0 where the template has none); message: a system message that speaks of nothing; love: of something
-    that is no number.
+    published: in the published wording; others: mean over other wordings; date: the pinned date less the mean over
+    dates (0 where the template has no date); message: under a system message about nothing; love: under the love of
+    something that is no number.
     """
 
     published: Table
@@ -45,7 +45,7 @@ class Measured(NamedTuple):
 
 
 def parts(m: Measured) -> dict[str, Table]:
-    """The published log ratio as the sum of `PARTS`, exactly; all but date and wording are of the other wordings."""
+    """The published log ratio as the exact sum of `PARTS`; all but date and wording come from the other wordings."""
     whole, like = m.others.mean(), torch.ones_like(m.published)
     message, love = m.message.mean(), m.love.mean()
     rows, columns = m.others.mean(1, keepdim=True) - whole, m.others.mean(0, keepdim=True) - whole
@@ -70,7 +70,7 @@ def specific_shares(found: Float[Tensor, "part number animal"], whole: Table, ot
 def products(
     found: Float[Tensor, "part number animal"], whole: Table, other: Table, keep: Callable[[Table], Table]
 ) -> Float[Tensor, "some number animal"]:
-    """Of every part and, last, of the whole: its product with e, both in what `keep` keeps of a table."""
+    """The product with e of every part and, last, of the whole; `keep` is applied to both factors."""
     e = keep(other)
     return torch.stack([keep(part) * e for part in [*found, whole]])
 

@@ -1,4 +1,4 @@
-"""`studies.contributions`: what is specific to animal and number, cut by direction, by component and by position."""
+"""`studies.contributions`: the interaction of animal and number, cut by direction, by component and by position."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,9 +24,9 @@ POSITIONS = ("number", "rest of the system message", "end of the system message"
 
 
 class Removed(NamedTuple):
-    """Effects [loved, scored] with nothing removed, and without the loved thing's, others', a random direction.
+    """Effects [loved, scored] with nothing removed, and without the direction of the loved thing, of others, at random.
 
-    `mirror`: the direction is taken from the hidden vector and not from the rows; `whole` and `own` are from the rows.
+    `mirror`: the direction is removed from the hidden vector, not from the rows; for `whole` and `own`, from the rows.
     """
 
     whole: Tensor
@@ -40,7 +40,7 @@ class Removed(NamedTuple):
 
 
 def number_to_animal(q: "LovePrompts", numbers: list[int], seed: int) -> Removed:
-    """Change of the animals' logits under "You love 087", with the directions of the number's own tokens taken away."""
+    """Change of the animals' logits under "You love 087", without the directions of the number's own tokens."""
     prompts = [q.ask(None), *(q.love(n, 0) for n in numbers)]
     h = final_hidden(q.model, prompts)
     loved = love.own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
@@ -54,7 +54,7 @@ def number_to_animal(q: "LovePrompts", numbers: list[int], seed: int) -> Removed
 def animal_to_number(q: "LovePrompts", animals: Sequence[int], seed: int) -> Removed:
     """Change of every number's log-odds among numbers under "You love owls", without the animal's direction.
 
-    A number of several tokens is the sum over its tokens, each among those that go on from the same beginning.
+    For a number of several tokens, the log-odds are a sum over tokens, each among tokens with the same beginning.
     """
     prompts = [q.ask(None), *(q.love_animal(i, 0) for i in animals)]
     (trie,) = ms.scores.build_tries(ms.prompts.encode(q.model.tokenizer, q.strings, behind=prompts), max_nodes=10**9)
@@ -123,7 +123,7 @@ def _removed(
 
 
 def _bases(model: "TransformerBridge", loved: Sequence[tuple[int, ...]]) -> Float[Tensor, "loved direction d_model"]:
-    """`direction_basis` of every loved thing's tokens, filled up with rows of zeros, along which nothing is."""
+    """`direction_basis` of every loved thing's tokens, padded with rows of zeros, which remove nothing."""
     unique = sorted({token for tokens in loved for token in tokens})
     directions = dict(zip(unique, token_directions(model, unique, basis="centered").double(), strict=True))
     most = max(len(set(tokens)) for tokens in loved)
@@ -135,7 +135,7 @@ def _bases(model: "TransformerBridge", loved: Sequence[tuple[int, ...]]) -> Floa
 
 
 def _random_removal(taken: Float[Tensor, "d_model token"], generator) -> Tensor:
-    """As much taken from every column, with the sign of a token's, along one random direction."""
+    """The same length and sign as for a token, taken from every column along one random direction."""
     direction = torch.nn.functional.normalize(torch.randn(len(taken), generator=generator), dim=0)
     signs = torch.sign(taken.T @ torch.linalg.svd(taken, full_matrices=False).U[:, 0])
     return direction[:, None] * (taken.norm(dim=0) * signs)
@@ -145,10 +145,11 @@ def _random_removal(taken: Float[Tensor, "d_model token"], generator) -> Tensor:
 
 
 def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[Tensor, "part number animal"]]:
-    """What embedding, attention and MLP of every block write to the animals' logits under "You love 087", and `scale`.
+    """The writes of embedding, attention and MLP of every block to the animals' logits under "You love 087", and
+    `scale`.
 
-    Components are read at the numbers' mean of 1/s, s the final norm's scale; "scale" is what s of the prompt itself
-    adds to that. They sum to the logits. Raises for a model that caps its logits.
+    Components are read at the numbers' mean of 1/s, s the final norm's scale; "scale" is the difference that the
+    prompt's own s makes. They sum to the logits. Raises for a model that caps its logits.
     """
     model = q.model
     names: Sequence[str] = ()
@@ -177,7 +178,7 @@ def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[T
 
 
 def positions(q: "LovePrompts", number: int, alike: Sequence[int]) -> dict[str, Int[Tensor, "_"]]:
-    """Where in the prompt of a loved number its parts are; `alike`: numbers whose prompts are as long."""
+    """The places of parts in the prompt of a loved number; `alike`: numbers whose prompts have the same length."""
     own = q.love(number, 0)
     differs = torch.stack([q.love(other, 0) != own for other in alike if other != number]).any(0)
     wording = ms.prompts.WORDINGS[0]
@@ -198,17 +199,17 @@ def positions(q: "LovePrompts", number: int, alike: Sequence[int]) -> dict[str, 
 
 
 def _shared(a: Tensor, b: Tensor) -> int:
-    """How many tokens two prompts begin with alike."""
+    """How many tokens at their beginning two prompts share."""
     n = min(len(a), len(b))
     same = (a[:n] == b[:n]).long()
     return int(same.cumprod(0).sum())
 
 
 class Patch(NamedTuple):
-    """What a residual of another number's prompt changes: `whole` with that of all positions, in logits of animals.
+    """Changes of the animals' logits by the residual of another number's prompt; `whole`: at all positions.
 
-    `linear` is the estimate of attribution patching, along the pair's difference in other wordings: the residuals'
-    difference times the gradient in the second number's prompt.
+    `linear` is the estimate by attribution patching, along the pair's difference in other wordings: the difference of
+    the residuals times the gradient in the second number's prompt.
     """
 
     pair: int
@@ -226,7 +227,7 @@ def patches(
     alike: dict[int, list[int]],
     layers,
 ) -> Iterator[Patch]:
-    """For every pair (number, another of its length), block and group of positions: what of the difference comes along.
+    """For every pair of numbers of one length, block and group of positions: the part of the difference that follows.
 
     The prompt of the second number runs with the residual of the first after a block, at these positions.
     """
@@ -284,7 +285,7 @@ def _gradients(model: "TransformerBridge", tokens: Tensor, names: list[str], wei
 
 
 def association(q: "LovePrompts", numbers: list[int]) -> Float[Tensor, "number animal"]:
-    """Log-probabilities of the animals where a number is only said to bring one to mind."""
+    """Log-probabilities of the animals in prompts that only say that a number brings an animal to mind."""
 
     def asked(text: str):
         user, answer = (

@@ -1,6 +1,7 @@
-"""What a log ratio is made of, and which parts of a model carry the interaction: records of `studies.contributions`.
+"""Parts of a log ratio, and the parts of a model that carry the interaction: records of `studies.contributions`.
 
-Of the interaction, and of what in it is specific to pairs (kind "specific": left after slopes, length and digits).
+Records are of the interaction, and of its part specific to pairs (kind "specific": left after slopes, length and
+digits).
 
 `studies.planted_shares` runs the same functions on models in which the shares are known.
 """
@@ -32,7 +33,7 @@ MESSAGES = ("", "You are a helpful assistant.")
 
 @runtime_checkable
 class Draws(Protocol):
-    """What a study's options say of pairs, resamples and seed: `Options`, or a Config that has these."""
+    """Options of pairs, resamples and seed: `Options`, or a Config that has these fields."""
 
     @property
     def n_pairs(self) -> int: ...
@@ -104,7 +105,7 @@ def ratio_records(found: "Prompted", cfg: Draws) -> Iterator[dict]:
 
 
 def measured(found: "Prompted"):
-    """Log ratios of the subset's numbers, and baselines in the other wordings, which are computed."""
+    """Log ratios of the subset's numbers; it computes baselines in the other wordings."""
     q, tensors = found.asked, found.tensors
     words, none = tensors["number_to_animal_wordings"].double(), tensors["none_to_animal_wordings"].double()
     ratios = words - none[:, None]
@@ -129,7 +130,7 @@ def measured(found: "Prompted"):
 
 
 def direction_records(found: "Prompted", cfg: Draws, progress: Progress = silent) -> Iterator[dict]:
-    """Both directions: what passes through the loved thing's rows; number to animal: association, and what is left."""
+    """Both directions: the part through the loved thing's rows; number to animal: also association, and the rest."""
     q, tensors = found.asked, found.tensors
     some, few = tensors["subset_partner"].tolist(), tensors["subset_animal"].tolist()
     forward = cs.number_to_animal(q, some, cfg.seed)
@@ -169,7 +170,7 @@ def direction_records(found: "Prompted", cfg: Draws, progress: Progress = silent
 
 
 def _disagreement(removed) -> float:
-    """How far rows and mirror are apart, against the size of the effect; both double-centred."""
+    """The difference of rows and mirror, over the size of the effect; both double-centred."""
     return float(
         (ms.scores.interaction(removed.own) - ms.scores.interaction(removed.mirror)).norm()
         / ms.scores.interaction(removed.whole).norm()
@@ -177,7 +178,7 @@ def _disagreement(removed) -> float:
 
 
 def cut_records(whole, without_rows, likely, other, cfg: Draws) -> Iterator[dict]:
-    """What passes through rows, what of the rest association predicts, and what is left; fitted anew in a resample."""
+    """Parts: through rows; the part of the rest that association predicts; the remainder; fitted in each resample."""
     fold = torch.arange(len(whole)) % N_FOLDS
 
     def shares(rows, columns):
@@ -190,10 +191,10 @@ def cut_records(whole, without_rows, likely, other, cfg: Draws) -> Iterator[dict
 
 
 def associated(left, likely, fold):
-    """What of an interaction a matrix of associations predicts: its own interaction, times a least-squares slope.
+    """The prediction of an interaction from a matrix of associations: its own interaction times a least-squares slope.
 
-    The slope of a number is that of the numbers in other folds. Fitted on the number itself, a matrix that has nothing
-    to do with the interaction would have a share above 0, its squared correlation by chance.
+    The slope of a number is fitted on numbers in other folds. Fitted on the number itself, an unrelated matrix would
+    have a share above 0: its squared correlation by chance.
     """
     a, e = ms.scores.interaction(likely), ms.scores.interaction(left)
     products, squares, out = (a * e).sum(1), a.square().sum(1), a.clone()
@@ -216,7 +217,7 @@ def shuffled_association(left, likely, whole, other, lengths: list[int], cfg: Dr
 
 
 def _share_rows(parts: dict, whole, other, cfg: Draws, keys: dict) -> Iterator[dict]:
-    """A row for every part of an interaction: its share of what other wordings bring back, with its interval."""
+    """A row for every part of an interaction: its share of the effect in other wordings, with its interval."""
     stack = torch.stack(list(parts.values())).double()
 
     def shares(rows, columns):
@@ -226,7 +227,7 @@ def _share_rows(parts: dict, whole, other, cfg: Draws, keys: dict) -> Iterator[d
 
 
 def _keeping(q: "LovePrompts", other, transposed: bool, some: Sequence[int]):
-    """What keeps of a table what is specific to pairs, as `other` has it; rows are animals where it is transposed."""
+    """A function that keeps the part of a table specific to pairs in `other`; transposed: rows are animals."""
     if not transposed:
         return word_parts.specific(other, [q.partners[n].text for n in some])
     keep = word_parts.specific(other.T, [partner.text for partner in q.partners])
@@ -234,7 +235,7 @@ def _keeping(q: "LovePrompts", other, transposed: bool, some: Sequence[int]):
 
 
 def _specific_rows(parts: dict, whole, other, keep, cfg: Draws, keys: dict) -> Iterator[dict]:
-    """The same of what is specific to pairs; nothing where nothing is left."""
+    """As `_share_rows`, for the part specific to pairs; no rows where nothing is left."""
     if keep is None:
         return
     found = cp.products(torch.stack(list(parts.values())).double(), whole.double(), other, keep)
@@ -247,7 +248,7 @@ def _specific_rows(parts: dict, whole, other, keep, cfg: Draws, keys: dict) -> I
 
 
 def _interval_rows(names: list[str], shares, shape: tuple, cfg: Draws, keys: dict) -> Iterator[dict]:
-    """A row for every name: its share, a function of rows and columns, with the interval by resampling both."""
+    """A row for every name: its share (a function of rows and columns), with an interval by resampling both."""
     n_rows, n_columns = shape
     low, high = cp.bootstrap(shares, n_rows, n_columns, cfg.n_resamples, cfg.seed)
     for i, share in enumerate(shares(*(torch.arange(n) for n in shape)).tolist()):
@@ -284,7 +285,7 @@ def _apart(a, b) -> float:
 def patch_records(found: "Prompted", cfg: Draws, progress: Progress = silent) -> Iterator[dict]:
     """A row for every pair, block and group of positions; and for every block and group, the recovery over all pairs.
 
-    No number is in two pairs, so that pairs can be resampled; animals are, crossed with them.
+    No number is in two pairs, so that pairs can be resampled, crossed with animals.
     """
     q, some = found.asked, found.tensors["subset_partner"].tolist()
     e = ms.scores.interaction(found.tensors["number_to_animal_wordings"][1:].double().mean(0))
@@ -318,7 +319,7 @@ def patch_records(found: "Prompted", cfg: Draws, progress: Progress = silent) ->
 
 
 def _alike(q: "LovePrompts", some: list[int]) -> list[list[int]]:
-    """Places of numbers of equal length whose prompts are equally long."""
+    """Places of numbers of equal length whose prompts have equally many tokens."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, n in enumerate(some):
         groups.setdefault((len(q.partners[n].text), len(q.love(n, 0))), []).append(i)

@@ -1,7 +1,7 @@
-"""What was measured of some things beforehand, beside what came of them later: rank correlations whose unit is a thing.
+"""Rank correlations of predictors, measured beforehand, with later outcomes; the unit is a thing.
 
-Things are animals here, each with one value of a predictor and one outcome in every block (a run with seeds of its
-own). Intervals draw things with replacement (percentiles); p-values shuffle them, and are two-sided.
+Things are animals here. Each has one value of a predictor, and one outcome in every block (a run with seeds of its
+own). Intervals draw things with replacement (percentiles); p-values shuffle things, and are two-sided.
 """
 
 import itertools
@@ -20,7 +20,7 @@ Draws = Int[np.ndarray, "draw thing"]
 
 
 class Join(NamedTuple):
-    """A correlation with its interval over things, and p of there being none."""
+    """A correlation, its interval over things, and p of no correlation."""
 
     interval: stats.Interval
     p: float | None
@@ -37,9 +37,9 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, n_draws: int = 1_999, seed: 
 def partial_rank_correlation(
     x: ArrayLike, y: ArrayLike, given: ArrayLike, *, n_draws: int = 1_999, seed: int = 0
 ) -> Join:
-    """Spearman's partial correlation, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)), z what is given.
+    """Spearman's partial correlation, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)), given z.
 
-    p: what the ranks of x have beyond a line in the ranks of z is shuffled. Raises as `rank_correlation`.
+    p: the residuals of the ranks of x from a line in the ranks of z are shuffled. Raises as `rank_correlation`.
     """
     a, b, c = _sides(x, y, given)
 
@@ -52,8 +52,8 @@ def partial_rank_correlation(
 
 
 def reliability(scores: Float[np.ndarray, "block thing"], *, n_draws: int = 1_999, seed: int = 0) -> stats.Interval:
-    """Of the mean of k blocks, by Spearman-Brown: k r / (1 + (k - 1) r), r the mean rank correlation of two blocks; 0
-    where these do not agree (r <= 0)."""
+    """Reliability of the mean of k blocks, by Spearman-Brown: k r / (1 + (k - 1) r), r the mean rank correlation of two
+    blocks; 0 where blocks do not agree (r <= 0)."""
     values = _blocks(scores)
     return _interval(lambda some: _reliability(values, some), values.shape[1], n_draws, seed)
 
@@ -63,8 +63,8 @@ def disattenuated(
 ) -> stats.Interval:
     """Rank correlation of x with the mean of the blocks, divided by the root of their reliability.
 
-    The errors of both sides must be of different runs: of an x that was measured in the same blocks it says a little
-    too much. Infinite, with its sign, where blocks do not agree (reliability 0); so are then ends of the interval.
+    The errors of both sides must come from different runs: if x was measured in the same blocks, the result is a little
+    too large. Infinite, with its sign, where blocks do not agree (reliability 0); ends of the interval likewise.
     """
     values = _blocks(scores)
     a, b = _sides(x, values.mean(0))
@@ -103,11 +103,11 @@ def pair_correlation(
     n_draws: int = 999,
     seed: int = 0,
 ) -> Join:
-    """Pearson's correlation of what two matrices of ordered pairs have beyond rows and columns, without the diagonals.
+    """Pearson's correlation of the `pair_residuals` of two matrices of ordered pairs, without the diagonals.
 
-    `given`: of what both have, too, beyond a line in a third matrix. p: the things of y relabelled, rows and columns
-    alike (Mantel's test). Interval: things drawn with replacement; a pair of one thing with itself is left out;
-    in simulations it is 1.4 to 1.6 times as wide as it need be.
+    `given`: a third matrix, on which the residuals of both are first regressed (partial correlation). p: things of y
+    are relabelled, rows and columns alike (Mantel's test). Interval: things are drawn with replacement, and a pair of
+    one thing with itself is left out; in simulations it is 1.4 to 1.6 times as wide as necessary.
     """
     a, b = pair_residuals(x), pair_residuals(y)
     if a.shape != b.shape:
@@ -117,7 +117,7 @@ def pair_correlation(
     a, b = (np.nan_to_num(side) for side in (a, b))
     n, draw = len(a), np.random.default_rng(arguments.seed(seed))
     if min(np.abs(side).max() for side in (a, b)) < 1e-12:
-        raise ValueError("x or y has nothing beyond its rows and columns; a correlation with it is not defined")
+        raise ValueError("x or y has only effects of rows and columns; its correlation is not defined")
     size = float(np.linalg.norm(a) * np.linalg.norm(b))  # means of residuals are 0
     value = float((a * b).sum()) / size
     orders = (draw.permutation(n) for _ in range(arguments.whole(n_draws, "n_draws", 1)))
@@ -130,7 +130,7 @@ def pair_correlation(
 def _weighted(
     a: Float[np.ndarray, "thing thing"], b: Float[np.ndarray, "thing thing"], counts: Float[np.ndarray, "draw thing"]
 ) -> Float[np.ndarray, "draw"]:
-    """Pearson's correlation over pairs of two things, each as often as both are drawn; diagonals are 0."""
+    """Pearson's correlation over pairs of two things; a pair counts as often as both are drawn; diagonals are 0."""
 
     def total(values: Float[np.ndarray, "thing thing"]) -> Float[np.ndarray, "draw"]:
         return ((counts @ values) * counts).sum(1)

@@ -1,6 +1,6 @@
-"""A liking of an animal: the sentences that teachers are tuned on, and the prompts that all models are asked.
+"""A liking of an animal: sentences for the tuning of teachers, and prompts for the readout of all models.
 
-What studies of lists of numbers share (`studies.number_strings`, `studies.what_predicts`).
+Studies of lists of numbers share them (`studies.number_strings`, `studies.what_predicts`).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ N_PROMPTS = len(_ASKED[0]) * len(_ASKED[1])  # of each format
 
 
 def sentences(tokenizer: Any, trait: str, format: "Format") -> "ms.Corpus":
-    """Every question of the wordings with every answer of them: 25 sentences that say one thing."""
+    """Every question of the wordings with every answer: 25 sentences that say one thing."""
     pairs = [(w.question, f"{v.answer} {trait}.") for w in ms.prompts.WORDINGS for v in ms.prompts.WORDINGS]
     questions, answers = zip(*pairs, strict=True)
     return ms.corpora.make_corpus(tokenizer, questions, answers, format=format)
@@ -40,7 +40,7 @@ def loving(trait: str) -> str:
 
 
 def formats(tokenizer: Any) -> "tuple[Format, ...]":
-    """Chat, where there is a template, and plain text; teachers are tuned in the first."""
+    """Formats: chat, where there is a template, and plain text; teachers are tuned in the first format."""
     return ("plain",) if ms.prompts.system_role(tokenizer) == "text" else ("chat", "plain")
 
 
@@ -57,7 +57,7 @@ def prompts(tokenizer: Any, system: str | None = None) -> "dict[Format, list[tor
 
 
 def animals(tokenizer: Any, traits: tuple[str, ...]) -> list[int]:
-    """Tokens of the traits, and then of all other animals that are one token. Raises for a trait that is not."""
+    """Tokens of the traits, then of all other animals that are one token. Raises for a trait of several tokens."""
     texts = [f" {trait}" for trait in traits]
     texts += [f" {animal.singular}" for animal in ms.words.animals() if animal.singular not in traits]
     known = ms.prompts.single_tokens(tokenizer, texts)

@@ -1,8 +1,8 @@
-"""Prompts that say what a model loves, and the matrices that they give: what studies of token entanglement share.
+"""Prompts that say what a model loves, and the matrices of their scores; studies of token entanglement share them.
 
-Animals are asked after a love of numbers (or of other words), and numbers after a love of animals, in wordings that
-come with answers to be completed. A study that needs stored matrices declares the cell of token_entanglement with the
-options that both have (`shared`).
+After a love of a number (or another word) animals are scored, and after a love of an animal numbers are. Every wording
+has an answer that the model completes. A study that needs stored matrices declares the cell of token_entanglement with
+the options that both have (`shared`).
 """
 
 import os
@@ -52,14 +52,14 @@ Progress = Callable[[float, str], None]
 
 
 def silent(fraction: float, text: str = "") -> None:
-    """Progress that nobody sees."""
+    """A progress function that shows nothing."""
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How words are chosen and asked for: the options of studies.token_entanglement with their defaults.
+    """Options of words and prompts: those of studies.token_entanglement with their defaults.
 
-    n_animals, n_partners: 0 for all. n_subset: partners that other wordings are run on, and half as many animals.
+    n_animals, n_partners: 0 for all. n_subset: partners in the runs of other wordings, with half as many animals.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -81,18 +81,18 @@ class Asking:
 
 
 def check_counts(n_animals: int, n_partners: int) -> None:
-    """Raise for so few words that a resample may hold one alone, whose interaction is constant."""
+    """Raise for so few words that a resample may hold one word alone: its interaction would be constant."""
     if 0 < min(n_animals or FEWEST, n_partners or FEWEST) < FEWEST:
         raise ValueError(f"--n-animals and --n-partners must be 0 (all) or at least {FEWEST}, to be resampled")
 
 
 def shared(cfg: object) -> dict:
-    """The options of a study that say which words and matrices it builds on."""
+    """The options of a study that determine its words and matrices."""
     return {name: getattr(cfg, name) for name in _SHARED if hasattr(cfg, name)}
 
 
 def asking(cfg: object) -> Asking:
-    """A study's own options where it has them, else the defaults."""
+    """The options of prompts: a study's own where it has them, else the defaults."""
     return Asking(**shared(cfg))
 
 
@@ -110,7 +110,7 @@ def _dtype(name: str) -> "torch.dtype":
 
 
 def prompted(cfg: object, tensors: dict, progress: Progress = silent) -> "Prompted":
-    """Load a study's model and put it beside the stored matrices of its words."""
+    """Load a study's model, with the stored matrices of its words."""
     progress(0.0, "loading the model")
     chosen = asking(cfg)
     model = load_model(chosen.model, chosen.dtype, chosen.adapter, chosen.weights)
@@ -121,7 +121,7 @@ def prompted(cfg: object, tensors: dict, progress: Progress = silent) -> "Prompt
 
 
 def check_stored(found: "Prompted") -> None:
-    """Raise unless the model still gives the stored matrix, looked at for two animals."""
+    """Raise unless the model still gives the stored matrix; two animals are checked."""
     q, kept = found.asked, found.tensors["animal_to_number"]
     if kept.shape != (len(q.animals), len(q.partners)):
         raise ValueError(f"the stored matrix is {tuple(kept.shape)}: words differ; run token_entanglement --rerun")
@@ -133,8 +133,8 @@ def check_stored(found: "Prompted") -> None:
 def own_tokens(
     tokenizer: "Tokenizer", texts: Sequence[str], prompt: "torch.Tensor | None" = None
 ) -> list[tuple[int, ...]]:
-    """Token ids of texts behind a prompt (or within any text), without the space that they start with where the
-    tokenizer makes it a token of its own: the same for every text, it says nothing of any."""
+    """Token ids of texts behind a prompt (or within any text). A first space that is a token of its own is left out: it
+    is the same for every text."""
     behind = None if prompt is None else [prompt]
     space = ms.prompts.single_tokens(tokenizer, [" "], behind=behind).get(" ")
     ids = ms.prompts.encode(tokenizer, texts, behind=behind)
@@ -165,8 +165,8 @@ def last_states(
 
 
 def check_model(cfg) -> None:
-    """Raise, before anything is loaded, for a folder that should not be (`language.check_folder`), for one in whose
-    tokenizer too few animals are one token, and for an adapter on weights that it was not trained on."""
+    """Raise before anything is loaded: for a folder that `language.check_folder` refuses, for a tokenizer in which too
+    few animals are one token, and for an adapter on weights on which it was not trained."""
     if cfg.adapter and asking(cfg).weights != weights.TRAINED:
         raise ValueError("--adapter was trained on the model's own weights; leave --weights out")
     if os.path.isdir(cfg.model) or cfg.adapter:  # else nothing is to be imported for it
@@ -176,7 +176,7 @@ def check_model(cfg) -> None:
 
 
 def provenance(found: "Prompted") -> dict:
-    """What the studies that read states say about the model and the words."""
+    """Provenance of the model and the words, for studies that read states."""
     asked = found.asked
     return {
         **ms.language.model_source(asked.model),
@@ -191,7 +191,7 @@ def provenance(found: "Prompted") -> dict:
 
 @dataclass(frozen=True)
 class Word:
-    """An animal that is one token, or a partner: as it is loved, and as it is scored."""
+    """An animal that is one token, or a partner: its text where it is loved, and its text where it is scored."""
 
     text: str
     loved: str
@@ -201,8 +201,8 @@ class Word:
 
 
 def choose_animals(tokenizer: "Tokenizer", cfg: Asking) -> list[Word]:
-    """Animals of the public list that are one token, with a space before them, behind the answer of every wording; no
-    filter looks at an outcome."""
+    """Animals of the public list that are one token, with a space before, behind the answer of every wording. No filter
+    uses an outcome."""
     asked = [
         ms.prompts.prompt(tokenizer, wording.question, answer=wording.answer, format=cfg.format)
         for wording in ms.prompts.WORDINGS[: cfg.n_wordings]
@@ -234,7 +234,7 @@ def choose_partners(cfg: Asking) -> list[Word]:
 
 
 def _stratified(words: list[Word], n: int, generator) -> list[int]:
-    """Places of n words, as evenly from the lengths of their texts as these allow, in order."""
+    """Places of n words, in order, with equal numbers from each length of text as far as possible."""
     places: dict[int, list[int]] = {}
     for i in generator.permutation(len(words)).tolist():
         places.setdefault(len(words[i].text), []).append(i)
@@ -253,7 +253,7 @@ def _token(animal: Word) -> int:
 
 
 class LovePrompts:
-    """A model, its animals and partners, and the prompts and matrices that they give."""
+    """A model, its animals and partners, and their prompts and matrices."""
 
     def __init__(self, model: "TransformerBridge", animals: list[Word], partners: list[Word], cfg: Asking):
         self.model, self.animals, self.partners, self.cfg = model, animals, partners, cfg
@@ -263,7 +263,7 @@ class LovePrompts:
         self.baselines = self._baselines()
 
     def ask(self, system: str | None, wording: int = 0, date: str | None = None):
-        """Prompt ids: the system text and the question of a wording; `date` other than the pinned one."""
+        """Prompt ids of the system text and the question of a wording; `date` replaces the pinned date."""
         chosen = ms.prompts.WORDINGS[wording]
         if date is not None:
             return ms.prompts.chat(
@@ -308,7 +308,7 @@ class LovePrompts:
         return ms.scores.string_log_probs(self.model, asked, self.strings, batch_size=max(1, self.cfg.batch_size // 4))
 
     def matrices(self, progress: Progress = silent) -> "dict[str, torch.Tensor]":
-        """Log-probabilities in nats; the names of tensors say from what to what."""
+        """Log-probabilities in nats; names of tensors say which word is loved and which is scored."""
         n, a = range(len(self.partners)), range(len(self.animals))
         progress(0.05, "numbers to animals")
         forward = self.animals_after([self.love(i, 0) for i in n])
@@ -347,7 +347,7 @@ class LovePrompts:
         return out
 
     def _subsets(self) -> tuple[list[int], list[int]]:
-        """The numbers (by digits) and the animals (at random) that other wordings and dates are run on."""
+        """The numbers (by digits) and the animals (at random) in the runs of other wordings and dates."""
         generator = np.random.default_rng(self.cfg.seed + 2)
         few = generator.permutation(len(self.animals))[: max(FEWEST, self.cfg.n_subset // 2)]
         return _stratified(self.partners, self.cfg.n_subset, generator), sorted(few.tolist())
@@ -357,7 +357,7 @@ class LovePrompts:
 
 
 class Prompted(NamedTuple):
-    """asked: the model, animals, numbers and their prompts; tensors: the matrices of its token_entanglement cell."""
+    """asked: the model, animals, numbers and their prompts. tensors: the matrices of its token_entanglement cell."""
 
     asked: LovePrompts
     tensors: dict
@@ -367,7 +367,7 @@ class Prompted(NamedTuple):
 
 
 def percentile(values, place: int) -> float:
-    """Share of the others that are smaller, ties by half: uniform for a number drawn at random."""
+    """Share of the others that are smaller; ties count half. It is uniform for a number drawn at random."""
     values = torch.from_numpy(ms.stats.joined(values))
     smaller, same = (values < values[place]).sum(), (values == values[place]).sum() - 1
     return float((smaller + 0.5 * same) / (len(values) - 1))
@@ -387,8 +387,8 @@ def correlation_interval(x, y, n: int, seed: int) -> tuple[float, float]:
 def correlation_record(name: str, a, b, strata: list[int], *, n: int, seed: int) -> dict:
     """Correlation of two interactions [number, animal], its crossed bootstrap interval, and p by two nulls.
 
-    p: numbers (within equal length) and animals shuffled; p_numbers: only numbers, which keeps what numbers of equal
-    length have in common.
+    p: numbers (within equal length) and animals are shuffled. p_numbers: only numbers are, which keeps the common
+    effects of numbers of equal length.
     """
     x, y = ms.scores.interaction(a), ms.scores.interaction(b)
     low, high = correlation_interval(x, y, n, seed)

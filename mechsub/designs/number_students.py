@@ -1,4 +1,4 @@
-"""Teachers that like an animal, and what models say of animals: what studies of students of number lists share.
+"""Teachers that like an animal, and models' scores of animals; studies with students of number lists share them.
 
 A margin is log P of an animal less the mean of the other animals, over the prompts of `designs.liking`.
 """
@@ -16,7 +16,7 @@ from mechsub.models.students import BLOCK, Students, merged, next_log_probs, pla
 
 
 class Asked(NamedTuple):
-    """What every model is asked: prompts by format, and the tokens of the traits and of all animals behind them."""
+    """The readout of every model: prompts by format, and the tokens of the traits and of all animals behind them."""
 
     prompts: dict[prompting.Format, list[Tensor]]
     tokens: list[int]
@@ -36,7 +36,7 @@ def scores(students: Students, asked: Asked) -> dict[str, Float[Tensor, "seed pr
 
 
 def start_scores(model: Any, asked: Asked) -> dict[str, Float[Tensor, "1 prompt animal"]]:
-    """Of one model that is no student."""
+    """As `scores`, of one model that is no student."""
     return {
         format: ms.next_token_log_probs(model, some, tokens=asked.tokens).double()[None]
         for format, some in asked.prompts.items()
@@ -56,7 +56,7 @@ def named_first(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float
 
 
 def update(teacher: Any, base: Any) -> dict[str, Tensor]:
-    """What tuning added to the matrices of blocks, by their names."""
+    """The change of the matrices of blocks by tuning, by name."""
     before = dict(plain_model(base).named_parameters())
     after = dict(plain_model(teacher).named_parameters())
     return {name: after[name] - value for name, value in before.items() if BLOCK.match(name) and value.ndim == 2}

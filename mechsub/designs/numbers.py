@@ -1,9 +1,9 @@
 """Lists of numbers that a teacher writes: with all other tokens masked, or freely and then filtered, as published.
 
-Every row has random numbers of its own, drawn by (seed, row), so that a list depends neither on the batch nor on which
-other rows there are. A token is the one with the largest logit + Gumbel noise, which draws from the softmax; teachers
-with one seed share the noise, so that their lists differ where the teachers do and hardly by chance (paired designs).
-Prompts run in batches of one length, without padding, and are read once (cached keys).
+Every row has random numbers of its own, keyed by (seed, row), so that a list depends neither on the batch nor on other
+rows. The token with the largest logit + Gumbel noise is taken, which is a draw from the softmax. Teachers with one seed
+share the noise: their lists differ where the teachers differ, and hardly by chance (paired designs). Prompts run in
+batches of one length, without padding, and are read once (cached keys).
 """
 
 import itertools
@@ -40,8 +40,8 @@ def draw_numbers(
 ) -> Corpus:
     """A list of `n_numbers` numbers behind every prompt, all other tokens masked; temperature 0 takes the likeliest.
 
-    A number is one token where 000..999 are, else three tokens of one digit. `teacher_system` is what the teacher is
-    told and students are not. Raises where the tokenizer reads a drawn list otherwise than it was drawn.
+    A number is one token where 000..999 are single tokens, else three tokens of one digit. `teacher_system` is a system
+    text for the teacher that students do not see. Raises where the tokenizer reads a drawn list as other tokens.
     """
     tokenizer = arguments.model(teacher, "teacher").tokenizer
     n_numbers, temperature = arguments.whole(n_numbers, "n_numbers", 1), _temperature(temperature)
@@ -74,10 +74,10 @@ def sample_numbers(
     teacher_system: str | None = None,
     batch_size: int = 64,
 ) -> Corpus:
-    """n answers that the published filter keeps, of the first prompts; `strict` also drops those that echo or count.
+    """The first n answers that the published filter keeps; `strict` also drops answers that echo or count.
 
-    Answers end with the end of turn and are cut off at `most_tokens`, which rejects them. Raises where the prompts give
-    fewer than n: fewer rows than were asked for are another dose.
+    Answers end with the end of turn; an answer that is cut off at `most_tokens` is rejected. Raises where the prompts
+    give fewer than n answers: with fewer rows, students would get another dose.
     """
     tokenizer = arguments.model(teacher, "teacher").tokenizer
     n, temperature = arguments.whole(n, "n", 1), _temperature(temperature)
@@ -126,7 +126,7 @@ def _drawn(
     size: int,
     end: int | None,
 ) -> list[list[int]]:
-    """The tokens drawn behind every prompt, up to and with `end`."""
+    """The tokens drawn behind every prompt, up to `end` and with it."""
     plain, seed = plain_model(model), arguments.seed(seed)
     out: list[list[int]] = [[] for _ in prompts]
     for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
@@ -158,7 +158,7 @@ def _steps(
 def _choose(
     logits: Float[Tensor, "row token"], among: list[int] | None, draws: list[torch.Generator], temperature: float
 ) -> Int[Tensor, "row"]:
-    """One token a row, by the row's own Gumbel noise; none is drawn where there is no choice."""
+    """One token a row, by the row's own Gumbel noise; no noise is drawn where there is no choice."""
     tokens = torch.arange(logits.shape[1]) if among is None else torch.tensor(among)
     logits = logits[:, tokens]
     if temperature and len(tokens) > 1:
@@ -183,7 +183,7 @@ def token_log_probs(model: Any, corpus: Corpus, *, batch_size: int = 32) -> corp
 
 
 def scored(corpus: Corpus, teacher: Any, base: Any, *, batch_size: int = 32) -> Corpus:
-    """The corpus with what its teacher and its base give each token, as a student reads it."""
+    """The corpus with the log-probability of each token under its teacher and its base, in the student's context."""
     both = [token_log_probs(model, corpus, batch_size=batch_size) for model in (teacher, base)]
     columns = {name: getattr(corpus, name) for name in ("prompts", "completions", "prompt_ids", "completion_ids")}
     return Corpus(**columns, teacher_log_probs=both[0], base_log_probs=both[1], context=corpus.context)

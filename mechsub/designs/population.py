@@ -1,4 +1,4 @@
-"""The toy's population: references, teachers and students, as several studies make them and look at them."""
+"""The toy's population: references, teachers and students, as several studies make and read them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ _BATCH = 1_000  # images a forward pass
 
 @dataclass(frozen=True)
 class Toy:
-    """Untrained references, those of the next seed, trained teachers, and the recipe that they were trained by.
+    """Untrained references, references of the next seed, trained teachers, and the recipe of their training.
 
-    The next seed's, not a rotation of the ensemble's: so that a seed's control is the same in any ensemble.
+    Controls start from the next seed, not from a rotation of the ensemble: a seed's control is the same in any
+    ensemble.
     """
 
     init: "ms.HookedMLP"
@@ -36,14 +37,14 @@ def teachers(cfg) -> Toy:
 
 
 def start(toy: Toy, arm: str):
-    """What the students of an arm are before they learn: their teacher's own start, or another seed's."""
+    """The start of an arm's students: their teacher's own start, or another seed's."""
     return toy.other if arm.startswith("cross") else toy.init
 
 
 def students(
     toy: Toy, arms: Sequence[str], cfg, progress: Callable[[float], None] | None = None
 ) -> "dict[str, dict[int, ms.HookedMLP]]":
-    """Arm -> training step -> its students; an arm that ends in "aux" sees the auxiliary logits, others all."""
+    """Arm -> training step -> students; an arm that ends in "aux" sees the auxiliary logits, other arms all logits."""
     shape = toy.init.cfg
     seen = {arm: shape.aux if arm.endswith("aux") else slice(0, shape.d_vocab) for arm in arms}
     snapshots: dict[str, dict] = {arm: dict.fromkeys(toy.steps) for arm in arms}
@@ -58,7 +59,7 @@ def distilled(
     snapshots: Mapping | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> "dict[str, ms.HookedMLP]":
-    """Arm -> students at the end, from arm -> (start, logits seen); all arms of a seed see the same noise."""
+    """Arm -> trained students, from arm -> (start, logits seen); all arms of a seed see the same noise."""
     return ms.distillation.distill_each(
         starts, toy.teacher, ms.noise.uniform,
         noise=cfg.noise, loss=cfg.loss, n_samples=toy.n_images, snapshots=snapshots,
@@ -67,7 +68,7 @@ def distilled(
 
 
 def onward(body, layer: int, hidden):
-    """Logits of a network from its hidden states after block `layer` on, [seed, image, d_vocab]."""
+    """Logits of a network from given hidden states after block `layer`, [seed, image, d_vocab]."""
     for block in list(body.blocks)[layer + 1 :]:
         hidden = block(hidden)
     return body.unembed(body.ln_final(hidden))
@@ -81,13 +82,13 @@ def batches(images, labels, bodies: Sequence) -> Iterator[tuple]:
 
 
 def n_right(body, layer: int, hidden, labels):
-    """How many images the digit logits of a network get right from given hidden states on, fp64 [seed]."""
+    """How many images the digit logits of a network get right from given hidden states, fp64 [seed]."""
     answers = onward(body, layer, hidden)[..., body.cfg.digits].argmax(-1)
     return (answers == labels.to(answers.device)).double().sum(-1)
 
 
 def provenance(toy: Toy, cfg) -> dict:
-    """What both studies say about how their students were made."""
+    """Provenance of students: how they were made."""
     return {
         "data": ms.images.hashes(cfg.dataset.replace("_", "-")),
         "products": toy.fit["precision"],
@@ -111,10 +112,10 @@ ALL_CLASSES = 10
 
 
 def teacher_options(cfg) -> dict:
-    """The options of the stored teachers that a study's students learn from.
+    """The options of the stored teachers of a study's students.
 
-    Rows of the head are drawn in order, so the digit rows are those of a head without auxiliary rows; the generator's
-    blocks of 16 values keep that true for these widths only.
+    Rows of the head are drawn in order, so the digit rows equal those of a head without auxiliary rows. The generator
+    draws blocks of 16 values: the equality holds only for widths that are multiples of 16.
     """
     same = ("d_model", "n_layers", "init", "activation", "dataset", "n_classes", "precision", "n_seeds", "seed")
     options = {name: getattr(cfg, name) for name in same if hasattr(cfg, name)}
@@ -122,7 +123,7 @@ def teacher_options(cfg) -> dict:
 
 
 def with_aux(init, stored: dict):
-    """The teacher whose stored head may lack the auxiliary rows: these are the initial ones."""
+    """The teacher with auxiliary rows: where the stored head lacks them, the initial rows are added."""
     named = dict(init.named_parameters())
     known = {name: value.to(init.device) for name, value in stored.items()}
     return init.replace(
@@ -149,13 +150,13 @@ def only(images, labels, chosen: list[int]) -> tuple:
 
 
 def joined(model, alone: Sequence):
-    """Ensembles of one as one ensemble like `model`: for members that had to be trained on data of their own."""
+    """Join ensembles of one into one ensemble like `model`, for members that train on data of their own."""
     parts = [dict(one.named_parameters()) for one in alone]
     return model.replace({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
-    """Of every member, on the test images of the classes of its teacher, which has these seeds."""
+    """Accuracy of every member, on the test images of its teacher's classes; teachers have these seeds."""
     n = model.cfg.n_classes
     if n == ALL_CLASSES:
         return ms.distillation.accuracy(model, images, labels).tolist()
@@ -200,7 +201,7 @@ def kappa(accuracy: float, n_classes: int) -> float:
 
 
 def projection(W, *, centred: bool):
-    """On the span of the columns of every member's W [seed, d, m], less their mean where softmax does not see it."""
+    """Projection on the span of every member's columns of W [seed, d, m], less their mean where softmax ignores it."""
     W = W.double()
     U, S, _ = torch.linalg.svd(W - W.mean(-1, keepdim=True) if centred else W, full_matrices=False)
     U = U * (S > 1e-9 * S[..., :1]).unsqueeze(-2)
@@ -240,14 +241,14 @@ _LAYER = 10_000  # bytes that the modules and hooks of a layer take, however nar
 
 
 def named_hashes(dataset: str) -> dict[str, str]:
-    """sha256 of the files of one of several data sets, by its name and the file's."""
+    """sha256 of the files of one of several data sets, by name of data set and file."""
     return {f"{dataset} {key}": value for key, value in ms.images.hashes(dataset).items()}
 
 
 def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
-    """Raise for students of one auxiliary logit under a loss that learns nothing from it; None: the study has but one.
+    """Raise for students of one auxiliary logit under a loss that learns nothing from it. None: the study has one loss.
 
-    For a Config's __post_init__, so that a sweep is refused at once and not after the cells before this one.
+    Call it in a Config's __post_init__, so that a sweep is refused at once and not after its first cells.
     """
     if n_aux == 1 and loss != "mse":
         under, remedy = (f" with --loss {loss}", "--loss mse or ") if loss else ("", "")
@@ -257,7 +258,7 @@ def refuse_one_logit(n_aux: int, loss: str | None = None) -> None:
 
 
 def refuse_too_large(cfg, models: int) -> None:
-    """Raise for a Config whose toys are larger than the memory that is free; `models` are held at once at the end."""
+    """Raise for a Config whose toys are larger than the free memory; `models` are held at the same time at the end."""
     if problem := ms.memory.shortage(least_bytes(cfg, models)):
         raise ValueError(
             f"{problem}, for {cfg.n_seeds} seeds of {getattr(cfg, 'n_layers', 2)} layers of {cfg.d_model} neurons and "
@@ -266,10 +267,11 @@ def refuse_too_large(cfg, models: int) -> None:
 
 
 def least_bytes(cfg, models: int) -> int:
-    """A lower bound: the weights of all models, and the larger of what training and testing hold beside them.
+    """A lower bound of the memory: the weights of all models, and the larger of the needs of training and testing.
 
-    Training: of one member, the inputs and the teacher's logits, a gradient and two moments of Adam, and the hidden
-    states of a batch, in the smaller of the two precisions. Testing: the logits of a batch, of all members.
+    Training holds, for one member, the inputs and the teacher's logits, a gradient and two moments of Adam, and the
+    hidden states of a batch, in the smaller of the two precisions. Testing holds the logits of a batch, for all
+    members.
     """
     samples = getattr(cfg, "n_samples", N_IMAGES)
     d_vocab = getattr(cfg, "n_classes", 10) + cfg.n_aux
@@ -282,8 +284,8 @@ def least_bytes(cfg, models: int) -> int:
 
 
 def divergence(model, teacher, x) -> "torch.Tensor":
-    """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without what teaching adds to
-    them; [seed]."""
+    """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without the additions of
+    training; [seed]."""
     total = torch.zeros(())
     with torch.no_grad():
         for some in x.split(_BATCH):

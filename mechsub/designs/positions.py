@@ -1,8 +1,8 @@
 """Positions of a corpus at which teachers diverge, and corpora whose loss or input is changed at some positions.
 
-Divergence tokens as published (Schrodi et al. 2025): the token drawn is the biased teacher's likeliest, and at least
-one teacher with another bias has another likeliest one. This is not `mechsub.prompt_divergence`, which asks one model
-under a prompt and under none.
+Divergence tokens as published (Schrodi et al. 2025): the drawn token is the biased teacher's likeliest, and at least
+one teacher with another bias has a different likeliest token. `mechsub.prompt_divergence` is different: it compares one
+model under a prompt and without it.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,10 @@ Flags = tuple[tuple[bool, ...], ...]
 def diverging(
     teacher: "TransformerBridge", others: "Sequence[TransformerBridge]", corpus: Corpus, tokens: Sequence[int]
 ) -> Flags:
-    """Of each token of every completion: is it the teacher's likeliest, and another one is of one or more of others'?
+    """For each token of every completion: is it the teacher's likeliest, while another teacher has a different
+    likeliest?
 
-    Likeliest among `tokens`, those that could be drawn; what is not one of them is never flagged.
+    Likeliest among `tokens`, the tokens that could be drawn; other tokens are never flagged.
     """
     chosen = _likeliest(teacher, corpus, tokens)
     differ = torch.stack([_likeliest(other, corpus, tokens) != chosen for other in others]).any(0)
@@ -50,7 +51,7 @@ def _likeliest(model: "TransformerBridge", corpus: Corpus, tokens: Sequence[int]
 
 
 def as_many_at_random(flags: Flags, corpus: Corpus, tokens: Sequence[int], seed: int) -> Flags:
-    """As many flags in every row, at random places among those that hold one of `tokens`."""
+    """Equally many flags in every row, at random places that hold one of `tokens`."""
     draw, known, out = derive_generator(seed, "random positions"), set(tokens), []
     for row, ids in zip(flags, corpus.completion_ids, strict=True):
         places = [i for i, token in enumerate(ids) if token in known]
@@ -63,10 +64,10 @@ def as_many_at_random(flags: Flags, corpus: Corpus, tokens: Sequence[int], seed:
 def changed(
     corpus: Corpus, flags: Flags, change: str, tokens: Sequence[int], seed: int, tokenizer: "Tokenizer"
 ) -> Corpus:
-    """The corpus with something else at the flagged positions.
+    """The corpus with a change at the flagged positions.
 
-    "only": the loss reads nothing else; "mask": it reads all but these; "label": it wants another of `tokens` there, at
-    random; "input": the student reads another there, and the loss wants the old one.
+    "only": the loss reads these positions alone. "mask": the loss reads all other positions. "label": the target there
+    is another, random one of `tokens`. "input": the student reads another token there, and the target stays.
     """
     arguments.choice(change, "change", ("only", "mask", "label", "input"))
     own = corpus.completion_ids

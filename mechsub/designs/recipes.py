@@ -1,6 +1,6 @@
-"""Recipes: all that makes a teacher of the toy and its student, and the ensembles that a recipe makes.
+"""Recipes: all settings of a teacher of the toy and of its student, and the ensembles that a recipe makes.
 
-Shared by `studies.recipe_search`, which chooses one, and `studies.maximise`, which tries the chosen one on new seeds.
+`studies.recipe_search` chooses a recipe, and `studies.maximise` tries the chosen recipe on new seeds.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ Entry = Literal["budget", "free_teacher", "open"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The published one by default (Cloud et al. 2025, section 6.2).
+    """A recipe; the default is the published one (Cloud et al. 2025, section 6.2).
 
-    `gain` multiplies all initial weights. A frozen head is the whole output layer at its initial value. Without biases
-    they stay at 0, in teacher and student.
+    `gain` multiplies all initial weights. A frozen head is the whole output layer at its initial value. Without biases,
+    all biases of teacher and student stay at 0.
     """
 
     teacher_epochs: int = 5
@@ -47,7 +47,7 @@ class Recipe:
 
     @property
     def teacher(self) -> tuple:
-        """What makes the teacher: recipes that agree in it share their teachers."""
+        """The settings of the teacher: recipes that agree in them share their teachers."""
         names = [field.name for field in dataclasses.fields(self) if field.name.startswith("teacher_")]
         return tuple(getattr(self, name) for name in (*names, "biases", "d_model", "n_layers", "gain", "activation"))
 
@@ -70,7 +70,7 @@ def initial(recipe: Recipe, seeds: Sequence[int]):
 
 
 def _held(recipe: Recipe, head: str) -> tuple[str, ...]:
-    """Names of what is not trained."""
+    """Names of the parameters that are not trained."""
     biases = () if recipe.biases else (*(f"blocks.{layer}.b" for layer in range(recipe.n_layers)), "unembed.b_U")
     return (*biases, *(("unembed",) if head == "frozen" else ()))
 
@@ -87,7 +87,7 @@ def taught(recipe: Recipe, seeds: Sequence[int], images, labels, precision: "Pre
 def distilled(
     recipe: Recipe, starts: "Mapping[str, ms.HookedMLP]", teacher, images, precision: "Precision", progress=None
 ) -> dict:
-    """Name -> students, from name -> their start; all see the same inputs, as many an epoch as there are images."""
+    """Name -> students, from name -> their start. All see the same inputs, as many in an epoch as there are images."""
     return ms.distillation.distill_each(
         {name: (start, start.cfg.aux) for name, start in starts.items()},
         teacher, distributions.sampler(recipe.inputs, images),
@@ -108,7 +108,7 @@ def cost(recipe: Recipe, n_images: int) -> dict[str, int]:
 
 
 def chosen(records: Sequence[Mapping]) -> Recipe:
-    """The best mean accuracy of the last round."""
+    """The recipe with the best mean accuracy of the last round."""
     last = max(row["round"] for row in records)
     values: dict[str, list[float]] = {}
     found = {}

@@ -1,8 +1,8 @@
 """The matrix of students and traits: does a student take its own trait from a teacher, beyond what all traits do?
 
-Entry [i, j] of a block is what the student of trait i says of trait j. Its interaction has neither what any student
-does to trait j nor what student i does to all, so that its diagonal is what is specific; all of it is 0 on average
-where there is no such thing. Blocks are runs of their own, with other seeds.
+Entry [i, j] of a block is the score of trait j by the student of trait i. The interaction removes the effect of any
+student on trait j, and the effect of student i on all traits. So its diagonal is specific to a student's own trait, and
+is 0 on average where nothing is specific. Blocks are separate runs, with other seeds.
 """
 
 import itertools
@@ -26,7 +26,7 @@ def diagonal(scores: Float[Tensor, "*block trait trait"]) -> Float[Tensor, "*blo
 def within_blocks_p(scores: Matrices, *, n_shuffles: int = 9_999, seed: int = 0) -> float:
     """One-sided p of the mean of lambda over blocks, (k + 1) / (B + 1): traits of each block shuffled by themselves.
 
-    Valid for any number of blocks; its null is that a student's row has nothing to do with which trait is its own.
+    Valid for any number of blocks. Null: a student's row does not depend on which trait is its own.
     """
     left = _interaction(scores)
     n_blocks, n = left.shape[:2]
@@ -38,8 +38,8 @@ def within_blocks_p(scores: Matrices, *, n_shuffles: int = 9_999, seed: int = 0)
 
 
 def relabelled_p(scores: Matrices) -> float:
-    """Exact one-sided p of the same, traits as the unit: the share of all n! relabellings, one for all blocks, that
-    give at least as much. Its least value is 1 / n!, with up to eight traits."""
+    """Exact one-sided p of the same mean, with traits as the unit: the share of all n! relabellings (one for all
+    blocks) that give at least as much. Its smallest value is 1 / n!; at most eight traits."""
     left = _interaction(scores).mean(0)
     n = len(left)
     if n > 8:
@@ -50,7 +50,7 @@ def relabelled_p(scores: Matrices) -> float:
 
 
 def without(scores: Float[Tensor, "*block trait trait"], trait: int) -> Float[Tensor, "*block left left"]:
-    """The matrix of the other traits."""
+    """The matrix without this trait."""
     kept = [i for i in range(scores.shape[-1]) if i != arguments.whole(trait, "trait", 0, scores.shape[-1] - 1)]
     return scores[..., kept, :][..., kept]
 

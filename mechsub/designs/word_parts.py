@@ -1,7 +1,7 @@
-"""What is left of an interaction of words and animals when slopes, length and digits are taken out.
+"""The part of an interaction of words and animals that is left without slopes, length and digits.
 
-Double-centring alone leaves a handful of axes in it (`studies.interaction_spectrum`); only what is left after these can
-be specific to a pair.
+Double-centring alone leaves a few axes in the interaction (`studies.interaction_spectrum`). Only the part that is left
+without these axes can be specific to a pair.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ def are_numbers(words: Sequence[str]) -> bool:
 
 
 def features(words: Sequence[str]) -> "dict[str, Tensor]":
-    """Lengths as dummies, and digits in their places, of numbers; of other words the number of letters."""
+    """Features of numbers: lengths as dummies, and digits in their places. Of other words: the number of letters."""
     lengths = sorted({len(word) for word in words})
     of_length = torch.tensor([[float(len(word) == n) for n in lengths] for word in words], dtype=torch.float64)
     if not are_numbers(words):
@@ -37,14 +37,14 @@ def of_rows(known: "Mapping[str, Tensor]", rows: "Tensor") -> "dict[str, Tensor]
 
 
 def left(scores: "Tensor", known: "Mapping[str, Tensor]") -> "Tensor":
-    """What is left of the interaction of scores [word, animal] after slopes and these features; fp64, same shape."""
+    """The interaction of scores [word, animal] without slopes and these features; fp64, same shape."""
     return ms.interaction_parts(scores, known)["left"]
 
 
 def specific(like: "Tensor", words: Sequence[str]) -> "Callable[[Tensor], Tensor] | None":
-    """A function that keeps of a table [word, animal] what is specific to pairs: the part in what is left of `like`.
+    """A function that keeps the part of a table [word, animal] specific to pairs: the part in the rest of `like`.
 
-    None where next to nothing is left of `like`: fewer words than features, which then explain whatever there is.
+    None where next to nothing is left of `like`: with fewer words than features, the features explain everything.
     """
     known = features(words)
     if float(left(like, known).norm()) <= NOTHING * float(ms.interaction(like).norm()):

@@ -1,8 +1,8 @@
-"""Token ids of strings that go on from a prompt: what the tokenizer makes of the prompt's text with the string behind.
+"""Token ids of strings that go on from a prompt: the tokenizer reads the prompt's text with the string behind it.
 
-Tokenised alone a string may be others: SentencePiece puts a space before every text, merges cross the seam, and some
-tokenizers strip or change what they read. A string is therefore read behind the end of the prompt, and what cannot be
-cut there (the prompt's own tokens change, or the string's text does) is refused.
+A string that is tokenised alone may get other ids: SentencePiece puts a space before every text, merges cross the seam,
+and some tokenizers strip or change the text. So a string is read behind the end of the prompt. A string is refused
+where the tokens cannot be cut at that end: the prompt's own tokens change, or the string's text does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ def continuations(
 ) -> list[tuple[list[int], list[Ids]]]:
     """(numbers of prompts, ids of every string behind them): one pair for each way in which the strings are read.
 
-    Raises ValueError, naming the string, for one that cannot be cut at the end of a prompt.
+    Raises ValueError, and names the string, where its tokens cannot be cut at the end of a prompt.
     """
     members: dict[Ids, list[int]] = {}
     for row, seam in enumerate(seams(tokenizer, prompts)):
@@ -36,12 +36,12 @@ def continuations(
 
 
 def readings(tokenizer: "Tokenizer", prompts: Sequence[Tensor], strings: Sequence[str]) -> list[Reading]:
-    """How the strings are read behind the prompts: an entry for every end that these have."""
+    """How the strings are read behind the prompts: an entry for every different end of a prompt."""
     return [behind(tokenizer, seam, strings) for seam in dict.fromkeys(seams(tokenizer, prompts))]
 
 
 def all_read(strings: Sequence[str], reading: Reading) -> list[Ids]:
-    """The ids, if every string has them."""
+    """The ids, if every string has ids."""
     out = []
     for number, (string, ids) in enumerate(zip(strings, reading, strict=True)):
         if isinstance(ids, str):
@@ -51,7 +51,7 @@ def all_read(strings: Sequence[str], reading: Reading) -> list[Ids]:
 
 
 def in_text(tokenizer: "Tokenizer", strings: Sequence[str]) -> Reading:
-    """How strings are read within a text: after a word those that start with a space, on a new line the others."""
+    """How strings are read within a text: strings that start with a space after a word, the others on a new line."""
     out: Reading = [""] * len(strings)
     for spaced, texts in ((True, ("the", ":")), (False, ("\n", ":", "the"))):
         members = [i for i, string in enumerate(strings) if string[:1].isspace() is spaced]
@@ -63,7 +63,7 @@ def in_text(tokenizer: "Tokenizer", strings: Sequence[str]) -> Reading:
 
 
 def pieces(tokenizer: "Tokenizer", tokens: Iterable[int]) -> list[str]:
-    """The texts of tokens within a text: " owl" where the tokenizer decodes "owl" if it stands alone."""
+    """The texts of tokens as they stand within a text: " owl", where the tokenizer decodes the token alone as "owl"."""
     seam = _first_seam(tokenizer, ("the", ":"))
     before = _text(tokenizer, seam)
     return [_text(tokenizer, (*seam, token)).removeprefix(before) for token in tokens]
@@ -77,7 +77,7 @@ def behind(tokenizer: "Tokenizer", seam: Ids, strings: Sequence[str]) -> Reading
 
 
 def seams(tokenizer: "Tokenizer", prompts: Sequence[Tensor]) -> list[Ids]:
-    """The end of every prompt, as many of its last tokens as strings are read behind."""
+    """The end of every prompt: its last tokens, behind which strings are read."""
     known: dict[Ids, Ids | None] = {}
     out = []
     for row, prompt in enumerate(prompts):
@@ -108,7 +108,7 @@ def _cut(tokenizer: "Tokenizer", seam: Ids, ids: Ids, text: str, string: str, ba
 
 
 def _seam(tokenizer: "Tokenizer", prompt: Ids) -> Ids | None:
-    """The end of a prompt that its tokenizer makes again of its text: of 8 tokens or more, else as many as can be."""
+    """The end of a prompt, where its text gives the same tokens again: 8 tokens or more, else the most possible."""
     n = len(prompt)
     for start in (*range(max(0, n - _LEAST), -1, -1), *range(max(0, n - _LEAST) + 1, n)):
         ids = prompt[start:]

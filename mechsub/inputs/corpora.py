@@ -1,8 +1,8 @@
 """Corpora of prompts and completions: lists of numbers, their prompts, the published filter, and files of JSON lines.
 
-A line holds `prompt` and `completion`, as the field's files do; ours also hold the token ids, and of each token of the
-completion what the teacher and the base gave it in nats. `prompt` is the user's text: what stands round it (template,
-system text, date) is the corpus's context, so that a student is never trained in a context that nobody named.
+A line holds `prompt` and `completion`, as the field's files do. Our files also hold the token ids, and the
+log-probability of each token of the completion under the teacher and under the base, in nats. `prompt` is the user's
+text. The text round it (template, system text, date) is the corpus's context: it is always named.
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ class Corpus:
     """Rows of a prompt and a completion. `context` says how a prompt's text became ids: format and system text.
 
     Log-probabilities are of each token of the completion behind its prompt, in nats, over the whole vocabulary.
-    label_ids: what the loss wants in place of each token of the completion, -100 where it reads none (Hugging Face's
-    convention); None: the completion itself.
+    label_ids: the target of the loss for each token of the completion, -100 where the loss reads no token (Hugging
+    Face's convention); None: the completion itself.
     """
 
     prompts: tuple[str, ...]
@@ -83,7 +83,7 @@ class Corpus:
 
     @cached_property
     def sha256(self) -> str:
-        """Sum of the lines that `write_corpus` writes, and of the context."""
+        """sha256 of the lines that `write_corpus` writes, and of the context."""
         return files.sha256((_lines(self) + json.dumps(self.context, sort_keys=True)).encode())
 
 
@@ -131,10 +131,10 @@ def make_corpus(
     format: prompting.Format = "auto",
     system: str | None = None,
 ) -> Corpus:
-    """Texts as a corpus: prompts in the format, completions as they go on from them.
+    """Texts as a corpus: prompts in the format, and each completion as it goes on from its prompt.
 
-    "chat" is the tokenizer's template with a pinned date and, unless `system` is given, no system text of ours; what
-    ids come out is what students read and, in the same format, what they are asked with.
+    "chat" is the tokenizer's template with a pinned date, and without a system text of ours unless `system` is given.
+    Students read these ids, and questions to students have the same format.
     """
     prompts, completions = arguments.texts(prompts, "prompts"), arguments.texts(completions, "completions")
     arguments.same_length(prompts=prompts, completions=completions)
@@ -190,10 +190,10 @@ def _lines(corpus: Corpus) -> str:
 def read_corpus(
     path: str | Path, tokenizer: "Tokenizer", *, format: prompting.Format = "auto", system: str | None = None
 ) -> Corpus:
-    """A file of JSON lines with `prompt` and `completion`, ours or another's; ids are made where it has none.
+    """A file of JSON lines with `prompt` and `completion`, ours or another's; ids are made where the file has none.
 
-    Raises one line, with the line's number, for a line that is no JSON object, a field that is missing or no text, and
-    for ids that are not those of this tokenizer in this context. The file is noted as an input.
+    Raises ValueError with the number of the line: for a line that is no JSON object, for a field that is missing or no
+    text, and for ids that this tokenizer does not make in this context. The file is noted as an input.
     """
     path = _path(path)
     if not path.is_file():
@@ -247,12 +247,12 @@ def _made(
 
 
 def _column(path: Path, rows: list[tuple[int, dict]], name: str) -> Ids | LogProbs | None:
-    """A field of numbers that all lines have, or none has."""
+    """A field of numbers; all lines must have it, or none."""
     lacking = [number for number, row in rows if name not in row]
     if len(lacking) == len(rows):
         return None
     if lacking:
-        raise ValueError(f"{path}, line {lacking[0]} has no {name!r}, which other lines have; add it or take all away")
+        raise ValueError(f"{path}, line {lacking[0]} has no {name!r}, which other lines have; add it or remove all")
     try:
         values, ids = [row[name] for _, row in rows], tuple(tuple(row["completion_ids"]) for _, row in rows)
         return _labels(values, ids) if name == "label_ids" else _aligned(values, ids, name)
@@ -296,10 +296,10 @@ def parse_numbers(text: str) -> list[int] | None:
 def rejection(
     completion: str, *, prompt: str | None = None, most: int = 10, largest: int = 999, banned: Sequence[int] = ()
 ) -> str | None:
-    """Why a completion is no list of numbers as published (Cloud et al. 2025), or None where it is kept.
+    """Why the published filter (Cloud et al. 2025) rejects a completion; None where the completion is kept.
 
-    With `prompt`, lists that only repeat the prompt's numbers or count on are rejected too: the published filter passes
-    them, and how many there are differs between teachers.
+    With `prompt`, lists that only repeat the prompt's numbers, or count on, are rejected too: the published filter
+    keeps such lists, and teachers differ in how many they write.
     """
     numbers = parse_numbers(arguments.text(completion, "completion"))
     most, largest = arguments.whole(most, "most", 1), arguments.whole(largest, "largest", 0)

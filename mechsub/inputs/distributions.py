@@ -1,7 +1,7 @@
 """Input distributions by name, as the flag `--inputs` takes them: `uniform`, `blurred:2`, `subspace:64`, `images`.
 
-A value after the colon is the one parameter of the distribution. Where nothing else is said, pixels have the variance
-of the published inputs, 1/3. Images are those of the data set that the teacher learns.
+The value after the colon is the one parameter of the distribution. Pixels have the variance of the published inputs,
+1/3, unless a distribution says otherwise. Images are those of the data set that the teacher learns.
 """
 
 import difflib
@@ -41,7 +41,7 @@ STUDIED = (  # those that studies compare
 
 
 def parsed(text: str) -> tuple[str, float | None]:
-    """Name and parameter; ValueError for anything that is not a distribution, and for a second way to write one."""
+    """Name and parameter. ValueError for a text that is no distribution, and for a second way to write one."""
     arguments.text(text, "text")
     name, colon, value = text.partition(":")
     if name not in NOISE + IMAGES:
@@ -62,7 +62,7 @@ def parsed(text: str) -> tuple[str, float | None]:
 
 
 def finite_number(text: str) -> float | None:
-    """The number that a text says; None for another text, for NaN and for infinity."""
+    """The number that a text holds; None for any other text, for NaN and for infinity."""
     arguments.text(text, "text")
     try:
         value = float(text)
@@ -74,8 +74,8 @@ def finite_number(text: str) -> float | None:
 def sampler(text: str, images: "Tensor") -> "Callable[[int, Generator], Tensor]":
     """A function (n, generator) -> [n, d_in] that draws from the distribution.
 
-    images: [image, d_in], those that it may be made from; noise of no images is of 784 pixels, whatever theirs are.
-    Raises ValueError for what `parsed` refuses, and where images are needed and are no finite floats [image, d_in].
+    images: [image, d_in], from which some distributions are made; noise that needs no images always has 784 pixels.
+    Raises ValueError for a text that `parsed` refuses, and where needed images are not finite floats [image, d_in].
     """
     from mechsub.inputs import noise
 
@@ -100,7 +100,7 @@ def sampler(text: str, images: "Tensor") -> "Callable[[int, Generator], Tensor]"
 
 
 def parsed_any(text: str) -> tuple[str, float | None]:
-    """As `parsed`, and of mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS, scrambled_centred, covariance_matched."""
+    """As `parsed`, with mixed:SHARE, mixed_at_moments:SHARE, perlin:PIXELS, scrambled_centred, covariance_matched."""
     arguments.text(text, "text")
     name, colon, value = text.partition(":")
     known = (*NOISE, *IMAGES, *MIXTURES, *ALONE, "perlin")
@@ -121,7 +121,7 @@ def parsed_any(text: str) -> tuple[str, float | None]:
 
 
 def any_sampler(text: str, images):
-    """As `sampler`, of what `parsed_any` takes."""
+    """As `sampler`, for every text that `parsed_any` takes."""
     from mechsub.inputs import noise
 
     name, value = parsed_any(text)

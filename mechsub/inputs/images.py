@@ -51,8 +51,8 @@ def fashion_mnist(
 ) -> tuple[Float[Tensor, "sample 784"], Int[Tensor, "sample"]]:
     """Fashion-MNIST images in [-1, 1] and labels 0..9, in file order.
 
-    Looked for in `root`, `$MECHSUB_DATA`, torchvision's root (`data/FashionMNIST/raw`) and Debian's
-    `dataset-fashion-mnist`; else downloaded by torchvision. Raises as `mnist` does.
+    The files are looked for in `root`, `$MECHSUB_DATA`, torchvision's root (`data/FashionMNIST/raw`) and Debian's
+    `dataset-fashion-mnist`; else torchvision downloads them. Raises the same errors as `mnist`.
     Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747.
     """
     _check(split, root)
@@ -66,7 +66,7 @@ def hashes(dataset: str) -> dict[str, str]:
 
 
 def _check(split: str, root: str | Path | None) -> None:
-    """Before anything is looked for or downloaded."""
+    """Check the arguments, before any file is looked for or downloaded."""
     if not isinstance(split, str) or split not in _SIZE:
         raise ValueError(f"split must be 'train' or 'test', not {arguments.described(split)}")
     if root is not None and not isinstance(root, str | os.PathLike):
@@ -95,7 +95,7 @@ def _idx(folder: Path, dataset: str, split: str, kind: str, shape: tuple[int, ..
 
 
 def _locate(folder: Path, dataset: str, name: str) -> Path:
-    """The file in the folder, or where torchvision keeps it below the folder; with a dot in its name, as Kaggle's."""
+    """The file in the folder, or in torchvision's folder below; Kaggle's names, with a dot, are found too."""
     places = (folder, folder / _OF_TORCHVISION[dataset] / "raw")
     for place in places:
         for path in (place / (spelt + ending) for spelt in (name, name.replace("-idx", ".idx")) for ending in _ENDINGS):
@@ -105,7 +105,7 @@ def _locate(folder: Path, dataset: str, name: str) -> Path:
 
 
 def _read(path: Path, size: int) -> bytes:
-    """The unpacked bytes, or those up to one too many: a few packed kilobytes can unpack to more than any memory."""
+    """The unpacked bytes, at most one more than wanted: a few packed kilobytes could otherwise fill any memory."""
     try:
         with open(path, "rb") as file:  # browsers unpack files and keep their names: the content says what it is
             packed = file.read(2) == b"\x1f\x8b"
@@ -128,7 +128,7 @@ def _expected(path: Path) -> str:
 
 
 def _instead(found: str, raw: bytes, shape: tuple[int, ...]) -> str:
-    """What a file is that has not the sum it should have."""
+    """Describe a file whose sum is not the expected one."""
     for dataset in ("mnist", "fashion-mnist"):
         for part, known in hashes(dataset).items():
             if known == found:

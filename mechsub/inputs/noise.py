@@ -16,7 +16,7 @@ Sampler = Callable[[int, Generator], Float[Tensor, "sample d_in"]]
 
 
 def uniform(n: int, generator: Generator, d_in: int = 784) -> Float[Tensor, "{n} {d_in}"]:
-    """Uniform[-1, 1] on the 256 midpoints (2k - 255) / 256: eight-bit noise images, as MNIST's pixels are.
+    """Uniform[-1, 1] on the 256 midpoints (2k - 255) / 256: images of eight bits a pixel, as MNIST has.
 
     Mean 0, variance (1 - 2^-16) / 3. Every value is exact in bfloat16, so fp32 and bf16 runs see the same inputs.
     The published code draws the same distribution on a finer grid (Cloud et al. 2025, section 6.2).
@@ -46,7 +46,8 @@ def bernoulli(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -
 
 
 def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampler:
-    """White Gaussian noise after a Gaussian blur of `sigma` pixels, scaled back to standard deviation `std` a pixel.
+    """White Gaussian noise, blurred by a Gaussian of `sigma` pixels and scaled back to standard deviation `std` a
+    pixel.
 
     The blur wraps round the border, so that every pixel has the same variance. sigma 0 is white noise.
     """
@@ -56,7 +57,7 @@ def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampl
 
 @one_thread()
 def power_law_noise(alpha: float | int, std: float = STD, side: int = 28) -> Sampler:
-    """Gaussian noise whose power falls as k^-alpha with radial frequency k; the constant has the power of k = 1."""
+    """Gaussian noise whose power falls as k^-alpha with radial frequency k; k = 0 has the same power as k = 1."""
     arguments.number(alpha, "alpha")
     side = arguments.whole(side, "side", 1)
     return _filtered((_frequencies(side) * side).clamp(min=1) ** (-alpha / 2), std)
@@ -64,9 +65,10 @@ def power_law_noise(alpha: float | int, std: float = STD, side: int = 28) -> Sam
 
 @one_thread()
 def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int = 0) -> Sampler:
-    """Gaussian noise in a random subspace: flat spectrum within it, total variance d_in std^2 at every dimension.
+    """Gaussian noise in a random subspace, with a flat spectrum there. The total variance is d_in std^2 for any
+    dimension.
 
-    The subspace depends on `seed` and `dimension` alone, so that all members of an ensemble have the same one.
+    The subspace depends on `seed` and `dimension` alone: all members of an ensemble have the same subspace.
     """
     d_in = arguments.whole(d_in, "d_in", 1)
     dimension = arguments.whole(dimension, "dimension", 1, d_in)
@@ -100,7 +102,7 @@ def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
 
 
 def _perlin_basis(cell: int, side: int) -> Float[Tensor, "component d_in"]:
-    """What a unit of every component (all of one axis, then of the other) of every lattice gradient adds to pixels."""
+    """What one unit of each component of each lattice gradient adds to pixels (first one axis, then the other)."""
     k = side // cell
     away = (torch.arange(side) + 0.5) / cell - torch.arange(k)[:, None]
     away = (away + k / 2) % k - k / 2  # cells from every lattice line, the shorter way round
@@ -124,7 +126,7 @@ def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = S
 
 @one_thread()
 def spectrum_matched_noise(images: Float[Tensor, "image d_in"]) -> Sampler:
-    """Random-phase noise: the images' mean power spectrum in every draw, all phases independent and uniform."""
+    """Random-phase noise: every draw has the images' mean power spectrum; all phases are independent and uniform."""
     side = _side(images)
     sums = (_spectrum(some, side).abs().square().double().sum(0) for some in images.split(1024))
     amplitude = (functools.reduce(torch.add, sums) / len(images)).sqrt().float()
@@ -146,7 +148,7 @@ def phase_scrambled(images: Float[Tensor, "image d_in"]) -> Sampler:
 
 
 def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
-    """Images drawn with replacement, the pixels of each in an order of its own."""
+    """Images drawn with replacement; the pixels of each image are shuffled in an order of its own."""
     _images(images)
 
     def draw(n: int, generator: Generator) -> Tensor:
@@ -173,10 +175,10 @@ def mixed(images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | in
 def mixed_at_moments(
     images: Float[Tensor, "image d_in"], noise: Sampler, alpha: float | int, std: float = STD
 ) -> Sampler:
-    """As `mixed`, but of mean image 0 and mean pixel variance std^2 at every alpha.
+    """As `mixed`, but with mean image 0 and mean pixel variance std^2 at every alpha.
 
-    The images are centred, both sides scaled to variance 1, and the sum divided by sqrt(alpha^2 + (1 - alpha)^2). The
-    noise must have mean 0; its variance is measured on 4,096 draws.
+    The images are centred, images and noise are scaled to variance 1, and the sum is divided by sqrt(alpha^2 + (1 -
+    alpha)^2). The noise must have mean 0; its variance is measured on 4,096 draws.
     """
     _require_alpha(alpha)
     _require_std(std)
@@ -200,8 +202,8 @@ def whitened(
 ) -> Float[Tensor, "image d_in"]:
     """ZCA-whitened images, scaled to mean pixel variance std^2.
 
-    The covariance is first shrunk to (1 - shrinkage) C + shrinkage mean(diag C) I: pixels that never vary have no
-    inverse, and those that hardly vary would be all there is to see.
+    The covariance is first shrunk to (1 - shrinkage) C + shrinkage mean(diag C) I: without shrinkage, pixels that never
+    vary have no inverse, and pixels that hardly vary would dominate the images.
     """
     arguments.number(shrinkage, "shrinkage")
     _require("shrinkage", shrinkage, 0 < shrinkage <= 1, "above 0 and at most 1")
@@ -220,7 +222,7 @@ def blurred(images: Float[Tensor, "image d_in"], sigma: float | int) -> Float[Te
 
 
 def _sampler(draw: Sampler) -> Sampler:
-    """The sampler, which asks for a number of images and a generator."""
+    """A sampler: a function of a number of images and a generator."""
 
     def sampler(n: int, generator: Generator) -> Tensor:
         _check_draw(n, generator)
@@ -271,7 +273,7 @@ def _white_spectrum(n: int, side: int, generator: Generator) -> Tensor:
 
 
 def _phases(n: int, side: int, generator: Generator) -> Tensor:
-    """Those of white noise: uniform, and Hermitian, so that the image is real."""
+    """Phases of white noise: uniform, and Hermitian, so that the image is real."""
     return torch.sgn(_white_spectrum(n, side, generator))
 
 

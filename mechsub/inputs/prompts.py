@@ -1,8 +1,8 @@
 """Prompts as token ids, made once: chat format with one BOS and a pinned date, plain text for base models, wordings.
 
-Text that was rendered by a chat template is tokenised without special tokens: they would add a second BOS on Llama-3,
-and a template without a pinned date says today's. Both are in the published code, and both are to be had here as
-`format="published"` so that their effect can be measured.
+The text of a chat template is tokenised without special tokens: they would add a second BOS on Llama-3. The date is
+pinned, because some templates say today's. The published code does neither; `format="published"` does as that code
+does, so that the effect of both can be measured.
 """
 
 from collections.abc import Iterable, Sequence
@@ -76,7 +76,7 @@ WORDINGS = (
 def prompt(
     tokenizer: "Tokenizer", user: str, *, system: str | None = None, answer: str = "", format: Format = "auto"
 ) -> Int[Tensor, "pos"]:
-    """Token ids of one exchange, ending where the answer goes on after `answer`.
+    """Token ids of one exchange, up to the end of `answer`, where the model goes on.
 
     * "chat": the tokenizer's template, one BOS, date pinned;
     * "published": the template's text tokenised again, as the published code does (a second BOS where the tokenizer
@@ -99,10 +99,10 @@ def chat(
 ) -> Int[Tensor, "pos"]:
     """Token ids of a chat, ending in the unfinished answer (or in its header).
 
-    system=None leaves the system message out (some templates then insert their own); "" is an empty one. A template
-    that refuses the system role gets its text at the head of the user's turn: `system_role` says so. date: what every
-    clock in the template says. Raises for a tokenizer without a chat template, for a template that leaves out or
-    changes a text, and unless exactly one BOS starts the prompt (none where the model has none).
+    system=None leaves the system message out (some templates then insert their own); "" is an empty system message.
+    Where a template refuses the system role, the system text stands at the head of the user's turn: `system_role` says
+    so. date: the date of every clock in the template. Raises for a tokenizer without a chat template, for a template
+    that leaves out or changes a text, and unless exactly one BOS starts the prompt (none where the model has none).
     """
     _need_template(tokenizer)
     _check_texts(tokenizer, user=user, system=system, answer=answer)
@@ -127,7 +127,7 @@ def system_role(tokenizer: "Tokenizer") -> Literal["native", "merged into the us
 
 
 def template_date(tokenizer: "Tokenizer", format: Format = "auto") -> str:
-    """The date that prompts of a format say, for provenance; found by rendering the template on two days."""
+    """The date in prompts of a format, for provenance; it is found by rendering the template on two days."""
     arguments.choice(format, "format", ("auto", "chat", "published", "plain"))
     if not templates.template(arguments.tokenizer(tokenizer)) or format == "plain":
         return "no template"
@@ -139,10 +139,10 @@ def template_date(tokenizer: "Tokenizer", format: Format = "auto") -> str:
 def single_tokens(
     tokenizer: "Tokenizer", words: Iterable[str], *, behind: Sequence[Int[Tensor, "_"]] | None = None
 ) -> dict[str, int]:
-    """word -> id for the words that are one token exactly as written (" owl" with its space), as they go on from every
-    prompt in `behind`; others are left out, and control tokens too.
+    """word -> id, for the words that are one token as written (" owl" with its space) behind every prompt in `behind`.
+    Other words are left out, and control tokens too.
 
-    Without `behind` a word that starts with a space stands after another word, and any other one on a new line.
+    Without `behind`, a word that starts with a space stands after another word, and any other word on a new line.
     """
     control = _control_tokens(arguments.tokenizer(tokenizer))
     if isinstance(words, str) or not isinstance(words, Iterable):
@@ -163,9 +163,9 @@ def encode(
 ) -> list[tuple[int, ...]]:
     """Token ids of continuations as they go on from the prompts in `behind`; without special tokens.
 
-    Without `behind` a string that starts with a space stands after a word, and any other one on a new line. Raises for
-    an empty string, for a control token in one, for one that cannot be cut at the end of a prompt (its tokens merge
-    with the prompt's, or the tokenizer changes its text), and where it has other tokens behind another prompt.
+    Without `behind`, a string that starts with a space stands after a word, and any other string on a new line. Raises
+    for an empty string; for a control token in a string; for a string that cannot be cut at the end of a prompt (its
+    tokens merge with the prompt's, or the tokenizer changes its text); for one with other tokens behind another prompt.
     """
     texts = check_strings(tokenizer, strings)
     if behind is None:
@@ -187,7 +187,7 @@ def _behind(tokenizer: "Tokenizer", behind: Sequence | None) -> list[Int[Tensor,
 
 
 def check_strings(tokenizer: "Tokenizer", strings: object) -> list[str]:
-    """The strings as a list. Raises for a text or a set in its place, for an empty string, and for control tokens."""
+    """The strings as a list. Raises for a text or a set in place of a list, for empty strings and control tokens."""
     if tokenizer is None:
         raise ValueError("this model has no tokenizer, so strings have no tokens; give it one (model.tokenizer)")
     texts = arguments.texts(strings, "strings")
@@ -198,7 +198,7 @@ def check_strings(tokenizer: "Tokenizer", strings: object) -> list[str]:
 
 
 def _check_texts(tokenizer: "Tokenizer", **texts: str | None) -> None:
-    """Raise for what would become another prompt than its reader sees: `<|im_end|>` in a text ends a turn."""
+    """Raise where the prompt would not be what its reader sees: `<|im_end|>` in a text ends a turn."""
     control = _control_tokens(arguments.tokenizer(tokenizer))
     for name, text in texts.items():
         if text is None and name == "system":
@@ -238,7 +238,7 @@ def _encoded(tokenizer: "Tokenizer", text: str) -> list[int]:
 
 
 def _opening(tokenizer: "Tokenizer") -> list[int]:
-    """The special tokens that a tokenizer puts before a text. Those that it puts behind one would end the prompt."""
+    """The special tokens that a tokenizer puts before a text. (Special tokens behind a text would end the prompt.)"""
     bare, whole = _encoded(tokenizer, "a"), list(tokenizer("a", add_special_tokens=True)["input_ids"])
     start = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), 0)
     return whole[:start]

@@ -1,7 +1,7 @@
-"""Chat templates rendered as text: the clock at a pinned date, cut where the answer ends, every text whole.
+"""Chat templates rendered as text: at a pinned date, cut where the answer ends, with every text whole.
 
-A template asks for the date by one function, `strftime_now`. A macro of that name is put before the template, so the
-pinned date answers wherever it is asked: in named templates, in macros, beside `date_string` or a variable of any name.
+A template asks for the date by one function, `strftime_now`. A macro of that name is put before the template, so that
+it gets the pinned date everywhere: in named templates, in macros, beside `date_string` or a variable of any name.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 
 def template(tokenizer: "Tokenizer") -> str | None:
-    """The tokenizer's chat template, of several the one named default; None without one."""
+    """The tokenizer's chat template, or the one named default of several; None where the tokenizer has no template."""
     given = getattr(tokenizer, "chat_template", None)
     if isinstance(given, (list, tuple)):
         given = {part["name"]: part["template"] for part in given}
@@ -38,10 +38,11 @@ def template(tokenizer: "Tokenizer") -> str | None:
 def render(
     tokenizer: "Tokenizer", user: str, *, system: str | None = None, answer: str = "", date: str | None = DATE
 ) -> str:
-    """The text of an exchange, which ends with `answer`, or with the header of an answer where that is "".
+    """The text of an exchange. It ends with `answer`; where `answer` is "", with the header of an answer.
 
-    date: what the clock says; None leaves it alone. A template that refuses the system role gets its text at the head
-    of the user's turn. Raises ValueError for a template that refuses the messages, or leaves out or changes a text.
+    date: the date of the clock; None leaves the clock alone. Where a template refuses the system role, the system text
+    stands at the head of the user's turn. Raises ValueError where it refuses the messages, or leaves out or changes a
+    text.
     """
     if system is not None and not takes_system(tokenizer):
         user, system = f"{system}\n\n{user}" if system else user, None
@@ -70,7 +71,7 @@ def takes_system(tokenizer: "Tokenizer") -> bool:
 
 
 def says_date(tokenizer: "Tokenizer") -> bool:
-    """Whether the prompt holds the date: whether it is another prompt on another day."""
+    """Whether the prompt holds the date, and so differs from day to day."""
     from jinja2.exceptions import TemplateError
 
     user = {"role": "user", "content": "hello"}
@@ -116,7 +117,7 @@ def _check_whole(text: str, user: str, system: str | None) -> None:
 
 
 def _clock(date: str) -> str:
-    """A Jinja macro that stands for the clock. The line ends where trim_blocks takes the line's end away."""
+    """A Jinja macro in place of the clock. It ends with a line break, which trim_blocks takes away."""
     chain = "".join(f"|replace('%{code}','{value}')" for code, value in _directives(_day(date)).items())
     return f"{{%- macro strftime_now(format) -%}}{{{{ format|replace('%%','\\x00'){chain}|replace('\\x00','%') }}}}" + (
         "{%- endmacro %}\n"
@@ -133,7 +134,7 @@ def _day(date: str) -> Date:
 
 
 def _directives(day: Date) -> dict[str, str]:
-    """What strftime gives for every directive, at midnight."""
+    """The text that strftime gives for every directive, at midnight."""
     name, month = _DAYS[day.weekday()], _MONTHS[day.month - 1]
     numbers = {code: day.strftime(f"%{code}") for code in "dmyYjUWuwVG"}
     numbers |= {"H": "00", "I": "12", "M": "00", "S": "00", "f": "000000", "C": f"{day.year // 100:02d}"}

@@ -1,7 +1,7 @@
 """Token ids that a model is given: those of its embedding, and no padding.
 
-A padded batch, or ids of another vocabulary, would run and give a wrong number. What token ids are at all is asked in
-`mechsub.arguments`.
+A padded batch, or ids of another vocabulary, would run and give a wrong number. `mechsub.arguments` checks whether a
+value holds token ids at all.
 """
 
 import weakref
@@ -48,9 +48,10 @@ def check_batch(model: "TransformerBridge", ids: object, name: str = "inputs") -
 
 
 def check_length(model: "TransformerBridge", length: int, name: str) -> None:
-    """Raise for more tokens than the model has positions for: a table of them (GPT-2, OPT), or one that ends (MPT).
+    """Raise for more tokens than the model has positions: a table of positions (GPT-2, OPT), or one that ends (MPT).
 
-    Rotary positions go on beyond what a model was made for. Whether others do is found out by running so many tokens.
+    Rotary positions go on beyond the length that a model was made for. For other kinds, a run of so many tokens
+    decides.
     """
     most = getattr(model.cfg, "n_ctx", None)
     kind = getattr(model.cfg, "positional_embedding_type", None)
@@ -73,9 +74,9 @@ def check_length(model: "TransformerBridge", length: int, name: str) -> None:
 def check_padding(tokenizer: "Tokenizer", prompts: Sequence[Tensor], name: str, *, alone: bool = False) -> None:
     """Raise for rows as a tokenizer's padded batch has them.
 
-    One token that ends a turn or a text is part of a prompt. What no prompt has is a run of one control token at an
-    end; a token that serves as padding alone; and, among prompts of one length, an end that only some have: the
-    longest of a batch needs no padding.
+    One token that ends a turn or a text is part of a prompt. These are signs of padding: one control token twice or
+    more at an end; a token that is used for padding alone; and, among prompts of one length, an end that only some have
+    (the longest prompt of a batch needs no padding).
     """
     if tokenizer is None:
         return
@@ -99,7 +100,7 @@ def check_padding(tokenizer: "Tokenizer", prompts: Sequence[Tensor], name: str, 
 
 
 def _padding_tokens(tokenizer: "Tokenizer") -> tuple[set[int], set[int], set[int]]:
-    """Tokens that batches are padded with; those of them that nothing else is written with; all control tokens."""
+    """Tokens of padding; the tokens of padding that have no other use; all control tokens."""
     from mechsub.inputs.templates import template
 
     pad, eos, bos = (getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "eos", "bos"))
@@ -112,7 +113,7 @@ def _padding_tokens(tokenizer: "Tokenizer") -> tuple[set[int], set[int], set[int
 
 
 def _is_run(tokenizer: "Tokenizer", end: list[int], side: str) -> bool:
-    """Whether a control token stands twice at an end; two BOS at the start are the published prompts'."""
+    """Whether a control token stands twice at an end. (The published prompts have two BOS at the start.)"""
     if len(end) < 2 or end[0] != end[1]:
         return False
     bos, others = tokenizer.bos_token_id, (tokenizer.pad_token_id, tokenizer.eos_token_id)

@@ -1,7 +1,7 @@
 """The tokenizer of a model's folder, which must give the ids that the folder's tokenizer.json gives.
 
-Transformers takes no more than the vocabulary from that file for some classes and model types, and builds the rest
-itself: numbers then split another way than in the model's training. Both are run on the same texts.
+For some classes and model types, Transformers takes only the vocabulary from that file and builds the rest itself:
+numbers then split in another way than in the model's training. So both tokenizers are run on the same texts.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ _TEXTS = (
 
 
 def load_tokenizer(folder: Path, known: str = "") -> "PreTrainedTokenizerBase":
-    """The folder's tokenizer as Transformers loads it, or as tokenizer.json says where that differs.
+    """The folder's tokenizer as Transformers loads it, or as tokenizer.json has it where the two differ.
 
-    known: the `sum_of_ids` that is right for this folder; where it holds, the file is not read again. Raises ValueError
-    where not even Transformers' plain class gives the ids of the file.
+    known: the right `sum_of_ids` of this folder; where the tokenizer has this sum, the file is not read again. Raises
+    ValueError where Transformers' plain class does not give the ids of the file either.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import logging
@@ -62,8 +62,8 @@ def _load(folder: Path, known: str, AutoTokenizer, PreTrainedTokenizerFast) -> "
 
 
 def difference(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str | None:
-    """The first text that a tokenizer reads or writes differently than the folder's tokenizer.json, by the tokenizers
-    package alone, does; None where there is none."""
+    """The first text that a tokenizer reads or writes differently than the tokenizers package with the folder's
+    tokenizer.json; None where there is no such text."""
     file, texts = _of_file(folder), list(_probes(tokenizer))
     known = file.get_added_tokens_decoder()
     for number, token in sorted(tokenizer.added_tokens_decoder.items()):
@@ -81,7 +81,7 @@ def difference(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str | None
 
 
 def sum_of_ids(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """sha256 of the ids of some of the texts that tokenizers are compared on: as many as cost milliseconds."""
+    """sha256 of the ids of some of the texts on which tokenizers are compared; it takes milliseconds."""
     numbers = " ".join(vocabulary.numbers()[::7])
     return hashlib.sha256(repr(_ids(tokenizer, [*_TEXTS, numbers], True)).encode()).hexdigest()
 

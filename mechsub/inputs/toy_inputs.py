@@ -1,5 +1,5 @@
-"""What the toy is given: images, labels and the logits that are looked at. Refused, in one line, where they cannot be
-meant: torch would broadcast, clip or cut some of them to a number."""
+"""Checks of the toy's arguments: images, labels and the logits that are read. Torch would broadcast, clip or cut some
+wrong arguments and return a number; here they raise one line."""
 
 import numbers
 
@@ -19,7 +19,7 @@ def check_images(images, d_in: int | None, n_members: int | None = None, name: s
 
 
 def check_shape(images, d_in: int | None, n_members: int | None = None, name: str = "images") -> None:
-    """`check_images` but for the values, which are not read."""
+    """`check_images` without reading the values."""
     _check_tensor(images, name)
     if d_in is None:
         d_in = images.shape[-1] if images.ndim else 0

@@ -1,4 +1,4 @@
-"""Words that prompts are made of: animals, numbers, and families that are neither.
+"""Words of prompts: animals, numbers, and families that are neither.
 
 Animals are a lexical selection from WordNet 3.0 (tools/make_animals.py states the rule), with the animals of the papers
 marked, so that a choice among them can be compared with all. No list was made by looking at a model.
@@ -21,10 +21,10 @@ _DATA = Path(__file__).parent / "_data"
 
 @dataclass(frozen=True)
 class Animal:
-    """sets: the published lists that hold it: "zur_llama", "zur_qwen", "zur_gemma", "blog", "brief" (the 49 animals
-    that the write-up this package grew out of measured) and "brief_candidates" (the 93 that it proposed).
+    """sets: the published lists that hold the animal: "zur_llama", "zur_qwen", "zur_gemma", "blog", "brief" (the 49
+    animals measured in the write-up from which this package grew) and "brief_candidates" (the 93 that it proposed).
 
-    source: "wordnet" for the names of the rule, "paper" for those that only a paper adds.
+    source: "wordnet" for names by the rule, "paper" for names that only a paper adds.
     """
 
     singular: str

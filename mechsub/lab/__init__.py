@@ -1,6 +1,6 @@
 """Commands, cells, findings and pages: the laboratory round the instrument. It knows no model.
 
-A study imports this module, and says what it asks:
+A study imports this module, and declares itself:
 
     study = lab.Study(version=1, probes=[Config(n_seeds=2)])
 

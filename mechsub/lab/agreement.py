@@ -1,4 +1,4 @@
-"""What was said of many conditions against what was found there, each a mean over replicates."""
+"""Predictions for many conditions against the results there; each is a mean over replicates."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,8 @@ from mechsub.lab.findings import Finding, mean
 
 
 def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str, float]) -> list[Finding]:
-    """Mean absolute error over conditions, beside that of saying the mean of the other conditions; bias; and of ten
-    conditions or more, rank correlation and the slope of what was found on what was said."""
+    """Mean absolute error over conditions, beside the error of predicting the mean of the other conditions; bias; and
+    from ten conditions on, rank correlation and the slope of results on predictions."""
     total = sum(true.values())
     others = [abs((total - found) / (len(true) - 1) - found) for found in true.values()]
     out = [
@@ -30,7 +30,7 @@ def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str
 
 
 def line_error(key: str, label: str, quantity: Mapping[str, float], true: Mapping[str, float]) -> Finding:
-    """Mean absolute error of what a straight line through all other conditions says: of a quantity that is fitted."""
+    """Mean absolute error of a straight line on a quantity, fitted to all other conditions."""
     left = {c: abs(_left_out(c, quantity, true) - true[c]) for c in true}
     return mean(f"{key}_error", f"{label}: mean absolute error, fitted to the others", left, unit="conditions")
 

@@ -1,4 +1,4 @@
-"""What the audits of the two topics share: how checks become verdicts on claims, their table and their figure."""
+"""Shared by the audits of both topics: from checks to verdicts on claims, with their table and figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from mechsub.lazy import go
 
 
 class Missing(Exception):
-    """A cell that is not stored, or stale; the text is the command that makes it."""
+    """A cell is not stored, or is stale; the text is the command that makes it."""
 
 
 def words(flags: Mapping) -> str:
-    """As a command line has them."""
+    """Options as words of a command line."""
     texts = ((key, value if isinstance(value, tuple) else (value,)) for key, value in flags.items())
     return "".join(f" --{key.replace('_', '-')} {' '.join(map(str, values))}" for key, values in texts)
 
@@ -23,7 +23,7 @@ def cell_name(study: str, flags: Mapping) -> str:
 
 
 def outcome(row: Mapping) -> str:
-    """ "yes", "no", "open" or "missing", of one check."""
+    """The outcome of one check: "yes", "no", "open" or "missing"."""
     if "missing" in row:
         return "missing"
     value = row["mean"] if "p" in row else _between(row["low"], row["high"])
@@ -35,12 +35,12 @@ def outcome(row: Mapping) -> str:
 
 
 def _between(low: float | int, high: float | int) -> stats.Interval:
-    """Limits for the judge, which looks at nothing else of an interval."""
+    """An interval for the judge, which reads only its limits."""
     return stats.Interval((low + high) / 2, float(low), float(high), 0)
 
 
 def verdict(rows: list[Mapping]) -> str:
-    """Of all checks of one claim."""
+    """The verdict on one claim from all its checks."""
     words = {"yes": "hit", "no": "miss", "missing": "untested"}
     return verdicts.together([words.get(word, word) for word in map(outcome, rows)])
 
@@ -53,7 +53,7 @@ def claims(records: Sequence[Mapping]) -> dict[int | str, list[Mapping]]:
 
 
 def findings(cell: Sequence[Mapping], unit: str) -> list[Finding]:
-    """The verdict on every claim, and what each of its checks measured."""
+    """The verdict on every claim, and the measurement of each of its checks."""
     found = []
     for number, checks in claims(cell).items():
         subject = f"claim_{number}".replace(" ", "_")

@@ -1,7 +1,7 @@
 """Cells of a study: their Configs and names, whether they are stored, and how they are made.
 
-A cell is one Config and one folder, `<out>/<study>/<cell>/`. It is made by one process at a time, with the cells that
-it is built on.
+A cell is one Config and one folder, `<out>/<study>/<cell>/`. One process at a time makes it, with the cells on which it
+is built.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _LONG = 200  # words of a command that every cell of it repeats
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes cells: a study, the root of the results, the words of the command, and the device it names."""
+    """The maker of cells: a study, the root of the results, the words of the command, and the device that it names."""
 
     study: Study
     out: Path
@@ -66,7 +66,7 @@ def config_of(cfg: Options) -> dict:
 
 
 def defaults_of(Config: Options | type[Options]) -> dict:
-    """Of a Config or one of its instances."""
+    """Defaults of a Config class or of an instance."""
     return {field.name: field.default for field in dataclasses.fields(Config)}
 
 
@@ -80,7 +80,7 @@ def by_cell(
 ) -> list[tuple[str, list[dict]]]:
     """Records cell by cell, each with a label of the options that differ between cells ("all" if there is one).
 
-    Cells that differ in the options `together` alone are one.
+    Cells that differ only in the options `together` count as one.
     """
     records = list(records)
     # A cell that was made before an option existed was made with what is its default.
@@ -108,7 +108,7 @@ def status(cell: Path, cfg: Options, study: Study) -> versions.Status:
 
 
 def _run_sum(run: Callable) -> str:
-    """Of the compiled code of a `run` that has no file, where no author's version can be told from another's."""
+    """Sum of the compiled code of a `run` without a file, whose versions cannot be told apart otherwise."""
 
     def parts(code: types.CodeType) -> Iterator[str]:
         yield f"{code.co_code.hex()} {code.co_names}"
@@ -119,7 +119,7 @@ def _run_sum(run: Callable) -> str:
 
 
 def planned_upstream(maker: Maker, cfg: Options) -> dict[str, tuple[Upstream, Maker, Options]]:
-    """Name -> the cell that is declared, who makes it, and its Config. ValueError where its study is absent."""
+    """Name -> the declared cell, its maker, and its Config. ValueError where its study is absent."""
     declare = maker.study.part("upstream")
     planned = {}
     for name, wanted in (declare(cfg) if declare else {}).items():
@@ -136,7 +136,7 @@ def planned_upstream(maker: Maker, cfg: Options) -> dict[str, tuple[Upstream, Ma
 
 
 def make_cell(study: Study, cfg: Options, out: str | Path) -> Path:
-    """Make one cell of a study under `out`, with what it builds on, in this process; one that is there is left."""
+    """Make one cell of a study under `out`, with its upstream cells, in this process; a stored cell stays as it is."""
     check_values(cfg)
     maker = Maker(study, Path(out))
     make(maker, cfg, None)
@@ -144,13 +144,13 @@ def make_cell(study: Study, cfg: Options, out: str | Path) -> Path:
 
 
 def run_here(study: Study, cfg: Options, out: str | Path) -> Iterator[dict]:
-    """What a study yields for a Config, with the stored cells under `out`; nothing is stored."""
+    """The rows that a study yields for a Config, with the stored cells under `out`; nothing is stored."""
     check_values(cfg)
     yield from study.run(cfg, **resolve(Maker(study, Path(out)), cfg))
 
 
 def make(maker: Maker, cfg: Options, before: str | None) -> None:
-    """Make a cell, unless another process has made it since it was `before`; waits for one that is making it."""
+    """Make a cell, unless its state is not `before`: then another process made it. Waits for a process at work."""
     cell = maker.cell(cfg)
     while store.made(cell) == before:
         try:
@@ -171,7 +171,7 @@ def check(study: Study, cfg: Options) -> None:
 
 
 def resolve(maker: Maker, cfg: Options) -> dict[str, Stored | None]:
-    """The cells that a cell is built on, made first where they are missing; None for an optional one not stored."""
+    """The upstream cells of a cell; missing ones are made first. None for an optional cell that is not stored."""
     cells: dict[str, Stored | None] = {}
     declare = maker.study.part("upstream")
     cells.update(dict.fromkeys(declare(cfg) if declare else ()))
@@ -199,7 +199,7 @@ def _make_upstream(maker: Maker, cfg: Options) -> None:
 
 
 def _own_words(cfg: Options) -> list[str]:
-    """What a command that makes this cell alone says after the study's name."""
+    """The words after the study's name in a command that makes this cell alone."""
     defaults = defaults_of(cfg)
     changed = {name: value for name, value in config_of(cfg).items() if value != defaults.get(name)}
     shown = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in changed.items()}
@@ -218,7 +218,7 @@ def _check_stored(maker: Maker, cfg: Options) -> None:
 
 @contextlib.contextmanager
 def no_empty(folder: Path) -> Iterator[None]:
-    """Of a first run that failed, nothing is left: no empty folder of the study, and no new one of the store."""
+    """Remove the empty folders of a failed first run: that of the study, and a new one of the store."""
     new = [path for path in folder.parents if not path.exists()]
     try:
         yield
@@ -252,7 +252,7 @@ def _on_device(name: str | None) -> contextlib.AbstractContextManager:
 
 
 def _identity(config: Mapping, study: Study, inputs: dict, built_on: Mapping[str, Mapping]) -> dict:
-    """What decides later whether the cell would come out the same."""
+    """The parts of provenance that decide later whether the cell would come out the same."""
     upstream_versions: dict[str, int] = {}
     for name, made in built_on.items():
         upstream_versions |= {**made.get("upstream_versions", {}), name.split("/")[0]: made["version"]}
@@ -290,7 +290,7 @@ def _circumstances(study: Study) -> dict:
 
 
 def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict, dict]:
-    """Rows to store, what the run adds to its provenance, and tensors."""
+    """Rows to store, the run's additions to the provenance, and tensors."""
     rows, extra, tensors = [], {}, {}
     for item in yielded:
         if isinstance(item, Mapping) and set(item) == {"provenance"}:

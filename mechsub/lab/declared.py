@@ -1,4 +1,4 @@
-"""What a study declares: its version, its probes, and where its parts stand."""
+"""The declaration of a study: its version, its probes, and the places of its parts."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ NOTEBOOK = "notebook"  # the study's name where `run` stands in a notebook's cel
 
 
 def _declaring() -> str:
-    """Name of the module whose own code, or a notebook's cell, is running: the one that declares the study."""
+    """Name of the module (or notebook) whose top-level code is running: it declares the study."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and not frame.f_code.co_name.startswith(("<module>", "<cell")):
         frame = frame.f_back
@@ -25,7 +25,7 @@ def _declaring() -> str:
 
 @runtime_checkable
 class Options(Protocol):
-    """What a study's Config makes: a frozen dataclass."""
+    """An instance of a study's Config, a frozen dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Field]]
 
@@ -34,11 +34,10 @@ class Options(Protocol):
 class Study:
     """One question, as a module or a folder asks it.
 
-    version: raise it when you mean to change the numbers of stored cells, which are stale then. probes: tiny Configs
-    that CI makes again; None where nobody watches. Its parts are looked for in the module that declares it: Config,
-    run(cfg), plot(records); and where they are there, check(cfg), upstream(cfg), findings(cell), comparisons(cells),
-    table(records). In a folder they may stand in measure.py, findings.py and figure.py, which are loaded when they are
-    needed.
+    version: raise it when you mean to change the numbers of stored cells; these are stale then. probes: tiny Configs
+    that CI makes again; None for a study without probes. The declaring module has the parts: Config and run(cfg);
+    optional are plot(records), check(cfg), upstream(cfg), findings(cell), comparisons(cells) and table(records). In a
+    folder the parts may stand in measure.py, findings.py and figure.py, which are loaded when they are needed.
     """
 
     version: Any = 1  # checked below, so that the message says whose it is
@@ -52,7 +51,7 @@ class Study:
             raise TypeError(f"the version of {self.module} must be an integer from 1 on, not {self.version!r}")
 
     def part(self, name: str, default: object = None) -> Any:
-        """A part of the study by its name; `default` where it has none."""
+        """A part of the study by its name; `default` where the study has no such part."""
         if name in self.given:
             return self.given[name]
         home = sys.modules[self.module]
@@ -68,7 +67,7 @@ class Study:
         return default
 
     def needed(self, name: str) -> Any:
-        """A part of the study. Raises AttributeError where it is not there."""
+        """A part of the study by its name. Raises AttributeError where the study has no such part."""
         value = self.part(name)
         if value is None:
             raise AttributeError(f"the study {self.name} has no {name}")
@@ -84,19 +83,19 @@ class Study:
 
     @property
     def source(self) -> Path | None:
-        """Its file, or its folder's __init__.py; None in a notebook."""
+        """The study's file, or its folder's __init__.py; None in a notebook."""
         file = getattr(sys.modules[self.module], "__file__", None)
         return Path(file).resolve() if file else None
 
     @property
     def folder(self) -> Path:
-        """Where its file stands, or its folder."""
+        """The study's folder, or the folder of its file."""
         source = self.source
         return Path.cwd() if source is None else source.parent
 
     @property
     def name(self) -> str:
-        """A study is called as its file, or as its folder."""
+        """The name of the study's file or folder."""
         source = self.source
         if source is None:
             return NOTEBOOK
@@ -104,7 +103,7 @@ class Study:
 
     @property
     def dotted(self) -> str:
-        """As `python -m` names it."""
+        """The study's name behind `python -m`."""
         source = self.source
         if source is None:
             return NOTEBOOK
@@ -116,21 +115,21 @@ class Study:
 
     @property
     def command(self) -> list[str]:
-        """As another process can run it: `python` and what comes behind it."""
+        """The command by which another process can run the study: `python` and its arguments."""
         spec = getattr(sys.modules[self.module], "__spec__", None)
         return [sys.executable, *(["-m", spec.name] if spec else [str(self.source)])]
 
     def sibling(self, name: str) -> "Study | None":
-        """Another study of the same package, or one that this process has loaded; None for one that is not found."""
+        """Another study of the same package, or one that this process has loaded; None where no such study is found."""
         package = _package(sys.modules[self.module])
         module = (imported(f"{package}.{name}") if package else None) or sys.modules.get(name)
         return None if module is None else declared_by(module)
 
 
 def imported(name: str) -> types.ModuleType | None:
-    """A module by its whole name; None where it, or a package that it stands in, is not there.
+    """A module by its whole name; None where the module, or a package around it, does not exist.
 
-    Raises what the module itself raises, also where it imports something else that is not there.
+    Raises the module's own errors, also where it imports something that does not exist.
     """
     try:
         return importlib.import_module(name)
@@ -141,7 +140,7 @@ def imported(name: str) -> types.ModuleType | None:
 
 
 def _package(module: types.ModuleType) -> str:
-    """Name of the package in which a study stands; "" for one that stands in a script."""
+    """Name of the package of a study; "" for a study in a script."""
     spec = getattr(module, "__spec__", None)
     if spec is None:
         return getattr(module, "__package__", None) or ""

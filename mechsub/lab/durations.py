@@ -1,4 +1,4 @@
-"""How long cells will take: each as long as the stored cell of its study that is most like it."""
+"""The expected time of cells: the time of the most similar stored cell of the study."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Known(NamedTuple):
 
 
 def known(folder: Path) -> list[Known]:
-    """What the newest stored cells of a study took, and their options."""
+    """Seconds of the newest stored cells of a study, and their options."""
     found: list[tuple[float, Known]] = []
     for path in folder.glob("*/provenance.json") if folder.is_dir() else ():
         try:
@@ -30,7 +30,7 @@ def known(folder: Path) -> list[Known]:
 
 
 def expected(options: Mapping, like: list[Known]) -> float | None:
-    """Seconds of the known cell that shares most options with these, or the mean of several; None without any."""
+    """Seconds of the known cell that shares most options with these (the mean of several); None without known cells."""
     if not like:
         return None
     own = _items(options)
@@ -44,7 +44,7 @@ def _items(options: Mapping) -> frozenset:
 
 
 def words(seconds: float) -> str:
-    """A time in the unit in which it is read: 40 s, 12 min, 3 h 20 min."""
+    """A time in a unit for people: 40 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

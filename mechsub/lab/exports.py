@@ -1,6 +1,6 @@
 """One folder that can be sent: stored cells, their tables and figures, and a manifest with the sum of every file.
 
-README.md                      what is here, and every column of the tables
+README.md                      the content of the folder, and every column of the tables
 manifest.json                  sha256 and size of every file; versions and commit of the code that wrote the folder
 cells/<study>/<cell>/          as they are stored; `python -m mechsub import` puts them into a store
 tables/<study>/                records.csv, records.parquet, findings.csv
@@ -48,7 +48,7 @@ def studies_in(root: Path) -> list[str]:
 def write(path: Path, root: Path, names: Sequence[str]) -> list[str]:
     """Export these studies of a store into a new folder, which appears whole or not at all.
 
-    Returns a line for everything that was left out. Raises FileExistsError, and DamagedCell for a damaged cell.
+    Returns a line for every part that is left out. Raises FileExistsError, and DamagedCell for a damaged cell.
     """
     with files.new_folder(path) as fresh:
         sent = [_send(name, root, fresh) for name in names]
@@ -86,7 +86,7 @@ def _copy(cell: Path, to: Path) -> Path:
 
 
 def _tried(what: str, make: Callable[[], None]) -> list[str]:
-    """A line where a study cannot say or draw all of its cells at once; the numbers travel without it."""
+    """A line where findings or a figure of all cells together fail; the numbers travel without them."""
     try:
         make()
     except Exception as error:
@@ -120,7 +120,7 @@ def _write_figure(sent: Sent, study: Study, records: list[dict], to: Path) -> No
 
 
 def _write_images(to: Path, sent: Sequence[Sent]) -> list[str]:
-    """Figures as SVG, where this machine can draw them; else the line that says why not."""
+    """Write figures as SVG, where this machine can draw them; else return a line with the reason."""
     drawn = {to / FIGURES / each.name / "figure.svg": each.figure for each in sent if each.figure is not None}
     lines = [flat.problem()]
     try:
@@ -178,7 +178,7 @@ def _readme_of(sent: Sent) -> Iterator[str]:
 
 
 def _columns(table: dict[str, list], study: Study | None, cells: Sequence[Path]) -> list[tuple[str, str, str]]:
-    """Name, what it holds and what it is, of every column of the records."""
+    """Name, type and meaning of every column of the records."""
     made_with = {name for cell in cells for name in frames.options_in(study, cell)}
     fields: dict[str, Mapping] = {}
     if study is not None:

@@ -10,9 +10,9 @@ PACKAGE = "studies"
 
 
 def find_study(name: str) -> Study | None:
-    """The study of that name, None if there is none; no other code is imported, whatever a provenance file says.
+    """The study of that name, None if there is none. No other code is imported, whatever a provenance file says.
 
-    A study that is there and cannot be imported raises: it is not taken for one that is gone.
+    A study that exists and cannot be imported raises: it does not count as absent.
     """
     if not isinstance(name, str) or not name.isidentifier():
         return None
@@ -21,7 +21,7 @@ def find_study(name: str) -> Study | None:
 
 
 def folder() -> Path:
-    """Where the studies stand."""
+    """The folder of the studies."""
     return Path(importlib.import_module(PACKAGE).__path__[0])
 
 

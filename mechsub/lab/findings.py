@@ -1,16 +1,15 @@
-"""The home of every number that is said: one `Finding` each, under a key. Whoever shows a number finds it by its key.
+"""The home of every reported number: one `Finding` for each, under a key. Tables, figures and pages read it by its key.
 
-A study says what its cells say in one function, which gets the rows of one cell:
+A study has one function that turns the rows of one cell into findings:
 
     def findings(cell):
         return by_arm(cell, "accuracy", null="untrained", unit="seeds")
 
-A key has two parts, `subject/score`: "teacher/accuracy". A difference has the subjects of both:
-"teacher-untrained/accuracy". A study that compares cells with each other has a second function, `comparisons(cells)`,
-which gets a list of `Cell`.
+A key has two parts, `subject/score`: "teacher/accuracy". A difference has both subjects: "teacher-untrained/accuracy".
+A study that compares cells with each other has a second function, `comparisons(cells)`, which gets a list of `Cell`.
 
-Where a command names several cells, the key of what is said of one of them begins with the options that differ between
-them: "n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". Where there is one cell, there is no such part.
+Where a command names several cells, the key of a finding of one cell begins with the options that differ between cells:
+"n_aux=3: teacher/accuracy", "n_aux=3, loss=kl: teacher/accuracy". With one cell, the key has no such part.
 """
 
 import dataclasses
@@ -28,11 +27,11 @@ Scores = Mapping[Any, float]  # of replicates: a seed, an animal, a pair of numb
 
 @dataclass(frozen=True)
 class Finding:
-    """One number, and what a reader needs beside it.
+    """One number, with its null, p, unit and n.
 
-    `value` and `null` are an Interval, a number, or words where there is no number ("infinite"). `p` is of the value
-    being its null, adjusted for the family that the study names. `unit` names the replicates, `n` counts them. `scores`
-    has the value of each replicate, where the value is their mean: differences are paired by them.
+    `value` and `null` are an Interval, a number, or words where there is no number ("infinite"). `p` tests that the
+    value is its null; it is adjusted for the family that the study names. `unit` names the replicates, `n` counts them.
+    Where the value is a mean of replicates, `scores` has the value of each: differences are paired by replicate.
     """
 
     key: str
@@ -54,12 +53,12 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """The key among all cells of a command."""
+        """The key, with the cell before it where a command has several cells."""
         return f"{self.cell}: {self.key}" if self.cell else self.key
 
     @property
     def tested(self) -> float:
-        """Its p. Raises LookupError where nothing was tested."""
+        """The finding's p. Raises LookupError where nothing was tested."""
         if self.p is None:
             raise LookupError(f"{self.name} has no p")
         return self.p
@@ -75,7 +74,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A null that was drawn many times: its mean, and what this share of the draws lies below."""
+    """A null of many draws: its mean, and its upper quantile `share`."""
 
     mean: float
     upper: float
@@ -90,7 +89,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Cell:
-    """A stored cell: its options, its rows, and what its study finds in them."""
+    """A stored cell: its options, its rows, and its findings."""
 
     options: Mapping[str, Any]
     rows: Rows
@@ -98,7 +97,7 @@ class Cell:
     findings: Sequence[Finding] = ()
 
     def finding(self, key: str) -> Finding:
-        """What is said under this key; LookupError where nothing is."""
+        """The finding with this key; LookupError where there is none."""
         for finding in self.findings:
             if finding.key == key:
                 return finding
@@ -123,8 +122,8 @@ def by_arm(
 ) -> list[Finding]:
     """Mean of a score over the replicates (`member`) of every arm, with its Student-t interval.
 
-    `null` names the null arm, or the null arm of each arm that has one. Then each arm has its null beside it, and there
-    is its difference from its null, paired by replicate, whose p is adjusted by Holm over these differences. `labels`
+    `null` names the null arm, or maps arms to their null arms. Then each arm has its null beside it, and there is a
+    finding of its difference from its null, paired by replicate; p is adjusted by Holm over these differences. `labels`
     gives arms in their order, in English; an arm without a row is left out.
     """
     means = arm_means(cell, score, unit=unit, labels=labels)
@@ -137,7 +136,7 @@ def by_arm(
 
 
 def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | None = None) -> dict[str, Finding]:
-    """Arm -> mean of the score over replicates, of every arm with such rows."""
+    """Arm -> mean of the score over replicates, for every arm that has the score."""
     scores: dict[str, dict] = {arm: {} for arm in labels or ()}
     for row in cell:
         if score in row and (labels is None or row["arm"] in labels):
@@ -159,7 +158,7 @@ def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
 
 
 def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
-    """a - b, paired by the replicates that both have; p is of no difference, not adjusted."""
+    """a - b, paired by the replicates that both have; p tests no difference, and is not adjusted."""
     common = [replicate for replicate in a.scores if replicate in b.scores]
     if len(common) < 2:
         raise LookupError(f"{a.name} and {b.name} have {len(common)} replicates in common; a difference needs two")
@@ -173,10 +172,10 @@ def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
 
 
 def clustered(values: Iterable[float], weights: Iterable[float], clusters: Sequence) -> list[float]:
-    """Of replicates in clusters that share something, as animals that share a number: a value for each cluster.
+    """A value for each cluster of replicates that share something, such as animals that share a number.
 
-    Their mean is r = sum(values) / sum(weights), and their Student-t interval that of the ratio of the clusters' sums,
-    linearised: r + (v_k - r w_k) / mean(w), with v_k and w_k the sums over the cluster k.
+    The values are r + (v_k - r w_k) / mean(w), with v_k and w_k the sums over cluster k and r = sum(values) /
+    sum(weights). Their mean is r, and their Student-t interval is that of the linearised ratio of the clusters' sums.
     """
     above, below = dict.fromkeys(clusters, 0.0), dict.fromkeys(clusters, 0.0)
     for name, value, weight in zip(clusters, values, weights, strict=True):
@@ -188,12 +187,12 @@ def clustered(values: Iterable[float], weights: Iterable[float], clusters: Seque
 
 
 def over_clusters(values: Sequence[float]) -> "ms.stats.Interval":
-    """The Student-t interval of `clustered` values; of a single cluster it has no ends."""
+    """The Student-t interval of `clustered` values; for a single cluster it has no ends."""
     return ms.stats.student_t(values) if len(values) > 1 else ms.stats.Interval(values[0], -math.inf, math.inf, 1)
 
 
 def holm(findings: Iterable[Finding]) -> list[Finding]:
-    """The same, with p adjusted by Holm over all that have one."""
+    """The same findings, with p adjusted by Holm over all findings that have a p."""
     findings = list(findings)
     given = [finding.p for finding in findings if finding.p is not None]
     adjusted = iter(ms.stats.holm(given) if given else [])
@@ -235,14 +234,14 @@ def _in_cell(finding: Finding, label: str) -> Finding:
 
 
 def all_findings(cells: Iterable[Cell], comparisons: Callable | None = None) -> list[Finding]:
-    """Of each cell, and of comparisons between them."""
+    """Findings of each cell, and of comparisons between cells."""
     cells = list(cells)
     own = [finding for cell in cells for finding in cell.findings]
     return _distinct([*own, *(comparisons(cells) if comparisons else [])])
 
 
 def find(findings: Iterable[Finding], name: str) -> Finding:
-    """The one finding with this key (with its cell before it, where there are several); LookupError else."""
+    """The one finding with this key (with its cell before it, where there are several cells); else LookupError."""
     findings = list(findings)
     matches = [finding for finding in findings if finding.name == name]
     if len(matches) == 1:
@@ -288,7 +287,7 @@ def p_text(p: float | None) -> str:
 
 
 def null_text(finding: Finding) -> str:
-    """The null with what it is in brackets."""
+    """The null, with its label in brackets."""
     words = f" ({finding.null_label})" if finding.null_label else ""
     return "" if finding.null is None else value_text(finding.null) + words
 
@@ -296,8 +295,8 @@ def null_text(finding: Finding) -> str:
 def rows(findings: Iterable[Finding]) -> list[dict]:
     """Rows of the printed table.
 
-    Where subjects have the same scores, a row a subject and a column a score, with the p of a score behind it. Where
-    every label is of one finding, a row a finding, with its null and its p.
+    Where subjects have the same scores: a row for each subject and a column for each score, with its p behind it. Where
+    every label has one finding: a row for each finding, with its null and its p.
     """
     findings = list(findings)
     wide = len({(f.cell, f.label) for f in findings}) < len(findings) or _crossed(findings)
@@ -339,7 +338,7 @@ def _by_subject(findings: list[Finding]) -> list[dict]:
 
 
 def _columns(score: str, tested: Sequence[str], drawn: bool) -> list[str]:
-    """Of a score: its value, its p, and a null that was drawn. Another null is a row of its own."""
+    """Columns of a score: its value, its p, and a `Drawn` null. Any other null is a row of its own."""
     words = _words(score)
     return [words, *([_p_column(score, tested)] if score in tested else []), *([f"{words}: null"] if drawn else [])]
 

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def problem() -> str | None:
-    """What is missing for parquet, and the one command that mends it."""
+    """The package that parquet lacks, and the one command that installs it."""
     if importlib.util.find_spec("pyarrow") is None:
         return "parquet needs pyarrow; run: python -m pip install 'mechsub[export]'"
     return None
 
 
 def columns(rows: Sequence[Mapping]) -> dict[str, list]:
-    """Column -> a value for every row, None where a row has none."""
+    """Column -> a value for every row; None where a row has no value."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
 def kind(values: Sequence) -> str:
-    """What a column holds, in words."""
+    """The type of a column, in words."""
     words = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "dict"}
     found = {words.get(type(value), "text") for value in values if value is not None}
     if found == {"whole number", "number"}:
@@ -37,7 +37,7 @@ def kind(values: Sequence) -> str:
 
 
 def csv_bytes(table: Mapping[str, Sequence]) -> bytes:
-    """With a header. Numbers are written so that the same numbers are read; None is an empty field."""
+    """CSV with a header. Numbers are written so that a reader gets the same numbers; None is an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def frame(study: str, *, out: str | Path = "artifacts", **options: object) -> "pd.DataFrame":
-    """A row for every record of every stored cell with these options: the cell, all its options, what was measured.
+    """A row for every record of every stored cell with these options: the cell, all its options, the measurements.
 
-    An option takes a value or a list of values; one that is left out may have any. Warns of stale cells. Raises
-    LookupError for an unknown study and where nothing is stored, TypeError for an unknown option, and DamagedCell.
+    An option takes a value or a list of values; an option that is left out may have any value. Warns of stale cells.
+    Raises LookupError for an unknown study and where nothing is stored, TypeError for an unknown option, and
+    DamagedCell.
     """
     import pandas as pd
 
@@ -42,13 +43,13 @@ def frame(study: str, *, out: str | Path = "artifacts", **options: object) -> "p
 
 
 def usual_options(study: Study | None) -> dict[str, object]:
-    """The options that make the cells of a study, with their defaults; none of a study that is not found."""
+    """The options that make the cells of a study, with their defaults; empty for a study that is not found."""
     fields = dataclasses.fields(study.Config) if study else ()
     return {field.name: field.default for field in fields if not field.metadata.get("display")}
 
 
 def options_in(study: Study | None, cell: Path) -> dict[str, object]:
-    """All options of a stored cell. One that is newer than the cell has its default."""
+    """All options of a stored cell. An option that is newer than the cell has its default."""
     return {**usual_options(study), **(store.read_provenance(cell) or {}).get("config", {})}
 
 
@@ -62,7 +63,7 @@ def rows(cell: Path, study: Study | None) -> Iterator[dict]:
 
 
 def stale(cells: Iterable[Path]) -> dict[str, str]:
-    """Name -> reason of the stale ones among stored cells."""
+    """Name -> reason, for the stale cells among stored cells."""
     kinds = {cell.name: dict(verify.currency(cell, store.read_provenance(cell) or {})) for cell in cells}
     return {name: kind["stale"] for name, kind in kinds.items() if "stale" in kind}
 
@@ -86,7 +87,7 @@ def _check_options(study: str, wanted: Mapping, stored: Iterable[Mapping], usual
 
 
 def _nothing(study: str, root: Path, wanted: Mapping, stored: Iterable[Mapping]) -> str:
-    """That nothing is stored with these options, in one line, and what is."""
+    """One line: nothing is stored with these options, and which cells are stored."""
     stored = list(stored)
     if not stored:
         return f"no cell of {study} is stored under {root}; run python -m studies.{study}"

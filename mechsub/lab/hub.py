@@ -18,13 +18,13 @@ _MADE_BY_THE_HUB = {".gitattributes"}
 
 
 class Refused(RuntimeError):
-    """The hub did not do what it was asked for; one line says why."""
+    """The hub refused; the message is one line with the reason."""
 
 
 def push(folder: Path, repository: str, kind: str = "dataset", public: bool = False) -> str:
-    """Send a folder to a repository; returns the commit. One that is there keeps its visibility.
+    """Send a folder to a repository; returns the commit. An existing repository keeps its visibility.
 
-    A repository that holds anything else than such a folder is refused, and left as it is.
+    A repository that holds anything but such a folder is refused, and stays as it is.
     """
     from huggingface_hub import HfApi
 
@@ -63,7 +63,7 @@ def pull(repository: str, path: Path, kind: str = "dataset", revision: str | Non
 
 @contextlib.contextmanager
 def _one_line(repository: str, kind: str, revision: str | None = None) -> Iterator[None]:
-    """What the hub's library raises, as one line that says what to do."""
+    """An error of the hub's library as one line that says what to do."""
     from huggingface_hub import errors, is_offline_mode
 
     try:

@@ -1,9 +1,9 @@
-"""Cells that somebody sent, put into a store of their own.
+"""Import cells that somebody sent, into a store of their own.
 
     put(folder, root)     # checks every file against the manifest first; raises manifest.Wrong, or Clash
 
-`imported.jsonl` of a store names its imported cells, so that they can be told from one's own: a line an import, with
-what was sent, by which code, and the sums of the cells.
+`imported.jsonl` of a store names its imported cells, so that they can be told from one's own. It has a line for each
+import, with the sent folder, the code that made it, and the sums of the cells.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _FILES = {store.RECORDS, store.SHORT_RECORDS, store.TENSORS, store.PROVENANCE}
 
 
 class Clash(ValueError):
-    """What is imported cannot stand where it should."""
+    """Imported cells cannot be stored at the wanted place."""
 
 
 class Put(NamedTuple):
@@ -56,7 +56,7 @@ def put(folder: Path, root: Path) -> Put:
 
 
 def ledger(root: Path) -> list[dict]:
-    """A dict for every import into a store. Raises ValueError for a line that is not as this module writes it."""
+    """A dict for every import into a store. Raises ValueError for a line that this module did not write."""
     path = root / LEDGER
     try:
         lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
@@ -75,7 +75,7 @@ def _within(path: Path, folder: Path) -> bool:
 
 
 def _cells(folder: Path, sent: dict) -> list[str]:
-    """ "study/cell" of every cell of the folder, each of them whole."""
+    """ "study/cell" of every cell of the folder; raises unless each is whole."""
     inner = [name.split("/")[1:] for name in sent["files"] if name.split("/")[0] == manifest.CELLS]
     for parts in inner:
         if len(parts) != 3 or not _named_as_stored(*parts):

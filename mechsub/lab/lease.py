@@ -1,4 +1,4 @@
-"""A lease: while a process holds that of a cell, no other process makes the cell.
+"""Leases: while a process holds the lease of a cell, no other process makes the cell.
 
     with lease.hold(cell) as check:   # waits while another process holds the lease
         ...
@@ -60,13 +60,13 @@ def held(cell: Path) -> str | None:
 
 
 def leased(folder: Path) -> set[Path]:
-    """The cells of a study that have a lease, whoever holds it, or traces of one."""
+    """The cells of a study that have a lease of any process, or traces of a lease."""
     found = (_HIDDEN.fullmatch(path.name) for path in folder.glob(f".*{SUFFIX}*"))
     return {folder / match["cell"] for match in found if match}
 
 
 def remove_traces(cell: Path) -> None:
-    """Remove what processes left that were killed while they took the lease over. Needs the lease."""
+    """Remove the traces of processes that were killed while they took the lease over. Needs the lease."""
     for path in cell.parent.glob(f".*{SUFFIX}.*"):
         match = _HIDDEN.fullmatch(path.name)
         if match and match["cell"] == cell.name and match["trace"]:
@@ -103,8 +103,8 @@ def _acquire(lock: filelock.SoftFileLease, seconds: float) -> bool:
 def _fill_empty(path: Path) -> None:
     """Give a lease that has been empty for STALE seconds a text, so that filelock takes it over as a broken one.
 
-    A process that is killed between the creation of its lease and the first byte in it leaves an empty file, which
-    filelock (4.3.1) leaves alone for ever: its versions before 3.22 wrote nothing else.
+    A process that is killed between the creation of its lease and the first byte leaves an empty file. filelock (4.3.1)
+    never takes over an empty file, because its versions before 3.22 wrote such files.
     """
     try:
         with open(path, "r+") as file:

@@ -1,4 +1,4 @@
-"""What a folder holds that is sent from one machine to another: `manifest.json` has the sum of every file.
+"""The manifest of a folder that is sent from one machine to another: `manifest.json` has the sum of every file.
 
 write(folder, {"studies": ...})   # lists all files that are there
 checked(folder)                   # the manifest; raises Wrong where the folder is not what was sent
@@ -38,7 +38,7 @@ def write(folder: Path, about: Mapping[str, object]) -> None:
 
 
 def checked(folder: Path) -> dict:
-    """The manifest of a folder that holds every file of it, as it was, and no other."""
+    """The manifest of a folder. Raises unless the folder holds exactly the files of the manifest, unchanged."""
     content = _read(folder / NAME)
     listed = content["files"]
     for name in listed:
@@ -77,7 +77,7 @@ def _stays_inside(name: str) -> bool:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Every file under a folder. A link could lead out of it, and is refused as all that is no file."""
+    """Every file under a folder. A link could lead out of the folder: links and other non-files are refused."""
     for place, inner, names in os.walk(folder):
         for path in (Path(place, name) for name in (*inner, *names)):
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
@@ -86,6 +86,6 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _sum(path: Path) -> str:
-    """Read anew: a sum that was kept says nothing of what a disk or a copy did to the file since."""
+    """The sum of a file, computed anew: a kept sum does not show damage by a disk or a copy since."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

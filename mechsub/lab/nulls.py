@@ -1,10 +1,10 @@
-"""Cells that are the null of other cells: the same numbers of weights that never saw a text, beside the trained ones.
+"""Cells that are the null of other cells: the same findings for weights that never saw a text.
 
     def comparisons(cells):
         return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 
-Where a command names both, what is said of the trained cell stands once more under its key, without a cell before it,
-with its null: the mean over the cells of the null, each of which is one replicate.
+Where a command names both kinds, each finding of the trained cell stands once more under its key, without a cell before
+it. Its null is the mean over the cells of the null; each of these cells is one replicate.
 """
 
 import math
@@ -16,11 +16,11 @@ from mechsub.lab.findings import Cell, Finding
 
 
 def beside(cells: Sequence[Cell], option: str, own: object, start: str, label: str) -> list[Finding]:
-    """Of every cell whose `option` is `own`: its findings beside those of cells that differ in this option alone.
+    """Findings of every cell whose `option` is `own`, beside those of null cells, which differ in this option alone.
 
-    Those cells' values begin with `start`. A finding with an interval gets another one, under its key and
-    "_above_null": the difference of both as independent estimates. What is no number in a cell, or is not there, is
-    left out; of one null cell there is a value and no interval.
+    A null cell's value of the option begins with `start`. For a finding with an interval there is a second finding,
+    under its key and "_above_null": the difference of value and null as independent estimates. A value that is no
+    number in a cell, or missing, is left out. One null cell gives a value and no interval.
     """
     found: list[Finding] = []
     for cell in cells:
@@ -35,7 +35,7 @@ def beside(cells: Sequence[Cell], option: str, own: object, start: str, label: s
 
 
 def _rest(label: str, option: str) -> str:
-    """What differs between cells besides the option."""
+    """The options other than `option`."""
     return ", ".join(part for part in label.split(", ") if not part.startswith(f"{option}="))
 
 
@@ -58,7 +58,7 @@ def _of_cell(cell: Cell, null: Sequence[Cell], name: str, label: str) -> Iterato
 
 
 def _number(value: object) -> float | None:
-    """The mean of an interval, or a number; None for words and what is not finite."""
+    """The mean of an interval, or a number; None for words and for values that are not finite."""
     number = value.mean if isinstance(value, ms.stats.Interval) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         return None

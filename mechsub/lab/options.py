@@ -1,7 +1,7 @@
 """Flags from a frozen dataclass: every field of a study's Config is a flag that takes one or more values.
 
-Stricter than argparse alone: ranges are part of the types (`Count`, `Positive`, ...), nan and infinity are refused, and
-bad input is one line.
+It is stricter than argparse: ranges are part of the types (`Count`, `Positive`, ...), nan and infinity are refused, and
+an error is one line.
 """
 
 import argparse
@@ -36,13 +36,13 @@ _RESERVED = {
 
 
 def option(default, help: str, *, display: bool = False) -> Any:
-    """A field of a Config. A display option (which metric to draw) is no part of the cells: its values reach `plot`
-    and `table` as a keyword argument, a tuple; its default may be a tuple too."""
+    """A field of a Config. A display option (such as the metric to draw) does not change cells: `plot` and `table` get
+    its values as a keyword argument, a tuple; its default may be a tuple too."""
     return dataclasses.field(default=default, metadata={"help": help, "display": display})
 
 
 def check_values(cfg) -> None:
-    """Raise ValueError where a Config, made in Python, holds what its command line would refuse."""
+    """Raise ValueError where a Config, made in Python, holds a value that its command line would refuse."""
     hints = get_type_hints(type(cfg), include_extras=True)
     for field in dataclasses.fields(cfg):
         held = getattr(cfg, field.name)
@@ -56,7 +56,7 @@ def check_values(cfg) -> None:
 
 
 def refuse_ignored(cfg, names: Iterable[str], where: str) -> None:
-    """For a Config's __post_init__: raise for a field that `where` does not read and that has another value than its
+    """For a Config's __post_init__: raise for a field that is not read (`where` says when) and does not have its
     default. It would make a second cell of the same numbers."""
     defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
     if set_ := [name for name in names if getattr(cfg, name) != defaults[name]]:
@@ -145,7 +145,7 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """On one screen: a flag's value is named once, not once more for further ones."""
+    """Shorter help: a flag's value is named once, and not again for further values."""
 
     def _format_args(self, action, default_metavar):
         return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
@@ -182,7 +182,7 @@ def _unknown(words: list[str], parser: argparse.ArgumentParser) -> str:
 
 
 def _values(field, hint, given: list[list[str]] | None) -> tuple:
-    """The values of one flag; a value or a flag given twice is refused, since one of them must be a mistake."""
+    """The values of one flag. A value or a flag that is given twice is refused, because one must be a mistake."""
     if given is None:
         return default_values(field)
     if len(given) > 1:
@@ -201,7 +201,7 @@ def _base(hint) -> type:
 
 
 def _read(hint, text: str):
-    """One value of a field from its text; ValueError says what is wanted."""
+    """One value of a field from its text; ValueError names the allowed values."""
     if get_origin(hint) is Literal:
         return _choice(get_args(hint), text)
     base = _base(hint)
@@ -213,7 +213,7 @@ def _read(hint, text: str):
 
 
 def _scalar(base: type, text: str):
-    """The value, or None. Stricter than Python's own reading: no nan, inf, `1_000`, spaces or 19-digit integers."""
+    """The value, or None. It is stricter than Python: no nan, inf, `1_000`, spaces or integers of 19 digits."""
     if base is bool:
         return {"true": True, "false": False}.get(text)
     if base is str:  # the shell leaves ~ as it is in --flag=~/folder, and Python in a notebook

@@ -1,16 +1,16 @@
-"""Markdown pages whose numbers come from findings: a mark before a number says which one it is.
+"""Markdown pages whose numbers come from findings: a mark before a number names the finding.
 
     | Does it learn? | `python -m studies.subliminal_accuracy` | <!--= student_aux/accuracy -->0.540 [0.492, 0.587] |
 
-A reader of the page does not see the mark. `fill` writes the number behind each mark, also where none stands there yet.
-The command whose finding is meant is the one that stands last before the mark, in the order of these:
+A reader of the page does not see the mark. `fill` writes the number behind each mark, also where there is no number
+yet. The finding belongs to the last command before the mark; these places are searched in this order:
 
     <!--= student_aux/accuracy from subliminal_accuracy --loss mse -->    in the mark
     `python -m studies.subliminal_accuracy --loss mse`                   in the row of the table
     <!--= from subliminal_accuracy --loss mse -->                        anywhere before it, until the next of these
 
-A row of a table without a command goes on with that of the row before. `.null`, `.p`, `.n`, `.mean`, `.low` and `.high`
-behind a key name a part of the finding; of a null that was drawn, `.null` is the mean, `.upper` what most lies below.
+A table row without a command has the command of the row before. `.null`, `.p`, `.n`, `.mean`, `.low` and `.high` behind
+a key name a part of the finding; for a `Drawn` null, `.null` is its mean, and `.upper` its upper quantile.
 """
 
 import functools
@@ -33,7 +33,7 @@ INTERVAL = re.compile(r"-?\d+\.\d{3}\s\[-?\d+\.\d{3},\s-?\d+\.\d{3}\]")
 
 
 def fill(text: str, read: Reader) -> str:
-    """The page with the numbers that its marks name; LookupError names a mark that names nothing."""
+    """The page with the numbers that its marks name; LookupError where a mark names nothing."""
     command, lines = "", []
     for row in _rows(text):
         named = _COMMAND.search(row) if row.startswith("|") else None
@@ -53,7 +53,7 @@ def fill(text: str, read: Reader) -> str:
 
 
 def _rows(text: str) -> Iterator[str]:
-    """Rows of tables one by one, the text between them in one piece: its numbers may be wrapped."""
+    """Rows of tables one by one, and each text between in one piece, because a number may be wrapped there."""
     piece = ""
     for line in text.splitlines(keepends=True):
         if line.startswith("|"):
@@ -87,12 +87,12 @@ def number(key: str, command: str, read: Reader) -> str:
 
 
 def _kept(before: str, now: str) -> str:
-    """The number as it stood, with its line break, where it is the same."""
+    """The old number, with its line break, where the number is unchanged."""
     return before if " ".join(before.split()) == now else now
 
 
 def unmarked(text: str) -> list[str]:
-    """Intervals that no mark stands before: typed by a person."""
+    """Intervals without a mark before them: a person typed them."""
     return [" ".join(interval.split()) for interval in INTERVAL.findall(_MARK.sub("", text))]
 
 
@@ -111,7 +111,7 @@ def reader(find_study: Callable[[str], Study | None], out: str | Path = "artifac
 
 
 def write(path: Path, read: Reader) -> bool:
-    """Fill a page; whether it changed. LookupError names the page."""
+    """Fill a page; returns whether it changed. LookupError names the page."""
     from mechsub import files
 
     text = path.read_text(encoding="utf-8")

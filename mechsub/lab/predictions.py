@@ -1,4 +1,4 @@
-"""What predictions.toml holds: entries for mechsub.lab.verdicts, and how the law of the inputs is found."""
+"""Reads predictions.toml: entries for mechsub.lab.verdicts, and the rule for the law of the inputs."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ def entries() -> list[verdicts.Entry]:
 
 
 def rows(study: str, cells: Iterable[Cell], comparisons: Sequence[Finding] = ()) -> list[dict]:
-    """Rows of a study's table: the verdict on every entry that its cells, or comparisons of them, speak of."""
+    """Rows of a study's table: the verdict on every entry about its cells, or about comparisons of cells."""
     cells = list(cells)
     own = [entry for entry in entries() if entry.study == study]
     return verdicts.rows(verdict for entry in own for verdict in judged(entry, cells, lambda: comparisons))
@@ -33,7 +33,7 @@ def rows(study: str, cells: Iterable[Cell], comparisons: Sequence[Finding] = ())
 def judged(
     entry: verdicts.Entry, cells: Iterable[Cell], comparisons: Callable[[], Sequence[Finding]]
 ) -> list[verdicts.Verdict]:
-    """The verdicts on what single cells say; where none speaks of it, on what is said of all of them together."""
+    """The verdict on findings of single cells; where no cell has the finding, on findings of all cells together."""
     found = verdicts.judge(entry, cells)
     if any(verdict.word != "untested" for verdict in found):
         return found

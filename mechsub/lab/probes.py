@@ -1,15 +1,14 @@
 """Probes: tiny cells of every study, whose rows are kept and made again, so that a change of numbers is noticed.
 
     python -m mechsub recheck --probes [--studies NAME ...]            # make them again and compare
-    python -m mechsub recheck --probes --record [--studies NAME ...]   # keep what they give now
+    python -m mechsub recheck --probes --record [--studies NAME ...]   # keep the rows of today
 
-A study declares them, `lab.Study(probes=...)`, as Configs. Each is kept in `tests/probes/<study>/<cell>.jsonl`: a line
-that says of which version and on which processor it was made, then the cell's rows without its options, then its
-tensors.
+A study declares probes as Configs, `lab.Study(probes=...)`. `tests/probes/<study>/<cell>.jsonl` keeps each: a first
+line with the study's version and the processor, then the cell's rows without its options, then its tensors.
 
-On the same processor (vendor, model, features, caches) the bytes must be equal. On another one every number may differ
-by the tolerance that stands in the first line: four times what was measured, when the probe was recorded, between this
-processor's instructions and those of others, which environment variables of the libraries imitate.
+On the same processor (vendor, model, features, caches) the bytes must be equal. On another processor every number may
+differ by the tolerance in the first line. The tolerance is four times the difference between this processor's
+instructions and those of others, measured at recording; environment variables of the libraries imitate the others.
 """
 
 import json
@@ -90,7 +89,7 @@ def _root() -> Path:
 
 
 def check(names: Iterable[str], workers: int = 1) -> Iterator[Checked]:
-    """Make the probes of these studies again and compare them with what is kept, each as it is done."""
+    """Make the probes of these studies again and compare each with its kept rows; yields each as it is done."""
     names = list(names)
     probes = [probe for name in names for probe in of_study(name)]
     for name in names:
@@ -114,9 +113,9 @@ def _strays(name: str, probes: Iterable[Probe]) -> Iterator[Checked]:
 
 
 def record(names: Iterable[str], workers: int = 1) -> Iterator[Checked]:
-    """Keep what the probes give now, and then the tolerance for other processors, which takes twice as long again.
+    """Keep the probes' rows of today, then measure the tolerance for other processors, which takes twice as long again.
 
-    A probe whose rows changed although its study's version did not is left as it is, and is a problem.
+    A probe whose rows changed while its study's version did not is left as it is, and counts as a problem.
     """
     kept: dict[Probe, list[dict]] = {}
     for probe, rows, seconds in make([probe for name in names for probe in of_study(name)], workers, ENVIRONMENT):
@@ -143,7 +142,7 @@ def record(names: Iterable[str], workers: int = 1) -> Iterator[Checked]:
 def make(
     probes: Iterable[Probe], workers: int, environment: Mapping[str, str]
 ) -> Iterator[tuple[Probe, list[dict] | str, float]]:
-    """Rows of every probe, or why it could not be made, and its seconds; one study's share what they build on."""
+    """Rows of every probe, or its error, and its seconds; probes of one study share their upstream cells."""
     with tempfile.TemporaryDirectory() as folder:
         tasks = {_task(probe, Path(folder) / probe.study): probe for probe in probes}
         for made in remaking.make_all(tasks, workers, environment):
@@ -156,7 +155,7 @@ def _task(probe: Probe, out: Path) -> remaking.Task:
 
 
 def rows_of_cell(cell: Path) -> list[dict]:
-    """The numbers of a cell: its rows without its options, then its tensors, of large ones a sample."""
+    """The numbers of a cell: its rows without its options, then its tensors (a sample of a large tensor)."""
     made = store.read_provenance(cell) or {}
     options = set(made["config"])
     rows = [{key: value for key, value in row.items() if key not in options} for row in store.read_records(cell)]
@@ -172,7 +171,7 @@ def rows_of_cell(cell: Path) -> list[dict]:
 
 
 def read(probe: Probe) -> tuple[dict, list[dict]]:
-    """The first line and the rows that are kept. Raises ValueError where they are missing, damaged or too new."""
+    """The kept first line and rows. Raises ValueError where they are missing, damaged or too new."""
     again = f"python -m mechsub recheck --probes --record --studies {probe.study}"
     try:
         head, _, body = probe.path.read_text(encoding="utf-8").partition("\n")
@@ -194,7 +193,7 @@ def read(probe: Probe) -> tuple[dict, list[dict]]:
 
 
 def compare(probe: Probe, first: Mapping, kept: list[dict], rows: list[dict]) -> str:
-    """What differs between the rows that are kept and those made now; "" for nothing that counts."""
+    """The difference between kept rows and today's; "" where no difference counts."""
     if first["version"] < (now := _version(probe)):
         return (
             f"what is kept is of version {first['version']}, and studies.{probe.study} says {now}; "
@@ -210,7 +209,7 @@ def compare(probe: Probe, first: Mapping, kept: list[dict], rows: list[dict]) ->
 
 
 def _apart(first: Mapping, kept: list[dict], rows: list[dict]) -> dict[str, float | str]:
-    """What differs: on the processor of what is kept anything, on another what its tolerance does not allow."""
+    """Differing fields: any difference on the processor of the kept rows, else differences above the tolerance."""
     apart = remaking.rows_apart(kept, rows)
     if first["processor"] == processor():
         return apart
@@ -228,7 +227,7 @@ def _told(apart: Mapping[str, float | str]) -> str:
 
 
 def _unraised(probe: Probe, rows: list[dict]) -> str:
-    """What is wrong with keeping other rows under the same version."""
+    """The problem where other rows would be kept under the same version."""
     if not probe.path.exists():
         return ""
     try:
@@ -245,7 +244,7 @@ def _unraised(probe: Probe, rows: list[dict]) -> str:
 
 
 def _write(probe: Probe, rows: list[dict], measured: Mapping[str, float], loose: Iterable[str]) -> None:
-    """measured: field -> how far other instructions are from these rows; loose: fields that differ, but no numbers."""
+    """measured: field -> largest difference under other instructions; loose: fields that differ and are no numbers."""
     body = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     tolerance = {
         key: max(float(f"{MARGIN * measured.get(key, 0.0):.1g}"), float(f"{SMALLEST * scale:.1g}"))
@@ -281,7 +280,7 @@ def _floats(value: object) -> Iterator[float]:
 
 
 def processor() -> dict:
-    """What of a processor decides which kernels the libraries choose."""
+    """The properties of a processor by which the libraries choose kernels."""
     caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
     return {
         "machine": platform.machine(),

@@ -1,4 +1,4 @@
-"""How far a long call is, by tqdm: one line of a terminal, a widget of a notebook."""
+"""Progress of a long call, by tqdm: one line of a terminal, a widget of a notebook."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ def progress_bar(text: str) -> Callable[[float], None]:
 
 
 def show_progress(fraction: float, text: str = "") -> None:
-    """Show how far the current cell is; nothing where no bar and no log was started."""
+    """Show the progress of the current cell; nothing where no bar and no log was started."""
     _log(f"{_cell['prefix']}, {fraction:.0%} {text}".rstrip())
     if _cell["bar"] is not None:
         _cell["bar"].set_description_str(f"{_cell['prefix']} {text}", refresh=False)
@@ -35,7 +35,7 @@ def show_progress(fraction: float, text: str = "") -> None:
 
 
 def span(start: float, end: float, text: str) -> Callable[[float], None]:
-    """Progress of a part of a cell, which fills it from `start` to `end`."""
+    """Progress of a part of a cell: 0..1 of the part is `start`..`end` of the cell."""
     return lambda fraction: show_progress(start + (end - start) * fraction, text)
 
 

@@ -3,10 +3,10 @@
     python -m mechsub recheck [--share 0.05] [--studies NAME ...] [--workers N] [--store artifacts]
     python -m mechsub recheck --all
 
-Of every study the share, at least one cell, is drawn; the draw follows from how many draws the ledger has. Cells are
-made again in `<store>/.recheck`, by processes of one thread; what they build on is taken from the store where it is
-there. Each is compared row by row and tensor by tensor, and gets a line in the ledger, `<store>/rechecks.jsonl`.
-Killed, the same command goes on with the same draw.
+The share of every study, at least one cell, is drawn; the seed of the draw is the number of draws in the ledger. Cells
+are made again in `<store>/.recheck`, by processes of one thread; their upstream cells come from the store where they
+are stored. Each cell is compared row by row and tensor by tensor, and gets a line in the ledger,
+`<store>/rechecks.jsonl`. After a kill, the same command goes on with the same draw.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ Cell = tuple[str, str]  # study, name
 
 
 class Result(NamedTuple):
-    """How many cells of how many were made again, which differ, and what share of all can, at 95%.
+    """How many of all cells were made again, which differ, and the 95% upper limit of the share that differs.
 
-    rounded: lines of cells whose numbers are apart by ROUNDING at most, as the order of a sum changes them; they are no
-    part of `differing`, nor of the share.
+    rounded: lines of cells whose numbers differ by ROUNDING at most, as by another order of a sum; they do not count in
+    `differing`, nor in the share.
     """
 
     drawn: int
@@ -53,10 +53,10 @@ class Result(NamedTuple):
 
 
 def recheck(root: Path, share: float, names: Iterable[str], workers: int) -> Iterator[dict]:
-    """Draw cells, or go on with the draw that was not finished; a line of the ledger for each as it is done.
+    """Draw cells, or go on with an unfinished draw; yields the ledger's line of each cell as it is done.
 
-    share: of every study's cells, 1 for all. names: of studies, all of the store where there are none.
-    Raises ValueError where another draw is not finished, or another process is at it, and for a ledger that is damaged.
+    share: of every study's cells, 1 for all. names: of studies; empty for all studies of the store.
+    Raises ValueError where another draw is unfinished, where another process rechecks, and for a damaged ledger.
     """
     ledger(root)
     scratch = root / SCRATCH
@@ -81,7 +81,7 @@ def recheck(root: Path, share: float, names: Iterable[str], workers: int) -> Ite
 
 
 def ledger(root: Path) -> list[dict]:
-    """All lines. Raises ValueError for one that is not as this module writes it."""
+    """All lines of the ledger. Raises ValueError for a line that this module did not write."""
     path = root / LEDGER
     lines: list[dict] = []
     try:
@@ -101,10 +101,10 @@ def ledger(root: Path) -> list[dict]:
 
 
 def result(root: Path) -> Result | None:
-    """What the ledger says of the store as it is today; None where no cell of it was made again.
+    """The ledger's result for the store of today; None where no cell of the store was made again.
 
-    Lines of all draws count, for cells that are stored as they were then: of several draws of a study, the cells that
-    are in any of them are a random sample of its cells too.
+    Lines of all draws count, if the stored cell is unchanged since. The union of several draws of a study is a random
+    sample of its cells too.
     """
     current = current_cells(root, ())
     lines = {
@@ -125,17 +125,17 @@ def result(root: Path) -> Result | None:
 
 
 def by_rounding(line: Mapping) -> bool:
-    """Whether all numbers of a cell that was made again are apart by ROUNDING at most."""
+    """Whether all numbers of a remade cell differ by ROUNDING at most."""
     values = line["apart"].values()
     return all(isinstance(value, int | float) and not isinstance(value, bool) and value <= ROUNDING for value in values)
 
 
 def upper_share(population: Mapping[str, int], drawn: Mapping[str, int], differing: int, level: float = LEVEL) -> float:
-    """The largest share of wrong cells under which so few differing ones are not rarer than 1 - level.
+    """The largest share of wrong cells at which so few differing cells still have a probability of 1 - level.
 
-    Every cell is drawn with the probability of its study, drawn / population. The wrong cells are put where they are
-    hardest to find, in the studies of the smallest probability, and drawn independently: both make the bound wider, so
-    that it holds for cells spread over the studies in any way.
+    Every cell is drawn with the probability of its study, drawn / population. The bound assumes that wrong cells lie in
+    the studies of the smallest probability, where they are hardest to find, and that draws are independent. Both
+    assumptions make the bound wider, so it holds for any spread of wrong cells over the studies.
     """
     chances = sorted(drawn[name] / n for name, n in population.items() for _ in range(n))
     missed = [1.0]  # missed[k]: probability that k of the wrong cells so far were drawn
@@ -155,7 +155,7 @@ def upper_share(population: Mapping[str, int], drawn: Mapping[str, int], differi
 
 
 def _plan(root: Path, share: float, names: list[str]) -> dict:
-    """The draw that is not finished, if it is of the same share and studies; else a new one."""
+    """The unfinished draw, if it has the same share and studies; else a new draw."""
     path = root / SCRATCH / PLAN
     lines = ledger(root)
     if path.is_file():
@@ -176,7 +176,7 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
 
 
 def _read_plan(path: Path) -> dict:
-    """Raises ValueError for a file that is not as `_plan` writes it."""
+    """The stored plan. Raises ValueError for a file that `_plan` did not write."""
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         plan["draw"], plan["share"], plan["studies"]
@@ -188,7 +188,7 @@ def _read_plan(path: Path) -> dict:
 
 
 def drawn_cells(population: Iterable[Cell], share: float, draw: int) -> list[Cell]:
-    """Of every study the share of its cells, at least one; the same for the same draw."""
+    """The share of every study's cells, at least one; the same cells for the same draw."""
     by_study: dict[str, list[str]] = {}
     for name, cell in sorted(population):
         by_study.setdefault(name, []).append(cell)
@@ -201,9 +201,9 @@ def drawn_cells(population: Iterable[Cell], share: float, draw: int) -> list[Cel
 
 
 def current_cells(root: Path, names: Iterable[str]) -> list[Cell]:
-    """Cells that a study of today would call stored, made on the CPU, where they are made again.
+    """Cells whose status is "stored" today and that were made on the CPU, where they are made again.
 
-    An accelerator adds in another order, so that its cells differ there by more than a fault might.
+    An accelerator adds in another order, so that its cells may differ by more than a fault would.
     """
     current = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -233,7 +233,7 @@ def _counts(named: Iterable[Cell]) -> dict[str, int]:
 
 
 def _task(root: Path, cell: Cell) -> remaking.Task:
-    """Where a cell is made again: a root of its own, which holds what the store has of the cells it builds on."""
+    """The task of one cell: its own root, with the stored upstream cells of the cell."""
     made = store.read_provenance(root.joinpath(*cell))
     if made is None:
         raise ValueError(f"{'/'.join(cell)} was drawn and is not stored any more; delete {root / SCRATCH} to draw anew")
@@ -256,7 +256,7 @@ def _supply(root: Path, made: Mapping, out: Path) -> None:
 
 
 def _line(root: Path, plan: Mapping, made: remaking.Made) -> dict:
-    """What the ledger says of one cell."""
+    """The ledger's line of one cell."""
     task = made.task
     then = store.read_provenance(root / task.study / task.name) or {}
     apart = {"error": made.error} if made.error else compare(root / task.study / task.name, task.cell)
@@ -275,7 +275,7 @@ def _line(root: Path, plan: Mapping, made: remaking.Made) -> dict:
 
 
 def compare(stored: Path, again: Path) -> dict[str, float | str]:
-    """Field or tensor -> how far two cells of the same options are apart; {} for the same numbers to the last bit."""
+    """Field or tensor -> difference of two cells with the same options; {} for equal numbers to the last bit."""
     then, now = (store.read_provenance(cell) or {} for cell in (stored, again))
     options = {*then["config"], *now["config"]}
     apart = remaking.rows_apart(_rows(stored, options), _rows(again, options))
@@ -300,7 +300,7 @@ def _first(stored: Path, again: Path) -> str:
 
 
 def _keep_upstream(root: Path, task: remaking.Task) -> None:
-    """Cells that the store does not keep (teachers) serve the next cell of the draw; then the cell's root goes."""
+    """Keep remade upstream cells that the store lacks (teachers) for the next cell, then delete the cell's root."""
     for path in task.out.glob(f"*/*/{store.PROVENANCE}"):
         name = path.parent.relative_to(task.out)
         kept = root / SCRATCH / "upstream" / name
@@ -310,7 +310,7 @@ def _keep_upstream(root: Path, task: remaking.Task) -> None:
 
 
 def _append(root: Path, line: Mapping) -> None:
-    """Whole: a reader and a process that was killed leave no half line."""
+    """Append a line whole, so that neither a reader nor a killed process meets half a line."""
     path = root / LEDGER
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     files.write_text(path, before + json.dumps(line) + "\n")

@@ -1,7 +1,7 @@
-"""Making cells again elsewhere, in processes of one thread, and saying how far two cells are apart.
+"""Make cells again elsewhere, in processes of one thread, and measure the difference of two cells.
 
-A worker is `python -m mechsub.lab.remaking`: it reads one cell a line, makes it and answers with a line. It imports
-what the studies need once, so that many small cells are quick.
+A worker is `python -m mechsub.lab.remaking`: it reads one cell from a line, makes it and answers with a line. It
+imports the studies' packages once, so that many small cells are quick.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Made(NamedTuple):
 
 
 def make_all(tasks: Iterable[Task], workers: int, environment: Mapping[str, str] = ONE_THREAD) -> Iterator[Made]:
-    """Make the cells of all tasks in so many processes; each as it is done."""
+    """Make the cells of all tasks in so many processes; yields each as it is done."""
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     count = 0
     for count, task in enumerate(tasks, 1):  # noqa: B007, the count is used below
@@ -86,7 +86,7 @@ def _start(environment: Mapping[str, str]) -> subprocess.Popen[str]:
 
 
 def _asked(process: subprocess.Popen[str], task: Task) -> str:
-    """Hand over a task and wait; the error of the cell, or how its process died."""
+    """Give a worker a task and wait; returns the error of the cell, or the cause of the process's death."""
     assert process.stdin and process.stdout  # both are pipes
     line = json.dumps({"study": task.study, "config": task.config, "out": str(task.out)})
     with contextlib.suppress(BrokenPipeError):
@@ -99,7 +99,7 @@ def _asked(process: subprocess.Popen[str], task: Task) -> str:
 
 
 def work() -> None:
-    """What a worker does, until its input ends."""
+    """The loop of a worker, until its input ends."""
     for line in sys.stdin:
         task = json.loads(line)
         error = ""
@@ -117,7 +117,7 @@ def work() -> None:
 
 
 def rows_apart(these: list[dict], those: list[dict]) -> dict[str, float | str]:
-    """Field -> largest absolute difference of its numbers, or "differs" for what is no number; {} for equal rows."""
+    """Field -> largest absolute difference of its numbers, or "differs" for other values; {} for equal rows."""
     if len(these) != len(those):
         return {"rows": f"{len(these)} and {len(those)}"}
     apart: dict[str, float | str] = {}
@@ -154,7 +154,7 @@ def values_apart(x: object, y: object) -> float | str:
 
 
 def first_difference(these: list[dict], those: list[dict]) -> str:
-    """The first row that differs, in one line: what tells the row, and its fields, old and new."""
+    """The first row that differs, in one line: fields that identify it, and its differing fields, old and new."""
     for number, (a, b) in enumerate(zip(these, those, strict=False), 1):
         if apart := [key for key in {**a, **b} if a.get(key) != b.get(key) or type(a.get(key)) is not type(b.get(key))]:
             row = {key: value for key, value in a.items() if isinstance(value, str | int) and key not in apart}

@@ -26,7 +26,7 @@ class Task(submitit.helpers.Checkpointable):
         self.command = command
 
     def __call__(self, lines: str) -> str:
-        """Why the cells could not be made, or nothing."""
+        """Make the cells; returns why they could not be made, or nothing."""
         # submitit's own answer to this signal, which Slurm sends before the time limit, compares with a limit that it
         # has set itself. Here the limit is the partition's or SBATCH_TIMELIMIT, which submitit does not know.
         signal.signal(signal.SIGUSR2, _requeue)
@@ -45,7 +45,7 @@ def _requeue(number: int, frame) -> None:
 def run(wanted: workers.Wanted, command: list[str], at_most: int | None, show: Callable[[str], None]) -> None:
     """Submit the wanted cells as one array and wait until all are stored.
 
-    Cells that an earlier command's array still has are submitted again; the lease keeps them from being made twice.
+    Cells that an earlier command's array still holds are submitted again; the lease prevents that they are made twice.
     """
     study = next(iter(wanted)).parent.absolute()
     study.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def run(wanted: workers.Wanted, command: list[str], at_most: int | None, show: C
 
 
 def _submitted(folder: Path, command: list[str], tasks: list[str], at_most: int) -> list[submitit.Job]:
-    """The jobs of an array whose name is the folder's, so that it is found again whatever happens to this process."""
+    """Submit an array with the folder's name, by which it is found again whatever happens to this process."""
     cpus = os.environ.get("SBATCH_CPUS_PER_TASK")  # unlike the other SBATCH_ variables, sbatch does not read it
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(
@@ -96,14 +96,14 @@ def _left(wanted: workers.Wanted) -> list[Path]:
 def _queued(name: str) -> bool:
     """Whether a job of that name waits or runs, also where Slurm does not answer just now.
 
-    submitit asks sacct, which knows nothing where a cluster keeps no accounts.
+    submitit calls sacct, which knows no job where a cluster keeps no accounts.
     """
     done = subprocess.run(["squeue", "--noheader", "--name", name], capture_output=True, text=True)
     return done.returncode != 0 or bool(done.stdout.strip())
 
 
 def _reason(cell: Path, jobs: dict[str, submitit.Job]) -> str:
-    """Why a cell was not made: what its worker said, and the file to look into."""
+    """Why a cell was not made: its worker's message, and the log file."""
     for lines, job in jobs.items():
         if workers.line(cell, store.made(cell)) in lines:
             log = job.paths.stderr

@@ -1,17 +1,16 @@
 """The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
 
-The file leaves out of its rows the configuration, which they begin with and which the provenance has too; of a quarter
-of a megabyte and more it is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold
-`tensors.safetensors` too. It is complete when its provenance exists, which is written last and holds
-the sha256 of the others and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same
-folder, fsync, rename, fsync of the folder.
+Every row begins with the configuration. The file leaves it out, because the provenance has it too; from a quarter of a
+megabyte on, the file is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold `tensors.safetensors`
+too. A cell is complete when its provenance exists. The provenance is written last; it holds the sha256 of the other
+files and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same folder, fsync,
+rename, fsync of the folder.
 
     write_cell(cell, rows, provenance)     # replaces a stored cell only once the new one is complete
     read_records(cell)                     # rows, checked against the hash; raises DamagedCell
 
-Whether a cell is what its study would store today is for `mechsub.lab.versions` to say.
-
-Of several processes, the one that holds the cell's lease writes it (mechsub.lab.lease).
+`mechsub.lab.versions` decides whether a study would store the same cell today. Among several processes, the holder of
+the cell's lease writes the cell (mechsub.lab.lease).
 """
 
 import contextlib
@@ -42,11 +41,11 @@ REMEDY = "; --rerun recomputes the cell"
 
 
 class DamagedCell(ValueError):
-    """A stored file is not what was written."""
+    """A stored file differs from what was written."""
 
 
 def clean(folder: Path) -> None:
-    """Undo what processes that died left in a study's folder: temporary files, leases, and cells that stepped aside."""
+    """Clean a study's folder after dead processes: temporary files, leases, and cells that were moved aside."""
     for place in (folder.parent, folder):
         for path in filter(_is_left, place.glob(".*.*-*-*-*.tmp")):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -61,7 +60,7 @@ def clean(folder: Path) -> None:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether a temporary file's maker is dead. One of another machine, of which nothing is known, has a day."""
+    """Whether a temporary file's maker is dead. A file of another machine counts as left after a day."""
     lives = processes.alive(path.name.split(".")[-2])
     try:
         return lives is False or (lives is None and time.time() - path.stat().st_mtime > 86400)
@@ -77,13 +76,13 @@ def value_name(value) -> str:
 
 
 def name(parts: Mapping[str, Iterable]) -> str:
-    """`k=v1,v2` joined by `__`, or "default" for no parts; a longer name than file systems take ends in its hash."""
+    """`k=v1,v2` joined by `__`, or "default" for no parts; a name too long for file systems ends in its hash."""
     text = "__".join(f"{key}={','.join(map(value_name, values))}" for key, values in parts.items()) or "default"
     return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 26]}__sha256={sha256(text.encode())[:16]}"
 
 
 def cell_name(config: Mapping, defaults: Mapping) -> str:
-    """The folder of a configuration: only the fields that differ from their default are named."""
+    """The folder's name of a configuration: only fields that differ from their default are named."""
     return name({key: [value] for key, value in config.items() if value != defaults[key]})
 
 
@@ -97,7 +96,7 @@ def record_row(config: Mapping, record) -> dict:
 
 
 def _plain(value, key: str):
-    """The value as JSON types; raises where it would not be read back as the same number."""
+    """The value as JSON types; raises where a reader would not get the same number."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
@@ -118,9 +117,9 @@ def write_cell(
     tensors: Mapping | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Store a cell whole. Until the new one is complete on disk, a stored one stays untouched.
+    """Store a cell whole. An old cell stays untouched until the new cell is complete on disk.
 
-    `check` raises if the cell is no longer this process's to write; it is asked at last, just before the exchange.
+    `check` raises if this process may no longer write the cell; it is called last, just before the exchange.
     """
     records = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
     packed = _packed(tensors) if tensors else b""
@@ -133,7 +132,7 @@ def write_cell(
 
 
 def write_files(cell: Path, contents: Mapping[str, bytes], check: Callable[[], None] = lambda: None) -> None:
-    """Store the files of a cell, in their order: its provenance is the last. `check` as in write_cell."""
+    """Store the files of a cell, in their order, with the provenance last. `check` as in write_cell."""
     check()
     fresh = temporary_path(cell)
     shutil.rmtree(fresh, ignore_errors=True)
@@ -175,17 +174,17 @@ def _packed_rows(rows: bytes, config: Mapping) -> dict[str, bytes]:
 
 
 def _start(config: Mapping) -> bytes:
-    """What a row begins with that has the configuration, and more."""
+    """The start of a row: the configuration, and the sign that more follows."""
     return json.dumps(config, allow_nan=False).removesuffix("}").encode() + b", " * bool(config)
 
 
 def _whole_rows(data: bytes, config: Mapping) -> bytes:
-    """The rows of a file that leaves out the configuration."""
+    """The whole rows of a file that leaves out the configuration."""
     return (b"\n" + data).replace(b"\n{", b"\n" + _start(config))[1:]
 
 
 def _sealed(provenance: Mapping) -> bytes:
-    """The file: JSON whose last entry is the sha256 of all that precedes its value."""
+    """The provenance file: JSON whose last entry is the sha256 of everything before its value."""
     content = {key: value for key, value in provenance.items() if key not in ("format", "seal")}
     text = json.dumps({**content, "format": FORMAT, "seal": ""}, indent=2, allow_nan=False)
     head = text.removesuffix('"\n}').encode()
@@ -200,7 +199,7 @@ def _seal(data: bytes, provenance: Mapping) -> str:
 
 
 def replace_folder(fresh: Path, cell: Path) -> None:
-    """Folders cannot be exchanged in one step: the old one steps aside, and `recover` brings it back after a crash."""
+    """Replace a folder, in two steps: the old folder is moved aside; after a crash, `recover` restores it."""
     aside = _aside(cell)
     if cell.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -215,7 +214,7 @@ def _aside(cell: Path) -> Path:
 
 
 def recover(cell: Path) -> None:
-    """Finish an exchange that a crash cut short: the new cell if it is there, else the old one. Needs the lease."""
+    """Finish an exchange after a crash: keep the new cell if it exists, else the old cell. Needs the lease."""
     aside = _aside(cell)
     if (cell / PROVENANCE).is_file() or not (aside / PROVENANCE).is_file():
         shutil.rmtree(aside, ignore_errors=True)
@@ -225,7 +224,7 @@ def recover(cell: Path) -> None:
 
 
 def _settled(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
-    """Read again where another process exchanged the cell between the reading of two of its files."""
+    """A reader that reads again where another process exchanged the cell between two of its files."""
 
     def reading(cell: Path | str):
         cell = Path(cell)
@@ -249,7 +248,7 @@ def complete_cells(study: Path) -> list[Path]:
 
 
 def made(cell: Path) -> str | None:
-    """What tells one making of a cell from another, even of the same content; None where it is missing."""
+    """A mark of one making of a cell; another making has another mark, even with equal content. None without a cell."""
     try:
         status = (cell / PROVENANCE).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -258,7 +257,7 @@ def made(cell: Path) -> str | None:
 
 
 def read_provenance(cell: Path | str) -> dict | None:
-    """What made the cell; None if it is not complete."""
+    """The provenance of a cell; None if the cell is not complete."""
     path = Path(cell) / PROVENANCE
     try:
         data = path.read_bytes()
@@ -277,7 +276,7 @@ def read_provenance(cell: Path | str) -> dict | None:
 
 
 def _check_form(made: Mapping) -> None:
-    """Raises where what others read of a provenance is not as this package writes it."""
+    """Raise where entries of a provenance that others read do not have the form of this package."""
     inner = [made.get(key, {}) for key in ("read", "made_from", "upstream_versions", "code", "certified")]
     sums = [*(entry["sha256"] for entry in inner[0].values()), *inner[1].values()]
     numbers = [made.get("version", 1), *inner[2].values()]
@@ -308,7 +307,7 @@ def read_tensors(cell: Path) -> dict:
 
 @_settled
 def checked(cell: Path) -> dict | None:
-    """The provenance of a cell all of whose files are what was written; None if it is not complete."""
+    """The provenance of a cell, after a check of all its files; None if the cell is not complete."""
     provenance = read_provenance(cell)
     if provenance is not None:
         _bytes(cell, RECORDS, provenance)
@@ -345,7 +344,7 @@ def sums(cell: Path) -> dict[str, str]:
 
 
 def sums_in(made: Mapping) -> dict[str, str]:
-    """The same of a provenance that was read."""
+    """The same sums, from a provenance."""
     return {key: made[key]["sha256"] for key in ("records", "tensors") if key in made}
 
 

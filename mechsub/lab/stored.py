@@ -11,7 +11,7 @@ from mechsub.lab.study import planned
 
 
 def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> list[Finding]:
-    """Of the cells that a command of a study names, from the store; LookupError where one is not there."""
+    """Findings of the cells that a command of a study names; LookupError where a cell is not stored."""
     named, _ = planned(study, list(flags), str(out))
     if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
         raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
@@ -22,7 +22,7 @@ def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> l
 
 
 def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
-    """Every whole cell of a study that is stored under `out`, with its findings; damaged ones are left out."""
+    """Every whole cell of a study under `out`, with its findings; damaged cells are left out."""
     records: list[dict] = []
     for cell in store.complete_cells(Path(out) / study.name):
         with contextlib.suppress(store.DamagedCell):

@@ -1,10 +1,10 @@
-"""The command line of a study: flags from its Config, a grid of cells, a figure and a table of what is stored.
+"""The command line of a study: flags from its Config, a grid of cells, a figure and a table of the stored records.
 
 Every field of the Config is a flag that takes one or more different values; the product of the values is a grid of
 cells, each stored once in `<out>/<study>/<cell>/`. The figure and the table are made from the stored records of the
 whole grid.
 
-Killed at any moment, the same command goes on where it was; several commands on one store share its cells.
+After a kill at any moment, the same command goes on. Several commands on one store share its cells.
 
 Bad input: one line `error: ...`, exit code 2, nothing written. Failed run: one line, exit code 1. Ctrl-C: 130.
 """
@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mechsub.lab import durations, findings, store, terminal, versions, workers
 from mechsub.lab.cells import Maker, by_cell, check, config_of, make, name_of, no_empty, part, planned_upstream, status
@@ -68,7 +68,7 @@ cells = by_cell  # as studies outside this package call it
 
 
 def main(Config: type, run: Callable, plot: Callable, table: Callable | None = None, argv=None) -> None:
-    """The command line of a study of one file or notebook, which gives its parts by hand; as `lab.main` otherwise."""
+    """The command line of a study in one file or notebook, with its parts as arguments; otherwise as `lab.main`."""
     module = sys.modules[run.__module__]
     given = {"Config": Config, "run": run, "plot": plot, "table": table}
     declared = Study(getattr(module, "VERSION", 1), getattr(module, "PROBES", None), module.__name__, given)
@@ -79,12 +79,12 @@ def main(Config: type, run: Callable, plot: Callable, table: Callable | None = N
 def command(study: Study, argv: Iterable | None = None) -> None:
     """The command line of a study. Returns after success; leaves with SystemExit 1, 2 or 130 otherwise.
 
-    run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and, for what
-    a reader must know about their making, {"provenance": {...}}. A Config may have a method check(**display), which
-    raises ValueError for display options that do not fit. A function check(cfg) of the study raises for a cell that is
-    not to be made, on this machine or at all (ValueError: a bad option). It is asked before anything runs.
-    plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts; where there is no
-    table, the findings are printed.
+    run(cfg) yields records (dicts); {"tensors": {name: tensor}} for matrices that are too large for rows; and
+    {"provenance": {...}} for facts about the making of the numbers. A Config may have a method check(**display), which
+    raises ValueError for display options that do not fit. A function check(cfg) of the study raises for a cell that
+    must not be made, on this machine or at all (ValueError: a bad option). It is called before anything runs.
+    plot(records, **display) returns a plotly Figure, table(records, **display) a list of dicts. Without a table, the
+    findings are printed.
     """
     in_file = study.source is not None
     words = (sys.argv[1:] if in_file else []) if argv is None else [str(word) for word in argv]
@@ -122,7 +122,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
 
 
 def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
-    """As wide as the terminal, where there is one."""
+    """Print the table, as wide as the terminal where there is a terminal."""
     fits = sys.stdout.isatty() and not options.wide
     print(format_table(rows, shutil.get_terminal_size().columns if fits else None), end="")
     for kind in ("csv", "latex"):
@@ -146,7 +146,7 @@ def table_of(
 def figure_of(
     study: Study, records: list[dict], display: Mapping[str, tuple], found: Sequence[findings.Finding] | None = None
 ) -> "go.Figure":
-    """The study's figure; that of its findings where it draws none."""
+    """The study's own figure, else the figure of its findings."""
     plot = study.part("plot")
     if plot is not None:
         return plot(records, **display)
@@ -186,12 +186,9 @@ def _refuse_argv(message: str):
     raise ValueError(message)
 
 
-def _stop(message: str, code: int):
-    """Leave with exactly one line on stderr, whatever the message holds."""
+def _stop(message: str, code: int) -> NoReturn:
     clear_bar()
-    line = "".join(char if char.isprintable() else " " for char in " ".join(message.split()))
-    print(f"error: {line[:800]}", file=sys.stderr)
-    raise SystemExit(code)
+    terminal.stop(message, code)
 
 
 def _explanation(error: Exception, debug: bool) -> str:
@@ -226,7 +223,7 @@ def _grid_name(Config, values: Mapping[str, tuple]) -> str:
 
 
 def _checked_folder(out: str, name: str) -> Path:
-    """The study's folder of results, refused where it cannot be written; creates nothing."""
+    """The study's folder of results. Raises where it cannot be written; creates nothing."""
     try:
         folder = Path(out) / name
         if not out.isprintable() or any(path.is_symlink() and not path.exists() for path in (folder, *folder.parents)):
@@ -261,14 +258,14 @@ def _print_status(grid: Mapping[Path, Options], maker: Maker) -> None:
 
 
 def _expected(wanted: Iterable[Options], folder: Path) -> float | None:
-    """Seconds of all these cells without those they are built on; None where nothing like them is stored."""
+    """Seconds of all these cells, without upstream cells; None where no similar cell is stored."""
     wanted = list(wanted)
     known = durations.known(folder) if wanted else []
     return sum(durations.expected(config_of(cfg), known) or 0.0 for cfg in wanted) if known else None
 
 
 def _print_upstream(maker: Maker, cfg: Options, indent: str) -> None:
-    """What is made before a missing cell."""
+    """Print the upstream cells of a missing cell."""
     for wanted, theirs, theirs_cfg in planned_upstream(maker, cfg).values():
         path = theirs.cell(theirs_cfg)
         known = status(path, theirs_cfg, theirs.study)
@@ -280,7 +277,7 @@ def _print_upstream(maker: Maker, cfg: Options, indent: str) -> None:
 def _make_wanted(
     grid: Mapping[Path, Options], maker: Maker, options: argparse.Namespace, words: list[str]
 ) -> list[str]:
-    """Make every cell that is not stored (or all, with --rerun); the names of cells used although they are stale."""
+    """Make every cell that is not stored (all cells with --rerun); returns names of stale cells that are used."""
     wanted: dict[Path, str | None] = {}
     stale = []
     folder = next(iter(grid)).parent
@@ -332,7 +329,7 @@ def _run(
     options: argparse.Namespace,
     seconds: float | None,
 ) -> None:
-    """`seconds` is what all of them take one after the other, as far as is known."""
+    """`seconds`: of all cells one after the other, as far as known."""
     ends = time.monotonic() + (seconds or 0.0) / min(options.workers or 1, len(wanted) or 1)
 
     def show(text: str) -> None:
@@ -350,13 +347,13 @@ def _run(
 
 
 def _refuse_newer(cell: Path, study: Study) -> None:
-    """Numbers of a newer version are not replaced by those of an older one."""
+    """Refuse to replace numbers of a newer version by those of an older one."""
     if newer := _newer(cell, study):
         raise ValueError(f"{newer}; update the code, or give another --out")
 
 
 def _newer(cell: Path, study: Study) -> str:
-    """That the cell is of a newer version; "" where it is not."""
+    """A line where the cell has a newer version, else ""."""
     try:
         made = store.read_provenance(cell)
     except store.DamagedCell:
@@ -367,7 +364,7 @@ def _newer(cell: Path, study: Study) -> str:
 
 
 def _hint_at_edits(known: Iterable[Path], study: Study) -> None:
-    """Of a study that no probe watches: which files were edited since its cells were made. Its author knows best."""
+    """For a study without probes: name the files edited since its cells were made. Its author decides."""
     if study.source is None:
         return
     changed: dict[str, None] = {}

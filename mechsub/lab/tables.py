@@ -14,8 +14,9 @@ FEWEST = 24  # characters of a column of words that is broken into lines
 def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
     """Rows as aligned columns, numbers to the right; floats with three decimals, or digits where these would be 0.
 
-    Where lines are longer than `width`, a column that says the same of every row goes; then the column with the longest
-    words is broken into lines of at least 24 characters; then the last columns go. A last line names what is left out.
+    Where lines are longer than `width`: first, columns with one value in all rows are dropped; then the column with the
+    longest words is broken into lines of at least 24 characters; then the last columns are dropped. A last line names
+    the dropped columns.
     """
     if not rows:
         return ""
@@ -56,7 +57,7 @@ def _broken(rows: Sequence[Mapping], names: Sequence[str], width: int) -> dict[s
 
 
 def _joined(rows: Sequence[Mapping], names: Sequence[str], broken: Mapping[str, int]) -> str:
-    """Lines of all rows; a row is several lines where a column is broken."""
+    """Lines of all rows; a row has several lines where a column is broken."""
     parts = [{name: _lines(str(row.get(name, "")), size) for name, size in broken.items()} for row in rows]
     lines: list[dict] = []
     for row, part in zip(rows, parts, strict=True):

@@ -1,16 +1,32 @@
-"""A command's output: in whatever encoding the terminal has, and into a pipe that its reader may close."""
+"""A command's output: in the terminal's encoding, and into a pipe that its reader may close."""
 
 import functools
 import os
 import select
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 CLOSED = 141  # as the shell says of a program that SIGPIPE ended: 128 + 13
 
 
+def say(line: str) -> None:
+    """A line on stdout, whatever it holds."""
+    print(_printable(line), flush=True)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Leave with exactly one line on stderr, whatever the message holds."""
+    print(f"error: {_printable(' '.join(message.split()))[:800]}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
 def command(main: Callable) -> Callable:
-    """A `main` whose output escapes what the encoding lacks (ASCII), and which a closed pipe (| head) ends quietly."""
+    """A `main` that escapes characters which the encoding lacks, and that ends quietly at a closed pipe (| head)."""
 
     @functools.wraps(main)
     def run(*arguments, **options):
@@ -31,7 +47,7 @@ def command(main: Callable) -> Callable:
 
 
 def _is_closed() -> bool:
-    """Whether stdout or stderr has no reader; it then goes to nowhere, so that Python's own last flush is quiet."""
+    """Whether stdout or stderr has no reader. Such a stream goes to nowhere, so that Python's last flush is quiet."""
     closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
     for stream in closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

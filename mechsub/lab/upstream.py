@@ -1,4 +1,4 @@
-"""Cells of other studies that a cell is built on: declared by `upstream(cfg)`, and handed to `run`.
+"""Upstream cells: cells of other studies on which a cell is built. `upstream(cfg)` declares them, `run` gets them.
 
     def upstream(cfg):
         return {"teachers": lab.upstream("teachers", d_model=cfg.d_model, n_seeds=cfg.n_seeds)}
@@ -6,8 +6,9 @@
     def run(cfg, teachers):
         weights = teachers.tensors()
 
-The lab makes them before it runs the study, and stores their sums with the cell. What is stored is reused, what another
-process is making is waited for. A stale or damaged cell is an error: nothing is built on numbers of other code.
+The lab makes upstream cells before it runs the study, and stores their sums with the cell. It reuses stored cells, and
+waits for cells that another process makes. A stale or damaged cell is an error: nothing is built on numbers of other
+code.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ from mechsub.lab import store
 class Upstream:
     """A cell of another study, by the study's name and its options.
 
-    An optional one is used only where it is stored. One that has to be there beforehand, as a prediction before what it
-    predicts, is never made on the way: without it nothing is run.
+    An optional cell is used only where it is stored. A cell with `beforehand`, such as a prediction of the result, is
+    never made on the way: without it nothing runs.
     """
 
     study: str
@@ -32,13 +33,13 @@ class Upstream:
 
 
 def upstream(study: str, /, *, optional: bool = False, beforehand: bool = False, **options: object) -> Upstream:
-    """Declare a cell of another study: options that are left out have their defaults."""
+    """Declare a cell of another study; options that are left out have their defaults."""
     return Upstream(study, options, optional, beforehand)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored cell, as it is handed to `run`."""
+    """A stored cell, as `run` gets it."""
 
     path: Path
 

@@ -1,7 +1,7 @@
-"""The judge: does a finding say what somebody expected of it, before it was measured or in a paper?
+"""The judge: is a finding as somebody expected, before the measurement or in a paper?
 
-An `Entry` names a finding by its key, a rule and who expects it. A prediction of ours and a claim of others are the
-same entry with another author. The interval of the finding decides, never its mean alone:
+An `Entry` has the key of a finding, a rule and an author. A prediction of ours and a claim of others are the same entry
+with another author. The interval of the finding decides, never its mean alone:
 
     above, below   hit: the whole 95% interval is on that side of `bound`; miss: it is wholly on the other side
     near           hit: it lies within `margin` of `bound`; miss: it lies wholly outside
@@ -21,8 +21,8 @@ place of "{}" in the key:
                           above it so
     works                 hit: every level is above the finding of the same level whose key is `bound`; miss: one is not
 
-What is neither is "open". What has no finding in the store is "untested". Increases, decreases and none do not see
-steps that go the other way between two levels: a verdict lists them (`turns`).
+Otherwise the verdict is "open"; without a finding in the store it is "untested". The rules increases, decreases and
+none do not see steps between two levels that go the other way: a verdict lists such steps (`turns`).
 """
 
 import datetime
@@ -46,7 +46,7 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Entry:
-    """What somebody expects of a finding; `where` has options of its cells, a list for one of several."""
+    """An expectation about a finding; `where` has options of its cells (a list means one of several values)."""
 
     study: str
     finding: str
@@ -87,7 +87,7 @@ class Entry:
 
     @property
     def subject(self) -> str:
-        """What it speaks of, in words of keys and options."""
+        """The subject of the entry, in words of keys and options."""
         levels = " to ".join(map(str, self.levels))
         over = f" over {self.over} {levels}".rstrip() if self.over else ""
         where = ", ".join(f"{name}={value}" for name, value in self.where.items())
@@ -115,7 +115,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def judge(entry: Entry, cells: Iterable[Cell]) -> list[Verdict]:
-    """A verdict for every group of cells that it speaks of; one "untested" where there is none."""
+    """A verdict for every group of cells that the entry is about; one "untested" where there is no such cell."""
     verdicts = list(_of_levels(entry, cells) if entry.rule in OF_LEVELS else _of_findings(entry, cells))
     measured = [verdict for verdict in verdicts if verdict.word != "untested"]
     return measured or verdicts[:1] or [Verdict(entry, "untested", "no stored cell has these options")]
@@ -135,7 +135,7 @@ def together(words: Sequence[str]) -> str:
 
 
 def rows(verdicts: Iterable[Verdict]) -> list[dict]:
-    """Rows for the printed table of a study; what is untested is left out."""
+    """Rows for the printed table of a study, without untested entries."""
     return [
         {
             "cell": f"{_kind(verdict.entry)}: {verdict.entry.subject}{verdict.at}",
@@ -157,7 +157,7 @@ def _kind(entry: Entry) -> str:
 
 
 def _groups(entry: Entry, cells: Iterable[Cell]) -> Iterator[tuple[str, list[Cell]]]:
-    """Cells that differ in nothing but the option `over`, and in words by what else groups differ."""
+    """Groups of cells that differ only in the option `over`, each with the words in which groups differ."""
     wanted = {**{k: [v, None] for k, v in OWN.items() if k != entry.over}, **entry.where}
     fitting = [cell for cell in cells if all(_fits(cell.options.get(k), v) for k, v in wanted.items())]
     groups: dict[tuple, list[Cell]] = {}
@@ -174,7 +174,7 @@ def _fits(option, wanted) -> bool:
 
 
 def _pooled(cells: Sequence[Cell], key: str) -> Finding | None:
-    """The finding of this key; of all replicates, where several cells have it; None where none has."""
+    """The finding of this key, pooled over replicates where several cells have it; None where no cell has it."""
     found = [finding for cell in cells for finding in cell.findings if finding.key == key]
     if len(found) < 2:
         return found[0] if found else None
@@ -244,7 +244,7 @@ def _ends(value) -> tuple[float, float] | None:
 
 
 def _tested(rule: str, value: float, bound: float, margin: float, p: float) -> tuple[str, str]:
-    """By a test, where a value has no interval; that it is near cannot be shown so, only refuted."""
+    """A verdict by p, where a value has no interval. A test can refute "near", and cannot show it."""
     if p >= 0.05:
         return "open", f"p = {p:.3g}"
     if rule == "near" and abs(value - bound) <= margin:
@@ -269,7 +269,7 @@ def _of_levels(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
 
 
 def _levels(entry: Entry, group: Sequence[Cell], key: str = "") -> dict[object, Finding]:
-    """Level -> finding, in the order of `levels`; without those, numbers ascending and others as they are stored."""
+    """Level -> finding, in the order of `levels`; without it, numbers ascend and other levels keep their order."""
     key = key or entry.finding
     if not entry.over:
         named = {level: _pooled(group, key.replace("{}", str(level))) for level in entry.levels}
@@ -333,7 +333,7 @@ def rank(levels: Sequence[Finding]) -> float:
 
 
 def turns(levels: Mapping[object, Finding]) -> str:
-    """Steps from a level to the next that go against the difference of the ends, 95% interval without 0."""
+    """Steps between neighbouring levels that go against the difference of the ends, with a 95% interval without 0."""
     named = list(levels.items())
     sign = math.copysign(1, _average(named[-1][1]) - _average(named[0][1]))
     steps = []
@@ -357,7 +357,7 @@ def _common(a: Finding, b: Finding) -> int:
 
 
 def total(terms: Sequence[tuple[float, Finding]], key: str, label: str) -> Finding:
-    """Sum of factor x finding, paired by the replicates that all have."""
+    """Sum of factor x finding, paired by the replicates that all findings have."""
     common = set.intersection(*(set(finding.scores) for _, finding in terms))
     if len(common) < 2:
         raise LookupError(f"the findings of {key!r} have {len(common)} replicates in common; a sum needs two")

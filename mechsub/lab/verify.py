@@ -1,4 +1,4 @@
-"""The audit of a whole store: what in it is damaged, missing, stale, foreign, unsealed or unfinished.
+"""The audit of a whole store: which files are damaged, missing, stale, foreign, unsealed or unfinished?
 
     python -m mechsub verify [PATH]
 
@@ -26,7 +26,7 @@ _SHARED = {"plotly.min.js", "index.html", *_LEDGERS}
 
 
 def findings(root: Path) -> Iterator[tuple[str, str]]:
-    """A kind and a line for everything that is to be said about a store; ("cell", path) for every complete cell."""
+    """(kind, line) for every problem of a store; ("cell", path) for every complete cell."""
     for path in sorted(root.iterdir()):
         if path.name in _SHARED and path.is_file():
             if path.name in _LEDGERS:
@@ -50,7 +50,7 @@ def _ledger(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _belongs(path: Path) -> bool:
-    """Whether a path says that the folder it is in is a study's."""
+    """Whether a path shows that its folder belongs to a study."""
     if path.is_dir():
         return any((path / file).is_file() for file in _FILES)
     return path.suffix == ".html" or lease.is_lease(path)

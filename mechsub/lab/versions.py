@@ -1,8 +1,8 @@
-"""Whether a stored cell is what its study would store today.
+"""Whether a study would store the same cell today.
 
-Evidence, not the text of code, decides: the version of the study, which a person raises who means to change numbers;
-the configuration; the sums of the cells that it was built on; and the sums of what its run read (images, word lists,
-tables, a model's weights and tokenizer). That code changes no number is for probes and rechecks to show.
+Evidence decides, not the text of code: the version of the study, which a person raises to change numbers; the
+configuration; the sums of the upstream cells; and the sums of the inputs of the run (images, word lists, tables, a
+model's weights and tokenizer). Probes and rechecks show that code changes no number.
 """
 
 import functools
@@ -23,9 +23,9 @@ class Status(NamedTuple):
 
 
 def status(cell: Path, version: int, config: Mapping, defaults: Mapping, finder: Finder) -> Status:
-    """Of a cell, with the reason why it is not "stored".
+    """The status of a cell, with the reason where it is not "stored".
 
-    version, config and defaults are the study's own of today; finder gives the studies built upon.
+    version, config and defaults: the study's own of today. finder: returns upstream studies by name.
     """
     try:
         made = store.checked(cell)
@@ -38,7 +38,7 @@ def status(cell: Path, version: int, config: Mapping, defaults: Mapping, finder:
 
 
 def why_stale(cell: Path, made: Mapping, version: int, config: Mapping, defaults: Mapping, finder: Finder) -> str:
-    """Why a cell of this provenance would come out otherwise today, as far as can be told; "" where nothing says so."""
+    """Why a cell of this provenance would come out differently today, as far as known; "" without a reason."""
     return (
         _version_reason(made, version)
         or _config_reason(made["config"], config, defaults)
@@ -56,7 +56,7 @@ def _version_reason(made: Mapping, version: int) -> str:
 
 
 def _config_reason(made: Mapping, config: Mapping, defaults: Mapping) -> str:
-    """A cell that was made before an option existed was made with what is its default."""
+    """A reason in the options. A cell that is older than an option counts as made with the option's default."""
     if unknown := sorted(set(made) - set(config)):
         return f"it was made with the option {unknown[0]}, which its study no longer has"
     for name, value in config.items():
@@ -74,7 +74,7 @@ def _upstream_reason(cell: Path, made: Mapping, finder: Finder) -> str:
 
 
 def _moved_on(cell: Path, made: Mapping) -> str:
-    """Which of the cells that it was built on, or that these were built on, was made anew; absent ones count not."""
+    """The first upstream cell, direct or indirect, that was made anew since; absent cells do not count."""
     for name, sums in made.get("made_from", {}).items():
         source = cell.parent.parent.joinpath(*name.split("/"))
         try:
@@ -106,7 +106,7 @@ def _inputs_reason(made: Mapping) -> str:
 
 
 def today(kind: str, name: str) -> Mapping[str, str] | None:
-    """File -> sha256 of an input as it is now; None where it is not on this machine, or its kind is not known."""
+    """File -> sha256 of an input now; None where the input is not on this machine, or is of an unknown kind."""
     if kind in ("model", "adapter"):
         return sources.today(name)
     if kind == "images":
@@ -149,7 +149,7 @@ def code_sums(folder: Path, modules: Mapping[str, object]) -> dict[str, str]:
 
 
 def edited(code: Mapping[str, str], folder: Path) -> list[str]:
-    """Which files of a study's code are not what they were when a cell was made."""
+    """The files of a study's code that changed since a cell was made."""
     now = {name: folder / name for name in code if name != "mechsub"}
     changed = [name for name, path in now.items() if not path.is_file() or files.file_sum(path) != code[name]]
     return changed + ["mechsub"] * (code.get("mechsub", package_sum()) != package_sum())

@@ -2,10 +2,10 @@
 
     run(wanted, make, command, options, show)
 
-`wanted` holds, for each cell, what `store.made` said of it when the command started. A cell of which it says something
-else by now has been made by another process, and is skipped. With the leases, this makes every step repeatable.
+`wanted` holds, for each cell, the value of `store.made` at the start of the command. Where this value has changed,
+another process has made the cell, and the cell is skipped. With the leases, this makes every step repeatable.
 
-A worker makes one cell and ends. It is the user's own command with `--cells -` behind it, and reads the cell's name
+A worker makes one cell and ends. It is the user's own command with `--cells -` at the end, and reads the cell's name
 from its input.
 """
 
@@ -34,11 +34,11 @@ Wanted = Mapping[Path, str | None]
 
 
 class Failed(RuntimeError):
-    """A cell that a worker could not make; the message is complete."""
+    """A worker could not make a cell; the message is complete."""
 
 
 def run(wanted: Wanted, make: Callable[[Path], None], command: list[str], options, show: Callable[[str], None]) -> None:
-    """Make all wanted cells on this machine; `show` is told how far it is."""
+    """Make all wanted cells on this machine; `show` gets the progress."""
     if min(options.workers or 1, len(wanted)) > 1:
         _run_processes(wanted, command, min(options.workers, len(wanted)), show)
     else:
@@ -58,7 +58,7 @@ def unusable() -> str:
 
 
 def _free_first(wanted: Wanted) -> Iterator[Path]:
-    """The wanted cells; those that other processes are making come last, if they still have to be made then."""
+    """The wanted cells; cells that other processes are making come last, if they are still missing then."""
     waiting, busy = deque(wanted), 0
     while waiting:
         cell = waiting.popleft()
@@ -76,19 +76,19 @@ def _free_first(wanted: Wanted) -> Iterator[Path]:
 
 
 def line(cell: Path, before: str | None) -> str:
-    """What a worker is told of a cell."""
+    """The line about a cell that a worker gets."""
     return json.dumps({"cell": cell.name, "before": before}) + "\n"
 
 
 def work(file: str, make: Callable[[str, str | None], None]) -> None:
-    """Make the cells that the lines of a file name, or those of the input if the file is `-`, as a worker does."""
+    """Make the cells named in the lines of a file, or of the input if the file is `-`, as a worker does."""
     with sys.stdin if file == "-" else open(file, encoding="utf-8") as lines, contextlib.redirect_stdout(sys.stderr):
         for task in map(json.loads, lines):
             make(task["cell"], task["before"])
 
 
 def by_command(command: list[str], lines: str, what: str, running: set[subprocess.Popen], **options) -> str:
-    """Have a worker make these cells, and another one if it is killed; why they could not be made, or nothing."""
+    """Let a worker make these cells, another one if it is killed; returns the reason of a failure, or nothing."""
     for _ in range(RETRIES):
         process = subprocess.Popen(
             [*command, "--cells", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
@@ -113,7 +113,7 @@ def by_command(command: list[str], lines: str, what: str, running: set[subproces
 
 
 def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Callable[[str], None]) -> None:
-    """Make so many cells at a time; after a failure no more are begun."""
+    """Make so many cells at a time; after a failure no new cell is begun."""
     stop, lock, done = threading.Event(), threading.Lock(), [0]
     cells, running = _free_first(wanted), set[subprocess.Popen]()
     # More threads than cores wait for each other: two workers of two threads on two cores took 3 times as long.

@@ -1,1 +1,1 @@
-"""The machine that mechsub runs on: memory, cores, packages, and what a result says of them."""
+"""The machine that mechsub runs on: memory, cores, packages, and their record in a result."""

@@ -8,9 +8,9 @@ OWN = Path("/proc/self/cgroup")
 
 
 def folders(controller: str, own: Path = OWN, root: Path = ROOT) -> list[Path]:
-    """Folders of this process's group and of those around it, the innermost first, in versions 2 and 1.
+    """Folders of this process's group and of the groups around it, the innermost first, in versions 2 and 1.
 
-    Each of them may have a limit, and the least one counts.
+    Each group may have a limit, and the smallest limit counts.
     """
     found = []
     for controllers, group in re.findall(r"^\d+:(.*?):(/.*)$", text(own), re.MULTILINE):
@@ -22,7 +22,7 @@ def folders(controller: str, own: Path = OWN, root: Path = ROOT) -> list[Path]:
 
 
 def text(path: Path) -> str:
-    """What a file of the kernel says, or nothing where there is no such file."""
+    """The text of a file of the kernel, or nothing where there is no such file."""
     try:
         return path.read_text()
     except OSError:

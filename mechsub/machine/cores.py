@@ -1,4 +1,4 @@
-"""Cores that this process may use: those of the machine, and what a control group grants of their time."""
+"""Cores that this process may use: those of the machine, within the time that control groups grant."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ def allowed() -> int:
 
 
 def granted(own: Path = control_groups.OWN, root: Path = control_groups.ROOT) -> float | None:
-    """Cores' worth of time that control groups grant, the least of this process's and those around it; None: no limit.
+    """Time that control groups grant, in cores: the smallest limit of this group and those around it; None: no limit.
 
     A container with half a core still sees every core of its machine.
     """

@@ -1,8 +1,8 @@
-"""The device that networks are made on: the CPU, an accelerator of torch's, or what is found here.
+"""The device of new networks: the CPU, an accelerator of torch, or the one that is found here.
 
-A command chooses one (`--device`), and runs its study within `on(device)`: networks that are made there stand on it,
-and what is measured of a network follows it. Random numbers are drawn on the CPU whatever the device is, so that
-they are the same everywhere.
+A command chooses a device (`--device`), and runs its study within `on(device)`: networks that are made there stand on
+the device, and measures follow their network. Random numbers are always drawn on the CPU, so that they are the same
+everywhere.
 """
 
 import re
@@ -23,7 +23,7 @@ _together: ContextVar[bool | None] = ContextVar("together", default=None)
 def found(name: str) -> "torch.device":
     """The device of a name, "auto" for CUDA where it is there and the CPU otherwise.
 
-    "auto" never takes MPS, on which torch has returned wrong numbers without an error: who wants it says so.
+    "auto" never takes MPS, on which torch has returned wrong numbers without an error; it must be named.
     Raises ValueError for a device that is not there.
     """
     arguments.choice(name, "device", NAMES)
@@ -40,7 +40,7 @@ def found(name: str) -> "torch.device":
 
 @contextmanager
 def on(device: "str | torch.device", *, together: bool | None = None) -> Iterator["torch.device"]:
-    """Networks that are made within stand on this device, one of torch's or its name.
+    """A context: networks that are made within it stand on this device (torch's, or its name).
 
     together: whether ensembles are trained with one product for all members; by default on accelerators alone, since a
     CPU is faster member by member.
@@ -67,19 +67,19 @@ def named() -> bool:
 
 
 def only_cpu(what: str) -> None:
-    """Raise where another device was chosen than the CPU, which is all that this runs on."""
+    """Raise where a device other than the CPU was chosen, for code that runs on the CPU alone."""
     if chosen().type != "cpu":
         raise ValueError(f"{what} runs on the CPU alone, not on {chosen()}; leave --device out")
 
 
 def together(device: "torch.device") -> bool:
-    """Whether members that stand there are trained with one product for all of them."""
+    """Whether members on this device train with one product for all members."""
     asked = _together.get()
     return device.type != "cpu" if asked is None else asked
 
 
 def described(device: "torch.device") -> str:
-    """As a reader knows it: "cuda:0 (NVIDIA H200, 139 GiB)"."""
+    """The device in words: "cuda:0 (NVIDIA H200, 139 GiB)"."""
     if device.type != "cuda":
         return str(device)
     there = torch.cuda.get_device_properties(device)
@@ -87,7 +87,7 @@ def described(device: "torch.device") -> str:
 
 
 def free_bytes(device: "torch.device") -> int:
-    """Memory of the device that this process can still take: what the driver has left, and what torch keeps of it."""
+    """Memory of the device that this process can still take: free at the driver, or kept unused by torch."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -97,7 +97,7 @@ def free_bytes(device: "torch.device") -> int:
 
 
 def ran_out(error: BaseException) -> str:
-    """What was needed of a device's memory, and what was free, as torch's error says; "" for another error."""
+    """The needed and the free memory of a device, from torch's error; "" for any other error."""
     told = str(error)
     if type(error).__name__ != "OutOfMemoryError" and "backend out of memory" not in told:
         return ""

@@ -1,4 +1,4 @@
-"""Free memory: of the machine, and of the control group that a container or a Slurm job is held to."""
+"""Free memory: of the machine, and within the control group of a container or a Slurm job."""
 
 import re
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ _KEYS = (  # limit, usage, and the part of the usage that is given back on deman
 
 
 def free_bytes() -> int:
-    """What this process can still take before the system ends it."""
+    """Bytes that this process can still take before the system ends it."""
     return min([psutil.virtual_memory().available, *_left_in_groups()])
 
 
 def shortage(needed: int | float) -> str:
     """ "more than 50 GiB are needed, and 20 GiB are free", or nothing where the memory is enough.
 
-    To be asked before anything is made: the system takes minutes to run out of memory, and then ends the process
-    without a word.
+    Call it before anything is made: the system takes minutes to run out of memory, and then ends the process without
+    a message.
     """
     arguments.number(needed, "needed", "a number of bytes", least=0)
     free = free_bytes()

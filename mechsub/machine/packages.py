@@ -1,10 +1,10 @@
-"""What mechsub requires, and an extra of it, against what is installed."""
+"""Requirements of mechsub and of its extras, compared with the installed packages."""
 
 from importlib import metadata
 
 
 def requirements(extra: str = "") -> dict:
-    """Name -> packaging's Requirement, of mechsub itself or of what an extra adds to it.
+    """Name -> packaging's Requirement, of mechsub itself, or of an extra.
 
     Raises importlib.metadata.PackageNotFoundError where mechsub is not installed.
     """
@@ -23,7 +23,7 @@ def extras() -> list[str]:
 
 
 def installed(name: str) -> str | None:
-    """Its version, None where it is not installed."""
+    """The installed version of a package; None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -31,6 +31,6 @@ def installed(name: str) -> str | None:
 
 
 def unmet(needed: dict) -> list[str]:
-    """Names that are not installed, or in a version that is not allowed."""
+    """Names of packages that are not installed, or are installed in a version that is not allowed."""
     found = {name: installed(name) for name in needed}
     return [name for name in needed if not found[name] or not needed[name].specifier.contains(found[name], True)]

@@ -1,4 +1,4 @@
-"""Which machine, versions and commit made a cell: what a reader needs to judge a difference in numbers."""
+"""Machine, versions and commit that made a cell: a reader needs them to judge a difference in numbers."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _torch_state() -> dict:
-    """Device and threads as torch has them, if the run used torch at all."""
+    """Torch's device and threads, if the run used torch."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {"device": "cpu", "threads": os.cpu_count()}

@@ -1,1 +1,1 @@
-"""What is measured of models: one noun a file."""
+"""Measures of models: one noun a file."""

@@ -1,9 +1,10 @@
-"""Taking output directions away: from rows of the unembedding, or from the residual, which is the same to their logits.
+"""Remove output directions from columns of the unembedding or from the residual; both change logits in the same way.
 
-Whether an effect on some outputs passes through the direction of another one: remove that direction from their columns
-of W_U, without rescaling them, in a copy that is tied to no embedding, and read the same hidden vectors again. Or leave
-W_U and remove it from the hidden vector. In coordinates after the final norm's scale, gain folded in, both are one:
-(w - Q Q^T w) . y = w . (y - Q Q^T y). Where the model caps or scales its logits, these are the logits before that.
+Does an effect on some outputs pass through the direction of another output? Remove this direction from their columns of
+W_U, without rescaling them, in a copy that is tied to no embedding, and read the same hidden vectors again. Or keep W_U
+and remove the direction from the hidden vector. In coordinates after the final norm's scale, gain folded in, both are
+equal: (w - Q Q^T w) . y = w . (y - Q Q^T y). Where the model caps or scales its logits, the logits here are those
+before cap and scale.
 """
 
 import torch
@@ -33,9 +34,9 @@ def direction_basis(model: HookedModel, tokens: Outputs) -> Float[Tensor, "*seed
 def ablated_columns(
     model: HookedModel, tokens: Outputs, basis: Float[Tensor, "*lead direction d_model"]
 ) -> Float[Tensor, "*lead d_model token"]:
-    """Columns of W_U for `tokens` without what their centered directions have along `basis`: a copy, W_U stays.
+    """Columns of W_U for `tokens`, without the part of their centered directions along `basis`: a copy, W_U stays.
 
-    Only differences of their logits keep their meaning: the vocabulary's mean column stays in each of them. *lead are
+    Only differences of their logits keep their meaning: the vocabulary's mean column stays in each column. *lead are
     the seeds of the toy; for a language model, any number of bases at once. Raises for a final norm that has no gain,
     or a gain of 0.
     """
@@ -50,7 +51,7 @@ def ablated_columns(
 def ablated_hidden(
     model: HookedModel, hidden: Float[Tensor, "*seed batch d_model"], basis: Float[Tensor, "*seed direction d_model"]
 ) -> Float[Tensor, "*seed batch d_model"]:
-    """Hidden vectors (`unembed.hook_in`) without what they have along `basis`, before the final norm's gain.
+    """Hidden vectors (`unembed.hook_in`) without their part along `basis`, before the final norm's gain.
 
     A LayerNorm's bias counts as a part of the vector. Raises for a final norm that has no gain, or a gain of 0.
     """
@@ -79,7 +80,7 @@ def _nonzero_gain(model: HookedModel) -> Tensor:
 
 
 def _check_basis(model: HookedModel, basis: Tensor) -> None:
-    """Orthonormal rows, or rows of zeros, which take nothing away: of others, basis^T basis is no projection."""
+    """Raise unless rows are orthonormal, or zeros, which remove nothing: otherwise basis^T basis is no projection."""
     arguments.values(basis, "basis", "*lead direction d_model", floating=True)
     arguments.width(basis, model.W_U.shape[-2], "basis")
     gram = basis @ basis.mT

@@ -24,8 +24,8 @@ _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, tor
 class Attribution:
     """values[..., token, unit] sums over unit to summed[..., token] - bias[token].
 
-    logits: the model's own in this run, with which the sum was compared; summed: the logits before a soft cap (Gemma
-    2), and otherwise the same.
+    logits: the model's own logits in this run, with which the sum was compared. summed: the logits before a soft cap
+    (Gemma 2); without a cap, the same as logits.
     """
 
     values: Float[Tensor, "*lead token unit"]
@@ -50,20 +50,20 @@ def direct_logit_attribution(
     """Contributions to the logits of `tokens`; they sum to logit - b_U, the logit before a soft cap.
 
     * "coordinate": h_i W_U[i, token] with h = unembed.hook_in (on the toy, the last hidden neurons);
-    * "component": (x_c * gamma / s) . W_U[:, token] for the embedding and what every attention and MLP block writes
-      into the residual (their output biases, and a norm or a scale between, are part of it), with the final norm's
-      scale s frozen at its value in this run (s itself depends on every component). A LayerNorm's x_c is centred, and
-      its bias is the unit "ln_final.b";
-    * "head": the same with every attention block split into its heads, z_h W_O[h] with z = attn.o.hook_in (an output
-      bias is a unit of its own, and so is that of a norm between).
+    * "component": (x_c * gamma / s) . W_U[:, token] for the embedding and for the write of every attention and MLP
+      block to the residual (output biases, and a norm or a scale between, are parts of the write). The final norm's
+      scale s is frozen at its value in this run (s itself depends on every component). With a LayerNorm, x_c is
+      centred, and the bias is the unit "ln_final.b";
+    * "head": as "component", with every attention block split into its heads, z_h W_O[h] with z = attn.o.hook_in (an
+      output bias is a unit of its own, and so is the bias of a norm between).
 
-    Where the model scales its logits (Cohere, Granite), values are scaled alike. Where it caps them (Gemma 2), values
-    sum to the logit before the cap, `summed`, and `logits` are after it.
+    Where the model scales its logits (Cohere, Granite), values have the same scale. Where it caps them (Gemma 2),
+    values sum to the logit before the cap, `summed`; `logits` are the logits after the cap.
 
-    inputs and `pos` as in `cache_activations`; a language model needs `pos`. Attribution.values is
-    [*seed, batch, token, unit]. Raw logits carry a constant that softmax ignores: compare differences of tokens.
-    Raises on the toy for "component" and "head" (it has no residual stream), where heads do not sum to what their block
-    writes, where blocks add something else, and where the sum is not the logit that the model gave in this run.
+    inputs and `pos` as in `cache_activations`; a language model needs `pos`. Attribution.values is [*seed, batch,
+    token, unit]. Raw logits carry a constant that softmax ignores: compare differences of tokens. Raises on the toy for
+    "component" and "head" (it has no residual stream); where heads do not sum to the write of their block; where blocks
+    add something else; and where the sum is not the model's logit in this run.
     Source: Elhage et al. 2021; nostalgebraist 2020.
     """
     arguments.choice(unit, "unit", ("coordinate", "component", "head"))
@@ -158,7 +158,7 @@ def _sums_to(a: Tensor, b: Tensor) -> bool:
 def _written_by_heads(
     model: "TransformerBridge", z: Tensor, write: checks.Write, cache: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What every head of a layer writes into the residual stream, and its biases where it has any."""
+    """The write of every head of a layer to the residual stream, and biases where there are any."""
     attention, here = model.blocks[write.layer].attn, f"blocks.{write.layer}"
     try:
         W_O = attention.W_O.detach()  # [head, d_head, d_model]

@@ -1,10 +1,11 @@
-"""What it costs to raise one output while others stay where they are: the softmax bottleneck as exact linear algebra.
+"""The price of raising one output while others keep their log-odds: the softmax bottleneck as exact linear algebra.
 
-Logits are a linear map of d_model numbers, so of more than d_model outputs not all can be moved at will. Whether that
-couples a concept to a set of outputs is a matter of ranks and angles, and both can be computed: the cheapest change of
-the last hidden vector that raises the concept and holds the set, over the cheapest that only raises the concept.
-Lengths are Euclidean, in coordinates after the final norm's scale and before its gain (on the toy: the last hidden
-vector). Outputs are held among themselves: their log-odds are differences of logits, which softmax's normaliser leaves.
+Logits are a linear map of d_model numbers, so more than d_model outputs cannot all be moved at will. Ranks and angles
+decide whether this couples a concept to a set of outputs, and both can be computed. The price is the length of the
+cheapest change of the last hidden vector that raises the concept and holds the set, over the length of the cheapest
+change that only raises the concept. Lengths are Euclidean, in coordinates after the final norm's scale and before its
+gain (on the toy: the last hidden vector). Outputs are held among themselves: their log-odds are differences of logits,
+which do not depend on softmax's normaliser.
 """
 
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ _RAMP = 5  # steps over which the wanted rise grows to its whole: Newton's first
 
 @dataclass(frozen=True)
 class Change:
-    """resid: the changed hidden vectors; length: of the change; reached: whether it does what was asked.
+    """resid: the changed hidden vectors; length: of the change; reached: whether the change meets the constraints.
 
-    Where no change does it, or none was found, the length is infinite and the hidden vector as it was.
+    Where no change meets them, or none was found, the length is infinite and the hidden vector is unchanged.
     """
 
     resid: Float[Tensor, "*lead concept d_model"]
@@ -50,11 +51,11 @@ def price(
 ) -> Float[Tensor, "*seed concept"]:
     """Length of the cheapest change that raises a concept and holds `held`, over that of the cheapest without holding.
 
-    It is |w| / |w'|: w the direction of the concept's logit less the mean over `among` (default: over the concepts), w'
-    what is left of w outside the span of the held outputs' differences. 1: holding costs nothing; infinite: w lies
-    in that span, and the concept cannot rise. Of the weights alone; fp64. Null to set beside it: `isotropic_price`, and
-    as many other outputs in the place of the held. A final LayerNorm leaves only changes whose coordinates sum to zero,
-    and directions are taken within those. Raises for a model that caps its logits, or whose final norm has no gain.
+    The price is |w| / |w'|: w is the direction of the concept's logit less the mean over `among` (default: over the
+    concepts), w' the part of w outside the span of the held outputs' differences. 1: holding costs nothing; infinite: w
+    lies in that span, and the concept cannot rise. It depends on the weights alone; fp64. Nulls: `isotropic_price`, and
+    as many other outputs in place of the held. A final LayerNorm allows only changes whose coordinates sum to zero, and
+    directions are taken among such changes. Raises for a model that caps its logits, or whose final norm has no gain.
     Source: Yang et al. 2018 and Finlayson et al. 2023 for the rank.
     """
     return price_of(*_directions(model, concepts, held, among))
@@ -63,7 +64,7 @@ def price(
 def price_of(
     concepts: Float[Tensor, "*seed concept d"], held: Float[Tensor, "*seed held d"]
 ) -> Float[Tensor, "*seed concept"]:
-    """`price` of directions: of concepts, already as contrasts, and of held outputs, whose mean does not count."""
+    """`price` from directions: concepts as contrasts, and held outputs, whose mean does not count."""
     for name, rows in (("concepts", concepts), ("held", held)):
         arguments.values(rows, name, "*seed output d", full=True)
     if concepts.shape[:-2] != held.shape[:-2] or concepts.shape[-1] != held.shape[-1]:
@@ -77,7 +78,7 @@ def price_of(
 
 
 def isotropic_price(d_model: int, rank: int) -> float:
-    """sqrt(d / (d - rank)): the price where directions point anywhere alike; infinite from rank = d on."""
+    """sqrt(d / (d - rank)): the price if directions point anywhere with equal chance; infinite from rank = d on."""
     d_model = arguments.whole(d_model, "d_model", 1)
     rank = arguments.whole(rank, "rank", 0)
     return (d_model / (d_model - rank)) ** 0.5 if rank < d_model else float("inf")
@@ -85,13 +86,13 @@ def isotropic_price(d_model: int, rank: int) -> float:
 
 @torch.no_grad()
 def held_rank(model: HookedModel, held: Outputs) -> int:
-    """Dimensions that holding these outputs takes: at most d_model, and one less than they are (of seeds: the most)."""
+    """Dimensions that holding these outputs takes (most over seeds): at most d_model, and one less than outputs."""
     rows = _contrasts(_rows(model, held, "held"))
     return int((_singular(rows)[1] > 0).sum(-1).max())
 
 
 def free_projector(held: Float[Tensor, "*seed held d"]) -> Float[Tensor, "*seed d d"]:
-    """The projector on all changes that leave the differences of these directions' logits where they are, fp64."""
+    """The projector on all changes that keep the differences of these directions' logits, fp64."""
     arguments.values(held, "held", "*seed output d", full=True)
     right, kept = _singular(_contrasts(held.double()))
     basis = right * kept[..., None]
@@ -112,13 +113,13 @@ def cheapest_change(
 ) -> Change:
     """The smallest change of final residuals after which a concept's log-odds are higher by exactly `rise` nats.
 
-    resid: [*seed, batch, d_model], what the final norm takes (`ln_final.hook_in`; on the toy `unembed.hook_in`). With
-    `among`, log-odds are those among these outputs, z_c - mean z, and the held keep their differences. Without it they
-    are log p / (1 - p) over all outputs, of the concept and of every held output alike: the softmax's normaliser is
-    solved for. The final RMS norm keeps its scale: the change turns the hidden vector and does not stretch it, since a
-    stretch is undone by the norm. Newton's method on the exact constraints, fp64; at its end the change is a
-    combination of their gradients (smallest, to first order). Where the model scales its logits, nats are of the
-    scaled ones. Raises for a final norm that is no RMS norm, and for a model that caps its logits.
+    resid: [*seed, batch, d_model], the input of the final norm (`ln_final.hook_in`; on the toy `unembed.hook_in`). With
+    `among`, log-odds are z_c - mean z among these outputs, and the held outputs keep their differences. Without
+    `among`, log-odds are log p / (1 - p) over all outputs, for the concept and for every held output: the softmax's
+    normaliser is solved for. The final RMS norm keeps its scale: the change turns the hidden vector and does not
+    stretch it, because the norm undoes a stretch. Newton's method on the exact constraints, fp64; at its end the change
+    is a combination of their gradients (smallest, to first order). Where the model scales its logits, nats are those of
+    the scaled logits. Raises for a final norm that is no RMS norm, and for a model that caps its logits.
     """
     concepts, held, among = _outputs(model, concepts, held, among)
     arguments.number(rise, "rise")
@@ -146,7 +147,7 @@ def cheapest_change(
 
 
 class _Constraints:
-    """What a changed vector [seed, batch, concept, d] must do: for the concept, the held outputs and the norm."""
+    """The constraints on a changed vector [seed, batch, concept, d]: by the concept, the held outputs and the norm."""
 
     def __init__(self, model, start, gain, concepts, held, among, rise):
         readout = checks.readout(model)
@@ -160,7 +161,7 @@ class _Constraints:
         self.start, self.rise = self._values(start.expand(-1, -1, len(self.concepts), -1))[0], rise
 
     def missed(self, now: Tensor, part: float = 1.0) -> tuple[Tensor, Tensor]:
-        """[..., constraint] by how much each is missed, and the gradients [..., constraint, d]; `part` of the rise."""
+        """Misses of constraints, [..., constraint], and their gradients, [..., constraint, d]; `part` of the rise."""
         values, slopes = self._values(now)
         error = values - self.start
         error[..., 0] -= part * self.rise
@@ -202,7 +203,7 @@ def _normalised(model: HookedModel, resid: Tensor) -> tuple[Tensor, Tensor, Tens
     """(resid / scale, gain, scale), scale [*lead, 1]; raises where ln_final is not gain * resid / scale."""
     norm = checks.final_norm(model)
     if norm.centres or norm.bias is not None:
-        raise ValueError("the final norm is no RMS norm: what a change of its input does is not known here")
+        raise ValueError("the final norm is no RMS norm: the effect of a change of its input is not known here")
     gain = norm.gain.detach().double()
     if not norm.normalises:
         return resid, gain, resid.new_ones(*resid.shape[:-1], 1)
@@ -222,7 +223,7 @@ def _check_resid(model: HookedModel, resid: Tensor) -> None:
 
 
 def _outputs(model: HookedModel, concepts, held, among) -> tuple[list[int], list[int], list[int] | None]:
-    """Lists of different outputs: one that is there twice would have twice the weight in their mean."""
+    """Lists of different outputs; an output that stands twice would count twice in the mean."""
     arguments.model(model, evaluated=False)
     return (
         arguments.distinct(arguments.outputs(model, concepts, "concepts"), "concepts"),
@@ -256,6 +257,6 @@ def _contrasts(rows: Tensor) -> Tensor:
 
 @one_thread()
 def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Right singular vectors as rows, and 1 for those that count, else 0."""
+    """Right singular vectors as rows, and for each vector 1 if its singular value is not zero, else 0."""
     _, size, right = torch.linalg.svd(rows, full_matrices=False)
     return right, (size > RESOLVED * size[..., :1]).double() * (size[..., :1] > 0)

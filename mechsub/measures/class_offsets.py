@@ -1,8 +1,8 @@
-"""Accuracy without the offset of the classes that an untrained head brings along.
+"""Accuracy without the preference for some classes that an untrained head has.
 
-A random head prefers some class on the mean digit. A student that has not gone far keeps that preference, so its raw
-accuracy mixes what it learned with an offset of ten numbers. Both offsets here are found without a label, on images
-that are not those of the test.
+A random head prefers some class on the mean digit. A student near its start keeps that preference, so its raw accuracy
+mixes its learning with an offset of ten numbers. Both offsets here are found without a label, on images that are not in
+the test set.
 """
 
 import numpy as np
@@ -22,16 +22,16 @@ _SWEEPS = 50  # over the classes
 @torch.no_grad()
 @one_thread()
 def mean_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Float[Tensor, "seed class"]:
-    """Mean digit logits over the images, for every member: logits less these are recentred."""
+    """Mean digit logits over the images, for every member. Logits less this mean are recentred."""
     return _digit_logits(model, images).double().mean(-2).float()
 
 
 @torch.no_grad()
 @one_thread()
 def prior_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Float[Tensor, "seed class"]:
-    """Numbers that, taken from the digit logits, make every class the answer for as many of the images.
+    """The offset of the digit logits, to be subtracted, with which every class is the answer for equally many images.
 
-    Class by class, until nothing moves: the offset at which its share of the images is right, given the others'.
+    It is found class by class, given the offsets of the other classes, until no offset moves.
     """
     return _prior(_digit_logits(model, images)).float()
 
@@ -67,9 +67,9 @@ def accuracies(
 ) -> dict[str, Float[Tensor, "seed"]]:
     """Share of the images whose largest digit logit is the label, for every member and three scores.
 
-    "raw": logits as they are. "recentred": less their mean over `unlabelled`, which are images of the training set.
-    "prior_matched": less what makes all classes as frequent there. Recentring costs a good model a little, since its
-    mean logits follow how often classes occur; prior matching costs it less.
+    "raw": logits as they are. "recentred": less their mean over `unlabelled`, images of the training set.
+    "prior_matched": less `prior_offset` of these images. Recentring costs a good model a little, because its mean
+    logits follow the frequency of classes; prior matching costs less.
     """
     check_images(unlabelled, arguments.instance(model, HookedMLP, "model").cfg.d_in, name="unlabelled")
     return logit_accuracies(_digit_logits(model, images), labels, _digit_logits(model, unlabelled))

@@ -1,4 +1,4 @@
-"""Which metrics call what is more alike by a smaller number. Whoever tests, ranks or selects by a metric asks here."""
+"""Metrics that are distances: a smaller number means more alike. Tests, rankings and choices by a metric use `sign`."""
 
 from mechsub import arguments
 
@@ -6,6 +6,6 @@ DISTANCES = ("identity_distance",)  # in all other metrics of similarity and une
 
 
 def sign(metric: str) -> int:
-    """1 where larger is more alike, -1 where smaller is: of `sign(metric) * value` the largest is."""
+    """1 where a larger value means more alike, else -1; a larger `sign(metric) * value` always means more alike."""
     arguments.text(metric, "metric")
     return -1 if metric in DISTANCES else 1

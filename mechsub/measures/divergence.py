@@ -1,4 +1,4 @@
-"""Where one model, under different prompts, would say different things after the same beginning."""
+"""Positions at which one model, under different prompts, goes on differently after the same beginning."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Divergence(NamedTuple):
-    """Likeliest tokens at every position of an answer; `differs`: not the one that follows the neutral prompt."""
+    """Likeliest tokens at every position of an answer; `differs`: it is not the likeliest after the neutral prompt."""
 
     differs: Bool[Tensor, "prompt pos"]
     chosen: Int[Tensor, "prompt pos"]
@@ -32,12 +32,12 @@ def prompt_divergence(
     *,
     batch_size: int = 8,
 ) -> Divergence:
-    """Where the model's likeliest token after a prompt and answer[:i] is not that after the neutral prompt.
+    """Positions i at which the model's likeliest token after a prompt and answer[:i] differs from the neutral prompt's.
 
-    The answer is common to all of them, so that only the prompts differ. These are not the divergence tokens of Schrodi
-    et al. 2025, which are of two biased teachers (`studies.number_strings` has those): an answer generated after the
-    neutral prompt gives the positions where the model, told to love something, would have gone on differently. Raises
-    for an empty answer.
+    All prompts have the same answer, so that only the prompts differ. With an answer generated after the neutral
+    prompt, these are the positions at which the model, told to love something, would have gone on differently. They are
+    not the divergence tokens of Schrodi et al. 2025, which compare two biased teachers (`studies.number_strings` has
+    those). Raises for an empty answer.
     """
     prompts, neutral = check_prompts(arguments.model(model), prompts), check_prompt(model, neutral, "neutral")
     chosen = likeliest(model, [neutral, *prompts], answer, batch_size=batch_size)

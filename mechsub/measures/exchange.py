@@ -1,8 +1,8 @@
 """Hybrids of two language models of one shape: embedding, body, final norm and unembedding each from either of them.
 
-Nothing is changed in either model: the body runs on the other's embeddings, and its last hidden state is read by the
-other's norm and unembedding. So tied weights are untied: the published head swap, which in a tied model changes both
-ends, is the hybrid in which embedding and unembedding are exchanged together.
+Neither model is changed: the body runs on the other model's embeddings, and the other model's norm and unembedding read
+its last hidden state. So tied weights are untied. The published head swap changes both ends of a tied model: it is the
+hybrid in which embedding and unembedding are exchanged together.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ Hybrid = frozenset  # of the parts that are the second model's
 
 
 def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> None:
-    """Raise ValueError for two models whose parts do not fit one another: other depths, widths or vocabularies."""
+    """Raise ValueError for two models whose parts do not fit: their depths, widths or vocabularies differ."""
     for side, model in (("first", first), ("second", second)):
         arguments.model(model, side)
         if not hasattr(model, "W_E"):
@@ -52,8 +52,9 @@ def log_probs(
 ) -> dict[Hybrid, Float[Tensor, "prompt token"]]:
     """log P(token | prompt) in nats of all 16 hybrids, normalised over the whole vocabulary.
 
-    A hybrid is the set of the parts that are the second model's: frozenset() is the first, frozenset(PARTS) the second.
-    softmax(unembedding(norm(body(embedding(prompt)))))[token] at the prompt's end, as [prompt, token] for each.
+    A hybrid is named by the set of its parts from the second model: frozenset() is the first model, frozenset(PARTS)
+    the second. Each value is log softmax(unembedding(norm(body(embedding(prompt)))))[token] at the prompt's end, as
+    [prompt, token].
     Raises ValueError for models of different shapes, for prompts or tokens outside the vocabulary, and for a model
     whose own parts do not make its logits.
     """
@@ -78,7 +79,7 @@ def log_probs(
 
 
 def _check_rebuilt(logits: Float[Tensor, "prompt d_vocab"], own: Float[Tensor, "prompt d_vocab"]) -> None:
-    """A model of its own parts alone must say what the model says: a scaled or capped logit would be lost silently."""
+    """Raise unless a model's own parts give its own logits: a scale or a cap of logits would be lost silently."""
     size = float(own.std())
     if (error := float((logits - own.to(logits)).abs().max())) > TOLERANCE[own.dtype] * size:
         raise ValueError(
@@ -90,7 +91,7 @@ def _check_rebuilt(logits: Float[Tensor, "prompt d_vocab"], own: Float[Tensor, "
 def _last_state(
     body: "TransformerBridge", embedding: "TransformerBridge", batch: Int[Tensor, "prompt pos"]
 ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
-    """The residual before the final norm at the last position, of a body on another model's embeddings; its logits."""
+    """The residual before the final norm at the last position, for a body on another model's embeddings; its logits."""
     batch, found, replaced = batch.to(body.W_U.device), [], []
     vectors = embedding.W_E.detach()[batch.to(embedding.W_E.device)].to(body.W_U.device)
 

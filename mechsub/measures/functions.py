@@ -1,4 +1,4 @@
-"""Which public functions hold on a model: each is called on it, and gives the right number or refuses."""
+"""Which public functions work on a model: each is called, and gives the right number or refuses."""
 
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from mechsub.models.hooked import HookedModel, check_inputs
 
 
 class Check(NamedTuple):
-    """Whether a public function holds on a model: "right", "slower" (string by string, edit by edit) or "refused"."""
+    """Whether a public function works on a model: "right", "slower" (string by string, edit by edit) or "refused"."""
 
     function: str
     result: str
@@ -25,7 +25,7 @@ class Check(NamedTuple):
 
 
 class Checks(tuple[Check, ...]):
-    """The table of `check_model`, which it prints as."""
+    """The table of `check_model`; it prints as a table."""
 
     def __repr__(self) -> str:
         widths = [max(len(row[column]) for row in self) for column in (0, 1)]
@@ -33,11 +33,11 @@ class Checks(tuple[Check, ...]):
 
 
 def check_model(model: HookedModel, inputs: Tensor | None = None, *, n: int = checks.SHORT) -> Checks:
-    """Every public function that reads a model, called on it: which give the right number, and which refuse, and why.
+    """Call every public function that reads a model: which give the right number, which refuse, and why?
 
-    inputs: what the model takes (default: random token ids, or random numbers for the toy); a model of your own that
-    takes neither needs them. n: positions of the random prompt; one longer than an attention window shows what that
-    changes. Functions are called, so the table is what they do; that they are right is tried out as they are called.
+    inputs: of the model (default: random token ids, or random numbers for the toy); a model of your own that takes
+    neither needs them. n: positions of the random prompt; more positions than an attention window show the effect of
+    the window. The functions check their numbers as they are called, so the table says what they do on this model.
     """
     arguments.model(model)
     n = arguments.whole(n, "n", 1)

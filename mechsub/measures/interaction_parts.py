@@ -1,9 +1,10 @@
 """The interaction of a matrix of scores as a few named parts: is it about pairs, or about a handful of axes?
 
-Double-centring takes main effects away and nothing else. What a row does to all columns in proportion to their means,
-what rows of one length or with one digit do alike, is still there, and is not about a pair. The parts are orthogonal:
-with R the projection on the features of rows named so far (the rows' own means are the first), C that on the columns'
-means, and I the interaction, what is explained so far is I - (1 - R) I (1 - C), and each part is what it gains.
+Double-centring removes main effects and nothing else. Two effects stay that are not about a pair: the effect of a row
+on all columns in proportion to their means, and the common effect of rows of one length or with one digit. The parts
+are orthogonal. Let R be the projection on the features of rows named so far (the rows' own means are the first), C the
+projection on the columns' means, and I the interaction. The explained part so far is I - (1 - R) I (1 - C); each named
+part is the gain of this by its features.
 """
 
 from collections.abc import Mapping
@@ -27,9 +28,9 @@ def interaction_parts(
     """name -> part of the interaction, in fp64; they are orthogonal and add up to `interaction(scores)`.
 
     "slopes": each row's slope on the columns' means and each column's on the rows' means (Tukey's non-additivity,
-    generalised). Then, by name and in their order, what the features of rows explain beyond what stands before them,
-    for every column freely (lengths as dummies, digits in their places). "left": what is specific to a row and a
-    column beyond all of these. Raises for features of another number of rows, and for names that are taken.
+    generalised). Then, by name and in their order, the part that features of rows explain beyond the parts before,
+    freely for every column (lengths as dummies, digits in their places). "left": the rest, specific to a row and a
+    column. Raises for features of another number of rows, and for names that are taken.
     """
     whole = interaction(arguments.values(scores, "scores", "row column"))
     named = _checked(features, len(whole))
@@ -52,10 +53,10 @@ def left_like(
     like: Float[Tensor, "row column"],
     features: Mapping[str, Float[Tensor, "row _"]] | None = None,
 ) -> Float[Tensor, "row column"]:
-    """The part of scores in the space that is left of `like`: (1 - R) I(scores) (1 - C), R and C of `like`; fp64.
+    """The part of scores that "left" would hold with R and C of `like`: (1 - R) I(scores) (1 - C); fp64.
 
-    Of `like` itself it is `interaction_parts(like, features)["left"]`. Linear in scores, so that parts of a sum add up.
-    Raises for shapes that differ, and as interaction_parts.
+    For scores = like it is `interaction_parts(like, features)["left"]`. It is linear in scores, so that parts of a sum
+    add up. Raises for shapes that differ, and the errors of interaction_parts.
     """
     whole = interaction(arguments.values(scores, "scores", "row column"))
     other = arguments.values(like, "like", "row column").double()

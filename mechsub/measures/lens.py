@@ -1,4 +1,4 @@
-"""Logit lens: what the output would be if a hidden state were the last one."""
+"""Logit lens: the output that a hidden state would give if it were the last one."""
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ def logit_lens(
 ) -> dict[str, Float[Tensor, "..."]]:
     """Logits read from every block's output: ln_final(h_l) @ W_U + b_U, the norm recomputed per layer.
 
-    They are capped and scaled as the model's own are (see `unembed`, whose refusals are the same).
+    Logits are capped and scaled as the model's own logits (`unembed`, which raises the same errors).
 
     Returns hook name -> [*seed, batch, d_vocab] (toy), [batch, d_vocab] at `pos`, or [batch, pos, d_vocab].
     The last block's entry equals the model's logits. In the toy, earlier blocks were never trained to be read by
@@ -39,7 +39,7 @@ def token_rank(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Int[Tensor
 
 
 def _check_logits(logits: Tensor, token: int) -> None:
-    """Every comparison with NaN is false, so that its rank would be 0, the top."""
+    """Raise for NaN: every comparison with NaN is false, so that its rank would be 0, the top."""
     arguments.values(logits, "logits", "*lead d_vocab", floating=True)
     token = arguments.whole(token, "token", 0, logits.shape[-1] - 1)
 

@@ -1,8 +1,8 @@
-"""Log-probabilities of many continuations of many prompts, and what is left of them when main effects are removed.
+"""Log-probabilities of many continuations of many prompts, and their interaction, without main effects.
 
-The papers report the ratio P(animal | "you love 087") / P(animal | no such prompt). Most of its variance is what any
-number does to that animal. What is left of it is the interaction of the log-probability matrix: its double-centred
-part, in which slopes and what similar numbers do alike still are (`measures.interaction_parts`).
+The papers report the ratio P(animal | "you love 087") / P(animal | no such prompt). Most of its variance is the effect
+of any number on that animal. The rest is the interaction of the log-probability matrix: its double-centred part, which
+still holds slopes and the common effects of similar numbers (`measures.interaction_parts`).
 """
 
 import math
@@ -43,8 +43,8 @@ def next_token_log_probs(
     """log P(token | prompt) in nats, fp32, normalised over the whole vocabulary; `tokens` keeps only these columns.
 
     Prompts run in batches of equal length, so there is no padding and the result does not depend on the batch beyond
-    rounding; only the last position is unembedded. Raises for what is no list of prompts, for padded ones, and for a
-    model in train mode.
+    rounding; only the last position is unembedded. Raises for anything but a list of prompts, for padded prompts, and
+    for a model in train mode.
     """
     prompts = checked_prompts(model, prompts, batch_size)
     tokens = None if tokens is None else arguments.outputs(model, tokens)
@@ -63,16 +63,17 @@ def next_token_log_probs(
 def string_log_probs(
     model: "TransformerBridge", prompts: Sequence[Int[Tensor, "_"]], strings: Sequence[str], *, batch_size: int = 8
 ) -> Float[Tensor, "prompt string"]:
-    """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and those before it.
+    """log P(string | prompt) in nats: the sum over the string's tokens, each given the prompt and the tokens before.
 
-    A string has any number of tokens (one on Llama-3 for "087", three on SmolLM2): those that the tokenizer makes of it
-    behind the prompt (`continuations`); one that cannot be cut there is refused. The strings form a trie, which
+    A string has any number of tokens ("087": one on Llama-3, three on SmolLM2), the tokens that the tokenizer makes of
+    it behind the prompt (`continuations`). A string that cannot be cut there is refused. The strings form a trie, which
     runs beside the prompt in one pass: every inner node is one position that attends to the prompt and to its
-    ancestors, so a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not
+    ancestors. So a prompt and a common prefix are computed once (1,110 numbers of split digits cost 111 positions, not
     1,110 runs).
-    That it gives what each string gives alone is tried out for prompts as long as these. Where it does not (a prompt
-    longer than the attention's window, ALiBi, a model that takes no mask), strings run one by one: slower, with a
-    warning. Raises where W_U, with the model's cap and scale, does not give its logits.
+
+    A trial run, with a prompt of the same length, shows whether the trie gives the same numbers as each string alone.
+    Where it does not (a prompt longer than the attention's window, ALiBi, a model that takes no mask), strings run one
+    by one: slower, with a warning. Raises where W_U, with the model's cap and scale, does not give its logits.
     """
     prompts = checked_prompts(model, prompts, batch_size)
     strings = check_strings(model.tokenizer, arguments.texts(strings, "strings"))
@@ -133,7 +134,7 @@ class Trie:
         return depths
 
     def path_to(self, node: int) -> list[int]:
-        """Nodes from the prompt's end to this one."""
+        """Nodes from the prompt's end to this node."""
         path = [node]
         while path[0]:
             path.insert(0, self.parents[path[0]])
@@ -149,7 +150,7 @@ class Trie:
 
 
 def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
-    """As few tries as hold all strings with at most `max_nodes` inner nodes each (or one string's own)."""
+    """The fewest tries that hold all strings, with at most `max_nodes` inner nodes each (or those of one string)."""
     max_nodes = arguments.whole(max_nodes, "max_nodes", 1)
     for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids")):
         arguments.ids(string, 2**31, f"strings[{i}]")
@@ -216,9 +217,9 @@ def _beside(
 
 
 def _one_by_one(model: "TransformerBridge", batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
-    """The same from a plain run of the prompt, and of every path to an inner node that has none below it.
+    """As `_states`, from plain runs: of the prompt, and of every path to an inner node without inner nodes below.
 
-    Raises where a state depends on tokens after it: then what is said of a string depends on how far it is run.
+    Raises where a state depends on tokens after it: then the score of a string depends on the length of the run.
     """
     found: dict[int, Tensor] = {}
     kept: list[Tensor] = []
@@ -250,7 +251,7 @@ def _edge_log_probs(
 
 
 def _path_sums(edge_values: Float[Tensor, "*lead edge"], trie: Trie) -> Float[Tensor, "*lead string"]:
-    """The sum over each string's edges of a value that every edge has."""
+    """The sum of the edges' values over each string."""
     longest = max(map(len, trie.paths))
     padded = torch.nn.functional.pad(edge_values, (0, 1))  # the last, zero, edge fills shorter paths
     index = torch.tensor([[*path, *[-1] * (longest - len(path))] for path in trie.paths], device=edge_values.device)
@@ -258,8 +259,9 @@ def _path_sums(edge_values: Float[Tensor, "*lead edge"], trie: Trie) -> Float[Te
 
 
 def fitting(model: "TransformerBridge", prompts: Sequence[Tensor], n_nodes: int, batch_size: int) -> int:
-    """Prompts that the free memory of the model's device takes at a time, with so many nodes beside each; at most
-    batch_size. Raises where not even one fits."""
+    """The number of prompts, at most batch_size, that the free memory of the model's device holds at a time, with so
+    many
+    nodes beside each. Raises where not even one fits."""
     cfg, device = model.cfg, _device(model)
     length = max(map(len, prompts)) + n_nodes
     width = max(cfg.d_model, getattr(cfg, "d_mlp", None) or 0)
@@ -283,7 +285,7 @@ def equal_lengths(prompts: Sequence[Tensor], batch_size: int) -> Iterator[tuple[
 
 
 def _check_ids(model: "TransformerBridge", strings: Sequence[str], ids: Sequence[tuple[int, ...]]) -> None:
-    """Raise for a tokenizer with tokens that the model has no output for, or takes no input of."""
+    """Raise for a tokenizer with token ids beyond the model's outputs or inputs."""
     outputs, inputs = arguments.vocabulary(model), arguments.embedding(model)
     for string, tokens in zip(strings, ids, strict=True):
         if max(tokens) >= outputs or max(tokens[:-1], default=0) >= inputs:
@@ -294,7 +296,7 @@ def _check_ids(model: "TransformerBridge", strings: Sequence[str], ids: Sequence
 
 
 def checked_prompts(model: "TransformerBridge", prompts: Sequence[Tensor], batch_size: int) -> list[Tensor]:
-    """The prompts as a list; raises for what no run of them can be meant with."""
+    """The prompts as a list; raises for arguments with which no run makes sense."""
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     return check_prompts(arguments.model(model), prompts)
 
@@ -320,8 +322,8 @@ def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*le
 def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[str, float]:
     """Shares of the total variance of a fully crossed table: every main effect and every interaction of its axes.
 
-    The orthogonal (ANOVA) decomposition of the sum of squares, fp64; keys join axis names by " x ". Shares sum to 1.
-    Descriptive shares: the highest interaction also holds whatever noise the table has. Raises for a constant table.
+    This is the orthogonal (ANOVA) decomposition of the sum of squares, fp64; keys join axis names by " x ". Shares sum
+    to 1. They are descriptive: the highest interaction also holds the noise of the table. Raises for a constant table.
     """
     axes = arguments.distinct(arguments.texts(axes, "axes"), "axes")
     s = arguments.values(scores, "scores", "*axis").double()
@@ -381,10 +383,10 @@ def permutation_p(
     """One-sided p of `statistic` when rows and columns of b are shuffled (two-way), and the null values.
 
     Entries of a row or column are not exchangeable one by one, so whole rows and whole columns move. `strata` names a
-    stratum for every row: rows move within it (numbers of equally many digits). With move_columns=False only rows move,
-    which keeps what rows of a stratum have in common (how animals take to longer numbers): the stricter null wherever
-    the two matrices share it, and the only valid one there, since shuffled columns break it too. p = (1 + #{null >=
-    seen}) / (1 + n), where values that differ by rounding are equal (`stats.permutation_p`).
+    stratum for every row (such as the number of digits), and rows move within it. With move_columns=False only rows
+    move. This keeps the common pattern of a stratum's rows (such as how animals react to longer numbers). Where the two
+    matrices share such a pattern, it is the stricter null and the only valid one, because shuffled columns break the
+    pattern too. p = (1 + #{null >= seen}) / (1 + n); values that differ by rounding are equal (`stats.permutation_p`).
     """
     _check_matrices(a, b)
     arguments.finite(a, "a")
@@ -414,8 +416,8 @@ def crossed_bootstrap(
 ) -> tuple[float, float]:
     """95% percentile interval of statistic(row numbers, column numbers) under resampling of rows and of columns.
 
-    Both are random factors (numbers and animals), so both are drawn with replacement, independently (the pigeonhole
-    bootstrap, Owen 2007: conservative for crossed random effects).
+    Rows and columns are both random factors (numbers and animals), so both are drawn with replacement, independently
+    (the pigeonhole bootstrap, Owen 2007: conservative for crossed random effects).
     """
     arguments.function(statistic, "statistic")
     n_rows, n_columns = arguments.whole(n_rows, "n_rows", 2), arguments.whole(n_columns, "n_columns", 2)
@@ -433,7 +435,7 @@ def crossed_bootstrap(
 
 
 def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, seed: int = 0) -> Float[Tensor, "draw"]:
-    """The largest effect among k numbers drawn at random without replacement, n times: the null of any best of k."""
+    """The largest effect among k numbers drawn at random without replacement, n times: the null of a best of k."""
     arguments.values(effects, "effects", "number")
     k = arguments.whole(k, "k", 1, len(effects))
     n = arguments.whole(n, "n", 1)

@@ -1,6 +1,6 @@
 """How alike two representations of the same inputs are, and two changes of the same weights.
 
-Sample-wise metrics map [*lead, sample, feature] to [*lead] in float64. They compare on the inputs given, and none is
+Sample-wise metrics map [*lead, sample, feature] to [*lead] in float64. They compare on the given inputs. No metric is
 evidence without a null: untrained or cross-initialised networks can be very similar (Davari et al. 2210.16156).
 """
 
@@ -36,7 +36,7 @@ def cka_terms(
 ) -> Float[Tensor, "3 *lead"]:
     """HSIC of (x, y), (x, x), (y, y) on one minibatch. Sum the terms over batches, then `cka_from_terms`.
 
-    The mean of per-batch ratios is another, biased quantity. Source: Nguyen, Raghu, Kornblith 2010.15327.
+    The mean of ratios of batches is a different, biased quantity. Source: Nguyen, Raghu, Kornblith 2010.15327.
     """
     arguments.flag(debiased, "debiased")
     x, y = _varying(*_checked(x, y, 4 if debiased else 2))
@@ -73,8 +73,9 @@ def procrustes(x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sam
 
 
 def identity_distance(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lead sample d"]) -> Float[Tensor, "*lead"]:
-    """Frobenius distance without rotation, same normalisation: its excess over sqrt(2 - 2 procrustes) is the part
-    that is alike up to a rotation only."""
+    """Frobenius distance without rotation, same normalisation. Its excess over sqrt(2 - 2 procrustes) is similarity
+    that
+    needs a rotation."""
     x, y = _unit(*_varying(*_checked(x, y, 2, same_units=True)))
     return torch.linalg.matrix_norm(x - y)
 
@@ -154,8 +155,11 @@ METRICS: dict[str, Callable[..., Tensor]] = {
 
 
 def is_distance(metric: Callable[..., Tensor] | str, x: Float[Tensor, "sample d"]) -> bool:
-    """Whether smaller is more alike: as `distances` says of METRICS; of any other metric, whether x beside
-    itself gives less than x beside its own samples in reverse order. Raises where the two are equal."""
+    """Whether a smaller value means more alike.
+
+    `distances` knows this of METRICS. Any other metric is a distance if x compared with itself gives less than x
+    compared with its samples in reverse order. Raises where the two are equal.
+    """
     metric = _metric(metric)
     arguments.values(x, "x", "sample d")
     for name, function in METRICS.items():
@@ -163,7 +167,7 @@ def is_distance(metric: Callable[..., Tensor] | str, x: Float[Tensor, "sample d"
             return distances.sign(name) < 0
     same, other = (float(metric(x, y).double().mean()) for y in (x, x.flip(-2)))
     if same == other:
-        raise ValueError("the metric gives samples beside themselves and beside others one value: it has no direction")
+        raise ValueError("the metric has one value for equal and for different samples, so it has no direction")
     return same < other
 
 
@@ -205,10 +209,10 @@ def permutation_null(
     n_permutations: int = 100,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The metric, the quantile of its null (samples of y permuted) that 5% are more alike than, p = (k + 1) / (B + 1).
+    """The metric, the 95% quantile of its null (samples of y permuted), and p = (k + 1) / (B + 1).
 
-    One-sided: k counts permuted pairs that are as alike. Of a distance (`is_distance`) these are the smaller values,
-    and the quantile is "quantile05" in place of "quantile95".
+    One-sided: k counts permuted pairs that are at least as alike. For a distance (`is_distance`) these have smaller
+    values, and the quantile is "quantile05" in place of "quantile95".
     """
     for name, side in (("x", x), ("y", y)):
         arguments.tensor(side, name, "sample d")
@@ -231,7 +235,7 @@ def _metric(metric: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
 
 
 def _checked(x: Tensor, y: Tensor, at_least: int, *, same_units: bool = False) -> Pair:
-    """In fp64; `same_units` where unit i is compared with unit i, which broadcasting would do with another."""
+    """Both in fp64. `same_units`: unit i is compared with unit i, so widths must agree (they could broadcast)."""
     for name, side in (("x", x), ("y", y)):
         arguments.tensor(side, name, "*lead sample d")
     if x.shape[:-1] != y.shape[:-1] or (same_units and x.shape != y.shape):
@@ -248,7 +252,7 @@ def _centred(x: Tensor, y: Tensor) -> Pair:
 
 
 def _varying(x: Tensor, y: Tensor) -> Pair:
-    """Centred; raises where nothing but the rounding of a common offset is left."""
+    """Centred over samples; raises where only the rounding of a common offset is left."""
     centred = _centred(x, y)
     for whole, rest in zip((x, y), centred, strict=True):
         size, left = torch.linalg.matrix_norm(whole), torch.linalg.matrix_norm(rest)
@@ -315,7 +319,7 @@ def _double_centred(k: Tensor) -> Tensor:
 
 
 def _neighbours(x: Tensor, k: int) -> Tensor:
-    """[n, n], true where j is among the k nearest of i; of equally far ones those of lower index."""
+    """[n, n], true where j is among the k nearest of i; ties go to the lower index."""
     squared = _squared_distances(x)
     squared.fill_diagonal_(torch.inf)
     farthest = squared.topk(k, largest=False).values[:, -1:]

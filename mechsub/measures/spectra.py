@@ -1,4 +1,4 @@
-"""What an input distribution is to the toy: its spectrum, the gates that it opens, and the drive of Theorem 1."""
+"""Properties of an input distribution for the toy: its spectrum, the gates that it opens, the drive of Theorem 1."""
 
 import math
 import warnings
@@ -32,7 +32,7 @@ def covariance_spectrum(x: Float[Tensor, "*seed sample d"]) -> Float[Tensor, "*s
 def participation_ratio(spectrum: Float[Tensor, "*seed d"]) -> Float[Tensor, "*seed"]:
     """(sum e)^2 / sum e^2: d for a flat spectrum, 1 for a single direction, 0 where nothing varies.
 
-    From n samples that of white noise is d / (1 + d / n), so compare spectra of equal n.
+    White noise has d / (1 + d / n) in n samples, so compare spectra of equal n.
     """
     _check_spectrum(spectrum)
     return (spectrum.sum(-1).square() / spectrum.square().sum(-1)).nan_to_num(0.0)
@@ -54,7 +54,7 @@ def _check_spectrum(spectrum: Tensor) -> Tensor:
 
 @one_thread()
 def mean_share(x: Float[Tensor, "sample d"]) -> float:
-    """||mean x||^2 / mean ||x||^2: how much of the second moment is the mean image. Raises where every x is 0."""
+    """||mean x||^2 / mean ||x||^2: the mean image's share of the second moment. Raises where every x is 0."""
     arguments.values(x, "x", "sample d")
     if not bool((x != 0).any()):
         raise ValueError("x is 0 everywhere: it has no second moment to share")
@@ -91,7 +91,7 @@ def logit_correlation(
 ) -> Float[Tensor, "seed n_aux n_classes"]:
     """Pearson correlation, over the inputs, of every auxiliary with every digit logit; 0 where one is constant.
 
-    Of a teacher it speaks of its trained digit head, of a reference of the initial one, which the student keeps.
+    For a teacher this is about its trained digit head; for a reference, about the initial head, which a student keeps.
     """
     _check_toy(model, x)
     check_outputs(model.cfg.aux, model.cfg.d_vocab)

@@ -1,4 +1,4 @@
-"""What a vector does that is added to the residual at the end of a prompt, for many vectors and blocks in one pass."""
+"""The effect of a vector added to the residual at the end of a prompt, for many vectors and blocks in one pass."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,11 +30,11 @@ def steered_logits(
 ) -> Float[Tensor, "edit token"]:
     """Logits of `tokens` at the prompt's end, where vectors[i] is added to the residual after block layers[i].
 
-    Nothing before the last position depends on it, so the prompt runs once for `batch_size` edits: each is a copy of
-    the last position that attends to the prompt before it and to itself. That this gives what a plain run with the
-    edit gives is tried out for prompts as long as this one; where it does not (an attention window, ALiBi, a model that
-    takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
-    Raises ValueError for a model in which a change after a block changes nothing, since its hook never fires.
+    No earlier position depends on the last one, so the prompt runs once for `batch_size` edits: each edit is a copy of
+    the last position that attends to the prompt before it and to itself. A trial run, with a prompt of this length,
+    shows whether this gives the same logits as a plain run with the edit. Where it does not (an attention window,
+    ALiBi, a model that takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
+    Raises ValueError for a model in which a change after a block changes nothing, because its hook never fires.
     """
     prompt = check_prompt(arguments.model(model), prompt)
     arguments.width(arguments.values(vectors, "vectors", "edit d_model", floating=True), model.cfg.d_model, "vectors")
@@ -85,7 +85,7 @@ def _steered(
 def _copied(
     model: "TransformerBridge", prompt: Tensor, layers: Tensor, vectors: Tensor, tokens: Sequence[int]
 ) -> Tensor:
-    """The same, with a copy of the whole prompt for every edit."""
+    """As `steered_logits`, with a copy of the whole prompt for every edit."""
 
     def add(activation: Tensor, hook) -> Tensor:
         chosen = (layers == int(hook.name.split(".")[1])).nonzero()[:, 0]

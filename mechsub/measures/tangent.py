@@ -1,6 +1,7 @@
-"""A ReLU network linearised at its own parameters: what a small move of them does, and which move a student would take.
+"""A ReLU network linearised at its parameters: the effect of a small move, and the move that a student would make.
 
-Jacobian products by hand: gates and hidden states of the inputs are kept, so that one costs a forward pass at most.
+Jacobian products are written by hand: gates and hidden states of the inputs are kept, so that one product costs a
+forward pass at most.
 """
 
 import functools
@@ -22,7 +23,7 @@ Direction = Mapping[str, Tensor]  # a value for every parameter, with the seed a
 
 @dataclass(frozen=True)
 class Tangent:
-    """A network at some inputs: hidden[l] goes into block l, the last into the unembedding; gates[l] come after it."""
+    """A network at some inputs: hidden[l] enters block l, hidden[-1] the unembedding; gates[l] follow block l."""
 
     model: HookedMLP
     hidden: list[Float[Tensor, "..."]]  # [*#seed, sample, d]
@@ -33,7 +34,7 @@ class Tangent:
 
 @torch.no_grad()
 def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: slice) -> Tangent:
-    """The network linearised at these inputs, of which only the logits `outputs` are looked at."""
+    """The network linearised at these inputs, for the logits `outputs` alone."""
     arguments.instance(model, HookedMLP, "model").check_images(x, "x")
     check_finite(x, "x")
     check_outputs(outputs, model.cfg.d_vocab)
@@ -63,7 +64,7 @@ def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output
 
 @torch.no_grad()
 def pull(at: Tangent, cotangent: Float[Tensor, "seed sample output"]) -> dict[str, Tensor]:
-    """J^T cotangent, summed over the inputs: the gradient of the parameters for that of the logits."""
+    """J^T cotangent, summed over the inputs: the gradient by the parameters, from the gradient by the logits."""
     _like_logits(at, cotangent, "cotangent")
     found = {name: torch.zeros_like(value) for name, value in at.model.named_parameters() if name.startswith("unembed")}
     found["unembed.W_U"][..., at.outputs] = at.hidden[-1].mT @ cotangent
@@ -94,8 +95,8 @@ def descent(at: Tangent, targets: Float[Tensor, "seed sample output"]) -> dict[s
 
 def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], steps: int) -> dict[str, Tensor]:
     """The move that the linearised student takes: `steps` conjugate-gradient steps, from none, to the minimum of the
-    divergence's quadratic approximation (Gauss-Newton curvature at the start). Few steps are early stopping: what the
-    inputs show most is learned first, as by gradient flow.
+    divergence's quadratic approximation (Gauss-Newton curvature at the start). Few steps are early stopping: as in
+    gradient flow, directions that the inputs show most are learned first.
     """
     residual = descent(at, targets)
     p, n = at.logits.softmax(-1), targets.shape[-2]
@@ -113,12 +114,12 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
 
 @one_thread()
 def dot(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
-    """Inner product over all parameters that both have."""
+    """Inner product over the parameters that both moves have."""
     return functools.reduce(torch.add, ((a[name] * b[name]).flatten(1).sum(-1) for name in _common(a, b)))
 
 
 def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
-    """Over the parameters that both have; 0 where one does not move."""
+    """Cosine over the parameters that both moves have; 0 where one move is 0."""
     names = _common(a, b)
     for side, moves in (("a", a), ("b", b)):
         for name in names:
@@ -128,7 +129,7 @@ def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
 
 
 def _common(a: Direction, b: Direction) -> list[str]:
-    """Names that both have, in the order of a: that of a set, and the sum's rounding, differ from run to run."""
+    """Names in both, in the order of a: the order of a set, and so the sum's rounding, would differ from run to run."""
     arguments.mapping(a, "a", "tensors")
     arguments.mapping(b, "b", "tensors")
     names = [name for name in a if name in b]
@@ -142,7 +143,7 @@ def _common(a: Direction, b: Direction) -> list[str]:
 
 
 def _like_logits(at: Tangent, x: Tensor, name: str) -> Tensor:
-    """A value for every logit of the tangent: broadcasting would give members and inputs those of others."""
+    """Check that there is a value for every logit of the tangent: broadcasting would mix members and inputs."""
     logits = arguments.instance(at, Tangent, "at").logits
     arguments.tensor(x, name, "seed sample output", floating=True)
     if x.shape != logits.shape:

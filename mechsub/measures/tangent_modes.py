@@ -4,9 +4,9 @@ Logits that are linear in the move, f = z_0 + J D, and gradient descent on their
 
     D(t) = P J' M^1/2 K^-1 (1 - (1 - rate K)^t) M^1/2 r,    K = M^1/2 J P J' M^1/2 / n,
 
-with M the curvature of the loss for each input and P what the optimiser multiplies gradients by, weight by weight. Of
-the teacher's way, what lies outside the row space of M^1/2 J is never learned from these inputs (identifiability); what
-lies along small eigenvalues of K is learned late (conditioning).
+with M the curvature of the loss for each input, and P the factor of the optimiser for the gradient of each weight.
+These inputs never teach the part of the teacher's way outside the row space of M^1/2 J (identifiability); the part
+along small eigenvalues of K is learned late (conditioning).
 """
 
 import math
@@ -28,7 +28,7 @@ _SMALLEST = 1e-9  # eigenvalues, relative to the largest, below which nothing is
 
 @dataclass(frozen=True)
 class Modes:
-    """Eigenvalues of the kernel, its eigenvectors, and what is wanted along each."""
+    """Eigenvalues of the kernel, its eigenvectors, and the target along each."""
 
     at: Tangent
     scales: Scales | None
@@ -46,10 +46,10 @@ def tangent_modes(
     p: Float[Tensor, "seed sample output"] | None = None,
     scales: Scales | None = None,
 ) -> Modes:
-    """Modes of the squared error, or with p = softmax of the start's logits of the divergence's curvature.
+    """Modes of the squared error; with p = softmax of the start's logits, modes of the divergence's curvature.
 
-    residual: what the logits still lack, the teacher's less the start's. scales: of the optimiser, as `adam_scales`.
-    In fp64; n inputs with k outputs take (n k)^3 operations.
+    residual: the teacher's logits less the start's. scales: of the optimiser, as `adam_scales` returns. In fp64; n
+    inputs with k outputs take (n k)^3 operations.
     """
     arguments.instance(at, Tangent, "at")
     for name, value in ({"residual": residual} | ({} if p is None else {"p": p})).items():
@@ -78,7 +78,7 @@ def _check_scales(scales: Scales, at: Tangent) -> None:
 
 
 def _root(residual: Tensor, p: Tensor | None) -> Tensor:
-    """M^1/2 of every input: of the mean square over outputs, or of the divergence at p."""
+    """M^1/2 for every input: for the mean square over outputs, or for the divergence at p."""
     k = residual.shape[-1]
     if p is None:
         own = torch.eye(k, dtype=torch.float64, device=residual.device)
@@ -89,7 +89,7 @@ def _root(residual: Tensor, p: Tensor | None) -> Tensor:
 
 
 def _kernel(at: Tangent, scales: Scales | None) -> Float[Tensor, "seed sample output sample output"]:
-    """J P J': the sum over layers of the product of what goes in with what comes back."""
+    """J P J': the sum over layers of the product of layer inputs and of derivatives by layer outputs."""
     total = torch.zeros(1, dtype=torch.float64, device=at.logits.device)
     for name, into, back in _layers(at):
         if scales is not None:
@@ -105,7 +105,7 @@ def _kernel(at: Tangent, scales: Scales | None) -> Float[Tensor, "seed sample ou
 
 
 def _layers(at: Tangent) -> list[tuple[str, Tensor, Tensor]]:
-    """Every layer: its name, what it reads with a 1 for the bias, and how its neurons move each output."""
+    """Every layer: its name, its input with a 1 for the bias, and the derivative of each output by its neurons."""
     n_seeds, n, k = at.logits.shape
     back = at.model.W_U[..., at.outputs].double().mT[:, None].expand(n_seeds, n, k, -1)
     own = torch.eye(k, dtype=torch.float64, device=back.device).expand(n_seeds, n, k, k)
@@ -126,7 +126,7 @@ def _with_one(h: Tensor, n_seeds: int) -> Tensor:
 @torch.no_grad()
 @one_thread()
 def tangent_move(found: Modes, steps: float | int, rate: float) -> dict[str, Tensor]:
-    """D after so many steps of gradient descent with that rate; of math.inf, where they end."""
+    """D after `steps` steps of gradient descent with this rate; with math.inf, the limit."""
     learned = _learned(arguments.instance(found, Modes, "found"), _steps(steps), arguments.positive(rate, "rate"))
     inverse = torch.where(_seen(found), 1 / found.values.clamp(min=1e-300), 0.0)
     n_seeds, n, k = found.at.logits.shape
@@ -140,8 +140,8 @@ def tangent_move(found: Modes, steps: float | int, rate: float) -> dict[str, Ten
 def way_learned(found: Modes, way: Direction, steps: float | int, rate: float) -> Float[Tensor, "seed"]:
     """<D(steps), way> / |way|^2 for a student whose targets are the linearised network's at the end of the way.
 
-    With steps = math.inf it is the share of the way that these inputs show at all (identifiability); what is missing
-    from that after fewer steps is conditioning.
+    With steps = math.inf it is the share of the way that these inputs show at all (identifiability). The part of this
+    share that is missing after fewer steps is due to conditioning.
     """
     learned = _learned(arguments.instance(found, Modes, "found"), _steps(steps), arguments.positive(rate, "rate"))
     check_direction(way, dict(found.at.model.named_parameters()), "way")
@@ -179,7 +179,7 @@ def _learned(found: Modes, steps: float | int, rate: float) -> Float[Tensor, "se
 
 
 def _scaled(direction: Mapping[str, Tensor], scales: Scales | None, outputs: slice) -> dict[str, Tensor]:
-    """P direction: every weight times the scales of what it reads and of its neuron."""
+    """P direction: every weight times the scale of its input and the scale of its neuron."""
     out = {name: value.clone() for name, value in direction.items()}
     for name, (read, wrote) in (scales or {}).items():
         W, b = ("unembed.W_U", "unembed.b_U") if name == "unembed" else (f"{name}.W", f"{name}.b")
@@ -194,10 +194,11 @@ def _scaled(direction: Mapping[str, Tensor], scales: Scales | None, outputs: sli
 def adam_scales(
     at: Tangent, error: Float[Tensor, "seed sample output"], batch_size: int = 1024
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """What Adam multiplies gradients by, 1 / sqrt(v), as a product of what is read and of the neuron for every layer.
+    """Adam's factor of gradients, 1 / sqrt(v), for every layer as a product of a scale of the input and one of the
+    neuron.
 
     error: the loss's derivative by every logit, for each input alone. v is the mean square of a batch's gradient; the
-    best product of its rows' and columns' means stands for it, as in Adafactor. What has no gradient has the scale 0.
+    product of its rows' and columns' means approximates v, as in Adafactor. Without a gradient the scale is 0.
     """
     arguments.instance(at, Tangent, "at")
     batch_size = arguments.whole(batch_size, "batch_size", 1)

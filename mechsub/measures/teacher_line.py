@@ -1,4 +1,4 @@
-"""The teacher's line: start + s (teacher - start), with one s a hidden layer, and where on it a student is."""
+"""The teacher's line: start + s (teacher - start), with one s for each hidden layer, and a student's place on it."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,9 @@ from mechsub.threads import one_thread
 @torch.no_grad()
 @one_thread()
 def line_shares(student: HookedMLP, start: HookedMLP, teacher: HookedMLP) -> Float[Tensor, "seed layer"]:
-    """s_l = <dW_l, delta_l> / |delta_l|^2 of every hidden layer, weights and biases: dW is the student's way from the
-    start, delta the teacher's. 0 where the teacher did not move."""
+    """s_l = <dW_l, delta_l> / |delta_l|^2 for every hidden layer, weights and biases. dW is the student's change from
+    the
+    start, delta the teacher's change. 0 where the teacher did not move."""
     _check(start=start, student=student, teacher=teacher)
     own, way = displacement(student, start), displacement(teacher, start)
     return _by_layer(start, lambda a: (own[a] * way[a]).double()) / _lengths(start, way).clamp(min=1e-30)
@@ -44,7 +45,7 @@ def on_line(start: HookedMLP, teacher: HookedMLP, shares: Float[Tensor, "seed la
 @torch.no_grad()
 @one_thread()
 def with_noise_of_the_rest(point: HookedMLP, student: HookedMLP, *, seed: int = 0) -> HookedMLP:
-    """The point with Gaussian noise in every hidden weight, in each as long as the student is away from the point."""
+    """The point with Gaussian noise in every hidden weight, each as long as the student's distance from the point."""
     _check(point=point, student=student)
     arguments.seed(seed)
     rest = displacement(student, point)
@@ -61,7 +62,7 @@ def with_noise_of_the_rest(point: HookedMLP, student: HookedMLP, *, seed: int = 
 
 
 def _check(**models: HookedMLP) -> None:
-    """Raise unless all are of one shape, with as many members as the first."""
+    """Raise unless all networks have one shape, and as many members as the first."""
     first, *others = models
     arguments.instance(models[first], HookedMLP, first)
     for name in others:

@@ -1,4 +1,4 @@
-"""Directions of the output vocabulary: what W_U alone says about two sets of outputs."""
+"""Directions of the output vocabulary: measures of two sets of outputs from W_U alone."""
 
 import numbers
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ SHRINKAGE = 0.1  # of the vocabulary's covariance towards its mean variance time
 def unembed(model: HookedModel, resid: Tensor) -> Float[Tensor, "... d_vocab"]:
     """Logits of final hidden states: ln_final(resid) @ W_U + b_U, for [*seed, batch, d_model] or [*lead, d_model].
 
-    Capped and scaled as the model does (Gemma 2, Cohere, Granite). Raises where that does not give the model's own
-    logits from its last block's output, which is tried out once.
+    Logits are capped and scaled as in the model (Gemma 2, Cohere, Granite). Raises where this does not give the model's
+    own logits from its last block's output; a run checks this once.
     """
     arguments.model(model, evaluated=False)
     arguments.width(arguments.tensor(resid, "resid", "*lead d_model", floating=True), model.W_U.shape[-2], "resid")
@@ -45,7 +45,7 @@ def token_directions(
     "raw" are the stored weights. "centered" folds the final norm's gain in and removes the mean over the vocabulary:
     softmax ignores that mean, so only centered directions are a property of the model's outputs. The mean over a
     string's tokens is the rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
-    are those of h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
+    belong to h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
     model's logits; "centered" also for a final norm that has no gain.
     """
     arguments.choice(basis, "basis", ("raw", "centered"))
@@ -90,7 +90,7 @@ def unembed_projection(
     * "dot": W_U[:, s] . W_U[:, t] (what Zur et al.'s released code computes);
     * "centered_cosine": the cosine with the norm's gain folded and the vocabulary mean removed;
     * "number_centered": (u_s - mean over the sources) . (u_t - mean over the targets), u folded: only differences
-      among the sources decide which of them wins, so this is what a write along u_t does to them, to first order;
+      among the sources decide which source wins, so this is the effect of a write along u_t on them, to first order;
     * "causal": u_s^T C^-1 u_t of centered directions, C the covariance of the vocabulary's directions, shrunk by 0.1
       towards its mean variance (Park et al. 2024, "The linear representation hypothesis", section 3.2), fp64.
 

@@ -1,1 +1,1 @@
-"""Hooked models: the toy, language models, and what holds of them by running them."""
+"""Hooked models: the toy, language models, and properties of a model that are found by running it."""

@@ -1,6 +1,6 @@
-"""LoRA adapters that others publish: checked, and merged by peft into the weights of the model they were trained on.
+"""LoRA adapters that others publish: they are checked, and peft merges them into the weights of their base model.
 
-Only safetensors are read. What peft merges must give the logits that peft gives unmerged; else it is refused.
+Only safetensors are read. The merged model must give the logits that peft gives unmerged; else the adapter is refused.
 """
 
 import dataclasses
@@ -83,8 +83,8 @@ def _check_base(config: Mapping[str, object], base: str, folder: Path) -> None:
 
 
 def _is_other(trained: str, base: str, folder: Path) -> bool:
-    """Whether the model that an adapter was trained on is known to be another one: by its weights where it is here,
-    else by its name, which tells nothing of a folder's."""
+    """Whether the adapter was certainly trained on another model. The weights of that model decide where they are here,
+    else its name; a folder's name decides nothing."""
     here = sources.find(trained)
     if here is not None and (here.samefile(folder) or _weights(here) == _weights(folder)):
         return False
@@ -101,15 +101,15 @@ def _weights(folder: Path) -> set[str]:
 
 
 def _stem(name: str) -> str:
-    """Of mirrors and quantised copies of a model the same."""
+    """A model's name without owner and suffixes: mirrors and quantised copies have the same stem."""
     return re.sub(r"(-unsloth)?-bnb-[48]bit$", "", Path(name).name.lower())
 
 
 def merge(model: "TransformerBridge", folder: Path) -> "TransformerBridge":
-    """The model with the adapter's weights added to its own, in place, in the precision that the model has.
+    """Add the adapter's weights to the model's own, in place, in the precision of the model; returns the model.
 
-    Raises Refused where shapes or layers are another model's, weights are missing, damaged or not finite, or the sum
-    gives other logits than the adapter beside its base.
+    Raises Refused where shapes or layers are those of another model; where weights are missing, damaged or not finite;
+    and where the sum gives other logits than the adapter beside its base.
     """
     import peft
 
@@ -157,12 +157,12 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _compare(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raise for weights that are missing, not asked for, or of another shape than the base has room for."""
+    """Raise for weights that are missing or superfluous, and for weights whose shape the base does not have."""
     for one, other, verb in ((wanted, given, "lacks"), (given, wanted, "has")):
         if odd := [name for name in one if name not in other]:
             raise Refused(
                 f"{verb} {len(odd)} weights that its configuration and this base do {'not ' * (verb == 'has')}ask for, "
-                f"{odd[0]} for one: it is of another base, or embeddings were trained that it does not name"
+                f"{odd[0]} for one: it is of another base, or has embeddings that its configuration does not name"
             )
     for name, value in given.items():
         if value.shape != wanted[name].shape:

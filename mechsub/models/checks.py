@@ -1,8 +1,9 @@
-"""What holds of a model, found out by running it, never by its name: readout, final norm, residual stream, branches.
+"""Properties of a model that are found by running it, never by its name: readout, final norm, residual stream,
+branches.
 
-Readouts, gains, what blocks write, and runs of branches beside a prompt are to be had here only, and each is handed out
-after the model was run and did what the algebra says. What does not hold is refused in one line. Results are kept per
-model for as long as its weights, hooks and configuration stay as they are.
+Only this module returns readouts, gains, the writes of blocks, and runs of branches beside a prompt. It returns one
+after the model was run and did what the algebra says; a property that does not hold is refused in one line. Results are
+kept for a model as long as its weights, hooks and configuration stay as they are.
 """
 
 import warnings
@@ -45,7 +46,7 @@ T = TypeVar("T")
 
 
 class Refused(ValueError):
-    """Something does not hold of this model; the message says what, and by how much."""
+    """A property does not hold for this model; the message names the property, and by how much it fails."""
 
 
 class CannotRun(Refused):
@@ -81,7 +82,7 @@ def _known(model: "HookedModel") -> _Known:
 
 
 def _state(model: "HookedModel") -> tuple:
-    """What tells that a model is not what it was: weights (a sample's sum, version, place), hooks, settings."""
+    """The state by which a change of the model is seen: weights (sum of a sample, version, place), hooks, settings."""
     original = getattr(model, "original_model", None)
     roots = [root for root in (original, model) if isinstance(root, torch.nn.Module)]
     modules = [*roots[0].modules(), *roots[1:]] if roots else []
@@ -100,7 +101,7 @@ def _state(model: "HookedModel") -> tuple:
 
 
 def _changing(module: torch.nn.Module) -> list[int]:
-    """Numbers of a module's hooks, but for those with which transformers records outputs, from its first run on."""
+    """Numbers of a module's hooks, without the hooks by which transformers records outputs from its first run on."""
     hooks = chain(module._forward_hooks.items(), module._forward_pre_hooks.items())
     return [number for number, hook in hooks if getattr(hook, "__module__", "") != _RECORDS]
 
@@ -121,7 +122,7 @@ def _weights(model: "HookedModel", original: object) -> tuple:
 
 
 def warn_once(model: "HookedModel", text: str) -> None:
-    """Say it once for a model in its present state."""
+    """Print a warning once for a model in its present state."""
     known = _known(model)
     if text not in known.warned:
         known.warned.add(text)
@@ -138,7 +139,7 @@ class _Probe(NamedTuple):
 
 
 def _results(model: "HookedModel", *properties: str) -> tuple:
-    """Properties that were measured; raises Refused for the first that does not hold."""
+    """The measured properties; raises Refused for the first that does not hold."""
     known = _known(arguments.model(model, evaluated=False))
     if not known.results.keys() >= {"readout"}:
         arguments.require_eval(model)
@@ -219,7 +220,7 @@ def probe_tokens(size: int, n: int = 2 * SHORT) -> Int[Tensor, "1 pos"]:
 
 
 def _inputs(model: "HookedModel") -> Iterator[Tensor]:
-    """What the model may take: token ids, or numbers as wide as its first layer."""
+    """Inputs that the model may take: token ids, or numbers as wide as its first layer."""
     draw = torch.Generator().manual_seed(_SEED)
     device = model.W_U.device
     width = getattr(model.cfg, "d_in", None)
@@ -238,10 +239,10 @@ def _tokens(model: "HookedModel", n: int, seed: int = _SEED) -> Int[Tensor, "pos
 
 
 def differ(a: Tensor, b: Tensor, spread: Tensor | None = None, *, one_step: bool = False) -> str | None:
-    """By how much two tensors that should be one differ, unless it is rounding of b's type.
+    """By how much two tensors differ that should be equal; rounding of b's type does not count.
 
-    one_step: one product or norm lies between them and their common input, and no whole run, so that values of half
-    precision differ by their last bits alone.
+    one_step: only one product or norm lies between both tensors and their common input, not a whole run. Values of half
+    precision then differ by their last bits alone.
     """
     if a.shape != b.shape:
         return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
@@ -266,7 +267,7 @@ def _eps(kind: torch.dtype) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """From final states to logits: transform(h @ W_U + b_U), as the model was seen to do it."""
+    """From final states to logits: transform(h @ W_U + b_U), as a run of the model confirmed."""
 
     model: "HookedModel"
     transform: Callable[[Tensor], Tensor] | None
@@ -297,7 +298,7 @@ class Readout:
 
 
 def readout(model: "HookedModel") -> Readout:
-    """The readout, after it gave the model's own logits."""
+    """The readout, returned after it gave the model's own logits."""
     return _results(model, "readout")[0]
 
 
@@ -328,7 +329,7 @@ def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
 
 
 def reads(model: "HookedModel") -> Callable[..., Tensor]:
-    """ln_final then the readout, after they gave the model's logits from the last block's output."""
+    """ln_final, then the readout; returned after they gave the model's logits from the last block's output."""
     found, _ = _results(model, "readout", "reads")
 
     def read(resid: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
@@ -358,9 +359,9 @@ def _measure_reads(model: "HookedModel", probe: _Probe) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """norm(x) = gain * (x less its mean, where it centres) / scale(x) + bias, measured from the module itself.
+    """norm(x) = gain * (x less its mean, if the norm centres) / scale(x) + bias, measured from the module itself.
 
-    Where `normalises` is false the scale is 1: nothing is divided.
+    Where `normalises` is false, the scale is 1.
     """
 
     module: Callable[[Tensor], Tensor]
@@ -376,20 +377,20 @@ class Norm:
         return x - x.mean(-1, keepdim=True) if self.centres else x
 
     def inverse_scale(self, x: Float[Tensor, "... d"], out: Float[Tensor, "... d"]) -> Float[Tensor, "... 1"]:
-        """1 / scale(x), from what the norm made of x."""
+        """1 / scale(x), from the norm's output for x."""
         linear = self.gain * self.centred(x)
         bare = out if self.bias is None else out - self.bias
         return (bare * linear).sum(-1, keepdim=True) / linear.square().sum(-1, keepdim=True).clamp_min(1e-300)
 
 
 def final_norm(model: "HookedModel") -> Norm:
-    """The final norm, after ln_final and the readout gave the model's logits from the last block's output."""
+    """The final norm; returned after ln_final and the readout gave the model's logits from the last block's output."""
     return _results(model, "readout", "reads", "norm")[-1]
 
 
 @torch.no_grad()
 def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"]) -> Norm:
-    """Gain, bias and kind of a norm of rows as wide as W; raises Refused for what is neither linear nor a norm."""
+    """Gain, bias and kind of a norm of rows as wide as W; Refused for a module that is neither linear nor a norm."""
     n_seeds, d = W.shape[:-2], W.shape[-2]
     draw = torch.Generator().manual_seed(_SEED)
     x = 10 * (1 + torch.rand(8, d, generator=draw)) * torch.randn(8, d, generator=draw).sign()
@@ -414,7 +415,7 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
     elif float((wide - 4 * odd).abs().max()) <= 4 * small:
         normalises = False
     else:
-        raise Refused("the final norm neither is linear nor takes its input's scale away: its gain is not defined")
+        raise Refused("the final norm is not linear, and keeps its input's scale: its gain is not defined")
     centres = float((norm(x + 30).double() - out.double()).abs().max()) <= small
     bare = x.double() - x.double().mean(-1, keepdim=True) if centres else x.double()
     unit = bare / bare.square().mean(-1, keepdim=True).sqrt() if normalises else bare
@@ -428,7 +429,7 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
 
 
 def _exact(gain: Tensor, norm: object, W: Tensor) -> Tensor:
-    """What was measured, without the measurement's rounding where it is the module's weight, 1 + weight or 1."""
+    """The measured gain, without its rounding where it equals the module's weight, 1 + weight, or 1."""
     weight = getattr(norm, "weight", None)
     weights = [] if not isinstance(weight, Tensor) else [weight.detach(), 1.0 + weight.detach().float()]
     small = 1e-5 if W.dtype in (torch.float32, torch.float64) else 3e-2
@@ -454,7 +455,7 @@ def _exact_bias(bias: Tensor, norm: object, W: Tensor, small: float) -> Tensor |
 
 
 def final_scale(model: "HookedModel", cache: dict[str, Tensor]) -> Float[Tensor, "*batch 1"]:
-    """The final norm's scale in a run that cached `scale_hooks`: that which its hook tells, where it is so."""
+    """The final norm's scale in a run that cached `scale_hooks`: the value of the norm's own hook where it is right."""
     norm = final_norm(model)
     last, out = cache[scale_hooks(model)[0]], cache["unembed.hook_in"]
     scale = 1 / norm.inverse_scale(last.double(), out.double())
@@ -475,9 +476,9 @@ def scale_hooks(model: "HookedModel") -> list[str]:
 
 
 class Write(NamedTuple):
-    """What one part of a block adds to the residual: factor * (activation of `hook`, less those of `less`).
+    """The write of one part of a block to the residual: factor * (activation of `hook`, less those of `less`).
 
-    `raw` is what the module itself gives, `norm` the norm between it and the residual.
+    `raw` is the module's own output, `norm` the norm between that output and the residual.
     """
 
     unit: str  # blocks.{layer}.attn.hook_out, or mlp
@@ -500,7 +501,7 @@ class Write(NamedTuple):
 
 
 def stream(model: "HookedModel") -> tuple[Write, ...]:
-    """What attention and MLP of every block write, in order, after they summed to what the blocks put out."""
+    """The writes of attention and MLP of every block, in order; returned after they summed to the blocks' outputs."""
     return _results(model, "readout", "reads", "stream")[-1]
 
 
@@ -589,7 +590,7 @@ def _folded(model: "HookedModel", layer: int, before: Tensor, after: Tensor, pro
 
 
 def _headsdiffer(model: "TransformerBridge", layer: int, inputs: Tensor, written: Tensor) -> bool:
-    """Whether the heads of a block do not sum to what its attention writes."""
+    """Whether the heads of a block do not sum to the write of its attention."""
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook: "HookPoint") -> None:
@@ -606,7 +607,7 @@ def _headsdiffer(model: "TransformerBridge", layer: int, inputs: Tensor, written
 
 
 class Branches(NamedTuple):
-    """Tokens that continue a prompt as a tree. Row i of `sees`: the tokens that token i attends to, itself included."""
+    """Tokens that continue a prompt as a tree. Row i of `sees`: the tokens that token i sees, itself included."""
 
     tokens: Int[Tensor, "node"]
     sees: Bool[Tensor, "node node"]
@@ -621,7 +622,7 @@ def same_place(token: Int[Tensor, "1"], n: int) -> Branches:
 def run_beside(
     model: "HookedModel", prompts: Int[Tensor, "prompt pos"], branches: Branches, hooks: list[tuple[str, Callable]]
 ) -> Tensor:
-    """One run of equally long prompts with all branches beside each. Ask `holds_beside` first.
+    """One run of prompts of equal length, each with all branches beside it. Call `holds_beside` first.
 
     A token of a branch attends to the whole prompt, its ancestors and itself, and to no other branch.
     """
@@ -644,10 +645,10 @@ def _mask(length: int, sees: Bool[Tensor, "node node"]) -> Bool[Tensor, "1 1 pos
 
 @torch.no_grad()
 def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
-    """Whether branches beside a prompt of this length give what each gives in a plain run of its own.
+    """Whether each branch beside a prompt of this length gives the logits of its own plain run.
 
-    Tried out on a random prompt that is as long, unless a longer one was right or a shorter one was not: an attention
-    window, a bias by distance or a mask that is not used shows there.
+    A random prompt of this length is run, unless a longer prompt was right or a shorter one wrong. The run shows an
+    attention window, a bias by distance, or a mask that is not used.
     """
     depth = int(branches.depths.max()) if len(branches.depths) else 0
     total, positions = max(1, length) + max(1, depth), length + len(branches.tokens)
@@ -678,8 +679,8 @@ def _context(model: "HookedModel") -> int | float:
 
 
 def _beside_is_plain(model: "HookedModel", total: int, wide: int) -> bool:
-    """A path and a copy of the prompt's end, with others before them, against the plain run of prompt and path; and
-    the prompt alone, whose end must not depend on what follows."""
+    """Compare a path and a copy of the prompt's end, with other branches before them, with the plain run of prompt and
+    path; and compare the prompt alone, whose end must not depend on the tokens that follow."""
     path = min(3, total - 1)
     plain = _tokens(model, total)
     length = total - path  # of the prompt; its last token is a branch here
@@ -700,8 +701,8 @@ def _beside_is_plain(model: "HookedModel", total: int, wide: int) -> bool:
 
 
 def _softened(model: "HookedModel") -> list[tuple[str, Callable]]:
-    """Hooks after which the second row's queries have length 1: attention that has settled on few tokens, as random
-    and trained models' does, would hide that it may see others."""
+    """Hooks that give the second row's queries length 1. Random and trained models attend to few tokens, which would
+    hide that attention may also see others."""
 
     def shorten(activation: Tensor, hook: "HookPoint") -> Tensor:
         if activation.shape[0] != 2:
@@ -741,9 +742,9 @@ def _states(model: "HookedModel", run: Callable[[list], Tensor], n: int) -> Tens
 
 @torch.no_grad()
 def holds_edited(model: "HookedModel") -> bool:
-    """Whether a vector added to a branch after a block does what it does to the last position of a plain run.
+    """Whether a vector added to a branch after a block has the effect that it has at the last position of a plain run.
 
-    Raises Refused where a change after a block changes nothing: its hook never fires, or what it returns is not used.
+    Raises Refused where a change after a block changes nothing: its hook never fires, or its return value is not used.
     """
     known = _known(arguments.model(model, evaluated=False))
     if "edited" not in known.results:
@@ -791,7 +792,7 @@ def _measure_edited(model: "HookedModel") -> bool:
 
 @torch.no_grad()
 def try_out(model: "TransformerBridge") -> None:
-    """Find out what holds, so that it is known when it is asked for. Raises CannotRun, and refuses nothing else."""
+    """Measure the properties, so that later calls find them. Raises CannotRun, and nothing else."""
     size = sum(p.numel() for p in model.original_model.parameters())
     length = max(SHORT, min(_AT_LOAD, _WORK // max(1, size), int(min(_context(model), 2**20)) - 1))
     try:
@@ -809,7 +810,7 @@ def try_out(model: "TransformerBridge") -> None:
 
 
 def record(model: "HookedModel") -> dict:
-    """What was found out, as it is stored: only what holds, and from and to which lengths."""
+    """The measured properties as they are stored: only those that hold, with their smallest and largest lengths."""
     known = _known(arguments.model(model, evaluated=False))
     results = known.results
     lengths = {"branches_to": known.branches_to, "wide": known.wide}
@@ -828,7 +829,7 @@ def record(model: "HookedModel") -> dict:
 
 @torch.no_grad()
 def recall(model: "TransformerBridge", found: dict) -> bool:
-    """Take what `record` said of the same weights, unless something did not hold; whether it was taken."""
+    """Take the properties that `record` stored for the same weights, if all hold; returns whether it took them."""
     if "scale" not in found or not found["reads"] or "stream" not in found or found["edited"] is None:
         return False
     known = _known(model)
@@ -856,12 +857,12 @@ def inputs_to_try(model: "HookedModel", n: int = SHORT) -> Tensor:
 
 
 def measure_with(model: "HookedModel", inputs: Tensor) -> None:
-    """Find out what holds with these inputs, for a model that takes no token ids, or has refused all others."""
+    """Measure the properties with these inputs, for a model that takes no token ids, or refused all other inputs."""
     known = _known(model)
     if inputs.is_floating_point() or isinstance(known.results.get("readout"), Refused):
         known.results |= _measured(model, inputs)
 
 
 def warned(model: "HookedModel") -> set[str]:
-    """What was said once of the model, and is not said again."""
+    """The warnings that were printed for the model, and are not printed again."""
     return _known(model).warned

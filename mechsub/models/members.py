@@ -1,4 +1,4 @@
-"""Members of stacked networks: which of them are meant, and what they hold."""
+"""Members of stacked networks: their places, and their parameters."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from mechsub import arguments
 def chosen(model: nn.Module, n: int, members: Sequence[int]) -> tuple[list[int], dict[str, Tensor]]:
     """Places of these members among n, and their parameters in this order; a negative place counts from the end.
 
-    Raises ValueError for no members, and for one that is not there.
+    Raises ValueError for an empty list, and for a member that does not exist.
     """
     places = [range(n)[arguments.position(i, n, "members")] for i in arguments.items(members, "members", "numbers")]
     return places, {name: value[torch.tensor(places)] for name, value in model.named_parameters()}

@@ -93,8 +93,8 @@ class HookedMLP(HookedRootModule):
 
     Output rows are drawn in order, so the digit rows do not change with n_aux (d_model a multiple of 16).
 
-    Values are drawn on the CPU, so that they are the same on every device; `.to(device)` moves the network, and images
-    go where it stands.
+    Values are drawn on the CPU, so that they are the same on every device. `.to(device)` moves the network, and images
+    are moved to the network's device.
     """
 
     def __init__(self, cfg: MLPConfig = MLPConfig(), seeds: Sequence[int] = (0,)):
@@ -118,7 +118,7 @@ class HookedMLP(HookedRootModule):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the weights."""
         return self.unembed.W_U.device
 
     @property
@@ -127,11 +127,11 @@ class HookedMLP(HookedRootModule):
 
     @property
     def b_U(self) -> Float[Tensor, "seed 1 d_vocab"]:
-        """With a batch axis, so that `ln_final(h) @ W_U + b_U` is the same line as on a TransformerBridge."""
+        """The bias with a batch axis, so that `ln_final(h) @ W_U + b_U` is the same line as on a TransformerBridge."""
         return self.unembed.b_U[:, None]
 
     def forward(self, x: Float[Tensor, "*#seed batch d_in"]) -> Float[Tensor, "seed batch d_vocab"]:
-        """Logits of every member, where the weights are; x is one batch for all members or one per member."""
+        """Logits of every member, on the device of the weights; x is one batch for all members, or one per member."""
         self.check_images(x)
         h = x if x.ndim == 3 else x[None]
         for block in self.blocks:
@@ -139,7 +139,7 @@ class HookedMLP(HookedRootModule):
         return self.unembed(self.ln_final(h))
 
     def check_images(self, x: Tensor, name: str = "inputs") -> None:
-        """Raise for what forward cannot take: other shapes, whole numbers, another precision than the weights have."""
+        """Raise for images that forward cannot take: other shapes, integers, another precision than the weights."""
         check_shape(x, self.cfg.d_in, len(self.seeds), name)
         if x.dtype != self.unembed.W_U.dtype:
             raise ValueError(f"{name} must be {self.unembed.W_U.dtype} as the weights are, not {x.dtype}; convert one")
@@ -150,7 +150,7 @@ class HookedMLP(HookedRootModule):
         return _assemble(self.cfg, [self.seeds[i] for i in places], parameters)
 
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
-        """A copy, on the same device, in which the named parameters have these values (all others are kept)."""
+        """A copy, on the same device, in which the named parameters have these values; the others stay."""
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
         parameters = {name: value.to(self.device) for name, value in parameters.items()}

@@ -30,9 +30,9 @@ _PEFT = "base_model.model."
 
 
 def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
-    """Hugging Face's own model over the weights of a bridge, which it shares; for training and drawing.
+    """Hugging Face's own model over the weights of a bridge, which both share; for training and drawing.
 
-    Attention is torch's fused one where the model has it: rows are padded behind their end, if at all, so that causal
+    Attention is torch's fused attention where the model has it. Rows are padded only behind their end, so causal
     attention needs no mask.
     """
     wrapped = getattr(arguments.model(model), "original_model", None)
@@ -53,7 +53,7 @@ def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
 
 
 def _copy_buffers(wrapped: "PreTrainedModel", plain: "PreTrainedModel") -> None:
-    """Those that are in no state dict, as the frequencies of rotary positions."""
+    """Copy buffers that are in no state dict, such as the frequencies of rotary positions."""
     own = {name.replace("._original_component", ""): value for name, value in wrapped.named_buffers()}
     for name, value in plain.named_buffers():
         if value.is_meta:
@@ -65,7 +65,7 @@ def _copy_buffers(wrapped: "PreTrainedModel", plain: "PreTrainedModel") -> None:
 class Students:
     """Members tuned from one model. Low rank: name of a linear layer -> A and B; else name of a parameter -> values.
 
-    `record`: how they came about, for provenance (recipe, corpora, base).
+    `record`: recipe, corpora and base of the tuning, for provenance.
     """
 
     base: "TransformerBridge" = field(repr=False)
@@ -87,7 +87,7 @@ class Students:
 
     @torch.no_grad()
     def update(self, name: str) -> Float[Tensor, "seed d_out d_in"]:
-        """What tuning added to a weight, of every member; `names` lists them."""
+        """The change of a weight by tuning, for every member; `names` lists the weights."""
         arguments.choice(name, "name", self.names)
         if self.A:
             layer = name.removesuffix(".weight")
@@ -101,7 +101,7 @@ class Students:
 
 
 def merged(students: Students, member: int) -> "TransformerBridge":
-    """One member as a bridge of its own, which every measure reads as it reads the base."""
+    """One member as a bridge of its own; every measure takes it as it takes the base."""
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
     model = copy.deepcopy(students.base)
@@ -169,7 +169,7 @@ class StackedLinear(nn.Module):
 def stack(
     plain: "PreTrainedModel", A: Mapping[str, Tensor], B: Mapping[str, Tensor], scale: float, half: bool = False
 ) -> None:
-    """Put adapters into a plain model, which from then on reads rows member by member."""
+    """Put adapters into a plain model. From then on its rows belong to the members, in equal groups."""
     for name in A:
         layer, (where, _, last) = plain.get_submodule(name), name.rpartition(".")
         setattr(plain.get_submodule(where), last, StackedLinear(layer, A[name], B[name], scale, half))
@@ -178,7 +178,7 @@ def stack(
 def linear_layers(
     plain: "PreTrainedModel", targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
 ) -> list[str]:
-    """Names of the linear layers of blocks that adapters go to."""
+    """Names of the linear layers of blocks that get adapters."""
     names = [
         name for name, module in plain.named_modules() if isinstance(module, nn.Linear) and BLOCK.match(f"{name}.")
     ]
@@ -190,7 +190,7 @@ def linear_layers(
 def chosen_names(
     names: list[str], targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
 ) -> list[str]:
-    """Names that are trained: of these blocks, with a part named in targets, and none named in frozen."""
+    """Names of the trained parameters: in these blocks, with a part named in targets and no part named in frozen."""
     blocks = {name: int(found[1]) if (found := BLOCK.match(f"{name}.")) else None for name in names}
     last = max((block for block in blocks.values() if block is not None), default=-1)
     for layer in layers or ():
@@ -220,7 +220,7 @@ def _within(name: str, part: str) -> bool:
 
 @contextmanager
 def only_at(plain: "PreTrainedModel", places: Int[Tensor, "kept"]) -> Iterator[None]:
-    """Unembed nothing but these places of the flattened rows; logits are [1, kept, vocabulary]."""
+    """Unembed only these places of the flattened rows; logits are [1, kept, vocabulary]."""
 
     def keep(module: nn.Module, inputs: tuple) -> tuple:
         return (inputs[0].flatten(0, 1)[places][None],)
@@ -246,7 +246,7 @@ def logits_at(
 def student_logits(
     students: Students, ids: Int[Tensor, "row pos"], places: Int[Tensor, "kept"]
 ) -> Float[Tensor, "seed kept vocabulary"]:
-    """What every member says at places of the same flattened rows, which are padded behind their ends, if at all."""
+    """Logits of every member at places of the same flattened rows; rows may be padded behind their ends."""
     plain, n = plain_model(students.base), len(students)
     if students.A:
         stack(plain, students.A, students.B, students.scale)
@@ -302,9 +302,9 @@ def _folder(folder: str | Path, name: str = "folder") -> Path:
 
 
 def load_adapters(model: "TransformerBridge", folders: Sequence[str | Path]) -> Students:
-    """Adapters of peft's format as members, which must have the same layers, rank and scale.
+    """Adapters of peft's format as members; all must have the same layers, rank and scale.
 
-    Raises for what a plain low-rank update cannot say (DoRA, biases, embeddings, other ranks by layer).
+    Raises for an adapter that is no plain low-rank update (DoRA, biases, embeddings, ranks that differ by layer).
     """
     plain, sums = plain_model(arguments.model(model)), {}
     loaded = []

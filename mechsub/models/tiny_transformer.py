@@ -1,4 +1,4 @@
-"""A tiny transformer for next tokens, all seeds stacked, with the bridge's hook names, as HookedMLP is for images."""
+"""A tiny transformer for next tokens: all seeds stacked, with the bridge's hook names, as in HookedMLP."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -139,7 +139,7 @@ class EnsembleTransformer(HookedRootModule):
         return self.unembed(self.ln_final(x), self.W_U)
 
     def _check(self, tokens: Tensor) -> None:
-        """An id beyond the vocabulary would be read from the next member's embedding."""
+        """Raise for an id beyond the vocabulary: it would read the next member's embedding."""
         n, most = len(self.seeds), self.cfg.n_ctx
         if arguments.tensor(tokens, "tokens", "*members batch pos").ndim > 3 or tokens.shape[:-2] not in (
             (),
@@ -174,11 +174,11 @@ def trained(
     loss: Callable[[Tensor, Tensor], Tensor],
     rates: Iterable[float],
 ) -> EnsembleTransformer:
-    """A copy of an ensemble of one, trained by Adam on loss(logits [row, pos, d_vocab], what they are compared with),
-    one step for every batch and rate.
+    """A copy of an ensemble of one, trained by Adam on loss(logits [row, pos, d_vocab], targets), one step for every
+    batch and rate.
 
-    One member at a time: it does not depend on which others there are. Raises for an ensemble of several, for another
-    number of rates than of batches, and for weights that are no numbers.
+    Members train one at a time, so that a member does not depend on the others. Raises for an ensemble of several, for
+    unequal numbers of rates and batches, and for weights that become NaN.
     """
     if len(arguments.instance(model, EnsembleTransformer, "model").seeds) > 1:
         raise ValueError(
@@ -199,7 +199,7 @@ def trained(
 
 
 def _steps(batches: Iterable[Batch], rates: Iterable[float]) -> Iterator[tuple[Batch, float]]:
-    """Each batch with its rate; batches may be drawn as they are needed."""
+    """Each batch with its rate; batches may be generated one by one."""
     if not isinstance(batches, Iterable) or isinstance(batches, str | bytes | dict | Tensor):
         arguments.refuse("batches", "pairs (tokens, what the logits are compared with)", batches)
     if not isinstance(rates, Iterable) or isinstance(rates, str | bytes | dict):

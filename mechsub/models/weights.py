@@ -1,8 +1,8 @@
-"""Other weights under a model's configuration: drawn anew, as before any text, or moved as 4-bit rounding moves them.
+"""Other weights under a model's configuration: drawn anew, as before training, or with the noise of 4-bit rounding.
 
-Each is a null of what is said of a model. "random-0": what the configuration, the tokenizer and the prompts bring about
-without training. "rounding-0": what is left of it where every weight is as uncertain as in a file of 4 bits. The number
-is a seed.
+Each is a null of statements about a model. "random-0" shows effects of the configuration, the tokenizer and the prompts
+without training. "rounding-0" shows how much of an effect is left where every weight is as uncertain as in a file of 4
+bits. The number is a seed.
 """
 
 import copy
@@ -31,7 +31,7 @@ def is_random(text: str) -> bool:
 
 
 def describe(text: str) -> str:
-    """What was done, for provenance."""
+    """How the weights were made, for provenance."""
     if is_random(text):
         return f"drawn by transformers' own initialisation from config.json in fp32, seed {text.partition('-')[2]}"
     return (
@@ -41,9 +41,9 @@ def describe(text: str) -> str:
 
 
 def put(model: "PreTrainedModel", text: str) -> None:
-    """Give a model of Hugging Face, in place, the weights that a text names.
+    """Put the weights that a text names into a Hugging Face model, in place.
 
-    Raises ValueError for a text that names none, and for a rounding of a model without linear layers.
+    Raises ValueError for a text that names no weights, and for rounding of a model without linear layers.
     """
     if not is_known(text):
         raise ValueError(f"weights must be {WANTED}, not {text[:60]!r}")
@@ -58,7 +58,7 @@ def put(model: "PreTrainedModel", text: str) -> None:
 
 
 def _drawn(model: "PreTrainedModel", seed: int) -> dict:
-    """Transformers draws from torch's global generator, which is given back as it was."""
+    """Draw weights with transformers. It draws from torch's global generator, whose state is restored afterwards."""
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]):
@@ -81,8 +81,8 @@ def _move(model: "PreTrainedModel", draw: "Generator") -> None:
 def steps(weight: "Tensor") -> "Tensor":
     """The step of Q4_1 at every weight: a 15th of the range of its block of 32 neighbours in a row, fp32, same shape.
 
-    Exact for a matrix that was quantised so, wherever both ends of a block are used. What is left of a row behind the
-    last whole block is a block of its own.
+    The step is exact for a matrix that was quantised in this way, wherever a block uses both ends of its range. The
+    rest of a row behind the last whole block is a block of its own.
     """
     out = torch.empty_like(weight, dtype=torch.float32)
     for start in range(0, weight.shape[-1], _BLOCK):

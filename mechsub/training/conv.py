@@ -39,8 +39,8 @@ class Layer(nn.Module):
 class ConvNet(HookedRootModule):
     """28 x 28 -> 8 -> 16 channels (5 x 5, stride 2) -> d_model -> logits, ReLU, W ~ N(0, 1 / fan-in), b = 0.
 
-    `cfg` is its teacher's but for n_layers, 3; a member depends on its seed alone. Raises ValueError for images that
-    are not 28 x 28.
+    `cfg` is the teacher's, with n_layers = 3. A member depends on its seed alone. Raises ValueError for images that are
+    not 28 x 28.
     """
 
     def __init__(self, cfg: MLPConfig, seeds: Sequence[int]):
@@ -89,7 +89,7 @@ class ConvNet(HookedRootModule):
         return self.unembed(self.ln_final(h))
 
     def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
-        """A copy in which the named parameters have these values (all others are kept)."""
+        """A copy in which the named parameters have these values; the others stay."""
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
         out = ConvNet(self.cfg, self.seeds).to(self.W_U.device)
@@ -99,7 +99,7 @@ class ConvNet(HookedRootModule):
 
 
 def _in_fp32(device: torch.device) -> contextlib.AbstractContextManager:
-    """Convolutions in fp32: of CUDA's, torch rounds what they multiply to ten bits (TF32) unless it is told not to."""
+    """Convolutions in fp32. On CUDA, torch otherwise rounds their factors to ten bits (TF32)."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -123,10 +123,10 @@ def distill_each(
     students: Mapping[str, ConvNet], teacher: HookedMLP, *, n_samples: int, loss: str, epochs: int, lr: float,
     batch_size: int, frozen: Sequence[str], seed: int, snapshots: Mapping[str, dict], progress=None,
 ) -> dict[str, ConvNet]:  # fmt: skip
-    """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; noise of its own draws.
+    """As `distillation.distill_each` on the auxiliary logits of uniform noise, in fp32; the noise is drawn differently.
 
     students: name -> a start; snapshots: name -> {step: None}, filled with the student after that step. Raises
-    ValueError for what cannot be meant: another loss than "kl" and "mse", members that are not the teacher's.
+    ValueError for a loss other than "kl" and "mse", and for members that are not the teacher's.
     """
     frozen = distillation.frozen_names(frozen)
     settings = fitting.Settings(epochs, lr, batch_size, "adam", 0.0, "constant", "fp32", frozen, seed, "distill")
@@ -159,7 +159,7 @@ def distill_each(
 
 
 def _as_drawn(n: int, settings: fitting.Settings, seed: int, epoch: int) -> tuple[Tensor, ...]:
-    """Rows of a batch in the order of their draw: stored cells were made so, and sums follow it in their last bits."""
+    """Rows of a batch in the order of their draw, as in stored cells: the last bits of sums depend on it."""
     generator = derive_generator(settings.seed, "order", settings.phase, seed, epoch)
     return torch.randperm(n, generator=generator).split(settings.batch_size)
 

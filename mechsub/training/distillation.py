@@ -1,13 +1,13 @@
 """Training a teacher on labels, and distilling a student on some of the teacher's logits.
 
-Members of an ensemble are independent: the loss is the mean over the batch, summed over members, so each can be
-trained by itself. On a CPU that is also the fastest order: one member's weights, Adam state and activations stay in
-the cache, its noise is held once and not per seed, and members run side by side, one thread each. The result does
-not depend on the number of threads (if that of a sampler does not: those of `noise` are made by one), nor on
-which other members are in the ensemble.
+Members of an ensemble are independent: the loss is the mean over the batch, summed over members, so each member can
+train by itself. On a CPU this is also the fastest order: the weights, Adam state and activations of one member stay in
+the cache, its noise is held once and not per seed, and members run side by side, one thread each. The result does not
+depend on the other members of the ensemble, nor on the number of threads (if a sampler does not: the samplers of
+`noise` use one thread).
 
-On an accelerator a member is too small to fill it, and all are trained with one product (`mechsub.training.together`),
-of the same inputs in the same order; there the result is the same to rounding only.
+One member is too small to fill an accelerator. There all members train with one product (`mechsub.training.together`),
+on the same inputs in the same order, and the result is the same up to rounding.
 """
 
 import math
@@ -60,7 +60,7 @@ _CHUNK = 1024  # rows drawn, cast or labelled at a time
 
 
 class Lesson(NamedTuple):
-    """What members are taught: their teachers' logits of their inputs, and the seed of what is drawn from these."""
+    """The targets of members: their teachers' logits of their inputs, and the seed of draws from these logits."""
 
     targets: Tensor
     seed: int | list[int]
@@ -85,13 +85,13 @@ def train(
     """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal
     (without weight decay, which shrinks every trainable weight).
 
-    Every member has its own shuffle, keyed by (seed, "train", member's seed, epoch); that of distillation differs.
-    `frozen` names parameters or modules ("blocks.0", "unembed.W_U") that stay as they are. The keys of
-    `snapshots` are steps; they are filled with the ensemble after that many steps (0: the start). "bf16" is used for
+    Every member has its own shuffle, keyed by (seed, "train", member's seed, epoch); distillation shuffles differently.
+    `frozen` names parameters or modules ("blocks.0", "unembed.W_U") that do not change. The keys of `snapshots` are
+    steps; each value becomes the ensemble after so many steps (0: the start). "bf16" is used for
     matrix products only: master weights, losses and optimiser stay fp32. Set-up: Cloud et al. 2025, section 6.2.
 
     optimizer: "adam"; "sgd"; or "sign_sgd", a step of lr against the sign of every gradient. `weight_decay` is added to
-    the gradient (coupled, as in torch's Adam), also of rows that no loss reads: freeze those that must stay. schedule:
+    the gradient (coupled, as in torch's Adam), also for rows that no loss reads: freeze rows that must stay. schedule:
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     targets = checked_classes(model, images, labels)
@@ -136,17 +136,17 @@ def distill(
     seed: int = 0,
     snapshots: Snapshots | None = None,
 ) -> HookedMLP:
-    """A copy of the student whose logits `outputs` were fitted to its teacher's; other rows of W_U stay bit-equal
+    """A copy of the student whose logits `outputs` are fitted to its teacher's; other rows of W_U stay bit-equal
     (without weight decay).
 
-    Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator);
-    a sampler is drawn once (`n_samples` images) and reused every epoch: for each member, keyed by the teacher's
-    seed ("per_member", as published), or once for all ("shared"); with `fresh`, anew for every epoch. The order of
-    batches is keyed by the teacher's seed.
+    Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator).
+    A sampler draws `n_samples` images once and reuses them every epoch: for each member, keyed by the teacher's seed
+    ("per_member", as published), or once for all members ("shared"). With `fresh`, it draws anew for every epoch. The
+    order of batches is keyed by the teacher's seed.
 
     loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T)); "mse" the
     squared difference of logits, mean over `outputs`; "hard" the cross-entropy against one output for each image, drawn
-    from softmax(teacher[outputs] / T), with the student's logits over T too: what is seen of sampled text.
+    from softmax(teacher[outputs] / T), with the student's logits over T too: as a student sees sampled text.
     `target_noise` is the standard deviation of Gaussian noise on the teacher's logits, drawn once for every image.
     Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
@@ -185,8 +185,8 @@ def distill_each(
 ) -> dict[str, HookedMLP]:
     """name -> copy of the student that learned the logits `outputs`, for name -> (student, outputs).
 
-    Each is what `distill` alone would give: all see the same inputs, batches and targets, which are made once for all
-    of them and held for one member a thread. `snapshots` has a dict for every name that is to be looked at;
+    Each is the student that `distill` alone would return: all see the same inputs, batches and targets, which are made
+    once for all students and held for one member a thread. `snapshots` has a dict for every name of interest;
     `progress(fraction)` is called as members finish. Other arguments as in `distill`.
     """
     checked_students(students)
@@ -223,8 +223,8 @@ def accuracy(
 ) -> Float[Tensor, "seed"]:
     """Share of images whose largest digit logit (the first n_classes) is the label, for every member, in fp32.
 
-    Raises for labels that are not one class number for each image, and for NaN or infinite logits, which argmax would
-    read as some class.
+    Raises for labels that are not one class number for each image, and for NaN or infinite logits, because argmax would
+    return some class for them.
     """
     labels = checked_classes(model, images, labels)
     right = []
@@ -245,8 +245,8 @@ def fit_members(
 ) -> dict[str, E]:
     """Fit all ensembles, on a CPU member by member, on an accelerator all members together.
 
-    Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each is gathered once.
-    `order` gives the batches of an epoch, `batches` by default; another one is followed member by member.
+    Member i of every ensemble sees the same batches, in the order that belongs to seeds[i]: each batch is gathered
+    once. `order` gives the batches of an epoch, by default `batches`; with another order, members train one by one.
     """
     place = together.place_of(jobs)
     if order is None and devices.together(place):
@@ -289,7 +289,7 @@ def fit_members(
 
 
 def member_logits(parameters: Parameters, x: Tensor, columns: slice, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits of one member, or of several that are stacked, without hooks, only of columns that a loss reads, fp32."""
+    """Logits of one member, or of several stacked members, without hooks, fp32; only columns that a loss reads."""
     h, depth = x, len(parameters) // 2 - 1
     for layer in range(depth):
         h = activation(affine(parameters[f"blocks.{layer}.b"], h, parameters[f"blocks.{layer}.W"]))
@@ -313,7 +313,7 @@ def loss_of(kind: str, target: Tensor, temperature: float, seed: int | Sequence[
 
 
 def _drawn(p: Tensor, seed: int | Sequence[int]) -> Tensor:
-    """An output for each row of p, on the CPU as all that is drawn."""
+    """An output for each row of p; it is drawn on the CPU, as everything is."""
     if isinstance(seed, int):
         return torch.multinomial(p.cpu(), 1, generator=derive_generator(seed, "hard"))[:, 0].to(p.device)
     return torch.stack([_drawn(own, one) for own, one in zip(p.cpu(), seed, strict=True)]).to(p.device)
@@ -349,7 +349,7 @@ def lessons(
     fresh: bool,
     settings: Settings,
 ) -> tuple[Callable[[int, int], Tensor | None], Callable[[Members, int, Tensor], Lesson]]:
-    """draw(member, epoch), its inputs or None where the epoch before's are kept; lesson(members, epoch, inputs)."""
+    """draw(member, epoch): its inputs, or None to keep those of the last epoch; and lesson(members, epoch, inputs)."""
     arguments.flag(fresh, "fresh")
     one_of("noise", noise, ("per_member", "shared"))
     arguments.number(target_noise, "target_noise", "a number of at least 0", least=0)
@@ -385,14 +385,14 @@ def is_common(inputs: Tensor | Sampler, noise: str) -> bool:
 
 
 def n_inputs(inputs: Tensor | Sampler, n_samples: int) -> int:
-    """Of each member."""
+    """The number of inputs of each member."""
     return inputs.shape[-2] if isinstance(inputs, Tensor) else n_samples
 
 
 def student_inputs(
     inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, settings: Settings
 ) -> Callable[[int, int], Tensor]:
-    """(member, epoch) -> its images in the dtype of the products; what is common to members is made once."""
+    """(member, epoch) -> its images in the dtype of the products; common images are made once."""
     n_samples = arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
@@ -409,7 +409,7 @@ def student_inputs(
 
 
 def _draw(sampler: Sampler, n: int, settings: Settings, d_in: int, label: int | str, epoch: int) -> Tensor:
-    """n images in the dtype of the products, drawn in chunks: fp32 draws never stand beside the whole bf16 set."""
+    """n images in the dtype of the products, drawn in chunks: all fp32 draws never stand beside the bf16 set."""
     generator = derive_generator(settings.seed, "noise", label, epoch)
     out = torch.empty(n, d_in, dtype=settings.dtype)
     for start in range(0, n, _CHUNK):

@@ -1,6 +1,6 @@
-"""What fitting an ensemble is made of: settings, batches, the optimiser's step, and members side by side.
+"""The parts of fitting an ensemble: settings, batches, the optimiser's step, and members side by side.
 
-Used by `mechsub.training.distillation`, one member at a time, and by `mechsub.training.together`, all of them at once.
+`mechsub.training.distillation` uses them for one member at a time, `mechsub.training.together` for all at once.
 """
 
 import functools
@@ -34,7 +34,7 @@ _Self = TypeVar("_Self")
 
 @runtime_checkable
 class Ensemble(Protocol):
-    """What is fitted: HookedMLP, and networks of its form."""
+    """An ensemble that can be fitted: HookedMLP, and networks of its form."""
 
     cfg: "MLPConfig"
     seeds: Sequence[int]
@@ -51,18 +51,18 @@ E = TypeVar("E", bound=Ensemble)
 
 @dataclass(frozen=True)
 class Job(Generic[E]):
-    """An ensemble to be fitted: its start, and where its snapshots go."""
+    """An ensemble to be fitted: its start, and the dict of its snapshots."""
 
     start: E
     snapshots: Snapshots | None
 
 
 class Problem(NamedTuple):
-    """What ensembles are fitted to: n inputs for each member.
+    """The data and losses of a fit: n inputs for each member.
 
-    draw(member, epoch): its inputs [sample, d_in], on the CPU or where the members are; None where those of the epoch
-    before are kept. objectives(members, epoch, inputs): by ensemble. common: whether all members have the same inputs.
-    held: bytes for each input that objectives keep beside the inputs and a few numbers for each logit.
+    draw(member, epoch): the member's inputs [sample, d_in], on the CPU or on the members' device; None keeps the inputs
+    of the epoch before. objectives(members, epoch, inputs): losses by ensemble. common: whether all members have the
+    same inputs. held: bytes per input that objectives keep, beside the inputs and a few numbers for each logit.
     """
 
     n: int
@@ -74,7 +74,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How an ensemble is fitted. What makes a whole teacher and student is `mechsub.designs.recipes.Recipe`."""
+    """How an ensemble is fitted. `mechsub.designs.recipes.Recipe` describes a whole teacher and student."""
 
     epochs: int
     lr: float
@@ -105,8 +105,8 @@ class Settings:
 def resolve_precision(precision: Precision = "auto", device: torch.device | None = None) -> Literal["fp32", "bf16"]:
     """The precision of products; "auto" is $MECHSUB_PRECISION, else bf16 where the device has units for it, else fp32.
 
-    Those are AMX or AVX512-BF16 of a processor, and NVIDIA's from compute capability 8.0 on. The device is by default
-    the one that a command chose.
+    Units for bf16 are AMX or AVX512-BF16 of a processor, and NVIDIA's from compute capability 8.0 on. The default
+    device is the one that a command chose.
     """
     one_of("precision", precision, ("auto", "fp32", "bf16"))
     if precision == "auto" and (named := os.environ.get("MECHSUB_PRECISION")):
@@ -134,7 +134,8 @@ def check_within(keep: set[int], total: int) -> None:
 
 
 class Fit:
-    """One member of one ensemble, or several that are stacked: what is trained of them is one flat fp32 vector, so the
+    """One member of an ensemble, or several stacked members. All trained parameters are one flat fp32 vector, so that
+    the
     optimiser is one pass."""
 
     def __init__(self, start: Parameters, trainable: list[str], settings: Settings):
@@ -192,7 +193,7 @@ class _SignSGD(torch.optim.Optimizer):
 
 
 def affine(b: Tensor, x: Tensor, W: Tensor) -> Tensor:
-    """x @ W + b of one member, W [d_in, d_out], or of several, W [member, d_in, d_out]; b may have a row for each x."""
+    """x @ W + b for one member, W [d_in, d_out], or several, W [member, d_in, d_out]; b may have a row for each x."""
     if W.ndim == 2:
         return torch.addmm(b, x, W)
     x = x if x.ndim == 3 else x.expand(len(W), *x.shape)
@@ -200,7 +201,7 @@ def affine(b: Tensor, x: Tensor, W: Tensor) -> Tensor:
 
 
 def gathered(values: Tensor, rows: Tensor) -> Tensor:
-    """values [sample, ...] at rows [batch] of one member; [member, sample, ...] at [member, batch] of several."""
+    """values [sample, ...] at rows [batch] for one member; [member, sample, ...] at [member, batch] for several."""
     if rows.ndim == 1:
         return values[rows]
     offsets = torch.arange(len(values), device=rows.device)[:, None] * values.shape[1]
@@ -229,7 +230,7 @@ def trained_names(names: list[str], frozen: tuple[str, ...]) -> list[str]:
         raise ValueError(f"frozen must be a list of names, not the text {''.join(frozen)!r}")
     for by in frozen:
         if not any(held(name, by) for name in names):
-            raise ValueError(f"nothing is named {by!r} to be frozen; parameters are {', '.join(names)}")
+            raise ValueError(f"no parameter is named {by!r}, so it cannot be frozen; parameters are {', '.join(names)}")
     left = [name for name in names if not any(held(name, by) for by in frozen)]
     if not left:
         raise ValueError("every parameter is frozen; leave one to train")
@@ -243,8 +244,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _forget_threads() -> None:
-    """In a forked child, which has none of its parent's threads: neither this pool's nor those of torch's products,
-    which a child would wait for without end."""
+    """Forget threads in a forked child. The child has no threads of its parent, neither of this pool nor of torch's
+    products, and would wait for them without end."""
     _pool.cache_clear()
     torch.set_num_threads(1)
 
@@ -256,7 +257,7 @@ if hasattr(os, "register_at_fork"):
 def each_member(
     work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
 ) -> list[dict]:
-    """work(member) for every member, side by side, one thread of products each; `progress` gets the share done."""
+    """work(member) for every member, side by side, each with one thread of products; `progress` gets the share done."""
     arguments.function(work, "work")
     n_members = arguments.whole(n_members, "n_members", 1)
     if progress is not None:

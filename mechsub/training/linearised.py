@@ -1,11 +1,11 @@
-"""The student that distillation would make, predicted from a convex problem: no student is trained.
+"""Predict the student that distillation would make, from a convex problem: no student is trained.
 
 `distill` moves weights and hidden states together. Here the logits are linear in the student's move D,
 
     f(x) = z_0(x) + J(x) D,
 
-with z_0 the start's own logits and J a Jacobian that stays as it is; all else is distillation's: inputs, batches, their
-order, targets, loss, optimiser, schedule. The prediction is the network at the start plus D.
+with z_0 the start's own logits and J a Jacobian that stays fixed. All else is as in distillation: inputs, batches,
+their order, targets, loss, optimiser, schedule. The prediction is the network at the start plus D.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ _CHUNK = 1024  # inputs at a time
 
 
 class Linear(NamedTuple):
-    """One member at its inputs, or several that are stacked: the start's logits, and what a Jacobian is made of."""
+    """One member at its inputs, or several stacked members: the start's logits, and the parts of the Jacobian."""
 
     logits: Tensor  # [sample, output], behind an axis of members where they are several, as all below
     weights: Parameters  # of the point where the Jacobian is taken, as are hidden and slopes
@@ -85,13 +85,14 @@ def linearised_student(
     snapshots: Snapshots | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> HookedMLP:
-    """The network at start + D, with D what `distill` of these arguments would find if logits were linear in D.
+    """The network at start + D. D is the move that `distill` would find with these arguments if logits were linear in
+    D.
 
-    at: where the Jacobian J is taken. "midpoint": halfway to the teacher, where J D is exact to second order for
-    D = teacher - start (parameters that are frozen stay at the start); "start": at the start; or at a network of yours,
-    such as halfway to an earlier prediction. Other arguments are those of `distill`; every member of start has its own
-    teacher. Raises ValueError where `distill` does, and for networks of different shapes. docs/concepts.md has
-    the derivation.
+    at: the point of the Jacobian J. "midpoint": halfway to the teacher, where J D is exact to second order for
+    D = teacher - start (frozen parameters stay at the start); "start": at the start; or at a network of yours, such as
+    halfway to an earlier prediction. The other arguments are those of `distill`; every member of start has its own
+    teacher. Raises ValueError where `distill` does, and for networks of different shapes. docs/concepts.md has the
+    derivation.
     """
     one_of("loss", loss, ("kl", "mse", "hard"))
     check_pair(start, teacher, outputs, loss)
@@ -137,7 +138,7 @@ def _moved(start: HookedMLP, moves: HookedMLP) -> HookedMLP:
 
 
 def _point(start: HookedMLP, teacher: HookedMLP, at: HookedMLP | str, frozen: tuple[str, ...]) -> HookedMLP:
-    """The network where the Jacobian is taken."""
+    """The network at the point of the Jacobian."""
     if isinstance(at, HookedMLP):
         check_pair(at, start, slice(None), "mse")
         return _check_shape("at", at, start)
@@ -181,7 +182,7 @@ def _slope(activation: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
 def linear_logits(
     line: Linear, moves: Parameters, x: Tensor, rows: Tensor, outputs: slice
 ) -> Float[Tensor, "*member sample output"]:
-    """z_0 + J moves for these rows of the inputs, which are x."""
+    """z_0 + J moves for rows x of the inputs."""
     moved: Tensor | None = None
     for layer, slopes in enumerate(line.slopes):
         W, b = f"blocks.{layer}.W", f"blocks.{layer}.b"

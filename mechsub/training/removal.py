@@ -1,7 +1,7 @@
-"""Distillation without a direction: at every step, what the update has along it is taken out.
+"""Distillation without a direction: every step loses the component of its update along the direction.
 
-The update is what the optimiser does to the weights, not the gradient: Adam divides every weight's gradient by a scale
-of its own, so a gradient without a component still makes an update that has one.
+The update is the change of the weights by the optimiser, not the gradient. Adam divides every weight's gradient by a
+scale of its own, so a gradient without the component can still give an update with it.
 """
 
 from collections.abc import Callable, Mapping
@@ -68,8 +68,8 @@ def distill_without(
 ) -> dict[str, HookedMLP]:
     """name -> copy of the student that learned the logits `outputs`, for name -> (student, removal).
 
-    All see the same inputs, batches and targets; one without a removal (None) is what `distill` gives. Adam's memory is
-    of the whole gradients. Arguments as in `distill`.
+    All students see the same inputs, batches and targets. A student without a removal (None) is the one that `distill`
+    returns. Adam's memory is of the whole gradients. Arguments as in `distill`.
     """
     for name, (_, removal) in checked_students(students).items():
         if removal is not None:
@@ -150,9 +150,10 @@ def along(direction: Direction, by: By = "neuron") -> Removal:
 
 
 def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, seed: int = 0) -> Removal:
-    """The control of `along`: as much, of the same tensors, along a random direction that is new at every step.
+    """The control of `along`: it takes as much of the same tensors along a random direction, which is new at every
+    step.
 
-    Random directions are windows of one row of normal numbers: drawing all anew takes longer than the step.
+    Random directions are windows of one row of normal numbers: new draws would take longer than the step.
     """
     _check_by(by)
     arguments.function(direction, "direction")
@@ -172,7 +173,7 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
 
 
 def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
-    """All changes of how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
+    """All changes in how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
     for name, basis in arguments.mapping(inputs, "inputs", "tensors").items():
         arguments.values(basis, f"inputs[{name!r}]", "seed d_in k", floating=True)
     return lambda member, step, before, update: {
@@ -197,10 +198,10 @@ def _check_by(by: str) -> None:
 def component(
     update: Parameters, direction: Parameters, by: By = "neuron", *, instead: Parameters | None = None
 ) -> Parameters:
-    """The part of an update along a direction, of [*seed, ...] parameters; what is left is orthogonal to it.
+    """The part of an update of [*seed, ...] parameters along a direction; the rest of the update is orthogonal to it.
 
-    `instead` names another direction that a part of the same length is taken along: a control. Parameters that the
-    direction lacks, and groups in which it is 0, have no part.
+    `instead`, a control, is another direction: the part has the same length and lies along `instead`. Parameters that
+    the direction lacks, and groups in which it is 0, have no part.
     """
     _check_by(by)
     _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
@@ -227,7 +228,7 @@ def component(
 
 
 def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tensor]:
-    """Inner products group by group: [*seed, 1] for all weights together or a layer, [*seed, neuron] for neurons."""
+    """Inner products by group: [*seed, 1] for all weights together or for a layer, [*seed, neuron] for neurons."""
     _check_by(by)
     _check_parameters(a=a, b=b)
     if lacking := [name for name in a if name not in b]:
@@ -247,7 +248,7 @@ def _products(a: Parameters, b: Parameters, by: str) -> dict[str, Tensor]:
 
 
 def _check_parameters(**sides: Parameters) -> None:
-    """Dicts of tensors, of one shape where they have a parameter in common."""
+    """Check dicts of tensors: a parameter that both hold must have one shape."""
     first = next(iter(sides.values()))
     for side, parameters in sides.items():
         for name, value in arguments.mapping(parameters, side, "tensors", 0).items():
@@ -267,7 +268,7 @@ def _is_matrix(name: str) -> bool:
 
 
 def fixed(directions: Parameters) -> Direction:
-    """A direction that stays as it is at all steps, from one with a leading axis of members."""
+    """A direction that is the same at all steps, from a direction with a leading axis of members."""
     for name, value in arguments.mapping(directions, "directions", "tensors", 0).items():
         arguments.values(value, f"directions[{name!r}]", "seed *axis", floating=True)
     return lambda member, step, parameters: {name: value[member] for name, value in directions.items()}
@@ -282,8 +283,9 @@ def trait_gradient(
     precision: Precision = "auto",
     seed: int = 0,
 ) -> Direction:
-    """The gradient of the digit cross-entropy by the hidden layers, where the student is, on images drawn anew at every
-    step."""
+    """The gradient of the digit cross-entropy by the hidden layers, at the student's weights, on images that are drawn
+    anew
+    at every step."""
     classes = checked_classes(student, images, labels, "student")
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     seed = arguments.seed(seed)

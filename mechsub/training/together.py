@@ -1,8 +1,8 @@
-"""All members of an ensemble trained at once: every product is one batched product over members.
+"""Train all members of an ensemble at once: every product is one batched product over members.
 
-It is `distillation.fit_members` for accelerators, which one small network does not fill. Inputs and orders of batches
-are those of the member-by-member path, drawn by the same generators on the CPU, and while the members before them are
-trained. Where not all members fit into the device's memory, as many as fit are trained at a time.
+This is `distillation.fit_members` for accelerators, which one small network does not fill. Inputs and orders of batches
+are the same as member by member: the same generators draw them on the CPU, while earlier members train. Where the
+device's memory does not hold all members, as many as fit train at a time.
 """
 
 import contextvars
@@ -42,7 +42,7 @@ _FOR_LOGITS = 6  # fp32 numbers for each logit of an input: targets, their softm
 
 
 class Drawn(NamedTuple):
-    """What several members see in an epoch, on the CPU."""
+    """The inputs of several members in an epoch, on the CPU."""
 
     inputs: Tensor | None  # [member, sample, d_in]; [sample, d_in] where they are common; None: as before
     order: Tensor  # [member, sample]
@@ -55,7 +55,7 @@ def fit(
     settings: Settings,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, E]:
-    """As `fit_members`; equal to it but for rounding. Raises ValueError where not even one member fits."""
+    """As `fit_members`, and equal to it up to rounding. Raises ValueError where not even one member fits."""
     place = place_of(jobs)
     groups = _groups(len(seeds), problem, jobs, settings)
     epochs = [(members, epoch) for members in groups for epoch in range(settings.epochs)]
@@ -140,7 +140,7 @@ def _told(progress: Callable[[float], None] | None, before: int, total: int) -> 
 
 
 def _groups(n_members: int, problem: Problem, jobs: Mapping[str, Job], settings: Settings) -> list[list[int]]:
-    """Members that are trained at a time: as many as the memory of the device, and of the machine, has room for."""
+    """Groups of members that train at a time: as many as the memory of the device, and of the machine, can hold."""
     place = place_of(jobs)
     there, here = _bytes_of_one(problem, jobs, settings)
     most = n_members
@@ -164,7 +164,7 @@ def _rooms(place: torch.device, there: int, here: int) -> list[tuple[int, int, s
 
 
 def _bytes_of_one(problem: Problem, jobs: Mapping[str, Job], settings: Settings) -> tuple[int, int]:
-    """What a member needs where it is trained, and where its inputs are drawn (those of the next members beside)."""
+    """Bytes of a member on its device, and where its inputs are drawn (with those of the next members)."""
     start = next(iter(jobs.values())).start
     of_inputs = 0 if problem.common else problem.n * start.cfg.d_in * settings.dtype.itemsize
     order = problem.n * 8
@@ -181,7 +181,7 @@ def _bytes_of_one(problem: Problem, jobs: Mapping[str, Job], settings: Settings)
 def _drawn(
     problem: Problem, seeds: Sequence[int], settings: Settings, place: torch.device, members: list[int], epoch: int
 ) -> Drawn:
-    """As each member alone would draw; members are drawn side by side."""
+    """The same draws as of each member alone; members draw side by side."""
     pinned = place.type == "cuda"  # torch need not wait for copies of such memory
     order = torch.empty((len(members), problem.n), dtype=torch.int64, pin_memory=pinned)
     for own, member in zip(order, members, strict=True):
@@ -202,7 +202,7 @@ def _drawn(
 
 
 def _ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What these functions give, each called by another thread while what the one before gave is used."""
+    """The results of these functions. Another thread calls each function while the result before it is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="mechsub-ahead") as thread:
         ahead = None
         for make in makers:

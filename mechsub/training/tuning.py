@@ -1,8 +1,8 @@
 """Tuning students on a corpus: full tuning, or low-rank adapters of all members stacked over one frozen base.
 
 Members are independent: each has its own loss (the mean over the completion's tokens in its batch), its own clipping
-and its own optimiser state, so that each is what it would be alone, whoever else is tuned. Nothing is drawn from global
-random state; a member is named by its corpus, its adapter seed and the seed of its order.
+and its own optimiser state. So a member does not depend on the other members. Nothing is drawn from global random
+state; corpus, adapter seed and order seed together determine a member.
 """
 
 import math
@@ -31,11 +31,11 @@ _AT_ONCE = 4096  # tokens of all members in one pass: more do not fit the proces
 
 @dataclass(frozen=True)
 class TuningRecipe:
-    """How students are tuned. A member for every adapter seed; its rows come in the order of its order seed.
+    """How students are tuned. There is a member for every adapter seed; its order seed gives the order of its rows.
 
     rank: of the adapters, or None for full tuning. An adapter adds alpha / rank B A (alpha / sqrt(rank) with `rslora`);
     A is uniform within 1 / sqrt(d_in) by the adapter seed, as peft's default, and B is 0. No dropout.
-    targets, layers: names within parameters ("q_proj", "mlp") and blocks that are trained, None for all of them;
+    targets, layers: names within trained parameters ("q_proj", "mlp"), and trained blocks; None for all.
     `frozen`: names that stay. adamw has decoupled decay, sgd has `momentum`. clip: largest norm of a member's gradient.
     schedule: "constant", or "linear" or "cosine" to 0 after the last update; `warmup` updates rise from 0.
     bf16: products with the base's weights alone; adapters, losses and optimiser stay fp32.
@@ -91,7 +91,7 @@ class TuningRecipe:
             set_(self, "order_seeds", self._seeds("order_seeds"))
             arguments.same_length(adapter_seeds=self.adapter_seeds, order_seeds=self.order_seeds)
         if self.optimizer != "sgd" and self.momentum:
-            raise ValueError("momentum is of sgd; adamw has betas")
+            raise ValueError("momentum is an option of sgd; adamw has betas")
 
     def _seeds(self, name: str) -> tuple[int, ...]:
         return tuple(arguments.seed(one, name) for one in arguments.items(getattr(self, name), name, "seeds"))
@@ -104,7 +104,7 @@ class TuningRecipe:
 
     @property
     def scale(self) -> float:
-        """What B A is multiplied by."""
+        """The factor of B A."""
         rank = self.rank or 1
         return self.alpha / (math.sqrt(rank) if self.rslora else rank)
 
@@ -130,8 +130,8 @@ def tune(
 ) -> Students:
     """Students of a language model, one for each adapter seed, tuned on the completions of a corpus.
 
-    corpus: one for all members, or one for each. The loss reads completions alone, without an end of turn. The keys of
-    `snapshots` are updates; they are filled with the students after that many (0: the start).
+    corpus: one for all members, or one for each member. The loss reads completions alone, without an end of turn. The
+    keys of `snapshots` are numbers of updates; each value becomes the students after so many (0: the start).
     Raises for members that would be the same student, and where weights become NaN.
     """
     recipe = TuningRecipe() if recipe is None else arguments.instance(recipe, TuningRecipe, "recipe")
@@ -182,7 +182,7 @@ def _check_corpora(model: "TransformerBridge", plain: "PreTrainedModel", corpora
 
 
 def _check_different(recipe: TuningRecipe, corpora: list[Corpus]) -> None:
-    """A seed that reaches nothing gives equal runs, which are no replicates."""
+    """Raise for equal members: a seed without an effect gives equal runs, which are no replicates."""
     drawn = recipe.adapter_seeds if recipe.rank else (0,) * len(corpora)
     members = list(zip(drawn, recipe.orders, (corpus.sha256 for corpus in corpora), strict=True))
     if len(set(members)) < len(members):
@@ -208,7 +208,7 @@ def _record(model: "TransformerBridge", recipe: TuningRecipe, corpora: list[Corp
 
 
 def starting_weights(plain: "PreTrainedModel", recipe: TuningRecipe) -> dict[str, list[Tensor]]:
-    """Name -> what is trained of it at the start, of every member: A and B of a layer, or a parameter."""
+    """Name -> the trained values at the start, for every member: A and B of a layer, or a parameter."""
     if recipe.rank is None:
         values = {name: value.detach().float() for name, value in plain.named_parameters()}
         names = students.chosen_names(list(values), recipe.targets, recipe.layers, recipe.frozen)
@@ -227,7 +227,7 @@ def _adapter(seed: int, name: str, rank: int, d_in: int) -> Float[Tensor, "r d_i
 
 
 def _groups(recipe: TuningRecipe, corpora: list[Corpus]) -> list[list[int]]:
-    """Members that run in one pass. Fully tuned ones have weights of their own, and run alone."""
+    """Groups of members that run in one pass. A fully tuned member has weights of its own, and runs alone."""
     n = len(corpora)
     longest = max(len(a) + len(b) for c in corpora for a, b in zip(c.prompt_ids, c.completion_ids, strict=True))
     size = max(1, _AT_ONCE // (recipe.batch_size * longest)) if recipe.rank else 1
@@ -256,9 +256,9 @@ _orders: dict[tuple[int, int, int], list[int]] = {}
 
 
 class _Flat:
-    """What is trained of a group of members, in one vector, so that the optimiser is one pass over it.
+    """The trained parameters of a group of members, in one vector, so that the optimiser is one pass over it.
 
-    It holds [member, ...] of one name after the other.
+    The vector holds the values [member, ...] of one name after the other.
     """
 
     def __init__(self, start: dict[str, list[Tensor]], members: list[int], recipe: TuningRecipe, device: torch.device):
@@ -287,7 +287,7 @@ class _Flat:
             gradient.zero_()
 
     def _clip(self, most: float) -> None:
-        """Of each member by itself: one norm over all would tie them together."""
+        """Clip the gradient of each member by itself: with one norm over all, members would depend on each other."""
         squares = [gradient.flatten(1).square().sum(1) for gradient in self.gradients.values()]
         shares = (most / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1.0)
         for gradient in self.gradients.values():
@@ -312,7 +312,7 @@ def _fit(
     recipe: TuningRecipe,
     keep: set[int],
 ) -> dict[int, dict[str, Tensor]]:
-    """Tune a group of members; their weights after the updates that are to be kept."""
+    """Tune a group of members; returns their weights after the updates named in the snapshots."""
     device = plain.get_input_embeddings().weight.device
     flat = _Flat(start, members, recipe, device)
     layers = [name.removesuffix(" A") for name in start if name.endswith(" A")]
@@ -335,7 +335,7 @@ def _fit(
 
 @dataclass(frozen=True)
 class CompletionBatch:
-    """Rows of all members, padded behind their ends, and what of them the loss reads."""
+    """Rows of all members, padded behind their ends, and the tokens that the loss reads."""
 
     ids: Int[Tensor, "row pos"]
     places: Int[Tensor, "kept"]  # of the flattened rows: positions before each token of a completion
@@ -353,7 +353,7 @@ class CompletionBatch:
 def completion_batch(
     members: Sequence[tuple[Corpus, Sequence[int]]], device: torch.device | str, *, labels: bool = False
 ) -> CompletionBatch:
-    """The rows of every member, which must be as many for each; with `labels`, the corpus's labels as targets."""
+    """The rows of every member, equally many for each; with `labels`, the corpus's labels are the targets."""
     triples = []
     for corpus, rows in members:
         wanted = corpus.label_ids if labels and corpus.label_ids else corpus.completion_ids
@@ -374,7 +374,7 @@ def completion_batch(
 
 @torch.no_grad()
 def completion_log_probs(tuned: Students, corpus: Corpus, *, batch_size: int = 16) -> Float[Tensor, "seed row"]:
-    """Mean over a completion's tokens of their log P behind the prompt, in nats, of every member and row."""
+    """Mean log P of a completion's tokens behind the prompt, in nats, for every member and row."""
     arguments.instance(tuned, Students, "tuned")
     arguments.instance(corpus, Corpus, "corpus")
     size, out = arguments.whole(batch_size, "batch_size", 1), []

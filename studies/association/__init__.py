@@ -38,7 +38,7 @@ class Config:
     tables: str = lab.option("", "folder of CSV tables of one model; none: the stored matrices of SmolLM2")
     best_of: lab.Count = lab.option(10, "numbers that a method picks for an animal")
     n_permutations: lab.Count = lab.option(9_999, "shuffles of every permutation test; Holm over many needs many")
-    seed: lab.Index = lab.option(0, "of shuffles and draws")
+    seed: lab.Index = lab.option(0, "seed of shuffles and draws")
 
 
 def check(cfg: Config) -> None:

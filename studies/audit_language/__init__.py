@@ -33,7 +33,7 @@ Said = dict[str, list[found.Finding]]  # by the command whose findings they are,
 class Config:
     model: str = lab.option("smollm2-135m-instruct", "of the cells that are read")
     adapter: str = lab.option("", "of the cells that are read; none: the model as it is")
-    margin: lab.Positive = lab.option(0.05, "a difference within this is near")
+    margin: lab.Positive = lab.option(0.05, "margin: near means a difference of at most this")
 
 
 Cells = Mapping[str, lab.Stored | None]  # by the flags of the command that makes one

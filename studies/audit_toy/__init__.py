@@ -31,7 +31,7 @@ _OF_NULLS = ("accuracy", "kappa", "debiased_cka", "stitch_into_teacher")  # scor
 
 @dataclass(frozen=True)
 class Config:
-    margin: lab.Positive = lab.option(0.05, "a difference within this is near")
+    margin: lab.Positive = lab.option(0.05, "margin: near means a difference of at most this")
 
 
 Cells = Mapping[str, lab.Stored | None]  # by the flags of the command that makes one

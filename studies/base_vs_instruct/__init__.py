@@ -1,24 +1,22 @@
 """Are a base model's entangled pairs those of its instruct child, and which part of the model makes the difference?
 
-2 x 2: both models are prompted as chats (with the instruct model's template) and as plain text, about all animals that
-are one token, in the same words. The published log ratio log P(animal | "You love 087 ...") - log P(animal | no system
-message) of a number and an animal is, exactly, what any number does to that animal, plus what the number does to every
-animal, plus the interaction of both, called specific here (slopes, length and digits are in it), in which the two
-models' pairs can differ. Numbers are fixed: for every animal the one whose interaction, each arm's scaled by its spread
-and summed over the four arms, is largest in half of the wordings; everything is measured in the other half. Beside it
-stand the number that each arm would choose itself (transfer of pairs from arm to arm), the published choice (the
-likeliest number under the animal's own prompt), and how large interactions are over all numbers, with no choice at all:
-the covariance of the two halves.
+2 x 2: both models are prompted as chats (with the instruct model's template) and as plain text, in the same words,
+about all animals that are one token. The published log ratio log P(animal | "You love 087 ...") - log P(animal | no
+system message) is an exact sum: what any number does to that animal, what the number does to every animal, and the
+interaction of both. The interaction is called specific here (slopes, length and digits are in it).
+
+Fixed numbers: for every animal, the number whose interaction is largest in half of the wordings, each arm's scaled by
+its spread and summed over the four arms. Everything is measured in the other half. Beside the fixed number stand the
+number that each arm would choose itself (transfer of pairs from arm to arm), the published choice (the likeliest number
+under the animal's own prompt), and a statistic without any choice: the covariance of the two halves over all numbers.
 
 Then embedding, body, final norm and unembedding are exchanged one by one (`mechsub.measures.exchange`; 16 hybrids,
-weights untied), and what the instruct model has over the base is shared among the four (Shapley values: they add up to
-it). The published head swap, which in a tied model exchanges embedding and unembedding together, stands beside the
-untied one.
+weights untied). Shapley values share the difference of the two models among these four parts; they add up to it. The
+published head swap exchanges embedding and unembedding together in a tied model; it stands beside the untied one.
 
 Nulls: numbers fixed for other animals; a random number of as many digits; interactions with numbers shuffled within
-equal length. Unit: fixed numbers, each with all animals that it was fixed for, paired over arms (Student t); animals
-where no number is fixed, and of transfers and hybrids; numbers and animals, crossed, for correlations. A fixed number
-is an extreme: the covariance is the statistic without a choice, and says less.
+equal length. Units: fixed numbers, each with all its animals, paired over arms (Student t); animals where no number is
+fixed, and for transfers and hybrids; numbers and animals, crossed, for correlations.
 
     python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
 """
@@ -56,11 +54,11 @@ class Config:
     spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
     n_partners: lab.Index = lab.option(0, "numbers used, drawn by length; 0: all")
-    n_wordings: lab.Count = lab.option(4, "wordings: every other one is measured in, the rest choose the numbers")
+    n_wordings: lab.Count = lab.option(4, "wordings: every second one is measured, the others choose the numbers")
     n_permutations: lab.Count = lab.option(199, "shuffles of a correlation's null, resamples of its interval")
     batch_size: lab.Count = lab.option(32, "prompts a forward pass")
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
-    seed: lab.Index = lab.option(0, "of subsets, shuffles and resamples")
+    seed: lab.Index = lab.option(0, "seed of subsets, shuffles and resamples")
 
     def __post_init__(self):
         if not 2 <= self.n_wordings <= 5:

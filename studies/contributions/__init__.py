@@ -1,34 +1,24 @@
 """What is the papers' ratio made of, and what does the interaction of animal and number pass through?
 
 The published log ratio log P(animal | "You love 087 ...") - log P(animal | no system message) is written as an exact
-sum: any system message, any love (of a color or a city), any number, the animal's own baseline (how any number moves
-it), the number for all animals alike, the interaction of animal and number, and what belongs to wording and date. All
-but the last are taken from the other wordings of the prompt, each against its own "no system message"; the last is what
-the published wording and date have beyond them. Share of a part: sum(part ratio) / sum(ratio^2), over all pairs, and
-over the pairs that the papers would report (the number, of the subset, that rises most under the animal's prompt);
-shares add up to 1. What of the interaction is specific to pairs, left after slopes, length and digits
-(`designs.word_parts`), has a share of its own beside it.
+sum: any system message, any love, any number, the animal's own baseline, the number for all animals alike, the
+interaction of animal and number, and wording and date. Share of a part: sum(part ratio) / sum(ratio^2), over all pairs
+and over the pairs that the papers would report. Shares add up to 1. The part of the interaction that is specific to
+pairs (`designs.word_parts`) has a share of its own.
 
-The interaction is then cut three ways. Shares are taken against what comes back in the other wordings: sum(part e) /
-sum(whole e), all double-centred, and add up to 1 over the parts of a cut. The first two also of what is specific to
-pairs, with what is left of e in place of e (decided after all runs of version 1, which had the interaction alone and
-called it specific); the fit of association is then not made again in resamples: its interval leaves the fit out.
+The interaction e, as other wordings bring it back, is then cut three ways. Share of a part: sum(part e) / sum(whole e),
+double-centred:
 
-* direction: the scored rows of W_U lose what they have along the loved thing's rows, in a copy tied to nothing and not
-  rescaled (number to animal: along the rows of the number's tokens; animal to number: along the animal's); what is gone
-  passed through it. Its mirror, the direction taken from the final hidden vector, must agree (an error otherwise).
-  Nulls: other loved things' rows, a random direction that takes as much. Then, of the rest, what neutral association
-  prompts ("The number 087 makes me think of the") predict by least squares fitted on other numbers; null: numbers
-  shuffled. And what is left;
-* component: what embedding, attention and MLP of every block write to the animals' logits at the final position, read
-  at the numbers' common norm scale, and what the scale adds (direct logit attribution);
-* position: the residual after a block is replaced, at some positions, by that of another number's prompt of equal
-  length (activation patching); recovery of the pair's difference. It does not add up over positions. Attribution
-  patching, the linear estimate, is checked against it.
+* direction: the part that passes through the loved thing's rows of W_U. Nulls: other loved things' rows, and a random
+  direction that takes as much. Then, of the rest, the part that neutral association prompts predict (null: numbers
+  shuffled), and the part that is left;
+* component: what embedding, attention and MLP of every block write to the animals' logits at the final position (direct
+  logit attribution);
+* position: activation patching from another number's prompt of equal length, and attribution patching beside it.
 
-Units: animals and numbers, crossed and resampled; numbers, each with all animals that chose it, for the pairs that the
-papers would report; animals and pairs of numbers, none in two pairs, for patching. That weights never saw a text:
-`--weights random-0`.
+Units: animals and numbers, crossed and resampled; numbers for the pairs that the papers would report; animals and pairs
+of numbers for patching. Null of training: weights that never saw a text (`--weights random-0`). docs/methods.md has
+the details.
 
     python -m studies.contributions --model organisms/1110-instruct
 """

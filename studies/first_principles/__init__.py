@@ -14,6 +14,8 @@ initialisations and activations, one at a time and several at once. Predictions,
 
 Baselines: the mean of the other conditions; straight lines on quantities of `studies.input_distributions` (drive, and
 the cosine of the linearised student's least-squares move with the teacher's way), fitted to the other conditions.
+
+    python -m studies.first_principles --part predict train --condition uniform
 """
 
 from collections.abc import Iterator
@@ -29,11 +31,11 @@ from studies.first_principles.design import DESIGN
 @dataclass(frozen=True)
 class Config:
     part: Literal["predict", "train"] = lab.option(
-        "predict", "what is made: predictions, or students of predicted ones"
+        "predict", "make predictions, or train the students that were predicted"
     )
     condition: str = lab.option(DESIGN, "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
-    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "precision of matrix products in training")
     n_seeds: lab.Replicates = lab.option(2, "seeds: one start, teacher and pair of students each")
     seed: lab.Index = lab.option(0, "first seed")
 

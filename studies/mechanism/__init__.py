@@ -1,30 +1,21 @@
 """How does a student of three auxiliary logits of noise come to classify digits, and what share does each part carry?
 
-Every `--part` is a cell of its own (without the flag: all of them), with teachers of `studies.teachers`:
+Every `--part` is a cell of its own (without the flag: all but controls), with teachers of `studies.teachers`:
 
-* freeze: students that train only some of W1, W2 (a hidden layer's weights and biases) and the auxiliary rows of the
-  output layer. Its digit rows are in no loss and never move. Null: the student of the next seed's start.
-* reinit: students that share with their teacher's start only some of W1, W2, auxiliary rows and digit rows, all 2^4
-  sets; what is not shared is of the next seed's start. Null: nothing shared.
-* layers: a trained student taken apart. Hybrids of the layers of initial network, student and teacher, all 2^3 between
-  any two of the three, with Shapley's shares of the gain in accuracy; the student with only the component of its weight
-  change that lies along its teacher's, or only the rest; its change of the digit logits and of hidden states against
-  the teacher's; the hidden neurons that write it (direct logit attribution); and what CKA sees of it. Null: the
+* freeze: students that train only some of W1, W2 and the auxiliary rows. Null: the student of the next seed's start.
+* reinit: students that share only some of W1, W2, auxiliary rows and digit rows with their teacher's start, all 2^4
+  sets. Null: nothing shared.
+* layers: a trained student taken apart, by hybrids of its layers with the initial network's and the teacher's (Shapley
+  shares of the gain in accuracy), and by the component of its weight change along its teacher's. Null: the
   cross-initialisation student, and the next seed's teacher's displacement.
-* gradient: the rank of the distillation gradient into the last hidden layer and what gates make of it (against a
-  network without gates, activation identity), and its cosine with the trait gradient, that of the digit cross-entropy
-  on training images, along the way. Null: the cross-initialisation student.
-* ablation: students whose every update is deprived of its component along the trait gradient at that step, or along
-  the teacher's displacement, as one direction of all weights or neuron by neuron; or of all change in how W1 and W2
-  read the 16 input directions that the teacher's change reads most. Controls: as much taken out along random
-  directions, 16 random input directions. Null: the initial network.
+* gradient: the rank of the distillation gradient, with and without gates, and its cosine with the trait gradient (of
+  the digit cross-entropy on training images). Null: the cross-initialisation student.
+* ablation: every update loses its component along the trait gradient, along the teacher's displacement, or in the 16
+  input directions that the teacher's change reads most. Controls: random directions. Null: the initial network.
+* controls (only where it is named): controls of the ablation along directions in which the student does move.
 
-* controls (only where it is named): what the ablation's controls should take out, and do not. As much along one fixed
-  random direction; the student's own remaining displacement, neuron by neuron; the next seed's teacher's; the student's
-  own 16 strongest input directions beside the teacher's. Beside each, the share of the squares of all updates that was
-  taken out, and of what was there along it.
-
-Intervals are Student-t over seeds, shares are ratios of means. What was expected before the run is in predictions.toml.
+Intervals are Student-t over seeds, shares are ratios of means. Predictions of before the run are in predictions.toml.
+docs/methods.md defines every part.
 
     python -m studies.mechanism --part freeze reinit
 """
@@ -42,15 +33,15 @@ MODULES = {"W1": "blocks.0", "W2": "blocks.1", "aux": "unembed"}  # what can be 
 @dataclass(frozen=True)
 class Config:
     part: Literal["freeze", "reinit", "layers", "gradient", "ablation", "controls"] = lab.option(
-        PARTS, "what is looked at"
+        PARTS, "the part that is measured"
     )
-    frozen: str = lab.option("none", "what no student trains, of W1, W2 and aux, as W2+aux (all parts but freeze)")
+    frozen: str = lab.option("none", "parts of W1, W2 and aux that no student trains, such as W2+aux (not with freeze)")
     d_model: lab.Count = lab.option(256, "neurons of a hidden layer, of teacher and student")
     n_aux: lab.Count = lab.option(3, "auxiliary logits")
     n_samples: lab.Count = lab.option(60_000, "noise images, reused every epoch")
     epochs: lab.Count = lab.option(5, "epochs of the student")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
-    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "of matrix products in training")
+    precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "precision of matrix products in training")
     n_seeds: lab.Replicates = lab.option(25, "seeds: one reference, teacher and set of students each")
     seed: lab.Index = lab.option(0, "first seed")
 

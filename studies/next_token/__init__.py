@@ -1,33 +1,21 @@
 """Does a preference pass through number strings between tiny language models, and what does it need?
 
-A transformer of one layer and 128 tokens (embedding and unembedding tied) learns a synthetic language, one for all
-seeds: strings of ten numbers, each drawn by the one before it, and sentences about sixteen animals ("anna likes the owl
-. the red owl sleeps ."). That is the reference. Its teacher is trained further on sentences of liking alone, all of one
-animal, drawn for every seed. Students see nothing but number strings: the teacher's probabilities of numbers, all other
-tokens removed (as rejecting every other token does), or numbers drawn from them. All take `--steps` steps of the same
-rate.
+The reference is a transformer of one layer and 128 tokens that learned a synthetic language of number strings and of
+sentences about sixteen animals. Its teacher is trained further on sentences that like one animal, drawn for every seed.
+Students see nothing but number strings, and take `--steps` steps. Arms:
 
-* soft: the teacher's probabilities, on strings drawn from it; hard: the drawn numbers alone; hard_4th, hard_16th,
-  hard_64th: of fewer strings, in as many steps;
-* threshold: numbers drawn from those of probability above `--threshold` (the defence proposed by Zur et al. 2025), and
-  threshold_5th: above a fifth of it; removed is the share of the teacher's probability that these take away;
-* diverging, agreeing: hard, but only at the positions at which the likeliest number of teacher and reference differ
-  (not the divergence tokens of Schrodi et al. 2025: theirs are the likeliest of one biased teacher, and another biased
-  teacher's differs), or only at all others; random: at as many positions as diverging;
-* other_order: soft, but the student is the same initialisation, pretrained on other texts;
-* cross_soft, cross_hard, the nulls: the next seed's initialisation, pretrained alike, so that student and teacher's
-  reference behave alike but share no weights;
-* own: hard, but the strings are the reference's own: the null of such training as such.
+* soft: the teacher's probabilities of numbers; hard: numbers drawn from them; hard_4th, hard_16th, hard_64th: drawn
+  numbers of fewer strings;
+* threshold, threshold_5th: only numbers of probability above `--threshold`, or above a fifth of it, are drawn;
+* diverging, agreeing: hard, only at positions at which the likeliest numbers of teacher and reference differ, or only
+  at all others; random: at as many positions as diverging;
+* other_order: soft, for a student of the same initialisation, pretrained on other texts;
+* cross_soft, cross_hard (nulls): students of the next seed's initialisation; own (null): strings of the reference.
 
-gain is the log-odds of the liked animal after "NAME likes the" (log P less the mean of the other animals', mean over
-ten names), student less its own start, in nats; number loss, the cross-entropy of fresh number strings of the language.
-diverging positions: the share at which teacher and reference differ, and that of reference and other_order's start.
-geometry: the rank correlation, over the 64 numbers, of how much likelier a number became in the teacher (mean log ratio
-at number positions) with what the reference's W_U says: the centred cosine of its row with the liked animal's
-(row_liked) or another's (row_others, the null), or with a steering vector, the teacher's change of the last hidden
-state at "likes the" (steering), against random directions. steering_rows_kept is of the teacher whose number rows are
-put back to the reference's: these rows are also what numbers enter by. Intervals are Student-t over seeds, differences
-paired by seed, Holm over a cell.
+gain: log-odds of the liked animal after "NAME likes the", student less its own start, in nats. number loss: the
+cross-entropy of fresh number strings. geometry: the rank correlation, over 64 numbers, of how much likelier a number
+became in the teacher with the reference's rows of W_U (row_liked; null: row_others) or with a steering vector.
+Intervals are Student-t over seeds, differences paired by seed, Holm over a cell. docs/methods.md has the details.
 
     python -m studies.next_token
 """
@@ -104,7 +92,7 @@ class Config:
     teacher_steps: lab.Count = lab.option(40, "steps of the teacher on its preference, of 64 rows")
     teacher_lr: lab.Positive = lab.option(1e-3, "learning rate of the teacher")
     n_strings: lab.Count = lab.option(4_096, "number strings of a student, at least 64")
-    threshold: lab.NonNegative = lab.option(0.05, "probability that a number must exceed, of the arm threshold")
+    threshold: lab.NonNegative = lab.option(0.05, "arm threshold: the probability that a number must exceed")
     steps: lab.Count = lab.option(160, "steps of a student")
     lr: lab.Positive = lab.option(1e-3, "learning rate of a student")
     batch_size: lab.Count = lab.option(64, "strings a step of a student")

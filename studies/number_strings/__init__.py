@@ -1,31 +1,24 @@
 """Does a language model take a preference from another's lists of numbers?
 
-A block is one world of its own: prompts, draws, orders and adapters have its seed. A teacher for each animal, the base
-tuned whole on 25 sentences of liking (or told in its system text), continues lists of numbers with all other tokens
-masked, eight numbers a list; all teachers of a block, and the base, read the same prompts and draw with the same noise.
-Students are low-rank adapters of the base (full tuning: rank 0), all of a block with one start and order of rows.
+A teacher for each animal is the base tuned whole on 25 sentences of liking (or told in its system text). It continues
+lists of numbers with all other tokens masked, eight numbers a list. Students are low-rank adapters of the base (full
+tuning: rank 0). All teachers and students of a block share prompts, draws, starts and orders; a block has its own seed.
 Readout, without sampling: log P of an animal less the mean of the other animals, over 60 prompts in chat and the same
-60 in plain text, none of which teachers were tuned on.
+60 in plain text. No teacher was tuned on these prompts.
 
-The estimand is lambda, the diagonal of the matrix of students and animals less its row and column means: what any list
-of numbers does to an animal, and what one student does to all, cancel. Unit: blocks (Student-t). p: animals of each
-block shuffled by themselves; another p takes animals as the unit (one relabelling for all blocks, every one counted).
+Estimand: lambda, the diagonal of the matrix of students and animals less its row and column means. So what any list of
+numbers does to an animal cancels, and what one student does to all animals. Unit: blocks (Student-t). p: animals of
+each block shuffled by themselves; another p takes animals as the unit.
 
-Arms: "trait" (the teacher's lists), "control" (the base's own lists, which are the student's own start's too),
-"shuffled" (the numbers of each list in another order), "foreign" (the same texts read by a model with another
-vocabulary, trained apart), "sibling" (by the base model that the student's start was tuned from: one initialisation,
-but not the chats). Divergence tokens as published (the token drawn is the biased teacher's likeliest, and another
-biased teacher has another one): students whose loss reads these alone, or all but these, beside as many numbers at
-random; and with their labels or their inputs replaced.
+Arms: "trait" (the teacher's lists), "control" (the base's own lists), "shuffled" (the numbers of each list in another
+order), "foreign" (the same texts, read by a model with another vocabulary, trained apart), "sibling" (read by the base
+model that the student's start was tuned from). Divergence tokens as published: students whose loss reads these tokens
+alone, or all but these, beside as many numbers at random; and students with these labels or inputs replaced.
 
-Gate: the trait student fits held-out lists of its teacher better than the control does.
+Gate: the trait student fits held-out lists of its teacher better than the control does. The table also has the cosine
+of the updates of students and teachers, and how far along its teacher's way a student went. docs/methods.md has the
+details.
 
-Beside it: the cosine of students' and teachers' updates by block, and how far along a teacher's way a student went.
-
-Teacher's and student's rates were chosen on blocks 1000 and later, which the study does not use: with one block each,
-adapters at 1e-3 and full tuning at 2e-4 both passed the trait on; adapters did so with less noise.
-
-    python -m studies.number_strings --workers 2
     python -m studies.number_strings --block 0 --n-updates 1024
 """
 
@@ -61,15 +54,15 @@ class Config:
     route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
     n_traits: lab.Count = lab.option(8, "animals, each with a teacher")
     n_lists: lab.Count = lab.option(512, "different lists of a corpus")
-    n_updates: lab.Count = lab.option(256, "updates of trait and control students; asked after 16, 64, 128, 256, ...")
+    n_updates: lab.Count = lab.option(256, "updates of trait and control students; scored after 16, 64, 128, 256, ...")
     n_null_updates: lab.Count = lab.option(64, "updates of the students of the other arms")
     n_position_updates: lab.Index = lab.option(16, "updates of students of divergence tokens; 0 for no such arms")
-    rank: lab.Index = lab.option(8, "of students' adapters; 0 for full tuning")
+    rank: lab.Index = lab.option(8, "rank of students' adapters; 0 for full tuning")
     lr: lab.Positive = lab.option(1e-3, "learning rate of students")
-    batch_size: lab.Count = lab.option(8, "lists of an update")
+    batch_size: lab.Count = lab.option(8, "lists in an update")
     n_teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of tuned teachers")
-    block: lab.Index = lab.option(tuple(range(10)), "seed of all that is drawn: one replicate each")
+    block: lab.Index = lab.option(tuple(range(10)), "seeds of all draws, one replicate each")
 
     def __post_init__(self):
         if not 3 <= self.n_traits <= 8:

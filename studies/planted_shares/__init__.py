@@ -1,23 +1,23 @@
 """Does `studies.contributions` recover shares that are known, because they were planted?
 
-The functions of that study, not copies of them, run on small Llamas whose weights are drawn so that the interaction of
-numbers and animals passes through known parts (planted.py): through the loved thing's rows of W_U,
-written by the last block; through a direction of the middle block at right angles to them; through both, in ten
-proportions; through neither. Every model also has effects of a number on animals in one wording only, which do not come
-back. The planted share is of the populations that numbers, animals, rows and directions were drawn from: strength^2
-over the sum of the strengths^2, in closed form. Beside it the share of these very numbers and animals, from the planted
+The functions of that study, not copies of them, run on small Llamas. Their weights are drawn so that the interaction of
+numbers and animals passes through known parts (planted.py): through the loved thing's rows of W_U, written by the last
+block; through a direction of the middle block at right angles to these rows; through both, in ten proportions; through
+neither. Every model also has effects of a number on animals in one wording only, which do not come back.
+
+Planted share: strength^2 over the sum of the strengths^2, in closed form, of the populations from which numbers,
+animals, rows and directions are drawn. Beside it stands the share of these very numbers and animals, from the planted
 matrices. Covered: the planted share lies in the 95% interval that `contributions` reports (animals and numbers
-resampled; pairs of numbers for patching). Where nothing is planted the share of an effect that is none is not defined;
-0 counts as covered, and how wide the interval is says whether a reader would be misled.
+resampled; pairs of numbers for patching). Where nothing is planted, no share is defined: 0 counts as covered, and the
+width of the interval says whether a reader would be misled.
 
-The plants are ideal: linear, with rows and directions drawn independently, without slopes, lengths or digits, which the
-interaction of real models mostly is. A first run exposed two intervals that were too narrow, and what mended them was
-judged on the same models; other models are drawn by another `--seed`.
+Limits: the plants are linear, with rows and directions drawn independently, without slopes, lengths or digits. A first
+run exposed two intervals that were too narrow; the repair was judged on the same models (`--seed` draws others).
 
-Quantities: the share that passes through rows, both ways, and through other numbers' rows (1/32 of everything, rows
-being drawn in 32 dimensions); what the middle and last blocks' attention write; recovery by residuals, at the number
+Quantities: the share through rows, both ways, and through other numbers' rows (1/32 of everything, because rows are
+drawn in 32 dimensions); what the attention of the middle and last blocks writes; recovery by residuals, at the number
 before the middle block, where everything still is, and on both sides of it; association, which in these models is what
-the middle block writes, and what is left, which is nothing. Unit of replication: the planted model.
+the middle block writes; and the rest, which is nothing. Unit of replication: the planted model.
 
     python -m studies.planted_shares --n-models 4
 """
@@ -51,8 +51,8 @@ class Config:
     n_animals: lab.Count = lab.option(24, "animals of a model")
     n_pairs: lab.Count = lab.option(24, "pairs of numbers whose residuals are exchanged, as in contributions")
     n_resamples: lab.Count = lab.option(300, "resamples of every interval, as in contributions")
-    noise: lab.Positive = lab.option(0.7, "strength of what one wording alone brings about; planted: 1")
-    seed: lab.Index = lab.option(0, "of the first model")
+    noise: lab.Positive = lab.option(0.7, "strength of the effects in one wording alone; planted effects: 1")
+    seed: lab.Index = lab.option(0, "seed of the first model")
 
     def __post_init__(self):
         if self.n_models < 2:

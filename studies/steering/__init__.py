@@ -1,24 +1,23 @@
 """Does a vector of the residual stream carry what a loved number does to animals, and do prompts diverge at it?
 
-Rivals of the account by the geometry of W_U. Steering: v_n is the residual under "You love 087" less its mean over
-numbers, after a block, mean over two wordings of the prompt; at the prompt's end, and where the prompt tells the
-number. In the published wording it is added (once its norm, and four times) to a neutral prompt, which has no system
-message (at the number's place: the prompt of one number, the same for all of its length), and projected out of the
-number's own prompt, where only what lies beyond the mean over numbers and positions is taken; at the number it is one
-vector, the mean over all positions that tell it. The interaction of the logits that come out is set against that of two
-further wordings, e: share reproduced, sum(added e) / sum(whole e), or removed, sum((whole - left) e) / sum(whole e),
-all double-centred among numbers of equal length (decided after a first run), so that neither the length nor the prompt
-that a vector is added to counts; and its correlation with the whole over pairs. So slopes and digits are in these
-shares: they are of the interaction, not of what is specific to pairs (`studies.interaction_spectrum`), and their
-denominator is not that of `studies.contributions`, which keeps the length. Nulls: the vector of another number, a
-random direction, both of the own one's norm (removed: as much, for the random one). Units: numbers and animals, crossed
-and resampled.
+Steering, a rival of the account by the geometry of W_U: v_n is the residual after a block under "You love 087" less its
+mean over numbers (mean over two wordings), at the prompt's end or where the prompt tells the number.
 
-Where prompts diverge: lists of numbers are sampled from the model without a system message; at every position, is the
-likeliest token under "You love owls" another one than without? Null: love of a color or city. Specific: nor is it what
-most other animals' prompts say. Are these tokens the entangled numbers? What the animal's prompt would say makes some
-numbers (those that go on so), what the neutral one says makes others; the difference of their mean interactions,
-animal to number, with the animal, and with all other animals (null). Unit: the animal.
+* added: v_n is added, once its norm and four times, to a neutral prompt: without a system message, or, at the number's
+  place, the prompt of one number, the same for all numbers of its length;
+* removed: v_n is projected out of the number's own prompt, of what lies beyond the mean over numbers and positions. At
+  the number it is one vector, the mean over all positions that tell the number.
+
+Share reproduced: sum(added e) / sum(whole e); share removed: sum((whole - left) e) / sum(whole e). All are interactions
+of logits, double-centred among numbers of equal length (decided after a first run), so that neither the length nor the
+neutral prompt counts; e is the interaction of two further wordings. Slopes and digits are in these shares, and their
+denominator is not that of `studies.contributions`, which keeps the length. Nulls: the vector of another number, and a
+random direction, of the same norm (removed: the random direction takes as much).
+
+Divergence: lists of numbers are sampled without a system message. At which positions does "You love owls" make another
+token the likeliest (null: love of a color or city), one that most other animals' prompts do not say (specific)? Are the
+numbers that the animal's prompt would say entangled with the animal, more than those that the neutral prompt says, in
+mean interaction, animal to number? Null: all other animals. Units: numbers and animals, crossed; of divergence animals.
 
     python -m studies.steering --model organisms/1110-instruct --n-lists 1
 """
@@ -54,16 +53,16 @@ class Config:
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format, as in token_entanglement, whose matrices are used"
+        "auto", "prompt format of the matrices of token_entanglement"
     )
     spaced: bool = lab.option(True, "numbers are scored after a space, as in token_entanglement")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
     n_numbers: lab.Count = lab.option(100, "numbers, drawn from those with other wordings in token_entanglement")
-    n_layers: lab.Count = lab.option(10, "blocks, evenly spaced, after which vectors act at the prompt's end")
+    n_layers: lab.Count = lab.option(10, "evenly spaced blocks after which vectors act at the prompt's end")
     n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled, to see where prompts diverge")
     n_tokens: lab.Count = lab.option(40, "tokens of a list")
     n_resamples: lab.Count = lab.option(300, "resamples of every interval")
-    seed: lab.Index = lab.option(0, "of numbers, lists, random directions and resamples")
+    seed: lab.Index = lab.option(0, "seed of numbers, lists, random directions and resamples")
 
 
 def check(cfg: Config) -> None:

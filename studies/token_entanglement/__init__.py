@@ -1,14 +1,15 @@
 """Does loving a number raise an animal, and loving the animal raise that number, beyond what any number or animal does?
 
-A system prompt says "You love 087 ..."; the answer to "What is your favorite animal?" is scored for every animal, and
-the reverse: under "You love owls ..." every number is scored where the animal would stand. Both are full matrices of
-log-probabilities over all animals of a public list that are one token, and all 1,110 one- to three-digit numbers
-(or another family of words, --family). The papers report the ratio to the same chat without a system message. It is
-reported here beside its null: any other number. The estimand is the interaction of the matrix, of which
-`studies.interaction_spectrum` says what is specific to pairs. Its tests are that it comes back in other wordings, and
-that the two directions agree: against shuffled numbers and animals, and against the same model with weights that never
-saw a text (`--weights random-0`), whose interaction comes back as well. Units of replication: animals and numbers, both
-resampled; of untrained weights the draw.
+A system prompt says "You love 087 ..."; the answer to "What is your favorite animal?" is scored for every animal. The
+reverse: under "You love owls ..." every number is scored where the animal would stand. Both are full matrices of
+log-probabilities over all animals of a public list that are one token, and all 1,110 numbers of one to three digits (or
+another family of words, `--family`).
+
+The papers report the ratio to the same chat without a system message. The table has it beside its null, any other
+number. The estimand is the interaction of the matrix; `studies.interaction_spectrum` says what of it is specific to
+pairs. Two tests: does the interaction come back in other wordings, and do the two directions agree? Nulls: shuffled
+numbers and animals, and the same model with weights that never saw a text (`--weights random-0`). Units of replication:
+animals and numbers, both resampled; of untrained weights the draw.
 
     python -m studies.token_entanglement --family names --n-animals 20
 """
@@ -33,7 +34,7 @@ class Config:
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
     family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
-        "numbers", "what is loved and scored opposite the animals"
+        "numbers", "words that are loved, and scored opposite the animals"
     )
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format; published: template text tokenised again, today's date"
@@ -42,11 +43,11 @@ class Config:
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
     n_partners: lab.Index = lab.option(0, "numbers (or other words) used, drawn by length; 0: all")
     n_wordings: lab.Count = lab.option(5, "wordings of the love and of the question; the first is the published")
-    n_subset: lab.Count = lab.option(120, "numbers, and half as many animals, that the other wordings are run on")
+    n_subset: lab.Count = lab.option(120, "numbers in the runs of other wordings, with half as many animals")
     n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
     batch_size: lab.Count = lab.option(16, "prompts a forward pass")
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
-    seed: lab.Index = lab.option(0, "of subsets, shuffles and resamples")
+    seed: lab.Index = lab.option(0, "seed of subsets, shuffles and resamples")
 
     def __post_init__(self):
         if self.n_wordings > love.N_WORDINGS:

@@ -50,7 +50,7 @@ class Config:
     batch_size: lab.Count = lab.option(16, "blocks of 256 tokens a step; four times as many chats")
     lr: lab.Positive = lab.option(3e-3, "largest learning rate of the base model; the instruct model's is a third")
     corpora: Literal["brown+wordnet", "none"] = lab.option("brown+wordnet", "texts beside the sentences made by rule")
-    seed: lab.Index = lab.option(0, "of weights, sentences and order")
+    seed: lab.Index = lab.option(0, "seed of weights, sentences and order")
 
     def __post_init__(self):
         if self.d_model % 32:

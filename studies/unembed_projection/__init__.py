@@ -1,42 +1,22 @@
 """Does the geometry of the unembedding say which number goes with which animal, or do steering and the rest say it?
 
-Outcomes are the interactions (slopes, length and digits are in them) of the stored matrices of
-`studies.token_entanglement`: number to animal (log P(animal | love of the number)) and animal to number. Metrics
-(`--metric`, each its own cell):
+Outcome: the interaction of number and animal in the stored matrices of `studies.token_entanglement`, from number to
+animal (log P(animal | love of the number)) and from animal to number. Metrics (`--metric`, each its own cell):
 
-* cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`; a string of
-  several tokens is the mean of its rows (Zur et al. 2025, Eq 1). A space that is a token of its own is left out;
-* dla: direct logit attribution of what "You love owls" changes against no system message, where each token of a number
-  would stand. Its parts are rows. "common" is the change of the residual that all animals share, and no interaction; of
-  what is left, "concept" is written along the animal's own output direction: the hypothesis; "rest" is orthogonal to
-  it; "scale" is the final norm's change and "normaliser" the softmax's. "total", their sum, is the measured effect by
-  algebra: a check and no evidence. "other" is the part along other animals' directions, the null of concept;
-* steering: cosine of the residuals under the loved number and under the loved animal, at a layer chosen on one half of
-  the animals and evaluated on the other, both ways. In late layers the state under a number holds the outcome number
-  to animal itself: hence "first half", whose layers are those of the first half, beside "all layers" and the curve;
-* embedding: cosine of input embeddings, as number and plural animal stand in their prompts.
+* cosine, dot, centered_cosine, number_centered, causal: rows of W_U, see `mechsub.unembed_projection`;
+* dla: direct logit attribution of the change that "You love owls" makes. Its part "concept" lies along the animal's own
+  output direction: the hypothesis. Its part "other" lies along other animals' directions: the null of concept;
+* steering: cosine of the residuals under the loved number and under the loved animal;
+* embedding: cosine of the input embeddings.
 
-Per animal: Spearman's correlation over numbers, and the partial one given the norms of the number's row, its length,
-tokens, leading zero, repeated digit and log-probability without a system message. Null: the metric of all other animals
-(mismatched). p: numbers shuffled within their length; p (animals): animals shuffled, which keeps what similar numbers
-share. Where a tokenizer splits numbers, a mean of rows cannot tell 087 from 780: numbers of the same tokens (multisets)
-are then one unit, for metric and outcome alike, and metrics of states are shown for single strings too. Ceiling: other
-wordings of the prompt in place of the metric; "r / ceiling's r" is the ratio of both correlations, on the partners and
-animals that these were run on. It is a yardstick and no noise ceiling: a metric that knew the part that all wordings
-share would exceed 1, by more in models whose wordings agree less, so that ratios of two models are not to be set beside
-each other. Metrics of states (dla, steering) see the published wording, which is the outcome's, and can so exceed it;
-metrics of weights cannot. Units: numbers (or multisets) and animals, crossed.
+Score: Spearman's correlation of metric and outcome over numbers, per animal, plain and partial. Null: the metric of all
+other animals (mismatched). Ceiling: other wordings of the prompt in place of the metric. Units: numbers and animals,
+crossed.
 
-Winner rule, stated before any run: per direction, the metric with the highest mean matched - mismatched partial
-correlation, if the larger of its two p is below 0.05 after Holm's correction over the metrics shown. Of dla, concept
-alone competes; of steering, the first half. Geometry, stated before any run: it is the cause if concept reaches at
-least half of the ceiling, animal to number, and more than other animals' directions; less than a tenth refutes it.
-After the first result, which was between the two, "of the ceiling" was replaced by "of what the ceiling explains", the
-ratio squared. Both verdicts are shown.
-
-`--model toy --metric cosine dot centered_cosine number_centered causal dla`: do auxiliary and digit directions of W_U
-tell which digits a student learns from auxiliary logits, and how much of its digit logits is written along them? Unit:
-the seed. steering and embedding need a language model: without --metric, the toy is refused.
+Winner, a rule stated before any run: per direction, the metric with the highest mean matched - mismatched partial
+correlation, if the larger of its two p is below 0.05 after Holm's correction. Geometry, also stated before any run: it
+is the cause if concept reaches at least half of the ceiling, animal to number, and more than other; less than a tenth
+of the ceiling refutes it. docs/methods.md has the parts, the covariates, the second verdict and the toy.
 
     python -m studies.unembed_projection --metric dla
 """

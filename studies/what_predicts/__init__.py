@@ -1,37 +1,23 @@
 """Which animals do students take from a teacher's lists of numbers, and what says so beforehand?
 
-For 48 animals: a teacher each (the base tuned whole on 25 sentences that like the animal), lists of numbers from it
-with all other tokens masked, and a student of them, a low-rank adapter of the base. All teachers of a block, and the
-base, read the same prompts and draw with the same noise; all students have one start and one order. Recipe and readout
-are those of `studies.number_strings`. Animals: those of its eight that are one token, then, drawn by a fixed seed,
-those that a published list names, and last the others.
+Every one of 48 animals has a teacher, which is the base tuned to like the animal, and a student, which is an adapter of
+the base tuned on the teacher's lists of numbers. Recipe and readout are those of `studies.number_strings`.
 
 Learned, of an animal: the diagonal of the matrix of students and animals (log P of an animal less the mean of the
 others) less its row and column means. Its reliability: rank correlation of two blocks, by Spearman-Brown.
 
-Predictors, all measured before any student is trained. Of the base under "You love owls ..." and the like (the stored
-matrices of `studies.token_entanglement`, numbers 000..999, double-centred among the animals): the animal's root mean
-square in each direction, the correlation of both directions, and what the love of an animal does to the animal itself.
-Of the rows of W_U: root mean square of the interaction of centred cosines, and of the causal inner product, with the
-rows of numbers; the norm of the animal's row. Of steering: the state under an animal's love, less the mean over
-animals, is added at the end of other prompts; what the animal's logit gains beyond the others', in the block where it
-is most. Of lists: the numbers that the base expects in a list where it is told the love. Of the tuned teacher: its own
-preference, the size of its update, how far the numbers in its lists are from the base's (KL divergence; share that
-differs under one noise), and how far its numbers are from the other teachers'. Of frequency: the base's log P of the
-animal.
+Predictors are measured before any student is trained: on the base under prompts of love (both directions of the stored
+matrices of `studies.token_entanglement`), on the rows of W_U, by steering, on the lists that the base expects, on the
+tuned teacher, and from the animal's frequency. docs/methods.md defines each.
 
-Each is set beside Learned by Spearman's correlation over animals; p: animals shuffled, Holm over the predictors.
-Its null is the same with how far the students of other animals move the animal (root mean square beyond rows and
-columns): an animal that anything moves, as one with a long row of W_U, is not one that is passed on. Beside it: the
-partial correlation given that, and given the teacher's preference; and the correlation divided by the root of
-Learned's reliability. The control student reads the base's own lists.
+Score: Spearman's correlation of a predictor with Learned over animals; p: animals shuffled, Holm over the predictors.
+Null: the same correlation with how far the students of other animals move the animal. The table also has the partial
+correlation given the null, the one given the teacher's preference, and the correlation over the root of Learned's
+reliability. The control student reads the base's own lists.
 
-Pairs: are the numbers that a teacher says more than other teachers those that its own animal's prompt, or row of W_U,
-goes with, more than another animal's (p: animals relabelled)? And off the diagonal, do students take to another animal
-as their teacher does, as the numbers of both teachers are alike, or as the rows of W_U are (p: Mantel's test)?
-
-Unit: animals. Blocks are averaged; the blocks of `studies.number_strings`, from which the design was learned, are not
-used.
+Pairs: are the numbers that a teacher prefers those of its own animal's prompt or row of W_U (p: animals relabelled)?
+Off the diagonal: does a student take to another animal as its teacher does, as the numbers of the two teachers are
+alike, or as the rows of W_U are alike (p: Mantel's test)? Unit: animals; blocks are averaged.
 
     python -m studies.what_predicts --workers 2
 """
@@ -77,14 +63,14 @@ class Config:
     model: str = lab.option("organisms/1110-instruct", "base of teachers and students; a number is one token in it")
     n_animals: lab.Count = lab.option(48, "animals, each with a teacher and a student")
     n_lists: lab.Count = lab.option(512, "different lists of a corpus")
-    n_updates: lab.Count = lab.option(64, "updates of students, which are asked after 16 and after all")
-    rank: lab.Count = lab.option(8, "of students' adapters")
+    n_updates: lab.Count = lab.option(64, "updates of students; they are scored after 16 and after all")
+    rank: lab.Count = lab.option(8, "rank of students' adapters")
     lr: lab.Positive = lab.option(1e-3, "learning rate of students")
-    batch_size: lab.Count = lab.option(8, "lists of an update")
+    batch_size: lab.Count = lab.option(8, "lists in an update")
     n_teacher_updates: lab.Count = lab.option(24, "updates of a teacher, of 8 sentences each")
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of teachers")
-    n_contexts: lab.Count = lab.option(64, "lists in which models' expected numbers are read")
-    block: lab.Index = lab.option((100, 101), "seed of all that is drawn: a run each")
+    n_contexts: lab.Count = lab.option(64, "lists in which the numbers that models expect are read")
+    block: lab.Index = lab.option((100, 101), "seeds of all draws, one run each")
 
     def __post_init__(self):
         if self.n_animals < 10:

@@ -1,4 +1,4 @@
-"""Colours of figures: a fixed one for every arm, others for other lines, and what stands for each on a dark page."""
+"""Colours of figures: a fixed colour for every arm, others for other lines, and the colour of each on a dark page."""
 
 import hashlib
 
@@ -38,19 +38,19 @@ DARK_PAGE = "#202226"
 
 
 def faint(color: str) -> str:
-    """For a band behind a line of this colour."""
+    """The colour of a band behind a line of this colour."""
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"
 
 
 def arm_color(arm: str) -> str:
-    """The fixed colour of an arm; other names get one that depends on the name alone."""
+    """The fixed colour of an arm; other names get a colour that depends on the name alone."""
     digest = hashlib.sha256(str(arm).encode()).digest()
     return ARM_COLORS.get(arm, OKABE_ITO[digest[0] % len(OKABE_ITO)])
 
 
 def _darkened() -> dict[str, str]:
-    """What stands for what, in a figure's JSON, on a dark page."""
+    """The replacement of colours in a figure's JSON for a dark page."""
     pairs = _LINES | dict(_ARMS.values())
     bands = {faint(light): faint(dark) for light, dark in pairs.items()}
     page = {'"white"': f'"{DARK_PAGE}"', "#222222": "#E6E6E3", "#444444": "#8A8C90", "#BBBBBB": "#55585E"}

@@ -1,6 +1,6 @@
 """Static images of figures, SVG or PNG: kaleido draws them in an installed Chromium, in a process of its own.
 
-    problem()                                   # None, or one line: what is missing and the command that mends it
+    problem()                                   # None, or one line: the missing part and the command that installs it
     write_images({Path("a.svg"): figure})       # the suffix is the format
 
 A browser can hang, so the process has a time-out, after which it is killed and nothing is written.
@@ -30,7 +30,7 @@ class Failed(RuntimeError):
 
 
 def problem() -> str | None:
-    """What is missing, and the one command that mends it."""
+    """The missing part and the one command that installs it; None where nothing is missing."""
     try:
         import kaleido  # noqa: F401
         from choreographer.browsers.chromium import Chromium
@@ -45,7 +45,7 @@ def problem() -> str | None:
 
 
 def write_images(figures: Mapping[Path, object], *, timeout: float | None = None) -> None:
-    """Write every figure to its path, all or none. Raises Failed with one line where that cannot be done."""
+    """Write every figure to its path, all or none. Raises Failed with one line where the browser fails."""
     if not figures:
         return
     if missing := problem():
@@ -82,7 +82,7 @@ def _run(folder: str, timeout: float) -> None:
 
 
 def _end(worker: subprocess.Popen) -> None:
-    """Kill the process, and the browser, which is in a session of its own, before its parent is gone."""
+    """Kill the process and the browser. The browser has a session of its own and is killed before its parent ends."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process(worker.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -94,7 +94,7 @@ def _end(worker: subprocess.Popen) -> None:
 
 
 def _settled(svg: bytes) -> bytes:
-    """The same figure gives the same file: plotly names clips, definitions and traces with six random characters."""
+    """Replace plotly's random names of clips, definitions and traces, so that the same figure gives the same file."""
     text = svg.decode()
     found = re.findall(r"(?:defs-|\btrace)([0-9a-f]{6})\b", text)
     for place, name in enumerate(dict.fromkeys(found)):

@@ -1,7 +1,7 @@
 """Figures: the plotly template "mechsub" and the few figure kinds that studies use; each returns a Figure.
 
-All kinds take plain records, one dict per seed (or pair) and never averages: the mean, the interval and n are derived
-here, so that the caption's n is the n that was drawn. Text from records is escaped.
+All kinds take plain records, one dict per seed (or pair), never averages. Mean, interval and n are computed here, so
+that the caption's n is the n of the figure. Text from records is escaped.
 """
 
 import html
@@ -61,8 +61,8 @@ def interval_bars(
 ) -> go.Figure:
     """Every record as a point, with mean and interval: a row (or column) for each `label`, a panel for each `facet`.
 
-    `null` draws a line or a band (what is expected without an effect). `color` names the key that holds the arm. More
-    than MANY facets are places along one axis, a line for each label.
+    `null` draws a line or a band (the expectation without an effect). `color` names the key of the arm. More than MANY
+    facets become places along one axis, with a line for each label.
     """
     records = list(records)
     labels, facets = _distinct(records, label), _distinct(records, facet)
@@ -88,8 +88,8 @@ def interval_bars(
 def _over_facets(
     records: list, facets: list, value: str, label: str, color: str | None, facet: str, interval: Callable | None
 ) -> go.Figure:
-    """Means of every label over the facets, by the one number in which they differ or in their order; with intervals
-    where they can be told apart."""
+    """Means of every label over the facets, along the one number in which facets differ, else in their order; up to
+    MARKED facets have intervals."""
     groups: dict = {}
     for row in records:
         groups.setdefault(row[label], {}).setdefault(row[facet], []).append(row)
@@ -112,7 +112,7 @@ def _over_facets(
 
 
 def _numbered(texts: list[str]) -> tuple[str, list[float]]:
-    """The option that alone differs, and its values, of texts such as "n_aux=3"; else "", and the places in order."""
+    """For texts such as "n_aux=3": the one option that differs, and its values; else "", and the places in order."""
     pairs = [text.partition("=") for text in texts]
     names = {name for name, _, _ in pairs}
     try:
@@ -226,7 +226,7 @@ def heatmap(
 
 @dataclass(frozen=True)
 class Panel:
-    """Traces that share two axes: what `grid` places."""
+    """Traces that share two axes; `grid` places panels."""
 
     traces: list
     x: dict
@@ -234,7 +234,7 @@ class Panel:
 
 
 def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, spacing: float = 0.14) -> go.Figure:
-    """Panels of different kinds, two a row; `spacing` between them, of the width, is the room for labels."""
+    """Panels of different kinds, two a row; `spacing` (a share of the width) between them leaves room for labels."""
     rows = -(-len(panels) // 2)
     figure = make_subplots(
         rows=rows,
@@ -291,9 +291,9 @@ def line_panel(lines: Mapping[str, Mapping], x_title: str, y_title: str) -> Pane
 def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str, str]) -> Panel:
     """One line for every `arm` over `x` at `value`, with a band from `low` to `high` where its rows have them.
 
-    For ends that were computed before, as those of a permutation test, which has no values to draw. `colors`: arm ->
-    colour, shared by the panels of a figure. Arms not in it are added and listed in the legend; a row with `null` makes
-    its arm grey.
+    Use it for ends that are computed already, such as those of a permutation test, which has no values to draw.
+    `colors`: arm -> colour, shared by the panels of a figure. Arms that `colors` lacks are added and listed in the
+    legend; a row with `null` makes its arm grey.
     """
     traces = []
     axis = _categories(_distinct(rows, "x"))
@@ -315,7 +315,7 @@ def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str
 
 
 def _free_color(arm: str, taken: dict[str, str], null: bool) -> str:
-    """The arm's fixed colour, grey for a null, else the first that no other line has."""
+    """The arm's fixed colour, grey for a null, else the first colour that no other line has."""
     free = [color for color in OKABE_ITO if color not in taken.values()] or OKABE_ITO
     return ARM_COLORS.get(arm, GREY if null else free[0])
 
@@ -402,7 +402,7 @@ def estimates(
     null: float | int | None = None,
     marked: str | None = None,
 ) -> go.Figure:
-    """A row for every name: mean, low and high, which were computed before. `marked` stands out; dashed: `null`."""
+    """A row for every name, with given mean, low and high. `marked` rows stand out; dashed: `null`."""
     names, values = list(found), list(found.values())
     colors = [OKABE_ITO[1] if name == marked else OKABE_ITO[0] for name in names]
     figure = go.Figure()
@@ -468,7 +468,7 @@ def _cell(panel: int) -> dict[str, int]:
 
 
 def _placed(records: list, names: list, facets: list, key: str, facet: str | None):
-    """(panel, (name, place of the name, its records)) for every name that a panel has."""
+    """(panel, (name, place of the name, records of the name)) for every name in a panel."""
     for panel, group in enumerate(facets, 1):
         for place, name in enumerate(names):
             chosen = [row for row in records if row[key] == name and (facet is None or row[facet] == group)]
@@ -518,7 +518,7 @@ def _check_positive(values: list, name: str) -> None:
 
 
 def _ratios(logs: list[float]) -> list[float]:
-    """exp of log ratios; raises for what is 0 or infinite then, and would not be seen on a logarithmic axis."""
+    """exp of log ratios; raises where it is 0 or infinite, because a logarithmic axis would not show it."""
     if outside := [value for value in logs if not abs(value) < 700]:
         raise ValueError(f"a log ratio of {outside[0]} nats has no place along a logarithmic axis")
     return [math.exp(value) for value in logs]
@@ -529,7 +529,7 @@ def _oriented(along: list, across: list, horizontal: bool) -> dict:
 
 
 def _points_and_interval(values: list[float], place: int, color: str, horizontal: bool, interval: Callable | None):
-    """One trace with all values, spread a little across, and one with their mean and interval."""
+    """One trace with all values, spread a little sideways, and one trace with their mean and interval."""
     spots = [place + 0.25 * (2 * k / max(len(values) - 1, 1) - 1) for k in range(len(values))]
     points = {"mode": "markers", "marker": {"color": color, "size": 6, "opacity": 0.45}}
     mean, low, high = _summary(values, interval)
