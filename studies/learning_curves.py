@@ -2,8 +2,8 @@
 
 One student a seed is followed for 4,012 steps (68 epochs of 60,000 inputs in batches of 1,024), 13 times as long as the
 published 295, on every input distribution of `studies.input_distributions`. At each of ten steps: raw, recentred and
-prior-matched accuracy on the test images, the share of its teacher's way that every hidden layer has gone, and the
-divergence of its auxiliary logits from its teacher's on new inputs. Null: its own start, step 0.
+prior-matched accuracy on the test images, the share of its teacher's displacement that every hidden layer has gone, and
+the divergence of its auxiliary logits from its teacher's on new inputs. Null: its own start, step 0.
 
 With several distributions, the table says for each how much of its gap to uniform noise at 295 steps is gone at 4,012
 (slower: 1; poorer: 0), and whether both lengths order the distributions alike.

@@ -1,7 +1,8 @@
 """Is a student a point on its teacher's line, start + s_l (teacher - start), one number s_l a hidden layer?
 
 For every condition (`--condition`, written as what differs from the published one: `blurred:1+d_model=64`) students are
-trained as in `studies.factors`; s_l is the student's own projection on its teacher's way. Arms, beside the student:
+trained as in `studies.factors`; s_l is the student's own projection on its teacher's displacement. Arms, beside the
+student:
 
 * point: start + s_l (teacher - start), and nothing else of the student; one: one s for all layers; noise: the point
   with Gaussian noise as long as what the student is away from it, in every weight matrix;
@@ -135,7 +136,7 @@ def plot(records: list[dict]):
     grid = {s: [row["recentred"] for row in curve if row["arm"] == f"curve_{s:g}"] for s in CURVE}
     figure.add_scatter(x=list(grid), y=[sum(v) / len(v) for v in grid.values()], mode="lines", name="teacher alone")
     figure.update_layout(
-        title="How far W1 got along its teacher's way says how much was learned",
+        title="How far W1 got along its teacher's displacement says how much was learned",
         xaxis_title="s of the first layer", yaxis_title="recentred accuracy on the test images", template="mechsub",
     )  # fmt: skip
     return kinds.add_caption(figure, "A circle is a condition, mean over seeds; a cross its point on the line.")

@@ -195,7 +195,7 @@ def weight_cosine(student_change: Tensor, teacher_change: Tensor, n_lead: int = 
 
 @one_thread()
 def projection_share(student_change: Tensor, teacher_change: Tensor, n_lead: int = 1) -> Float[Tensor, "*lead"]:
-    """<dW_student, dW_teacher> / ||dW_teacher||^2: the part of the teacher's way that the student has gone."""
+    """<dW_student, dW_teacher> / ||dW_teacher||^2: the part of the teacher's displacement that the student has gone."""
     s, t = _flat(student_change, teacher_change, n_lead)
     return (s * t).sum(-1) / t.square().sum(-1)
 

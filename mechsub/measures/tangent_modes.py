@@ -5,8 +5,8 @@ Logits that are linear in the move, f = z_0 + J D, and gradient descent on their
     D(t) = P J' M^1/2 K^-1 (1 - (1 - rate K)^t) M^1/2 r,    K = M^1/2 J P J' M^1/2 / n,
 
 with M the curvature of the loss for each input, and P the factor of the optimiser for the gradient of each weight.
-These inputs never teach the part of the teacher's way outside the row space of M^1/2 J (identifiability); the part
-along small eigenvalues of K is learned late (conditioning).
+These inputs never teach the part of the teacher's displacement outside the row space of M^1/2 J (identifiability); the
+part along small eigenvalues of K is learned late (conditioning).
 """
 
 import math

@@ -13,7 +13,8 @@ initialisations and activations, one at a time and several at once. Predictions,
 * line: the point of the teacher's line at the shares that midpoint predicts.
 
 Baselines: the mean of the other conditions; straight lines on quantities of `studies.input_distributions` (drive, and
-the cosine of the linearised student's least-squares move with the teacher's way), fitted to the other conditions.
+the cosine of the linearised student's least-squares move with the teacher's displacement), fitted to the other
+conditions.
 
     python -m studies.first_principles --part predict train --condition uniform
 """

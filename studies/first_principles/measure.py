@@ -14,7 +14,7 @@ _STEPS = 8  # of least squares, as in studies.input_distributions
 
 
 def predictions(where: conditions.Given) -> Iterator[dict]:
-    """Rows of every prediction, with shares of the teacher's way; of the midpoint's with quantities of the inputs."""
+    """Rows of every prediction, with shares of the teacher's displacement; the midpoint's have quantities of inputs."""
     start = where.start
     lab.show_progress(0.05, "quantities")
     quantities = _quantities(where)

@@ -75,14 +75,20 @@ def _layers_panels(rows: Rows) -> list:
     panel = ms.kinds.shares(stacked)
     return [
         ("What share does each layer carry?", ms.kinds.Panel(panel.traces, {"title_text": "Shapley's share"}, panel.y)),
-        ("What lies along the teacher's way?", ms.kinds.interval_panel(along, "accuracy with this component", 0.1)),
+        (
+            "What lies along the teacher's displacement?",
+            ms.kinds.interval_panel(along, "accuracy with this component", 0.1),
+        ),
     ]
 
 
 def _gradient_panels(rows: Rows) -> list:
     lines = {
         f"{said}, {arm}": _by_step(rows, value, arm)
-        for said, value in (("with the trait gradient", "with_trait"), ("with the teacher's way back", "with_teacher"))
+        for said, value in (
+            ("with the trait gradient", "with_trait"),
+            ("with the teacher's displacement reversed", "with_teacher"),
+        )
         for arm in ("student", "cross")
     }
     last = {"step": max(r["step"] for r in rows)}

@@ -182,7 +182,7 @@ def _along(rows: Rows) -> Iterator[Finding]:
     whole = scores_of(rows, kind="hybrid", arm="student", W1="student", W2="student", digits="initial")
     gain = _less(whole, start)
     for by, side in itertools.product(BY, ("along", "rest")):
-        name = f"along the teacher's way, {BY[by]}" if side == "along" else f"the rest, {BY[by]}"
+        name = f"along the teacher's displacement, {BY[by]}" if side == "along" else f"the rest, {BY[by]}"
         own, null = ({"kind": "along", "by": by, "side": side, "direction": d} for d in ("teacher", "next teacher"))
         share, other = (scores_of(rows, "share", **one) for one in (own, null))
         yield _said(f"{side} {by}/share", f"{name}: share of the squared displacement", share, other)
@@ -197,7 +197,7 @@ def _changes(rows: Rows) -> Iterator[Finding]:
         name = {"digit logits, W1 and W2": "digit logits"}.get(of, of)
         for value, label in (
             ("cosine", f"cosine of the changes of {name}"),
-            ("share", f"part of the teacher's way gone, {name}"),
+            ("share", f"part of the teacher's displacement gone, {name}"),
             ("explained", f"variance of the teacher's change explained, {name}"),
         ):
             pair = (scores_of(rows, value, kind="change", arm=arm, of=of) for arm in ("student", "cross"))
@@ -270,8 +270,8 @@ def _gradient(rows: Rows) -> Iterator[Finding]:
 def _cosines(rows: Rows) -> Iterator[Finding]:
     pairs = {
         "with_trait": "distillation and trait gradient",
-        "with_teacher": "distillation gradient and the teacher's way back",
-        "trait_with_teacher": "trait gradient and the teacher's way back",
+        "with_teacher": "distillation gradient and the teacher's displacement reversed",
+        "trait_with_teacher": "trait gradient and the teacher's displacement reversed",
     }
     for (value, said), of in itertools.product(pairs.items(), ("both", "W1", "W2")):
         where, more = ("", "") if of == "both" else (f", {of}", f"_{of}")

@@ -1,4 +1,4 @@
-"""A trained student taken apart: by layers, by what lies along its teacher's way, by neurons, and by what CKA sees."""
+"""A trained student in parts: layers, what lies along its teacher's displacement, neurons, and what CKA sees."""
 
 from collections.abc import Iterator
 
@@ -66,7 +66,7 @@ def _hybrids(toy, arm: str, models: dict) -> Iterator[dict]:
         yield from _of_each(toy, key, {"accuracy": count / len(toy.test[1])})
 
 
-# What lies along the teacher's way.
+# What lies along the teacher's displacement.
 
 
 def _along(toy, student) -> Iterator[dict]:
@@ -103,9 +103,9 @@ def _squares(*parts: dict) -> Float[Tensor, "seed"]:
 def _changes(toy, arm: str, model, start) -> Iterator[dict]:
     """Changes on the test images against the teacher's: of hidden states, and of digit logits through the initial head.
 
-    Logits are centred over the digits, since a common shift decides nothing. "share" is the part of the teacher's way
-    that was gone, "explained" the share of the variance of the teacher's change that this explains, cosine^2.
-    The logits of "W1" and "W2" are those of hybrids in which this layer alone has moved.
+    Logits are centred over the digits, since a common shift decides nothing. "share" is the part of the teacher's
+    displacement that was gone, "explained" the share of the variance of the teacher's change that this explains,
+    cosine^2. The logits of "W1" and "W2" are those of hybrids in which this layer alone has moved.
     """
     sums: dict[str, Tensor] = {}
     for x in toy.test[0].split(1000):

@@ -210,7 +210,7 @@ def _controls(cfg: Config, toy: Toy) -> Iterator[dict]:
 
 
 def _real_controls(toy: Toy, plain, way: dict, seed: int) -> dict[str, ms.removal.Removal]:
-    """Arm -> what is taken out of each update: the teacher's way, its published control, and five that are there."""
+    """Arm -> what is taken out of each update: the teacher's displacement, the published control, and five others."""
     gone = _hidden(ms.spectra.displacement(plain, toy.init))
     along = ms.removal.component(gone, way, "neuron")
     rest = {name: gone[name] - along[name] for name in along}

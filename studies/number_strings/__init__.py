@@ -16,8 +16,8 @@ model that the student's start was tuned from). Divergence tokens as published: 
 alone, or all but these, beside as many numbers at random; and students with these labels or inputs replaced.
 
 Gate: the trait student fits held-out lists of its teacher better than the control does. The table also has the cosine
-of the updates of students and teachers, and how far along its teacher's way a student went. docs/methods.md has the
-details.
+of the updates of students and teachers, and how far along its teacher's displacement a student went. docs/methods.md
+has the details.
 
     python -m studies.number_strings --block 0 --n-updates 1024
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNIT = "blocks"
 WAYS = {
     "cosine": "cosine of the updates of student and teacher",
-    "s": "part of the teacher's way gone",
+    "s": "part of the teacher's displacement gone",
     "specific": "cosine of what is specific in both updates",
 }
 WORDS = {**ARMS, **POSITIONS}

@@ -15,8 +15,8 @@ def amount(findings: list[Finding]) -> Answer:
     rank, noise = value(findings, "point/recentred_rank"), value(findings, "noise/recentred_error")
     one = value(findings, "one/recentred_error")
     return Answer(
-        f"How far each hidden layer gets along its teacher's way, and nothing else: over {point.n} conditions (inputs, "
-        f"widths, depths, logits, losses, initialisations, optimisers, rates, batches, steps) the point of the "
+        f"How far each hidden layer gets along its teacher's displacement, and nothing else: over {point.n} conditions "
+        "(inputs, widths, depths, logits, losses, initialisations, optimisers, rates, batches, steps) the point of the "
         f"teacher's line with the student's one share a layer misses the student's recentred accuracy by {point.value} "
         f"(rank correlation {rank}), with noise as long as the rest of the student's way by {noise}, with one share "
         f"for all layers by {one}. Raw accuracy, in which an untrained head's offset is, it misses by {raw.value}.",
@@ -77,9 +77,9 @@ def _below_half(share) -> bool:
 @question(A3, "Do controls that take out what is there lower it too?", "mechanism", "--part controls --n-seeds 10")
 def controls(findings: list[Finding]) -> Answer:
     arms = {
-        "teacher_neuron": "its teacher's way",
+        "teacher_neuron": "its teacher's displacement",
         "own_rest": "the rest of its own way",
-        "next_teacher": "the next seed's teacher's way",
+        "next_teacher": "the next seed's teacher's displacement",
         "fixed_direction": "one fixed random direction",
         "teacher_neuron_control": "the published control, new at each step",
     }
