@@ -45,9 +45,12 @@ def test_other_formats_are_refused(tmp_path):
 
 @browser
 def test_images_are_drawn_and_an_svg_is_the_same_again(tmp_path):
-    export.write_images({tmp_path / "a.svg": FIGURE, tmp_path / "b.svg": FIGURE, tmp_path / "c.png": FIGURE})
+    export.write_images(
+        {tmp_path / "a.svg": FIGURE, tmp_path / "b.svg": FIGURE, tmp_path / "c.png": FIGURE, tmp_path / "d.pdf": FIGURE}
+    )
     svg = (tmp_path / "a.svg").read_text()
     assert "A title" in svg and "<path" in svg and svg == (tmp_path / "b.svg").read_text()
+    assert (tmp_path / "d.pdf").read_bytes()[:5] == b"%PDF-"
     png = (tmp_path / "c.png").read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(png[16:20]) == 2 * export.WIDTH
 

@@ -112,3 +112,10 @@ def test_frame_and_points():
     assert len(points) == 9 and points[3] == {
         "cell": "", "key": "student/accuracy", "label": "student", "arm": "student", "member": 0, "accuracy": 0.5
     }  # fmt: skip
+
+
+def test_an_interval_of_accuracy_stays_where_accuracy_can_be():
+    two = [{"arm": "a", "member": i, "accuracy": v, "margin": v} for i, v in enumerate((0.2, 0.9))]
+    (share,), (margin,) = (lab.by_arm(two, score, unit="seeds") for score in ("accuracy", "margin"))
+    assert (share.value.low, share.value.high, share.value.mean) == (0, 1, margin.value.mean)
+    assert margin.value.low < 0 and margin.value.high > 1

@@ -111,6 +111,8 @@ def slug(text: str) -> str:
 
 # Findings of rows.
 
+SHARES = ("accuracy", "raw", "recentred", "prior_matched", "open_accuracy")  # scores that are shares of images
+
 
 def by_arm(
     cell: Rows,
@@ -152,9 +154,12 @@ def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | 
 
 
 def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
-    """Mean of the scores of replicates, with its Student-t interval."""
+    """Mean of the scores of replicates, with its Student-t interval, as far as that lies where the score can be."""
     ordered = dict(sorted(scores.items()))
-    return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
+    interval = ms.stats.student_t(list(ordered.values()))
+    if key.rpartition("/")[2] in SHARES:  # two replicates may be far apart, and none is below 0 or above 1
+        interval = dataclasses.replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
+    return Finding(key, label, interval, unit=unit, scores=ordered, **more)
 
 
 def less(a: Finding, b: Finding, *, label: str = "") -> Finding:

@@ -266,7 +266,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--beside", nargs="+", metavar="DIR", default=[], help=sent)
     images = "write figures as static images to DIR, not the page (needs the extra `export` and Chromium)"
     parser.add_argument("--export", metavar="DIR", help=images)
-    parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the images (default: svg)")
+    parser.add_argument("--format", choices=("svg", "png", "pdf"), default="svg", help="of the images (default: svg)")
     names = "the questions whose images are written (default: all); names are the page's anchors"
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=names)
     return parser.parse_args(argv)

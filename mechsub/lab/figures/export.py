@@ -20,7 +20,7 @@ import psutil
 
 from mechsub.lab import store
 
-FORMATS = ("svg", "png")
+FORMATS = ("svg", "png", "pdf")
 WIDTH = 1200  # pixels; half a slide's, and PNG has two dots a pixel
 STARTING, EACH = 120.0, 20.0  # seconds that a browser, and a figure, may take
 
@@ -63,7 +63,7 @@ def _job(path: Path, figure, drawn: Path) -> dict:
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"{path.name}: the format must be one of {', '.join(FORMATS)}")
-    options = {"format": kind, "width": WIDTH, "height": figure.layout.height, "scale": 1 if kind == "svg" else 2}
+    options = {"format": kind, "width": WIDTH, "height": figure.layout.height, "scale": 2 if kind == "png" else 1}
     return {"fig": json.loads(figure.to_json()), "path": f"{drawn}.{kind}", "opts": options}
 
 
