@@ -40,7 +40,7 @@ def test_a_browser_that_is_no_program_is_one_line(monkeypatch, tmp_path):
 @browser
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match="svg, png"):
-        export.write_images({tmp_path / "a.pdf": FIGURE})
+        export.write_images({tmp_path / "a.gif": FIGURE})
 
 
 @browser
