@@ -13,7 +13,6 @@ from mechsub.lab.figures import colors
 from studies.report.question import NO_CLAIM
 
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
-COLUMN = 300  # pixels that a panel needs; narrower pages scroll within the figure
 FOLDER = Path(__file__).parent
 WARNINGS = {
     "missing": "Not stored, so not in this answer",
@@ -42,7 +41,6 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
     return environment.get_template("page.html").render(
         classes=CLASSES,
         no_claim=NO_CLAIM,
-        column_width=COLUMN,
         files=(store.RECORDS, store.PROVENANCE),
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         script=_script(),
@@ -91,7 +89,7 @@ def _warnings(f) -> Iterator[tuple[str, str]]:
 
 
 def _bare(figure) -> dict:
-    """The figure without title and caption, which the page shows as text; how many panels stand side by side."""
+    """The figure without title and caption, which the page shows as text."""
     given = json.loads(figure.to_json())
     layout = given["layout"]
     title = html.unescape(layout.pop("title", {}).get("text", ""))
@@ -102,9 +100,8 @@ def _bare(figure) -> dict:
     top, bottom = (40 if layout["annotations"] else 20), 90
     layout["height"] = layout.get("height", 450) - margin.get("t", 100) - margin.get("b", 80) + top + bottom
     layout["margin"] = margin | {"t": top, "b": bottom, "r": margin.get("r", 20)}
-    starts = {axis["domain"][0] for key, axis in layout.items() if key.startswith("xaxis") and "domain" in axis}
     data = json.dumps(given, sort_keys=True).replace("<", "\\u003c")  # safe within a script
-    return {"figure": given, "data": data, "title": title, "caption": caption, "columns": max(1, len(starts))}
+    return {"figure": given, "data": data, "title": title, "caption": caption}
 
 
 def _predictions(rows: list[Mapping]) -> dict:
