@@ -22,7 +22,7 @@ from typing import Literal
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import conditions
+from mechsub.designs import conditions, population
 from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows

@@ -67,7 +67,7 @@ def cache_activations(
         batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
     axis = -3 if _is_tokens(inputs) and pos is None else -2
-    points = points_of(model, names)
+    points = _points(model, names)
     parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
@@ -88,7 +88,7 @@ def cache_with_logits(
     """
     names = list(dict.fromkeys(arguments.texts(names, "names")))
     _check(model, inputs, names, pos)
-    points = points_of(model, names)
+    points = _points(model, names)
     parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
@@ -121,7 +121,7 @@ def run_patched(
     _check(model, inputs, list(arguments.mapping(activations, "activations", "tensors", 0)), pos)
     for name, new in activations.items():
         arguments.values(new, f"activations[{name!r}]", "*lead d", floating=True)
-    points = points_of(model, list(activations))
+    points = _points(model, list(activations))
     given = {point: name for name, point in points.items()}
     if len(given) < len(points):
         raise ValueError(f"activations name one hook twice ({', '.join(points)}); leave one of its names out")
@@ -173,7 +173,7 @@ def _check(model: HookedModel, inputs: Tensor, names: list[str], pos: int | None
 _OLDER = {"hook_resid_pre": "hook_in", "hook_resid_post": "hook_out"}  # of a block, in TransformerLens
 
 
-def points_of(model: HookedModel, names: Sequence[str]) -> dict[str, str]:
+def _points(model: HookedModel, names: Sequence[str]) -> dict[str, str]:
     """Name -> the name under which its hook fires; a block's have older names too, as blocks.0.hook_resid_post."""
     known = {name: _known(model, name) for name in names}
     return {name: model.hook_dict[own].name or own for name, own in known.items()}

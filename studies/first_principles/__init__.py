@@ -25,7 +25,7 @@ from typing import Literal
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import conditions
+from mechsub.designs import conditions, population
 from studies.first_principles.design import DESIGN
 
 
