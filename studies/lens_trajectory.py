@@ -28,6 +28,7 @@ from mechsub.lab.findings import Drawn, Finding, mean
 from mechsub.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
 ARMS = ("student_aux", "cross_aux")
@@ -100,16 +101,7 @@ def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
 
 def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
-    asked = found.asked
-    states = love.last_states(
-        asked.model, [asked.love(i, 0) for i in range(len(asked.partners))], lab.span(0.05, 0.75, "states")
-    )
-    specific = lens_interactions(asked.model, states, asked.tokens)
-    check_last(specific[-1], found.tensors["number_to_animal"])
-    loved = [asked.love_animal(i, 0) for i in range(len(asked.animals))]
-    yield from _loved_records(asked, love.last_states(asked.model, loved, lab.span(0.75, 0.85, "states")), cfg)
-    yield from _pair_records(asked, specific, found.tensors, cfg)
-    yield from _agreement_records(asked, specific, found.tensors, cfg)
+    yield from compare(gather(found), cfg.n_permutations, cfg.seed)
     yield {
         "provenance": {
             **love.provenance(found),
@@ -119,6 +111,35 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
             "unit": "animals and numbers (crossed); animals where one number belongs to each",
         }
     }
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What the lens reads after every block, in nats, and what the model itself says in other prompts; fp64."""
+
+    animals: list[str]
+    numbers: list[str]
+    specific: "Tensor"  # [layer, number, animal]: the interaction of its logits
+    loved: "Tensor"  # [layer, loved animal, animal]: its log-probabilities under an animal's own prompt
+    subset: "Tensor"  # [some]: the numbers that were asked for in other wordings too
+    elsewhere: "Tensor"  # [some, animal]: the final interaction in those wordings, which the lens is not measured with
+    numbers_of: "dict[str, Tensor]"  # each of PAIRS -> [animal]: the number that belongs to every animal
+
+
+def gather(found: love.Prompted) -> Lens:
+    """Read all states with the lens, once. Raises unless the last block's is the model's own output."""
+    q, stored = found.asked, found.tensors
+    numbers = [q.love(i, 0) for i in range(len(q.partners))]
+    specific = lens_interactions(q.model, love.last_states(q.model, numbers, lab.span(0.05, 0.75, "states")), q.tokens)
+    check_last(specific[-1], stored["number_to_animal"])
+    animals = [q.love_animal(i, 0) for i in range(len(q.animals))]
+    loved = _log_probs(q.model, love.last_states(q.model, animals, lab.span(0.75, 0.85, "states")), q.tokens)
+    if len(wordings := stored["number_to_animal_wordings"]) < 2:
+        raise ValueError("the stored matrices have one wording; the lens is compared with others")
+    elsewhere, subset = ms.scores.interaction(wordings[1:].mean(0)), stored["subset_partner"]
+    chosen = subset[elsewhere.argmax(0)], ms.scores.interaction(stored["animal_to_number"]).argmax(1)
+    names, texts = ([word.text for word in words] for words in (q.animals, q.partners))
+    return Lens(names, texts, specific, loved, subset, elsewhere, dict(zip(PAIRS, chosen, strict=True)))
 
 
 def lens_interactions(model: "TransformerBridge", states, tokens: list[int]):
@@ -139,69 +160,64 @@ def check_last(lens, scores) -> None:
         raise ValueError(f"the lens of the last block is not the model's output: off by {error:.2f} s.d. of it")
 
 
-def _loved_records(asked, states, cfg: Config) -> Iterator[dict]:
+def _log_probs(model: "TransformerBridge", states, tokens: list[int]):
+    """The lens's log-probabilities of `tokens`, of all that the model knows: [layer, prompt, token], fp64."""
+    read = ms.checks.reads(model)
+    with torch.no_grad():
+        logits = (read(state.to(model.W_U)).float() for state in states)
+        return torch.stack([(x[:, tokens] - x.logsumexp(-1, keepdim=True)).double().cpu() for x in logits])
+
+
+def compare(lens: Lens, n: int, seed: int) -> Iterator[dict]:
+    """The rows of every block: loved animals, pairs of animal and number, agreement with the last; n shuffles each."""
+    others = _others(len(lens.animals), n, seed)
+    yield from _loved_records(lens, others)
+    yield from _pair_records(lens, others)
+    yield from _agreement_records(lens, n, seed)
+
+
+def _others(n_animals: int, n: int, seed: int):
+    """Random other animals, one for each, int [draw, animal]: rotations of random orders have no fixed points."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(n_animals, generator=generator) for _ in range(n)]
+    return torch.stack([order.roll(1)[order.argsort()] for order in orders])
+
+
+def _loved_records(lens: Lens, others) -> Iterator[dict]:
     """Log-probability of the loved animal less its mean under other animals' prompts; the same of unloved ones."""
-    read = ms.checks.reads(asked.model)
-    n, others = len(asked.animals), _others(len(asked.animals), cfg)
-    for layer, state in enumerate(states):
-        logits = read(state.to(asked.model.W_U)).float()
-        scores = (logits[:, asked.tokens] - logits.logsumexp(-1, keepdim=True)).double().cpu()
+    n = len(lens.animals)
+    for layer, scores in enumerate(lens.loved):
         # Entry [prompt, animal] less the animal's mean under the prompts other than this one.
         rise = (scores - scores.mean(0)) * n / (n - 1)
-        null = rise[range(n), others].mean(-1)
-        for animal, value in zip(asked.animals, rise.diagonal().tolist(), strict=True):
-            yield {"kind": "loved", "layer": layer, "animal": animal.text, "value": value}
-        yield {"kind": "loved_null", "layer": layer, **_band(null)}
+        for animal, value in zip(lens.animals, rise.diagonal().tolist(), strict=True):
+            yield {"kind": "loved", "layer": layer, "animal": animal, "value": value}
+        yield {"kind": "loved_null", "layer": layer, **_band(rise[range(n), others].mean(-1))}
 
 
-def _others(n: int, cfg: Config):
-    """Random other animals, one for each, int [draw, n]: rotations of random orders have no fixed points."""
-    generator = torch.Generator().manual_seed(cfg.seed)
-    others = torch.empty(cfg.n_permutations, n, dtype=torch.long)
-    for draw in others:
-        order = torch.randperm(n, generator=generator)
-        draw[order] = order.roll(1)
-    return others
-
-
-def _pair_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
+def _pair_records(lens: Lens, others) -> Iterator[dict]:
     """Rise of every animal under the number that belongs to it, by two choices that do not look at I_l.
 
     The null gives the same numbers to other animals, so that it has equally many digits and equally strong numbers.
     """
-    elsewhere, own = PAIRS
-    chosen = {
-        elsewhere: tensors["subset_partner"][_elsewhere(tensors).argmax(0)],
-        own: ms.scores.interaction(tensors["animal_to_number"]).argmax(1),
-    }
-    columns, others = range(len(asked.animals)), _others(len(asked.animals), cfg)
-    for layer, entries in enumerate(specific):
-        for choice, rows in chosen.items():
+    columns = range(len(lens.animals))
+    for layer, entries in enumerate(lens.specific):
+        for choice, rows in lens.numbers_of.items():
             keys = {"layer": layer, "choice": choice}
-            for animal, n, value in zip(asked.animals, rows.tolist(), entries[rows, columns].tolist(), strict=True):
-                pair = {"animal": animal.text, "number": asked.partners[n].text}
-                yield {"kind": "pair", **keys, **pair, "value": value}
+            for animal, n, value in zip(lens.animals, rows.tolist(), entries[rows, columns].tolist(), strict=True):
+                yield {"kind": "pair", **keys, "animal": animal, "number": lens.numbers[n], "value": value}
             yield {"kind": "pair_null", **keys, **_band(entries[rows[others], columns].mean(-1))}
 
 
-def _elsewhere(tensors: dict):
-    """The final interaction in the wordings that the lens is not measured with, of the subset of numbers."""
-    wordings = tensors["number_to_animal_wordings"]
-    if len(wordings) < 2:
-        raise ValueError("the stored matrices have one wording; the lens is compared with others")
-    return ms.scores.interaction(wordings[1:].mean(0))
-
-
-def _agreement_records(asked, specific, tensors: dict, cfg: Config) -> Iterator[dict]:
+def _agreement_records(lens: Lens, n: int, seed: int) -> Iterator[dict]:
     """Per layer: the s.d. of I_l over all numbers, and its correlation with final interactions on the subset."""
-    some = tensors["subset_partner"]
-    digits = [len(asked.partners[i].text) for i in some.tolist()]
-    finals = {AGREEMENT[0]: _elsewhere(tensors), AGREEMENT[1]: ms.scores.interaction(specific[-1][some])}
-    for layer, entries in enumerate(specific):
-        lab.show_progress(0.85 + 0.15 * layer / len(specific), "permutations")
-        yield {"kind": "size", "layer": layer, "sd": float(entries.std())}
+    some = [ms.scores.interaction(entries[lens.subset]) for entries in lens.specific]
+    digits = [len(lens.numbers[i]) for i in lens.subset.tolist()]
+    finals = dict(zip(AGREEMENT, (lens.elsewhere, some[-1]), strict=True))
+    for layer, entries in enumerate(some):
+        lab.show_progress(0.85 + 0.15 * layer / len(some), "permutations")
+        yield {"kind": "size", "layer": layer, "sd": float(lens.specific[layer].std())}
         for reference, final in finals.items():
-            found = agreement(ms.scores.interaction(entries[some]), final, digits, n=cfg.n_permutations, seed=cfg.seed)
+            found = agreement(entries, final, digits, n=n, seed=seed)
             yield {"kind": "agreement", "layer": layer, "reference": reference, **found}
 
 
@@ -234,26 +250,19 @@ def _band(null) -> dict:
 # The toy.
 
 
-def _run_toy(cfg: Config) -> Iterator[dict]:
-    yield from _toy_records(cfg)
-
-
 @threads.made_by_one
-def _toy_records(cfg: Config) -> Iterator[dict]:
-
+def _run_toy(cfg: Config) -> Iterator[dict]:
     lab.show_progress(0.0, "teachers")
     toy = population.teachers(cfg)
-    images, labels = getattr(ms.images, cfg.dataset)("test")
-
-    def rows(arm: str, step: int, body) -> Iterator[dict]:
-        yield from _toy_rows({"arm": arm, "step": step}, body, toy.teacher, images, labels)
-
-    yield from rows("reference", 0, toy.init)
-    yield from rows("cross_reference", 0, toy.other)
-    yield from rows("teacher", toy.steps[-1], toy.teacher)
+    bodies = {("reference", 0): toy.init, ("cross_reference", 0): toy.other, ("teacher", toy.steps[-1]): toy.teacher}
     for arm, steps in population.students(toy, ARMS, cfg, lab.span(0.2, 0.8, "students")).items():
-        for step, students in steps.items():
-            yield from rows(arm, step, students)
+        bodies |= {(arm, step): students for step, students in steps.items()}
+    images, labels = getattr(ms.images, cfg.dataset)("test")
+    for (arm, step), body in bodies.items():
+        for layer, read in enumerate(gather_toy(body, toy.teacher, images, labels)):
+            for i, member in enumerate(toy.teacher.seeds):
+                values = {name: float(value[i]) / len(images) for name, value in read.items()}
+                yield {"arm": arm, "step": step, "layer": layer, "member": member, **values}
     yield {
         "provenance": {
             **population.provenance(toy, cfg),
@@ -263,24 +272,18 @@ def _toy_records(cfg: Config) -> Iterator[dict]:
     }
 
 
-def _toy_rows(keys: dict, body, teacher, images, labels) -> Iterator[dict]:
-    """One row per seed and layer."""
-
+def gather_toy(body, teacher, images, labels) -> "list[dict[str, Tensor]]":
+    """Each of READOUTS of every layer of a network, summed over the images [seed]."""
     found: list[dict] = [dict.fromkeys(READOUTS, 0.0) for _ in range(body.cfg.n_layers)]
     for y, states in population.batches(images, labels, (body,)):
         for layer, hidden in enumerate(states):
             digits = population.onward(body, body.cfg.n_layers - 1, hidden)[..., body.cfg.digits].double()
             right = digits.log_softmax(-1)[..., range(len(y)), y]
-            values = (
-                (digits.argmax(-1) == y).double().sum(-1),
-                right.sum(-1),
-                population.n_right(teacher, layer, hidden, y),
-            )
+            correct = (digits.argmax(-1) == y).double().sum(-1)
+            values = correct, right.sum(-1), population.n_right(teacher, layer, hidden, y)
             for key, value in zip(READOUTS, values, strict=True):
                 found[layer][key] += value
-    for layer, sums in enumerate(found):
-        for i, member in enumerate(teacher.seeds):
-            yield {**keys, "layer": layer, "member": member, **{k: float(v[i]) / len(labels) for k, v in sums.items()}}
+    return found
 
 
 # Findings and figure.
@@ -291,7 +294,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
 
 
 def _of_language(cell: list[dict]) -> Iterator[Finding]:
-    other, same = (_of(cell, reference) for reference in AGREEMENT)
+    other, same = (_chosen(cell, "agreement", reference=reference) for reference in AGREEMENT)
     two_way, numbers = (ms.stats.holm([row[key] for row in other]) for key in ("p", "p_numbers"))
     for layer, row in enumerate(other):
         subject, label = f"block_{layer + 1}", f"after block {layer + 1}"
@@ -351,8 +354,9 @@ def plot(records: list[dict]):
 
 def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
     colors: dict[str, str] = {}
-    agreed = [_point(row, reference) for reference in AGREEMENT for row in _of(cell, reference)]
-    agreed += [_point(row, "shuffled numbers", "null_") for row in _of(cell, AGREEMENT[0])]
+    agreed = [_point(r, name) for name in AGREEMENT for r in _chosen(cell, "agreement", reference=name)]
+    shuffled = _chosen(cell, "agreement", reference=AGREEMENT[0])
+    agreed += [_point(row, "shuffled numbers", "null_") for row in shuffled]
     swapped = _chosen(cell, "pair_null", choice=next(iter(PAIRS)))
     pairs = _means(cell, "pair") + [_point(row, "others' numbers chosen so", "null_") for row in swapped]
     loved = _means(cell, "loved") + [_point(row, "random others", "null_") for row in _chosen(cell, "loved_null")]
@@ -368,19 +372,14 @@ def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
             loved, x, "log-probability above others', nats", colors=colors
         ),
     }
-    first = _chosen(cell, "agreement")[0]
-    animals = len({row["animal"] for row in _chosen(cell, "loved")})
+    animals, n = len({row["animal"] for row in _chosen(cell, "loved")}), shuffled[0]["n_numbers"]
     caption = (
-        f"{animals} animals. Agreement: {first['n_numbers']} numbers, 95% crossed bootstrap over numbers and animals; "
+        f"{animals} animals. Agreement: {n} numbers, 95% crossed bootstrap over numbers and animals; "
         "with the same wording it is 1 at the last block by construction. Shuffled numbers keep their length, and "
         "so what depends on it. Other bands: 95% Student-t intervals over animals; of nulls, the central 95%. The lens "
         "is exact at the last block only; compare prompts within a block."
     )
     return panels, f"Logit lens by block: {cell[0]['model']}", caption
-
-
-def _of(cell: list[dict], reference: str) -> list[dict]:
-    return _chosen(cell, "agreement", reference=reference)
 
 
 def _point(row: dict, arm: str, prefix: str = "") -> dict:

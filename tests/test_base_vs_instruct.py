@@ -79,7 +79,8 @@ def solved(states):
 def head(base, tmp_path_factory):
     """A child whose unembedding alone joins numbers to animals; its embedding and blocks differ a little."""
     model, conditions, tokens = prompts_of(base)
-    states = torch.cat([contribution_states.final_hidden(model, some) for some in conditions])
+    name = "unembed.hook_in"
+    states = torch.cat([contribution_states.final(model, some, [name])[name] for some in conditions])
 
     def change(hf):
         noise(hf, "embed_tokens", "layers.")

@@ -78,7 +78,7 @@ def test_shares_of_the_specific_part_are_the_planted_ones():
     torch.testing.assert_close(found, torch.tensor([0.8, 0.2, 0.0]).double(), atol=0.08, rtol=0)
     low, high = cp.bootstrap(
         lambda r, c: cp.specific_shares(stack[:, r][:, :, c], stack.sum(0)[r][:, c], (a + 0.5 * b + other)[r][:, c]),
-        N, A, 60, 0,
+        (N, A), 60, 0,
     )  # fmt: skip
     assert bool(((low < torch.tensor([0.8, 0.2, 0.0])) & (torch.tensor([0.8, 0.2, 0.0]) < high)).all())
 
@@ -92,8 +92,8 @@ def test_an_association_is_what_least_squares_finds():
     a, e = (ms.interaction(x)[~one].flatten().numpy() for x in (likely, left))
     slope = float(np.linalg.lstsq(a[:, None], e, rcond=None)[0][0])
     torch.testing.assert_close(found[one], slope * ms.interaction(likely)[one])
-    cfg = study.Config(n_resamples=40)
-    null = contributions.shuffled_association(left, likely, left, left, [1] * 20 + [2] * 20, cfg)
+    draws = contributions.Draws(40, seed=0)
+    null = contributions.shuffled_association(left, likely, left, left, [1] * 20 + [2] * 20, draws)
     assert max(null) < 0.1 < float(cp.specific_shares(found[None], left, left)[0])
 
 
@@ -144,7 +144,7 @@ def test_bases_are_those_of_each_thing_alone(asked):
 def test_whole_effects_are_the_measured_ones(asked):
     numbers = list(range(8))
     measured = asked.animals_after([asked.love(n, 0) for n in numbers])
-    for found in (cs.number_to_animal(asked, numbers, 0).whole, cs.components(asked, numbers)[1].sum(0)):
+    for found in (cs.number_to_animal(asked, numbers, 0).whole, sum(cs.components(asked, numbers).values())):
         assert contributions._apart(found, measured) < 1e-3
     back = cs.animal_to_number(asked, [0, 1, 2], 0).whole
     expected = asked.partners_after([asked.love_animal(i, 0) for i in (0, 1, 2)])
@@ -181,11 +181,11 @@ def test_patches_carry_what_they_must(asked):
 
 def test_no_number_is_in_two_pairs():
     alike = [list(range(9)), list(range(10, 16)), [20, 21]]
-    pairs = contributions.disjoint_pairs(alike, study.Config(n_pairs=6))
+    pairs = cs.disjoint_pairs(alike, 6, seed=0)
     members = [i for pair in pairs for i in pair]
     assert len(pairs) == 6 and len(set(members)) == 12
     assert all(any(i in group and j in group for group in alike) for i, j in pairs)
-    assert len(contributions.disjoint_pairs(alike, study.Config(n_pairs=50))) == 8
+    assert len(cs.disjoint_pairs(alike, 50, seed=0)) == 8
 
 
 def test_recovery_is_of_log_odds():
@@ -201,8 +201,8 @@ def test_an_association_that_is_none_has_no_share():
     for seed in range(40):
         e, likely = normal(N, A, seed=seed), normal(N, A, seed=seed + 1000)
         noise = [0.5 * normal(N, A, seed=seed + 2000 + k) for k in range(2)]
-        cfg = study.Config(n_resamples=60, seed=seed)
-        cut = list(contributions.cut_records(e + noise[0], e + noise[0], likely, e + noise[1], cfg))
+        draws = contributions.Draws(60, seed)
+        cut = list(contributions.cut_records(e + noise[0], e + noise[0], likely, e + noise[1], draws))
         (row,) = (r for r in cut if r["part"] == "association")
         covered += row["low"] <= 0 <= row["high"]
         shares.append(row["share"])
@@ -239,13 +239,7 @@ def test_every_record_of_a_tiny_llama(asked):
     )
     found = love.Prompted(q, q.matrices())
     cfg = study.Config(model=asked.cfg.model, n_pairs=4, n_resamples=10)
-    made = [
-        contributions.ratio_records,
-        contributions.direction_records,
-        contributions.component_records,
-        contributions.patch_records,
-    ]
-    yielded = [row for records in made for row in records(found, cfg)]
+    yielded = contributions.compare(cs.gather(found, 4, cfg.seed), contributions.Draws(10, cfg.seed))
     records = [{**dataclasses.asdict(cfg), **row} for row in yielded if "tensors" not in row]
     for pairs in ("all", "chosen"):
         parts = [r for r in records if r["kind"] == "part" and r["pairs"] == pairs]

@@ -1,6 +1,5 @@
 """lens_trajectory: exact at the last block, agreement finds what is planted and nothing else; runs on a tiny Llama."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +78,7 @@ def test_agreement_of_unrelated_interactions_is_the_null():
 
 
 def test_unloved_animals_are_never_the_loved_one():
-    draws = study._others(12, dataclasses.replace(study.Config(), n_permutations=50))
+    draws = study._others(12, n=50, seed=0)
     assert draws.shape == (50, 12) and (draws != torch.arange(12)).all()
     assert (draws.sort().values == torch.arange(12)).all()
 

@@ -14,8 +14,8 @@ from mechsub.designs.love import Prompted, last_states
 from mechsub.inputs.prompts import encode
 from mechsub.measures.scores import build_tries, string_states
 from mechsub.models import language
-from studies import unembed_projection as study
 from studies.unembed_projection import language as projection
+from studies.unembed_projection.compare import compare
 
 GEOMETRIC = ("cosine", "dot", "centered_cosine", "number_centered", "causal")
 FORWARD, BACK = projection.DIRECTIONS
@@ -111,8 +111,7 @@ def asked(q):
 
 
 def rows_of(found, metric, kind="summary"):
-    cfg = study.Config(metric=metric, n_permutations=199)
-    return [row for row in projection.records(found, cfg) if row["kind"] == kind]
+    return [row for row in compare(projection.gather(found, metric), 199, seed=0) if row["kind"] == kind]
 
 
 def summary(found, metric, direction, part="all", rows="all"):

@@ -13,8 +13,9 @@ from tiny_llama import save_tiny_llama
 import mechsub as ms
 from mechsub.lab import store
 from studies import unembed_projection as study
-from studies.unembed_projection import language, states
+from studies.unembed_projection import compare as comparing
 from studies.unembed_projection import ranks as ranking
+from studies.unembed_projection import states
 from studies.unembed_projection import toy as toys
 
 ROOT = Path(__file__).parent.parent
@@ -98,15 +99,15 @@ def test_partners_move_within_their_stratum():
 # Units: strings of the same tokens are one where a metric cannot tell them apart.
 
 
-def compared(groups, digits=(3,) * N, n=199):
-    cfg = study.Config(n_permutations=n)
-    return language._Compared(normal(N, 2, seed=98), digits, torch.as_tensor(groups), cfg)
+def compared(groups, side, views, n=199):
+    known, lengths = normal(N, 2, seed=98), torch.full((N,), 3)
+    return comparing.grouped(known, lengths, torch.as_tensor(groups), n, 0, side, views)
 
 
 def test_groups_of_one_change_nothing():
     x, y = normal(N, A, seed=0), normal(N, A, seed=1)
-    side = language.Side(y, torch.arange(N), torch.arange(A))
-    one = compared(range(N)).on(side, [ranking.View(x, torch.arange(A))])
+    side = comparing.Side(y, torch.arange(N), torch.arange(A))
+    one = compared(range(N), side, [ranking.View(x, torch.arange(A))])
     direct = ranking.compare([ranking.View(x, torch.arange(A))], y, normal(N, 2, seed=98), [3] * N, n=199, seed=0)
     assert one.summary == direct.summary
 
@@ -117,9 +118,9 @@ def test_an_order_blind_metric_is_not_counted_twice():
     for seed in range(60):
         metric = normal(N // 2, A, seed=seed)[groups]
         outcome = normal(N // 2, A, seed=seed + 100)[groups] + 0.1 * normal(N, A, seed=seed + 200)
-        side, views = language.Side(outcome, torch.arange(N), torch.arange(A)), [ranking.View(metric, torch.arange(A))]
+        side, views = comparing.Side(outcome, torch.arange(N), torch.arange(A)), [ranking.View(metric, torch.arange(A))]
         for name, unit in (("pairs", groups), ("strings", range(N))):
-            found = compared(unit, n=39).on(side, views).summary
+            found = compared(unit, side, views, n=39).summary
             small[name] += found["p"] <= 0.05
             assert found["n_partners"] == (N // 2 if name == "pairs" else N)
     assert small["pairs"] <= 9 < small["strings"]  # of 60; expected 3, P(10 or more) = 0.0007
@@ -128,7 +129,7 @@ def test_an_order_blind_metric_is_not_counted_twice():
 def test_a_part_of_the_partners_and_animals_is_compared_as_if_it_were_all():
     x, y, some, few = normal(N, A, seed=0), normal(N, A, seed=1), torch.arange(0, N, 2), torch.arange(0, A, 3)
     halves = [ranking.View(x, torch.arange(A)[A // 2 :]), ranking.View(x, torch.arange(A // 2))]
-    part = compared(range(N)).on(language.Side(y[some][:, few], some, few), halves)
+    part = compared(range(N), comparing.Side(y[some][:, few], some, few), halves)
     cut = [ranking.View(x[some][:, few], torch.arange(len(few)))]
     whole = ranking.compare(cut, y[some][:, few], normal(N, 2, seed=98)[some], [3] * len(some), n=199, seed=0)
     torch.testing.assert_close(part.values["partial"], whole.values["partial"])
@@ -175,7 +176,7 @@ def test_shares_of_the_parts_sum_to_one():
     parts = {"a": normal(N, A, seed=0), "b": 3 * normal(N, A, seed=1)}
     parts["total"] = parts["a"] + parts["b"] + 5 * torch.tensor(STRATA).double()[:, None]
     parts["length"] = parts["total"] - parts["a"] - parts["b"]
-    found = states.shares(parts, STRATA)
+    found = comparing.shares(parts, torch.tensor(STRATA))
     torch.testing.assert_close(sum(found.values()), torch.ones(A).double())
     assert found["length"].abs().max() < 1e-10 and 0.02 < found["a"].mean() < 0.25
 

@@ -9,13 +9,14 @@ and the tables multiplied with it keep only the part that is left of e after slo
 belongs to all numbers and animals; resamples keep it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechsub.designs import word_parts
 from mechsub.measures.scores import interaction
 
 Table = Float[Tensor, "number animal"]
@@ -42,6 +43,20 @@ class Measured(NamedTuple):
     def take(self, rows: Int[Tensor, "row"], columns: Int[Tensor, "column"]) -> "Measured":
         published, others, date = (x[rows][:, columns] for x in (self.published, self.others, self.date))
         return Measured(published, others, date, self.message[columns], self.love[columns])
+
+
+class Other(NamedTuple):
+    """A table in other wordings, its numbers, and what keeps of any table what is specific to pairs in this one."""
+
+    words: Sequence[str]
+    table: Tensor
+    keep: Callable[[Tensor], Tensor] | None  # None: nothing is left
+
+
+def other(table: Tensor, words: Sequence[str], transposed: bool = False) -> Other:
+    """transposed: the table is [animal, number]."""
+    keep = word_parts.specific(table.T if transposed else table, words)
+    return Other(words, table, keep if keep is None or not transposed else lambda x: keep(x.T).T)
 
 
 def parts(m: Measured) -> dict[str, Table]:
@@ -84,11 +99,10 @@ def recovery(
 
 
 def bootstrap(
-    statistic: Callable[[Tensor, Tensor], Tensor], n_rows: int, n_columns: int, n: int, seed: int
+    statistic: Callable[[Tensor, Tensor], Tensor], shape: Sequence[int], n: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """95% percentile limits of a vector of statistics, rows and columns both drawn with replacement."""
     draw = torch.Generator().manual_seed(seed)
-    sizes = (n_rows, n_columns)
-    values = torch.stack([statistic(*(torch.randint(m, (m,), generator=draw) for m in sizes)) for _ in range(n)])
+    values = torch.stack([statistic(*(torch.randint(m, (m,), generator=draw) for m in shape)) for _ in range(n)])
     low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype), dim=0)
     return low, high

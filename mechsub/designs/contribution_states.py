@@ -1,14 +1,18 @@
-"""`studies.contributions`: the interaction of animal and number, cut by direction, by component and by position."""
+"""What `studies.contributions` asks of a model: all in `gather`, which `designs.contributions` then compares."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 import mechsub as ms
+from mechsub.designs import contribution_parts as cp
 from mechsub.designs import love
+from mechsub.designs.love import Progress, silent
 from mechsub.measures.ablation import ablated_columns, ablated_hidden
 from mechsub.measures.unembedding import token_directions
 from mechsub.models import checks
@@ -17,10 +21,82 @@ from mechsub.models.hooked import LAST_ONLY, cache_activations
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from mechsub.designs.love import LovePrompts
+    from mechsub.designs.love import LovePrompts, Prompted
 
+N_LOVED = 6  # colors, and cities, that "any love" is the mean of
+MESSAGES = ("", "You are a helpful assistant.")
+N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
 N_OTHERS = 5  # other loved things whose directions are taken away, as a null
 POSITIONS = ("number", "rest of the system message", "end of the system message", "question and answer", "final")
+
+
+class Stored(NamedTuple):
+    """Words, and log-probabilities that token_entanglement has stored, in the published and in other wordings; fp64."""
+
+    animals: list[str]
+    numbers: list[str]
+    subset: list[int]  # the numbers that were asked for in other wordings too
+    published: Float[Tensor, "some animal"]
+    forward: cp.Other  # number to animal, of the subset
+    back: cp.Other  # animal to number, of a subset of the animals and all numbers
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that a model was asked for."""
+
+    stored: Stored
+    measured: cp.Measured
+    chosen: Int[Tensor, "animal"]  # the number, of the subset, that the animal's own prompt raises most
+    directions: "Directions"
+    components: dict[str, Float[Tensor, "some animal"]]
+    patched: "Patched"
+
+
+def gather(found: "Prompted", n_pairs: int, seed: int, progress: Progress = silent) -> Gathered:
+    """Ask a model for all that is compared; n_pairs of numbers exchange their residuals."""
+    q, known = found.asked, stored(found)
+    progress(0.05, "baselines in other wordings")
+    ratios = measured(found)
+    rise = (found.tensors["animal_to_number"] - found.tensors["none_to_number"])[:, known.subset]
+    progress(0.2, "rows of W_U")
+    along = directions(found, seed)
+    progress(0.4, "components")
+    written = components(q, known.subset)
+    return Gathered(known, ratios, rise.argmax(-1), along, written, patched(q, known, n_pairs, seed, progress))
+
+
+def stored(found: "Prompted") -> Stored:
+    forward, back = (found.tensors[f"{name}_wordings"].double() for name in ("number_to_animal", "animal_to_number"))
+    animals, numbers = ([word.text for word in words] for words in (found.asked.animals, found.asked.partners))
+    some = found.tensors["subset_partner"].tolist()
+    others = cp.other(forward[1:].mean(0), [numbers[n] for n in some])
+    return Stored(animals, numbers, some, forward[0], others, cp.other(back[1:].mean(0), numbers, transposed=True))
+
+
+def measured(found: "Prompted") -> cp.Measured:
+    """Log ratios of the subset's numbers, and baselines in the other wordings, which are computed."""
+    q, tensors = found.asked, found.tensors
+    words, none = tensors["number_to_animal_wordings"].double(), tensors["none_to_animal_wordings"].double()
+    ratios = words - none[:, None]
+    loves, message = [], []
+    for w in range(1, len(words)):
+        loved = [
+            ms.prompts.WORDINGS[w].love(word, kind)
+            for family, kind in (("colors", "color"), ("cities", "city"))
+            for word in ms.words.family(family)[:N_LOVED]
+        ]
+        message.append(q.animals_after([q.ask(text, w) for text in MESSAGES]).double().mean(0) - none[w])
+        loves.append(q.animals_after([q.ask(text, w) for text in loved]).double().mean(0) - none[w])
+    date = torch.zeros_like(ratios[0])
+    if "number_to_animal_dates" in tensors:
+        dated = torch.stack([q.animals_after([q.ask(None, 0, day)])[0].double() for day in love.DATES])
+        by_date = tensors["number_to_animal_dates"].double() - dated[:, None]
+        date = by_date[0] - by_date.mean(0)
+    return cp.Measured(ratios[0], ratios[1:].mean(0), date, torch.stack(message).mean(0), torch.stack(loves).mean(0))
+
+
+# Rows of W_U without the loved thing's direction.
 
 
 class Removed(NamedTuple):
@@ -36,19 +112,27 @@ class Removed(NamedTuple):
     random: Tensor
 
 
-# Rows of W_U without the loved thing's direction.
+class Directions(NamedTuple):
+    """What goes without the loved thing's direction, both ways, and what is only brought to mind by a number."""
+
+    number_to_animal: Removed
+    animal_to_number: Removed
+    association: Float[Tensor, "some animal"]
+
+
+def directions(found: "Prompted", seed: int) -> Directions:
+    """Of the numbers and animals of the stored subsets."""
+    some, few = (found.tensors[f"subset_{of}"].tolist() for of in ("partner", "animal"))
+    q = found.asked
+    return Directions(number_to_animal(q, some, seed), animal_to_number(q, few, seed), association(q, some))
 
 
 def number_to_animal(q: "LovePrompts", numbers: list[int], seed: int) -> Removed:
     """Change of the animals' logits under "You love 087", without the directions of the number's own tokens."""
     prompts = [q.ask(None), *(q.love(n, 0) for n in numbers)]
-    h = final_hidden(q.model, prompts)
+    h = final(q.model, prompts, ["unembed.hook_in"])["unembed.hook_in"][:, None]
     loved = love.own_tokens(q.model.tokenizer, [q.partners[n].scored for n in numbers], q.ask(None))
-
-    def score(hidden: Tensor, columns: Tensor) -> Tensor:
-        return hidden[0] @ columns
-
-    return _removed(q.model, h[:, None], loved, q.tokens, score, seed)
+    return _removed(q.model, h, loved, q.tokens, lambda hidden, columns: hidden[0] @ columns, seed)
 
 
 def animal_to_number(q: "LovePrompts", animals: Sequence[int], seed: int) -> Removed:
@@ -75,20 +159,12 @@ def animal_to_number(q: "LovePrompts", animals: Sequence[int], seed: int) -> Rem
     return Removed(*(x[:, order] for x in found))
 
 
-@torch.no_grad()
-def final_hidden(model: "TransformerBridge", prompts: Sequence) -> Float[Tensor, "prompt d_model"]:
-    """`unembed.hook_in` at the last position, fp32."""
-    return final(model, prompts, ["unembed.hook_in"])["unembed.hook_in"]
-
-
-def final(model: "TransformerBridge", prompts: Sequence, names: list[str], batch_size: int = 16) -> dict[str, Tensor]:
-    """Activations at the last position, in batches of equal length, fp32 on the CPU."""
+def final(model: "TransformerBridge", prompts: Sequence, names: list[str]) -> dict[str, Float[Tensor, "prompt _"]]:
+    """Activations at the last position, fp32 on the CPU."""
     out: dict[str, Tensor] = {}
-    for length in sorted({len(prompt) for prompt in prompts}):
-        rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-        tokens = torch.stack([prompts[i] for i in rows]).to(model.W_U.device)
-        for name, value in cache_activations(model, tokens, names, pos=-1, batch_size=batch_size).items():
-            out.setdefault(name, torch.empty(len(prompts), value.shape[-1]))[rows] = value.float().cpu()
+    for some, tokens in love.batches(model, prompts):
+        for name, value in cache_activations(model, tokens, names, pos=-1).items():
+            out.setdefault(name, torch.empty(len(prompts), value.shape[-1]))[some] = value.float().cpu()
     return out
 
 
@@ -144,9 +220,8 @@ def _random_removal(taken: Float[Tensor, "d_model token"], generator) -> Tensor:
 # Components.
 
 
-def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[Tensor, "part number animal"]]:
-    """The writes of embedding, attention and MLP of every block to the animals' logits under "You love 087", and
-    `scale`.
+def components(q: "LovePrompts", numbers: list[int]) -> dict[str, Float[Tensor, "number animal"]]:
+    """What embedding, attention and MLP of every block write to the animals' logits under "You love 087", and `scale`.
 
     Components are read at the numbers' mean of 1/s, s the final norm's scale; "scale" is the difference that the
     prompt's own s makes. They sum to the logits. Raises for a model that caps its logits.
@@ -156,25 +231,56 @@ def components(q: "LovePrompts", numbers: list[int]) -> tuple[list[str], Float[T
     values, scale = torch.empty(0), torch.empty(0)
     checks.readout(model).linear("a share of the logits by component")
     prompts = [q.love(n, 0) for n in numbers]
-    for length in sorted({len(prompt) for prompt in prompts}):
-        rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-        for some in (rows[i : i + 16] for i in range(0, len(rows), 16)):
-            tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
-            found = ms.attribution.direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
-            if not names:
-                values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
-                scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units
-            values[some] = found.values.double().cpu()
-            s = checks.final_scale(model, cache_activations(model, tokens, checks.scale_hooks(model), pos=-1))
-            scale[some] = s.double().cpu().reshape(len(some))
+    for some, tokens in love.batches(model, prompts):
+        found = ms.attribution.direct_logit_attribution(model, tokens, q.tokens, pos=-1, unit="component")
+        if not names:
+            values = torch.empty(len(prompts), *found.values.shape[1:], dtype=torch.float64)
+            scale, names = torch.empty(len(prompts), dtype=torch.float64), found.units
+        values[some] = found.values.double().cpu()
+        s = checks.final_scale(model, cache_activations(model, tokens, checks.scale_hooks(model), pos=-1))
+        scale[some] = s.double().cpu().reshape(len(some))
     usual = (scale * (1 / scale).mean())[:, None, None]
     scaled = torch.tensor([name != "ln_final.b" for name in names])  # the final norm's bias is not
     written = values * torch.where(scaled, usual, 1.0)
     parts = [*written.permute(2, 0, 1), (values - written).sum(-1)]
-    return [*names, "scale"], torch.stack(parts)
+    return dict(zip([*names, "scale"], parts, strict=True))
 
 
 # Positions.
+
+
+class Patched(NamedTuple):
+    """Pairs of numbers, by their text; the difference of each pair in other wordings, and what patches bring of it."""
+
+    pairs: list[tuple[str, str]]
+    wanted: Float[Tensor, "pair animal"]
+    patches: "list[Patch]"
+
+
+def patched(q: "LovePrompts", known: Stored, n_pairs: int, seed: int, progress: Progress = silent) -> Patched:
+    """Exchange the residuals of pairs of numbers of equal length, whose prompts are equally long."""
+    e, some = ms.scores.interaction(known.forward.table), known.subset
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, n in enumerate(some):
+        groups.setdefault((len(known.numbers[n]), len(q.love(n, 0))), []).append(i)
+    alike = [group for group in groups.values() if len(group) > 1]
+    pairs = disjoint_pairs(alike, n_pairs, seed)
+    wanted = torch.stack([e[i] - e[j] for i, j in pairs])
+    layers = sorted({round(x) for x in np.linspace(0, q.model.cfg.n_layers - 1, N_LAYERS)})
+    same = {some[i]: [some[j] for j in group] for group in alike for i in group}
+    made = []
+    for patch in patches(q, [(some[i], some[j]) for i, j in pairs], wanted, same, layers):
+        progress(0.5 + 0.2 * len(made) / (len(pairs) * len(layers) * len(POSITIONS)), "patching")
+        made.append(patch)
+    return Patched([(known.numbers[some[i]], known.numbers[some[j]]) for i, j in pairs], wanted, made)
+
+
+def disjoint_pairs(alike: list[list[int]], n: int, seed: int) -> list[tuple[int, int]]:
+    """Up to n pairs, drawn within the groups so that none shares a member with another."""
+    draw = np.random.default_rng(seed)
+    orders = [draw.permutation(group).tolist() for group in alike]
+    pairs = [(order[i], order[i + 1]) for order in orders for i in range(0, len(order) - 1, 2)]
+    return [pairs[i] for i in draw.permutation(len(pairs))[:n]]
 
 
 def positions(q: "LovePrompts", number: int, alike: Sequence[int]) -> dict[str, Int[Tensor, "_"]]:

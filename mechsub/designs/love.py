@@ -6,7 +6,7 @@ the options that both have (`shared`).
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -22,14 +22,7 @@ if TYPE_CHECKING:
     from mechsub.inputs.prompts import Format
 
 BATCH = 16  # prompts a forward pass
-KINDS = {
-    "numbers": "number",
-    "colors": "color",
-    "cities": "city",
-    "months": "month",
-    "names": "name",
-    "trees": "tree",
-}
+KINDS = {"numbers": "number", "colors": "color", "cities": "city", "months": "month", "names": "name", "trees": "tree"}
 SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief", "brief_candidates")
 DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
 N_WORDINGS = 5  # of mechsub.inputs.prompts.WORDINGS, whose import would cost every --help seconds
@@ -38,15 +31,7 @@ TWICE = log(2)
 Weights = Annotated[str, (weights.WANTED, weights.is_known)]
 WEIGHTS = (weights.TRAINED, f"{weights.WANTED}: drawn from the model's configuration, or with noise of 4-bit rounding")
 ADAPTER = ("", "LoRA adapter, merged into the model: Hugging Face id or local folder; none: the model as it is")
-_SHARED = (
-    "model",
-    "adapter",
-    "weights",
-    "family",
-    "format",
-    "spaced",
-    "dtype",
-)  # options that say which matrices a study builds on
+_SHARED = ("model", "adapter", "weights", "family", "format", "spaced", "dtype")  # they say which matrices are built on
 
 Progress = Callable[[float, str], None]
 
@@ -144,24 +129,26 @@ def own_tokens(
 def last_states(
     model: "TransformerBridge", prompts: Sequence, progress: Callable[[float], None] = silent
 ) -> "torch.Tensor":
-    """The hidden state after every block at the prompts' last position, fp32 [layer, prompt, d_model].
-
-    Prompts run in batches of equal length, so there is no padding.
-    """
+    """The hidden state after every block at the prompts' last position, fp32 [layer, prompt, d_model]."""
     out = torch.empty(model.cfg.n_layers, len(prompts), model.cfg.d_model, dtype=torch.float32)
     finished = 0
+    for some, tokens in batches(model, prompts):
+        found = [h.float().cpu() for h in ms.hooked.cache_activations(model, tokens, pos=-1).values()]
+        for layer, states in enumerate(found):
+            out[layer, some] = states
+        if len(found) != len(out):
+            raise ValueError(f"the model has {len(out)} blocks by its configuration, and gave {len(found)} states")
+        finished += len(some)
+        progress(finished / len(prompts))
+    return out
+
+
+def batches(model: "TransformerBridge", prompts: Sequence) -> "Iterator[tuple[list[int], torch.Tensor]]":
+    """Places and tokens of prompts of equal length, so that there is no padding; at most BATCH at a time."""
     for length in sorted({len(prompt) for prompt in prompts}):
         rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         for some in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
-            tokens = torch.stack([prompts[i] for i in some]).to(model.W_U.device)
-            found = [h.float().cpu() for h in ms.hooked.cache_activations(model, tokens, pos=-1).values()]
-            for layer, states in enumerate(found):
-                out[layer, some] = states
-            if len(found) != len(out):
-                raise ValueError(f"the model has {len(out)} blocks by its configuration, and gave {len(found)} states")
-            finished += len(some)
-            progress(finished / len(prompts))
-    return out
+            yield some, torch.stack([prompts[i] for i in some]).to(model.W_U.device)
 
 
 def check_model(cfg) -> None:

@@ -25,10 +25,16 @@ the details.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mechsub import lab
 from mechsub.designs import contributions, love
+from mechsub.lazy import late
+
+if TYPE_CHECKING:
+    from mechsub.designs import contribution_states
+else:
+    contribution_states = late("mechsub.designs.contribution_states")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,6 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-
     if cfg.n_pairs < 4:
         raise ValueError("--n-pairs must be at least 4: the interval of patching is over pairs")
     love.check_model(cfg)
@@ -58,18 +63,12 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-
     found = love.prompted(cfg, matrices.tensors(), lab.show_progress)
     if len(found.tensors["number_to_animal_wordings"]) < 2:
         raise ValueError("the stored matrices have one wording; run token_entanglement with more")
-    lab.show_progress(0.05, "baselines in other wordings")
-    yield from contributions.ratio_records(found, cfg)
-    lab.show_progress(0.2, "rows of W_U")
-    yield from contributions.direction_records(found, cfg, lab.show_progress)
-    lab.show_progress(0.5, "components")
-    yield from contributions.component_records(found, cfg)
-    lab.show_progress(0.6, "patching")
-    yield from contributions.patch_records(found, cfg, lab.show_progress)
+    gathered = contribution_states.gather(found, cfg.n_pairs, cfg.seed, lab.show_progress)
+    lab.show_progress(0.7, "resamples")
+    yield from contributions.compare(gathered, contributions.Draws(cfg.n_resamples, cfg.seed))
     yield {
         "provenance": {
             **love.provenance(found),

@@ -1,13 +1,10 @@
 """Findings and figure of `studies.hidden_alignment` of a language model."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub.lab.findings import Drawn, Finding, holm
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from mechsub.lazy import go
 
 METRICS = ("debiased_cka", "cosine")
 PAIRINGS = ("favoured", "lowest")

@@ -34,11 +34,13 @@ from mechsub.designs import contributions, love
 from mechsub.lazy import late, torch
 
 if TYPE_CHECKING:
+    from mechsub.designs import contribution_states as states
     from mechsub.designs.love import LovePrompts, Prompted
     from studies.planted_shares import planted
     from studies.planted_shares.planted import Planted
 else:
     planted = late("studies.planted_shares.planted")
+    states = late("mechsub.designs.contribution_states")
 
 KINDS = ("unembedding", "middle", "both", "none")
 ROWS = "rows, number to animal"
@@ -143,9 +145,9 @@ def known(wanted: "Planted") -> dict[str, float]:
 
 def recovered(found: "Prompted", kind: str, seed: int, cfg: Config) -> dict[str, tuple[float, float, float]]:
     """Quantity -> (share, low, high) of `contributions`; of what is not planted, only the rows."""
-    own = contributions.Options(n_pairs=cfg.n_pairs, n_resamples=cfg.n_resamples, seed=seed)
-    out = {}
-    for row in contributions.direction_records(found, own):
+    own = contributions.Draws(cfg.n_resamples, seed)
+    out, known = {}, states.stored(found)
+    for row in contributions.direction_records(states.directions(found, seed), known.forward, known.back, own):
         if row.get("kind") == "direction" and row["part"] == "own":
             out[f"rows, {row['direction']}"] = _limits(row)
         elif row.get("kind") == "direction" and row["part"] == "other" and row["direction"] == "number to animal":
@@ -155,12 +157,14 @@ def recovered(found: "Prompted", kind: str, seed: int, cfg: Config) -> dict[str,
     if kind == "none":
         return {name: limits for name, limits in out.items() if name.startswith("rows")}
     layers = {1: ("middle", ("middle", "both")), 2: ("last", ("unembedding", "both"))}
-    for row in contributions.component_records(found, own):
+    written = states.components(found.asked, known.subset)
+    for row in contributions.component_records(written, known.published, known.forward, own):
         if row["kind"] == "layer" and row["part"] == "attention" and row["layer"] in layers:
             name, planted_in = layers[row["layer"]]
             if kind in planted_in:
                 out[f"attention of the {name} block"] = _limits(row)
-    patched = contributions.recovered(list(contributions.patch_records(found, own)))
+    patches = states.patched(found.asked, known, cfg.n_pairs, seed)
+    patched = contributions.recovered(list(contributions.patch_records(patches, own)))
     places = {
         (0, "number"): "the number, before the middle block",
         (1, "number"): "the number, after the middle block",

@@ -23,10 +23,16 @@ of the ceiling refutes it. docs/methods.md has the parts, the covariates, the se
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mechsub import lab, threads
+from mechsub import lab
 from mechsub.designs import love, population
+from mechsub.lazy import late
+
+if TYPE_CHECKING:
+    from studies.unembed_projection import language, toy
+else:
+    language, toy = late("studies.unembed_projection.language"), late("studies.unembed_projection.toy")
 
 METRICS = ("cosine", "dot", "centered_cosine", "number_centered", "causal", "dla", "steering", "embedding")
 TOY_METRICS = METRICS[:6]
@@ -69,9 +75,8 @@ class Config:
     seed: lab.Index = lab.option(0, "first seed; that of shuffles, resamples and halves")
 
     def __post_init__(self):
-        toy = self.model == "toy"
-        lab.refuse_ignored(self, LANGUAGE_OPTIONS if toy else TOY_OPTIONS, f"with --model {self.model}")
-        if toy and self.metric not in TOY_METRICS:
+        lab.refuse_ignored(self, LANGUAGE_OPTIONS if self.model == "toy" else TOY_OPTIONS, f"with --model {self.model}")
+        if self.model == "toy" and self.metric not in TOY_METRICS:
             raise ValueError(f"{self.metric} needs a language model; for the toy: --metric {' '.join(TOY_METRICS)}")
         if self.n_seeds < 2:
             raise ValueError("--n-seeds must be at least 2: intervals are over seeds")
@@ -90,19 +95,7 @@ def upstream(cfg: Config) -> dict:
 
 
 def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
-    return _run_toy(cfg) if matrices is None else _run_language(cfg, matrices)
-
-
-def _run_toy(cfg: Config) -> Iterator[dict]:
-    from studies.unembed_projection import toy as projection_toy
-
-    yield from threads.made_by_one(projection_toy.run)(cfg)
-
-
-def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    from studies.unembed_projection import language
-
-    yield from language.run(cfg, matrices)
+    return toy.run(cfg) if matrices is None else language.run(cfg, matrices)
 
 
 _SINGLE: dict = {"model": "tests/probes/models/tiny", "spaced": False, "n_permutations": 9}

@@ -105,24 +105,6 @@ def _inverse_scale(norm: "checks.Norm", h: Tensor, x: Tensor) -> Tensor:
     return (h * scaled).sum(-1, keepdim=True) / (scaled * scaled).sum(-1, keepdim=True)
 
 
-def shares(parts: dict[str, Float[Tensor, "partner animal"]], strata: list[int]) -> dict[str, Tensor]:
-    """Part -> share of the total's variance over partners, per animal: cov(part, total) / var(total).
-
-    Partners are centred within their stratum; shares of parts that sum to the total sum to 1 (without "other").
-    """
-    groups = torch.tensor(strata)
-
-    def centred(x: Tensor) -> Tensor:
-        out = x.clone()
-        for group in groups.unique():
-            out[groups == group] -= x[groups == group].mean(0)
-        return out
-
-    total = centred(parts["total"])
-    whole = (total**2).sum(0).clamp_min(1e-300)
-    return {part: (centred(x) * total).sum(0) / whole for part, x in parts.items() if part != "total"}
-
-
 # Steering: residuals under a loved partner and under a loved animal.
 
 

@@ -11,7 +11,7 @@ vector times W_U. Its share that is written through the span of the auxiliary di
 var(whole), digit logits centred over digits; and the accuracy with only that part, or only the rest, of the change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import mechsub as ms
-from mechsub import lab
+from mechsub import lab, threads
 from mechsub.designs import population as toys
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ N_SPANS = 20  # random spans per seed
 _CHUNK = 1_000  # images
 
 
+@threads.made_by_one
 def run(cfg) -> Iterator[dict]:
     trained, arms = _trained(replace(cfg, metric="cosine", n_permutations=1))
     images, labels = getattr(ms.images, cfg.dataset)("test")
@@ -41,7 +42,8 @@ def run(cfg) -> Iterator[dict]:
         if cfg.metric == "dla":
             yield from share_records(arm, start, student, images, labels, cfg.seed)
         else:
-            yield from recall_records(arm, start, student, images, labels, cfg)
+            found = scores(start, cfg.metric), recalls(student, images, labels)
+            yield from recall_records(arm, student.seeds, *found, cfg.n_permutations, cfg.seed)
     yield {
         "provenance": {
             **toys.provenance(trained, cfg),
@@ -95,20 +97,20 @@ def rank_correlations(x: Float[Tensor, "seed digit"], y: Float[Tensor, "seed dig
 
 
 def recall_records(
-    arm: str, start: "ms.HookedMLP", student: "ms.HookedMLP", images: Tensor, labels: Tensor, cfg
+    arm: str, seeds: Sequence[int], score: Tensor, recall: Tensor, n_permutations: int, seed: int
 ) -> Iterator[dict]:
-    score, recall = scores(start, cfg.metric), recalls(student, images, labels)
+    """Per seed: the correlation of its scores with the student's recall, that of other seeds'; and shuffled digits."""
     table = rank_correlations(score, recall)
     n, own = len(table), table.diagonal()
-    generator = torch.Generator().manual_seed(cfg.seed)
-    for i, seed in enumerate(student.seeds):
+    generator = torch.Generator().manual_seed(seed)
+    for i, member in enumerate(seeds):
         others = float((table[:, i].sum() - own[i]) / (n - 1))
-        yield {"kind": "seed", "arm": arm, "member": seed, "spearman": float(own[i]), "spearman_mismatched": others}
+        yield {"kind": "seed", "arm": arm, "member": member, "spearman": float(own[i]), "spearman_mismatched": others}
         for digit in range(recall.shape[1]):
             values = {"score": float(score[i, digit]), "recall": float(recall[i, digit])}
-            yield {"kind": "digit", "arm": arm, "member": seed, "digit": digit, **values}
+            yield {"kind": "digit", "arm": arm, "member": member, "digit": digit, **values}
     null = []
-    for _ in range(cfg.n_permutations):
+    for _ in range(n_permutations):
         order = torch.rand(recall.shape, generator=generator).argsort(-1)
         null.append(float(rank_correlations(score, recall.gather(1, order.to(recall.device))).diagonal().mean()))
     sides = ((float(own.mean()), null), (-float(own.mean()), [-v for v in null]))
