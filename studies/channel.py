@@ -153,7 +153,8 @@ def _scores(cfg: Config, model, images, labels, unlabelled) -> list[dict]:
         right = [(z[..., :among].argmax(-1) == y.to(z.device)).double().sum(-1) for z, y in pairs]
         return (torch.stack(right).sum(0) / len(labels)).tolist()
 
-    rows = population.logit_scores(*(torch.cat(some, -2)[..., :n] for some in (logits, others)), labels, share(n))
+    among_digits, unlabelled_digits = (torch.cat(some, -2)[..., :n] for some in (logits, others))
+    rows = population.logit_scores(among_digits, unlabelled_digits, labels, share(n))
     if cfg.vocabulary != "split":
         rows = [row | {"open_accuracy": own} for row, own in zip(rows, share(model.cfg.d_vocab), strict=True)]
     return rows

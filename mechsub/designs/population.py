@@ -175,12 +175,13 @@ def scores(model, seeds: Sequence[int], test: tuple, training: tuple) -> list[di
     n = model.cfg.n_classes
     if n == ALL_CLASSES:
         unlabelled = training[0][:UNLABELLED]
-        return _rows(ms.accuracies(model, *test, unlabelled), ms.mean_offset(model, unlabelled))
+        return _rows(ms.accuracies(model, test[0], test[1], unlabelled), ms.mean_offset(model, unlabelled))
     rows = []
     for i, seed in enumerate(seeds):
         member, chosen = model.select([i]), classes(seed, n)
-        unlabelled = only(*training, chosen)[0][:UNLABELLED]
-        found = ms.accuracies(member, *only(*test, chosen), unlabelled)
+        unlabelled = only(training[0], training[1], chosen)[0][:UNLABELLED]
+        images, labels = only(test[0], test[1], chosen)
+        found = ms.accuracies(member, images, labels, unlabelled)
         rows += _rows(found, ms.mean_offset(member, unlabelled))
     return rows
 
