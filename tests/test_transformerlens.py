@@ -31,3 +31,14 @@ def test_a_bridge_generates_as_if_it_had_no_prompt(model):
     plain = model.generate(tokens, max_new_tokens=12, do_sample=False, use_past_kv_cache=False, verbose=False)
     cached = model.generate(tokens, max_new_tokens=12, do_sample=False, verbose=False)
     assert plain.shape == cached.shape and not torch.equal(plain, cached)
+
+
+def test_another_tokenizer_changes_a_size_in_the_configuration_and_no_model(model):
+    """A bridge writes the tokenizer's size into cfg.d_vocab, which is smaller than the weights' where rows are padded."""
+    from mechsub.measures import exchange
+
+    other = ms.load_language_model("organisms/110-instruct")
+    other.cfg.d_vocab = len(other.tokenizer) - 10
+    exchange.check_shapes(model, other)
+    with pytest.raises(ValueError, match="cannot exchange parts: d_vocab is 4760 in one and 5760 in the other"):
+        exchange.check_shapes(model, ms.load_language_model("organisms/1110-base"))

@@ -36,10 +36,14 @@ def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> Non
         arguments.model(model, side)
         if not hasattr(model, "W_E"):
             arguments.refuse(side, "a language model, with embeddings", model)
-    for name in ("n_layers", "d_model", "d_vocab"):
-        a, b = getattr(first.cfg, name), getattr(second.cfg, name)
+    for name, a, b in zip(("n_layers", "d_model", "d_vocab", "token ids"), *map(_sizes, (first, second)), strict=True):
         if a != b:
             raise ValueError(f"the models cannot exchange parts: {name} is {a} in one and {b} in the other")
+
+
+def _sizes(model: "TransformerBridge") -> tuple[int, ...]:
+    """Of the weights: a bridge that is given another tokenizer writes its size into cfg.d_vocab."""
+    return model.cfg.n_layers, *model.W_U.shape, arguments.embedding(model)
 
 
 @torch.no_grad()
