@@ -34,7 +34,7 @@ def test_a_bridge_generates_as_if_it_had_no_prompt(model):
 
 
 def test_another_tokenizer_changes_a_size_in_the_configuration_and_no_model(model):
-    """A bridge writes the tokenizer's size into cfg.d_vocab, which is smaller than the weights' where rows are padded."""
+    """A bridge writes the tokenizer's size into cfg.d_vocab; the weights have more rows where these are padded."""
     from mechsub.measures import exchange
 
     other = ms.load_language_model("organisms/110-instruct")
