@@ -249,12 +249,27 @@ def components(q: "LovePrompts", numbers: list[int]) -> dict[str, Float[Tensor, 
 # Positions.
 
 
+class Patch(NamedTuple):
+    """Changes of the animals' logits by the residual of another number's prompt; `whole`: at all positions.
+
+    `linear` is the estimate by attribution patching, along the pair's difference in other wordings: the difference of
+    the residuals times the gradient in the second number's prompt.
+    """
+
+    pair: int
+    layer: int
+    position: str
+    patched: Float[Tensor, "animal"]
+    whole: Float[Tensor, "animal"]
+    linear: float
+
+
 class Patched(NamedTuple):
     """Pairs of numbers, by their text; the difference of each pair in other wordings, and what patches bring of it."""
 
     pairs: list[tuple[str, str]]
     wanted: Float[Tensor, "pair animal"]
-    patches: "list[Patch]"
+    patches: list[Patch]
 
 
 def patched(q: "LovePrompts", known: Stored, n_pairs: int, seed: int, progress: Progress = silent) -> Patched:
@@ -309,21 +324,6 @@ def _shared(a: Tensor, b: Tensor) -> int:
     n = min(len(a), len(b))
     same = (a[:n] == b[:n]).long()
     return int(same.cumprod(0).sum())
-
-
-class Patch(NamedTuple):
-    """Changes of the animals' logits by the residual of another number's prompt; `whole`: at all positions.
-
-    `linear` is the estimate by attribution patching, along the pair's difference in other wordings: the difference of
-    the residuals times the gradient in the second number's prompt.
-    """
-
-    pair: int
-    layer: int
-    position: str
-    patched: Float[Tensor, "animal"]
-    whole: Float[Tensor, "animal"]
-    linear: float
 
 
 def patches(
