@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 SHORT_RECORDS = f"{RECORDS}.gz"
-LARGE = 2**18  # bytes of records, from which on they are compressed
+LARGE = 2**16  # bytes of records, from which on they are compressed
 FORMAT = 2  # of provenance.json; 1 had no seal
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
 REMEDY = "; --rerun recomputes the cell"

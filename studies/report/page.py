@@ -41,7 +41,6 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
     return environment.get_template("page.html").render(
         classes=CLASSES,
         no_claim=NO_CLAIM,
-        files=(store.RECORDS, store.PROVENANCE),
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         script=_script(),
         n_answered=len(answered),
@@ -123,7 +122,8 @@ def _rechecks(root: Path) -> dict:
 
 def _told(cell: Path, status: str, root: Path) -> dict:
     """What the page says of a cell's making."""
-    told = {"place": str(cell.relative_to(root)), "status": status, "made": {}}
+    names = [store.records_file(cell).name, store.PROVENANCE]
+    told = {"place": str(cell.relative_to(root)), "status": status, "made": {}, "files": names}
     if status not in ("stored", "stale"):
         return told
     made = store.read_provenance(cell) or {}
