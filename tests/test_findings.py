@@ -119,3 +119,20 @@ def test_an_interval_of_accuracy_stays_where_accuracy_can_be():
     (share,), (margin,) = (lab.by_arm(two, score, unit="seeds") for score in ("accuracy", "margin"))
     assert (share.value.low, share.value.high, share.value.mean) == (0, 1, margin.value.mean)
     assert margin.value.low < 0 and margin.value.high > 1
+
+
+def test_a_difference_of_shares_is_not_a_share():
+    """It may lie below 0, also where all replicates that were seen lie above."""
+    rows = [
+        {"arm": arm, "member": i, "accuracy": v}
+        for arm, vs in {"a": (0.5, 0.9), "b": (0.4, 0.5)}.items()
+        for i, v in enumerate(vs)
+    ]
+    found = {f.key: f for f in lab.by_arm(rows, "accuracy", null={"a": "b"}, unit="seeds")}
+    assert found["a-b/accuracy"].value.low < 0
+    pooled = lab.mean("a-b/accuracy", "", {0: 0.1, 1: 0.4}, unit="seeds")
+    assert pooled.value.low < 0
+    (percent,) = lab.by_arm(
+        [{"arm": "a", "member": i, "accuracy": v} for i, v in enumerate((71.0, 73.0))], "accuracy", unit="seeds"
+    )
+    assert percent.value.high > 73

@@ -100,3 +100,32 @@ def test_a_cell_is_read_by_its_path_as_text():
     folder = Path(__file__).parent.parent / "artifacts/digits/default"
     assert ms.store.read_records(str(folder)) == ms.store.read_records(folder)
     assert ms.store.read_provenance(str(folder)) == ms.store.read_provenance(folder)
+
+
+def test_batches_are_joined_along_prompts_at_any_hook(model):
+    """Heads have an axis of their own: [prompt, position, head, d_head]."""
+    tokens = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    for name in ("blocks.0.attn.hook_z", "blocks.0.attn.hook_pattern", "blocks.0.hook_out"):
+        whole, parts = (ms.cache_activations(model, tokens, [name], batch_size=size)[name] for size in (None, 1))
+        assert whole.shape == parts.shape and torch.allclose(whole, parts, atol=1e-5), name
+    whole, last = (
+        ms.cache_activations(model, tokens, ["blocks.0.attn.hook_z"], pos=p, batch_size=1) for p in (None, -1)
+    )
+    assert torch.allclose(whole["blocks.0.attn.hook_z"][:, -1], last["blocks.0.attn.hook_z"], atol=1e-5)
+
+
+def test_a_position_is_refused_where_the_hook_has_none_on_its_second_axis(model):
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    name = "blocks.0.attn.hook_pattern"
+    pattern = ms.cache_activations(model, tokens, [name])[name]
+    for call in (
+        lambda: ms.cache_activations(model, tokens, [name], pos=-1),
+        lambda: ms.run_patched(model, tokens, {name: pattern[:, -1]}, pos=-1),
+    ):
+        with pytest.raises(ValueError, match="has no position on its second axis"):
+            call()
+
+
+def test_only_blocks_have_older_names(model):
+    with pytest.raises(ValueError, match=r"unknown hook 'ln_final\.hook_resid_pre'"):
+        ms.cache_activations(model, torch.tensor([[5, 6]]), ["ln_final.hook_resid_pre"])

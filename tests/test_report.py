@@ -88,14 +88,25 @@ def test_other_stores_and_other_models_answer_beside_ones_own(root, tmp_path):
     assert ratio.where == "" and learns.elsewhere == []
     assert ratio.elsewhere[0].command == (f"python -m studies.contributions --model organisms/110-base --out {theirs}")
     assert ratio.elsewhere[0].answer.sentence != ratio.answer.sentence
-    (alone,) = report.findings(theirs, ("ratio",))
+    (alone,) = report.findings(theirs, ("ratio",), other_models=True)
     assert alone.where == "organisms/110-base" and alone.answer == ratio.elsewhere[0].answer
-    made = report.findings(theirs, ("ratio", "learns"), [theirs])
+    made = report.findings(theirs, ("ratio", "learns"), [theirs], other_models=True)
+    assert report.findings(theirs, ("ratio",))[0].answer is None
     report.write(made, theirs)
     page = (theirs / "index.html").read_text()
     assert "In organisms/110-base: " in page and f"{theirs}, organisms/110-instruct:" in page
     assert page.count(ratio.elsewhere[0].answer.sentence.split(":")[0]) >= 1
     assert f"{theirs}, organisms/110-base:" not in page  # it stands above
+
+
+def test_a_store_of_the_toy_alone_answers_what_it_can(tmp_path):
+    """The question of the metrics asks for two that the toy has not."""
+    shutil.copytree(
+        ROOT / "artifacts/unembed_projection/model=toy__metric=cosine",
+        tmp_path / "unembed_projection" / "model=toy__metric=cosine",
+    )
+    found = report.findings(tmp_path, ("cosine", "learns"), other_models=True)
+    assert [finding.answer for finding in found] == [None, None]
 
 
 def test_a_store_that_is_not_there_is_one_line(root, capsys):

@@ -146,20 +146,28 @@ def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | 
             if row["member"] in replicates:
                 raise ValueError(f"arm {row['arm']!r} has two rows of member {row['member']} with {score!r}")
             replicates[row["member"]] = row[score]
-    return {
+    means = {
         arm: mean(f"{arm}/{score}", (labels or {}).get(arm, arm), values, unit=unit)
         for arm, values in scores.items()
         if values
     }
+    return {arm: _within(finding) if score in SHARES else finding for arm, finding in means.items()}
+
+
+def _within(share: Finding) -> Finding:
+    """Its interval as far as a share can be: two replicates may be far apart, and none is below 0 or above 1."""
+    value = share.value
+    if not all(0 <= score <= 1 for score in share.scores.values()):
+        return share
+    return dataclasses.replace(
+        share, value=dataclasses.replace(value, low=max(0.0, value.low), high=min(1.0, value.high))
+    )
 
 
 def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
-    """Mean of the scores of replicates, with its Student-t interval, as far as that lies where the score can be."""
+    """Mean of the scores of replicates, with its Student-t interval."""
     ordered = dict(sorted(scores.items()))
-    interval = ms.stats.student_t(list(ordered.values()))
-    if key.rpartition("/")[2] in SHARES:  # two replicates may be far apart, and none is below 0 or above 1
-        interval = dataclasses.replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
-    return Finding(key, label, interval, unit=unit, scores=ordered, **more)
+    return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
 
 
 def less(a: Finding, b: Finding, *, label: str = "") -> Finding:

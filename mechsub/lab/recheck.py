@@ -48,7 +48,7 @@ class Result(NamedTuple):
         return (
             f"{self.drawn} of {self.population} cells were drawn and made again: {same} came out the same to the last "
             f"bit, {len(self.rounded)} apart by rounding (at most {ROUNDING:g}), {len(self.differing)} otherwise; at "
-            f"95% at most {self.upper:.1%} of all would"
+            f"95% at most {self.upper:.1%} of all that were made on the CPU would"
         )
 
 
@@ -169,7 +169,7 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
     draw = 1 + max((line["draw"] for line in lines), default=-1)
     drawn = drawn_cells(current_cells(root, names), share, draw)
     if not drawn:
-        raise ValueError(f"{root} has no cell that is stored and of today's version")
+        raise ValueError(f"{root} has no cell that is stored and of today's version, and made on the CPU")
     plan = {"draw": draw, "share": share, "studies": names, "cells": drawn}
     files.write_text(path, json.dumps(plan) + "\n")
     return plan

@@ -94,7 +94,10 @@ def command(study: Study, argv: Iterable | None = None) -> None:
     try:
         maker = Maker(study, Path(options.out), tuple(words[:-2] if options.cells else words), options.device)
         folder = _checked_folder(options.out, study.name)
-        grid = grid_of(study.Config, values, folder, display)
+        try:
+            grid = grid_of(study.Config, values, folder, display)
+        except ValueError as error:
+            _stop(str(error), 2)
         if options.dry_run:
             return _print_status(grid, maker)
         if options.cells:
@@ -205,14 +208,11 @@ def _explanation(error: Exception, debug: bool) -> str:
 
 
 def grid_of(Config, values: Mapping[str, tuple], folder: Path, display: Mapping[str, tuple]) -> dict[Path, Options]:
-    """Folder and Config of every cell of the grid."""
+    """Folder and Config of every cell of the grid. Raises ValueError for options that are not for each other."""
     cells = {}
     for combination in itertools.product(*values.values()):
-        try:
-            cfg = Config(**dict(zip(values, combination, strict=True)))
-            getattr(cfg, "check", lambda **display: None)(**display)
-        except ValueError as error:
-            _stop(str(error), 2)
+        cfg = Config(**dict(zip(values, combination, strict=True)))
+        getattr(cfg, "check", lambda **display: None)(**display)
         cells[folder / name_of(cfg)] = cfg
     return cells
 

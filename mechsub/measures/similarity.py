@@ -230,7 +230,7 @@ def permutation_null(
 
 def _metric(metric: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
     if isinstance(metric, str):
-        return METRICS[arguments.choice(metric, "metric", METRICS)]
+        return METRICS[arguments.choice("debiased_cka" if metric == "linear_cka" else metric, "metric", METRICS)]
     return arguments.function(metric, "metric")
 
 

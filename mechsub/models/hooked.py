@@ -1,5 +1,7 @@
 """Activations of hooked models: the same two functions for the toy MLP and a TransformerBridge."""
 
+import difflib
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -66,16 +68,22 @@ def cache_activations(
     if batch_size is not None:
         batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
-    axis = -3 if _is_tokens(inputs) and pos is None else -2
+    axis = 0 if _is_tokens(inputs) else -2
     points = _points(model, names)
     parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
-        parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
+        parts[hook.name].append(
+            (activation if pos is None else _at(activation, hook.name, inputs, pos)).detach().clone()
+        )
 
     for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
         model.run_with_hooks(batch, fwd_hooks=_hooks(model, list(parts), keep, pos))
-    return {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
+    cache = {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
+    for name, found in cache.items():
+        if axis == 0 and len(found) != len(inputs):
+            raise ValueError(f"hook {name!r} has no axis of prompts (shape {list(found.shape)}); leave it out")
+    return cache
 
 
 @torch.no_grad()
@@ -92,7 +100,9 @@ def cache_with_logits(
     parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
-        parts[hook.name].append((activation if pos is None else activation[:, pos]).detach().clone())
+        parts[hook.name].append(
+            (activation if pos is None else _at(activation, hook.name, inputs, pos)).detach().clone()
+        )
 
     def only(activation, hook):
         return activation[:, [pos]]
@@ -102,7 +112,7 @@ def cache_with_logits(
     logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, (LAST_ONLY[0], only)] if cut else hooks)
     if pos is not None:
         logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, pos]
-    axis = -3 if _is_tokens(inputs) and pos is None else -2
+    axis = 0 if _is_tokens(inputs) else -2
     cache = {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
     return cache, _finite("logits", [logits], 0)
 
@@ -124,13 +134,14 @@ def run_patched(
     points = _points(model, list(activations))
     given = {point: name for name, point in points.items()}
     if len(given) < len(points):
-        raise ValueError(f"activations name one hook twice ({', '.join(points)}); leave one of its names out")
+        twice = next(name for name, point in points.items() if given[point] != name)
+        raise ValueError(f"activations name one hook twice, {twice} and {given[points[twice]]}; leave one out")
     fired = set()
 
     def patch(activation, hook):
         fired.add(hook.name)
         name = given[hook.name]
-        new, old = activations[name], activation if pos is None else activation[:, pos]
+        new, old = activations[name], activation if pos is None else _at(activation, name, inputs, pos)
         if new.shape != old.shape:
             raise ValueError(
                 f"activations[{name!r}] must have shape {tuple(old.shape)}, not {tuple(new.shape)}, to replace it"
@@ -147,6 +158,17 @@ def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None
     hooks = [(name, hook) for name in names]
     cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in names
     return [*hooks, LAST_ONLY] if cut else hooks
+
+
+def _at(activation: Tensor, name: str, inputs: Tensor, pos: int) -> Tensor:
+    """Raises where the second axis is no position, as in attention patterns [batch, head, query, key]."""
+    length, shape = inputs.shape[-1], list(activation.shape)
+    square = len(shape) == 4 and shape[2:] == [length, length]
+    if len(shape) < 3 or shape[1] != length or square:
+        raise ValueError(
+            f"hook {name!r} has no position on its second axis (shape {shape}); leave pos out, and select there"
+        )
+    return activation[:, pos]
 
 
 def _patched(activation: Tensor, new: Tensor, pos: int | None) -> Tensor:
@@ -182,7 +204,7 @@ def _points(model: HookedModel, names: Sequence[str]) -> dict[str, str]:
 def _known(model: HookedModel, name: str) -> str:
     """The name, or the other one that means the same, where the model has only that."""
     block, _, last = name.rpartition(".")
-    other = f"{block}.{_OLDER.get(last, last)}"
+    other = f"{block}.{_OLDER.get(last, last)}" if re.fullmatch(r"blocks\.\d+", block) else name
     return other if name not in model.hook_dict and other in model.hook_dict else name
 
 
@@ -190,7 +212,7 @@ def check_hooks(model: HookedModel, names: list[str]) -> None:
     """Raise for a name that is no hook of the model."""
     unknown = [name for name in names if _known(model, name) not in model.hook_dict]
     if unknown:
-        near = [n for n in model.hook_dict if n.split(".")[-1] == unknown[0].split(".")[-1]] or list(model.hook_dict)
+        near = difflib.get_close_matches(unknown[0], list(model.hook_dict), 4) or list(model.hook_dict)
         example = ", ".join(near[:4])
         raise ValueError(f"unknown hook {unknown[0]!r} among the names; this model has for example {example}")
 

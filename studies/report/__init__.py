@@ -98,11 +98,17 @@ class Finding:
         return OPEN if self.answer is None else self.answer.verdict
 
 
-def findings(root: Path, names: Container[str] = (), beside: Sequence[Path] = ()) -> list[Finding]:
-    """Of the questions with these names, of all without any; with the answers of other stores beside each."""
+def findings(
+    root: Path, names: Container[str] = (), beside: Sequence[Path] = (), *, other_models: bool = False
+) -> list[Finding]:
+    """Of the questions with these names, of all without any; with the answers of other stores beside each.
+
+    other_models: where a store has no cell of a question's own model, the question is answered for another.
+    """
     ask = functools.cache(_found)
     chosen = [q for q in QUESTIONS if not names or q.name in names]
-    return [_with_others(_own(q, root, ask), beside, ask) for q in chosen]
+    own = [_own(q, root, ask) if other_models else _finding(q, ask(q.study, q.flags, q.sweep, root)) for q in chosen]
+    return [_with_others(finding, beside, ask) for finding in own]
 
 
 def _own(question: Question, root: Path, ask: Callable[..., Found]) -> Finding:
@@ -128,7 +134,11 @@ def _with_others(finding: Finding, beside: Sequence[Path], ask: Callable[..., Fo
 
 def _of_models(question: Question, study: Study, root: Path, ask: Callable[..., Found]) -> Iterator[Finding]:
     for models, flags in elsewhere.commands(question, study, root):
-        finding = _finding(question, ask(question.study, flags, question.sweep, root))
+        try:
+            found = ask(question.study, flags, question.sweep, root)
+        except ValueError:  # options of the question that are not for this model
+            continue
+        finding = _finding(question, found)
         finding.where = models
         yield finding
 
@@ -236,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     beside = [Path(name).expanduser() for name in options.beside]
     if absent := [path for path in beside if not path.is_dir()]:
         _stop(f"--beside {str(absent[0])!r} is not a folder of results; python -m mechsub import makes one", 2)
-    found = findings(root, beside=beside)
+    found = findings(root, beside=beside, other_models=True)
     write(found, root)
     answered = sum(finding.answer is not None for finding in found)
     print(f"{answered} of {len(found)} questions answered\nreport: {root / 'index.html'}")
