@@ -68,8 +68,7 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Iterator[dict]:
     from mechsub.designs import population as toys
 
-    images, labels = getattr(ms.images, cfg.dataset)("test")
-    unlabelled = getattr(ms.images, cfg.dataset)("train")[0][: population.UNLABELLED]
+    test, training = (getattr(ms.images, cfg.dataset)(part) for part in ("test", "train"))
     lab.show_progress(0.0, "teachers")
     toy = toys.teachers(cfg)
     init, other, teacher, shape = toy.init, toy.other, toy.teacher, toy.init.cfg
@@ -94,16 +93,12 @@ def run(cfg: Config) -> Iterator[dict]:
         "student_body_teacher_head": students["student_aux"].replace(_head(teacher)),
     }
     for arm in TITLES:
-        by_score = ms.accuracies(models[arm], images, labels, unlabelled)
-        means = ms.mean_offset(models[arm], unlabelled).tolist()
-        for i, member in enumerate(init.seeds):
-            scores = {name: float(values[i]) for name, values in by_score.items()}
-            row = {"arm": arm, "member": member, "accuracy": scores.pop("raw"), **scores}
-            yield row | {"mean_logits": means[i], "products": toy.fit["precision"]}
+        for member, scores in zip(init.seeds, toys.scores(models[arm], init.seeds, test, training), strict=True):
+            yield {"arm": arm, "member": member, **scores, "products": toy.fit["precision"]}
     yield {
         "provenance": {
             **toys.provenance(toy, cfg),
-            "measured_on": f"{len(labels)} test images; mean logits on {population.UNLABELLED} training images",
+            "measured_on": f"{len(test[1])} test images; mean logits on {population.UNLABELLED} training images",
             "null": "cross-initialisation student, paired by seed",
         }
     }

@@ -110,9 +110,11 @@ def test_a_store_of_the_toy_alone_answers_what_it_can(tmp_path):
 
 
 def test_a_store_that_is_not_there_is_one_line(root, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        report.main(["--out", str(root), "--beside", str(root / "none")])
-    assert stopped.value.code == 2 and "is not a folder of results" in capsys.readouterr().err
+    for name in (str(root / "none"), "", str(root / "index.html")):
+        with pytest.raises(SystemExit) as stopped:
+            report.main(["--out", str(root), "--beside", name])
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2 and "is not a folder of results" in said and said.count("\n") == 1
 
 
 def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found):

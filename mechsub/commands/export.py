@@ -38,5 +38,5 @@ def run(options) -> int:
         stop(str(error), 1)
     for line in left_out:
         say(f"left out: {line}")
-    say(f"{path}: {len(names)} studies of {root}")
+    say(f"{path}: {len(names)} {'study' if len(names) == 1 else 'studies'} of {root}")
     return 0

@@ -278,7 +278,7 @@ def _code(study: Study) -> dict:
 
 
 def _shown_command(maker: Maker, cfg: Options) -> list[str]:
-    """As it was typed; of a long sweep the cell's own, since every cell of 100,000 would repeat 100,000 words."""
+    """The command as it was typed; in a cell of a long sweep, the command of this cell alone."""
     words = maker.argv if len(maker.argv) <= _LONG else _own_words(cfg)
     return [*(["a notebook"] if maker.study.source is None else ["python", "-m", maker.study.dotted]), *words]
 

@@ -155,7 +155,7 @@ def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | 
 
 
 def _within(share: Finding) -> Finding:
-    """Its interval as far as a share can be: two replicates may be far apart, and none is below 0 or above 1."""
+    """The finding with its interval cut to 0..1: the interval of two replicates that are far apart reaches beyond."""
     value = share.value
     if not all(0 <= score <= 1 for score in share.scores.values()):
         return share

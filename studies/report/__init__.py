@@ -244,8 +244,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.export:
         return _export(root, options)
     beside = [Path(name).expanduser() for name in options.beside]
-    if absent := [path for path in beside if not path.is_dir()]:
-        _stop(f"--beside {str(absent[0])!r} is not a folder of results; python -m mechsub import makes one", 2)
+    if absent := [name for name, path in zip(options.beside, beside, strict=True) if not name or not path.is_dir()]:
+        _stop(f"--beside {absent[0]!r} is not a folder of results; python -m mechsub import makes one", 2)
     found = findings(root, beside=beside, other_models=True)
     write(found, root)
     answered = sum(finding.answer is not None for finding in found)
