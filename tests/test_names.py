@@ -122,7 +122,7 @@ def test_a_position_is_refused_where_the_hook_has_none_on_its_second_axis(model)
         lambda: ms.cache_activations(model, tokens, [name], pos=-1),
         lambda: ms.run_patched(model, tokens, {name: pattern[:, -1]}, pos=-1),
     ):
-        with pytest.raises(ValueError, match="has no position on its second axis"):
+        with pytest.raises(ValueError, match="has no position on axis 1 "):
             call()
 
 

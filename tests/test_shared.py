@@ -6,6 +6,7 @@ from conftest import boot_bridge
 from torch import nn
 
 import mechsub as ms
+from mechsub.models import tiny_transformer
 
 
 def images(n, seed=0):
@@ -16,9 +17,12 @@ def tokens(n, seed=0):
     return torch.randint(0, 13, (n, 7), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=["toy", "bridge"])
+@pytest.fixture(params=["toy", "bridge", "ensemble"])
 def case(request):
     """model, a maker of inputs, and the position analysed (None on the toy)."""
+    if request.param == "ensemble":
+        shape = tiny_transformer.Shape(d_model=16, n_heads=2, n_layers=2, d_vocab=13)
+        return tiny_transformer.EnsembleTransformer(shape, (0, 1, 2)), tokens, -1
     model = request.getfixturevalue(request.param)
     return (model, images, None) if request.param == "toy" else (model, tokens, -1)
 
@@ -26,7 +30,7 @@ def case(request):
 def final_logits(model, x, pos):
     with torch.no_grad():
         logits = model(x)
-    return logits if pos is None else logits[:, pos]
+    return logits if pos is None else logits[..., pos, :]
 
 
 def test_cache_equals_transformer_lens(case):
@@ -35,7 +39,7 @@ def test_cache_equals_transformer_lens(case):
     mine = ms.cache_activations(model, x, [*ms.hidden_names(model), "unembed.hook_in"], pos=pos)
     _, theirs = model.run_with_cache(x)
     for name, value in mine.items():
-        expected = theirs[name] if pos is None else theirs[name][:, pos]
+        expected = theirs[name] if pos is None else theirs[name][..., pos, :]
         assert torch.equal(value, expected)
 
 
@@ -246,7 +250,7 @@ def test_a_direction_is_taken_from_rows_or_from_the_hidden_vector(case):
 
 def test_an_output_rises_and_others_are_held(case):
     model, make, pos = case
-    name = "unembed.hook_in" if pos is None else "ln_final.hook_in"
+    name = "ln_final.hook_in" if "ln_final.hook_in" in model.hook_dict else ms.hidden_names(model)[-1]
     x = ms.cache_activations(model, make(4), [name], pos=pos)[name]
     concepts, held = [1, 2, 3], [4, 5, 6]
     price = ms.price(model, concepts, held)

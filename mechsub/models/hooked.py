@@ -38,7 +38,7 @@ def hidden_names(model: HookedModel) -> list[str]:
 
 
 def _last(activation: Tensor, hook) -> Tensor:
-    return activation[:, -1:]
+    return activation[..., -1:, :]
 
 
 # Added last to a run of a language model: only its last position reaches the unembedding, whose logits over the
@@ -68,20 +68,20 @@ def cache_activations(
     if batch_size is not None:
         batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
-    axis = 0 if _is_tokens(inputs) else -2
     points = _points(model, names)
     parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
 
     def keep(activation, hook):
         parts[hook.name].append(
-            (activation if pos is None else _at(activation, hook.name, inputs, pos)).detach().clone()
+            (activation if pos is None else _at(model, activation, hook.name, inputs, pos)).detach().clone()
         )
 
     for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
         model.run_with_hooks(batch, fwd_hooks=_hooks(model, list(parts), keep, pos))
+    axis = _axis(model, inputs)
     cache = {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
     for name, found in cache.items():
-        if axis == 0 and len(found) != len(inputs):
+        if _is_tokens(inputs) and (found.ndim <= axis or found.shape[axis] != inputs.shape[-2]):
             raise ValueError(f"hook {name!r} has no axis of prompts (shape {list(found.shape)}); leave it out")
     return cache
 
@@ -101,19 +101,18 @@ def cache_with_logits(
 
     def keep(activation, hook):
         parts[hook.name].append(
-            (activation if pos is None else _at(activation, hook.name, inputs, pos)).detach().clone()
+            (activation if pos is None else _at(model, activation, hook.name, inputs, pos)).detach().clone()
         )
 
     def only(activation, hook):
-        return activation[:, [pos]]
+        return activation[..., [pos], :]
 
     hooks = [(point, keep) for point in parts]
     cut = pos is not None and LAST_ONLY[0] in model.hook_dict and "unembed.hook_out" not in parts
     logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, (LAST_ONLY[0], only)] if cut else hooks)
     if pos is not None:
-        logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, pos]
-    axis = 0 if _is_tokens(inputs) else -2
-    cache = {name: _finite(name, _fired(name, parts[point]), axis) for name, point in points.items()}
+        logits = logits[..., 0 if logits.shape[-2] == 1 else pos, :]
+    cache = {name: _finite(name, _fired(name, parts[point]), _axis(model, inputs)) for name, point in points.items()}
     return cache, _finite("logits", [logits], 0)
 
 
@@ -141,17 +140,19 @@ def run_patched(
     def patch(activation, hook):
         fired.add(hook.name)
         name = given[hook.name]
-        new, old = activations[name], activation if pos is None else _at(activation, name, inputs, pos)
+        new, old = activations[name], activation if pos is None else _at(model, activation, name, inputs, pos)
         if new.shape != old.shape:
             raise ValueError(
                 f"activations[{name!r}] must have shape {tuple(old.shape)}, not {tuple(new.shape)}, to replace it"
             )
-        return _patched(activation, new.to(activation), pos)
+        return (
+            new.to(activation) if pos is None else _patched(activation, new.to(activation), _axis(model, inputs), pos)
+        )
 
     logits = model.run_with_hooks(inputs, fwd_hooks=_hooks(model, list(given), patch, pos))
     for name, point in points.items():
         _fired(name, fired & {point})
-    return logits if pos is None else logits[:, -1]
+    return logits if pos is None else logits[..., -1, :]
 
 
 def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None) -> list[tuple[str, Callable]]:
@@ -160,22 +161,26 @@ def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None
     return [*hooks, LAST_ONLY] if cut else hooks
 
 
-def _at(activation: Tensor, name: str, inputs: Tensor, pos: int) -> Tensor:
-    """Raises where the second axis is no position, as in attention patterns [batch, head, query, key]."""
-    length, shape = inputs.shape[-1], list(activation.shape)
-    square = len(shape) == 4 and shape[2:] == [length, length]
-    if len(shape) < 3 or shape[1] != length or square:
+def _axis(model: HookedModel, inputs: Tensor) -> int:
+    """The axis of images or prompts in an activation: of prompts the first, in an ensemble that after its members'."""
+    return model.W_U.ndim - 2 if _is_tokens(inputs) else -2
+
+
+def _at(model: HookedModel, activation: Tensor, name: str, inputs: Tensor, pos: int) -> Tensor:
+    """Raises where the axis after the prompts' is no position, as in attention patterns [batch, head, query, key]."""
+    length, shape, axis = inputs.shape[-1], list(activation.shape), _axis(model, inputs) + 1
+    square = len(shape) == axis + 3 and shape[axis + 1 :] == [length, length]
+    if len(shape) < axis + 2 or shape[axis] != length or square:
         raise ValueError(
-            f"hook {name!r} has no position on its second axis (shape {shape}); leave pos out, and select there"
+            f"hook {name!r} has no position on axis {axis} (shape {shape}); leave pos out, and select there"
         )
-    return activation[:, pos]
+    return activation.select(axis, pos)
 
 
-def _patched(activation: Tensor, new: Tensor, pos: int | None) -> Tensor:
-    if pos is None:
-        return new
+def _patched(activation: Tensor, new: Tensor, axis: int, pos: int) -> Tensor:
+    """`axis` is that of prompts; positions are on the next."""
     out = activation.clone()
-    out[:, pos] = new
+    out.select(axis + 1, pos).copy_(new)
     return out
 
 
