@@ -6,7 +6,7 @@ Every public name is importable as `mechsub.<name>`; nothing heavy is imported b
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> module; the older names of modules that have moved go on working.
 _MODULES = {
