@@ -58,6 +58,25 @@ def test_a_failure_in_a_worker_is_one_line_and_stops_the_sweep(sweep):
     assert 0 < len(sweep.records()) < 999 and sweep.hidden() == []
 
 
+def test_what_a_worker_says_is_shown_while_it_works(tmp_path):
+    """It waits for a file that its first line makes."""
+    talk = f"""
+import pathlib, sys, time
+print("12:00:00 a, 40% students", file=sys.stderr, flush=True)
+while not pathlib.Path({str(tmp_path / "heard")!r}).exists():
+    time.sleep(0.01)
+sys.exit("error: no luck")
+"""
+    said = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        (tmp_path / "heard").touch()
+
+    assert workers.by_command([sys.executable, "-c", talk], "", "cell a", set(), say) == "no luck"
+    assert said == ["12:00:00 a, 40% students"]
+
+
 def test_a_killed_worker_is_started_anew_and_its_cell_made_again(sweep):
     command = sweep.start("--workers", "2", *numbers(6), "--hang", "1")
     wait(lambda: sweep.starts(0), command)

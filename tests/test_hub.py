@@ -75,6 +75,10 @@ def test_what_the_hub_refuses_is_one_line(hub, sent, tmp_path):
     assert line.startswith("error: the hub refuses me/results (403 ") and line.endswith("with a token that may do so")
     line = run(hub, tmp_path, "pull", "me/nothing", "back", code=1)
     assert line == "error: no dataset 'me/nothing' on the hub (misspelt, or private: `hf auth login`)"
+    for name in ("results", "me/a/b", "me/a b"):  # before anything is read or asked
+        for argv in (("push", "nowhere", name), ("pull", name, "back")):
+            line = run(hub, tmp_path, *argv, code=2)
+            assert line.startswith("error: ") and line.endswith(f"{name!r} is no OWNER/NAME of a repository")
     line = run(hub, tmp_path, "pull", "me/other", "back", "--revision", "v9", code=1)
     assert line == "error: me/other has no revision 'v9'; choose a branch, tag or commit of it"
     line = run(hub, tmp_path, "pull", "me/other", "back", code=1)

@@ -40,6 +40,20 @@ def test_students_are_counted_as_they_finish(capsys):
     assert "  0% |" in said and "100% |" in said
 
 
+def test_progress_of_workers_stands_behind_the_bar_and_warnings_above_it(capsys, monkeypatch):
+    from mechsub.lab import progress
+
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    progress.start_bar("0/2 cells, 2 workers", quiet=False)
+    progress.relay("12:00:00 a, 40% students")
+    progress.relay("a warning")
+    progress.clear_bar()
+    said = capsys.readouterr().err
+    assert "0/2 cells, 2 workers; 12:00:00 a, 40% students" in said and "a warning\n" in said
+    progress.relay("12:00:00 a, 50% students")
+    assert capsys.readouterr().err == "12:00:00 a, 50% students\n"
+
+
 def test_a_log_has_a_line_now_and_then_and_none_of_what_ends_at_once(capsys, monkeypatch):
     from mechsub.lab import progress
 

@@ -71,7 +71,7 @@ def test_cells_that_come_out_otherwise_are_named_with_what_differs(sweep):
 def recheck_result(sweep):
     """As the tiny study's own folder has it: its `studies` is not this process's."""
     current = [("tiny", path.name) for path in sweep.cells.iterdir() if path.is_dir()]
-    before, recheck.current_cells = recheck.current_cells, lambda root, names: current
+    before, recheck.current_cells = recheck.current_cells, lambda root, names: (current, [])
     try:
         return recheck.result(sweep.cells.parent)
     finally:
@@ -157,6 +157,7 @@ def test_cells_of_an_accelerator_are_not_drawn(sweep):
     (cell / store.PROVENANCE).write_bytes(store._sealed(made | {"device": "cuda:0 (a GPU, 80 GiB)"}))
     lines, _ = run(sweep, "--all")
     assert len(lines) == 6 and not any("number=1" in line for line in lines)
+    assert lines[-1].endswith("; 1 cells were made on an accelerator, and are not drawn")
 
 
 # The bound.

@@ -1,5 +1,7 @@
 """python -m mechsub push FOLDER OWNER/NAME"""
 
+import argparse
+
 from mechsub.commands import folder
 from mechsub.lab import hub
 from mechsub.lab.terminal import say, stop
@@ -20,8 +22,15 @@ def add(commands) -> None:
 
 
 def add_repository(command) -> None:
-    command.add_argument("repository", metavar="OWNER/NAME", help="on the hub")
+    command.add_argument("repository", type=_repository, metavar="OWNER/NAME", help="on the hub")
     command.add_argument("--kind", choices=("dataset", "model"), default="dataset", help="of repository")
+
+
+def _repository(text: str) -> str:
+    try:
+        return hub.named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(options) -> int:

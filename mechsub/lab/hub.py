@@ -17,6 +17,18 @@ _PARTS = ["cells/*", "tables/*", "figures/*"]
 _MADE_BY_THE_HUB = {".gitattributes"}
 
 
+def named(repository: str) -> str:
+    """The repository, where it is an OWNER/NAME that the hub can have. Raises ValueError."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    with contextlib.suppress(HFValidationError):
+        validate_repo_id(repository)
+        if "/" in repository:
+            return repository
+    raise ValueError(f"{repository!r} is no OWNER/NAME of a repository")
+
+
 class Refused(RuntimeError):
     """The hub refused; the message is one line with the reason."""
 
@@ -28,6 +40,7 @@ def push(folder: Path, repository: str, kind: str = "dataset", public: bool = Fa
     """
     from huggingface_hub import HfApi
 
+    named(repository)
     manifest.checked(folder)
     with _one_line(repository, kind):
         api = HfApi()
@@ -46,6 +59,7 @@ def pull(repository: str, path: Path, kind: str = "dataset", revision: str | Non
     """Fetch such a folder; returns its commit. Raises Refused, FileExistsError, and manifest.Wrong."""
     from huggingface_hub import HfApi, snapshot_download
 
+    named(repository)
     with files.new_folder(path) as fresh:
         with _one_line(repository, kind, revision):
             commit = HfApi().repo_info(repository, repo_type=kind, revision=revision).sha or revision
@@ -72,7 +86,7 @@ def _one_line(repository: str, kind: str, revision: str | None = None) -> Iterat
         raise
     except errors.RevisionNotFoundError:
         raise Refused(f"{repository} has no revision {revision!r}; choose a branch, tag or commit of it") from None
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+    except errors.RepositoryNotFoundError:
         raise Refused(f"no {kind} {repository!r} on the hub (misspelt, or private: `hf auth login`)") from None
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "")

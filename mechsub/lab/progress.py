@@ -1,5 +1,6 @@
 """Progress of a long call, by tqdm: one line of a terminal, a widget of a notebook."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from mechsub import arguments
 
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
+_TIME = r"\d\d:\d\d:\d\d "  # as a line of progress begins
 _SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
 _cell: dict = {"bar": None, "prefix": "", "logged": None}  # of the command that this process runs
 
@@ -32,6 +34,17 @@ def show_progress(fraction: float, text: str = "") -> None:
     if _cell["bar"] is not None:
         _cell["bar"].set_description_str(f"{_cell['prefix']} {text}", refresh=False)
         _cell["bar"].update(fraction - _cell["bar"].n)
+
+
+def relay(line: str) -> None:
+    """Show a line of another process that makes a cell; its progress stands behind the bar where there is one."""
+    bar = _cell["bar"]
+    if bar is None:
+        print(line, file=sys.stderr, flush=True)
+    elif re.match(_TIME, line):
+        bar.set_description_str(f"{_cell['prefix']}; {line}")
+    else:
+        bar.write(line, file=sys.stderr)
 
 
 def span(start: float, end: float, text: str) -> Callable[[float], None]:

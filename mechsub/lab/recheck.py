@@ -34,7 +34,7 @@ class Result(NamedTuple):
     """How many of all cells were made again, which differ, and the 95% upper limit of the share that differs.
 
     rounded: lines of cells whose numbers differ by ROUNDING at most, as by another order of a sum; they do not count in
-    `differing`, nor in the share.
+    `differing`, nor in the share. elsewhere: cells made on an accelerator, which are never drawn.
     """
 
     drawn: int
@@ -42,6 +42,7 @@ class Result(NamedTuple):
     differing: list[dict]
     rounded: list[dict]
     upper: float
+    elsewhere: int
 
     def __str__(self) -> str:
         same = self.drawn - len(self.differing) - len(self.rounded)
@@ -49,6 +50,7 @@ class Result(NamedTuple):
             f"{self.drawn} of {self.population} cells were drawn and made again: {same} came out the same to the last "
             f"bit, {len(self.rounded)} apart by rounding (at most {ROUNDING:g}), {len(self.differing)} otherwise; at "
             f"95% at most {self.upper:.1%} of all that were made on the CPU would"
+            + (f"; {self.elsewhere} cells were made on an accelerator, and are not drawn" if self.elsewhere else "")
         )
 
 
@@ -106,7 +108,7 @@ def result(root: Path) -> Result | None:
     Lines of all draws count, if the stored cell is unchanged since. The union of several draws of a study is a random
     sample of its cells too.
     """
-    current = current_cells(root, ())
+    current, elsewhere = current_cells(root, ())
     lines = {
         (line["study"], line["cell"]): line
         for line in ledger(root)
@@ -121,7 +123,7 @@ def result(root: Path) -> Result | None:
     differing = [line for line in apart if not by_rounding(line)]
     rounded = [line for line in apart if by_rounding(line)]
     bound = upper_share(population, drawn, len(differing))
-    return Result(len(lines), sum(population.values()), differing, rounded, bound)
+    return Result(len(lines), sum(population.values()), differing, rounded, bound, len(elsewhere))
 
 
 def by_rounding(line: Mapping) -> bool:
@@ -167,7 +169,7 @@ def _plan(root: Path, share: float, names: list[str]) -> dict:
             raise ValueError(f"a recheck with {before} is not finished; finish it, or delete {root / SCRATCH}")
         return plan
     draw = 1 + max((line["draw"] for line in lines), default=-1)
-    drawn = drawn_cells(current_cells(root, names), share, draw)
+    drawn = drawn_cells(current_cells(root, names)[0], share, draw)
     if not drawn:
         raise ValueError(f"{root} has no cell that is stored and of today's version, and made on the CPU")
     plan = {"draw": draw, "share": share, "studies": names, "cells": drawn}
@@ -200,25 +202,23 @@ def drawn_cells(population: Iterable[Cell], share: float, draw: int) -> list[Cel
     return drawn
 
 
-def current_cells(root: Path, names: Iterable[str]) -> list[Cell]:
-    """Cells whose status is "stored" today and that were made on the CPU, where they are made again.
+def current_cells(root: Path, names: Iterable[str]) -> tuple[list[Cell], list[Cell]]:
+    """Cells whose status is "stored" today: those made on the CPU, where they are made again, and the others.
 
     An accelerator adds in another order, so that its cells may differ by more than a fault would.
     """
-    current = []
+    current: tuple[list[Cell], list[Cell]] = ([], [])
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         study = finder.find_study(folder.name)
         if study is None or (names and folder.name not in names):
             continue
         for cell in store.complete_cells(folder):
             made = store.read_provenance(cell) or {}
-            if made.get("device", "cpu") != "cpu":
-                continue
             try:
                 cfg = study.Config(**made["config"])
                 now = study.version, cells.config_of(cfg), cells.defaults_of(cfg)
                 if not versions.why_stale(cell, made, *now, finder.find_study):
-                    current.append((folder.name, cell.name))
+                    current[made.get("device", "cpu") != "cpu"].append((folder.name, cell.name))
             except (TypeError, ValueError):
                 continue
     return current

@@ -102,7 +102,12 @@ def command(study: Study, argv: Iterable | None = None) -> None:
             return _print_status(grid, maker)
         if options.cells:
             named = {cell.name: cfg for cell, cfg in grid.items()}
-            return workers.work(options.cells, lambda name, before: make(maker, named[name], before))
+
+            def make_one(name: str, before: str | None) -> None:
+                start_bar(name, options.quiet)  # its lines go to the command that started this worker
+                make(maker, named[name], before)
+
+            return workers.work(options.cells, make_one)
         if options.executor == "slurm" and (problem := workers.unusable()):
             _stop(problem, 2)
         stale = _make_wanted(grid, maker, options, [*study.command, *words] if in_file else [])

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mechsub.lab import lease, store
+from mechsub.lab.progress import relay
 from mechsub.machine import cores
 
 RETRIES = 3  # of a cell whose process was killed
@@ -87,8 +88,18 @@ def work(file: str, make: Callable[[str, str | None], None]) -> None:
             make(task["cell"], task["before"])
 
 
-def by_command(command: list[str], lines: str, what: str, running: set[subprocess.Popen], **options) -> str:
-    """Let a worker make these cells, another one if it is killed; returns the reason of a failure, or nothing."""
+def by_command(
+    command: list[str],
+    lines: str,
+    what: str,
+    running: set[subprocess.Popen],
+    say: Callable[[str], None] = relay,
+    **options,
+) -> str:
+    """Let a worker make these cells, another one if it is killed; returns the reason of a failure, or nothing.
+
+    `say` gets every line of the worker as it comes, but for the reason.
+    """
     for _ in range(RETRIES):
         process = subprocess.Popen(
             [*command, "--cells", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
@@ -96,20 +107,38 @@ def by_command(command: list[str], lines: str, what: str, running: set[subproces
         )  # fmt: skip
         running.add(process)
         try:
-            said = process.communicate(lines)[1].splitlines()
+            last = _ask(process, lines, say)
         finally:
             running.discard(process)
             if process.poll() is None:  # Slurm's signal came while it ran
                 process.kill()
         code = process.returncode
-        error = said.pop().removeprefix("error: ") if code > 0 and said and said[-1].startswith("error: ") else ""
-        print("".join(f"{text}\n" for text in said), end="", file=sys.stderr, flush=True)
+        error = last.removeprefix("error: ") if code > 0 and last.startswith("error: ") else ""
+        if last and not error:
+            say(last)
         if code >= 0 or -code in STOPS:
             break
     if code < 0:
         times = f" {RETRIES} times" if -code not in STOPS else ""
         return f"{what} failed: its process was killed by signal {-code}{times}"
     return error or (f"{what} failed: its process left with exit code {code}" if code else "")
+
+
+def _ask(process: subprocess.Popen, lines: str, say: Callable[[str], None]) -> str:
+    """Give a worker its cells and hand on what it says until it ends; returns a last line that may be the reason."""
+    assert process.stdin is not None and process.stderr is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # one that ends at once reads nothing
+        process.stdin.write(lines)
+    last = ""
+    with process.stderr:
+        for text in process.stderr:
+            if last:
+                say(last)
+            last = text.rstrip("\n") if text.startswith("error: ") else ""
+            if not last:
+                say(text.rstrip("\n"))
+    process.wait()
+    return last
 
 
 def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Callable[[str], None]) -> None:
@@ -126,13 +155,16 @@ def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Calla
             if cell is None:
                 return
             # In a session of their own, since Ctrl-C reaches this process, which hands it on once.
-            own = {"env": environment, "start_new_session": True}
-            if error := by_command(command, line(cell, wanted[cell]), f"cell {cell}", running, **own):
+            error = by_command(
+                command, line(cell, wanted[cell]), f"cell {cell}", running, env=environment, start_new_session=True
+            )
+            if error:
                 stop.set()
                 raise Failed(error)
             done[0] += 1
             show(f"{done[0]}/{len(wanted)} cells, {workers} workers")
 
+    show(f"0/{len(wanted)} cells, {workers} workers")
     with ThreadPoolExecutor(workers) as pool:
         try:
             for future in [pool.submit(serve) for _ in range(workers)]:
