@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -23,6 +25,28 @@ def why_not() -> str:
 @functools.cache
 def _path() -> str | None:
     return os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+# Texts of a page's figures that lie on each other, or are cut.
+OVERLAPS = """
+[...document.querySelectorAll('.plot')].flatMap(plot => {
+  const frame = plot.getBoundingClientRect();
+  const boxes = [...plot.querySelectorAll('.main-svg text')].filter(text => text.textContent.trim()).map(text => {
+    const box = text.getBoundingClientRect();
+    return {text: text.textContent, l: box.left + 1, r: box.right - 1, t: box.top + 1.5, b: box.bottom - 1.5};
+  }).filter(box => box.r > box.l && box.b > box.t);
+  const over = (p, q) => p.l < q.r && q.l < p.r && p.t < q.b && q.t < p.b;
+  return boxes.flatMap((p, i) => [
+    ...boxes.slice(i + 1).filter(q => over(p, q)).map(q => [p.text, q.text]),
+    ...(p.l < frame.left - 2 || p.r > frame.right + 2 ? [[p.text, 'is cut']] : []),
+  ]);
+})
+"""
+
+
+def needed(test):
+    """Mark a test that starts a browser, and is skipped where there is none."""
+    return pytest.mark.browser(pytest.mark.skipif(bool(why_not()), reason=why_not())(test))
 
 
 class Page:

@@ -3,6 +3,7 @@
 import html
 import re
 
+import chromium
 import numpy as np
 import plotly.io
 import pytest
@@ -105,11 +106,27 @@ def test_file_is_offline_escaped_and_reproducible(tmp_path, kind):
     path = tmp_path / "study" / "default.html"
     kinds.write_figure(kind(rows), path)
     page = path.read_text()
-    assert re.findall(r'<script[^>]*src="([^"]*)"', page) == ["../plotly.min.js"]
-    assert "http" not in page and "<script>alert" not in page
+    plotly, own = re.findall(r'<script[^>]*src="([^"]*)"', page)
+    assert plotly == "../plotly.min.js" and own.startswith("data:text/javascript;base64,")
+    assert "http" not in page.replace(own, "") and "<script>alert" not in page
     assert (tmp_path / "plotly.min.js").stat().st_size > 1e6
     kinds.write_figure(kind(rows), path)
     assert path.read_text() == page
+
+
+@chromium.needed
+def test_a_page_of_one_figure_is_read_on_a_phone_and_in_the_dark(tmp_path):
+    path = tmp_path / "study" / "default.html"
+    kinds.write_figure(_bars(RECORDS), path)
+    with chromium.page() as page:
+        for width, dark in ((390, True), (768, False), (1280, True), (1920, False)):
+            page.open(path, width=width, dark=dark, until="document.documentElement.dataset.drawn")
+            assert page.value("document.documentElement.scrollWidth <= innerWidth")
+            assert page.value(chromium.OVERLAPS) == []
+            paper = page.value("getComputedStyle(document.body).backgroundColor")
+            assert paper == ("rgb(32, 34, 38)" if dark else "rgb(255, 255, 255)")
+            assert page.value("document.querySelector('h1').textContent") == "T"
+            assert [e for e in page.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")] == []
 
 
 # Text along an axis stays text: without categories plotly reads "007" as 7, "1.10" as 1.1 and "1-2" as a day.

@@ -184,11 +184,7 @@ def page(found):
         yield opened
 
 
-def browser(test):
-    return pytest.mark.browser(pytest.mark.skipif(bool(chromium.why_not()), reason=chromium.why_not())(test))
-
-
-@browser
+@chromium.needed
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_it_is_drawn_without_an_error_a_request_or_an_overflow(root, page, width, dark):
@@ -207,37 +203,21 @@ def test_it_is_drawn_without_an_error_a_request_or_an_overflow(root, page, width
     assert paper == ("rgb(32, 34, 38)" if dark else "rgb(255, 255, 255)")
 
 
-OVERLAPS = """
-[...document.querySelectorAll('.plot')].flatMap(plot => {
-  const frame = plot.getBoundingClientRect();
-  const boxes = [...plot.querySelectorAll('.main-svg text')].filter(text => text.textContent.trim()).map(text => {
-    const box = text.getBoundingClientRect();
-    return {text: text.textContent, l: box.left + 1, r: box.right - 1, t: box.top + 1.5, b: box.bottom - 1.5};
-  }).filter(box => box.r > box.l && box.b > box.t);
-  const over = (p, q) => p.l < q.r && q.l < p.r && p.t < q.b && q.t < p.b;
-  return boxes.flatMap((p, i) => [
-    ...boxes.slice(i + 1).filter(q => over(p, q)).map(q => [p.text, q.text]),
-    ...(p.l < frame.left - 2 || p.r > frame.right + 2 ? [[p.text, 'is cut']] : []),
-  ]);
-})
-"""
-
-
-@browser
+@chromium.needed
 @pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 def test_no_two_texts_of_a_figure_lie_on_each_other_and_none_is_cut(root, page, width):
     page.open(root / "index.html", width=width, until=DRAWN)
-    assert page.value(OVERLAPS) == []
+    assert page.value(chromium.OVERLAPS) == []
 
 
-@browser
+@chromium.needed
 def test_a_text_on_a_text_is_found(root, page):
     page.open(root / "index.html", until=DRAWN)
     page.value("document.querySelectorAll('.plot .xtick text').forEach(t => t.setAttribute('x', 300))")
-    assert page.value(OVERLAPS) != []
+    assert page.value(chromium.OVERLAPS) != []
 
 
-@browser
+@chromium.needed
 def test_links_lead_somewhere_figures_have_words_and_the_keyboard_reaches_all(root, page):
     page.open(root / "index.html", until=DRAWN)
     for link in page.value("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"):
@@ -252,7 +232,7 @@ def test_links_lead_somewhere_figures_have_words_and_the_keyboard_reaches_all(ro
     assert page.value("document.querySelector('details').open")
 
 
-@browser
+@chromium.needed
 def test_it_prints_in_light_colours(root, page):
     page.open(root / "index.html", dark=True, until=DRAWN)
     page.value("dispatchEvent(new Event('beforeprint'))")

@@ -1,15 +1,12 @@
 """What the page of `studies.report` shows. jinja2 fills the template and escapes all text in it."""
 
-import base64
-import html
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mechsub.lab import recheck, store, tables
-from mechsub.lab.figures import colors
+from mechsub.lab.figures import drawing
 from studies.report.question import NO_CLAIM
 
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
@@ -32,7 +29,7 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         "shown": tables.cell_text,
         "columns": lambda rows: list(dict.fromkeys(key for row in rows for key in row)),
         "warnings": _warnings,
-        "bare": _bare,
+        "drawing": drawing.drawing,
         "told": lambda cells: [_told(cell, status, root) for cell, status in cells.items()],
         "json": json.dumps,
     }
@@ -42,7 +39,7 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         classes=CLASSES,
         no_claim=NO_CLAIM,
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
-        script=_script(),
+        script=drawing.script(displayModeBar=False, responsive=True),
         n_answered=len(answered),
         n_questions=len(findings),
         counted=counted or "none",
@@ -50,13 +47,6 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         predictions=_predictions(predictions),
         rechecks=_rechecks(root),
     )
-
-
-def _script() -> str:
-    """A deferred script runs after plotly's only if it has a source; this one is within the page."""
-    pattern = "|".join(map(re.escape, colors.DARK))
-    told = f"const DARK = {json.dumps(colors.DARK)}, PATTERN = new RegExp({json.dumps(pattern)}, 'g');\n"
-    return base64.b64encode((told + (FOLDER / "page.js").read_text(encoding="utf-8")).encode()).decode()
 
 
 def _topic(name: str, findings: list) -> dict:
@@ -85,22 +75,6 @@ def _warnings(f) -> Iterator[tuple[str, str]]:
         cells = [cell.name for cell, is_ in f.found.cells.items() if is_ == status]
         if cells and (f.answer or status != "missing"):  # where there is no answer, `why_not` says what is missing
             yield text, ", ".join(cells)
-
-
-def _bare(figure) -> dict:
-    """The figure without title and caption, which the page shows as text."""
-    given = json.loads(figure.to_json())
-    layout = given["layout"]
-    title = html.unescape(layout.pop("title", {}).get("text", ""))
-    notes = layout.get("annotations", [])
-    caption = " ".join(html.unescape(n["text"].replace("<br>", " ")) for n in notes if n.get("name") == "caption")
-    layout["annotations"] = [note for note in notes if note.get("name") != "caption"]
-    margin = layout.get("margin", {})
-    top, bottom = (40 if layout["annotations"] else 20), 90
-    layout["height"] = layout.get("height", 450) - margin.get("t", 100) - margin.get("b", 80) + top + bottom
-    layout["margin"] = margin | {"t": top, "b": bottom, "r": margin.get("r", 20)}
-    data = json.dumps(given, sort_keys=True).replace("<", "\\u003c")  # safe within a script
-    return {"figure": given, "data": data, "title": title, "caption": caption}
 
 
 def _predictions(rows: list[Mapping]) -> dict:

@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from mechsub.lab import store
+from mechsub.lab.figures import drawing
 from mechsub.lab.figures.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
 from mechsub.stats import student_t
 
@@ -432,14 +433,7 @@ def write_figure(figure: go.Figure, path: Path) -> None:
     """Write `<root>/<study>/<name>.html`, readable with no network: it refers to one plotly.min.js in the root."""
     path = path.expanduser()
     share_plotlyjs(path.parent.parent / "plotly.min.js")
-    page = figure.to_html(
-        include_plotlyjs="../plotly.min.js",
-        include_mathjax=False,
-        div_id="figure",  # plotly's random one would make every file different
-        config={"displaylogo": False, "responsive": True},
-    )
-    title = html.escape(f"{path.parent.name}: {path.stem}")
-    store.write_text(path, page.replace("<head>", f"<head>\n    <title>{title}</title>", 1))
+    store.write_text(path, drawing.page(figure, f"{path.parent.name}: {path.stem}"))
 
 
 def share_plotlyjs(path: Path) -> None:

@@ -1,5 +1,5 @@
 "use strict";
-// The page sets DARK (light colour -> dark colour) and PATTERN (any light colour) before this script.
+// The page sets DARK (light colour -> dark colour), PATTERN (any light colour) and CONFIG (plotly's) before this script.
 // Figures are drawn one after the other, so that the page can be read meanwhile.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const LETTER = 6.8, LINE = 15; // pixels of the figures' text
@@ -132,7 +132,7 @@ function draw(place, isDark) {
   arranged(figure, place.clientWidth);
   if (!place.classList.contains("js-plotly-plot")) place.replaceChildren();
   place.style.minHeight = figure.layout.height + "px";
-  return Plotly.react(place, figure.data, figure.layout, {displayModeBar: false, responsive: true});
+  return Plotly.react(place, figure.data, figure.layout, CONFIG);
 }
 const places = () => document.querySelectorAll(".plot");
 async function drawAll() {
