@@ -14,6 +14,7 @@ import mechsub as ms
 from mechsub.lab import store
 from studies import unembed_projection as study
 from studies.unembed_projection import compare as comparing
+from studies.unembed_projection import findings
 from studies.unembed_projection import ranks as ranking
 from studies.unembed_projection import states
 from studies.unembed_projection import toy as toys
@@ -182,6 +183,21 @@ def test_shares_of_the_parts_sum_to_one():
 
 
 # The toy.
+
+
+def test_every_statistic_names_its_own_highest_metric():
+    """Above other animals; the total of dla is no metric of its own, and is in no row of `ranked`."""
+    own = {"kind": "summary", "direction": "number_to_animal", "unit": "string", "part": "all"}
+    ranked = [
+        own | {"metric": "causal", "partial_difference": 0.3, "spearman": 0.5, "spearman_mismatched": 0.4},
+        own | {"metric": "cosine", "partial_difference": 0.2, "spearman": 0.4, "spearman_mismatched": 0.1},
+    ]
+    ceiling = [own | {"metric": "causal", "of_ceiling": 0.1}, own | {"metric": "cosine", "of_ceiling": 0.2}]
+    ceiling.append(own | {"metric": "dla", "part": "total", "of_ceiling": 0.9})
+    found = {finding.key: finding.value for finding in findings.highest(ranked, ceiling)}
+    names = {"partial": "causal", "spearman": "cosine", "pearson": "cosine"}
+    assert found == {f"number_to_animal/highest_by_{name}": metric for name, metric in names.items()}
+    assert list(findings.highest(ranked[:1], [])) == []
 
 
 def test_scores_are_projections_on_the_auxiliary_directions(toy):

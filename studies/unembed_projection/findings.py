@@ -9,6 +9,11 @@ DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "anima
 # Checks, nulls, and steering where a state under a number already holds the outcome.
 NOT_RANKED = ("total", "common", "rest", "scale", "normaliser", "other", "all layers")
 ARMS = {"student_aux": "student", "cross_aux": "cross-initialisation student (null)"}
+STATISTICS = {  # each above that of other animals
+    "partial": "partial rank correlation (the rule)",
+    "spearman": "rank correlation",
+    "pearson": "correlation of the interactions, as a share of the ceiling",
+}
 CROSSED = "animals and partners (crossed)"
 ACCURACIES = {
     "start": "start",
@@ -60,7 +65,9 @@ def _language(cell: list[dict]) -> Iterator[Finding]:
                 if same:  # matched - mismatched over that of other wordings, both on the rows that these were run on
                     yield Finding(f"{subject}/of_ceiling", label, _interval(same[0], "of_ceiling"), unit=CROSSED)
             if unit == known[0]:
-                yield from _ranked([row for row in summaries if row["part"] not in NOT_RANKED], known)
+                ranked = [row for row in summaries if row["part"] not in NOT_RANKED]
+                yield from _ranked(ranked, known)
+                yield from highest(ranked, of(cell, "summary", rows="ceiling's", **keys))
             for row in of(cell, "ceiling", **keys)[:1]:
                 yield from _correlations(_named(row, known, "ceiling"), _label(row, "ceiling: other wordings"), row)
     yield from shares(cell)
@@ -140,6 +147,20 @@ def _ranked(rows: list[dict], known: Sequence[str]) -> Iterator[Finding]:
             rule = "within the winner's interval"
         if rule:
             yield Finding(f"{subject}/rule", label, rule)
+
+
+def highest(rows: list[dict], of_ceiling: list[dict]) -> Iterator[Finding]:
+    """The metric that is highest by each statistic: the rule's alone hides that another statistic may name another."""
+    names = {shown(row) for row in rows}
+    statistics = {
+        "partial": {shown(row): row["partial_difference"] for row in rows},
+        "spearman": {shown(row): row["spearman"] - row["spearman_mismatched"] for row in rows},
+        "pearson": {shown(row): row["of_ceiling"] for row in of_ceiling if shown(row) in names},
+    }
+    for name, values in statistics.items():
+        if len(values) > 1:
+            label = _label(rows[0], f"highest by {STATISTICS[name]}")
+            yield Finding(f"{rows[0]['direction']}/highest_by_{name}", label, max(values, key=lambda m: values[m]))
 
 
 # The toy.
