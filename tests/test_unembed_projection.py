@@ -14,9 +14,8 @@ import mechsub as ms
 from mechsub.lab import store
 from studies import unembed_projection as study
 from studies.unembed_projection import compare as comparing
-from studies.unembed_projection import findings
+from studies.unembed_projection import findings, states
 from studies.unembed_projection import ranks as ranking
-from studies.unembed_projection import states
 from studies.unembed_projection import toy as toys
 
 ROOT = Path(__file__).parent.parent
