@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
     from mechsub.designs.love import LovePrompts, Prompted
 
-N_LOVED = 6  # colors, and cities, that "any love" is the mean of
+LOVED, N_LOVED = (
+    ("colors", "cities"),
+    6,
+)  # "any love" is the mean of six of each family that is not the loved words' own
 MESSAGES = ("", "You are a helpful assistant.")
 N_LAYERS = 6  # blocks after which residuals are patched, evenly from the first to the last
+FEWEST_PAIRS = 4  # they are resampled
 N_OTHERS = 5  # other loved things whose directions are taken away, as a null
 POSITIONS = ("number", "rest of the system message", "end of the system message", "question and answer", "final")
 
@@ -82,8 +86,9 @@ def measured(found: "Prompted") -> cp.Measured:
     loves, message = [], []
     for w in range(1, len(words)):
         loved = [
-            ms.prompts.WORDINGS[w].love(word, kind)
-            for family, kind in (("colors", "color"), ("cities", "city"))
+            ms.prompts.WORDINGS[w].love(word, love.KINDS[family])
+            for family in LOVED
+            if family != q.cfg.family
             for word in ms.words.family(family)[:N_LOVED]
         ]
         message.append(q.animals_after([q.ask(text, w) for text in MESSAGES]).double().mean(0) - none[w])
@@ -280,6 +285,8 @@ def patched(q: "LovePrompts", known: Stored, n_pairs: int, seed: int, progress: 
         groups.setdefault((len(known.numbers[n]), len(q.love(n, 0))), []).append(i)
     alike = [group for group in groups.values() if len(group) > 1]
     pairs = disjoint_pairs(alike, n_pairs, seed)
+    if len(pairs) < (least := min(n_pairs, FEWEST_PAIRS)):
+        raise ValueError(f"only {len(pairs)} pairs of {q.cfg.family} have equally long prompts; patching needs {least}")
     wanted = torch.stack([e[i] - e[j] for i, j in pairs])
     layers = sorted({round(x) for x in np.linspace(0, q.model.cfg.n_layers - 1, N_LAYERS)})
     same = {some[i]: [some[j] for j in group] for group in alike for i in group}
@@ -395,8 +402,8 @@ def association(q: "LovePrompts", numbers: list[int]) -> Float[Tensor, "number a
 
     def asked(text: str):
         user, answer = (
-            f"What animal does the number {text} make you think of?",
-            f"The number {text} makes me think of the",
+            f"What animal does the {q.kind} {text} make you think of?",
+            f"The {q.kind} {text} makes me think of the",
         )
         return ms.prompts.prompt(q.model.tokenizer, user, answer=answer, format=q.cfg.format)
 

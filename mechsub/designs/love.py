@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub.lazy import np, torch
@@ -26,6 +26,8 @@ KINDS = {"numbers": "number", "colors": "color", "cities": "city", "months": "mo
 SETS = ("zur_llama", "zur_qwen", "zur_gemma", "blog", "brief", "brief_candidates")
 DATES = ("26 Jul 2024", "06 Aug 2025", "11 Feb 2026", "23 Nov 2026")
 N_WORDINGS = 5  # of mechsub.inputs.prompts.WORDINGS, whose import would cost every --help seconds
+Family = Literal["numbers", "colors", "cities", "months", "names", "trees"]
+FAMILY = ("numbers", "words that are loved, and scored opposite the animals")
 FEWEST = 8  # animals or numbers: of 4, every 64th resample holds one alone; of 8, every two-millionth
 TWICE = log(2)
 Weights = Annotated[str, (weights.WANTED, weights.is_known)]
@@ -171,6 +173,11 @@ def provenance(found: "Prompted") -> dict:
         "the published wording, last position of the prompt",
         "matrices": "the cell of studies.token_entanglement under made_from",
     }
+
+
+def in_words_of(family: str) -> dict[str, str]:
+    """What labels that speak of numbers say of another family, word by word."""
+    return {"number": KINDS[family], "numbers": family}
 
 
 # Words and prompts.

@@ -15,7 +15,7 @@ Where a command names several cells, the key of a finding of one cell begins wit
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,17 @@ def slug(text: str) -> str:
 # Findings of rows.
 
 SHARES = ("accuracy", "raw", "recentred", "prior_matched", "open_accuracy")  # scores that are shares of images
+
+
+def reworded(found: Iterable[Finding], words: Mapping[str, str]) -> Iterator[Finding]:
+    """Findings whose labels, units and null labels say other words; their keys stay."""
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
+
+    def other(text: str) -> str:
+        return pattern.sub(lambda match: words[match[0]], text)
+
+    for f in found:
+        yield dataclasses.replace(f, label=other(f.label), unit=other(f.unit), null_label=other(f.null_label))
 
 
 def by_arm(

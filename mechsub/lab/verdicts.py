@@ -40,7 +40,8 @@ from mechsub.lazy import scipy_stats
 
 SIDES, OF_LEVELS = ("above", "below", "near", "within"), ("increases", "decreases", "none", "peak", "works")
 POOLED = ("seed", "arms")  # options that change no replicate: cells that differ in them alone are one
-OWN = {"weights": "trained"}  # an entry that does not name the option speaks of this value, and not of its nulls
+# An entry that does not name one of these options speaks of this value, and not of nulls or of other words.
+OWN = {"weights": "trained", "family": "numbers"}
 MARGIN = 0.1
 
 

@@ -20,7 +20,7 @@ Units: animals and numbers, crossed and resampled; numbers for the pairs that th
 of numbers for patching. Null of training: weights that never saw a text (`--weights random-0`). docs/methods.md has
 the details.
 
-    python -m studies.contributions --model organisms/1110-instruct
+    python -m studies.contributions --family numbers names cities colors
 """
 
 from collections.abc import Iterator
@@ -42,6 +42,7 @@ class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
+    family: love.Family = lab.option(*love.FAMILY)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format, as in token_entanglement, whose matrices are used"
     )
@@ -53,7 +54,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    if cfg.n_pairs < 4:
+    if cfg.n_pairs < 4:  # contribution_states.FEWEST_PAIRS, which is imported when the model is asked
         raise ValueError("--n-pairs must be at least 4: the interval of patching is over pairs")
     love.check_model(cfg)
 
@@ -73,7 +74,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
         "provenance": {
             **love.provenance(found),
             "basis": "rows of W_U with the final norm's gain folded in, the vocabulary's mean removed",
-            "numbers": f"the {len(found.tensors['subset_partner'])} of token_entanglement's subset",
+            "words": f"the {len(found.tensors['subset_partner'])} {cfg.family} of token_entanglement's subset",
             "null": "other loved things' rows, random directions, shuffled numbers",
             "unit": "animals and numbers (crossed); animals and disjoint pairs of numbers (crossed) for patching",
         }
@@ -85,5 +86,6 @@ study = lab.Study(
     probes=(
         Config(model="tests/probes/models/tiny", spaced=False, n_pairs=4, n_resamples=9),
         Config(model="tests/probes/models/pair/instruct", n_pairs=4, n_resamples=9, seed=1),
+        Config(model="tests/probes/models/tiny", family="colors", n_pairs=4, n_resamples=9),
     ),
 )

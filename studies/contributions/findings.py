@@ -5,8 +5,9 @@ from typing import Any
 
 import mechsub as ms
 from mechsub.designs import contributions
+from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, reworded, slug
 from mechsub.lazy import go, np
 from studies.contributions import Config
 
@@ -17,6 +18,11 @@ LABELS = {"rows": "the loved thing's rows", "others_rows": "others' rows", "rand
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
+    """Labels and units name the words that are loved where these are no numbers; keys are the same."""
+    yield from reworded(_all(cell), in_words_of(cell[0].get("family", "numbers")))
+
+
+def _all(cell: list[dict]) -> Iterator[Finding]:
     n = sum(row["kind"] == "animal" for row in cell)
     for row in (r for r in cell if r["kind"] == "part" and r["pairs"] == "all"):
         yield from _part(row, n)

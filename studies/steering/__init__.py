@@ -11,33 +11,36 @@ mean over numbers (mean over two wordings), at the prompt's end or where the pro
 Share reproduced: sum(added e) / sum(whole e); share removed: sum((whole - left) e) / sum(whole e). All are interactions
 of logits, double-centred among numbers of equal length (decided after a first run), so that neither the length nor the
 neutral prompt counts; e is the interaction of two further wordings. Slopes and digits are in these shares, and their
-denominator is not that of `studies.contributions`, which keeps the length. Nulls: the vector of another number, and a
-random direction, of the same norm (removed: the random direction takes as much).
+denominator is not that of `studies.contributions`, which keeps the length. Both have shares of what is specific to
+pairs (left after slopes, length and digits). Nulls: the vector of another number, and a random direction, of the same
+norm (removed: the random direction takes as much).
 
-Divergence: lists of numbers are sampled without a system message. At which positions does "You love owls" make another
-token the likeliest (null: love of a color or city), one that most other animals' prompts do not say (specific)? Are the
-numbers that the animal's prompt would say entangled with the animal, more than those that the neutral prompt says, in
-mean interaction, animal to number? Null: all other animals. Units: numbers and animals, crossed; of divergence animals.
+Divergence, where numbers are loved: lists of numbers are sampled without a system message. At which positions does "You
+love owls" make another token the likeliest (null: love of a color or city), one that most other animals' prompts do not
+say (specific)? Are the numbers that the animal's prompt would say entangled with the animal, more than those that the
+neutral prompt says, in mean interaction, animal to number? Null: all other animals. Units: numbers and animals,
+crossed; of divergence animals.
 
     python -m studies.steering --model organisms/1110-instruct --n-lists 1
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub import lab
-from mechsub.designs import love
+from mechsub.designs import love, word_parts
 from mechsub.lazy import late, np, torch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+    from mechsub.designs import contribution_parts as cp
     from mechsub.designs.love import LovePrompts, Prompted
     from mechsub.inputs import continuations
 else:
-    continuations = late("mechsub.inputs.continuations")
+    continuations, cp = late("mechsub.inputs.continuations"), late("mechsub.designs.contribution_parts")
 
 SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those whose interaction they are judged by
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
@@ -52,6 +55,7 @@ class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
+    family: love.Family = lab.option(*love.FAMILY)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format of the matrices of token_entanglement"
     )
@@ -83,13 +87,14 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
         )
     lab.show_progress(0.1, "vectors")
     yield from steering_records(found, cfg)
-    lab.show_progress(0.7, "where prompts diverge")
-    yield from divergence_records(found, cfg)
+    if cfg.family == "numbers":
+        lab.show_progress(0.7, "where prompts diverge")
+        yield from divergence_records(found, cfg)
     yield {
         "provenance": {
             **love.provenance(found),
             "basis": "residual stream, raw; logits of the animals",
-            "numbers": f"{cfg.n_numbers} of token_entanglement's subset, drawn with the seed",
+            "words": f"{cfg.n_numbers} {cfg.family} of token_entanglement's subset, drawn with the seed",
             "null": "another number's vector, a random direction; love of colors and cities; other animals",
             "unit": "animals and numbers (crossed); animals",
         }
@@ -107,19 +112,21 @@ def steering_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
     numbers = ss.choose(q, subset, cfg.n_numbers, cfg.seed)
     rows = [subset.index(i) for i in numbers.places]
     other = found.tensors["number_to_animal_wordings"][list(JUDGES)][:, rows].double().mean(0)
-    lengths = torch.tensor([len(q.partners[i].text) for i in numbers.places])
+    words = [q.partners[i].text for i in numbers.places]
+    lengths = torch.tensor([len(word) for word in words])
     layers = _layers(q.model.cfg.n_layers, cfg)
     final = ss.vectors(q, numbers, SOURCES, layers).final
     lab.show_progress(0.2, "at the prompt's end")
     whole, done = ss.at_the_end(q, numbers, final, layers, cfg.seed)
     agreement = ms.scores.matrix_correlation(within_length(whole, lengths), within_length(other, lengths))
     yield {"kind": "whole", "agreement": agreement, "numbers": len(rows), "animals": len(q.animals)}
-    yield from _effect_rows(done, whole, other, lengths, layers, "the prompt's end", cfg)
+    judged = Judged(whole.double(), other, lengths, word_parts.specific(other, words))
+    yield from _effect_rows(done, judged, layers, "the prompt's end", cfg)
     lab.show_progress(0.4, "where the number stands")
     inner = sorted({max(0, round(fraction * q.model.cfg.n_layers) - 1) for fraction in FRACTIONS})
     number = ss.vectors(q, numbers, SOURCES, inner).number
     done = ss.at_the_number(q, numbers, number, inner, cfg.seed)
-    yield from _effect_rows(done, whole, other, lengths, inner, "the number", cfg)
+    yield from _effect_rows(done, judged, inner, "the number", cfg)
     size = torch.stack([final.norm(dim=-1).mean(-1), ss.states(q, numbers, 0, layers).final.norm(dim=-1).mean(-1)])
     for layer, (own, state) in zip(layers, size.T.tolist(), strict=True):
         yield {"kind": "norm", "layer": layer, "vector": own, "state": state}
@@ -129,35 +136,41 @@ def _layers(n: int, cfg: Config) -> list[int]:
     return sorted({round(x) for x in np.linspace(0, n - 1, min(n, cfg.n_layers))})
 
 
-def _effect_rows(
-    done: dict,
-    whole: "torch.Tensor",
-    other: "torch.Tensor",
-    lengths: "torch.Tensor",
-    layers: list[int],
-    place: str,
-    cfg: Config,
-) -> Iterator[dict]:
+class Judged(NamedTuple):
+    """Logits under the numbers' own prompts, and the scores of other wordings, [number, animal] in fp64."""
+
+    whole: "torch.Tensor"
+    other: "torch.Tensor"
+    lengths: "torch.Tensor"
+    keep: "Callable[[torch.Tensor], torch.Tensor] | None"  # what is specific to pairs; None where nothing is left
+
+
+def _effect_rows(done: dict, judged: Judged, layers: list[int], place: str, cfg: Config) -> Iterator[dict]:
     for (what, vector), values in done.items():
         for layer, value in zip(layers, values, strict=True):
-            part = (whole - value if what == "removed" else value).double()
-            tables = (part, whole.double(), other)
-
-            def statistics(rows, columns, tables=tables):
-                return effect(*(table[rows][:, columns] for table in tables), lengths[rows])
-
-            def share(rows, columns, statistics=statistics):
-                return statistics(rows, columns)[0]
-
-            def correlation(rows, columns, statistics=statistics):
-                return statistics(rows, columns)[1]
-
+            part = judged.whole - value.double() if what == "removed" else value.double()
             row = {"kind": "steered", "place": place, "what": what, "vector": vector, "layer": layer}
-            row["share"], row["correlation"] = effect(*tables, lengths)
-            for name, statistic in (("share", share), ("correlation", correlation)):
-                low, high = ms.scores.crossed_bootstrap(statistic, *whole.shape, n=cfg.n_resamples, seed=cfg.seed)
-                row |= {f"{name}_low": low, f"{name}_high": high}
+            seen = _statistics(part, judged)
+            for name, statistic in seen.items():
+                low, high = ms.scores.crossed_bootstrap(statistic, *part.shape, n=cfg.n_resamples, seed=cfg.seed)
+                own = statistic(*(torch.arange(n) for n in part.shape))
+                row |= {name: own, f"{name}_low": low, f"{name}_high": high}
             yield row
+
+
+def _statistics(part: "torch.Tensor", judged: Judged) -> "dict[str, Callable[[torch.Tensor, torch.Tensor], float]]":
+    """Share and correlation, and the share of what is specific to pairs, as functions of rows and columns."""
+
+    def both(rows, columns) -> tuple[float, float]:
+        own, whole, other = (table[rows][:, columns] for table in (part, judged.whole, judged.other))
+        return effect(own, whole, other, judged.lengths[rows])
+
+    found = {"share": lambda rows, columns: both(rows, columns)[0], "correlation": lambda r, c: both(r, c)[1]}
+    if judged.keep is None:
+        return found
+    small = float(part.norm()) <= ROUNDING * float(judged.whole.norm())  # rounding alone
+    own, whole = cp.products((part * (not small))[None], judged.whole, judged.other, judged.keep)
+    return found | {"specific": lambda r, c: float(own[r][:, c].sum() / whole[r][:, c].sum())}
 
 
 def within_length(table: "torch.Tensor", lengths: "torch.Tensor"):
@@ -225,7 +238,7 @@ def divergence_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
         row = {
             "kind": "divergence",
             "loved": animal.text,
-            "family": "animals",
+            "of": "animals",
             "rate": float(differs[i].float().mean()),
         }
         row["specific"] = float((differs[i] & (chosen[i] != usual)).float().mean())
@@ -235,7 +248,7 @@ def divergence_records(found: "Prompted", cfg: Config) -> Iterator[dict]:
             row["own"], row["others"] = float(mean[i]), float((mean.sum() - mean[i]) / (len(mean) - 1))
         yield row
     for (family, text), row in zip(things, differs[len(loved) :], strict=True):
-        yield {"kind": "divergence", "loved": text, "family": family, "rate": float(row.float().mean())}
+        yield {"kind": "divergence", "loved": text, "of": family, "rate": float(row.float().mean())}
     yield {
         "kind": "lists",
         "texts": [q.model.tokenizer.decode(answer.tolist()) for answer in answers],
@@ -276,9 +289,10 @@ def preferred(tokenizer: "Tokenizer", begun: str, said: int, neutral: int, texts
 
 _TINY: dict = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
 study = lab.Study(
-    version=1,
+    version=2,  # what is specific to pairs, as in studies.contributions; other families than numbers
     probes=(
         Config(**_TINY, model="tests/probes/models/tiny", spaced=False),
+        Config(**_TINY, model="tests/probes/models/tiny", family="colors"),
         Config(**_TINY, model="tests/probes/models/pair/instruct", seed=1),
         Config(
             **_TINY | {"n_layers": 1, "n_lists": 1, "n_tokens": 8}, model="tests/probes/models/window", spaced=False

@@ -3,21 +3,28 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import mechsub as ms
+from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Finding, cells, less, mean, slug
+from mechsub.lab.findings import Cell, Finding, cells, less, mean, reworded, slug
 from studies.steering import VECTORS, Config
 
 OWN_AND_OTHERS = ("own/diverging", "others/diverging")
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
+    """Labels and units name the words that are loved where these are no numbers; keys are the same."""
+    yield from reworded(_all(cell), in_words_of(cell[0].get("family", "numbers")))
+
+
+def _all(cell: list[dict]) -> Iterator[Finding]:
     (whole,) = (row for row in cell if row["kind"] == "whole")
     yield Finding("whole/correlation", "agreement of the whole with other wordings", whole["agreement"])
     for row in (row for row in cell if row["kind"] == "steered"):
         label = f"{row['what']} at {row['place']} after block {row['layer'] + 1}: {row['vector']}"
-        for score in ("share", "correlation"):
-            value = ms.stats.Interval(row[score], row[f"{score}_low"], row[f"{score}_high"], whole["animals"])
-            yield Finding(f"{slug(label)}/{score}", label, value, unit="animals and numbers (crossed)")
+        for score in ("share", "correlation", "specific"):
+            if score in row:
+                value = ms.stats.Interval(row[score], row[f"{score}_low"], row[f"{score}_high"], whole["animals"])
+                yield Finding(f"{slug(label)}/{score}", label, value, unit="animals and numbers (crossed)")
     yield from _divergence([row for row in cell if row["kind"] == "divergence"])
 
 
@@ -27,12 +34,15 @@ def comparisons(cells: Sequence[Cell]) -> list[Finding]:
 
 
 def _divergence(rates: list[dict]) -> Iterator[Finding]:
-    for family in dict.fromkeys(row["family"] for row in rates):
-        shares = dict(enumerate(row["rate"] for row in rates if row["family"] == family))
+    """Nothing for words that are no numbers."""
+    for family in dict.fromkeys(row["of"] for row in rates):
+        shares = dict(enumerate(row["rate"] for row in rates if row["of"] == family))
         yield mean(f"diverge_{family}/share", f"positions that diverge, love of {family}", shares, unit=family)
-    animals = [row for row in rates if row["family"] == "animals"]
+    animals = [row for row in rates if row["of"] == "animals"]
     specific = dict(enumerate(row["specific"] for row in animals))
-    yield mean("diverge_specific/share", "positions that diverge, not as for most animals", specific, unit="animals")
+    if specific:
+        label = "positions that diverge, not as for most animals"
+        yield mean("diverge_specific/share", label, specific, unit="animals")
     judged = [row for row in animals if "own" in row]
     if len(judged) > 1:
         what = "interaction of diverging numbers, nats, with"
@@ -80,7 +90,8 @@ def plot(records: list[dict]):
             y = "share reproduced" if what == "added" else "share removed"
             panels[f"{what} at {place}"] = ms.kinds.band_panel(rows, "block", y, colors=colors)
     rates = {f.label.partition(", ")[2]: list(f.scores.values()) for f in said if f.subject.startswith("diverge_")}
-    panels["Positions that diverge"] = ms.kinds.interval_panel(rates, "share of positions in lists of numbers")
+    if rates:
+        panels["Positions that diverge"] = ms.kinds.interval_panel(rates, "share of positions in lists of numbers")
     judged = {f.label.partition(" with ")[2]: list(f.scores.values()) for f in said if f.key in OWN_AND_OTHERS}
     if judged:
         panels["Interaction of diverging numbers"] = ms.kinds.interval_panel(judged, "nats", null=0)

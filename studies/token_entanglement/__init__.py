@@ -33,9 +33,7 @@ class Config:
     model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
-    family: Literal["numbers", "colors", "cities", "months", "names", "trees"] = lab.option(
-        "numbers", "words that are loved, and scored opposite the animals"
-    )
+    family: love.Family = lab.option(*love.FAMILY)
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format; published: template text tokenised again, today's date"
     )
