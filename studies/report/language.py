@@ -300,6 +300,39 @@ def passes(found: F) -> Answer:
     )
 
 
+@question(
+    B5,
+    "And what do names, cities and colors pass through?",
+    "contributions",
+    "--family names cities colors",
+)
+def other_words_pass(found: F) -> Answer:
+    families = ("names", "cities", "colors")
+    told = {family: _passed(found, family) for family in families}
+    listed = ", ".join(family for family, (own, others, _) in told.items() if own.low > others.high)
+    start = f"Rows carry a part with {listed}" if listed else "Rows carry no more than others"
+    return Answer(
+        f"{start}: of what is specific to pairs, {'; '.join(text for _, _, text in told.values())}.",
+        "other words' rows: " + ", ".join(f"{family} {others}" for family, (_, others, _) in told.items()),
+    )
+
+
+def _passed(found: F, family: str) -> tuple[Interval, Interval, str]:
+    """What the loved word's rows carry, what others' do, and all of it in words."""
+
+    def share(key: str) -> Interval:
+        return value(found, f"family={family}: {key}")
+
+    own, others = (share(f"number_to_animal/{rows}_specific") for rows in ("rows", "others_rows"))
+    text = (
+        f"{family}: the loved word's rows of W_U carry {own}, the animal's, the other way, "
+        f"{share('animal_to_number/rows_specific')}, neutral prompts predict {share('cut/association_specific')}, the "
+        f"MLPs of the last third write {share('component/MLP_last_third_specific')}; the pair holds "
+        f"{share('chosen/specific_share')} of the papers' ratio"
+    )
+    return own, others, text
+
+
 @question(B5, "At which layer does the entangled animal rise?", "lens_trajectory")
 def layers(found: F) -> Answer:
     blocks = [finding for finding in found if finding.score == "agreement"]
