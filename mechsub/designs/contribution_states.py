@@ -60,6 +60,7 @@ class Gathered:
 def gather(found: "Prompted", n_pairs: int, seed: int, progress: Progress = silent) -> Gathered:
     """Ask a model for all that is compared; n_pairs of numbers exchange their residuals."""
     q, known = found.asked, stored(found)
+    exchanged(q, known, n_pairs, seed)  # too few are refused before anything is asked
     progress(0.05, "baselines in other wordings")
     ratios = measured(found)
     rise = (found.tensors["animal_to_number"] - found.tensors["none_to_number"])[:, known.subset]
@@ -280,13 +281,7 @@ class Patched(NamedTuple):
 def patched(q: "LovePrompts", known: Stored, n_pairs: int, seed: int, progress: Progress = silent) -> Patched:
     """Exchange the residuals of pairs of numbers of equal length, whose prompts are equally long."""
     e, some = ms.scores.interaction(known.forward.table), known.subset
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, n in enumerate(some):
-        groups.setdefault((len(known.numbers[n]), len(q.love(n, 0))), []).append(i)
-    alike = [group for group in groups.values() if len(group) > 1]
-    pairs = disjoint_pairs(alike, n_pairs, seed)
-    if len(pairs) < (least := min(n_pairs, FEWEST_PAIRS)):
-        raise ValueError(f"only {len(pairs)} pairs of {q.cfg.family} have equally long prompts; patching needs {least}")
+    alike, pairs = exchanged(q, known, n_pairs, seed)
     wanted = torch.stack([e[i] - e[j] for i, j in pairs])
     layers = sorted({round(x) for x in np.linspace(0, q.model.cfg.n_layers - 1, N_LAYERS)})
     same = {some[i]: [some[j] for j in group] for group in alike for i in group}
@@ -295,6 +290,20 @@ def patched(q: "LovePrompts", known: Stored, n_pairs: int, seed: int, progress: 
         progress(0.5 + 0.2 * len(made) / (len(pairs) * len(layers) * len(POSITIONS)), "patching")
         made.append(patch)
     return Patched([(known.numbers[some[i]], known.numbers[some[j]]) for i, j in pairs], wanted, made)
+
+
+def exchanged(
+    q: "LovePrompts", known: Stored, n_pairs: int, seed: int
+) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """Groups of numbers as long, with prompts as long; and the pairs drawn within them. Raises for too few pairs."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, n in enumerate(known.subset):
+        groups.setdefault((len(known.numbers[n]), len(q.love(n, 0))), []).append(i)
+    alike = [group for group in groups.values() if len(group) > 1]
+    pairs = disjoint_pairs(alike, n_pairs, seed)
+    if len(pairs) < (least := min(n_pairs, FEWEST_PAIRS)):
+        raise ValueError(f"only {len(pairs)} pairs of {q.cfg.family} have equally long prompts; patching needs {least}")
+    return alike, pairs
 
 
 def disjoint_pairs(alike: list[list[int]], n: int, seed: int) -> list[tuple[int, int]]:

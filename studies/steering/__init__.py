@@ -46,6 +46,7 @@ SOURCES, JUDGES = (1, 2), (3, 4)  # wordings that vectors are from, and those wh
 FRACTIONS = (0.25, 0.5, 0.75)  # of the blocks, after which vectors act where the number stands
 VECTORS = ("own", "own, four times", "another number's", "random")
 ROUNDING = 1e-5  # of the logits' norm: what passes of fp32 differ by is a tenth of it
+FEWEST = 16  # words that are resampled
 N_LOVED = 6  # colors, and cities, of the null of divergence
 CONTINUE = "Continue this list with more numbers, separated by commas: {}. Answer with the numbers only."
 
@@ -70,8 +71,10 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    if cfg.n_numbers < 16:
-        raise ValueError("--n-numbers must be at least 16, to be resampled")
+    if cfg.n_numbers < FEWEST:
+        raise ValueError(f"--n-numbers must be at least {FEWEST}, to be resampled")
+    if cfg.family != "numbers" and (n := len(ms.words.family(cfg.family))) < FEWEST:
+        raise ValueError(f"--family {cfg.family} has {n} words, and {FEWEST} are needed, to be resampled")
     love.check_model(cfg)
 
 
@@ -94,9 +97,10 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
         "provenance": {
             **love.provenance(found),
             "basis": "residual stream, raw; logits of the animals",
-            "words": f"{cfg.n_numbers} {cfg.family} of token_entanglement's subset, drawn with the seed",
-            "null": "another number's vector, a random direction; love of colors and cities; other animals",
-            "unit": "animals and numbers (crossed); animals",
+            "words": f"at most {cfg.n_numbers} {cfg.family} of token_entanglement's subset, drawn with the seed",
+            "null": f"the vector of another of the {cfg.family}, a random direction"
+            + "; love of colors and cities; other animals" * (cfg.family == "numbers"),
+            "unit": f"animals and {cfg.family} (crossed)" + "; animals" * (cfg.family == "numbers"),
         }
     }
 

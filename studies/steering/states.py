@@ -47,6 +47,8 @@ def choose(q: "LovePrompts", candidates: Sequence[int], n: int, seed: int) -> Nu
     for i in sorted(candidates[place] for place in order[:n]):
         groups.setdefault(tuple(len(q.love(i, w)) for w in range(q.cfg.n_wordings)), []).append(i)
     usable = [group for group in groups.values() if len(group) > 1]
+    if not usable:
+        raise ValueError(f"no two {q.cfg.family} have equally long prompts, and vectors are moved between such")
     places = [i for group in usable for i in group]
     return Numbers(places, [[places.index(i) for i in group] for group in usable])
 
