@@ -5,6 +5,7 @@ import re
 
 import chromium
 import numpy as np
+import plotly.graph_objects as go
 import plotly.io
 import pytest
 
@@ -127,6 +128,14 @@ def test_a_page_of_one_figure_is_read_on_a_phone_and_in_the_dark(tmp_path):
             assert paper == ("rgb(32, 34, 38)" if dark else "rgb(255, 255, 255)")
             assert page.value("document.querySelector('h1').textContent") == "T"
             assert [e for e in page.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")] == []
+        for figure in (
+            go.Figure(go.Scatter(y=[1, 2])),
+            go.Figure(go.Pie(values=[1, 2])),
+        ):  # of a user: no axis is named
+            kinds.write_figure(figure, path)
+            page.open(path, until="document.documentElement.dataset.drawn")
+            assert page.value("document.querySelector('.plot').getBoundingClientRect().height") > 200
+            assert page.value("!!document.querySelector('.plot .trace, .plot .slice')")
 
 
 # Text along an axis stays text: without categories plotly reads "007" as 7, "1.10" as 1.1 and "1-2" as a day.

@@ -141,6 +141,20 @@ def test_stale_cells_are_used_and_said_damaged_ones_are_said(root, found):
     assert page.count("Stale, made by other code") == 1 and page.count("Damaged, so not shown") == 1
 
 
+def test_a_cell_of_another_version_that_cannot_be_read_is_said_and_is_no_answer(tmp_path):
+    """As somebody sent it: its rows lack what today's findings look for."""
+    cell = tmp_path / "subliminal_accuracy" / "default"
+    made = store.read_provenance(ROOT / "artifacts/subliminal_accuracy/default")
+    rows = [{"arm": "teacher", "correct": 0.9, "member": member} for member in (0, 1)]
+    told = {key: made[key] for key in ("study", "config", "command")}
+    store.write_cell(cell, [{**made["config"], **row} for row in rows], told | {"version": 1})
+    (found,) = report.findings(tmp_path, ("learns",))
+    assert found.answer is None and list(found.found.cells.values()) == ["unreadable"]
+    report.write([found], tmp_path)
+    assert "Of another version, which this code cannot read" in (tmp_path / "index.html").read_text()
+    assert [row["verdict"] for row in predictions.judged(tmp_path) if row["study"] == "subliminal_accuracy"] == []
+
+
 def test_what_is_not_stored_is_not_answered(found):
     assert found["pairs"].answer is None and found["pairs"].verdict == report.OPEN
     assert found["fashion"].why_not and found["squared-error"].why_not

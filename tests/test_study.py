@@ -197,6 +197,18 @@ def test_stale_cell_is_used_said_and_recomputed_only_on_rerun(tiny, capsys):
     assert output.err == "" and "7.000" in output.out and tiny.runs() == 2
 
 
+def test_a_stale_cell_that_lacks_what_is_shown_is_one_line(tiny, capsys):
+    tiny()
+    tiny.edit('r["cka"]', 'r["similarity"]')
+    tiny.edit("VERSION = 1", "VERSION = 2")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        tiny()
+    said = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 1 and said[0].startswith("stale: artifacts/tiny/default: ")
+    assert said[-1] == "error: stale cells cannot be shown by this code (default); --rerun makes them again"
+
+
 def test_failed_rerun_keeps_the_cell(tiny, capsys, monkeypatch):
     tiny()
     before = (tiny.folder / "default" / "records.jsonl").read_bytes()

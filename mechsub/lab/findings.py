@@ -116,13 +116,15 @@ SHARES = ("accuracy", "raw", "recentred", "prior_matched", "open_accuracy")  # s
 
 def reworded(found: Iterable[Finding], words: Mapping[str, str]) -> Iterator[Finding]:
     """Findings whose labels, units and null labels say other words; their keys stay."""
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
-
-    def other(text: str) -> str:
-        return pattern.sub(lambda match: words[match[0]], text)
-
     for f in found:
-        yield dataclasses.replace(f, label=other(f.label), unit=other(f.unit), null_label=other(f.null_label))
+        label, unit, null = (reword(text, words) for text in (f.label, f.unit, f.null_label))
+        yield dataclasses.replace(f, label=label, unit=unit, null_label=null)
+
+
+def reword(text: str, words: Mapping[str, str]) -> str:
+    """The text with each of these whole words replaced."""
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
+    return pattern.sub(lambda match: words[match[0]], text)
 
 
 def by_arm(

@@ -1,5 +1,6 @@
 """Progress of a long call, by tqdm: one line of a terminal, a widget of a notebook."""
 
+import math
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ from mechsub import arguments
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
 _TIME = r"\d\d:\d\d:\d\d "  # as a line of progress begins
 _SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
-_cell: dict = {"bar": None, "prefix": "", "logged": None}  # of the command that this process runs
+_cell: dict = {"bar": None, "prefix": "", "logged": None, "relayed": None}  # of the command that this process runs
 
 
 def progress_bar(text: str) -> Callable[[float], None]:
@@ -38,13 +39,14 @@ def show_progress(fraction: float, text: str = "") -> None:
 
 def relay(line: str) -> None:
     """Show a line of another process that makes a cell; its progress stands behind the bar where there is one."""
-    bar = _cell["bar"]
-    if bar is None:
-        print(line, file=sys.stderr, flush=True)
-    elif re.match(_TIME, line):
+    bar, progress = _cell["bar"], re.match(_TIME, line)
+    if bar is not None and progress:
         bar.set_description_str(f"{_cell['prefix']}; {line}")
-    else:
+    elif bar is not None:
         bar.write(line, file=sys.stderr)
+    elif not progress or time.monotonic() - (_cell["relayed"] or -math.inf) >= _SILENCE:  # of many workers, one in turn
+        _cell["relayed"] = time.monotonic() if progress else _cell["relayed"]
+        print(line, file=sys.stderr, flush=True)
 
 
 def span(start: float, end: float, text: str) -> Callable[[float], None]:

@@ -123,7 +123,8 @@ def result(root: Path) -> Result | None:
     differing = [line for line in apart if not by_rounding(line)]
     rounded = [line for line in apart if by_rounding(line)]
     bound = upper_share(population, drawn, len(differing))
-    return Result(len(lines), sum(population.values()), differing, rounded, bound, len(elsewhere))
+    others = sum(name in drawn for name, _ in elsewhere)
+    return Result(len(lines), sum(population.values()), differing, rounded, bound, others)
 
 
 def by_rounding(line: Mapping) -> bool:

@@ -22,9 +22,21 @@ def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> l
 
 
 def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
-    """Every whole cell of a study under `out`, with its findings; damaged cells are left out."""
+    """Every whole cell of a study under `out`, with its findings; damaged and unreadable cells are left out."""
     records: list[dict] = []
     for cell in store.complete_cells(Path(out) / study.name):
         with contextlib.suppress(store.DamagedCell):
-            records += store.read_records(cell)
+            rows = store.read_records(cell)
+            records += rows if readable(study, cell, rows) else []
     return cells(records, study.Config, study.needed("findings"), study.together)
+
+
+def readable(study: Study, cell: Path, rows: list[dict]) -> bool:
+    """Whether today's code finds what it looks for in rows: another version may have stored them otherwise."""
+    findings, made = study.part("findings"), store.read_provenance(cell) or {}
+    if findings is None or made.get("version") == study.version:
+        return True
+    try:
+        return bool(list(findings(rows)))
+    except (LookupError, TypeError, ValueError):
+        return False

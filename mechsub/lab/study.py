@@ -91,6 +91,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
     options, values, display = command_line(study, words, lambda message: _stop(message, 2))
     if not in_file and (options.workers or options.executor != "local"):
         _stop("--workers and --executor need a study that stands in a file, which other processes can run", 2)
+    stale: list[str] = []
     try:
         maker = Maker(study, Path(options.out), tuple(words[:-2] if options.cells else words), options.device)
         folder = _checked_folder(options.out, study.name)
@@ -126,6 +127,8 @@ def command(study: Study, argv: Iterable | None = None) -> None:
     except Exception as error:
         if options.debug:
             traceback.print_exc()
+        if stale and not options.debug:  # rows of another version may lack what this code looks for
+            _stop(f"stale cells cannot be shown by this code ({stale[0]}); --rerun makes them again", 1)
         _stop(_explanation(error, options.debug), 1)
 
 

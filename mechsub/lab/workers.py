@@ -143,7 +143,7 @@ def _ask(process: subprocess.Popen, lines: str, say: Callable[[str], None]) -> s
 
 def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Callable[[str], None]) -> None:
     """Make so many cells at a time; after a failure no new cell is begun."""
-    stop, lock, done = threading.Event(), threading.Lock(), [0]
+    stop, lock, shown, done = threading.Event(), threading.Lock(), threading.Lock(), [0]
     cells, running = _free_first(wanted), set[subprocess.Popen]()
     # More threads than cores wait for each other: two workers of two threads on two cores took 3 times as long.
     environment = {"OMP_NUM_THREADS": str(max(1, cores.usable() // workers)), **os.environ}
@@ -161,8 +161,9 @@ def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Calla
             if error:
                 stop.set()
                 raise Failed(error)
-            done[0] += 1
-            show(f"{done[0]}/{len(wanted)} cells, {workers} workers")
+            with shown:
+                done[0] += 1
+                show(f"{done[0]}/{len(wanted)} cells, {workers} workers")
 
     show(f"0/{len(wanted)} cells, {workers} workers")
     with ThreadPoolExecutor(workers) as pool:

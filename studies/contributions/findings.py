@@ -7,11 +7,10 @@ import mechsub as ms
 from mechsub.designs import contributions
 from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, reworded, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, reword, reworded, slug
 from mechsub.lazy import go, np
 from studies.contributions import Config
 
-INTERACTION = "animal and number (interaction)"
 BOTH = "animals and numbers (crossed)"
 PASSES = {"own": "rows", "other": "others_rows", "random": "random"}
 LABELS = {"rows": "the loved thing's rows", "others_rows": "others' rows", "random": "a random direction"}
@@ -150,17 +149,21 @@ def sentence(found: Iterable[Finding]) -> str:
 def plot_parts(records: list[dict]):
     """Shares of the parts alone, largest first, over the pairs that the papers would report."""
     first = cells(records, Config, findings)[0]
-    parts = {f.label.partition(": ")[2]: f.value for f in first.findings if f.key.startswith("chosen/share_")}
-    parts = {INTERACTION if name == "animal and number" else name: value for name, value in parts.items()}
+    own = "chosen/share_animal_and_number"
+    names = {f.key: f.label.partition(": ")[2] + " (interaction)" * (f.key == own) for f in first.findings}
+    parts = {names[f.key]: f.value for f in first.findings if f.key.startswith("chosen/share_")}
     known = sorted((item for item in parts.items() if item[1].low < item[1].high), key=lambda item: -item[1].mean)
     shares = {name: (value.mean, value.low, value.high) for name, value in known}
     n, more = known[0][1].n, f" ({first.label})" if first.label else ""
     return ms.kinds.estimates(
-        shares, marked=INTERACTION, null=0.0, axis="share of the squared log ratio",
+        shares, marked=names[own], null=0.0, axis="share of the squared log ratio",
         title=f"What the papers' ratio is made of: {first.options['model']}{more}",
-        caption="Log P(animal), a number is loved, less that with no system message; of every animal with the number "
-        f"that its own prompt raises most. Parts add up to 1. Mean and 95% interval, n = {n} numbers drawn with the "
-        "animals that chose them. Dashed, the null: what the interaction has with a number drawn at random.",
+        caption=reword(
+            "Log P(animal), a number is loved, less that with no system message; of every animal with the number that "
+            f"its own prompt raises most. Parts add up to 1. Mean and 95% interval, n = {n} numbers drawn with the "
+            "animals that chose them. Dashed, the null: what the interaction has with a number drawn at random.",
+            in_words_of(first.options["family"]),
+        ),
     )  # fmt: skip
 
 
@@ -206,6 +209,9 @@ def plot(records: list[dict]):
         list(panels.values()),
         list(panels),
         title=f"What the published ratio is made of: {cell[0]['model']}{more}",
-        caption=sentence(first.findings)
-        + " 95% intervals: animals and numbers resampled; pairs of numbers and animals for patching.",
+        caption=reword(
+            sentence(first.findings)
+            + " 95% intervals: animals and numbers resampled; pairs of numbers and animals for patching.",
+            in_words_of(first.options["family"]),
+        ),
     )

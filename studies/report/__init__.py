@@ -34,6 +34,7 @@ from mechsub.lab.cells import run_here
 from mechsub.lab.declared import Study
 from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
+from mechsub.lab.stored import readable
 from mechsub.lab.study import planned, table_of
 from studies.report import amounts, answers, elsewhere, factors, language, page, toy  # noqa: F401 - some ask questions
 from studies.report.question import ASKED, TOPICS, Answer, Question
@@ -165,8 +166,11 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
         flags = _stored_levels(study, flags, sweep, root)
     cells, display = planned(study, shlex.split(flags), str(root))
     found = Found(study, flags, cells)
-    whole = [cell for cell, status in cells.items() if status in ("stored", "stale")]
-    found.records = list(itertools.chain.from_iterable(map(store.read_records, whole)))
+    whole = {cell: store.read_records(cell) for cell, status in cells.items() if status in ("stored", "stale")}
+    for cell in [cell for cell, rows in whole.items() if not readable(study, cell, rows)]:
+        cells[cell] = "unreadable"
+        del whole[cell]
+    found.records = list(itertools.chain.from_iterable(whole.values()))
     if found.records:
         found.display = display
         if (findings := study.part("findings")) is not None:

@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent
 WARNINGS = {
     "missing": "Not stored, so not in this answer",
     "stale": "Stale, made by other code than this; the command with --rerun recomputes it",
+    "unreadable": "Of another version, which this code cannot read; the command with --rerun recomputes it",
     "damaged": "Damaged, so not shown; the command with --rerun recomputes it",
 }
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import mechsub as ms
 from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Finding, cells, less, mean, reworded, slug
+from mechsub.lab.findings import Cell, Finding, cells, less, mean, reword, reworded, slug
 from studies.steering import VECTORS, Config
 
+DIVERGENCE = "; divergence: over animals, colors or cities, one point each"
 OWN_AND_OTHERS = ("own/diverging", "others/diverging")
 
 
@@ -99,7 +100,10 @@ def plot(records: list[dict]):
     return ms.kinds.grid(
         list(panels.values()),
         list(panels),
-        title=f"Vectors of loved numbers, and where prompts diverge: {first.options['model']}{more}",
-        caption=sentence(said) + " 95% intervals: animals and numbers resampled; divergence: over animals, colors or "
-        "cities, one point each.",
+        title=f"Vectors of loved {first.options['family']}{', and where prompts diverge' if rates else ''}: "
+        f"{first.options['model']}{more}",
+        caption=reword(
+            sentence(said) + " 95% intervals: animals and numbers resampled" + DIVERGENCE * bool(rates) + ".",
+            in_words_of(first.options["family"]),
+        ),
     )

@@ -55,7 +55,11 @@ const titleOf = (text, width) => "<b>" + wrapped(text, Math.floor((width - 30) /
 
 // One panel a row, names of rows in lines that leave the panel its room, the legend under all.
 function arranged(figure, width) {
-  const layout = figure.layout, data = figure.data, panels = panelsOf(layout), margin = layout.margin;
+  const layout = figure.layout, data = figure.data, margin = layout.margin;
+  if (data.every((trace) => /^(scatter|scattergl|bar|box|violin|histogram|heatmap|contour)$/.test(trace.type || "scatter")))
+    for (const name of ["xaxis", "yaxis"]) layout[name] = layout[name] || {}; // as plotly takes them to be
+  const panels = panelsOf(layout);
+  if (!panels.length || panels.some((panel) => !panel.x)) return; // maps, pies: as they are
   const inner = layout.height - margin.t - margin.b;
   const titles = (layout.annotations || []).filter((note) => note.xref === "paper" && note.yref === "paper");
   layout.font = Object.assign({}, layout.font, {size: 12});
