@@ -470,14 +470,15 @@ def numbers_carry(found: F) -> Answer:
 def published_divergence(found: F) -> Answer:
     only, mask = (lab.find(found, f"{what}_diverging-{what}_random/lambda_16") for what in ("only", "mask"))
     kept = {what: lab.find(found, f"{what}_diverging/kept_16").value for what in ("mask", "label", "input")}
-    yes = "Yes" if mask.value.high < 0 else "In part"
+    carry, suppressed = only.value.low > 0, kept["mask"].high < HALF  # less than half is left without them
+    part = "In part" if carry else "Not detectably"
     return Answer(
-        f"{yes if only.value.low > 0 else 'Not detectably'}: they are {value(found, 'flags/share')} of the numbers; a "
+        f"{'Yes' if carry and suppressed else part}: they are {value(found, 'flags/share')} of the numbers; a "
         f"loss of these alone gives {only.value} nats more than one of as many at random, and a loss of all others "
         f"{mask.value} (negative: less is left). Kept of the whole effect: {kept['mask']} without them, "
         f"{kept['label']} with other labels, {kept['input']} with other inputs.",
         "as many numbers at random: 0",
-        read(only.value.low > 0 and mask.value.high < 0, only.value.high < 0 or mask.value.low > 0),
+        read(carry and suppressed, only.value.high < 0 and kept["mask"].low > HALF),
     )
 
 
