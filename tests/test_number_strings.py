@@ -103,7 +103,7 @@ def test_everything_that_is_predicted_or_answered_is_said():
     assert len(words) >= 20 and "untested" not in words.values()
     assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
     answers = [language.numbers_carry(list(cell.findings)), language.published_divergence(list(cell.findings))]
-    assert [answer.sentence.split(":")[0] for answer in answers] == ["Yes", "In part"]
+    assert [answer.sentence.split(":")[0] for answer in answers] == ["Yes", "Yes"]  # a quarter is left without them
     assert findings.table(records) and number_strings.study.part("plot")(records).data
 
 
