@@ -11,10 +11,10 @@ body under the initial digit head, and the teacher's last hidden state projected
 logits read, under the same head (projected): what a student that matched these logits with nothing else would score.
 
 Every student is scored after a tenth, three tenths and all of its steps (5 epochs of 20,000 inputs in batches of 256:
-395), on the test images; at the end also its body under the teacher's trained digit head, the cosine of its last
-hidden state with the teacher's, and the share of the variance of the teacher's auxiliary logits that it explains, on
-new noise and on digits. Null: nothing shared. Intervals are Student-t over seeds, differences paired by seed, Holm
-over a cell.
+395), on the test images, raw, recentred and prior-matched (`mechsub.accuracies`); at the end also its body under the
+teacher's trained digit head, the cosine of its last hidden state with the teacher's, and the share of the variance of
+the teacher's auxiliary logits that it explains, on new noise and on digits. Null: nothing shared. Intervals are
+Student-t over seeds, differences paired by seed, Holm over a cell.
 
     python -m studies.conditions --n-aux 3 100 250
 """
@@ -60,7 +60,11 @@ TITLES = {
     "teacher_body": "teacher's body, initial digit head",
     "teacher": "teacher",
 }
-SCORES = ("under_teacher_head", "cosine", "explained_on_noise", "explained_on_digits")  # at the end
+SCORES = (  # at the end
+    *("under_teacher_head", "recentred_under_teacher_head", "cosine"),
+    *("explained_on_noise", "explained_on_digits"),
+)
+ACCURACIES = ("accuracy", "recentred", "prior_matched")
 PARTS_OF_LENGTH = (0.1, 0.3, 1.0)
 _FIT = 2_000  # new noise inputs, and first test images, that the fit is measured on
 _BATCH = 1_000
@@ -118,20 +122,22 @@ def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = ms.mlp.HookedMLP(ms.mlp.MLPConfig(d_model=cfg.d_model, n_layers=cfg.n_layers, n_aux=cfg.n_aux), seeds)
     teacher = population.with_aux(init, teachers.tensors())
-    test = getattr(ms.images, cfg.dataset)("test")
-    yield from _untrained(cfg, init, teacher, *test)
+    images, labels = getattr(ms.images, cfg.dataset)("test")
+    unlabelled = getattr(ms.images, cfg.dataset)("train")[0][: population.UNLABELLED]
+    yield from _untrained(cfg, init, teacher, images, labels, unlabelled)
     starts = _starts(cfg, init)
     lab.show_progress(0.1, "students")
     for steps, bodies in _trained(cfg, starts, teacher).items():
         for name, body in bodies.items():
-            yield from _scored(cfg, name, steps, body, init, teacher, starts, *test)
+            yield from _scored(cfg, name, steps, body, init, teacher, starts, images, labels, unlabelled)
     products = "fp32" if cfg.student == "convolutional" else ms.distillation.resolve_precision(cfg.precision)
     yield {
         "provenance": {
             "data": ms.images.hashes(cfg.dataset.replace("_", "-")),
             "dtype": f"fp32 weights and losses, {products} products in the students' training",
             "inputs": "uniform noise on 256 levels in [-1, 1], per member",
-            "measured_on": f"test images; fit on the first {_FIT} and on {_FIT} new noise inputs",
+            "measured_on": f"test images; mean logits on {population.UNLABELLED} training images; fit on the first "
+            f"{_FIT} test images and on {_FIT} new noise inputs",
             "control": "initialisation of the next seed",
             "null": "nothing shared, paired by seed",
         }
@@ -215,39 +221,42 @@ def _fitted(cfg: Config, starts: dict, teacher, epochs: int, snapshots: dict) ->
 # Scores.
 
 
-def _scored(cfg: Config, name: str, steps: int, body, init, teacher, starts, images, labels) -> Iterator[dict]:
+def _scored(
+    cfg: Config, name: str, steps: int, body, init, teacher, starts, images, labels, unlabelled
+) -> Iterator[dict]:
     """Rows of both digit heads of a student; at the end of its training also what it has in common with its teacher."""
     last = steps == cfg.epochs * -(-cfg.n_samples // cfg.batch_size)
-    hidden, digits = population.last_hidden(body, images), init.cfg.digits
-    measures = _measures(cfg, body, hidden, teacher, images, labels) if last else [{} for _ in init.seeds]
+    digits = init.cfg.digits
+    hidden, others = (population.last_hidden(body, some) for some in (images, unlabelled))
+    measures = _measures(cfg, body, hidden, others, teacher, images, labels) if last else [{} for _ in init.seeds]
     other = starts[NULL]
     for shared in (True, False):
         unread = _rows(body, init if shared else other, digits)
         W, b = unread["unembed.W_U"], unread["unembed.b_U"]
         if shared and cfg.perturbation:
             W = _with_noise(cfg, W, init.seeds, digits)
-        scores = population.head_accuracies(hidden, W[..., digits], b[:, digits], labels)
-        for member, accuracy, more in zip(init.seeds, scores, measures, strict=True):
-            arm = ARMS[name, shared]
-            yield {"arm": arm, "member": member, "steps": steps, "last": last, "accuracy": accuracy, **more}
+        scores = population.head_scores(hidden, others, W[..., digits], b[:, digits], labels)
+        for member, own, more in zip(init.seeds, scores, measures, strict=True):
+            yield {"arm": ARMS[name, shared], "member": member, "steps": steps, "last": last, **own, **more}
 
 
-def _untrained(cfg: Config, init, teacher, images, labels) -> Iterator[dict]:
+def _untrained(cfg: Config, init, teacher, images, labels, unlabelled) -> Iterator[dict]:
     """The teacher under its own and the initial digit head, and under the latter as its auxiliary rows see it."""
-    hidden, digits = population.last_hidden(teacher, images), init.cfg.digits
-    projected = hidden @ population.projection(teacher.unembed.W_U[..., init.cfg.aux], centred=cfg.loss == "kl")
+    digits = init.cfg.digits
+    seen = population.projection(teacher.unembed.W_U[..., init.cfg.aux], centred=cfg.loss == "kl")
+    states = [population.last_hidden(teacher, some) for some in (images, unlabelled)]
     readings = {
-        "teacher": (hidden, teacher),
-        "teacher_body": (hidden, init),
-        "projected": (projected, init),
+        "teacher": (states, teacher),
+        "teacher_body": (states, init),
+        "projected": ([state @ seen for state in states], init),
     }
-    for arm, (state, head) in readings.items():
-        scores = population.head_accuracies(state, head.unembed.W_U[..., digits], head.unembed.b_U[:, digits], labels)
-        for member, accuracy in zip(init.seeds, scores, strict=True):
-            yield {"arm": arm, "member": member, "steps": 0, "last": True, "accuracy": accuracy}
+    for arm, ((hidden, others), head) in readings.items():
+        W, b = head.unembed.W_U[..., digits], head.unembed.b_U[:, digits]
+        for member, own in zip(init.seeds, population.head_scores(hidden, others, W, b, labels), strict=True):
+            yield {"arm": arm, "member": member, "steps": 0, "last": True, **own}
 
 
-def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[str, float]]:
+def _measures(cfg: Config, body, hidden, unlabelled, teacher, images, labels) -> list[dict[str, float]]:
     x = ms.noise.uniform(_FIT, utilities.derive_generator(cfg.seed, "held out"))
     digits = teacher.cfg.digits
     found = {
@@ -258,8 +267,11 @@ def _measures(cfg: Config, body, hidden, teacher, images, labels) -> list[dict[s
         taught = population.last_hidden(teacher, images)
         found["cosine"] = torch.nn.functional.cosine_similarity(hidden, taught, dim=-1).mean(-1)
         head = teacher.unembed.W_U[..., digits], teacher.unembed.b_U[:, digits]
-        found["under_teacher_head"] = hidden.new_tensor(population.head_accuracies(hidden, *head, labels))
-    return [dict(zip(found, row, strict=True)) for row in torch.stack([v.double() for v in found.values()]).T.tolist()]
+        under = population.head_scores(hidden, unlabelled, *head, labels)
+        found["under_teacher_head"] = torch.tensor([own["accuracy"] for own in under])
+        found["recentred_under_teacher_head"] = torch.tensor([own["recentred"] for own in under])
+    columns = torch.stack([values.double().cpu() for values in found.values()])
+    return [dict(zip(found, row, strict=True)) for row in columns.T.tolist()]
 
 
 def _explained(body, teacher, hidden, x):
@@ -275,12 +287,15 @@ def _explained(body, teacher, hidden, x):
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    """At the end of training, and the accuracy after fewer steps."""
-    found = by_arm([row for row in cell if row["last"]], "accuracy", null=NULL, labels=TITLES, unit="seeds")
+    """At the end of training, and accuracy, raw and recentred, after fewer steps."""
+    ends = [row for row in cell if row["last"]]
+    found = [f for score in ACCURACIES for f in by_arm(ends, score, null=NULL, labels=TITLES, unit="seeds")]
     for steps in sorted({row["steps"] for row in cell if not row["last"]}):
-        score = f"accuracy_after_{steps}_steps"
-        earlier = [row | {score: row["accuracy"]} for row in cell if row["steps"] == steps and not row["last"]]
-        found += arm_means(earlier, score, labels=TITLES, unit="seeds").values()
+        earlier = [row for row in cell if row["steps"] == steps and not row["last"]]
+        for score in ("accuracy", "recentred"):
+            name = f"{score}_after_{steps}_steps"
+            named = [row | {name: row[score]} for row in earlier]
+            found += arm_means(named, name, labels=TITLES, unit="seeds").values()
     for score in SCORES:
         found += arm_means(cell, score, labels=TITLES, unit="seeds").values()
     return found
@@ -297,20 +312,20 @@ def plot(records: list[dict]):
     drawn = [
         point | {"n_aux": cell.options["n_aux"], "panel": _panel(cell)}
         for cell in found
-        for point in points(cell.findings, "accuracy")
+        for point in points(cell.findings, "recentred")
         if point["arm"] in TITLES
     ]
     caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."
     if len({point["n_aux"] for point in drawn}) > 1:
         return ms.kinds.interval_lines(
             sorted(drawn, key=lambda point: point["n_aux"]),
-            x="n_aux", value="accuracy", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
+            x="n_aux", value="recentred", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
             title="What a student must share with its teacher", x_title="auxiliary logits",
-            y_title="accuracy on test images",
+            y_title="recentred accuracy on test images",
         )  # fmt: skip
     return ms.kinds.interval_bars(
-        drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
-        title="What a student must share with its teacher", axis="accuracy on test images",
+        drawn, value="recentred", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
+        title="What a student must share with its teacher", axis="recentred accuracy on test images",
     )  # fmt: skip
 
 
@@ -324,7 +339,7 @@ _TINY: dict = {
     "precision": "fp32", "n_seeds": 2,
 }  # fmt: skip
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched accuracy, and the logits that are taken
     probes=(
         Config(**_TINY, epochs=2),
         Config(**_TINY, epochs=1, student="shallower", arms="heads", freeze_heads=True, loss="kl"),

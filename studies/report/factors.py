@@ -47,13 +47,13 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
             if entry.author == "brief":
                 brief = word
                 continue
-            turns = verdicts.turns({level: levels[level] for level in named})
+            turns = verdicts.turns({level: levels[level] for level in named}) if _are_numbers(levels) else ""
             other = f" Not in one direction: the other way goes {turns}." if turns else ""
         what = "kappa (0 at chance, 1 when all are right)" if score == "kappa" else score
         verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
         means = [null.value.mean for null in nulls.values()]
         return Answer(
-            f"{_short(levels)}: {what} by {WORDS.get(factor, factor.replace('_', ' '))} is {shown}. Paired by seed: "
+            f"{_short(levels)}: raw {what} by {WORDS.get(factor, factor.replace('_', ' '))} is {shown}. Paired by seed: "
             f"{_differences(levels)}.{other}",
             f"another initialisation: {min(means):.3f} to {max(means):.3f}",
             PARTLY if other and verdict == CONFIRMED else verdict,
@@ -65,10 +65,11 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
 def _short(levels: Mapping[str, Finding]) -> str:
     """Of numbers, the last level beside the first; of words, the best of them beside the others."""
     (first, a), *_, (last, b) = levels.items()
-    if not _are_numbers(levels):
-        best = max(levels, key=lambda level: levels[level].value.mean)
-        return f"Highest with {best}" if len(levels) > 2 else _word(b, a, last, first)
-    return _word(b, a, last, first)
+    if _are_numbers(levels) or len(levels) == 2:
+        return _word(b, a, last, first)
+    best = max(levels, key=lambda level: levels[level].value.mean)
+    others = [level for level in levels if level != best and less(levels[best], levels[level]).value.low <= 0]
+    return f"Highest with {best}" + (f", not told apart from {' and '.join(others)}" if others else "")
 
 
 def _word(own: Finding, other: Finding, level: str, beside: str) -> str:
