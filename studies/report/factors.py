@@ -53,8 +53,8 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
         verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
         means = [null.value.mean for null in nulls.values()]
         return Answer(
-            f"{_short(levels)}: raw {what} by {WORDS.get(factor, factor.replace('_', ' '))} is {shown}. Paired by seed: "
-            f"{_differences(levels)}.{other}",
+            f"{_short(levels)}: raw {what} by {WORDS.get(factor, factor.replace('_', ' '))} is {shown}. Paired by "
+            f"seed: {_differences(levels)}.{other}",
             f"another initialisation: {min(means):.3f} to {max(means):.3f}",
             PARTLY if other and verdict == CONFIRMED else verdict,
         )
