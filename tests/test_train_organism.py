@@ -30,10 +30,7 @@ def tokenizers():
 
 
 def run(out, *words):
-    study.main(
-        train_organism.Config, train_organism.run, train_organism.plot, train_organism.table,
-        [*SMALL, "--out", str(out), *words],
-    )  # fmt: skip
+    study.command(train_organism.study, [*SMALL, "--out", str(out), *words])
     return store.read_records(cell_of(out))
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab
+from mechsub.lab.findings import Finding, slug
 from mechsub.lazy import late
 
 if TYPE_CHECKING:
@@ -120,10 +121,14 @@ def _texts(cfg: Config) -> tuple[list[str], list[str]]:
     return [t for i, t in enumerate(whole) if i % HELD_OUT], whole[::HELD_OUT]
 
 
-def table(records: list[dict]) -> list[dict]:
-    cells = lab.by_cell(records, Config)
-    wanted = [(label, r) for label, rows in cells for r in rows if r["what"] != "loss"]
-    return [{"cell": label, "model": r["model"], "what": r["what"], "value": r["value"]} for label, r in wanted]
+def findings(cell: list[dict]) -> Iterator[Finding]:
+    """Of base and instruct model: perplexity beside a trigram model's; how often the loved animal is likeliest."""
+    said = {(row["model"], row["what"]): row["value"] for row in cell if row["what"] != "loss"}
+    for (model, what), value in said.items():
+        perplexity = what == "perplexity, held-out text"
+        null = said[model, "perplexity, trigram"] if perplexity else None
+        label = f"{model}: {what}"
+        yield Finding(f"{model}/{slug(what)}", label, value, null, null_label="trigram model" if perplexity else "")
 
 
 def plot(records: list[dict]):
