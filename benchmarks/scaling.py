@@ -1,6 +1,6 @@
 """How time and memory grow with every size that a user can choose, measured at five sizes or more, with fits.
 
-    python benchmarks/scaling.py [toy cells stored language vocabulary]
+    python benchmarks/scaling.py [toy cells stored shown language vocabulary]
 
 Every point is measured in a fresh process with torch's default threads: seconds are the least of several repeats, MiB
 the peak of resident memory above what the process held before. Two fits of each: a power law a n^b (least squares of
@@ -32,9 +32,9 @@ MIDDLE = "10M"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="toy, cells, stored, language, vocabulary (default: all)")
+    parser.add_argument("parts", nargs="*", help="toy, cells, stored, shown, language, vocabulary")
     parts = {
-        **{"toy": print_toy, "cells": print_cells, "stored": print_stored},
+        **{"toy": print_toy, "cells": print_cells, "stored": print_stored, "shown": print_shown},
         **{"language": print_language, "vocabulary": print_vocabulary},
     }
     chosen = parser.parse_args().parts or list(parts)
@@ -201,7 +201,7 @@ def grid_of_factors(n_seeds: int, n_noises: int, root: Path) -> list[str]:
 
     sys.path.insert(0, str(ROOT))
     from mechsub.lab import store, study
-    from studies import factors
+    from studies import factors, teachers
 
     default = ROOT / "artifacts" / "factors" / "default"
     made, rows = store.read_provenance(default), store.read_records(default)
@@ -209,7 +209,7 @@ def grid_of_factors(n_seeds: int, n_noises: int, root: Path) -> list[str]:
     noises = [k / 100 for k in range(n_noises)]
     with mock.patch("os.fsync"):  # without waiting for the disk, cell by cell
         for seed in range(n_seeds):
-            learned = factors.Config(seed=seed).teacher
+            learned = teachers.Config(**factors.upstream(factors.Config(seed=seed))["teachers"].options)
             source = root / "teachers" / study.name_of(learned)
             config = study.config_of(learned)
             store.write_cell(source, [{**config, "member": 0, "accuracy": 0.9}], {**taught, "config": config})
@@ -225,14 +225,70 @@ def grid_of_factors(n_seeds: int, n_noises: int, root: Path) -> list[str]:
 
 def of_command(command: list[str], n: int) -> tuple[float, float]:
     """Seconds of a command that calls n cells stored: by the clock, and of the processor."""
+    said, seconds, busy = timed(command, ROOT)
+    assert said.count("\nstored  ") + said.startswith("stored  ") == n, said[:500]
+    return seconds, busy
+
+
+def timed(command: list[str], folder: Path) -> tuple[str, float, float]:
+    """What a command prints, and its seconds: by the clock, and of the processor."""
     import resource
     import subprocess
 
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True, env=environment)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.stdout.count("\nstored  ") + done.stdout.startswith("stored  ") == n, done.stdout[:500]
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+SHOWN = '''"""Is a study of many cells shown?
+
+Method: ten numbers a cell.
+"""
+
+import random
+from dataclasses import dataclass
+
+from mechsub import lab
+from mechsub.lab.findings import by_arm
+
+
+@dataclass(frozen=True)
+class Config:
+    number: lab.Index = lab.option(0, "which cell")
+
+
+def run(cfg):
+    draw = random.Random(cfg.number)
+    for member in range(5):
+        for arm in ("own", "null"):
+            yield {"arm": arm, "member": member, "accuracy": draw.random()}
+
+
+def findings(cell):
+    return by_arm(cell, "accuracy", null="null", unit="seeds")
+
+
+study = lab.Study(version=1)
+
+if __name__ == "__main__":
+    lab.main(study)
+'''
+
+
+def print_shown(work: Path) -> None:
+    """A whole command over stored cells of a study that is shown by its findings: table, figure, page."""
+    print("shown: a study of ten rows a cell, by its findings alone")
+    (work / "studies").mkdir()
+    (work / "studies" / "__init__.py").touch()
+    (work / "studies" / "many.py").write_text(SHOWN)
+    for n in (100, 1_000, 10_000):
+        command = [sys.executable, "-m", "studies.many", "--quiet", "--number", *map(str, range(n))]
+        timed(command, work)
+        _, seconds, busy = timed(command, work)
+        print(f"  {n} cells: {seconds:.2f} s, of the processor {busy:.2f} s", flush=True)
+    shutil.rmtree(work / "artifacts")
 
 
 def synthetic(i: int, n_rows: int) -> tuple[dict, list[dict]]:

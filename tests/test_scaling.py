@@ -1,5 +1,7 @@
 """Short form of `benchmarks/scaling.py`: the fits, and what can be measured of cells in a second."""
 
+import sys
+
 import pytest
 
 from benchmarks import scaling
@@ -20,3 +22,14 @@ def test_cells_are_measured_as_studies_store_them(tmp_path):
     assert len(list((tmp_path / "synthetic").iterdir())) == 101
     for measure in (scaling.planned, scaling.cell_of_rows):
         assert measure(10)[0] > 0
+
+
+def test_commands_over_stored_cells_are_timed(tmp_path):
+    flags = scaling.grid_of_factors(1, 2, tmp_path / "artifacts")
+    command = [sys.executable, "-m", "studies.factors", *flags, "--out", str(tmp_path / "artifacts"), "--dry-run"]
+    assert min(scaling.of_command(command, 2)) > 0
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "__init__.py").touch()
+    (tmp_path / "studies" / "many.py").write_text(scaling.SHOWN)
+    said, seconds, busy = scaling.timed([sys.executable, "-m", "studies.many", "--number", "0", "1"], tmp_path)
+    assert "number=1" in said and min(seconds, busy) > 0
