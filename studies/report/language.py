@@ -431,11 +431,12 @@ def steering(found: F) -> Answer:
 
     early, end = "the_number_after_block_8", "the_prompts_end_after_block_30"
     others, late = share("another_numbers", early), share("another_numbers", end)
+    specific = value(found, f"removed_at_{early}_own/specific")
     word = "In part" if share("own", early).low > others.high else "Not detectably"
     return Answer(
         f"{word}: projected out at the number after block 8, the loved number's vector removes {share('own', early)} "
-        f"of the interaction among numbers of equal length; at the prompt's end after the last block "
-        f"{share('own', end)}.",
+        f"of the interaction among numbers of equal length, and {specific} of what is specific to pairs; at the "
+        f"prompt's end after the last block {share('own', end)}.",
         f"another number's vector {others}, at the end {late}; a random one {share('random', early)}, at the end "
         f"{share('random', end)}",
     )
