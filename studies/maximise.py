@@ -7,7 +7,8 @@ null, the students that start from the next seed's initialisation.
 
 What is missing to the teacher is looked for in parts: one part of the student is replaced by its teacher's (a block, or
 the output layer), `--share` lengthens or shortens the student's training, `--precision` says what bf16 costs. Cells
-that differ in their seeds alone are pooled. Intervals are Student-t over seeds, differences paired by seed.
+that differ in their seeds alone are pooled. Accuracy is raw, as the search chose by it, recentred and prior-matched
+(`mechsub.accuracies`). Intervals are Student-t over seeds, differences paired by seed.
 
 The open entry in parts that survive a kill:
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import recipes
+from mechsub.designs import population, recipes
 from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, cells, less, mean, points, rows
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 NULL = "cross"
 GAP = "teacher-student/accuracy"
+SCORES = ("accuracy", "recentred", "prior_matched")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
             **recipes.cost(recipe, cfg.n_images),
             "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
-            "measured_on": "10,000 test images",
+            "measured_on": f"10,000 test images; mean logits on {population.UNLABELLED} training images",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
         }
@@ -85,9 +87,9 @@ def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: "Preci
     left = _left(student, teacher, init)
     arms = {"untrained": init, "teacher": teacher, **found} | _hybrids(student, teacher, init)
     for arm, model in arms.items():
-        scores = ms.distillation.accuracy(model, *test).tolist()
-        for member, accuracy, far in zip(seeds, scores, left, strict=True):
-            row = {"arm": arm, "member": member, "accuracy": accuracy, "candidate": recipes.label(recipe)}
+        found_scores = population.scores(model, seeds, test, (images, labels))
+        for member, scores, far in zip(seeds, found_scores, left, strict=True):
+            row = {"arm": arm, "member": member, **scores, "candidate": recipes.label(recipe)}
             yield row | (far if arm == "student" else {})
 
 
@@ -119,22 +121,29 @@ def _left(student, teacher, init) -> list[dict[str, float]]:
 
 def findings(cell: list[dict]) -> list[Finding]:
     """Of cells that differ in their seeds alone; differences are paired by seed."""
-    arms = {arm: _key(arm) for arm in dict.fromkeys(row["arm"] for row in cell)}
-    scores = {arm: {row["member"]: row["accuracy"] for row in cell if row["arm"] == arm} for arm in arms}
-    found = {arm: mean(f"{arms[arm]}/accuracy", arm, own, unit="seeds") for arm, own in scores.items()}
-    for arm in ("student", "teacher"):
-        found[arm] = dataclasses.replace(found[arm], null=found[NULL].value)
-    yielded = [Finding("recipe/words", "recipe", cell[0]["candidate"]), *found.values()]
-    yielded.append(less(found["student"], found[NULL], label="student above the null"))
-    yielded.append(less(found["teacher"], found["student"], label="gap to the teacher"))
-    for arm in (arm for arm in arms if arm.startswith("student with ")):
-        yielded.append(less(found[arm], found["student"], label=f"gain of {arm.removeprefix('student with ')}"))
-    of_head = "teacher with initial unembed"
-    yielded.append(less(found["teacher"], found[of_head], label="loss of the initial digit head"))
+    yielded = [Finding("recipe/words", "recipe", cell[0]["candidate"])]
+    yielded += [finding for score in SCORES for finding in _of_score(cell, score)]
     for name in dict.fromkeys(name for row in cell for name in row if name.startswith("left ")):
         own = {row["member"]: row[name] for row in cell if name in row}
         yielded.append(mean(f"student/{_key(name)}", name, own, unit="seeds"))
     return yielded
+
+
+def _of_score(cell: list[dict], score: str) -> list[Finding]:
+    """Every arm, the student above its null and below its teacher, and what one part of a teacher gives."""
+    arms = dict.fromkeys(row["arm"] for row in cell)
+    scores = {arm: {row["member"]: row[score] for row in cell if row["arm"] == arm} for arm in arms}
+    found = {arm: mean(f"{_key(arm)}/{score}", arm, own, unit="seeds") for arm, own in scores.items()}
+    for arm in ("student", "teacher"):
+        found[arm] = dataclasses.replace(found[arm], null=found[NULL].value)
+    parts = {arm: arm.removeprefix("student with ") for arm in arms if arm.startswith("student with ")}
+    return [
+        *found.values(),
+        less(found["student"], found[NULL], label="student above the null"),
+        less(found["teacher"], found["student"], label="gap to the teacher"),
+        *(less(found[arm], found["student"], label=f"gain of {part}") for arm, part in parts.items()),
+        less(found["teacher"], found["teacher with initial unembed"], label="loss of the initial digit head"),
+    ]
 
 
 def _key(text: str) -> str:
@@ -180,7 +189,7 @@ def plot(records: list[dict]):
 
 
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched accuracy, and the logits that are taken
     together=("seed", "n_seeds"),
     probes=(
         Config(n_images=96, precision="fp32", n_seeds=2),

@@ -296,10 +296,11 @@ _BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
 )
 def maximise(findings: list[Finding]) -> Answer:
     own, null, gap = (value(findings, f"{arms}/accuracy") for arms in ("student", "cross", "teacher-student"))
+    recentred = value(findings, "student/recentred")
     recipe = value(findings, "recipe/words")
     return Answer(
-        f"To {own.mean:.2f}: to {own} on {own.n} seeds that did not choose the recipe ({recipe}); the teacher has "
-        f"{gap} more.",
+        f"To {own.mean:.2f}: to {own} on {own.n} seeds that did not choose the recipe ({recipe}), recentred "
+        f"{recentred}; the teacher has {gap} more.",
         f"another initialisation: {null}",
         read(own.high < BRIEF_BEST, own.low > BRIEF_BEST),
     )
