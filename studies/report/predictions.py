@@ -42,7 +42,7 @@ def _of_entry(entry: verdicts.Entry, found: list[verdicts.Verdict]) -> Iterator[
         measured = verdict.word != "untested"
         yield {
             "study": entry.study,
-            "of": entry.subject,
+            "of": f"{entry.subject}{verdict.at}",
             "predicted": entry.expected,
             "found": f"{value_text(verdict.value)}{turns}",
             "verdict": verdict.word if measured else UNMEASURED,
