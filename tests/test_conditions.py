@@ -177,7 +177,8 @@ def planted(n=20, **means):
     defaults = dataclasses.asdict(conditions.Config())
     draws = np.random.default_rng(0)
     return [
-        {**defaults, "arm": arm, "member": i, "steps": 395, "last": True, "accuracy": float(draws.normal(mean, 0.02))}
+        {**defaults, "arm": arm, "member": i, "steps": 395, "last": True}
+        | dict.fromkeys(conditions.ACCURACIES, float(draws.normal(mean, 0.02)))
         for arm, mean in means.items()
         for i in range(n)
     ]

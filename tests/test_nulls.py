@@ -50,11 +50,12 @@ def test_the_difference_of_independent_estimates_covers():
         stats.independent_difference(a, stats.student_t([1.0, 2.0], 0.9))
 
 
-def test_a_prediction_that_names_no_weights_is_of_trained_ones():
-    cells = [cell("trained", "names", 0.8), cell("random-0", "names", 0.3)]
+def test_a_prediction_that_names_neither_weights_nor_words_is_of_trained_ones_and_of_numbers():
+    cells = [cell("trained", "numbers", 0.8), cell("random-0", "numbers", 0.3), cell("trained", "names", 0.1)]
     (own,) = verdicts.judge(verdicts.Entry("s", "a/score", "above", 0.5), cells)
     (null,) = verdicts.judge(verdicts.Entry("s", "a/score", "above", 0.5, where={"weights": "random-0"}), cells)
-    assert (own.word, null.word) == ("hit", "miss")
+    (words,) = verdicts.judge(verdicts.Entry("s", "a/score", "above", 0.5, where={"family": "names"}), cells)
+    assert (own.word, null.word, words.word) == ("hit", "miss", "miss")
 
 
 def test_intervals_over_clusters_are_those_of_the_ratio_of_sums():

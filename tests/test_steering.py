@@ -177,7 +177,7 @@ def test_every_record_of_a_tiny_llama(tiny):
     keys = {finding.key for finding in said}
     assert {"added_at_the_number_after_block_1_own/share", "diverge_animals/share"} <= keys
     assert "at most" in findings.sentence(said) and findings.plot(records).data
-    assert len([row for row in rows if row["kind"] == "divergence" and row["family"] == "animals"]) == 10
+    assert len([row for row in rows if row["kind"] == "divergence" and row["of"] == "animals"]) == 10
 
 
 def test_a_planted_model_is_refused_where_too_few_are_resampled():
