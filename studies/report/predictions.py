@@ -37,12 +37,15 @@ def _compared(study: str, cells: list[Cell]) -> list[Finding]:
 
 
 def _of_entry(entry: verdicts.Entry, found: list[verdicts.Verdict]) -> Iterator[dict]:
+    several = {name for name, wanted in entry.where.items() if isinstance(wanted, list)}  # which of them is to be said
     for verdict in found:
         turns = f"; the other way: {verdict.turns}" if verdict.turns and entry.rule != "peak" else ""
         measured = verdict.word != "untested"
         yield {
             "study": entry.study,
-            "of": f"{entry.subject}{verdict.at}",
+            "of": ", ".join(
+                [entry.subject, *(part for part in verdict.at.split(", ") if part.partition("=")[0] in several)]
+            ),
             "predicted": entry.expected,
             "found": f"{value_text(verdict.value)}{turns}",
             "verdict": verdict.word if measured else UNMEASURED,
