@@ -84,6 +84,7 @@ function arranged(figure, width) {
     if (panel.x.type === "log" && !panel.x.tickvals) {
       const values = numbers(panel, data), decades = values.length ? Math.log10(Math.max(...values) / Math.min(...values)) : 0;
       panel.x.dtick = decades < (panel.room > 300 ? 2.2 : 0.8) ? "D2" : 1;
+      panel.decades = decades;
     }
     if (panel.y.type === "log" && !panel.y.tickvals) panel.y.dtick = 1;
     for (const axis of [panel.x, panel.y]) delete axis.showticklabels;
@@ -106,6 +107,8 @@ function arranged(figure, width) {
   const entries = data.filter((trace) => trace.showlegend !== false && trace.name).map((trace) => longest([trace.name]) * LETTER + 46);
   const legend = layout.showlegend === false || !entries.length ? 0 : legendHeight(entries, width - 30);
   const left = Math.max(...panels.map((panel) => panel.left));
+  for (const panel of panels.filter((one) => one.x.dtick === 1 && one.decades)) // all panels have the widest one's names beside them
+    panel.x.dtick = Math.max(1, Math.ceil(panel.decades * 48 / (width - left - 24)));
   layout.legend = Object.assign({}, layout.legend, {orientation: "h", x: 0, xanchor: "left", xref: "container", y: 0, yref: "container", yanchor: "bottom"});
   layout.margin = Object.assign({}, margin, {l: left, r: margin.r, t: 6, b: 6 + legend});
   layout.height = total + layout.margin.t + layout.margin.b;
