@@ -267,3 +267,19 @@ def test_an_output_rises_and_others_are_held(case):
     assert torch.allclose(reached, torch.ones_like(reached), atol=1e-4) and found.reached.any()
     others = (moved[..., held] - moved[..., held].mean(-1, keepdim=True))[found.reached]
     assert others.abs().max() < 1e-4
+
+
+def test_what_reads_one_language_model_refuses_stacked_members():
+    """Its last position is on another axis there: the wrong prompt's logits would be read."""
+    shape = tiny_transformer.Shape(d_model=16, n_heads=2, n_layers=2, d_vocab=13)
+    for members in ((0,), (0, 1, 2)):
+        model, x = tiny_transformer.EnsembleTransformer(shape, members), tokens(4)
+        for call in (
+            lambda m=model, x=x: ms.scores.next_token_log_probs(m, list(x), tokens=[1, 2]),
+            lambda m=model, x=x: ms.steered_logits(m, x[0], [0], torch.ones(1, 16), [1, 2]),
+            lambda m=model, x=x: ms.prompt_divergence(m, list(x[:2]), x[2], x[3]),
+            lambda m=model, x=x: ms.direct_logit_attribution(m, x, [1, 2], pos=-1, unit="component"),
+            lambda m=model, x=x: ms.direct_logit_attribution(m, x, [1, 2], pos=-1, unit="head"),
+        ):
+            with pytest.raises(ValueError, match=f"this model holds {len(members)} members, and one language model"):
+                call()

@@ -25,6 +25,7 @@ _RAN: weakref.WeakKeyDictionary["TransformerBridge", int] = weakref.WeakKeyDicti
 
 def check_prompts(model: "TransformerBridge", prompts: object, name: str = "prompts") -> list[Int[Tensor, "_"]]:
     """Prompts as a list of 1-D tensors of token ids. Raises one line for anything else, and for padding."""
+    check_alone(model)
     rows = arguments.prompts(prompts, arguments.embedding(model), name)
     check_length(model, max(map(len, rows)), name)
     check_padding(getattr(model, "tokenizer", None), rows, name)
@@ -33,10 +34,19 @@ def check_prompts(model: "TransformerBridge", prompts: object, name: str = "prom
 
 def check_prompt(model: "TransformerBridge", prompt: object, name: str = "prompt") -> Int[Tensor, "pos"]:
     """One prompt's token ids, a 1-D tensor."""
+    check_alone(model)
     row = arguments.prompt(prompt, arguments.embedding(model), name)
     check_length(model, len(row), name)
     check_padding(getattr(model, "tokenizer", None), [row], name, alone=True)
     return row
+
+
+def check_alone(model: "TransformerBridge") -> None:
+    """Raise for members stacked in one model: what reads prompts and last positions reads one language model."""
+    if model.W_U.ndim != 2:
+        raise ValueError(
+            f"this model holds {len(model.W_U)} members, and one language model is read; use model(tokens)"
+        )
 
 
 def check_batch(model: "TransformerBridge", ids: object, name: str = "inputs") -> Int[Tensor, "batch pos"]:

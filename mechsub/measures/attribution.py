@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.inputs.token_ids import Outputs
+from mechsub.inputs.token_ids import Outputs, check_alone
 from mechsub.models import checks
 from mechsub.models.hooked import HookedModel, cache_with_logits, check_inputs
 
@@ -112,6 +112,7 @@ def _coordinates(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[T
 
 def _components(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     _need_residual_stream(inputs, "component")
+    check_alone(model)
     writes = checks.stream(model)
     cache, logits = _cache(model, inputs, [hook for write in writes for hook in write.hooks], pos)
     stack = [cache["blocks.0.hook_in"], *(write.of(cache) for write in writes)]
@@ -120,6 +121,7 @@ def _components(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Te
 
 def _heads(model: HookedModel, inputs: Tensor, pos: int | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     _need_residual_stream(inputs, "head")
+    check_alone(model)
     writes = checks.stream(model)
     names = [hook for write in writes for hook in [*write.hooks, write.raw]]
     mixed = [f"blocks.{write.layer}.attn.o.hook_in" for write in writes if _is_attention(write)]
