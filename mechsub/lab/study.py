@@ -127,7 +127,8 @@ def command(study: Study, argv: Iterable | None = None) -> None:
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        if stale and not options.debug:  # rows of another version may lack what this code looks for
+        # Rows of another version may lack what this code looks for; a full disk is another matter.
+        if stale and isinstance(error, LookupError | TypeError | ValueError) and not options.debug:
             _stop(f"stale cells cannot be shown by this code ({stale[0]}); --rerun makes them again", 1)
         _stop(_explanation(error, options.debug), 1)
 

@@ -175,8 +175,9 @@ def shared_parts(findings: list[Finding]) -> Answer:
         without = f"{no_head} without the auxiliary head, {heads} without the hidden layers"
         told.append(f"{f'{n_aux} logits: ' if n_aux else ''}{every} with everything, {without}")
         nulls.append(str(nothing))
-    from_on = next((n for n, holds in enough.items() if holds), "")
-    short = f"The heads alone do most from {from_on} logits on" if from_on else "The heads alone do less than half"
+    first = next((n for n, holds in enough.items() if holds), None)
+    short = "The heads alone do less than half" if first is None else "The heads alone do most"
+    short += f" from {first} logits on" if first else ""
     return Answer(
         f"{short}: recentred accuracy by what is shared is {'; '.join(told)}.",
         f"nothing shared: {', '.join(nulls)}",
