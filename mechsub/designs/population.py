@@ -164,6 +164,7 @@ def accuracies(model, seeds: Sequence[int], images, labels) -> list[float]:
     return [float(ms.distillation.accuracy(model.select([i]), *test)[0]) for i, test in enumerate(tests)]
 
 
+SCORES = ("accuracy", "recentred", "prior_matched", "mean_logits")  # of a row of `scores`
 UNLABELLED = 2_000  # training images whose mean logits are the offset of the classes
 
 

@@ -93,7 +93,7 @@ _TINY: dict = {
     "d_model": 16, "teacher_epochs": 1, "n_samples": 256, "batch_size": 64,
     "precision": "fp32", "n_seeds": 2,
 }  # fmt: skip
-study = lab.Study(version=1, probes=(
+study = lab.Study(version=2, probes=(
     Config(**_TINY, target_noise=0.3, temperature=2.0, epochs=1),
     Config(
         **_TINY, dataset="fashion_mnist", n_classes=3, inputs="subspace:16", perturbation=0.3,

@@ -30,15 +30,18 @@ def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
     inputs = _sampler(cfg, images)
     described = _described(cfg, init, teacher, inputs)
     products = ms.distillation.resolve_precision(cfg.precision)
+    known = population.scores(teacher, init.seeds, test, (images, labels))
     for arm, student in _students(cfg, init, teacher, inputs, images, labels).items():
-        scores = population.accuracies(student, init.seeds, *test)
-        for i, (member, accuracy) in enumerate(zip(init.seeds, scores, strict=True)):
+        scores = population.scores(student, init.seeds, test, (images, labels))
+        for i, (member, found) in enumerate(zip(init.seeds, scores, strict=True)):
             yield {
                 "arm": arm,
                 "member": member,
-                "accuracy": accuracy,
-                "kappa": population.kappa(accuracy, cfg.n_classes),
+                **found,
+                "kappa": population.kappa(found["accuracy"], cfg.n_classes),
+                "recentred_kappa": population.kappa(found["recentred"], cfg.n_classes),
                 "teacher_accuracy": taught[member],
+                "teacher_recentred": known[i]["recentred"],
                 "products": products,
                 **(described[i] if arm == "aux" else {}),
             }
@@ -46,7 +49,8 @@ def run(cfg: Config, teachers: lab.Stored) -> Iterator[dict]:
         "provenance": {
             "data": ms.images.hashes(cfg.dataset.replace("_", "-")),
             "dtype": f"fp32 weights and losses, {products} products in training",
-            "measured_on": f"test images of the teacher's classes; inputs described by {_DESCRIBED} of them",
+            "measured_on": f"its classes' test images; offsets on the first {population.UNLABELLED} training "
+            f"images of these; inputs described by {_DESCRIBED} of them",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed",
         }

@@ -23,7 +23,7 @@ def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -
     taught = {row["member"]: row["accuracy"] for row in teachers.records()}
     images, labels = ms.images.mnist("train")
     inputs = distributions.any_sampler(cfg.inputs, images)
-    learned = _learned(cfg, init, teacher, inputs, students)
+    learned = _learned(cfg, init, teacher, inputs, students, (images, labels))
     x = inputs(cfg.n_described, derive_generator(cfg.seed, "described"))
     common, spectrum = _of_inputs(x, images)
     digits = images[:DIGITS], labels[:DIGITS]
@@ -31,36 +31,40 @@ def run(cfg: Config, teachers: lab.Stored, students: lab.Stored | None = None) -
         lambda i: _of_member(init.select([i]), teacher.select([i]), x, digits, cfg.seed),
         cfg.n_seeds, lambda done: lab.show_progress(0.8 + 0.2 * done, "quantities"),
     )  # fmt: skip
-    for arm, accuracies in learned.items():
-        for i, (member, accuracy) in enumerate(zip(init.seeds, accuracies, strict=True)):
-            own = {"arm": arm, "member": member, "accuracy": accuracy, "teacher_accuracy": taught[member]}
+    for arm, scores in learned.items():
+        for i, (member, found) in enumerate(zip(init.seeds, scores, strict=True)):
+            own = {"arm": arm, "member": member, **found, "teacher_accuracy": taught[member]}
             yield own | (common | members[i]["quantities"] if arm == "aux" else {})
     gates = [sum(e) / cfg.n_seeds for e in zip(*(found["gate_spectrum"] for found in members), strict=True)]
     yield {"arm": "inputs", **spectrum, "gate_spectrum": gates}
     yield {
         "provenance": {
             "data": ms.images.hashes("mnist"),
-            "measured_on": f"test images; quantities on inputs and the first {DIGITS} training images",
+            "measured_on": f"test images; offsets on the first {population.UNLABELLED} training images; quantities on "
+            f"inputs and the first {DIGITS} training images",
             "control": "initialisation of the next seed",
             "null": "cross-initialisation student, paired by seed; accuracies permuted over distributions",
         }
     }
 
 
-def _learned(cfg: Config, init, teacher, inputs, stored: lab.Stored | None) -> dict[str, list[float]]:
-    """Accuracies of the students and of their null, by member."""
+def _learned(cfg: Config, init, teacher, inputs, stored: lab.Stored | None, training: tuple) -> dict[str, list[dict]]:
+    """Accuracies of the students and of their null, by member: see `population.scores`."""
     lab.show_progress(0.1, "students")
     if stored is not None:
-        rows = stored.records()
-        found = {arm: {r["member"]: r["accuracy"] for r in rows if r["arm"] == arm} for arm in ("aux", NULL)}
-        return {arm: [accuracy[member] for member in init.seeds] for arm, accuracy in found.items()}
+        rows = {(row["arm"], row["member"]): row for row in stored.records()}
+        return {
+            arm: [{score: rows[arm, member][score] for score in population.SCORES} for member in init.seeds]
+            for arm in ("aux", NULL)
+        }
     next_seeds = ms.mlp.HookedMLP(init.cfg, [seed + 1 for seed in init.seeds])
     students = ms.distillation.distill_each(
         {"aux": (init, init.cfg.aux), NULL: (next_seeds, init.cfg.aux)}, teacher, inputs,
         n_samples=cfg.n_samples, epochs=cfg.epochs, seed=cfg.seed,
         progress=lambda done: lab.show_progress(0.1 + 0.7 * done, "students"),
     )  # fmt: skip
-    return {arm: ms.distillation.accuracy(model, *ms.images.mnist("test")).tolist() for arm, model in students.items()}
+    test = ms.images.mnist("test")
+    return {arm: population.scores(model, init.seeds, test, training) for arm, model in students.items()}
 
 
 def _of_inputs(x, images) -> tuple[dict[str, float], dict[str, list[float]]]:
