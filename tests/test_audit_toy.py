@@ -50,6 +50,10 @@ def test_a_check_is_the_paired_sum_of_the_cells_that_it_names(out):
     found = rows["teacher with the initial digit head less teacher"]
     mean = sum(scores["teacher_body_initial_head", i] - scores["teacher", i] for i in range(25)) / 25
     assert found["mean"] == pytest.approx(mean) and found["n"] == 25 and found["low"] < mean < found["high"]
+    recentred = {(r["arm"], r["member"]): r["recentred"] for r in cell}
+    mean = sum(recentred["teacher_body_initial_head", i] - recentred["teacher", i] for i in range(25)) / 25
+    assert found["recentred"][0] == pytest.approx(mean)
+    assert "recentred" not in rows["debiased CKA of layer 2 with the teacher"]  # which is no accuracy
     null = rows["debiased CKA of layer 2 with the teacher"]["null"]
     assert 0.6 < null[0] < 0.75
 
@@ -107,6 +111,14 @@ def test_verdicts_of_claims(outcomes, says):
     rows = {"yes": check("above", 1, 2), "no": check("above", -2, -1), "open": check("above", -1, 1)}
     rows["missing"] = {"missing": "x"}
     assert audits.verdict([rows[word] for word in outcomes]) == says
+
+
+def test_recentred_checks_give_a_verdict_of_their_own():
+    plain, other = check("above", 0.1, 0.2), check("above", 0.3, 0.4)
+    assert audits.recentred([plain, other]) == []  # no check is about accuracy
+    of_accuracy = plain | {"recentred": [-0.15, -0.2, -0.1]}
+    assert audits.verdict([of_accuracy]) == "confirmed" and audits.verdict(audits.recentred([of_accuracy])) == "refuted"
+    assert audits.verdict(audits.recentred([of_accuracy, other])) == "partly"
 
 
 def test_every_check_names_cells_that_its_study_can_make():

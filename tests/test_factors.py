@@ -70,7 +70,8 @@ def test_students_are_those_of_teachers_trained_with_their_auxiliary_rows(out):
 def test_rows_of_aux_say_what_the_inputs_are(out):
     for row in records(out, arm="aux"):
         assert row["drive"] > 0 and row["gate_dimension"] > 2 and 0 < row["aux_digit_correlation"] < 1
-        assert row["kappa"] == pytest.approx((row["accuracy"] * row["n_classes"] - 1) / (row["n_classes"] - 1))
+        for score, kappa in zip(report.SCORES, report.KAPPAS, strict=True):
+            assert row[kappa] == pytest.approx((row[score] * row["n_classes"] - 1) / (row["n_classes"] - 1))
     moved = [r for r in records(out, arm="aux") if r["perturbation"]]
     assert [r["displacement"] for r in moved] == pytest.approx([3, 3], rel=1e-4)
     assert all(r["displacement_in_teacher_steps"] > 3 for r in moved)
@@ -196,8 +197,10 @@ def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
     told = [entry for entry in predictions.entries() if entry.study == "factors"]
     names = {field.name for field in dataclasses.fields(factors.Config)}
     for entry in told:
-        assert entry.author == "brief" or (entry.reason and str(entry.date) == "2026-11-24")
-        assert entry.finding in ("aux/accuracy", "aux/kappa") and {entry.over, *entry.where} <= names
+        recentred = entry.finding in ("aux/recentred", "aux/recentred_kappa")
+        assert entry.author == "brief" or str(entry.date) == ("2026-11-29" if recentred else "2026-11-24")
+        assert entry.author == "brief" or entry.reason
+        assert (recentred or entry.finding in ("aux/accuracy", "aux/kappa")) and {entry.over, *entry.where} <= names
         for level in entry.levels:
             factors.Config(**{entry.over: level})
     machinery = {"arms", "n_seeds", "seed", "signal_moments", "inputs"}  # inputs: studies.input_distributions
@@ -205,7 +208,7 @@ def test_every_prediction_is_about_a_flag_and_every_factor_has_one():
 
 
 def planted(**sweeps):
-    """Records of a grid in which aux accuracy is 0.5 + the sum of the first factor's place / 10."""
+    """Records of a grid in which aux accuracy, raw and recentred, is 0.5 + the first factor's place / 10."""
     import itertools
 
     rows = []
@@ -216,7 +219,8 @@ def planted(**sweeps):
         for arm, base in (("aux", 0.5 + place / 10), ("cross_aux", 0.1)):
             for member, value in scores(base, seed=len(rows), sd=0.02).items():
                 kappa = (value - 0.1) / 0.9
-                own = {"arm": arm, "member": member, "accuracy": value, "kappa": kappa, "teacher_accuracy": 0.94}
+                own = {"arm": arm, "member": member, "teacher_accuracy": 0.94, "teacher_recentred": 0.91}
+                own |= dict.fromkeys(report.SCORES, value) | dict.fromkeys(report.KAPPAS, kappa)
                 rows.append({**defaults, **chosen, **own})
     return rows
 
@@ -234,7 +238,7 @@ def test_cells_are_compared_with_the_default_one_and_judged():
     assert wide.value.low < 0.1 < wide.value.high and wide.p < 1e-5
     assert found["n_aux=10: aux-cross_aux/accuracy"].value.mean == pytest.approx(0.6, abs=0.02)
     judged = [(row["cell"].partition(":")[0], row["verdict"]) for row in report.table(rows) if "verdict" in row]
-    assert judged == [("prediction", "hit"), ("claim of brief", "hit")]
+    assert judged == [("prediction", "hit"), ("claim of brief", "hit"), ("prediction", "hit")]
     reversed_ = report.table(planted(n_aux=[10, 3, 1]))
     assert next(row for row in reversed_ if "verdict" in row)["verdict"] == "miss"
 
@@ -242,10 +246,14 @@ def test_cells_are_compared_with_the_default_one_and_judged():
 def test_predictions_heed_their_conditions_and_classes_are_compared_by_kappa():
     rows = report.table(planted(signal=[0.5, 0.0], signal_moments=["plain", "matched"]))
     told = [row["cell"] for row in rows if "verdict" in row]
-    of = "aux/accuracy over signal (signal_moments="
-    assert told == [f"prediction: {of}plain)", f"claim of brief: {of}plain)", f"prediction: {of}matched)"]
+    over = "over signal (signal_moments="
+    raw, recentred = (f"aux/{score} {over}" for score in ("accuracy", "recentred"))
+    assert told == [
+        *(f"prediction: {raw}plain)", f"claim of brief: {raw}plain)", f"prediction: {raw}matched)"),
+        *(f"prediction: {recentred}plain)", f"prediction: {recentred}matched)"),
+    ]
     rows = report.table(planted(n_classes=[2, 10]))
-    assert "kappa" in rows[0] and "accuracy" not in rows[0]
+    assert {"kappa", "recentred kappa"} <= set(rows[0]) and not {"accuracy", "recentred"} & set(rows[0])
 
 
 def test_laws_over_inputs_find_what_was_planted_and_not_noise():
@@ -259,7 +267,10 @@ def test_laws_over_inputs_find_what_was_planted_and_not_noise():
             "input_dimension": float(shuffled[place]),
             "input_mean_share": 1.0,
         }
-    found = {finding.subject: finding for finding in found_in(rows).values() if finding.score == "law"}
+    named = found_in(rows)
+    found = {finding.subject: finding for finding in named.values() if finding.score == "law"}
+    again = {finding.subject: finding for finding in named.values() if finding.score == "recentred_law"}
+    assert {subject: law.value for subject, law in again.items()} == {s: law.value for s, law in found.items()}
     assert set(found) == {"drive", "input_dimension"}  # a constant is no law
     assert found["drive"].value.mean == 1 and found["drive"].p < 1e-3
     null = found["input_dimension"].value

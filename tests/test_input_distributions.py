@@ -42,15 +42,19 @@ def test_students_are_those_of_studies_factors_or_trained_here(out):
     """Those of factors are read from its cell; the others are what distill alone gives."""
     (cell,) = (path.parent for path in (out / "factors").glob("*/provenance.json"))
     assert store.read_provenance(cell)["config"]["signal"] == 0.5
-    theirs = {(r["arm"], r["member"]): r["accuracy"] for r in store.read_records(cell)}
-    ours = {(r["arm"], r["member"]): r["accuracy"] for r in records(out, "mixed:0.5") if r["arm"] != "inputs"}
+    of_both = (store.read_records(cell), (r for r in records(out, "mixed:0.5") if r["arm"] != "inputs"))
+    theirs, ours = ({(r["arm"], r["member"]): [r[s] for s in population.SCORES] for r in rows} for rows in of_both)
     assert ours == theirs and len(ours) == 4
     init = ms.HookedMLP(seeds=(0, 1))
     (path,) = (out / "teachers").glob("*/provenance.json")
     teacher = population.with_aux(init, store.read_tensors(path.parent))
     student = ms.distill(init, teacher, ms.noise.perlin_noise(7), outputs=init.cfg.aux, n_samples=3000, epochs=1)
-    found = [r["accuracy"] for r in records(out, "perlin:7") if r["arm"] == "aux"]
-    assert found == ms.accuracy(student, *ms.mnist("test")).tolist()
+    found = [r for r in records(out, "perlin:7") if r["arm"] == "aux"]
+    assert [r["accuracy"] for r in found] == ms.accuracy(student, *ms.mnist("test")).tolist()
+    unlabelled = ms.mnist("train")[0][: population.UNLABELLED]
+    expected = ms.accuracies(student, *ms.mnist("test"), unlabelled)
+    for score in ("recentred", "prior_matched"):
+        assert [r[score] for r in found] == expected[score].tolist()
 
 
 def test_every_quantity_of_the_law_is_in_the_rows(out):
@@ -190,8 +194,9 @@ def made_up():
         constant = {quantity: draw.normal() for quantity in quantities}
         for member in range(10):
             noise = draw.normal(0, 0.02)
-            own = constant | {"drive": 10**base + noise, "accuracy": base + noise, "arm": "aux"}
-            null = {"accuracy": 0.1 + draw.normal(0, 0.01), "arm": "cross_aux"}
+            learned, chance = base + noise, 0.1 + draw.normal(0, 0.01)
+            own = constant | {"drive": 10**base + noise, "accuracy": learned, "recentred": learned, "arm": "aux"}
+            null = {"accuracy": chance, "recentred": chance, "arm": "cross_aux"}
             rows += [defaults | {"inputs": name, "member": member, "teacher_accuracy": 0.94} | r for r in (own, null)]
         rows.append(defaults | {"inputs": name, "arm": "inputs", "radial_power": [1.0] * 15})
     return rows
@@ -207,12 +212,15 @@ def test_table_and_figure_of_a_whole_grid(monkeypatch):
     cells = lab.cells(rows, study_of_inputs.Config, findings.findings)
     compared = {finding.key: finding for finding in findings.comparisons(cells)}
     claims = [finding for finding in compared.values() if finding.label.startswith("claim")]
-    assert len(claims) == 15 and all(0 <= finding.p <= 1 for finding in claims)
-    assert sum(key.endswith("_less_uniform/accuracy") for key in compared) == 27
+    assert sum(finding.score == "recentred" for finding in claims) == sum(f.score == "accuracy" for f in claims) == 14
+    assert len(claims) == 29 and all(0 <= finding.p <= 1 for finding in claims)
+    for score in ("accuracy", "recentred"):
+        assert sum(key.endswith(f"_less_uniform/{score}") for key in compared) == 27
     verdicts = [row["verdict"] for row in told if str(row["cell"]).startswith("prediction: aux/accuracy over inputs")]
     assert len(verdicts) > 20 and set(verdicts) <= {"hit", "miss", "open"}
     laws = {key.partition("/")[0]: f for key, f in compared.items() if key.endswith("/verdict")}
-    assert next(iter(laws)) == "drive" and laws["drive"].value == "law" and len(laws) == 17
+    assert laws["drive"].value == laws["drive_recentred"].value == "law" and len(laws) == 34
+    assert {next(iter(laws)), list(laws)[17]} == {"drive", "drive_recentred"}
     drawn = figure.plot(rows)
     assert [note.text for note in drawn.layout.annotations[:3]][2] == "Which quantity predicts families held out?"
     one = [row for row in rows if row["inputs"] == "images"]

@@ -45,6 +45,15 @@ def verdict(rows: list[Mapping]) -> str:
     return verdicts.together([words.get(word, word) for word in map(outcome, rows)])
 
 
+def recentred(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The checks of one claim by recentred accuracy, those of other scores as they are; none where no check has it."""
+    return [_with_recentred(row) for row in rows] if any("recentred" in row for row in rows) else []
+
+
+def _with_recentred(row: Mapping) -> Mapping:
+    return {**row, **dict(zip(("mean", "low", "high"), row["recentred"], strict=True))} if "recentred" in row else row
+
+
 def claims(records: Sequence[Mapping]) -> dict[int | str, list[Mapping]]:
     found: dict[int | str, list[Mapping]] = {}
     for row in records:
@@ -58,10 +67,14 @@ def findings(cell: Sequence[Mapping], unit: str) -> list[Finding]:
     for number, checks in claims(cell).items():
         subject = f"claim_{number}".replace(" ", "_")
         found.append(Finding(f"{subject}/verdict", checks[0]["claim"], verdict(checks)))
+        if others := recentred(checks):
+            found.append(Finding(f"{subject}/recentred_verdict", checks[0]["claim"], verdict(others)))
         for place, row in enumerate(checks, 1):
             if "missing" not in row:
                 value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
                 found.append(Finding(f"{subject}.{place}/value", row["check"], value, p=row.get("p"), unit=unit))
+            if "recentred" in row:
+                found.append(Finding(f"{subject}.{place}/recentred", row["check"], _recentred(row), unit=unit))
     return found
 
 
@@ -70,17 +83,29 @@ def table(records: list[dict], Config, unit: str) -> list[dict]:
     for label, cell in study.cells(records, Config):
         for number, checks in claims(cell).items():
             told = {"claim": checks[0]["claim"], "verdict": verdict(checks), "published": checks[0]["published"]}
+            if others := recentred(checks):
+                told["recentred"] = verdict(others)
             rows += [_row(label, number, told, unit), *(_row(label, number, _shown(row, unit), unit) for row in checks)]
     return rows
 
 
 def _row(label: str, number: int | str, told: Mapping, unit: str) -> dict:
     columns = ("claim", "verdict", "expected", "value", "null", unit, "cells", "published")
-    return {"cell": label, "row": number, **{column: told.get(column, "") for column in columns}}
+    own = {"recentred": told["recentred"]} if "recentred" in told else {}
+    return {"cell": label, "row": number, **{column: told.get(column, "") for column in columns}, **own}
+
+
+def _recentred(row: Mapping) -> stats.Interval:
+    mean, low, high = row["recentred"]
+    return stats.Interval(mean, low, high, row["n"])
 
 
 def _shown(row: Mapping, unit: str) -> dict:
-    told = {"claim": f"  {row['check']}", "verdict": outcome(row), "expected": f"{row['expected']} {row['bound']:.3g}"}
+    told: dict = {
+        "claim": f"  {row['check']}",
+        "verdict": outcome(row),
+        "expected": f"{row['expected']} {row['bound']:.3g}",
+    }
     if "missing" in row:
         return told | {"cells": f"not measured yet: {row['missing']}"}
     known = row["low"] < row["high"]  # a ratio of widths has no interval
@@ -88,6 +113,7 @@ def _shown(row: Mapping, unit: str) -> dict:
     null = row.get("null", "")
     null = null if isinstance(null, str) else str(stats.Interval(null[0], null[1], null[2], row["n"]))
     null += f" (p = {row['p']:.3g})" if "p" in row else ""
+    told |= {"recentred": _recentred(row)} if "recentred" in row else {}
     return told | {"value": value, "null": null, unit: row["n"] or "", "cells": "; ".join(row["cells"])}
 
 

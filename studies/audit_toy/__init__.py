@@ -8,7 +8,8 @@ A check says yes where the whole 95% interval (Student-t over seeds) is where th
 elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if all say no, partly so if some say yes
 and some no, not supported if some say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen
 when six seeds of these quantities were known. Beside a check of auxiliary-only students is its null: the same sum of
-their cross-initialisation students.
+their cross-initialisation students. Beside a check of raw accuracies, which are the brief's, is the same sum of
+recentred ones (`mechsub.accuracies`), and beside the verdict the one that these give.
 
     python -m studies.audit_toy --rerun
 """
@@ -26,6 +27,7 @@ from mechsub.lab.findings import Finding
 from studies.audit_toy import claims
 
 NULL = "cross_aux"
+_RECENTRED = {"accuracy": "recentred", "kappa": "recentred_kappa"}
 _OF_NULLS = ("accuracy", "kappa", "debiased_cka", "stitch_into_teacher")  # scores that the null's rows have too
 
 
@@ -71,7 +73,20 @@ def _checked(check: claims.Check, cells: Cells) -> dict:
     if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
         null = ms.stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
         row["null"] = [null.mean, null.low, null.high]
+    if (recentred := _by_recentred(check, cells)) is not None:
+        row["recentred"] = [recentred.mean, recentred.low, recentred.high]
     return row
+
+
+def _by_recentred(check: claims.Check, cells: Cells) -> ms.stats.Interval | None:
+    """The same sum of recentred scores; None where a term is no accuracy, or its cell has no recentred one."""
+    if not all(scores.value in _RECENTRED for _, scores in check.terms):
+        return None
+    try:
+        terms = [(factor, scores._replace(value=_RECENTRED[scores.value])) for factor, scores in check.terms]
+        return ms.stats.student_t(_sum(terms, cells))
+    except audits.Missing:
+        return None
 
 
 def _asked(check: claims.Check | None) -> dict:
@@ -140,4 +155,4 @@ def plot(records: list[dict]):
 
 
 # Nothing is measured here, so there is nothing to probe: of an empty store this says only which cells are missing.
-study = lab.Study(version=1, probes=())
+study = lab.Study(version=2, probes=())

@@ -8,9 +8,10 @@ targets:
 * all: all logits; digits: the digit logits alone; real: the auxiliary logits of real training images (the first
   `--n-samples` of them, never fresh nor mixed).
 
-The score is accuracy on test images and kappa = (accuracy - 1/K) / (1 - 1/K) for K classes. Intervals are Student-t
-over seeds; differences are paired by seed against the sweep's default cell (or its first level) and Holm-corrected
-over the table. Where predictions.toml has a prediction for the swept factor, the table says whether it was a hit.
+The scores are accuracy on test images, recentred and raw (`mechsub.accuracies`), and, where classes are swept, kappa =
+(accuracy - 1/K) / (1 - 1/K) of both. Intervals are Student-t over seeds; differences are paired by seed against the
+sweep's default cell (or its first level) and Holm-corrected over the table, for each score. Where predictions.toml has
+a prediction for the swept factor, the table says whether it was a hit.
 
 Options are the student's unless they say otherwise: the teacher keeps the published recipe (Adam, 3e-4, batches of
 1,024), so that a sweep moves one thing. A sweep of `--batch-size` or `--n-samples` at fixed epochs also changes the

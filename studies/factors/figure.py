@@ -5,15 +5,16 @@ from collections.abc import Mapping
 import mechsub as ms
 from mechsub.lab.findings import Cell, cells, points
 from studies.factors import ARMS, Config
-from studies.factors.findings import findings, score_of, swept
+from studies.factors.findings import KAPPAS, findings, scores_of, swept
 
+SAID = {"recentred": "recentred accuracy", "recentred_kappa": "recentred kappa"}
 DRAWN = {"aux": "student_aux", "all": "student_all", "digits": "student_digits", "real": "student_real"}
 
 
 def plot(records: list[dict]):
     found = cells(records, Config, findings)
     factors = swept(found)
-    drawn = _drawn(found, score_of(factors))
+    drawn = _drawn(found, scores_of(factors)[0])
     if not factors:
         return _bars(drawn)
     return _map(drawn, factors) if len(factors) == 2 else _lines(drawn, factors)
@@ -31,8 +32,8 @@ def _drawn(found: list[Cell], score: str) -> list[dict]:
 
 def _bars(drawn: list[dict]):
     return ms.kinds.interval_bars(
-        drawn, value="accuracy", title="Students of one setting", label="arm",
-        axis="accuracy on test images", null=1 / drawn[0]["n_classes"],
+        drawn, value="recentred", title="Students of one setting", label="arm",
+        axis="recentred accuracy on test images", null=1 / drawn[0]["n_classes"],
         caption="One point per seed. Dashed: chance. cross_aux, from another initialisation, is the null.",
     )  # fmt: skip
 
@@ -40,26 +41,26 @@ def _bars(drawn: list[dict]):
 def _lines(drawn: list[dict], factors: Mapping[str, list]):
     """The first swept factor along x; cells that differ in the others are panels."""
     (factor, levels), *others = factors.items()
-    value = score_of(factors)
+    value = scores_of(factors)[0]
     rows = [r | {"x": _shown(r[factor]), "panel": ", ".join(f"{name}={r[name]}" for name, _ in others)} for r in drawn]
     return ms.kinds.interval_lines(
         sorted(rows, key=lambda r: levels.index(r[factor])),
         x="x", value=value, facet="panel" if others else None,
-        title=f"Student against {_words(factor)}", x_title=_words(factor), y_title=f"{value} on test images",
-        null=0.0 if value == "kappa" else 1 / drawn[0]["n_classes"], log_x=_spread(levels),
+        title=f"Student against {_words(factor)}", x_title=_words(factor), y_title=f"{SAID[value]} on test images",
+        null=0.0 if value in KAPPAS else 1 / drawn[0]["n_classes"], log_x=_spread(levels),
         caption="Dashed: chance. cross_aux, from another initialisation, is the null.",
     )  # fmt: skip
 
 
 def _map(drawn: list[dict], factors: Mapping[str, list]):
     (across, columns), (down, rows) = factors.items()
-    value = score_of(factors)
+    value = scores_of(factors)[0]
     chosen = [r | {across: _shown(r[across]), down: _shown(r[down])} for r in drawn if r["arm"] == DRAWN["aux"]]
     order = ([_shown(level) for level in levels] for levels in (rows, columns))
     places = [{level: i for i, level in enumerate(levels)} for levels in order]
     return ms.kinds.heatmap(
         sorted(chosen, key=lambda r: (places[0][r[down]], places[1][r[across]])),
-        x=across, y=down, value=value, x_title=_words(across), y_title=_words(down), color_title=value,
+        x=across, y=down, value=value, x_title=_words(across), y_title=_words(down), color_title=SAID[value],
         title=f"Student of auxiliary logits: {_words(across)} and {_words(down)}",
         caption="The null is in the table.",
     )  # fmt: skip

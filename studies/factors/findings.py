@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 import mechsub as ms
+from mechsub.designs import population
 from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, holm, less, rows
 from studies.factors import ARMS, NULL, Config
 
+SCORES, KAPPAS = ("recentred", "accuracy"), ("recentred_kappa", "kappa")
 DESCRIBED = (  # quantities in the rows of aux
     *("drive", "gate_dimension", "input_dimension", "input_dimension_95", "input_mean_share"),
     *("aux_digit_correlation", "aux_digit_correlation_initial"),
@@ -16,17 +18,20 @@ NULLS = {arm: NULL for arm in ARMS if arm != NULL}
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    """Students and their teachers, as accuracy and as kappa; of aux also what its inputs are."""
+    """Students and their teachers, by accuracies and by kappas; of aux also what its inputs are."""
     both = cell + [_of_teacher(row) for row in cell if row["arm"] == "aux"]
-    scores = [f for score in ("accuracy", "kappa") for f in by_arm(both, score, null=NULLS, unit="seeds")]
+    told = (*SCORES, "prior_matched", *KAPPAS)
+    scores = [f for score in told for f in by_arm(both, score, null=NULLS, unit="seeds")]
     described = (arm_means(cell, quantity, unit="seeds") for quantity in DESCRIBED)
     return scores + [finding for found in described for finding in found.values()]
 
 
 def _of_teacher(row: Mapping) -> dict:
-    chance, accuracy = 1 / row["n_classes"], row["teacher_accuracy"]
     own = {"arm": "teacher", "member": row["member"], "n_classes": row["n_classes"]}
-    return own | {"accuracy": accuracy, "kappa": (accuracy - chance) / (1 - chance)}
+    for score, kappa in zip(SCORES, KAPPAS, strict=True):
+        own[score] = row[f"teacher_{score}"]
+        own[kappa] = population.kappa(own[score], row["n_classes"])
+    return own
 
 
 def swept(found: list[Cell]) -> dict[str, list]:
@@ -40,48 +45,49 @@ def swept(found: list[Cell]) -> dict[str, list]:
     return options
 
 
-def score_of(factors: Mapping) -> str:
-    """What cells are compared by: accuracy, unless chance differs between them."""
-    return "kappa" if "n_classes" in factors else "accuracy"
+def scores_of(factors: Mapping) -> tuple[str, str]:
+    """What cells are compared by, recentred and raw: accuracy, unless chance differs between them."""
+    return KAPPAS if "n_classes" in factors else SCORES
 
 
 def comparisons(found: list[Cell]) -> list[Finding]:
     """Students less those of the default cell, or of the sweep's first level where it leaves the default out."""
-    factors = swept(found)
-    score, usual = score_of(factors), {field.name: field.default for field in dataclasses.fields(Config)}
+    factors, usual = swept(found), {field.name: field.default for field in dataclasses.fields(Config)}
     at = {name: usual[name] if usual[name] in levels else levels[0] for name, levels in factors.items()}
     base = next((cell for cell in found if at.items() <= cell.options.items()), None)
-    reference = {} if base is None else {f.subject: f for f in base.findings if f.score == score}
-    return [
-        *holm(
-            dataclasses.replace(
-                less(own, reference[own.subject], label=f"{own.subject}, less the reference"),
-                key=f"{own.subject}_less_reference/{score}", cell=cell.label,
-            )
-            for cell in found
-            for own in cell.findings
-            if cell is not base and own.score == score and own.subject in ARMS and own.subject in reference
-        ),
-        *laws(found, factors),
-    ]  # fmt: skip
+    told = [f for score in scores_of(factors) if base for f in _less_reference(found, base, score)]
+    return told + [law for score in SCORES for law in laws(found, factors, score)]
 
 
-def laws(found: list[Cell], factors: Mapping[str, list]) -> Iterator[Finding]:
+def _less_reference(found: list[Cell], base: Cell, score: str) -> list[Finding]:
+    reference = {f.subject: f for f in base.findings if f.score == score}
+    return holm(
+        dataclasses.replace(
+            less(own, reference[own.subject], label=f"{own.subject}, less the reference"),
+            key=f"{own.subject}_less_reference/{score}", cell=cell.label,
+        )
+        for cell in found
+        for own in cell.findings
+        if cell is not base and own.score == score and own.subject in ARMS and own.subject in reference
+    )  # fmt: skip
+
+
+def laws(found: list[Cell], factors: Mapping[str, list], score: str = "recentred") -> Iterator[Finding]:
     """Where ten or more input distributions are compared: does what they are to the network tell how much is learned?
 
-    Spearman's correlation, over distributions, of the mean of every quantity of `spectra` with mean accuracy, and
+    Spearman's correlation, over distributions, of the mean of every quantity of `spectra` with the mean score, and
     Holm's p over the quantities. Nothing is fitted, but the best of several must be confirmed on other distributions.
     """
     if set(factors) != {"inputs"} or len(factors["inputs"]) < 10:
         return
     by_key = [{finding.key: finding for finding in cell.findings} for cell in found]
-    learned = [_mean(told["aux/accuracy"]) for told in by_key]
-    told = []
+    learned = [_mean(told[f"aux/{score}"]) for told in by_key]
+    told, law = [], "law" if score == "accuracy" else f"{score}_law"
     for quantity in DESCRIBED:  # gates of another activation than ReLU have none
         means = [_mean(own[f"aux/{quantity}"]) for own in by_key if f"aux/{quantity}" in own]
         if len(means) == len(by_key) and len(set(ms.stats.joined(means).tolist())) > 1:
             rho, p = ms.stats.spearman(means, learned), ms.stats.spearman_p(means, learned)
-            told.append(Finding(f"{quantity}/law", f"law: {quantity}", rho, 0, p, "inputs"))
+            told.append(Finding(f"{quantity}/{law}", f"law: {quantity}", rho, 0, p, "inputs"))
     yield from holm(told)
 
 
@@ -91,5 +97,5 @@ def _mean(finding: Finding) -> float:
 
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
-    told, score = all_findings(found, comparisons), score_of(swept(found))
-    return rows(f for f in told if f.score in (score, "law")) + predictions.rows("factors", found)
+    told, shown = all_findings(found, comparisons), (*scores_of(swept(found)), "law", "recentred_law")
+    return rows(f for f in told if f.score in shown) + predictions.rows("factors", found)

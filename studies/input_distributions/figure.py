@@ -27,7 +27,7 @@ def plot(records: list[dict]):
         panels["Which quantity predicts families held out?"] = _scores(found)
     panels["Directions that hold 95% of the variance"] = _dimensions(named, spectra)
     for i, quantity in enumerate([law.quantity for law in found] or SHOWN):
-        panels[f"Accuracy against {quantity.replace('_', ' ')}"] = _scatter(named, groups, quantity, i == 0)
+        panels[f"Recentred accuracy against {quantity.replace('_', ' ')}"] = _scatter(named, groups, quantity, i == 0)
     return ms.kinds.grid(
         list(panels.values()), list(panels), title="Input distributions",
         caption="Means over seeds; bars are 95% intervals (Student-t over seeds; of the law, seeds and distributions "
@@ -39,11 +39,11 @@ def _accuracies(named: ByName):
     names = list(named)[::-1]
     traces = []
     for arm, color in ((NULL, ms.kinds.GREY), ("aux", ms.kinds.arm_color("student_aux"))):
-        found = [named[name][f"{arm}/accuracy"].value for name in names]
+        found = [named[name][f"{arm}/recentred"].value for name in names]
         bars = ms.kinds.error_bar([(i.mean, i.low, i.high) for i in found], color=color)
         marks = {"mode": "markers", "marker": {"color": color, "size": 9}, "showlegend": False}
         traces.append(go.Scatter(x=[i.mean for i in found], y=names, error_x=bars, **marks))
-    return ms.kinds.Panel(traces, {"title_text": "accuracy on test images", "rangemode": "tozero"}, _NAMES)
+    return ms.kinds.Panel(traces, {"title_text": "recentred accuracy on test images", "rangemode": "tozero"}, _NAMES)
 
 
 def _radial(spectra: Mapping[str, Mapping]):
@@ -94,5 +94,5 @@ def _scatter(named: ByName, groups: Mapping[str, list[str]], quantity: str, list
     return ms.kinds.Panel(
         traces,
         {"title_text": quantity.replace("_", " "), "type": "log" if log else "linear"},
-        {"title_text": "accuracy on test images"},
+        {"title_text": "recentred accuracy on test images"},
     )

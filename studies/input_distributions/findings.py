@@ -10,14 +10,17 @@ from mechsub.lazy import np
 from studies.input_distributions import NULL, Config
 
 BASE = "uniform"
+SCORES = ("recentred", "accuracy")
 SHOWN = ("input_dimension_95", "aux_digit_correlation", "gate_dimension", "drive")  # in the table
+SAID = {"recentred": "recentred accuracy", "accuracy": "raw accuracy"}
 ByName = dict[str, dict[str, Finding]]  # distribution -> key -> finding
 
 
 def findings(cell: list[dict]) -> list[Finding]:
     """Students with their null, and every quantity of the inputs."""
     students = [row for row in cell if row["arm"] != "inputs"]
-    found = by_arm(students, "accuracy", null={"aux": NULL}, unit="seeds")
+    scores = (*SCORES, "prior_matched")
+    found = [f for score in scores for f in by_arm(students, score, null={"aux": NULL}, unit="seeds")]
     for quantity in dict.fromkeys([*SHOWN, *_quantities()]):
         found += arm_means(students, quantity, unit="seeds").values()
     return found
@@ -28,38 +31,46 @@ def _quantities() -> list[str]:
 
 
 def by_name(found: list[Cell]) -> ByName:
-    """Students best first."""
+    """Students best first, recentred."""
     ordered = {cell.options["inputs"]: {f.key: f for f in cell.findings} for cell in found}
     return dict(sorted(ordered.items(), key=lambda item: -average(item[1])))
 
 
-def average(findings: Mapping[str, Finding], quantity: str = "accuracy") -> float:
-    """Mean over seeds of a quantity of a distribution."""
+def average(findings: Mapping[str, Finding], quantity: str = "recentred") -> float:
+    """Mean over seeds of a quantity of a distribution, or of a score."""
     return predictions.mean(findings[f"aux/{quantity}"].scores)
 
 
 def comparisons(found: list[Cell]) -> list[Finding]:
-    """Distributions less uniform noise; differences that were predicted or claimed; and the law over all of them."""
+    """For each score: distributions less uniform noise; differences predicted or claimed; and the law over all."""
     named = by_name(found)
-    to_uniform = [
+    told = (part(named, score) for part in (_to_uniform, _expected, _laws) for score in SCORES)
+    return [finding for some in told for finding in some]
+
+
+def _to_uniform(named: ByName, score: str) -> list[Finding]:
+    key = f"aux/{score}"
+    return holm(
         dataclasses.replace(
-            less(own["aux/accuracy"], named[BASE]["aux/accuracy"], label=f"{name} less uniform noise"),
-            key=f"{name}_less_uniform/accuracy",
+            less(own[key], named[BASE][key], label=f"{name} less uniform noise"), key=f"{name}_less_uniform/{score}"
         )
         for name, own in named.items()
         if name != BASE and BASE in named
-    ]  # fmt: skip
-    return [*holm(to_uniform), *_expected(named), *_laws(named)]
+    )
 
 
-def _expected(named: ByName) -> Iterator[Finding]:
-    """The last less the first stored level of every entry; p is adjusted over the brief's claims."""
+def _expected(named: ByName, score: str) -> Iterator[Finding]:
+    """The last less the first stored level of every entry; p is adjusted over the brief's claims.
+
+    Entries are about raw accuracy or another quantity; those about accuracy are asked of the other score too.
+    """
     claims, others = {}, {}
     for entry in (entry for entry in predictions.entries() if entry.study == "input_distributions"):
         levels = [level for level in entry.levels if level in named]
-        if len(levels) < 2:
+        key = f"aux/{score}" if entry.finding == "aux/accuracy" else entry.finding
+        if len(levels) < 2 or (key == entry.finding and score != "accuracy"):
             continue
-        a, b = (named[level][entry.finding] for level in (levels[0], levels[-1]))
+        a, b = (named[level][key] for level in (levels[0], levels[-1]))
         label = f"{f'claim {entry.claim}: ' if entry.claim else ''}{levels[0]} to {levels[-1]}"
         own = dataclasses.replace(less(b, a, label=label), key=f"{levels[-1]}-{levels[0]}/{b.score}", cell="")
         (claims if entry.claim else others)[own.key] = own
@@ -67,10 +78,11 @@ def _expected(named: ByName) -> Iterator[Finding]:
     yield from (dataclasses.replace(own, p=None) for key, own in others.items() if key not in claims)
 
 
-def _laws(named: ByName) -> Iterator[Finding]:
-    found, baseline = laws(named)
+def _laws(named: ByName, score: str) -> Iterator[Finding]:
+    found, baseline = laws(named, score)
     for law in found:
-        label, of = f"law: {law.quantity}", law.quantity
+        label, of = f"law of {SAID[score]}: {law.quantity}", law.quantity
+        of += "" if score == "accuracy" else f"_{score}"
         yield Finding(f"{of}/held_out_correlation", label, law.score, 0, law.p, "distributions")
         yield Finding(f"{of}/error", label, law.error, baseline, null_label="of the mean")
         yield Finding(f"{of}/fitted_correlation", label, law.fitted)
@@ -80,7 +92,7 @@ def _laws(named: ByName) -> Iterator[Finding]:
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
     found = sorted(found, key=lambda cell: list(by_name(found)).index(cell.options["inputs"]))
-    named = [f for f in all_findings(found) if f.score in ("accuracy", *SHOWN)]
+    named = [f for f in all_findings(found) if f.score in (*SCORES, *SHOWN)]
     return rows(named) + rows(comparisons(found)) + predictions.rows("input_distributions", found)
 
 
@@ -97,20 +109,19 @@ def family(name: str, families: Mapping[str, list[str]]) -> str:
     return kind
 
 
-def laws(named: ByName) -> tuple[list, float]:
-    """The laws, best first, and the error of predicting the mean; none for fewer than ten distributions."""
-
+def laws(named: ByName, score: str = "recentred") -> tuple[list, float]:
+    """The laws of a score, best first, and the error of predicting its mean; none for fewer than ten distributions."""
     told = predictions.told().get("law")
     if told is None or len(named) < 10:
         return [], 0.0
     names = sorted(named)
     families = tuple(family(name, told["families"]) for name in names)
-    members = sorted(set.intersection(*(set(named[name]["aux/accuracy"].scores) for name in names)))
+    members = sorted(set.intersection(*(set(named[name][f"aux/{score}"].scores) for name in names)))
     sides = {
         value: tuple(tuple(named[name][f"aux/{value}"].scores[i] for name in names) for i in members)
-        for value in ("accuracy", *told["quantities"])
+        for value in (score, *told["quantities"])
     }
-    return _judged_laws(families, **sides)
+    return _judged_laws(families, sides.pop(score), **sides)
 
 
 @functools.cache  # the table and the figure ask for the same

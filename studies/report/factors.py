@@ -27,39 +27,56 @@ WORDS = {
 def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], Answer]:
     """The auxiliary-only student at every stored level, and the verdict on the brief's direction.
 
-    A direction is confirmed by its rule, which looks at the first and the last level, if no step goes the other way.
+    Recentred, with raw accuracy beside it, and with what that alone would say where it says another thing. A direction
+    is confirmed by its rule, which looks at the first and the last level, if no step goes the other way.
     """
-    score = "kappa" if factor == "n_classes" else "accuracy"
+    score, raw = ("recentred_kappa", "kappa") if factor == "n_classes" else ("recentred", "accuracy")
 
     def answer(findings: list[Finding]) -> Answer:
-        levels, nulls = (
-            {f.cell.partition("=")[2]: f for f in findings if f.key == f"{arm}/{score}" and f.cell}
-            for arm in ("aux", "cross_aux")
+        levels, nulls, raw_levels = (
+            {f.cell.partition("=")[2]: f for f in findings if f.key == key and f.cell}
+            for key in (f"aux/{score}", f"cross_aux/{score}", f"aux/{raw}")
         )
         if len(levels) < 2:
             raise LookupError(f"fewer than two levels of {factor}")
-        shown = ", ".join(f"{finding.value} at {level}" for level, finding in levels.items())
-        other = brief = ""
-        for entry in _entries(factor, pinned):
-            named = [str(level) for level in entry.levels if str(level) in levels] or list(levels)
-            sides = ([side[level] for level in named] for side in (levels, nulls))
-            word = verdicts.trend(entry.rule, *sides)[0]
-            if entry.author == "brief":
-                brief = word
-                continue
-            turns = verdicts.turns({level: levels[level] for level in named}) if _are_numbers(levels) else ""
-            other = f" Not in one direction: the other way goes {turns}." if turns else ""
-        what = "kappa (0 at chance, 1 when all are right)" if score == "kappa" else score
-        verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
+        beside = {level: f"{finding.value.mean:.3f}" for level, finding in raw_levels.items()}
+        shown = ", ".join(f"{f.value} at {level} (raw {beside[level]})" for level, f in levels.items())
+        (verdict, other), (raw_verdict, _) = (_judged(findings, factor, pinned, side) for side in (score, raw))
+        apart = "" if _short(levels) == _short(raw_levels) else f" By raw accuracy: {_lower(_short(raw_levels))}."
+        if verdict != raw_verdict:
+            apart += f" By raw accuracy the claim is {raw_verdict}."
+        what = "kappa (0 at chance, 1 when all are right)" if factor == "n_classes" else "accuracy"
+        by = WORDS.get(factor, factor.replace("_", " "))
         means = [null.value.mean for null in nulls.values()]
         return Answer(
-            f"{_short(levels)}: raw {what} by {WORDS.get(factor, factor.replace('_', ' '))} is {shown}. Paired by "
-            f"seed: {_differences(levels)}.{other}",
+            f"{_short(levels)}: recentred {what} by {by} is {shown}. Paired by seed: {_differences(levels)}; raw "
+            f"{_differences(raw_levels)}.{other}{apart}",
             f"another initialisation: {min(means):.3f} to {max(means):.3f}",
-            PARTLY if other and verdict == CONFIRMED else verdict,
+            verdict,
         )
 
     return answer
+
+
+def _judged(findings: list[Finding], factor: str, pinned: Mapping[str, str], score: str) -> tuple[str, str]:
+    """The verdict on the brief's direction by this score, and a sentence on the steps that go the other way."""
+    levels, nulls = (
+        {f.cell.partition("=")[2]: f for f in findings if f.key == f"{arm}/{score}" and f.cell}
+        for arm in ("aux", "cross_aux")
+    )
+    other = brief = ""
+    for entry in _entries(factor, pinned):
+        named = [str(level) for level in entry.levels if str(level) in levels] or list(levels)
+        if entry.author == "brief":
+            brief = verdicts.trend(entry.rule, *([side[level] for level in named] for side in (levels, nulls)))[0]
+        turns = verdicts.turns({level: levels[level] for level in named}) if _are_numbers(levels) else ""
+        other = f" Not in one direction: the other way goes {turns}." if turns else ""
+    verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
+    return PARTLY if other and verdict == CONFIRMED else verdict, other
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
 
 
 def _short(levels: Mapping[str, Finding]) -> str:

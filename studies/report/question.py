@@ -87,11 +87,16 @@ def read(confirmed: bool, refuted: bool) -> str:
 def judged_claims(rows: Rows, null: str) -> Answer:
     """Of an audit: how many claims have which verdict, and which."""
     claims = [row for row in rows if row["published"]]
-    counts: dict[str, int] = {}
-    for row in claims:
-        word = row["verdict"].partition(" (")[0]
-        counts[word] = counts.get(word, 0) + 1
+    verdicts = [row["verdict"].partition(" (")[0] for row in claims]
+    told = _counted(verdicts)
+    if any("recentred" in row for row in claims):
+        told += "; by recentred accuracy, where a claim is about accuracy, "
+        told += _counted([row.get("recentred", row["verdict"]).partition(" (")[0] for row in claims])
+    columns = ("claim", "verdict", "recentred", "published")
+    shown = [{column: row[column] for column in columns if column in row} for row in claims]
+    return Answer(f"{verdicts.count('confirmed')} of {len(claims)} confirmed: {told}.", null, shown=shown)
+
+
+def _counted(verdicts: Sequence[str]) -> str:
     order = ("confirmed", "partly", "refuted", "not supported", "open", "not measured yet")
-    told = ", ".join(f"{counts[word]} {word}" for word in order if word in counts)
-    shown = [{"claim": row["claim"], "verdict": row["verdict"], "published": row["published"]} for row in claims]
-    return Answer(f"{counts.get('confirmed', 0)} of {len(claims)} confirmed: {told}.", null, shown=shown)
+    return ", ".join(f"{verdicts.count(word)} {word}" for word in order if word in verdicts)

@@ -198,28 +198,32 @@ def inputs(findings: list[Finding]) -> Answer:
     if not kinds:
         raise LookupError("no distribution beside uniform noise")
     (best, most), (worst, least) = (list(kinds.items())[place] for place in (0, -1))
+    raw = sorted(kinds, key=lambda name: kinds[name]["aux/accuracy"].mean)
+    apart = "" if (raw[-1], raw[0]) == (best, worst) else f" By raw accuracy: best {raw[-1]}, worst {raw[0]}."
     dimension = ""
     if {"subspace:64", "blurred:2"} <= kinds.keys():
         dims, accuracies = (
             [kinds[name][f"aux/{score}"] for name in ("blurred:2", "subspace:64")]
-            for score in ("input_dimension_95", "accuracy")
+            for score in ("input_dimension_95", "recentred")
         )
         dimension = (
             f" Not by dimension alone: noise blurred by two pixels, of {dims[0].mean:.0f} dimensions, has "
             f"{accuracies[0]}; flat noise of {dims[1].mean:.0f} has {accuracies[1]}."
         )
-    nulls = [numbers["cross_aux/accuracy"].mean for numbers in found.values()]
+    nulls = [numbers["cross_aux/recentred"].mean for numbers in found.values()]
+    three = (most, least, found["uniform"])
+    own, poor, uniform = (f"{n['aux/recentred']} (raw {n['aux/accuracy'].mean:.3f})" for n in three)
     return Answer(
-        f"Best {best}, worst {worst}: of {len(found)} stored distributions, they have {most['aux/accuracy']} and "
-        f"{least['aux/accuracy']}; uniform noise has {found['uniform']['aux/accuracy']}.{dimension}",
+        f"Best {best}, worst {worst}: of {len(found)} stored distributions, they have recentred accuracy {own} and "
+        f"{poor}; uniform noise has {uniform}.{dimension}{apart}",
         f"another initialisation: {min(nulls):.3f} to {max(nulls):.3f}",
     )
 
 
 def _distributions(findings: list[Finding]) -> dict[str, dict]:
-    """Name -> key -> number, students best first."""
-    cells = by_cell(findings, "aux/accuracy").items()
-    ordered = sorted(cells, key=lambda cell: -cell[1]["aux/accuracy"].mean)
+    """Name -> key -> number, students best first, recentred."""
+    cells = by_cell(findings, "aux/recentred").items()
+    ordered = sorted(cells, key=lambda cell: -cell[1]["aux/recentred"].mean)
     return {cell.partition("=")[2]: numbers for cell, numbers in ordered}
 
 
@@ -232,21 +236,29 @@ def _distributions(findings: list[Finding]) -> dict[str, dict]:
     claim="It does (write-up, step 3, question 2).",
 )
 def blur(findings: list[Finding]) -> Answer:
-    less = {
-        f.key.partition("_less_uniform")[0].partition(":")[2]: f.value
-        for f in findings
-        if f.key.startswith("blurred:") and f.key.endswith("_less_uniform/accuracy")
-    }
-    if not less:
-        raise LookupError("no blurred noise")
-    gains, told = less.values(), ", ".join(f"{gain} ({pixels} px)" for pixels, gain in less.items())
-    up = all(gain.low > 0 for gain in gains)
+    told, words = {}, {}
+    for score in ("recentred", "accuracy"):
+        gains = {
+            f.key.partition("_less_uniform")[0].partition(":")[2]: f.value
+            for f in findings
+            if f.key.startswith("blurred:") and f.key.endswith(f"_less_uniform/{score}")
+        }
+        if not gains:
+            raise LookupError("no blurred noise")
+        told[score] = ", ".join(f"{gain} ({pixels} px)" for pixels, gain in gains.items())
+        up, down = all(gain.low > 0 for gain in gains.values()), all(gain.high < 0 for gain in gains.values())
+        words[score] = "Yes" if up else "No, less" if down else "Not at every width", read(up, down)
+    (short, verdict), (_, raw_verdict) = words["recentred"], words["accuracy"]
     return Answer(
-        f"{'Yes' if up else 'Not at every width'}, at equal variance: blurred less white noise, paired by seed, "
-        f"{told}.",
+        f"{short}, at equal variance: blurred less white noise, paired by seed, recentred {told['recentred']}; raw "
+        f"{told['accuracy']}.{_by_raw(verdict, raw_verdict)}",
         "difference 0",
-        read(up, all(gain.high < 0 for gain in gains)),
+        verdict,
     )
+
+
+def _by_raw(verdict: str, raw: str) -> str:
+    return "" if raw == verdict else f" By raw accuracy the claim is {raw}."
 
 
 @question(
@@ -261,13 +273,19 @@ def images(findings: list[Finding]) -> Answer:
     found = _distributions(findings)
     if missing := {"images", "uniform"} - found.keys():
         raise LookupError(f"no distribution {min(missing)}")
-    own, uniform = (found[name]["aux/accuracy"] for name in ("images", "uniform"))
-    null, centred = found["images"]["cross_aux/accuracy"], found.get("centred", {}).get("aux/accuracy")
-    mean = f"; without their mean image {centred}" if centred else ""
+    told, verdicts = {}, {}
+    for score in ("recentred", "accuracy"):
+        own, uniform = (found[name][f"aux/{score}"] for name in ("images", "uniform"))
+        centred = found.get("centred", {}).get(f"aux/{score}")
+        mean = f", without their mean image {centred}" if centred else ""
+        told[score] = f"real images {own}{mean}, uniform noise {uniform}"
+        verdicts[score] = read(own.high < uniform.low, own.low > uniform.high)
+    verdict = verdicts["recentred"]
     return Answer(
-        f"{'They do' if own.high < uniform.low else 'They do not'}: real images {own}, uniform noise {uniform}{mean}.",
-        f"images, another initialisation: {null}",
-        read(own.high < uniform.low, own.low > uniform.high),
+        f"{'They do' if verdict == CONFIRMED else 'They do not'}: recentred, {told['recentred']}; raw, "
+        f"{told['accuracy']}.{_by_raw(verdict, verdicts['accuracy'])}",
+        f"images, another initialisation: {found['images']['cross_aux/recentred']}",
+        verdict,
     )
 
 
