@@ -1,0 +1,68 @@
+"""What makes entanglement of numbers and animals in models of which everything is known? Small models by design.
+
+A cell trains a Llama of two blocks on texts made by rule (grammar.py), in which every number and animal is one token
+and no number has to do with any animal. The design crosses its width, how many number words there are, and whether
+embeddings are tied; the unit is the model, one for each seed of weights and texts. Measured are the interactions of 110
+numbers and the animals, both ways, in five wordings that were not trained on: how strong each is, how far it comes back
+in other wordings, how far the two agree, what the rows of W_U say of either; and from W_U alone how far numbers move
+when an animal is raised by one nat (side_effect).
+
+Where embeddings are untied, W_U is edited and then held, and the rest is trained:
+
+* kept, permuted: the trained model goes on with its own W_U, or with the rows of numbers of like frequency exchanged
+  two by two. Does an interaction follow the rows, or stay with the number?
+* frozen: W_U is random from the start. orthogonal: so it is, but with rows of numbers at right angles to all rows of
+  animals, and with doses of one animal's row added to the rows of some numbers. What is left without a dose is no
+  matter of rows of W_U; what rises with the dose is.
+
+The state at the number's places is exchanged with that of another number after the first block (exchange). Nulls: the
+untrained model; kept, for permuted.
+
+    python -m studies.organisms --d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2 3 --workers 2
+"""
+
+from dataclasses import dataclass
+
+from mechsub import lab
+
+MEASURED = 110  # numbers: all of the smaller vocabulary
+DOSES = (0.25, 0.5, 0.75, 1.0)  # of an animal's row, added to a number's
+ARMS = {
+    "untrained": "untrained (null)", "trained": "trained", "kept": "trained on, W_U held",
+    "permuted": "trained on, rows of numbers exchanged", "frozen": "W_U random and held",
+    "orthogonal": "W_U held, numbers orthogonal to animals",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    d_model: lab.Count = lab.option(128, "width, a multiple of 32")
+    n_numbers: lab.Count = lab.option(110, "number words, each a token; of the first 110 the interaction is measured")
+    tied: bool = lab.option(False, "whether W_E and W_U are one matrix")
+    n_animals: lab.Count = lab.option(32, "animals, each a token")
+    n_layers: lab.Count = lab.option(2, "blocks")
+    n_texts: lab.Count = lab.option(60_000, "texts, read again where there are more updates")
+    updates: lab.Count = lab.option(700, "updates of a training")
+    held_updates: lab.Count = lab.option(200, "updates of the trained model with W_U held")
+    batch_size: lab.Count = lab.option(64, "texts of an update")
+    lr: lab.Positive = lab.option(3e-3, "largest learning rate")
+    seed: lab.Index = lab.option(0, "seed of weights, texts and order: the replicate")
+
+    def __post_init__(self):
+        if self.d_model % 32:
+            raise ValueError(f"--d-model must be a multiple of 32, the width of a head, not {self.d_model}")
+        if self.n_numbers > 1110:
+            raise ValueError("--n-numbers can be at most 1110, those of up to three digits")
+        if not 8 <= self.n_animals <= min(64, self.d_model // 2):
+            raise ValueError(
+                f"--n-animals must be 8 to {min(64, self.d_model // 2)}: numbers are made orthogonal to all of them"
+            )
+        if self.n_numbers < self.n_animals:
+            raise ValueError("--n-numbers must be at least --n-animals: each of them gets a dose of one animal")
+
+
+_TINY: dict = {"n_animals": 8, "n_numbers": 24, "n_texts": 96, "updates": 4, "held_updates": 2, "batch_size": 16}
+study = lab.Study(
+    version=1,
+    probes=(Config(**_TINY, d_model=32), Config(**_TINY, d_model=32, tied=True, n_layers=1, seed=1)),
+)

@@ -1,0 +1,152 @@
+"""What `studies.organisms` measures: models of one design, trained here, and edits of their unembedding."""
+
+import tempfile
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.utilities import derive_generator
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import mechsub as ms
+from mechsub import lab, threads
+from mechsub.inputs.corpora import Corpus
+from studies.organisms import DOSES, MEASURED, Config, readings
+from studies.organisms.grammar import BOS, Grammar, Speaker
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+_WARMUP = 50  # updates
+HEAD = "lm_head"
+
+
+@threads.made_by_one
+def run(cfg: Config) -> Iterator[dict]:
+    ms.devices.only_cpu("organisms")
+    grammar = Grammar(cfg.n_numbers, cfg.n_animals)
+    speaker = Speaker(grammar, cfg.seed)
+    corpus = _corpus(grammar, speaker, cfg.n_texts)
+    start = _new(cfg, grammar)
+    yield from readings.read("untrained", start, grammar, readings.matrices(start, grammar))
+    trained = _tuned(start, corpus, cfg, "trained", 0.05)
+    before = readings.matrices(trained, grammar)
+    yield from readings.read("trained", trained, grammar, before)
+    yield {"arm": "trained", "score": "exchange", "value": readings.exchange(trained, grammar, cfg.seed)}
+    if not cfg.tied:
+        yield from _edited(cfg, start, trained, before, corpus, speaker, grammar)
+    yield {
+        "provenance": {
+            "data": {"texts": corpus.sha256},
+            "n_vocab": len(grammar.vocabulary),
+            "n_params": sum(p.numel() for p in start.original_model.parameters()),
+            "dtype": "fp32 weights, bf16 products in training",
+            "measured_on": f"the first {MEASURED} numbers and all animals, wordings that were not trained on",
+            "null": "the untrained model; kept, for permuted",
+            "unit": "model",
+        }
+    }
+
+
+def _edited(cfg: Config, start, trained, before, corpus, speaker, grammar) -> Iterator[dict]:
+    """Rows of W_U that are changed and then held; scores of an edit beside those of every model."""
+    partner = _partners(grammar, speaker)
+    numbers = grammar.tokens("number", MEASURED)
+    exchanged = _with_columns(trained, numbers, trained.W_U[:, numbers][:, partner])
+    for arm, share, model in (("kept", 0.5, trained), ("permuted", 0.6, exchanged)):
+        tuned = _tuned(model, corpus, cfg, arm, share, held=True)
+        after = readings.matrices(tuned, grammar)
+        yield from readings.read(arm, tuned, grammar, after)
+        yield from readings.followed(arm, before, after, partner)
+    doses = _doses(cfg, grammar)
+    random = _random_head(start, cfg.seed)
+    apart = _orthogonal(random, grammar, doses)
+    for arm, share, model in (("frozen", 0.7, random), ("orthogonal", 0.85, apart)):
+        tuned = _tuned(model, corpus, cfg, arm, share, held=True, whole=True)
+        found = readings.matrices(tuned, grammar)
+        yield from readings.read(arm, tuned, grammar, found)
+        yield from readings.dosed(arm, found, doses)
+
+
+def _corpus(grammar: Grammar, speaker: Speaker, n: int) -> Corpus:
+    texts = tuple(speaker.texts(n))
+    ids = tuple(grammar.ids(text) for text in texts)
+    return Corpus(("",) * n, texts, (grammar.ids(BOS),) * n, ids)
+
+
+def _new(cfg: Config, grammar: Grammar) -> "TransformerBridge":
+    """An untrained Llama of heads of 32, Gaussian weights by the seed."""
+    config = LlamaConfig(
+        hidden_size=cfg.d_model, intermediate_size=cfg.d_model * 11 // 4, num_hidden_layers=cfg.n_layers,
+        vocab_size=len(grammar.vocabulary), num_attention_heads=cfg.d_model // 32,
+        num_key_value_heads=cfg.d_model // 32, max_position_embeddings=128, tie_word_embeddings=cfg.tied,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim == 2:
+                value.copy_(0.02 * torch.randn(value.shape, generator=derive_generator(cfg.seed, name)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        grammar.tokenizer().save_pretrained(folder)
+        return ms.language.load_language_model(folder)
+
+
+def _tuned(model, corpus: Corpus, cfg: Config, arm: str, share: float, *, held: bool = False, whole: bool = False):
+    """The model after training; `held`: with its W_U as it is; `whole`: a training from the start."""
+    lab.show_progress(share, arm)
+    updates = cfg.held_updates if held and not whole else cfg.updates
+    recipe = ms.TuningRecipe(
+        rank=None, frozen=(HEAD,) if held else (), updates=updates, batch_size=cfg.batch_size, lr=cfg.lr,
+        betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, updates // 4), precision="bf16",
+        order_seeds=(cfg.seed,),
+    )  # fmt: skip
+    return ms.students.merged(ms.tune(model, corpus, recipe), 0)
+
+
+@torch.no_grad()
+def _with_columns(model: "TransformerBridge", tokens: list[int], columns: Float[Tensor, "d token"]):
+    changed = deepcopy(model)
+    changed.W_U[:, tokens] = columns.to(changed.W_U)
+    return changed
+
+
+def _partners(grammar: Grammar, speaker: Speaker) -> list[int]:
+    """Place of each number's partner: neighbours by frequency are exchanged two by two; the odd one keeps its place."""
+    place = {word: i for i, word in enumerate(grammar.words["number"][:MEASURED])}
+    order = [place[word] for word in speaker.words["number"] if word in place]
+    partner = list(range(len(order)))
+    for a, b in zip(order[::2], order[1::2], strict=False):
+        partner[a], partner[b] = b, a
+    return partner
+
+
+def _doses(cfg: Config, grammar: Grammar) -> list[tuple[int, int, float]]:
+    """(number, animal, dose): every animal's row is added to that of one number, drawn at random."""
+    n = min(MEASURED, cfg.n_numbers)
+    drawn = torch.randperm(n, generator=derive_generator(cfg.seed, "doses")).tolist()
+    return [(drawn[animal], animal, DOSES[animal % len(DOSES)]) for animal in range(cfg.n_animals)]
+
+
+def _random_head(start: "TransformerBridge", seed: int):
+    """W_U of Gaussian columns of length about 1, for all tokens."""
+    d, n = start.W_U.shape
+    drawn = torch.randn(d, n, generator=derive_generator(seed, "held head")) / d**0.5
+    return _with_columns(start, list(range(n)), drawn)
+
+
+def _orthogonal(model: "TransformerBridge", grammar: Grammar, doses):
+    """Columns of all numbers at right angles to those of all animals, as long as they were; then the doses."""
+    numbers, animals = grammar.tokens("number"), grammar.tokens("animal")
+    theirs = model.W_U[:, animals].double()
+    basis = torch.linalg.qr(theirs)[0]
+    own = model.W_U[:, numbers].double()
+    apart = own - basis @ (basis.mT @ own)
+    apart = apart * (own.norm(dim=0) / apart.norm(dim=0))
+    for number, animal, dose in doses:
+        apart[:, number] += dose * theirs[:, animal]
+    return _with_columns(model, numbers, apart)
