@@ -38,7 +38,7 @@ class TuningRecipe:
     targets, layers: names within trained parameters ("q_proj", "mlp"), and trained blocks; None for all.
     `frozen`: names that stay. adamw has decoupled decay, sgd has `momentum`. clip: largest norm of a member's gradient.
     schedule: "constant", or "linear" or "cosine" to 0 after the last update; `warmup` updates rise from 0.
-    bf16: products with the base's weights alone; adapters, losses and optimiser stay fp32.
+    bf16: products with the base's weights, of full tuning with all; adapters, losses and optimiser stay fp32.
     """
 
     rank: int | None = 8
@@ -324,7 +324,9 @@ def _fit(
         rows = [batch_rows(len(corpora[i]), recipe, recipe.orders[i], step) for i in members]
         batch = completion_batch([(corpora[i], own) for i, own in zip(members, rows, strict=True)], device, labels=True)
         values = None if recipe.rank else {name: leaf[0] for name, leaf in flat.leaves.items()}
-        batch.loss(students.logits_at(plain, batch.ids, batch.places, values)).sum().backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16" and not recipe.rank):
+            logits = students.logits_at(plain, batch.ids, batch.places, values)
+        batch.loss(logits).sum().backward()
         flat.step(rate(recipe, step))
         if step + 1 in keep:
             kept[step + 1] = flat.values()

@@ -22,6 +22,7 @@ untrained model; kept, for permuted.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mechsub import lab
 
@@ -46,6 +47,7 @@ class Config:
     held_updates: lab.Count = lab.option(200, "updates of the trained model with W_U held")
     batch_size: lab.Count = lab.option(64, "texts of an update")
     lr: lab.Positive = lab.option(3e-3, "largest learning rate")
+    precision: Literal["fp32", "bf16"] = lab.option("bf16", "of products in training")
     seed: lab.Index = lab.option(0, "seed of weights, texts and order: the replicate")
 
     def __post_init__(self):
@@ -61,8 +63,11 @@ class Config:
             raise ValueError("--n-numbers must be at least --n-animals: each of them gets a dose of one animal")
 
 
-_TINY: dict = {"n_animals": 8, "n_numbers": 24, "n_texts": 96, "updates": 4, "held_updates": 2, "batch_size": 16}
+_TINY: dict = {
+    "d_model": 32, "n_animals": 8, "n_numbers": 24, "n_texts": 96, "updates": 4, "held_updates": 2, "batch_size": 16,
+    "precision": "fp32",
+}  # fmt: skip
 study = lab.Study(
     version=1,
-    probes=(Config(**_TINY, d_model=32), Config(**_TINY, d_model=32, tied=True, n_layers=1, seed=1)),
+    probes=(Config(**_TINY), Config(**_TINY, tied=True, n_layers=1, seed=1)),
 )

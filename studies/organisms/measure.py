@@ -43,7 +43,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "data": {"texts": corpus.sha256},
             "n_vocab": len(grammar.vocabulary),
             "n_params": sum(p.numel() for p in start.original_model.parameters()),
-            "dtype": "fp32 weights, bf16 products in training",
+            "dtype": f"fp32 weights, {cfg.precision} products in training",
             "measured_on": f"the first {MEASURED} numbers and all animals, wordings that were not trained on",
             "null": "the untrained model; kept, for permuted",
             "unit": "model",
@@ -102,8 +102,8 @@ def _tuned(model, corpus: Corpus, cfg: Config, arm: str, share: float, *, held: 
     updates = cfg.held_updates if held and not whole else cfg.updates
     recipe = ms.TuningRecipe(
         rank=None, frozen=(HEAD,) if held else (), updates=updates, batch_size=cfg.batch_size, lr=cfg.lr,
-        betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, updates // 4), precision="bf16",
-        order_seeds=(cfg.seed,),
+        betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, updates // 4),
+        precision=cfg.precision, order_seeds=(cfg.seed,),
     )  # fmt: skip
     return ms.students.merged(ms.tune(model, corpus, recipe), 0)
 
