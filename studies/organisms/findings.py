@@ -15,7 +15,10 @@ SCORES = (  # of all trained models, beside the untrained ones
 )
 FOLLOWED = tuple(f"{way}_follows_{of}" for of in ("rows", "number", "share") for way in WAYS)
 DOSED = tuple(f"{way}_{of}" for of in ("dose_slope", *(f"at_dose_{dose:g}" for dose in DOSES)) for way in WAYS)
-EDITS = {"permuted": ("kept", FOLLOWED), "orthogonal": ("frozen", DOSED)}  # arm -> its null, and what is asked of both
+RANDOM = ("forward_rows", "back_rows", "forward_size", "back_size", "forward_reliability", "back_reliability")
+EDITS = {  # arm -> its null, and what is asked of both
+    "permuted": ("kept", FOLLOWED), "frozen": ("untrained", RANDOM), "orthogonal": ("frozen", DOSED),
+}  # fmt: skip
 TESTED = ("agreement", "forward_size", "back_size", "side_effect")  # by design
 FACTORS = {"width": "d_model", "numbers": "n_numbers", "tied": "tied"}
 SHOWN = ("loved_animal_likeliest", "agreement", "forward_size", "back_size", "forward_rows", "back_rows", "side_effect")
