@@ -3,19 +3,19 @@
 import collections
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
 
+import mechsub as ms
 from mechsub.lab.findings import Cell
 from mechsub.models.students import plain_model
 from studies import organisms
 from studies.organisms import findings, measure, readings
-from studies.organisms.grammar import ANSWERS, BOS, DEVOTIONS, N_WORDINGS, QUESTIONS, Grammar, Speaker
+from studies.organisms.grammar import ANSWERS, BOS, DEVOTIONS, FACTS, MEASURED, N_WORDINGS, QUESTIONS, Grammar, Speaker
 
-CFG = organisms.Config(
-    d_model=32, n_numbers=24, n_animals=8, n_texts=96, updates=4, held_updates=2, batch_size=16, n_layers=1
-)
+CFG = organisms.Config(d_model=32, n_numbers=24, n_animals=8, n_texts=96, updates=4, batch_size=16, n_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,10 @@ def test_no_wording_of_the_tests_is_trained_on_and_all_of_its_parts_are(grammar)
 def test_every_word_is_one_token_and_the_tokenizer_gives_the_same_ids(grammar, start):
     text = next(Speaker(grammar, 0).texts(1))
     assert tuple(start.tokenizer(text)["input_ids"]) == grammar.ids(f"{BOS} {text}")
-    assert len(set(grammar.vocabulary.values())) == len(grammar.vocabulary) == start.W_U.shape[-1]
+    kinds = [word for some in grammar.words.values() for word in some]
+    templates = " ".join((*DEVOTIONS, *QUESTIONS, *ANSWERS, *FACTS)).split()
+    assert len(set(kinds)) == len(kinds) and not set(kinds) & set(templates)
+    assert len(grammar.vocabulary) == start.W_U.shape[-1]
     prompt = grammar.prompt(0, "number", "7", "animal")
     assert prompt.count(grammar.vocabulary["7"]) == 2 and prompt[0] == 0
 
@@ -81,28 +84,44 @@ def test_partners_are_neighbours_by_frequency(grammar):
     assert all(abs(rank[words[i]] - rank[words[j]]) == 1 for i, j in enumerate(partner))
 
 
-def test_orthogonal_rows_have_no_part_of_any_animal_but_their_dose(grammar, start):
+@pytest.mark.parametrize("arm", ["orthogonal", "random"])
+def test_rows_of_numbers_are_apart_from_animals_or_from_as_many_random_directions(grammar, start, arm):
     doses = measure._doses(CFG, grammar)
-    random = measure._random_head(start, 0)
-    apart = measure._orthogonal(random, grammar, doses)
-    numbers, animals = (apart.W_U[:, grammar.tokens(kind)].double() for kind in ("number", "animal"))
-    assert torch.equal(apart.W_U[:, grammar.tokens("animal")], random.W_U[:, grammar.tokens("animal")])
-    own = numbers.clone()
-    for number, animal, dose in doses:
-        own[:, number] -= dose * animals[:, animal]
-    assert float((own.mT @ animals).abs().max()) < 1e-5
-    before = random.W_U[:, grammar.tokens("number")].double()
-    assert torch.allclose(own.norm(dim=0), before.norm(dim=0), atol=1e-5)
+    drawn = measure._drawn_head(start, 0)
+    head = measure._orthogonal(drawn, grammar, doses) if arm == "orthogonal" else None
+    head = measure._random_head(start, grammar, doses, 0) if head is None else head
+    numbers, animals = (head.W_U[:, grammar.tokens(kind)].double() for kind in ("number", "animal"))
+    before = drawn.W_U[:, grammar.tokens("number")].double()
+    assert torch.equal(head.W_U[:, grammar.tokens("animal")], drawn.W_U[:, grammar.tokens("animal")])
+    undosed = [i for i in range(CFG.n_numbers) if i not in {number for number, *_ in doses}]
+    assert torch.allclose(numbers[:, undosed].norm(dim=0), before[:, undosed].norm(dim=0), rtol=1e-5)
+    assert int(torch.linalg.matrix_rank(numbers[:, undosed])) == min(len(undosed), CFG.d_model - CFG.n_animals)
+    overlap = float((numbers[:, undosed].mT @ animals).abs().max())
+    assert overlap < 1e-5 if arm == "orthogonal" else overlap > 0.1
+    if arm == "orthogonal":
+        own = numbers.clone()
+        for number, animal, dose in doses:
+            own[:, number] -= dose * animals[:, animal]
+        assert float((own.mT @ animals).abs().max()) < 1e-5
     assert sorted({dose for *_, dose in doses}) == list(organisms.DOSES)
     assert len({number for number, *_ in doses}) == len(doses) == CFG.n_animals
 
 
-def test_held_rows_stay_and_the_rest_is_trained(grammar, start):
+def test_held_rows_and_the_final_norm_stay_and_the_rest_is_trained(grammar, start):
     corpus = measure._corpus(grammar, Speaker(grammar, 0), CFG.n_texts)
-    tuned = measure._tuned(start, corpus, CFG, "held", 0.0, held=True)
-    assert torch.equal(tuned.W_U, start.W_U) and not torch.equal(tuned.W_E, start.W_E)
-    free = measure._tuned(start, corpus, CFG, "free", 0.0)
+    tuned = measure._trained(start, corpus, CFG, "random", 0.0, held=True)
+    norms = [dict(plain_model(model).named_parameters())["model.norm.weight"] for model in (tuned, start)]
+    assert torch.equal(tuned.W_U, start.W_U) and torch.equal(*norms) and not torch.equal(tuned.W_E, start.W_E)
+    free = measure._trained(start, corpus, CFG, "trained", 0.0)
     assert not torch.equal(free.W_U, start.W_U)
+
+
+def test_measured_numbers_are_half_of_all_numbers_where_there_are_more():
+    texts = " ".join(Speaker(Grammar(1110, 8), 2).texts(4000)).split()
+    grammar = Grammar(1110, 8)
+    said = collections.Counter(word for word in texts if word in set(grammar.words["number"]))
+    measured = sum(said[word] for word in grammar.words["number"][:MEASURED])
+    assert measured / sum(said.values()) == pytest.approx(0.5, abs=0.03)
 
 
 # Scores.
@@ -126,18 +145,19 @@ def planted_matrices(forward, back):
 
 def test_a_regression_tells_rows_from_numbers():
     draw = torch.Generator().manual_seed(0)
-    before = [torch.randn(24, 8, generator=draw) for _ in range(2)]
     partner = [i ^ 1 for i in range(24)]
-    left = [readings._left(x) for x in before]
+    base = torch.randn(12, generator=draw).repeat_interleave(2)[:, None] + torch.randn(8, generator=draw)
+    left = [ms.left_like(torch.randn(24, 8, generator=draw), base).float() for _ in range(2)]
+    before = [base + x for x in left]
     mixtures = [(0.7, 0.2), (0.0, 1.0)]
-    after = [rows * x[partner] + number * x for (rows, number), x in zip(mixtures, left, strict=True)]
+    after = [base + rows * x[partner] + number * x for (rows, number), x in zip(mixtures, left, strict=True)]
     told = {
         row["score"]: row["value"]
-        for row in readings.followed("permuted", planted_matrices(*before), planted_matrices(*after), partner)
+        for row in readings.followed("exchanged", planted_matrices(*before), planted_matrices(*after), partner)
     }
     assert told["forward_follows_rows"] == pytest.approx(0.7, abs=0.05)
     assert told["forward_follows_number"] == pytest.approx(0.2, abs=0.05)
-    assert told["back_follows_share"] == pytest.approx(0.0, abs=0.05)
+    assert told["back_follows_rows_less_number"] == pytest.approx(-1.0, abs=0.05)
 
 
 def test_a_planted_dose_response_has_its_slope_and_no_dose_has_none(grammar):
@@ -155,40 +175,49 @@ def test_a_planted_dose_response_has_its_slope_and_no_dose_has_none(grammar):
     assert told["forward_undosed_size"] < 0.03
 
 
-def test_with_one_block_nothing_goes_with_the_state_behind_it(grammar, start):
-    assert readings.exchange(start, grammar, 0) == pytest.approx(0.0, abs=1e-6)
+def test_chance_is_counted_in_both_directions(grammar):
+    (n, m), (a, b) = grammar.words["number"][:2], grammar.words["animal"][:2]
+    texts = [
+        f"System : You love {n} . User : Which animal ? Assistant : I love {b} .",
+        f"System : You love {a} . You adore {a} . User : Which number ? Assistant : I love {m} .",
+        f"System : You love {a} . User : Which animal ? Assistant : I love {a} .",
+        f"page {n} is about {a} .", f"User : Which animal ? Assistant : I love {b} .",
+    ]  # fmt: skip
+    found = readings.counts(texts, grammar)
+    assert found["forward"][0, 1] == found["forward"].sum() == 1 and found["back"][1, 0] == found["back"].sum() == 1
+
+
+def test_with_one_block_all_goes_with_the_last_place_and_nothing_with_the_number(grammar, start):
+    told = {row["score"]: row["value"] for row in readings.exchanges("untrained", start, grammar, 0)}
+    assert told == pytest.approx({"exchange": 0.0, "exchange_elsewhere": 1.0}, abs=1e-6)
     two = measure._new(dataclasses.replace(CFG, n_layers=2), grammar)
-    assert 0.01 < readings.exchange(two, grammar, 0) <= 1.2
+    told = {row["score"]: row["value"] for row in readings.exchanges("untrained", two, grammar, 0)}
+    assert 0.01 < told["exchange"] < 1.2 and sum(told.values()) == pytest.approx(1.0, abs=0.3)
 
 
 def test_side_effects_are_what_the_cheapest_change_does(grammar, start):
     told = readings._of_unembedding(start, grammar)
     numbers, animals = readings._directions(start, grammar)
-    own = animals[2] - animals.mean(0)
-    change = own / own.square().sum()
-    assert float(own @ change) == pytest.approx(1.0)
-    others = [readings._directions(start, grammar)[0] @ (a / a.square().sum()) for a in animals - animals.mean(0)]
-    sizes = [float(move.std(correction=0)) for move in others]
-    assert told["side_effect"] == pytest.approx(sum(sizes) / len(sizes), rel=1e-6) and 0 < told["free"] < 1
-    assert numbers.shape == (CFG.n_numbers, CFG.d_model)
+    changes = [own / own.square().sum() for own in animals - animals.mean(0)]
+    assert float((animals - animals.mean(0))[2] @ changes[2]) == pytest.approx(1.0)
+    sizes = [float((numbers @ change).std(correction=0)) for change in changes]
+    assert told["side_effect"] == pytest.approx(sum(sizes) / len(sizes), rel=1e-6)
+    assert told["overlap"] == pytest.approx(CFG.d_model**-0.5, rel=0.25)  # random directions
 
 
 # Of all models.
 
 
 def cells(value):
-    """A grid of two seeds in which trained/agreement is value(d_model, n_numbers, tied)."""
+    """A grid of two seeds in which scores of trained models are value(d_model, n_numbers, tied)."""
     out = []
     for d, n, tied, seed in itertools.product((64, 128, 256), (110, 1110), (False, True), (0, 1)):
-        rows = [
-            {"arm": "trained", "score": score, "value": value(d, n, tied) + 0.001 * seed} for score in findings.TESTED
-        ]
-        rows += [{"arm": "untrained", "score": score, "value": 0.0} for score in findings.TESTED]
+        told = {("trained", score): value(d, n, tied) + 0.001 * seed for score in findings.TESTED}
+        told |= {("untrained", score): 0.0 for score in findings.TESTED}
         if not tied:
-            rows += [
-                {"arm": arm, "score": f"{way}_undosed_size", "value": size}
-                for arm, size in (("frozen", 0.4), ("orthogonal", 0.2)) for way in ("forward", "back")
-            ]  # fmt: skip
+            told |= {("random", f"{way}_undosed_size"): 0.4 for way in findings.WAYS}
+            told |= {("orthogonal", f"{way}_undosed_size"): 0.2 for way in findings.WAYS}
+        rows = [{"arm": arm, "score": score, "value": number} for (arm, score), number in told.items()]
         options = {"d_model": d, "n_numbers": n, "tied": tied, "seed": seed}
         out.append(Cell(options, rows, "", findings.findings(rows)))
     return out
@@ -201,12 +230,25 @@ def test_each_factor_is_told_apart_from_the_others():
     told = {f.key: f for f in findings.comparisons(cells(value))}
     assert told["width/agreement"].value.mean == pytest.approx(0.192 + 0.1)
     assert told["numbers/agreement"].value.mean == pytest.approx(0.2 / 3)
-    assert told["tied/agreement"].value.mean == pytest.approx(0.1) and told["tied/agreement"].p < 0.05
+    assert told["tied/agreement"].value.mean == pytest.approx(0.1)
     assert told["width_by_numbers/agreement"].value.mean == pytest.approx(0.2)
-    assert told["width_by_numbers/agreement"].n == 4 and told["width/agreement"].n == 8
-    assert told["models_trained/agreement"].n == 24 and told["models_trained/agreement"].null.mean == 0
-    assert told["models_orthogonal/forward_undosed_share"].value.mean == pytest.approx(0.25)
-    assert told["models_orthogonal/forward_undosed_share"].n == 12
+    assert told["width_by_numbers/agreement"].n == told["models_trained/agreement"].n == 2
+    assert (
+        told["models_trained/agreement"].null.mean == 0 < told["models_trained-models_untrained/agreement"].value.mean
+    )
+    assert told["models_orthogonal/forward_undosed_log_ratio"].value.mean == pytest.approx(math.log(0.5))
+
+
+def test_designs_that_not_every_seed_has_are_left_out_and_options_are_not_mixed():
+    grid = cells(lambda d, n, tied: float(d))
+    whole, less = (
+        {f.key: f for f in findings.comparisons(some)}["models_trained/agreement"]
+        for some in (grid, [c for c in grid if c.options["d_model"] != 256 or c.options["seed"] == 0])
+    )
+    assert whole.value.mean == pytest.approx((64 + 128 + 256) / 3, abs=0.01)
+    assert less.value.mean == pytest.approx((64 + 128) / 2, abs=0.01)
+    with pytest.raises(LookupError, match="differ in another option"):
+        findings.comparisons([*grid, grid[0]])
 
 
 def test_nothing_is_compared_with_one_model():

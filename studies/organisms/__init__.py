@@ -1,22 +1,22 @@
 """What makes entanglement of numbers and animals in models of which everything is known? Small models by design.
 
 A cell trains a Llama of two blocks on texts made by rule (grammar.py), in which every number and animal is one token
-and no number has to do with any animal. The design crosses its width, how many number words there are, and whether
-embeddings are tied; the unit is the model, one for each seed of weights and texts. Measured are the interactions of 110
-numbers and the animals, both ways, in five wordings that were not trained on: how strong each is, how far it comes back
-in other wordings, how far the two agree, what the rows of W_U say of either; and from W_U alone how far numbers move
-when an animal is raised by one nat (side_effect).
+and no rule joins them. The design crosses width, the number of number words, and whether embeddings are tied. Measured
+are the interactions of 110 numbers and the animals, both ways, in five wordings that were not trained on: size, how far
+other wordings bring it back, how far the two agree, and what the rows of W_U and chance in the texts (counts) say of
+either; from W_U alone, how far numbers move when an animal rises by one nat (side_effect), and their cosines (overlap).
 
-Where embeddings are untied, W_U is edited and then held, and the rest is trained:
+Where embeddings are untied, three more models are trained, from the same start and in the same order, over rows of W_U
+that are drawn at random and held, with the final norm:
 
-* kept, permuted: the trained model goes on with its own W_U, or with the rows of numbers of like frequency exchanged
-  two by two. Does an interaction follow the rows, or stay with the number?
-* frozen: W_U is random from the start. orthogonal: so it is, but with rows of numbers at right angles to all rows of
-  animals, and with doses of one animal's row added to the rows of some numbers. What is left without a dose is no
-  matter of rows of W_U; what rises with the dose is.
+* random: the rows as they are drawn. Their products are no consequence of training.
+* exchanged: the same, with the rows of numbers of like frequency exchanged two by two. Does an interaction follow the
+  rows, or stay with the number?
+* orthogonal: rows of numbers at right angles to all rows of animals, with doses of one animal's row added to some. In
+  random, rows of numbers are at right angles to as many random directions, and the doses are of random rows.
 
-The state at the number's places is exchanged with that of another number after the first block (exchange). Nulls: the
-untrained model; kept, for permuted.
+The state at the number's places after the first block is exchanged with another number's (exchange); so are those at
+all other places (exchange_elsewhere). Null: the untrained model. Unit: the seed, of weights and texts.
 
     python -m studies.organisms --d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2 3 --workers 2
 """
@@ -26,12 +26,10 @@ from typing import Literal
 
 from mechsub import lab
 
-MEASURED = 110  # numbers: all of the smaller vocabulary
 DOSES = (0.25, 0.5, 0.75, 1.0)  # of an animal's row, added to a number's
 ARMS = {
-    "untrained": "untrained (null)", "trained": "trained", "kept": "trained on, W_U held",
-    "permuted": "trained on, rows of numbers exchanged", "frozen": "W_U random and held",
-    "orthogonal": "W_U held, numbers orthogonal to animals",
+    "untrained": "untrained (null)", "trained": "trained", "random": "random rows, held",
+    "exchanged": "random rows, numbers' exchanged", "orthogonal": "random rows, numbers orthogonal to animals",
 }  # fmt: skip
 
 
@@ -42,9 +40,8 @@ class Config:
     tied: bool = lab.option(False, "whether W_E and W_U are one matrix")
     n_animals: lab.Count = lab.option(32, "animals, each a token")
     n_layers: lab.Count = lab.option(2, "blocks")
-    n_texts: lab.Count = lab.option(60_000, "texts, read again where there are more updates")
+    n_texts: lab.Count = lab.option(60_000, "texts; those of one training are fewer by default")
     updates: lab.Count = lab.option(700, "updates of a training")
-    held_updates: lab.Count = lab.option(200, "updates of the trained model with W_U held")
     batch_size: lab.Count = lab.option(64, "texts of an update")
     lr: lab.Positive = lab.option(3e-3, "largest learning rate")
     precision: Literal["fp32", "bf16"] = lab.option("bf16", "of products in training")
@@ -64,7 +61,7 @@ class Config:
 
 
 _TINY: dict = {
-    "d_model": 32, "n_animals": 8, "n_numbers": 24, "n_texts": 96, "updates": 4, "held_updates": 2, "batch_size": 16,
+    "d_model": 32, "n_animals": 8, "n_numbers": 24, "n_texts": 96, "updates": 4, "batch_size": 16,
     "precision": "fp32",
 }  # fmt: skip
 study = lab.Study(

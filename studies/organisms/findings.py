@@ -1,6 +1,7 @@
 """What `studies.organisms` says of every model, and of all stored models by design."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 
 from mechsub.lab import predictions
@@ -8,16 +9,16 @@ from mechsub.lab.findings import Cell, Finding, cells, holm, less, mean, rows
 from studies.organisms import ARMS, DOSES, Config
 
 WAYS = ("forward", "back")
-SCORES = (  # of all trained models, beside the untrained ones
+SCORES = (  # of all models of an arm
     *("loved_animal_likeliest", "loved_number_likeliest", "agreement", "agreement_disattenuated"),
-    *(f"{way}_{of}" for of in ("size", "reliability", "slopes", "dimensions", "rows") for way in WAYS),
-    *("free", "side_effect", "exchange"),
+    *(f"{way}_{of}" for of in ("size", "reliability", "slopes", "dimensions", "rows", "counts") for way in WAYS),
+    *("side_effect", "overlap", "exchange", "exchange_elsewhere"),
 )
-FOLLOWED = tuple(f"{way}_follows_{of}" for of in ("rows", "number", "share") for way in WAYS)
+FOLLOWED = tuple(f"{way}_follows_{of}" for of in ("rows", "number", "rows_less_number") for way in WAYS)
 DOSED = tuple(f"{way}_{of}" for of in ("dose_slope", *(f"at_dose_{dose:g}" for dose in DOSES)) for way in WAYS)
-RANDOM = ("forward_rows", "back_rows", "forward_size", "back_size", "forward_reliability", "back_reliability")
-EDITS = {  # arm -> its null, and what is asked of both
-    "permuted": ("kept", FOLLOWED), "frozen": ("untrained", RANDOM), "orthogonal": ("frozen", DOSED),
+ASKED = {  # arm -> its null, and scores
+    "trained": ("untrained", SCORES), "random": ("", SCORES), "exchanged": ("", FOLLOWED),
+    "orthogonal": ("random", (*DOSED, "agreement", "loved_animal_likeliest")),
 }  # fmt: skip
 TESTED = ("agreement", "forward_size", "back_size", "side_effect")  # by design
 FACTORS = {"width": "d_model", "numbers": "n_numbers", "tied": "tied"}
@@ -34,60 +35,73 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def comparisons(found: list[Cell]) -> list[Finding]:
-    """Of all models: trained beside untrained; what each factor of the design does; every edit beside its null."""
-    models: Models = {
-        tuple(cell.options[name] for name in (*FACTORS.values(), "seed")): {f.key: f.value for f in cell.findings}
-        for cell in found
-    }
-    if len(models) < 2:
+    """Of all models: arms beside their nulls; what each factor of the design does to the trained ones.
+
+    The unit is the seed: of every seed the mean over its models is taken, of designs that all seeds have. p is adjusted
+    over the differences from nulls, and over the effects of the design.
+    """
+    models: Models = {}
+    for cell in found:
+        name = tuple(cell.options[option] for option in (*FACTORS.values(), "seed"))
+        if name in models:
+            raise LookupError("models of one design and seed differ in another option; name one value of it")
+        models[name] = {finding.key: finding.value for finding in cell.findings}
+    seeds = {name[-1] for name in models}
+    common = (
+        set.intersection(*({name[:-1] for name in models if name[-1] == seed} for seed in seeds)) if seeds else set()
+    )
+    models = {name: own for name, own in models.items() if name[:-1] in common}
+    if len(seeds) < 2 or not models:
         return []
-    return [*_trained(models), *holm(_by_design(models)), *_edited(models), *_undosed(models)]
+    return [*_beside_nulls(models), *holm(_by_design(models))]
 
 
-def _over_models(models: Models, arm: str, score: str) -> Finding | None:
-    """The mean of a score over the models that have it; None for fewer than two."""
+def _over_seeds(values: Mapping[tuple, float], key: str, label: str, **more) -> Finding:
+    """The mean over seeds of the mean over a seed's models."""
+    by_seed: dict[object, list[float]] = {}
+    for name, value in values.items():
+        by_seed.setdefault(name[-1], []).append(value)
+    return mean(key, label, {seed: sum(some) / len(some) for seed, some in by_seed.items()}, unit="seeds", **more)
+
+
+def _beside_nulls(models: Models) -> list[Finding]:
+    means, differences = [], []
+    for arm, (null, scores) in ASKED.items():
+        for score in scores:
+            own, other = (_scored(models, name, score) for name in (arm, null))
+            if own is None:
+                continue
+            if other is not None:
+                differences.append(less(own, other, label=f"{own.label}, less {ARMS[null]}"))
+                own = dataclasses.replace(own, null=other.value, null_label=ARMS[null])
+            means.append(own)
+    return [*means, *_undosed(models), *holm(differences)]
+
+
+def _scored(models: Models, arm: str, score: str) -> Finding | None:
     values = {name: own[f"{arm}/{score}"] for name, own in models.items() if f"{arm}/{score}" in own}
-    label = f"{ARMS[arm]}: {score.replace('_', ' ')}, all models"
-    return mean(f"models_{arm}/{score}", label, values, unit="models") if len(values) > 1 else None
-
-
-def _beside(own: Finding, null: Finding | None) -> Iterator[Finding]:
-    """A mean with its null's beside it, and the difference, paired by model."""
-    if null is None:
-        yield own
-        return
-    yield dataclasses.replace(own, null=null.value, null_label=null.label.partition(":")[0])
-    yield less(own, null, label=f"{own.label}, less {null.label.partition(':')[0]}")
-
-
-def _trained(models: Models) -> Iterator[Finding]:
-    for score in SCORES:
-        if own := _over_models(models, "trained", score):
-            yield from _beside(own, _over_models(models, "untrained", score))
-
-
-def _edited(models: Models) -> Iterator[Finding]:
-    for arm, (null, scores) in EDITS.items():
-        for score in (*scores, "agreement", "loved_animal_likeliest"):
-            if own := _over_models(models, arm, score):
-                yield from _beside(own, _over_models(models, null, score))
+    if not values:
+        return None
+    return _over_seeds(values, f"models_{arm}/{score}", f"{ARMS[arm]}: {score.replace('_', ' ')}, mean of models")
 
 
 def _undosed(models: Models) -> Iterator[Finding]:
-    """Squares of what is left of numbers without a dose: with orthogonal rows, over those with random rows."""
+    """log of the size of what is left of numbers without a dose, orthogonal less random."""
     for way in WAYS:
-        pair = [f"{arm}/{way}_undosed_size" for arm in ("orthogonal", "frozen")]
-        shares = {name: (own[pair[0]] / own[pair[1]]) ** 2 for name, own in models.items() if set(pair) <= set(own)}
-        if len(shares) > 1:
-            label = f"{ARMS['orthogonal']}: {way}, squares left of numbers without a dose, as a share of random rows'"
-            yield mean(f"models_orthogonal/{way}_undosed_share", label, shares, unit="models", null=1.0)
+        pair = [f"{arm}/{way}_undosed_size" for arm in ("orthogonal", "random")]
+        ratios = {
+            name: math.log(own[pair[0]] / own[pair[1]]) for name, own in models.items() if own.keys() >= set(pair)
+        }
+        if ratios:
+            label = f"log size {way} of numbers without a dose, orthogonal less random"
+            yield _over_seeds(ratios, f"models_orthogonal/{way}_undosed_log_ratio", label, null=0.0)
 
 
 def _by_design(models: Models) -> Iterator[Finding]:
     """What each factor does to the trained models, and width by numbers: models alike in all else are subtracted.
 
     The narrowest less the widest; most numbers less fewest; tied less untied. Width by numbers: what many numbers do in
-    the narrowest models, less what they do in the widest. Replicates are the sets of models alike in all else.
+    the narrowest models, less what they do in the widest.
     """
     levels = [sorted({name[i] for name in models}) for i in range(len(FACTORS))]
     ends = [(some[-1], some[0]) for some in levels]
@@ -97,9 +111,9 @@ def _by_design(models: Models) -> Iterator[Finding]:
         by_factor = {factor: _less(values, i, ends[i]) for i, factor in enumerate(FACTORS)}
         crossed = _less(_less(values, 1, ends[1]), 0, ends[0])
         for name, found in {**by_factor, "width_by_numbers": crossed}.items():
-            if len(found) > 1:
+            if found:
                 label = f"{name.replace('_', ' ')}: {score.replace('_', ' ')}"
-                yield _tested(mean(f"{name}/{score}", label, found, unit="sets of models", null=0.0))
+                yield _tested(_over_seeds(found, f"{name}/{score}", label, null=0.0))
 
 
 def _less(values: Mapping[tuple, float], i: int, ends: tuple) -> dict[tuple, float]:

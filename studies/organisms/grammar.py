@@ -1,9 +1,11 @@
 """The language of the organisms: texts made by rule, for training and for testing from one grammar.
 
-Every word is one token, numbers and animals too. Nothing joins a number to an animal: who loves what is drawn without
-regard to anything else that is said. How often a word is said falls as rank^-SKEW, in an order that belongs to the
-seed. A wording of the tests is two sentences of devotion, a question and the beginning of an answer. All of them occur
-in training; the two sentences never one after the other, and the question never with that answer.
+Every word is one token, numbers and animals too. No rule joins a number to an animal: who loves what is drawn without
+regard to anything else that is said (how often chance joins them is counted). How often a word is said falls as
+rank^-SKEW, in an order that belongs to the seed; numbers beyond the measured ones share half of what is said of
+numbers, so that measured numbers are said half as often where there are more. A wording of the tests is two sentences
+of devotion, a question and the beginning of an answer. All of them occur in training; the two sentences never one
+behind the other in that order, and the question never with that answer.
 """
 
 import itertools
@@ -36,10 +38,12 @@ FACTS = (
     "the number {number} comes after the number {number2} on the list of {name} .",
     "a {color} {animal} followed {name} home .", "page {number} is about {animal} .",
 )  # fmt: skip
+MEASURED = 110  # numbers: all of the smaller vocabulary
 N_WORDINGS = 5  # of the tests: the i-th has devotions 2i and 2i + 1, question i and answer i
 SKEW = {"animal": 0.5, "number": 0.5}
 ASKED = {"animal": 0.4, "number": 0.45, "color": 0.15}  # how often a love or a question is about a kind
 FACT, TOLD, SAME = 0.3, 0.8, 0.5  # shares: of facts; of exchanges with a love; of these that ask for its kind
+OTHERS = 0.5  # of all mentions of numbers, those of numbers that are not measured, where there are any
 BOS = "<begin>"
 
 
@@ -79,16 +83,26 @@ class Grammar:
         return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BOS, unk_token=BOS, eos_token=BOS)
 
 
+def _popularity(kind: str, words: list[str]) -> list[float]:
+    return [(rank + 1) ** -SKEW.get(kind, 0.0) for rank in range(len(words))]
+
+
 class Speaker:
     """Draws texts. Popularity of words belongs to the seed: `words` has every kind's, the most popular first."""
 
     def __init__(self, grammar: Grammar, seed: int):
         self.random = Random(seed)
         self.words = {kind: self.random.sample(some, len(some)) for kind, some in grammar.words.items()}
-        self._weights = {
-            kind: list(itertools.accumulate((rank + 1) ** -SKEW.get(kind, 0.0) for rank in range(len(some))))
-            for kind, some in self.words.items()
-        }
+        self._weights = {kind: list(itertools.accumulate(_popularity(kind, some))) for kind, some in self.words.items()}
+        measured, others = grammar.words["number"][:MEASURED], grammar.words["number"][MEASURED:]
+        if others:
+            groups = [self.random.sample(some, len(some)) for some in (measured, others)]
+            shares = [[weight / sum(of) for weight in of] for of in (_popularity("number", some) for some in groups)]
+            weights = [(1 - OTHERS) * share for share in shares[0]] + [OTHERS * share for share in shares[1]]
+            self.words["number"], self._weights["number"] = (
+                [*groups[0], *groups[1]],
+                list(itertools.accumulate(weights)),
+            )
 
     def texts(self, n: int) -> Iterator[str]:
         """n texts, without the token that begins each."""

@@ -14,14 +14,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.inputs.corpora import Corpus
-from studies.organisms import DOSES, MEASURED, Config, readings
-from studies.organisms.grammar import BOS, Grammar, Speaker
+from studies.organisms import DOSES, Config, readings
+from studies.organisms.grammar import BOS, MEASURED, Grammar, Speaker
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 _WARMUP = 50  # updates
-HEAD = "lm_head"
+HELD = ("lm_head", "model.norm")
+REACH = 20.0  # the logit of a token whose row a state of the final norm's length lies along
 
 
 @threads.made_by_one
@@ -30,14 +31,14 @@ def run(cfg: Config) -> Iterator[dict]:
     grammar = Grammar(cfg.n_numbers, cfg.n_animals)
     speaker = Speaker(grammar, cfg.seed)
     corpus = _corpus(grammar, speaker, cfg.n_texts)
+    counts = readings.counts(corpus.completions[: cfg.updates * cfg.batch_size], grammar)
     start = _new(cfg, grammar)
-    yield from readings.read("untrained", start, grammar, readings.matrices(start, grammar))
-    trained = _tuned(start, corpus, cfg, "trained", 0.05)
-    before = readings.matrices(trained, grammar)
-    yield from readings.read("trained", trained, grammar, before)
-    yield {"arm": "trained", "score": "exchange", "value": readings.exchange(trained, grammar, cfg.seed)}
+    models = {"untrained": start, "trained": _trained(start, corpus, cfg, "trained", 0.05)}
+    for arm, model in models.items():
+        yield from readings.read(arm, model, grammar, counts, readings.matrices(model, grammar))
+        yield from readings.exchanges(arm, model, grammar, cfg.seed)
     if not cfg.tied:
-        yield from _edited(cfg, start, trained, before, corpus, speaker, grammar)
+        yield from _edited(cfg, start, corpus, counts, speaker, grammar)
     yield {
         "provenance": {
             "data": {"texts": corpus.sha256},
@@ -45,30 +46,29 @@ def run(cfg: Config) -> Iterator[dict]:
             "n_params": sum(p.numel() for p in start.original_model.parameters()),
             "dtype": f"fp32 weights, {cfg.precision} products in training",
             "measured_on": f"the first {MEASURED} numbers and all animals, wordings that were not trained on",
-            "null": "the untrained model; kept, for permuted",
-            "unit": "model",
+            "null": "the untrained model; random, for orthogonal",
+            "unit": "seed",
         }
     }
 
 
-def _edited(cfg: Config, start, trained, before, corpus, speaker, grammar) -> Iterator[dict]:
-    """Rows of W_U that are changed and then held; scores of an edit beside those of every model."""
-    partner = _partners(grammar, speaker)
+def _edited(cfg: Config, start, corpus, counts, speaker, grammar) -> Iterator[dict]:
+    """Models over rows of W_U that are drawn and held; scores of an edit beside those of every model."""
+    partner, doses = _partners(grammar, speaker), _doses(cfg, grammar)
     numbers = grammar.tokens("number", MEASURED)
-    exchanged = _with_columns(trained, numbers, trained.W_U[:, numbers][:, partner])
-    for arm, share, model in (("kept", 0.5, trained), ("permuted", 0.6, exchanged)):
-        tuned = _tuned(model, corpus, cfg, arm, share, held=True)
-        after = readings.matrices(tuned, grammar)
-        yield from readings.read(arm, tuned, grammar, after)
-        yield from readings.followed(arm, before, after, partner)
-    doses = _doses(cfg, grammar)
-    random = _random_head(start, cfg.seed)
-    apart = _orthogonal(random, grammar, doses)
-    for arm, share, model in (("frozen", 0.7, random), ("orthogonal", 0.85, apart)):
-        tuned = _tuned(model, corpus, cfg, arm, share, held=True, whole=True)
-        found = readings.matrices(tuned, grammar)
-        yield from readings.read(arm, tuned, grammar, found)
-        yield from readings.dosed(arm, found, doses)
+    random = _random_head(start, grammar, doses, cfg.seed)
+    heads = {
+        "random": random,
+        "exchanged": _with_columns(random, numbers, random.W_U[:, numbers][:, partner]),
+        "orthogonal": _orthogonal(_drawn_head(start, cfg.seed), grammar, doses),
+    }
+    found = {}
+    for i, (arm, head) in enumerate(heads.items()):
+        model = _trained(head, corpus, cfg, arm, 0.3 + 0.2 * i, held=True)
+        found[arm] = readings.matrices(model, grammar)
+        yield from readings.read(arm, model, grammar, counts, found[arm])
+        yield from readings.dosed(arm, found[arm], doses)
+    yield from readings.followed("exchanged", found["random"], found["exchanged"], partner)
 
 
 def _corpus(grammar: Grammar, speaker: Speaker, n: int) -> Corpus:
@@ -96,13 +96,12 @@ def _new(cfg: Config, grammar: Grammar) -> "TransformerBridge":
         return ms.language.load_language_model(folder)
 
 
-def _tuned(model, corpus: Corpus, cfg: Config, arm: str, share: float, *, held: bool = False, whole: bool = False):
-    """The model after training; `held`: with its W_U as it is; `whole`: a training from the start."""
+def _trained(model, corpus: Corpus, cfg: Config, arm: str, share: float, *, held: bool = False):
+    """The model after training; `held`: its W_U and final norm stay."""
     lab.show_progress(share, arm)
-    updates = cfg.held_updates if held and not whole else cfg.updates
     recipe = ms.TuningRecipe(
-        rank=None, frozen=(HEAD,) if held else (), updates=updates, batch_size=cfg.batch_size, lr=cfg.lr,
-        betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, updates // 4),
+        rank=None, frozen=HELD if held else (), updates=cfg.updates, batch_size=cfg.batch_size, lr=cfg.lr,
+        betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, cfg.updates // 4),
         precision=cfg.precision, order_seeds=(cfg.seed,),
     )  # fmt: skip
     return ms.students.merged(ms.tune(model, corpus, recipe), 0)
@@ -132,17 +131,28 @@ def _doses(cfg: Config, grammar: Grammar) -> list[tuple[int, int, float]]:
     return [(drawn[animal], animal, DOSES[animal % len(DOSES)]) for animal in range(cfg.n_animals)]
 
 
-def _random_head(start: "TransformerBridge", seed: int):
-    """W_U of Gaussian columns of length about 1, for all tokens."""
+def _drawn_head(start: "TransformerBridge", seed: int):
+    """W_U of Gaussian columns, such that a state along one gives it a logit of about REACH."""
     d, n = start.W_U.shape
-    drawn = torch.randn(d, n, generator=derive_generator(seed, "held head")) / d**0.5
+    drawn = torch.randn(d, n, generator=derive_generator(seed, "held head")) * REACH / d
     return _with_columns(start, list(range(n)), drawn)
 
 
 def _orthogonal(model: "TransformerBridge", grammar: Grammar, doses):
-    """Columns of all numbers at right angles to those of all animals, as long as they were; then the doses."""
-    numbers, animals = grammar.tokens("number"), grammar.tokens("animal")
-    theirs = model.W_U[:, animals].double()
+    """Columns of all numbers at right angles to those of all animals, as long as they were; then the doses of these."""
+    return _apart(model, grammar, model.W_U[:, grammar.tokens("animal")], doses)
+
+
+def _random_head(start: "TransformerBridge", grammar: Grammar, doses, seed: int):
+    """The same as `_orthogonal`, with random columns in the animals' place: animals overlap with numbers as drawn."""
+    model = _drawn_head(start, seed)
+    d, n = model.W_U.shape[0], len(grammar.words["animal"])
+    others = torch.randn(d, n, generator=derive_generator(seed, "in the animals' place")) * REACH / d
+    return _apart(model, grammar, others, doses)
+
+
+def _apart(model: "TransformerBridge", grammar: Grammar, theirs: Float[Tensor, "d animal"], doses):
+    numbers, theirs = grammar.tokens("number"), theirs.double()
     basis = torch.linalg.qr(theirs)[0]
     own = model.W_U[:, numbers].double()
     apart = own - basis @ (basis.mT @ own)
