@@ -1,8 +1,7 @@
 """The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
 
-Every row begins with the configuration. The file leaves it out, because the provenance has it too; from a quarter of a
-megabyte on, the file is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold `tensors.safetensors`
-too. A cell is complete when its provenance exists. The provenance is written last; it holds the sha256 of the other
+Every row begins with the configuration. The file leaves it out, because the provenance has it too; from 32 KiB on, the
+file is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold `tensors.safetensors` too. A cell is complete when its provenance exists. The provenance is written last; it holds the sha256 of the other
 files and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same folder, fsync,
 rename, fsync of the folder.
 
@@ -34,7 +33,7 @@ _T = TypeVar("_T")
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 SHORT_RECORDS = f"{RECORDS}.gz"
-LARGE = 2**16  # bytes of records, from which on they are compressed
+LARGE = 2**15  # bytes of records, from which on they are compressed
 FORMAT = 2  # of provenance.json; 1 had no seal
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
 REMEDY = "; --rerun recomputes the cell"
