@@ -1,9 +1,10 @@
 """The store: one configuration of a study is one cell, a folder with `records.jsonl` and `provenance.json`.
 
 Every row begins with the configuration. The file leaves it out, because the provenance has it too; from 32 KiB on, the
-file is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold `tensors.safetensors` too. A cell is complete when its provenance exists. The provenance is written last; it holds the sha256 of the other
-files and, as a seal, its own. Cells and files appear whole or not at all: temporary name in the same folder, fsync,
-rename, fsync of the folder.
+file is `records.jsonl.gz`. Its sha256 is that of the whole rows. A cell may hold `tensors.safetensors` too. A cell is
+complete when its provenance exists. The provenance is written last; it holds the sha256 of the other files and, as a
+seal, its own. Cells and files appear whole or not at all: temporary name in the same folder, fsync, rename, fsync of
+the folder.
 
     write_cell(cell, rows, provenance)     # replaces a stored cell only once the new one is complete
     read_records(cell)                     # rows, checked against the hash; raises DamagedCell
