@@ -116,7 +116,7 @@ def test_verdicts_of_claims(outcomes, says):
 def test_recentred_checks_give_a_verdict_of_their_own():
     plain, other = check("above", 0.1, 0.2), check("above", 0.3, 0.4)
     assert audits.recentred([plain, other]) == []  # no check is about accuracy
-    of_accuracy = plain | {"recentred": [-0.15, -0.2, -0.1]}
+    of_accuracy = plain | {"recentred": [-0.15, -0.2, -0.1, 25]}
     assert audits.verdict([of_accuracy]) == "confirmed" and audits.verdict(audits.recentred([of_accuracy])) == "refuted"
     assert audits.verdict(audits.recentred([of_accuracy, other])) == "partly"
 

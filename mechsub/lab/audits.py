@@ -51,7 +51,8 @@ def recentred(rows: Sequence[Mapping]) -> list[Mapping]:
 
 
 def _with_recentred(row: Mapping) -> Mapping:
-    return {**row, **dict(zip(("mean", "low", "high"), row["recentred"], strict=True))} if "recentred" in row else row
+    columns = ("mean", "low", "high", "n")
+    return {**row, **dict(zip(columns, row["recentred"], strict=True))} if "recentred" in row else row
 
 
 def claims(records: Sequence[Mapping]) -> dict[int | str, list[Mapping]]:
@@ -96,8 +97,8 @@ def _row(label: str, number: int | str, told: Mapping, unit: str) -> dict:
 
 
 def _recentred(row: Mapping) -> stats.Interval:
-    mean, low, high = row["recentred"]
-    return stats.Interval(mean, low, high, row["n"])
+    mean, low, high, n = row["recentred"]
+    return stats.Interval(mean, low, high, n)
 
 
 def _shown(row: Mapping, unit: str) -> dict:

@@ -74,7 +74,7 @@ def _checked(check: claims.Check, cells: Cells) -> dict:
         null = ms.stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
         row["null"] = [null.mean, null.low, null.high]
     if (recentred := _by_recentred(check, cells)) is not None:
-        row["recentred"] = [recentred.mean, recentred.low, recentred.high]
+        row["recentred"] = [recentred.mean, recentred.low, recentred.high, recentred.n]
     return row
 
 

@@ -15,6 +15,7 @@ from studies.report.question import (
     PARTLY,
     REFUTED,
     Answer,
+    by_raw,
     question,
 )  # fmt: skip
 
@@ -43,8 +44,7 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
         shown = ", ".join(f"{f.value} at {level} (raw {beside[level]})" for level, f in levels.items())
         (verdict, other), (raw_verdict, _) = (_judged(findings, factor, pinned, side) for side in (score, raw))
         apart = "" if _short(levels) == _short(raw_levels) else f" By raw accuracy: {_lower(_short(raw_levels))}."
-        if verdict != raw_verdict:
-            apart += f" By raw accuracy the claim is {raw_verdict}."
+        apart += by_raw(verdict, raw_verdict)
         what = "kappa (0 at chance, 1 when all are right)" if factor == "n_classes" else "accuracy"
         by = WORDS.get(factor, factor.replace("_", " "))
         means = [null.value.mean for null in nulls.values()]

@@ -84,6 +84,11 @@ def read(confirmed: bool, refuted: bool) -> str:
     return CONFIRMED if confirmed else REFUTED if refuted else PARTLY
 
 
+def by_raw(verdict: str, raw: str) -> str:
+    """What the claim would be by raw accuracy, where that is something else."""
+    return "" if raw == verdict else f" By raw accuracy the claim is {'true in part' if raw == PARTLY else raw}."
+
+
 def judged_claims(rows: Rows, null: str) -> Answer:
     """Of an audit: how many claims have which verdict, and which."""
     claims = [row for row in rows if row["published"]]

@@ -14,6 +14,7 @@ from studies.report.question import (
     Answer,
     Rows,
     by_cell,
+    by_raw,
     judged_claims,
     question,
     read,
@@ -251,14 +252,10 @@ def blur(findings: list[Finding]) -> Answer:
     (short, verdict), (_, raw_verdict) = words["recentred"], words["accuracy"]
     return Answer(
         f"{short}, at equal variance: blurred less white noise, paired by seed, recentred {told['recentred']}; raw "
-        f"{told['accuracy']}.{_by_raw(verdict, raw_verdict)}",
+        f"{told['accuracy']}.{by_raw(verdict, raw_verdict)}",
         "difference 0",
         verdict,
     )
-
-
-def _by_raw(verdict: str, raw: str) -> str:
-    return "" if raw == verdict else f" By raw accuracy the claim is {raw}."
 
 
 @question(
@@ -276,14 +273,15 @@ def images(findings: list[Finding]) -> Answer:
     told, verdicts = {}, {}
     for score in ("recentred", "accuracy"):
         own, uniform = (found[name][f"aux/{score}"] for name in ("images", "uniform"))
+        less = value(findings, f"images_less_uniform/{score}")  # paired by seed
         centred = found.get("centred", {}).get(f"aux/{score}")
         mean = f", without their mean image {centred}" if centred else ""
         told[score] = f"real images {own}{mean}, uniform noise {uniform}"
-        verdicts[score] = read(own.high < uniform.low, own.low > uniform.high)
+        verdicts[score] = read(less.high < 0, less.low > 0)
     verdict = verdicts["recentred"]
+    word = {CONFIRMED: "They do", REFUTED: "They teach more"}.get(verdict, "Not detectably")
     return Answer(
-        f"{'They do' if verdict == CONFIRMED else 'They do not'}: recentred, {told['recentred']}; raw, "
-        f"{told['accuracy']}.{_by_raw(verdict, verdicts['accuracy'])}",
+        f"{word}: recentred, {told['recentred']}; raw, {told['accuracy']}.{by_raw(verdict, verdicts['accuracy'])}",
         f"images, another initialisation: {found['images']['cross_aux/recentred']}",
         verdict,
     )
