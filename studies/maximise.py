@@ -74,8 +74,7 @@ def run(cfg: Config, search: lab.Stored) -> Iterator[dict]:
 
 def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: "Precision") -> Iterator[dict]:
     """A row for every arm and seed."""
-    training, test = (images, labels), ms.images.mnist("test")  # scores do not depend on how much is trained on
-    images, labels = images[: cfg.n_images], labels[: cfg.n_images]
+    images, labels, test = images[: cfg.n_images], labels[: cfg.n_images], ms.images.mnist("test")
     seeds = range(cfg.seed, cfg.seed + cfg.n_seeds)
     init = recipes.initial(recipe, seeds)
     lab.show_progress(0.05, "teachers")
@@ -88,7 +87,7 @@ def tried(cfg: Config, recipe: recipes.Recipe, images, labels, precision: "Preci
     left = _left(student, teacher, init)
     arms = {"untrained": init, "teacher": teacher, **found} | _hybrids(student, teacher, init)
     for arm, model in arms.items():
-        found_scores = population.scores(model, seeds, test, training)
+        found_scores = population.scores(model, seeds, test, (images, labels))
         for member, scores, far in zip(seeds, found_scores, left, strict=True):
             row = {"arm": arm, "member": member, **scores, "candidate": recipes.label(recipe)}
             yield row | (far if arm == "student" else {})
