@@ -14,6 +14,7 @@ from mechsub.models.students import plain_model
 from studies import organisms
 from studies.organisms import findings, measure, readings
 from studies.organisms.grammar import ANSWERS, BOS, DEVOTIONS, FACTS, MEASURED, N_WORDINGS, QUESTIONS, Grammar, Speaker
+from studies.report import language
 
 CFG = organisms.Config(d_model=32, n_numbers=24, n_animals=8, n_texts=96, updates=4, batch_size=16, n_layers=1)
 
@@ -267,3 +268,21 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "says"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
 def test_impossible_designs_are_one_line(refused, words, says):
     assert says in refused(organisms, words)
+
+
+def test_the_answer_says_which_direction_rows_carry():
+    def grid(back: float):
+        for cell in cells(lambda *_: 0.4):
+            told = {(arm, score): 0.3 for arm, (_, scores) in findings.ASKED.items() for score in scores}
+            told |= {("random", "forward_rows"): 0.2, ("random", "back_rows"): back}
+            told |= {("untrained", score): 0.0 for score in findings.SCORES}
+            told |= {("random", f"{way}_undosed_size"): 0.4 for way in findings.WAYS}
+            told |= {("random", score): 0.0 for score in findings.DOSED}
+            noise = 0.01 * cell.options["seed"]
+            rows = [{"arm": arm, "score": score, "value": x + noise} for (arm, score), x in told.items()]
+            yield Cell(cell.options, rows, "", [f for f in findings.findings(rows) if "undosed" not in f.key])
+
+    both, one = (language.organisms(findings.comparisons(list(grid(back)))) for back in (0.2, -0.2))
+    assert both.short == "Rows of W_U do, in part, number to animal and animal to number"
+    assert one.short == "Rows of W_U do, in part, number to animal"
+    assert "agree by 0.305" in one.sentence and "untrained, agreement 0.005" in one.null

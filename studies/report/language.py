@@ -420,6 +420,31 @@ def planted(found: F) -> Answer:
     )
 
 
+DESIGN = "--d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2 3"
+
+
+@question(B5, "In small models that are trained for it, what entangles numbers and animals?", "organisms", DESIGN)
+def organisms(found: F) -> Answer:
+    agreement = lab.find(found, "models_trained/agreement")
+    forward, back = (lab.find(found, f"models_random/{way}_rows").value for way in ("forward", "back"))
+    told = []
+    for way, words in (("back", "animal to number"), ("forward", "number to animal")):
+        rows, number = (value(found, f"models_exchanged/{way}_follows_{of}") for of in ("rows", "number"))
+        slope = lab.find(found, f"models_orthogonal/{way}_dose_slope")
+        told.append(
+            f"{words}, {rows} of it goes with exchanged rows and {number} stays with the number; a whole dose of an "
+            f"animal's row gives {slope.value} nats (a random row {slope.null})"
+        )
+    carry = [words for words, f in (("number to animal", forward), ("animal to number", back)) if f.low > 0]
+    short = f"Rows of W_U do, in part, {' and '.join(carry)}" if carry else "Not detectably the rows of W_U"
+    return Answer(
+        f"{short}: over rows "
+        f"that are random and held, the interactions correlate with the products of rows by {forward} (number to "
+        f"animal) and {back} (animal to number). {'; '.join(told)}. Both directions agree by {agreement.value}.",
+        f"untrained, agreement {agreement.null}",
+    )
+
+
 def _covered(coverage: Finding) -> str:
     return f"{round(coverage.value.mean * coverage.n)} of {coverage.n}"
 
