@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mechsub as ms
+from mechsub.lab import predictions
 from mechsub.lab.findings import Cell
 from mechsub.models.students import plain_model
 from studies import organisms
@@ -270,19 +271,25 @@ def test_impossible_designs_are_one_line(refused, words, says):
     assert says in refused(organisms, words)
 
 
-def test_the_answer_says_which_direction_rows_carry():
-    def grid(back: float):
-        for cell in cells(lambda *_: 0.4):
-            told = {(arm, score): 0.3 for arm, (_, scores) in findings.ASKED.items() for score in scores}
-            told |= {("random", "forward_rows"): 0.2, ("random", "back_rows"): back}
-            told |= {("untrained", score): 0.0 for score in findings.SCORES}
-            told |= {("random", f"{way}_undosed_size"): 0.4 for way in findings.WAYS}
-            told |= {("random", score): 0.0 for score in findings.DOSED}
-            noise = 0.01 * cell.options["seed"]
-            rows = [{"arm": arm, "score": score, "value": x + noise} for (arm, score), x in told.items()]
-            yield Cell(cell.options, rows, "", [f for f in findings.findings(rows) if "undosed" not in f.key])
+def whole_grid(back: float):
+    """Cells in which every score of every arm is there."""
+    for cell in cells(lambda *_: 0.4):
+        told = {(arm, score): 0.3 for arm, (_, scores) in findings.ASKED.items() for score in scores}
+        told |= {("random", "forward_rows"): 0.2, ("random", "back_rows"): back}
+        told |= {("untrained", score): 0.0 for score in findings.SCORES} | {("random", s): 0.0 for s in findings.DOSED}
+        told |= {(arm, f"{way}_undosed_size"): 0.4 for arm in ("random", "orthogonal") for way in findings.WAYS}
+        noise = 0.01 * cell.options["seed"]
+        rows = [{"arm": arm, "score": score, "value": value + noise} for (arm, score), value in told.items()]
+        yield Cell(cell.options, rows, "", findings.findings(rows))
 
-    both, one = (language.organisms(findings.comparisons(list(grid(back)))) for back in (0.2, -0.2))
+
+def test_every_prediction_is_about_a_finding_of_the_whole_design():
+    keys = {finding.key for finding in findings.comparisons(list(whole_grid(0.2)))}
+    assert {entry.finding for entry in predictions.entries() if entry.study == "organisms"} <= keys
+
+
+def test_the_answer_says_which_direction_rows_carry():
+    both, one = (language.organisms(findings.comparisons(list(whole_grid(back)))) for back in (0.2, -0.2))
     assert both.short == "Rows of W_U do, in part, number to animal and animal to number"
     assert one.short == "Rows of W_U do, in part, number to animal"
     assert "agree by 0.305" in one.sentence and "untrained, agreement 0.005" in one.null

@@ -86,8 +86,8 @@ class Students:
         return Students(self.base, A, B, values, self.scale, self.record)
 
     @torch.no_grad()
-    def update(self, name: str) -> Float[Tensor, "seed d_out d_in"]:
-        """The change of a weight by tuning, for every member; `names` lists the weights."""
+    def update(self, name: str) -> Float[Tensor, "seed *weight"]:
+        """The change of a weight by tuning, for every member; `names` lists the weights, [d_out, d_in] or [d]."""
         arguments.choice(name, "name", self.names)
         if self.A:
             layer = name.removesuffix(".weight")
