@@ -215,12 +215,8 @@ def test_entries_have_the_verdicts_that_they_had(name):
 ENTERED = sorted({entry.study for entry in predictions.entries()})
 
 
-COMPARED = (
-    "teacher_line",
-    "first_principles",
-    "learning_curves",
-    "organisms",
-)  # whose entries are of several cells together
+# Studies whose entries are of several cells together.
+COMPARED = ("teacher_line", "first_principles", "learning_curves", "organisms")
 OF_MORE_CELLS = {"step_295-step_4012/recentred_rank"}  # of ten distributions or more; fewer are stored
 
 
