@@ -167,7 +167,7 @@ def store(tmp_path_factory):
 def test_studies_print_their_table_and_draw_their_figure_from_stored_cells(command, store):
     told = run_in(store, command)
     if "--help" not in command:
-        assert "<div id=" in (store / told.rsplit("figure: ", 1)[1].strip()).read_text()
+        assert '<div class="plot"' in (store / told.rsplit("figure: ", 1)[1].strip()).read_text()
 
 
 # Python.
