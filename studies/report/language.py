@@ -425,6 +425,8 @@ DESIGN = "--d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1
 
 @question(B5, "In small models that are trained for it, what entangles numbers and animals?", "organisms", DESIGN)
 def organisms(found: F) -> Answer:
+    if not any(finding.key == "models_trained/agreement" for finding in found):
+        raise LookupError("fewer than two seeds of the design")
     agreement = lab.find(found, "models_trained/agreement")
     forward, back = (lab.find(found, f"models_random/{way}_rows").value for way in ("forward", "back"))
     told = []
