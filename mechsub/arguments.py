@@ -203,14 +203,21 @@ def outputs(hooked: "Unembedding", value: object, name: str = "tokens", least: i
 
 
 def pieces(hooked: "Unembedding", value: str, name: str) -> tuple[int, ...]:
-    """The tokens of a text, by the model's own tokenizer; raises where they do not give the text back."""
+    """The tokens of a text as they stand within a text: behind a word if it starts with a space, else on a new line.
+
+    Alone, some tokenizers put a space before it. Raises where the model's own tokenizer does not give the text back.
+    """
     read = getattr(hooked, "tokenizer", None)
     if read is None:
         raise ValueError(f"{name} is the text {value[:60]!r}, and this model has no tokenizer to read it; give ids")
-    found = tuple(read(value, add_special_tokens=False)["input_ids"])
-    if not value or read.decode(list(found)) != value:
+    if value in (added := read.get_added_vocab()):
+        return (added[value],)
+    seam = "the" if value[:1].isspace() else "\n"
+    before, whole = (tuple(read(text, add_special_tokens=False)["input_ids"]) for text in (seam, seam + value))
+    texts = [read.decode(list(some)) for some in (before, whole)]
+    if not value or whole[: len(before)] != before or texts[1] != texts[0] + value:
         raise ValueError(f"{name} is {value[:60]!r}, which this model's tokenizer does not give back; give ids")
-    return found
+    return whole[len(before) :]
 
 
 def mapping(value: object, name: str, of: str, least: int = 1) -> Mapping:
@@ -431,10 +438,18 @@ def _how(value: object) -> str:
     return f"; {UNPADDED}" if isinstance(value, Mapping) else ""
 
 
+def same_dtype(given: "Tensor", own: "Tensor", name: str) -> None:
+    """A product of tensors of two dtypes has no meaning of its own: torch refuses it in its own words."""
+    if given.dtype != own.dtype:
+        raise ValueError(f"{name} must be {own.dtype}, as the model is, not {given.dtype}; convert it by .to()")
+
+
 def in_vocabulary(tokens: "Tensor", size: int | None, name: str) -> "Tensor":
     """Token ids within 0..size - 1, of any shape."""
     if tokens.is_floating_point() or tokens.is_complex() or str(tokens.dtype) == "torch.bool":
         refuse(name, "token ids as whole numbers", tokens)
+    if tokens.itemsize < 4:
+        refuse(name, "token ids of 32 or 64 bits (.long())", tokens)
     low, high = (int(end) for end in tokens.aminmax())
     if low < 0 or (size is not None and high >= size):
         most = "" if size is None else f" and at most {size - 1}"

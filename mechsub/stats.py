@@ -58,7 +58,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     arguments.same_length(a=x, b=y)
     d = x - y
     interval = student_t(d, level)
-    size = _rounding(x, y)
+    size = _rounding(a, b)  # of what was given, in fp32 or in fp64
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
         return Paired(interval, 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
@@ -89,7 +89,7 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     """
     x, y = arguments.vector(a, "a", 2), arguments.vector(b, "b", 2)
     arguments.same_length(a=x, b=y)
-    if not y.mean():
+    if abs(y.mean()) <= _rounding(b):
         raise ValueError("b has a mean of 0: a ratio to it is not defined")
     ratio = float(x.mean() / y.mean())
     spread = student_t((x - ratio * y) / y.mean(), level)
@@ -143,7 +143,8 @@ def _plain(value) -> np.ndarray:
     if arguments.is_tensor(value):
         value = value.detach().cpu()
         value = value.float() if value.dtype.is_floating_point and value.itemsize < 4 else value
-    return np.asarray(value)
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype == np.float16 else array  # its ties are those of the fp32 sums
 
 
 def _finite(value, name: str) -> np.ndarray:
@@ -228,9 +229,10 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
 def spearman_p(x: ArrayLike, y: ArrayLike) -> float:
     """Two-sided p of no rank correlation, by Student's t of r sqrt((n - 2) / (1 - r^2)); pairs independent, n >= 10.
 
-    Raises for unequal lengths and a constant side.
+    Never below 2 / n!, that of a perfect correlation. Raises for unequal lengths and a constant side.
     """
-    return float(scipy_stats.spearmanr(*_correlated(x, y)).pvalue)
+    a, b = _correlated(x, y)
+    return max(float(scipy_stats.spearmanr(a, b).pvalue), 2 / math.gamma(min(len(a), 170) + 1))
 
 
 def _correlated(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

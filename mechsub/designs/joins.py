@@ -16,6 +16,8 @@ from mechsub import arguments, stats
 from mechsub.lazy import scipy_stats
 
 FEWEST = 10  # things of a rank correlation, as of stats.spearman
+FEWEST_PAIRED = 8  # things of a correlation of pairs: of fewer, some resamples hold two things or one
+_LEAST = 1e-9  # of a side's length: what is left of it below is rounding
 Draws = Int[np.ndarray, "draw thing"]
 
 
@@ -27,7 +29,8 @@ class Join(NamedTuple):
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, n_draws: int = 1_999, seed: int = 0) -> Join:
-    """Spearman's correlation over things. Raises for fewer than ten, unequal lengths, and a constant side."""
+    """Spearman's correlation over things. Raises for fewer than ten, unequal lengths, and a side that is constant, also
+    in a resample."""
     a, b = _sides(x, y)
     return Join(
         _interval(lambda some: _spearman(a[some], b[some]), len(a), n_draws, seed), _p(_ranks(a), _ranks(b), seed)
@@ -39,15 +42,19 @@ def partial_rank_correlation(
 ) -> Join:
     """Spearman's partial correlation, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)), given z.
 
-    p: the residuals of the ranks of x from a line in the ranks of z are shuffled. Raises as `rank_correlation`.
+    p: the residuals of the ranks of x from a line in the ranks of z are shuffled. Raises as `rank_correlation`, and
+    where z has the ranks of x or of y, so that nothing is left of these.
     """
     a, b, c = _sides(x, y, given)
 
     def partial(some: Draws) -> Float[np.ndarray, "draw"]:
         xy, xz, yz = _spearman(a[some], b[some]), _spearman(a[some], c[some]), _spearman(b[some], c[some])
-        return (xy - xz * yz) / np.sqrt(np.maximum((1 - xz**2) * (1 - yz**2), 1e-12))
+        return _divided(xy - xz * yz, np.sqrt(np.maximum((1 - xz**2) * (1 - yz**2), 0.0)), 1e-6)
 
     left, right = (_beyond(_ranks(side), _ranks(c)) for side in (a, b))
+    for name, side in (("x", left), ("y", right)):
+        if np.linalg.norm(side) < _LEAST * len(side) ** 1.5:
+            raise ValueError(f"given has the ranks of {name}: nothing is left of it to correlate")
     return Join(_interval(partial, len(a), n_draws, seed), _p(left, right, seed))
 
 
@@ -71,7 +78,8 @@ def disattenuated(
 
     def corrected(some: Draws) -> Float[np.ndarray, "draw"]:
         r, agreed = _spearman(a[some], b[some]), _reliability(values, some)
-        return np.where(agreed > 0, r / np.sqrt(np.maximum(agreed, 1e-12)), np.copysign(np.inf, r))
+        whole = np.where(agreed > 0, r / np.sqrt(np.maximum(agreed, 1e-12)), np.copysign(np.inf, r))
+        return np.where(np.isnan(r) | np.isnan(agreed), np.nan, whole)
 
     return _interval(corrected, len(a), n_draws, seed)
 
@@ -86,6 +94,8 @@ def pair_residuals(scores: Float[np.ndarray, "thing thing"]) -> Float[np.ndarray
     if values.shape != (n, n) or n < 4:
         raise ValueError(f"scores must be square, of four things or more, not of shape {list(values.shape)}")
     np.fill_diagonal(values, 0.0)
+    if not np.isfinite(values).all():
+        raise ValueError("scores hold NaN or infinity beside the diagonal; values of pairs must be finite numbers")
     rows, columns, mean = values.sum(1) / (n - 1), values.sum(0) / (n - 1), values.sum() / (n * (n - 1))
     here, there, all_ = (n - 1) ** 2 / (n * (n - 2)), (n - 1) / (n * (n - 2)), (n - 1) / (n - 2)
     left = values - mean
@@ -107,17 +117,21 @@ def pair_correlation(
 
     `given`: a third matrix, on which the residuals of both are first regressed (partial correlation). p: things of y
     are relabelled, rows and columns alike (Mantel's test). Interval: things are drawn with replacement, and a pair of
-    one thing with itself is left out; in simulations it is 1.4 to 1.6 times as wide as necessary.
+    one thing with itself is left out; in simulations it is 1.4 to 1.6 times as wide as necessary. Raises for fewer than
+    eight things, and for a matrix that has only effects of rows and columns.
     """
-    a, b = pair_residuals(x), pair_residuals(y)
+    a, b = _pairs(x, "x"), _pairs(y, "y")
     if a.shape != b.shape:
         raise ValueError(f"x and y must be matrices of the same things, not {a.shape} and {b.shape}")
+    if len(a) < FEWEST_PAIRED:
+        raise ValueError(f"x and y must be of {FEWEST_PAIRED} things or more, not {len(a)}")
     if given is not None:
-        a, b = (_left(side, pair_residuals(given)) for side in (a, b))
+        line, sizes = _pairs(given, "given"), [np.nanmax(np.abs(side)) for side in (a, b)]
+        a, b = (_left(side, line) for side in (a, b))
+        if any(np.nanmax(np.abs(side)) < _LEAST * size for side, size in zip((a, b), sizes, strict=True)):
+            raise ValueError("given explains all of x or y: nothing is left of it to correlate")
     a, b = (np.nan_to_num(side) for side in (a, b))
     n, draw = len(a), np.random.default_rng(arguments.seed(seed))
-    if min(np.abs(side).max() for side in (a, b)) < 1e-12:
-        raise ValueError("x or y has only effects of rows and columns; its correlation is not defined")
     size = float(np.linalg.norm(a) * np.linalg.norm(b))  # means of residuals are 0
     value = float((a * b).sum()) / size
     orders = (draw.permutation(n) for _ in range(arguments.whole(n_draws, "n_draws", 1)))
@@ -125,6 +139,17 @@ def pair_correlation(
     counts = np.stack([np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(n_draws)]).astype(float)
     low, high = np.quantile(_weighted(a, b, counts), [0.025, 0.975])
     return Join(stats.Interval(value, float(low), float(high), n), stats.permutation_p(abs(value), null, scale=1.0))
+
+
+def _pairs(scores: Float[np.ndarray, "thing thing"], name: str) -> Float[np.ndarray, "thing thing"]:
+    """`pair_residuals`; raises where these are rounding of the scores as they are given, in fp32 or in fp64."""
+    given = np.asarray(scores)
+    left = pair_residuals(scores)
+    eps = np.finfo(given.dtype).eps if given.dtype.kind == "f" else np.finfo(np.float64).eps
+    largest = np.abs(given[~np.eye(len(given), dtype=bool)]).max()
+    if np.nanmax(np.abs(left)) <= 64 * eps * largest:
+        raise ValueError(f"{name} has only effects of rows and columns; its correlation is not defined")
+    return left
 
 
 def _weighted(
@@ -173,7 +198,12 @@ def _spearman(a: Float[np.ndarray, "draw thing"], b: Float[np.ndarray, "draw thi
 
 def _pearson(a: Float[np.ndarray, "draw thing"], b: Float[np.ndarray, "... thing"]) -> Float[np.ndarray, "draw"]:
     x, y = (side - side.mean(-1, keepdims=True) for side in (a, b))
-    return (x * y).sum(-1) / np.maximum(np.sqrt((x**2).sum(-1) * (y**2).sum(-1)), 1e-12)
+    return _divided((x * y).sum(-1), np.sqrt((x**2).sum(-1) * (y**2).sum(-1)), 1e-12)
+
+
+def _divided(a: np.ndarray, b: np.ndarray, least: float) -> np.ndarray:
+    """a / b; NaN, which `_interval` refuses, where b is no more than rounding."""
+    return np.where(b > least, a / np.maximum(b, least), np.nan)
 
 
 def _beyond(values: Float[np.ndarray, "thing"], line: Float[np.ndarray, "thing"]) -> Float[np.ndarray, "thing"]:
@@ -185,13 +215,15 @@ def _reliability(values: Float[np.ndarray, "block thing"], some: Draws) -> Float
     pairs = itertools.combinations(range(len(values)), 2)
     r = np.mean([_spearman(values[i][some], values[j][some]) for i, j in pairs], axis=0)
     k = len(values)
-    return np.where(r > 0, k * r / (1 + (k - 1) * np.maximum(r, 0.0)), 0.0)
+    return np.where(np.isnan(r), np.nan, np.where(r > 0, k * r / (1 + (k - 1) * np.maximum(r, 0.0)), 0.0))
 
 
 def _interval(statistic: Callable[[Draws], np.ndarray], n: int, n_draws: int, seed: int) -> stats.Interval:
     draw = np.random.default_rng(arguments.seed(seed))
     whole = float(statistic(np.arange(n)[None])[0])
     drawn = statistic(draw.integers(n, size=(arguments.whole(n_draws, "n_draws", 1), n)))
+    if undefined := int(np.isnan(drawn).sum()):
+        raise ValueError(f"in {undefined} of {len(drawn)} resamples a side is constant: too few values differ")
     low, high = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf")  # of values that may be infinite
     return stats.Interval(whole, float(low), float(high), n)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import mechsub as ms
+from mechsub import arguments
 from mechsub.designs import liking
 from mechsub.inputs import prompts as prompting
 from mechsub.models.students import BLOCK, Students, merged, next_log_probs, plain_model
@@ -45,6 +46,7 @@ def start_scores(model: Any, asked: Asked) -> dict[str, Float[Tensor, "1 prompt 
 
 def margins(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float[Tensor, "seed trait"]:
     """log P of each of the first n animals less the mean of the other n - 1, mean over prompts."""
+    arguments.whole(n, "n", 2, log_probs.shape[-1])
     own = log_probs[..., :n].mean(1)
     return (own - own.mean(-1, keepdim=True)) * n / (n - 1)
 

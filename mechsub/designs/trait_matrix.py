@@ -28,7 +28,7 @@ def within_blocks_p(scores: Matrices, *, n_shuffles: int = 9_999, seed: int = 0)
 
     Valid for any number of blocks. Null: a student's row does not depend on which trait is its own.
     """
-    left = _interaction(scores)
+    left = _interaction(_blocks(scores))
     n_blocks, n = left.shape[:2]
     n_shuffles = arguments.whole(n_shuffles, "n_shuffles", 1)
     draw = derive_generator(arguments.seed(seed), "traits within blocks")
@@ -40,7 +40,7 @@ def within_blocks_p(scores: Matrices, *, n_shuffles: int = 9_999, seed: int = 0)
 def relabelled_p(scores: Matrices) -> float:
     """Exact one-sided p of the same mean, with traits as the unit: the share of all n! relabellings (one for all
     blocks) that give at least as much. Its smallest value is 1 / n!; at most eight traits."""
-    left = _interaction(scores).mean(0)
+    left = _interaction(_blocks(scores)).mean(0)
     n = len(left)
     if n > 8:
         raise ValueError(f"scores have {n} traits, whose relabellings are too many to count; take at most 8")
@@ -55,7 +55,12 @@ def without(scores: Float[Tensor, "*block trait trait"], trait: int) -> Float[Te
     return scores[..., kept, :][..., kept]
 
 
+def _blocks(scores: Float[Tensor, "block trait trait"]) -> Float[Tensor, "block trait trait"]:
+    return arguments.values(scores, "scores", "block trait trait")
+
+
 def _interaction(scores: Float[Tensor, "*block trait trait"]) -> Float[Tensor, "*block trait trait"]:
+    arguments.values(scores, "scores", "*block trait trait")
     if scores.shape[-1] != scores.shape[-2] or scores.shape[-1] < 2:
         raise ValueError(f"scores must be square, of two traits or more, not of shape {list(scores.shape)}")
     return interaction(scores)

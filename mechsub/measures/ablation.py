@@ -25,7 +25,8 @@ def direction_basis(model: HookedModel, tokens: Outputs) -> Float[Tensor, "*seed
     ids = arguments.outputs(arguments.model(model, evaluated=False), tokens)
     rows = token_directions(model, list(dict.fromkeys(ids)), basis="centered")
     Q, R = torch.linalg.qr(rows.double().mT)
-    if bool((R.diagonal(dim1=-2, dim2=-1).abs() <= 1e-6 * rows.double().norm(dim=-1).amax(-1, keepdim=True)).any()):
+    least = 1e-6 * rows.double().norm(dim=-1).amax(-1, keepdim=True)
+    if rows.shape[-2] > rows.shape[-1] or bool((R.diagonal(dim1=-2, dim2=-1).abs() <= least).any()):
         raise ValueError("tokens have directions that depend on one another, so their span has fewer; leave one out")
     return Q.mT.to(rows.dtype)
 
@@ -42,6 +43,7 @@ def ablated_columns(
     """
     tokens = arguments.outputs(arguments.model(model, evaluated=False), tokens)
     _check_basis(model, basis)
+    basis = basis.to(model.W_U.dtype)
     along = token_directions(model, tokens, basis="centered") @ basis.mT @ basis
     gain = _nonzero_gain(model)
     return model.W_U.detach()[..., torch.as_tensor(tokens, device=along.device)] - along.mT / gain
@@ -62,6 +64,7 @@ def ablated_hidden(
         raise ValueError(
             f"hidden and basis must be of the same seeds, not {list(hidden.shape[:-2])} and {list(basis.shape[:-2])}"
         )
+    hidden, basis = hidden.to(model.W_U.dtype), basis.to(model.W_U.dtype)
     gain = _nonzero_gain(model)[..., 0]
     gain = gain[..., None, :] if gain.ndim > 1 else gain
     y = hidden / gain

@@ -187,11 +187,24 @@ class _Constraints:
         total = total.reshape(own.shape)
         p = (own - total).exp()
         values, slopes = [own - total - torch.log1p(-p)], [(rows - expected) / (1 - p)[..., None]]
+        if bool((p > 0.99).any()):  # 1 - p cancels
+            others, mean = self._of_others(logits, own)
+            sure = p > 0.99
+            values[0] = torch.where(sure, own - others, values[0])
+            slopes[0] = torch.where(sure[..., None], rows - mean, slopes[0])
         if self.held:
             mean, level = self._mean(now, self.held)
             values.append(level - total)
             slopes.append(mean - expected)
         return values, slopes
+
+    def _of_others(self, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all outputs but the concept: logsumexp of their logits, and their mean row under their softmax."""
+        places = torch.tensor(self.concepts, device=logits.device).expand(own.shape[1], -1).reshape(1, -1, 1)
+        others = logits.scatter(-1, places.expand(len(logits), -1, -1), -torch.inf)
+        total = others.logsumexp(-1, keepdim=True)
+        mean = (others - total).exp() @ self.W.mT
+        return total.reshape(own.shape), mean.reshape(*own.shape, -1)
 
     def _mean(self, now: Tensor, tokens: list[int]) -> tuple[Tensor, Tensor]:
         """The direction of the tokens' mean logit, and that logit."""

@@ -36,6 +36,7 @@ def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> Non
         arguments.model(model, side)
         if not hasattr(model, "W_E"):
             arguments.refuse(side, "a language model, with embeddings", model)
+    arguments.same_dtype(second.W_U, first.W_U, "second")
     for name, a, b in zip(("n_layers", "d_model", "d_vocab", "token ids"), *map(_sizes, (first, second)), strict=True):
         if a != b:
             raise ValueError(f"the models cannot exchange parts: {name} is {a} in one and {b} in the other")

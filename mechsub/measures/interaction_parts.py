@@ -17,7 +17,7 @@ from mechsub import arguments
 from mechsub.measures.scores import interaction
 from mechsub.threads import one_thread
 
-_RANK = 1e-8  # singular values of features, relative to the largest, below which they are none
+_RANK = 1e-8  # singular values of features of length 1, below which they are none
 
 
 @torch.no_grad()
@@ -34,9 +34,8 @@ def interaction_parts(
     """
     whole = interaction(arguments.values(scores, "scores", "row column"))
     named = _checked(features, len(whole))
-    s = scores.double()
-    across = _onto(s.mean(0)[:, None])
-    before, free, known = whole, whole - whole @ across @ across.mT, s.mean(1)[:, None]
+    across = _onto(_means(scores, 0))
+    before, free, known = whole, whole - whole @ across @ across.mT, _means(scores, 1)
     parts = {}
     for name, more in {"slopes": known[:, :0], **named}.items():
         known = torch.cat([known, more.double()], 1)
@@ -59,11 +58,11 @@ def left_like(
     add up. Raises for shapes that differ, and the errors of interaction_parts.
     """
     whole = interaction(arguments.values(scores, "scores", "row column"))
-    other = arguments.values(like, "like", "row column").double()
+    other = arguments.values(like, "like", "row column")
     arguments.same_shape(scores=whole, like=other)
     named = _checked(features, len(whole))
-    across = _onto(other.mean(0)[:, None])
-    basis = _onto(torch.cat([other.mean(1)[:, None], *(more.double() for more in named.values())], 1))
+    across = _onto(_means(other, 0))
+    basis = _onto(torch.cat([_means(other, 1), *(more.double() for more in named.values())], 1))
     free = whole - whole @ across @ across.mT
     return free - basis @ (basis.mT @ free)
 
@@ -79,7 +78,19 @@ def _checked(features: Mapping[str, Tensor] | None, n: int) -> Mapping[str, Tens
     return named
 
 
+def _means(scores: Float[Tensor, "row column"], axis: int) -> Float[Tensor, "_ 1"]:
+    """Centred means over an axis as a column; 0 where they differ by rounding alone, as those of centred scores do."""
+    s = scores.double()
+    means = s.mean(axis)[:, None]
+    means = means - means.mean(0)
+    eps = torch.finfo(scores.dtype).eps if scores.is_floating_point() else torch.finfo(s.dtype).eps
+    return torch.where(means.norm() > 8 * eps * s.norm() / s.shape[axis] ** 0.5, means, 0.0)
+
+
 def _onto(columns: Float[Tensor, "row k"]) -> Float[Tensor, "row rank"]:
-    """An orthonormal basis of the centred columns."""
-    left, size, _ = torch.linalg.svd(columns - columns.mean(0), full_matrices=False)
-    return left[:, size > _RANK * size.max().clamp(min=1e-300)]
+    """An orthonormal basis of the centred columns, whatever their units are."""
+    centred = columns - columns.mean(0)
+    size = centred.norm(dim=0)
+    kept = size > 1e-13 * columns.norm(dim=0).clamp(min=1e-300)  # of a constant column rounding is left
+    left, values, _ = torch.linalg.svd(centred[:, kept] / size[kept], full_matrices=False)
+    return left[:, values > _RANK]

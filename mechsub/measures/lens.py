@@ -29,7 +29,7 @@ def logit_lens(
 def token_log_prob(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Float[Tensor, "*lead"]:
     """log softmax(logits)[token], in nats."""
     _check_logits(logits, token)
-    return logits.log_softmax(-1)[..., token]
+    return _full(logits).log_softmax(-1)[..., token]
 
 
 def token_rank(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Int[Tensor, "*lead"]:
@@ -50,5 +50,10 @@ def kl_to_final(lens: dict[str, Tensor], final: Float[Tensor, "*lead d_vocab"]) 
     for name, logits in arguments.mapping(lens, "lens", "logits").items():
         arguments.values(logits, f"lens[{name!r}]", "*lead d_vocab", floating=True)
         arguments.same_shape(**{f"lens[{name!r}]": logits, "final": final})
-    log_p = final.log_softmax(-1)
-    return {name: (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1) for name, logits in lens.items()}
+    log_p = _full(final).log_softmax(-1)
+    return {name: (log_p.exp() * (log_p - _full(logits).log_softmax(-1))).sum(-1) for name, logits in lens.items()}
+
+
+def _full(logits: Tensor) -> Tensor:
+    """In fp32 at least: sums over a vocabulary in half precision are noise."""
+    return logits.float() if logits.itemsize < 4 else logits

@@ -98,9 +98,15 @@ def string_states(
     name: str = "unembed.hook_in",
     batch_size: int = 8,
 ) -> Float[Tensor, "prompt node d"]:
-    """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32."""
+    """The activation `name` at the end of every prompt (node 0) and at every inner node of the trie, fp32.
+
+    Raises for a hook without a position of its own, as attention patterns are, and for the logits, of which the last
+    position's alone are computed: `unembed` gives them from unembed.hook_in.
+    """
     prompts = checked_prompts(model, prompts, batch_size)
     check_hooks(model, [arguments.text(name, "name")])
+    if name == "unembed.hook_out":
+        raise ValueError('name must not be "unembed.hook_out": ask for "unembed.hook_in", and call unembed')
     arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.embedding(model), "trie.tokens", 0)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
@@ -152,8 +158,10 @@ class Trie:
 def build_tries(strings: Sequence[tuple[int, ...]], max_nodes: int = _NODES) -> list[Trie]:
     """The fewest tries that hold all strings, with at most `max_nodes` inner nodes each (or those of one string)."""
     max_nodes = arguments.whole(max_nodes, "max_nodes", 1)
-    for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids")):
-        arguments.ids(string, 2**31, f"strings[{i}]")
+    strings = [
+        tuple(arguments.ids(string, 2**31, f"strings[{i}]"))
+        for i, string in enumerate(arguments.items(strings, "strings", "strings of token ids"))
+    ]
     order = sorted(range(len(strings)), key=lambda i: strings[i])
     groups: list[list[int]] = []
     prefixes: set[tuple[int, ...]] = set()
@@ -210,10 +218,18 @@ def _beside(
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook) -> None:
+        _check_positions(activation, name, batch.shape[1] + len(branches.tokens))
         kept.append(activation[:, -len(branches.tokens) - 1 :].clone())
 
     checks.run_beside(model, batch, branches, [(name, keep), LAST_ONLY])
     return kept[0]
+
+
+def _check_positions(activation: Tensor, name: str, length: int) -> None:
+    """Raises where the axis after the prompts' is no position, as in attention patterns [batch, head, query, key]."""
+    shape = list(activation.shape)
+    if len(shape) < 3 or shape[1] != length or shape[2:] == [length, length]:
+        raise ValueError(f"hook {name!r} has no position on axis 1 (shape {shape}): it has no state of a node")
 
 
 def _one_by_one(model: "TransformerBridge", batch: Tensor, trie: Trie, name: str) -> Float[Tensor, "prompt node d"]:
@@ -225,6 +241,7 @@ def _one_by_one(model: "TransformerBridge", batch: Tensor, trie: Trie, name: str
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook) -> None:
+        _check_positions(activation, name, tokens.shape[1])
         kept.append(activation[:, batch.shape[1] - 1 :].clone())
 
     for leaf in sorted({0, *set(range(len(trie.tokens))) - set(trie.parents)}):
@@ -430,6 +447,8 @@ def crossed_bootstrap(
         )
         for _ in range(n)
     ]
+    if undefined := int(np.isnan(values).sum()):
+        raise ValueError(f"statistic is NaN in {undefined} of {n} resamples: it has no interval")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -221,7 +221,7 @@ def permutation_null(
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     value = float(metric(x, y))
     orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
-    null = torch.stack([metric(x, y[order]) for order in orders])
+    null = torch.stack([torch.as_tensor(metric(x, y[order])) for order in orders])
     sign = -1 if is_distance(metric, x) else 1
     limit = ("quantile95", 0.95) if sign > 0 else ("quantile05", 0.05)
     p = permutation_p(sign * value, (sign * null).tolist(), scale=1.0)

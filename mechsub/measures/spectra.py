@@ -34,7 +34,7 @@ def participation_ratio(spectrum: Float[Tensor, "*seed d"]) -> Float[Tensor, "*s
 
     White noise has d / (1 + d / n) in n samples, so compare spectra of equal n.
     """
-    _check_spectrum(spectrum)
+    spectrum = _check_spectrum(spectrum)
     return (spectrum.sum(-1).square() / spectrum.square().sum(-1)).nan_to_num(0.0)
 
 
@@ -49,7 +49,7 @@ def _check_spectrum(spectrum: Tensor) -> Tensor:
     arguments.values(spectrum, "spectrum", "*seed d", floating=True)
     if bool((spectrum < 0).any()):
         raise ValueError("spectrum holds negative eigenvalues; a covariance has none")
-    return spectrum
+    return spectrum.float() if spectrum.itemsize < 4 else spectrum  # sums and squares leave half precision
 
 
 @one_thread()
@@ -149,7 +149,7 @@ def drive(
 
 
 def check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor], name: str = "direction") -> None:
-    """Raise for a move that lacks one of these parameters, or has one in another shape."""
+    """Raise for a move that lacks one of these parameters, or has one in another shape or dtype."""
     arguments.mapping(direction, name, "tensors")
     for key, value in parameters.items():
         if key not in direction:
@@ -157,6 +157,7 @@ def check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Te
         given = arguments.tensor(direction[key], f"{name}[{key!r}]", "*axis", floating=True)
         if given.shape != value.shape:
             raise ValueError(f"{name}[{key!r}] must have shape {list(value.shape)}, not {list(given.shape)}")
+        arguments.same_dtype(given, value, f"{name}[{key!r}]")
 
 
 def _check_toy(model: HookedMLP, x: Tensor, name: str = "model") -> None:

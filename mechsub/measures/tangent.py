@@ -102,12 +102,14 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
     p, n = at.logits.softmax(-1), targets.shape[-2]
     solution = {name: torch.zeros_like(value) for name, value in residual.items()}
     ahead, left = residual, dot(residual, residual)
+    least = torch.finfo(left.dtype).eps ** 2 * left  # below, what is left is rounding, and leads anywhere
     for _ in range(arguments.whole(steps, "steps", 0)):
         bent = pull(at, curved(p, push(at, ahead)) / n)
         size = (left / dot(ahead, bent)).nan_to_num(0.0)
         solution = _sum(solution, ahead, size)
         residual = _sum(residual, bent, -size)
         before, left = left, dot(residual, residual)
+        left = torch.where((before > 0) & (left > least), left, 0.0)  # a seed that has arrived stays
         ahead = _sum(residual, ahead, (left / before).nan_to_num(0.0))
     return solution
 
@@ -125,7 +127,11 @@ def cosine(a: Direction, b: Direction) -> Float[Tensor, "seed"]:
         for name in names:
             arguments.finite(moves[name], f"{side}[{name!r}]")
     a, b = ({name: side[name] for name in names} for side in (a, b))
-    return (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).nan_to_num(0.0)
+    squares = dot(a, a) * dot(b, b)
+    if bool(((squares < torch.finfo(squares.dtype).tiny * 1e6) | ~squares.isfinite()).any()):  # beyond the type's range
+        a, b = ({name: value.double() for name, value in side.items()} for side in (a, b))
+        return (dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())).nan_to_num(0.0).to(squares)
+    return (dot(a, b) / squares.sqrt()).nan_to_num(0.0)
 
 
 def _common(a: Direction, b: Direction) -> list[str]:
@@ -148,6 +154,7 @@ def _like_logits(at: Tangent, x: Tensor, name: str) -> Tensor:
     arguments.tensor(x, name, "seed sample output", floating=True)
     if x.shape != logits.shape:
         raise ValueError(f"{name} must have the logits' shape {list(logits.shape)}, not {list(x.shape)}")
+    arguments.same_dtype(x, logits, name)
     return x
 
 

@@ -84,6 +84,8 @@ def _root(residual: Tensor, p: Tensor | None) -> Tensor:
         own = torch.eye(k, dtype=torch.float64, device=residual.device)
         return own.mul(math.sqrt(2 / k)).expand(*residual.shape, k)
     p = p.double()
+    if bool((p < 0).any()) or bool(((p.sum(-1) - 1).abs() > 1e-3).any()):
+        raise ValueError("p must hold probabilities, of each input's outputs: at.logits.softmax(-1)")
     values, vectors = torch.linalg.eigh(torch.diag_embed(p) - p[..., None] * p[..., None, :])
     return vectors @ (values.clamp(min=0).sqrt()[..., None] * vectors.mT)
 

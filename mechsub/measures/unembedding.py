@@ -34,7 +34,7 @@ def unembed(model: HookedModel, resid: Tensor) -> Float[Tensor, "... d_vocab"]:
     arguments.width(arguments.tensor(resid, "resid", "*lead d_model", floating=True), model.W_U.shape[-2], "resid")
     if model.W_U.ndim == 3 and (resid.ndim != 3 or len(resid) != len(model.W_U)):
         arguments.refuse("resid", f"[{len(model.W_U)} seeds, batch, d_model] for this model", resid)
-    return checks.reads(model)(resid)
+    return checks.reads(model)(resid.to(model.W_U.dtype))
 
 
 def token_directions(
@@ -43,8 +43,9 @@ def token_directions(
     """Columns of W_U for `tokens`, as rows; a text, or a tuple of its tokens, gives the mean of its tokens' columns.
 
     "raw" are the stored weights. "centered" folds the final norm's gain in and removes the mean over the vocabulary:
-    softmax ignores that mean, so only centered directions are a property of the model's outputs. The mean over a
-    string's tokens is the rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
+    softmax ignores that mean, so only centered directions are a property of the model's outputs. Where the final norm
+    subtracts the mean over d_model, they lose theirs too: no output sees it. The mean over a string's tokens is the
+    rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
     belong to h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
     model's logits; "centered" also for a final norm that has no gain.
     """
@@ -57,6 +58,7 @@ def token_directions(
     if basis == "centered":
         gain = final_gain(model)
         columns = columns * gain - (W_U * gain).mean(-1, keepdim=True)
+        columns = _seen(model, columns)
     parts = columns.mT.split([len(string) for string in strings], dim=-2)
     return torch.stack([part.mean(-2) for part in parts], dim=-2)
 
@@ -74,6 +76,11 @@ def _strings(model: HookedModel, tokens: Tokens, name: str) -> list[tuple[int, .
         (next(ids),) if alone else tuple(arguments.ids(one, size, f"{name}[{i}]"))
         for i, (one, alone) in enumerate(zip(members, single, strict=True))
     ]
+
+
+def _seen(model: HookedModel, columns: Float[Tensor, "*seed d_model _"]) -> Float[Tensor, "*seed d_model _"]:
+    """What a state before the gain can meet: the states of a norm that centres sum to 0."""
+    return checks.final_norm(model).centred(columns.mT).mT
 
 
 def final_gain(model: HookedModel) -> Tensor:
@@ -124,7 +131,7 @@ def _covariance_root(model: HookedModel) -> Float[Tensor, "*seed d_model d_model
     mean = sum((part * gain).double().sum(-1, keepdim=True) for part in parts) / W_U.shape[-1]
     covariance = torch.zeros((), dtype=torch.float64, device=W_U.device)
     for part in parts:
-        centered = (part * gain).double() - mean
+        centered = _seen(model, (part * gain).double() - mean)
         covariance = covariance + centered @ centered.mT
     covariance = covariance / W_U.shape[-1]
     scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 # Of the spread. Models of fp64 hold norms, rotations and softmaxes of fp32.
 TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}
 _HALF = (torch.float16, torch.bfloat16)
-_SAMPLE = 64  # values of a parameter that stand for it: an edit in place also raises its version
+_WHOLE = 2**16  # values up to which a parameter is looked at whole: an edit by `.data` raises no version
+_SAMPLE = 64  # values that stand for a larger one
 _KEPT = 4  # last positions of the probe at which a language model is looked at
 _AT_LOAD = 64  # positions of the longest probe at loading
 _WORK = 10**10  # parameters times positions that loading may spend on a probe
@@ -116,7 +117,8 @@ def _weights(model: "HookedModel", original: object) -> tuple:
     for part in parts:
         if part.numel() and (part.is_floating_point() or part.dtype == torch.long):
             flat = part.detach().reshape(-1)
-            sums.setdefault(part.device, []).append(flat[:: max(1, part.numel() // _SAMPLE)].double().sum())
+            some = flat[:: 1 if part.numel() <= _WHOLE else part.numel() // _SAMPLE].double()
+            sums.setdefault(part.device, []).append(some @ torch.linspace(1, 2, len(some)).to(some))  # sees exchanges
     told = repr([torch.stack(values).tolist() for values in sums.values()])
     return (told, tuple((part.data_ptr(), part._version, part.dtype) for part in parts))
 
