@@ -102,7 +102,7 @@ def least_squares(at: Tangent, targets: Float[Tensor, "seed sample output"], ste
     p, n = at.logits.softmax(-1), targets.shape[-2]
     solution = {name: torch.zeros_like(value) for name, value in residual.items()}
     ahead, left = residual, dot(residual, residual)
-    least = torch.finfo(left.dtype).eps ** 2 * left  # below, what is left is rounding, and leads anywhere
+    least = (16 * torch.finfo(left.dtype).eps) ** 2 * left  # below, what is left is rounding, and leads anywhere
     for _ in range(arguments.whole(steps, "steps", 0)):
         bent = pull(at, curved(p, push(at, ahead)) / n)
         size = (left / dot(ahead, bent)).nan_to_num(0.0)
