@@ -17,6 +17,7 @@ from mechsub.lazy import scipy_stats
 
 FEWEST = 10  # things of a rank correlation, as of stats.spearman
 FEWEST_PAIRED = 8  # things of a correlation of pairs: of fewer, some resamples hold two things or one
+MOST_UNDEFINED = 0.025  # share of resamples in which a correlation may be undefined; they are left out
 _LEAST = 1e-9  # of a side's length: what is left of it below is rounding
 Draws = Int[np.ndarray, "draw thing"]
 
@@ -30,7 +31,7 @@ class Join(NamedTuple):
 
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, n_draws: int = 1_999, seed: int = 0) -> Join:
     """Spearman's correlation over things. Raises for fewer than ten, unequal lengths, and a side that is constant, also
-    in a resample."""
+    in more than a fortieth of the resamples."""
     a, b = _sides(x, y)
     return Join(
         _interval(lambda some: _spearman(a[some], b[some]), len(a), n_draws, seed), _p(_ranks(a), _ranks(b), seed)
@@ -120,9 +121,9 @@ def pair_correlation(
     one thing with itself is left out; in simulations it is 1.4 to 1.6 times as wide as necessary. Raises for fewer than
     eight things, and for a matrix that has only effects of rows and columns.
     """
+    if np.shape(x) != np.shape(y):
+        raise ValueError(f"x and y must be matrices of the same things, not {np.shape(x)} and {np.shape(y)}")
     a, b = _pairs(x, "x"), _pairs(y, "y")
-    if a.shape != b.shape:
-        raise ValueError(f"x and y must be matrices of the same things, not {a.shape} and {b.shape}")
     if len(a) < FEWEST_PAIRED:
         raise ValueError(f"x and y must be of {FEWEST_PAIRED} things or more, not {len(a)}")
     if given is not None:
@@ -222,8 +223,10 @@ def _interval(statistic: Callable[[Draws], np.ndarray], n: int, n_draws: int, se
     draw = np.random.default_rng(arguments.seed(seed))
     whole = float(statistic(np.arange(n)[None])[0])
     drawn = statistic(draw.integers(n, size=(arguments.whole(n_draws, "n_draws", 1), n)))
-    if undefined := int(np.isnan(drawn).sum()):
-        raise ValueError(f"in {undefined} of {len(drawn)} resamples a side is constant: too few values differ")
+    undefined = np.isnan(drawn)
+    if np.isnan(whole) or undefined.mean() > MOST_UNDEFINED:
+        raise ValueError(f"in {undefined.sum()} of {len(drawn)} resamples a side is constant: too few values differ")
+    drawn = drawn[~undefined]
     low, high = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf")  # of values that may be infinite
     return stats.Interval(whole, float(low), float(high), n)
 
