@@ -17,7 +17,7 @@ from mechsub.lazy import scipy_stats
 
 FEWEST = 10  # things of a rank correlation, as of stats.spearman
 FEWEST_PAIRED = 8  # things of a correlation of pairs: of fewer, some resamples hold two things or one
-MOST_UNDEFINED = 0.025  # share of resamples in which a correlation may be undefined; they are left out
+MOST_UNDEFINED = 0.05  # share of resamples in which a correlation may be undefined; they are left out
 _LEAST = 1e-9  # of a side's length: what is left of it below is rounding
 Draws = Int[np.ndarray, "draw thing"]
 
@@ -31,7 +31,7 @@ class Join(NamedTuple):
 
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, n_draws: int = 1_999, seed: int = 0) -> Join:
     """Spearman's correlation over things. Raises for fewer than ten, unequal lengths, and a side that is constant, also
-    in more than a fortieth of the resamples."""
+    in more than a twentieth of the resamples."""
     a, b = _sides(x, y)
     return Join(
         _interval(lambda some: _spearman(a[some], b[some]), len(a), n_draws, seed), _p(_ranks(a), _ranks(b), seed)
