@@ -8,7 +8,7 @@ A study is looked for as `studies.<name>`; no other code is imported, whatever a
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub.lab import cells, imports, lease, recheck, store, versions
+from mechsub.lab import cells, imports, lease, recheck, store
 from mechsub.lab.finder import find_study
 
 KINDS = {
@@ -111,14 +111,5 @@ def currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
     if study is None:
         yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
         return
-    try:
-        cfg = study.Config(**made["config"])
-    except (TypeError, ValueError) as error:
-        yield "stale", f"{cell} has options that its study no longer takes ({error})"
-        return
-    if (name := cells.name_of(cfg)) != cell.name:
-        yield "stale", f"{cell} would be named {name} today: its defaults have changed"
-    elif reason := versions.why_stale(
-        cell, made, study.version, cells.config_of(cfg), cells.defaults_of(cfg), find_study
-    ):
-        yield "stale", f"{cell}: {reason}"
+    if line := cells.stale_line(cell, made, study, find_study):
+        yield "stale", line
