@@ -68,17 +68,25 @@ def _send(name: str, root: Path, to: Path) -> Sent:
     """Copy the cells of a study; its tables and its figure are made from the copies."""
     stored = store.complete_cells(root / name)
     cells = [_copy(cell, to / manifest.CELLS / name / cell.name) for cell in stored]
-    study = finder.find_study(name)
+    study, why_not = _found(name)
     table = flat.columns([row for cell in cells for row in frames.rows(cell, study)])
     _write_table(to / TABLES / name / "records", table)
     rows = sum(len(store.read_records(cell)) for cell in cells)
     sent = Sent(name, study, frames.stale(stored), len(cells), rows, _columns(table, study, cells))
     if study is None:
-        sent.left_out.append(f"findings and the figure of {name}: its study is not found here")
+        sent.left_out.append(f"findings and the figure of {name}: {why_not}")
         return sent
     sent.left_out += _tried(f"findings of {name}", lambda: _write_findings(study, cells, to))
     sent.left_out += _tried(f"the figure of {name}", lambda: _write_figure(sent, study, cells, to))
     return sent
+
+
+def _found(name: str) -> tuple[Study | None, str]:
+    """A study, or None and why there is none: its cells travel without it."""
+    try:
+        return finder.usable_study(name), "its study is not found here"
+    except finder.CannotImport as error:
+        return None, str(error)
 
 
 def _copy(cell: Path, to: Path) -> Path:

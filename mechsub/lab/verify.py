@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mechsub.lab import cells, imports, lease, recheck, store
-from mechsub.lab.finder import find_study
+from mechsub.lab.finder import CannotImport, find_study, usable_study
 
 KINDS = {
     "damaged": "not what was written",
@@ -18,7 +18,7 @@ KINDS = {
     "foreign": "not the store's",
     "unsealed": "provenance of a format that had no checksum of its own",
     "unfinished": "in the making, or left by a process that was killed: the study's next run removes it",
-    "unknown": "of a study that is not found here: its code was not compared",
+    "unknown": "of a study that is not found or cannot be imported here: its code was not compared",
 }
 FAILURES = ("damaged", "missing")
 _LEDGERS = {recheck.LEDGER: recheck.ledger, imports.LEDGER: imports.ledger}
@@ -107,9 +107,11 @@ def currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
     if made.get("study") != cell.parent.name:
         yield "foreign", f"{cell} was made as a cell of {made.get('study')!r}"
         return
-    study = find_study(made["study"])
-    if study is None:
-        yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
-        return
-    if line := cells.stale_line(cell, made, study, find_study):
-        yield "stale", line
+    try:
+        study = usable_study(made["study"])
+        if study is None:
+            yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
+        elif line := cells.stale_line(cell, made, study, find_study):
+            yield "stale", line
+    except CannotImport as error:  # its own study, or one that it is built on
+        yield "unknown", f"{cell}: {error}"
