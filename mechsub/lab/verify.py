@@ -34,6 +34,8 @@ def findings(root: Path) -> Iterator[tuple[str, str]]:
             continue
         if path.name == ".recheck":
             yield "unfinished", f"{path} is a recheck that was not finished; the same command goes on with it"
+        elif lease.is_lease(path):
+            yield "unfinished", f"{path} belongs to an import that is at work, or was killed"
         elif path.name.endswith(".tmp") and path.name.startswith("."):
             yield "unfinished", f"{path} is a temporary file"
         elif path.is_dir() and any(map(_belongs, path.iterdir())):
