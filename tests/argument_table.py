@@ -1288,10 +1288,7 @@ def _toy() -> dict:
                 "self": argument(lambda v: {})(),
                 "members": ids(
                     2,
-                    right={
-                        "repeated": "one member several times, as a teacher of several students",
-                        "negative": "from the end, as in a list",
-                    },
+                    right={"negative": "from the end, as in a list"},
                     out=("mask",),
                 ),
             },
@@ -2017,7 +2014,7 @@ def _transformers() -> dict:
                 "self": argument(lambda v: {})(),
                 "members": ids(
                     2,
-                    right={"repeated": "one member several times", "negative": "from the end, as in a list"},
+                    right={"negative": "from the end, as in a list"},
                     out=("mask",),
                 ),
             },
