@@ -152,14 +152,21 @@ def note(kind: str, name: str, sums: Mapping[str, str], place: Path | None = Non
 
 
 def note_files(pattern: str) -> None:
-    """Note the files that a path with `*` in its last part names, for files that no loader notes."""
-    note("files", pattern, file_sums(pattern), Path(pattern).expanduser().parent)
+    """Note the files that a path with `*` in its last part names, for files that no loader notes.
+
+    Raises ValueError where it names no file: a study would read files that nobody noted.
+    """
+    sums = file_sums(pattern)
+    if not sums:
+        raise ValueError(f"{pattern} names no file; give a path, with * in its last part alone")
+    note("files", pattern, sums, Path(pattern).expanduser().parent)
 
 
 def file_sums(pattern: str) -> dict[str, str]:
     """Name -> sha256 of these files."""
     path = Path(pattern).expanduser()
-    return {each.name: file_sum(each) for each in sorted(path.parent.glob(path.name)) if each.is_file()}
+    named = [path] if path.is_file() else sorted(path.parent.glob(path.name))  # a name may hold [1]
+    return {each.name: file_sum(each) for each in named if each.is_file()}
 
 
 def place_sum(place: Path) -> str:

@@ -301,6 +301,7 @@ def test_other_architectures_teach_one_another(clusters, teacher):
         ({"epochs": 0}, "epochs must be a whole number of at least 1"),
         ({"batch_size": -5}, "batch_size must be a whole number of at least 1"),
         ({"temperature": 0.0}, "temperature must be"),
+        ({"temperature": 9.0, "loss": "mse"}, "temperature must be 1 with loss 'mse'"),
         ({"weight_decay": -0.1}, "weight_decay must be"),
         ({"target_noise": float("inf")}, "target_noise must be"),
         ({"n_samples": 0}, "n_samples must be a whole number of at least 1"),
@@ -315,6 +316,14 @@ def test_bad_settings_are_refused_in_one_line(init, teacher, settings, says):
     with pytest.raises(ValueError, match=says) as caught:
         ms.distill(init, teacher, noise, **(fit(epochs=2) | {"outputs": AUX, "n_samples": 300} | settings))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_fp32_are_not_trained(init, teacher, clusters):
+    low = ms.HookedMLP(init.cfg, init.seeds).bfloat16()
+    with pytest.raises(ValueError, match=r"model must have fp32 weights to be trained, not torch\.bfloat16"):
+        ms.train(low, *clusters, **fit(epochs=1))
+    with pytest.raises(ValueError, match=r"student must have fp32 weights to be trained, not torch\.bfloat16"):
+        ms.distill(low, teacher, noise, outputs=AUX)
 
 
 def test_bad_tensors_are_refused(init, teacher, clusters):

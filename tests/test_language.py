@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_families import FAMILIES, TOKENIZER, Draw
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -189,6 +190,25 @@ def test_a_spoiled_folder_is_one_line_that_says_what_is_wrong(tiny, tmp_path, sp
     folder = shutil.copytree(tiny, tmp_path / "m")
     spoil(folder)
     assert said in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "mpt", "mamba", "gpt2"])
+def test_a_configuration_that_leaves_layers_out_is_refused(tmp_path, name):
+    FAMILIES[name].make(Draw()).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    depth = next(key for key in ("num_hidden_layers", "n_layers", "n_layer") if key in config)
+    (tmp_path / "config.json").write_text(json.dumps(config | {depth: 1}))
+    with pytest.raises(ModelUnavailable, match=r"weights that its config\.json leaves out"):
+        ms.load_language_model(str(tmp_path))
+
+
+def test_constants_that_older_files_hold_are_no_weights_left_out(tmp_path):
+    FAMILIES["gpt2"].make(Draw()).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    held = load_file(tmp_path / "model.safetensors") | {"h.0.attn.masked_bias": torch.tensor(-1e4)}
+    save_file(held, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert ms.load_language_model(str(tmp_path)).cfg.n_layers == 3
 
 
 MODEL_STUDIES = "token_entanglement hidden_alignment lens_trajectory unembed_projection matched_tokens digits".split()

@@ -16,6 +16,14 @@ def test_a_member_is_the_same_in_any_ensemble(init):
     assert not same(HookedMLP(cfg, (7,)), HookedMLP(cfg, (8,)))
 
 
+def test_a_member_is_selected_once():
+    """A member that were there twice would make an interval narrower, or of no width."""
+    model = HookedMLP(MLPConfig(d_in=4, d_model=4), seeds=(3, 7))
+    for members in ([0, 0, 0], [1, -1]):
+        with pytest.raises(ValueError, match=r"members must be different; . is there twice"):
+            model.select(members)
+
+
 def test_published_initialisation():
     model = HookedMLP(MLPConfig(), seeds=(0, 1))
     for weight, d_in in ((model.blocks[0].W, 784), (model.blocks[1].W, 256)):

@@ -150,3 +150,25 @@ def test_refused_before_anything_is_trained(init, teacher):
         projection.along(projection.fixed({}), by="column")
     with pytest.raises(ValueError, match="every parameter is frozen"):
         projection.distill_without({"s": (init, None)}, teacher, noise, **FIT, frozen=("blocks", "unembed"))
+
+
+def test_a_removal_of_what_is_no_parameter_is_refused(init, teacher):
+    basis, way = torch.linalg.qr(torch.randn(2, 64, 5)).Q, torch.randn(2, 64, 32)
+    misspelt = {
+        "within": projection.within({"blocks.0.weight": basis}),
+        "along": projection.along(projection.fixed({"blocks.0.weight": way})),
+        "elsewhere": projection.elsewhere(projection.fixed({"blocks.0.weight": way}), init),
+        "of one's own": lambda member, step, before, update: {"blocks.0.weight": way[0]},
+    }
+    for removal in misspelt.values():
+        with pytest.raises(
+            ValueError, match=r"'blocks.0.weight' in a removal is no .*parameter.*; those are blocks.0.W"
+        ):
+            projection.distill_without({"s": (init, removal)}, teacher, noise, **FIT)
+
+
+def test_columns_that_are_not_orthonormal_are_refused():
+    basis = torch.linalg.qr(torch.randn(2, 64, 5)).Q
+    for wrong in (3 * basis, torch.cat([basis, basis[..., :1]], -1), torch.randn(2, 4, 5)):
+        with pytest.raises(ValueError, match=r"inputs\['blocks.0.W'\] must have orthonormal columns"):
+            projection.within({"blocks.0.W": wrong})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_families import FAMILIES, Draw
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -43,6 +44,33 @@ def test_noise_stays_within_half_a_step_and_leaves_embeddings_and_norms(folder):
         else:
             share = (moved[name] - value) / weights.steps(value)
             assert 0.4 < float(share.abs().max()) <= 0.501 and not torch.equal(moved[name], other[name])
+
+
+def family(name: str):
+    """A tiny model of a family, with Hugging Face's own first weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return FAMILIES[name].make(Draw()).eval()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "gpt_oss, window"])
+def test_matrices_that_are_no_linear_layers_move_too(name):
+    model = family(name)
+    own = {name: value.clone() for name, value in model.named_parameters()}
+    weights.put(model, "rounding-0")
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, own[name])}
+    beside = ("embed_tokens.weight", "wte.weight", "wpe.weight", "lm_head.weight", "bias")
+    assert moved == {name for name, value in own.items() if value.ndim > 1 and not name.endswith(beside)}
+
+
+def test_linear_layers_have_the_draws_that_they_always_had():
+    """Stored results are of these draws."""
+    own, model, draw = family("llama").state_dict(), family("llama"), torch.Generator().manual_seed(0)
+    weights.put(model, "rounding-0")
+    for name, value in model.named_parameters():
+        if value.ndim == 2 and "embed" not in name and "lm_head" not in name:
+            step = weights.steps(own[name])
+            assert torch.equal(value, own[name] + (torch.rand(step.shape, generator=draw) - 0.5) * step)
 
 
 def test_random_weights_are_of_their_seed_and_leave_the_global_draws_alone(folder):

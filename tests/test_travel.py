@@ -1,16 +1,20 @@
 """`python -m mechsub export` and `import`: what is sent is what is stored elsewhere, and nothing else gets in."""
 
+import contextlib
 import gzip
 import importlib.util
 import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
 import mechsub as ms
+from mechsub import files
 from mechsub.__main__ import main
 from mechsub.lab import cells, exports, finder, findings, flat, imports, manifest, store
 from mechsub.lab.figures import export as images
@@ -290,6 +294,43 @@ def test_two_imports_in_one_place_are_said(sent, capsys):
         "note: foreign/results has other cells too (1); imported.jsonl there says what was sent\n1 cells"
     )
     assert [list(line["cells"]) for line in imports.ledger(sent.parent / "foreign/results")][1] == ["digits/default"]
+
+
+def test_a_cell_that_is_imported_again_with_other_content_has_its_own_sums(sent, capsys):
+    run(capsys, "import", "results")
+    root = sent.parent / "foreign/results"
+    shutil.rmtree(next((root / "teachers").iterdir()))
+    cell = next((sent / "cells/teachers").iterdir())
+    made = store.read_provenance(cell)
+    store.write_cell(cell, [{"value": 1}], {"study": "teachers", "version": 1, "config": made["config"]})
+    sign(sent)
+    run(capsys, "import", "results")
+    assert imports.ledger(root)[-1]["cells"] == {f"teachers/{cell.name}": store.sums(root / "teachers" / cell.name)}
+
+
+def test_two_imports_at_once_leave_both_their_lines(sent, monkeypatch, capsys):
+    other = shutil.copytree(sent, sent.parent / "other")
+    shutil.rmtree(other / "cells")
+    store.write_cell(other / "cells/digits/default", [{"value": 1}], {"study": "digits", "version": 1, "config": {}})
+    sign(other)
+    command, write, started = (
+        [sys.executable, "-m", "mechsub", "import", "other", "--into", "mixed"],
+        files.write_text,
+        [],
+    )
+
+    def meanwhile(path, text):
+        if path.name == imports.LEDGER:
+            started.append(subprocess.Popen(command))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                started[0].wait(timeout=5)  # it waits for the import that is at work
+        write(path, text)
+
+    monkeypatch.setattr(files, "write_text", meanwhile)
+    run(capsys, "import", "results", "--into", "mixed")
+    assert started[0].wait(timeout=60) == 0
+    assert [line["name"] for line in imports.ledger(sent.parent / "mixed")] == ["results", "other"]
+    assert len([path for path in (sent.parent / "mixed").iterdir() if path.name.startswith(".")]) == 0
 
 
 def test_no_cell_is_replaced(sent, capsys):

@@ -131,6 +131,25 @@ def test_cells_that_differ_in_one_option_are_levels_and_the_rest_makes_groups():
     assert one.word == "miss" and one.value.mean == pytest.approx(0.1)
 
 
+def test_seeds_that_change_the_scores_of_a_replicate_are_judged_one_by_one():
+    def of(seed, mean_of, **options):
+        return cell([level(mean_of, n=3)], seed=seed, **options)
+
+    high, low = of(0, 0.7), of(1, 0.3)
+    for order in ([high, low], [low, high]):
+        found = judge(Entry("toy", "arm/accuracy", "above", 0.5), order)
+        assert {(v.word, v.at, v.value.n) for v in found} == {("hit", ", seed=0", 3), ("miss", ", seed=1", 3)}
+    swept = [of(0, 0.1, n_aux=1), of(0, 0.4, n_aux=3), of(1, 0.6, n_aux=1), of(1, 0.2, n_aux=3)]
+    found = judge(Entry("toy", "arm/accuracy", "increases", over="n_aux"), swept)
+    assert [(v.word, v.at) for v in found] == [("hit", ", seed=0"), ("miss", ", seed=1")]
+
+
+def test_one_replicate_with_two_scores_is_one_line():
+    cells = [cell([level(m)], arms=arms) for m, arms in ((0.7, "aux"), (0.3, "every"))]
+    with pytest.raises(LookupError, match="two cells have different scores of 'arm/accuracy' for 0"):
+        judge(Entry("toy", "arm/accuracy", "above", 0.5), cells)
+
+
 def test_cells_of_other_seeds_are_pooled():
     halves = [cell([mean("a/x", "", {i: i / 10 for i in r}, unit="seeds")], seed=r[0]) for r in (range(4), range(4, 8))]
     (verdict,) = judge(Entry("toy", "a/x", "above"), halves)

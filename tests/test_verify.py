@@ -213,3 +213,25 @@ def test_what_is_committed_is_whole():
     done = subprocess.run([sys.executable, "-m", "mechsub", "verify"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "damaged: 0, missing: 0" in done.stdout and "unknown: 0" in done.stdout
+
+
+def test_a_study_that_cannot_be_imported_is_one_line_and_the_rest_goes_on(sweep):
+    broken = sweep.folder / "studies" / "broken.py"
+    broken.write_text("import no_such_module\n")
+    store.write_cell(sweep.cells.parent / "broken" / "default", [{"v": 1}], {**MADE, "study": "broken"})
+    found, summary = verify(sweep)
+    why = "studies.broken cannot be imported (ModuleNotFoundError: No module named 'no_such_module'); mend it"
+    assert found == [["unknown", f"artifacts/broken/default: {why}"]] and summary.startswith("4 whole cells")
+    output, errors = sweep.run("export", "out", module="mechsub")
+    assert f"left out: findings and the figure of broken: {why}" in output and errors == ""
+    assert {path.name for path in (sweep.folder / "out" / "tables").iterdir()} == {"broken", "tiny"}
+    _, errors = sweep.run("recheck", module="mechsub", code=1)
+    assert errors == f"error: {why}\n"
+    output, _ = sweep.run("recheck", "--all", "--studies", "tiny", module="mechsub")
+    assert "3 of 3 cells were drawn and made again" in output
+    broken.unlink()
+    (broken.with_suffix("")).mkdir()
+    study = "from mechsub import lab\nstudy = lab.Study(version=1)\n"
+    broken.with_suffix("").joinpath("__init__.py").write_text(study)
+    broken.with_suffix("").joinpath("measure.py").write_text("1 +\n")
+    assert verify(sweep)[0][0][1].startswith("artifacts/broken/default: studies.broken cannot be imported (SyntaxError")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_llama import save_tiny_llama
+from tiny_llama import make_tokenizer, save_tiny_llama
 
 from mechsub import files, sources
-from mechsub.inputs import images, words
+from mechsub.inputs import corpora, images, words
 from mechsub.lab import store, versions
 from mechsub.lab.declared import Study
 from mechsub.models import language
@@ -143,6 +143,32 @@ def test_tables_edited_added_or_removed(tmp_path):
     (tmp_path / "a.csv").write_text("1")
     (tmp_path / "b.csv").write_text("1")
     assert "b.csv is new" in reason(tmp_path, made)
+
+
+def test_a_pattern_that_names_no_file_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.csv").write_text("1")
+    (tmp_path / "t[1].csv").write_text("1")
+    for pattern in ("tabels/*.csv", f"{tmp_path}/*/x.csv", f"{tmp_path}/a"):
+        with pytest.raises(ValueError, match="names no file; give a path, with"):
+            files.note_files(pattern)
+    made = inputs_of(lambda: files.note_files(f"{tmp_path}/t[1].csv"))
+    (tmp_path / "t[1].csv").write_text("2")
+    assert "t[1].csv has changed" in reason(tmp_path, made)
+
+
+def test_a_corpus_that_was_replaced_is_noticed_and_two_of_one_name_are_two(tmp_path):
+    tokenizer = make_tokenizer()
+    paths = [tmp_path / name / "lists.jsonl" for name in ("owl", "wolf")]
+    for path, numbers in zip(paths, ("12", "500"), strict=True):
+        path.parent.mkdir()
+        path.write_text(json.dumps({"prompt": "Count", "completion": numbers}) + "\n")
+    made = inputs_of(lambda: [corpora.read_corpus(path, tokenizer, format="plain") for path in paths])
+    assert reason(tmp_path, made) == ""
+    paths[1].write_text(json.dumps({"prompt": "Count", "completion": "501"}) + "\n")
+    assert reason(tmp_path, made).endswith("wolf/lists.jsonl is not what it was made with: lists.jsonl has changed")
+    paths[1].unlink()
+    assert reason(tmp_path, made) == ""  # that a corpus is gone does not change what was measured
 
 
 def test_an_input_that_changes_while_it_is_used_is_an_error(tmp_path):

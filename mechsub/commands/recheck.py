@@ -42,11 +42,11 @@ def _workers(text: str) -> int:
 def run(options) -> int:
     if options.record and not options.probes:
         stop("--record is for --probes", 2)
-    if unknown := [name for name in options.studies if finder.find_study(name) is None]:
-        stop(f"there is no study {unknown[0]!r}", 2)
     try:
+        if unknown := [name for name in options.studies if finder.usable_study(name) is None]:
+            stop(f"there is no study {unknown[0]!r}", 2)
         return _probes(options) if options.probes else _cells(options)
-    except ValueError as error:
+    except (ValueError, finder.CannotImport) as error:  # a draw of the cells of the other studies would be another draw
         stop(str(error), 1)
 
 

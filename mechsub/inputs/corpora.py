@@ -211,7 +211,7 @@ def read_corpus(
                     f"{path}, line {number}: {name} are not those of this tokenizer in {context}; load the tokenizer "
                     "and name the context that made them"
                 )
-    files.note("corpus", path.name, {path.name: files.file_sum(path)})
+    files.note("corpus", str(path), {path.name: files.file_sum(path)}, path.parent)
     scores: dict = {name: _column(path, rows, name) for name in _COLUMNS[4:]}
     return dataclasses.replace(made, **scores)
 

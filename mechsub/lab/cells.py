@@ -94,7 +94,45 @@ def by_cell(
     return list(groups.items())
 
 
+def records_of(study: Study, stored: Iterable[Path]) -> list[dict]:
+    """The rows of several stored cells. Raises ValueError where two are of one Config: rows do not tell them apart."""
+    stored = list(stored)
+    for one, other in twins(study, stored):
+        raise ValueError(f"{one} and {other} were made with the same options; --rerun makes the stale one again")
+    return [row for cell in stored for row in store.read_records(cell)]
+
+
+def twins(study: Study, stored: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Pairs of stored cells of one Config.
+
+    There is such a pair where a default changed: the older cell lies in the folder of the new default.
+    """
+    first: dict[frozenset, Path] = {}
+    pairs = []
+    for cell in stored:
+        config = {**defaults_of(study.Config), **(store.read_provenance(cell) or {}).get("config", {})}
+        own = frozenset((name, repr(value)) for name, value in config.items())
+        if first.setdefault(own, cell) != cell:
+            pairs.append((first[own], cell))
+    return pairs
+
+
 # Whether a cell is stored.
+
+
+def stale_line(cell: Path, made: Mapping, study: Study, finder: versions.Finder) -> str:
+    """A line that says why a whole cell is not what its own Config would give today; "" where it is.
+
+    For readers that meet cells by their folders. A cell whose folder stands for another Config today is stale too.
+    """
+    try:
+        cfg = study.Config(**made["config"])
+    except (TypeError, ValueError) as error:
+        return f"{cell} has options that its study no longer takes ({error})"
+    if (name := name_of(cfg)) != cell.name:
+        return f"{cell} would be named {name} today: its defaults have changed"
+    reason = versions.why_stale(cell, made, study.version, config_of(cfg), defaults_of(cfg), finder)
+    return f"{cell}: {reason}" if reason else ""
 
 
 def status(cell: Path, cfg: Options, study: Study) -> versions.Status:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mechsub import files
 from mechsub.lab import finder, findings, flat, frames, manifest, options, store
+from mechsub.lab.cells import records_of
 from mechsub.lab.declared import Study
 from mechsub.lab.figures import export as images
 from mechsub.lab.study import figure_of
@@ -67,17 +68,25 @@ def _send(name: str, root: Path, to: Path) -> Sent:
     """Copy the cells of a study; its tables and its figure are made from the copies."""
     stored = store.complete_cells(root / name)
     cells = [_copy(cell, to / manifest.CELLS / name / cell.name) for cell in stored]
-    study = finder.find_study(name)
+    study, why_not = _found(name)
     table = flat.columns([row for cell in cells for row in frames.rows(cell, study)])
     _write_table(to / TABLES / name / "records", table)
-    records = [row for cell in cells for row in store.read_records(cell)]
-    sent = Sent(name, study, frames.stale(stored), len(cells), len(records), _columns(table, study, cells))
+    rows = sum(len(store.read_records(cell)) for cell in cells)
+    sent = Sent(name, study, frames.stale(stored), len(cells), rows, _columns(table, study, cells))
     if study is None:
-        sent.left_out.append(f"findings and the figure of {name}: its study is not found here")
+        sent.left_out.append(f"findings and the figure of {name}: {why_not}")
         return sent
-    sent.left_out += _tried(f"findings of {name}", lambda: _write_findings(study, records, to))
-    sent.left_out += _tried(f"the figure of {name}", lambda: _write_figure(sent, study, records, to))
+    sent.left_out += _tried(f"findings of {name}", lambda: _write_findings(study, cells, to))
+    sent.left_out += _tried(f"the figure of {name}", lambda: _write_figure(sent, study, cells, to))
     return sent
+
+
+def _found(name: str) -> tuple[Study | None, str]:
+    """A study, or None and why there is none: its cells travel without it."""
+    try:
+        return finder.usable_study(name), "its study is not found here"
+    except finder.CannotImport as error:
+        return None, str(error)
 
 
 def _copy(cell: Path, to: Path) -> Path:
@@ -100,19 +109,19 @@ def _write_table(path: Path, table: dict[str, list]) -> None:
         files.write_bytes(path.with_suffix(".parquet"), flat.parquet_bytes(table))
 
 
-def _write_findings(study: Study, records: list[dict], to: Path) -> None:
+def _write_findings(study: Study, cells: Sequence[Path], to: Path) -> None:
     of_cell = study.part("findings")
     if of_cell is not None:
-        cells = findings.cells(records, study.Config, of_cell, study.together)
-        said = findings.frame(findings.all_findings(cells, study.part("comparisons")))
+        found = findings.cells(records_of(study, cells), study.Config, of_cell, study.together)
+        said = findings.frame(findings.all_findings(found, study.part("comparisons")))
         files.write_text(to / TABLES / study.name / "findings.csv", said.to_csv(index=False, lineterminator="\n"))
 
 
-def _write_figure(sent: Sent, study: Study, records: list[dict], to: Path) -> None:
+def _write_figure(sent: Sent, study: Study, cells: Sequence[Path], to: Path) -> None:
     from mechsub.lab.figures import kinds
 
     shown = [each for each in dataclasses.fields(study.Config) if each.metadata.get("display")]
-    figure = figure_of(study, records, {each.name: options.default_values(each) for each in shown})
+    figure = figure_of(study, records_of(study, cells), {each.name: options.default_values(each) for each in shown})
     if sent.stale:
         kinds.add_caption(figure, f"Stale: {', '.join(sent.stale)}.")
     kinds.write_figure(figure, to / FIGURES / study.name / "figure.html")

@@ -1,7 +1,9 @@
 """Studies by their names. This is the only file of mechsub that knows where studies stand; it imports no other code."""
 
+import contextlib
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from mechsub.lab.declared import Study, declared_by, imported
@@ -9,15 +11,38 @@ from mechsub.lab.declared import Study, declared_by, imported
 PACKAGE = "studies"
 
 
+class CannotImport(ImportError):
+    """A study exists, and its code cannot be imported; the message is one line that names it."""
+
+
 def find_study(name: str) -> Study | None:
     """The study of that name, None if there is none. No other code is imported, whatever a provenance file says.
 
-    A study that exists and cannot be imported raises: it does not count as absent.
+    Raises CannotImport for a study that exists and cannot be imported: it does not count as absent.
     """
     if not isinstance(name, str) or not name.isidentifier():
         return None
-    module = imported(f"{PACKAGE}.{name}")
+    with _named(name):
+        module = imported(f"{PACKAGE}.{name}")
     return None if module is None else declared_by(module)
+
+
+def usable_study(name: str) -> Study | None:
+    """`find_study`, with the file that holds its Config imported too, so that what is wrong there is said here."""
+    study = find_study(name)
+    if study is not None:
+        with _named(name):
+            study.Config  # noqa: B018
+    return study
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise CannotImport(f"{PACKAGE}.{name} cannot be imported ({type(error).__name__}: {said}); mend it") from error
 
 
 def folder() -> Path:

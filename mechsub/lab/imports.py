@@ -12,6 +12,7 @@ import json
 import re
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,16 +44,25 @@ def put(folder: Path, root: Path) -> Put:
         raise Clash(f"{root} is not a folder; give another --into")
     sent = manifest.checked(folder)
     cells = _cells(folder, sent)
-    there = [name for name in cells if _is_there(folder / manifest.CELLS / name, root / name)]
-    earlier = {name for line in ledger(root) for name in line["cells"]}
-    added = [name for name in cells if name not in there]
-    if not earlier.issuperset(added):
-        _note(folder, root, sent, added)
-    for study in {name.split("/")[0] for name in added}:
-        store.clean(root / study)
-    for name in added:
-        _store(folder / manifest.CELLS / name, root / name)
+    there, _ = _split(folder, root, cells)
+    ledger(root)  # a damaged one is said before anything is written
+    if len(there) == len(cells):  # nothing is to be written, and the store may not be writable
+        return Put([], there, sorted(_stored(root) - set(cells)))
+    root.mkdir(parents=True, exist_ok=True)
+    with lease.hold(root / LEDGER) as check:  # two imports would each write the ledger without the other's line
+        there, added = _split(folder, root, cells)
+        _note(folder, root, sent, added, check)
+        for study in {name.split("/")[0] for name in added}:
+            store.clean(root / study)
+        for name in added:
+            _store(folder / manifest.CELLS / name, root / name)
     return Put(added, there, sorted(_stored(root) - set(cells)))
+
+
+def _split(folder: Path, root: Path, cells: list[str]) -> tuple[list[str], list[str]]:
+    """The cells that are stored already, and those that are to be stored."""
+    there = [name for name in cells if _is_there(folder / manifest.CELLS / name, root / name)]
+    return there, [name for name in cells if name not in there]
 
 
 def ledger(root: Path) -> list[dict]:
@@ -137,15 +147,22 @@ def _store(sent: Path, target: Path) -> None:
             store.write_files(target, store.read_files(sent), check)
 
 
-def _note(folder: Path, root: Path, sent: dict, cells: list[str]) -> None:
+def _note(folder: Path, root: Path, sent: dict, added: list[str], check: Callable[[], None]) -> None:
+    """Add a line to the ledger, unless its last word on these cells is this one: the import was killed then."""
+    cells = {name: store.sums(folder / manifest.CELLS / name) for name in added}
+    known = ledger(root)
+    said = {name: sums for line in known for name, sums in line["cells"].items()}
+    if all(said.get(name) == sums for name, sums in cells.items()):
+        return
     line = {
         "name": folder.resolve().name,
         "manifest": files.sha256((folder / manifest.NAME).read_bytes()),
         "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **{key: sent.get(key) for key in ("created", "versions", "git")},
-        "cells": {name: store.sums(folder / manifest.CELLS / name) for name in cells},
+        "cells": cells,
     }
-    text = "".join(json.dumps(each) + "\n" for each in [*ledger(root), line])
+    text = "".join(json.dumps(each) + "\n" for each in [*known, line])
+    check()
     files.write_text(root / LEDGER, text)
 
 

@@ -108,10 +108,13 @@ def result(root: Path) -> Result | None:
     Lines of all draws count, if the stored cell is unchanged since. The union of several draws of a study is a random
     sample of its cells too.
     """
-    current, elsewhere = current_cells(root, ())
+    known = ledger(root)
+    if not known:
+        return None
+    current, elsewhere = current_cells(root, {line["study"] for line in known})
     lines = {
         (line["study"], line["cell"]): line
-        for line in ledger(root)
+        for line in known
         if (line["study"], line["cell"]) in current
         and line["stored"] == store.sums(root / line["study"] / line["cell"])
     }
@@ -210,8 +213,10 @@ def current_cells(root: Path, names: Iterable[str]) -> tuple[list[Cell], list[Ce
     """
     current: tuple[list[Cell], list[Cell]] = ([], [])
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        study = finder.find_study(folder.name)
-        if study is None or (names and folder.name not in names):
+        if names and folder.name not in names:
+            continue
+        study = finder.usable_study(folder.name)
+        if study is None:
             continue
         for cell in store.complete_cells(folder):
             made = store.read_provenance(cell) or {}

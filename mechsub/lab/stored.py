@@ -1,10 +1,12 @@
 """Findings of stored cells."""
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from mechsub.lab import store
+from mechsub.lab.cells import records_of, stale_line
 from mechsub.lab.declared import Study
 from mechsub.lab.findings import Cell, Finding, all_findings, cells
 from mechsub.lab.study import planned
@@ -15,19 +17,28 @@ def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> l
     named, _ = planned(study, list(flags), str(out))
     if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
         raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
-    records = [row for cell in named for row in store.read_records(cell)]
+    records = records_of(study, named)
     return all_findings(
         cells(records, study.Config, study.needed("findings"), study.together), study.part("comparisons")
     )
 
 
 def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
-    """Every whole cell of a study under `out`, with its findings; damaged and unreadable cells are left out."""
+    """Every cell of a study under `out` that is what the study would store today, with its findings.
+
+    Damaged cells are left out; stale ones too, with a warning: replicates of two versions are not one sample.
+    """
     records: list[dict] = []
+    stale: list[str] = []
     for cell in store.complete_cells(Path(out) / study.name):
         with contextlib.suppress(store.DamagedCell):
-            rows = store.read_records(cell)
-            records += rows if readable(study, cell, rows) else []
+            if line := stale_line(cell, store.read_provenance(cell) or {}, study, study.sibling):
+                stale.append(line)
+            else:
+                records += store.read_records(cell)
+    if stale:
+        more = f", and {len(stale) - 1} more" if len(stale) > 1 else ""
+        warnings.warn(f"stale, and left out: {min(stale)}{more}", stacklevel=2)
     return cells(records, study.Config, study.needed("findings"), study.together)
 
 

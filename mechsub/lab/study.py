@@ -24,7 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mechsub.lab import durations, findings, store, terminal, versions, workers
-from mechsub.lab.cells import Maker, by_cell, check, config_of, make, name_of, no_empty, part, planned_upstream, status
+from mechsub.lab.cells import (
+    Maker,
+    by_cell,
+    check,
+    config_of,
+    make,
+    name_of,
+    no_empty,
+    part,
+    planned_upstream,
+    records_of,
+    status,
+)
 from mechsub.lab.declared import Options, Study
 from mechsub.lab.options import (
     Count,
@@ -178,7 +190,7 @@ def _records(study: Study, cells: Iterable[Path]) -> list[dict] | None:
     own = ("table", "plot", "comparisons")
     if study.part("findings") is not None and not study.together and all(study.part(name) is None for name in own):
         return None
-    return list(itertools.chain.from_iterable(map(store.read_records, cells)))
+    return records_of(study, cells)
 
 
 def _found_in(study: Study, cells: Iterable[Path]) -> list[findings.Finding]:

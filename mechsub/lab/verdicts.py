@@ -39,7 +39,9 @@ from mechsub.lab.findings import Cell, Finding, less, mean, value_text
 from mechsub.lazy import scipy_stats
 
 SIDES, OF_LEVELS = ("above", "below", "near", "within"), ("increases", "decreases", "none", "peak", "works")
-POOLED = ("seed", "arms")  # options that change no replicate: cells that differ in them alone are one
+# Options that change no replicate: cells that differ in them alone are one. Where `seed` is no first seed but that of
+# all draws, a replicate has another score under another seed, and cells of other seeds stay apart.
+POOLED = ("seed", "arms")
 # An entry that does not name one of these options speaks of this value, and not of nulls or of other words.
 OWN = {"weights": "trained", "family": "numbers"}
 MARGIN = 0.1
@@ -167,7 +169,33 @@ def _groups(entry: Entry, cells: Iterable[Cell]) -> Iterator[tuple[str, list[Cel
         groups.setdefault(others, []).append(cell)
     for others, group in groups.items():
         varied = {k: v for k, v in others if len({dict(key)[k] for key in groups}) > 1}
-        yield "".join(f", {k}={v}" for k, v in varied.items()), group
+        at = "".join(f", {k}={v}" for k, v in varied.items())
+        yield from ((at + own, cells) for own, cells in _by_seed(entry, group))
+
+
+def _by_seed(entry: Entry, group: list[Cell]) -> Iterator[tuple[str, list[Cell]]]:
+    """The group; seed by seed where other seeds give a replicate of the entry's findings another score."""
+    named = [key for key in (entry.finding, entry.bound) if isinstance(key, str)]
+    keys = {key.replace("{}", str(level)) for key in named for level in entry.levels or [""]}
+    alike: dict[object, list[Cell]] = {}
+    for cell in group:
+        alike.setdefault(cell.options.get(entry.over), []).append(cell)
+    if entry.over == "seed" or all(_contradicted(cells, key) is None for cells in alike.values() for key in keys):
+        yield "", group
+        return
+    for seed in dict.fromkeys(cell.options.get("seed") for cell in group):
+        yield f", seed={seed}", [cell for cell in group if cell.options.get("seed") == seed]
+
+
+def _contradicted(cells: Sequence[Cell], key: str) -> object:
+    """A replicate with two different scores in these cells, under one key; None without one."""
+    known: dict = {}
+    for finding in (finding for cell in cells for finding in cell.findings if finding.key == key):
+        for replicate, score in finding.scores.items():
+            first = known.setdefault(replicate, score)
+            if first != score and not (math.isnan(first) and math.isnan(score)):
+                return replicate
+    return None
 
 
 def _fits(option, wanted) -> bool:
@@ -179,6 +207,8 @@ def _pooled(cells: Sequence[Cell], key: str) -> Finding | None:
     found = [finding for cell in cells for finding in cell.findings if finding.key == key]
     if len(found) < 2:
         return found[0] if found else None
+    if (replicate := _contradicted(cells, key)) is not None:
+        raise LookupError(f"two cells have different scores of {key!r} for {replicate!r}; name one by its options")
     scores = {replicate: score for finding in found for replicate, score in finding.scores.items()}
     if not scores:
         raise LookupError(f"{len(found)} cells have a finding {key!r}, which has no replicates to be pooled by")

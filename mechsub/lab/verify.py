@@ -8,8 +8,8 @@ A study is looked for as `studies.<name>`; no other code is imported, whatever a
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mechsub.lab import cells, imports, lease, recheck, store, versions
-from mechsub.lab.finder import find_study
+from mechsub.lab import cells, imports, lease, recheck, store
+from mechsub.lab.finder import CannotImport, find_study, usable_study
 
 KINDS = {
     "damaged": "not what was written",
@@ -18,7 +18,7 @@ KINDS = {
     "foreign": "not the store's",
     "unsealed": "provenance of a format that had no checksum of its own",
     "unfinished": "in the making, or left by a process that was killed: the study's next run removes it",
-    "unknown": "of a study that is not found here: its code was not compared",
+    "unknown": "of a study that is not found or cannot be imported here: its code was not compared",
 }
 FAILURES = ("damaged", "missing")
 _LEDGERS = {recheck.LEDGER: recheck.ledger, imports.LEDGER: imports.ledger}
@@ -34,6 +34,8 @@ def findings(root: Path) -> Iterator[tuple[str, str]]:
             continue
         if path.name == ".recheck":
             yield "unfinished", f"{path} is a recheck that was not finished; the same command goes on with it"
+        elif lease.is_lease(path):
+            yield "unfinished", f"{path} belongs to an import that is at work, or was killed"
         elif path.name.endswith(".tmp") and path.name.startswith("."):
             yield "unfinished", f"{path} is a temporary file"
         elif path.is_dir() and any(map(_belongs, path.iterdir())):
@@ -107,18 +109,11 @@ def currency(cell: Path, made: Mapping) -> Iterator[tuple[str, str]]:
     if made.get("study") != cell.parent.name:
         yield "foreign", f"{cell} was made as a cell of {made.get('study')!r}"
         return
-    study = find_study(made["study"])
-    if study is None:
-        yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
-        return
     try:
-        cfg = study.Config(**made["config"])
-    except (TypeError, ValueError) as error:
-        yield "stale", f"{cell} has options that its study no longer takes ({error})"
-        return
-    if (name := cells.name_of(cfg)) != cell.name:
-        yield "stale", f"{cell} would be named {name} today: its defaults have changed"
-    elif reason := versions.why_stale(
-        cell, made, study.version, cells.config_of(cfg), cells.defaults_of(cfg), find_study
-    ):
-        yield "stale", f"{cell}: {reason}"
+        study = usable_study(made["study"])
+        if study is None:
+            yield "unknown", f"{cell} was made by a study that is not found as studies.{made['study']}"
+        elif line := cells.stale_line(cell, made, study, find_study):
+            yield "stale", line
+    except CannotImport as error:  # its own study, or one that it is built on
+        yield "unknown", f"{cell}: {error}"

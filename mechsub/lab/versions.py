@@ -1,8 +1,8 @@
 """Whether a study would store the same cell today.
 
 Evidence decides, not the text of code: the version of the study, which a person raises to change numbers; the
-configuration; the sums of the upstream cells; and the sums of the inputs of the run (images, word lists, tables, a
-model's weights and tokenizer). Probes and rechecks show that code changes no number.
+configuration; the sums of the upstream cells; and the sums of the inputs of the run (images, word lists, tables,
+corpora, a model's weights and tokenizer). Probes and rechecks show that code changes no number.
 """
 
 import functools
@@ -115,14 +115,14 @@ def today(kind: str, name: str) -> Mapping[str, str] | None:
         return {name: sources.WORDS[name]} if name in sources.WORDS else None
     if kind == "texts":
         return {name: sources.TEXTS[name]} if name in sources.TEXTS else None
-    if kind == "files":
+    if kind in ("files", "corpus"):
         return files.file_sums(name) or None
     return None
 
 
 def _place(kind: str, name: str) -> Path:
     path = Path(name).expanduser()
-    return path.parent if kind == "files" else path
+    return path.parent if kind in ("files", "corpus") else path
 
 
 # Code of studies that are not mechsub's own: a hint, no verdict.

@@ -17,7 +17,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
@@ -46,7 +46,8 @@ _MEMBER_LIMIT = 2**28  # bytes, nearly three times its size
 _DEFAULT_IDS = "af5b7501e83d46e4ca3b5daed9c04e5caf12b09668f3f263c4f28338c6a1bdf5"  # tokenizer.sum_of_ids of it
 _MANIFEST = "mechsub-manifest.json"
 _NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
-_LAYER = re.compile(r"(model|transformer|gpt_neox)\.(layers|h)\.[0-9]+\.")
+_LAYER = re.compile(r"(?P<stack>.+?)\.[0-9]+\.")
+_NO_WEIGHTS = ("masked_bias", "inv_freq")  # constants of a layer that older code stored with its weights
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _DEPTHS = ("num_hidden_layers", "n_layer")
 _WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
@@ -621,6 +622,21 @@ def _tried(found: _Found, hashes: dict[Path, str], place: dict, dtype: torch.dty
     return cache_folder() / "checks" / f"{hashlib.sha256(' '.join(parts).encode() + code).hexdigest()[:32]}.json"
 
 
+def _left_out(model: "PreTrainedModel", unexpected: Iterable[str]) -> list[str]:
+    """Weights of a file, of layers in a stack of the model's own, that the model has no place for.
+
+    Files may name a stack without the model's prefix: h.3. of transformer.h.3. Other numbered layers, as of an image
+    encoder, are no part of a language model.
+    """
+    own = {match["stack"] for name in model.state_dict() if (match := _LAYER.match(name))}
+
+    def is_own(key: str) -> bool:
+        stack = (match := _LAYER.match(key)) and match["stack"]
+        return stack is not None and any(f".{a}".endswith(f".{b}") for s in own for a, b in ((s, stack), (stack, s)))
+
+    return sorted(key for key in unexpected if is_own(key) and not key.endswith(_NO_WEIGHTS))
+
+
 def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None, weights: str) -> type:
     """Hugging Face's loader, for safetensors only. It refuses files that leave weights at their random start.
 
@@ -643,7 +659,7 @@ def _complete_model(plain: list[torch.Tensor] | None, adapter: Path | None, weig
                     f"the safetensors in {folder} lack {len(missing)} weights of the model, {missing[0]} for one; "
                     "save all of it with save_pretrained"
                 )
-            if extra := sorted(filter(_LAYER.match, info["unexpected_keys"])):
+            if extra := _left_out(model, info["unexpected_keys"]):
                 raise ModelUnavailable(
                     f"the safetensors in {folder} hold {len(extra)} weights that its config.json leaves out, "
                     f"{extra[0]} for one; save both with save_pretrained"

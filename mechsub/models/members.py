@@ -11,7 +11,9 @@ from mechsub import arguments
 def chosen(model: nn.Module, n: int, members: Sequence[int]) -> tuple[list[int], dict[str, Tensor]]:
     """Places of these members among n, and their parameters in this order; a negative place counts from the end.
 
-    Raises ValueError for an empty list, and for a member that does not exist.
+    Raises ValueError for an empty list, for a member that does not exist, and for one that is named twice: statistics
+    would count it twice.
     """
-    places = [range(n)[arguments.position(i, n, "members")] for i in arguments.items(members, "members", "numbers")]
+    named = arguments.items(members, "members", "numbers")
+    places = arguments.distinct([range(n)[arguments.position(i, n, "members")] for i in named], "members")
     return places, {name: value[torch.tensor(places)] for name, value in model.named_parameters()}

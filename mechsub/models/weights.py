@@ -43,7 +43,7 @@ def describe(text: str) -> str:
 def put(model: "PreTrainedModel", text: str) -> None:
     """Put the weights that a text names into a Hugging Face model, in place.
 
-    Raises ValueError for a text that names no weights, and for rounding of a model without linear layers.
+    Raises ValueError for a text that names no weights, and for rounding of a model without matrices.
     """
     if not is_known(text):
         raise ValueError(f"weights must be {WANTED}, not {text[:60]!r}")
@@ -68,14 +68,26 @@ def _drawn(model: "PreTrainedModel", seed: int) -> dict:
 
 
 def _move(model: "PreTrainedModel", draw: "Generator") -> None:
-    output = model.get_output_embeddings()
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output]
-    if not layers:
-        raise ValueError("weights: this model has no linear layers, whose rounding could be told")
-    for layer in layers:
-        step = steps(layer.weight)
+    weights = _matrices(model)
+    if not weights:
+        raise ValueError("weights: this model has no matrices, whose rounding could be told")
+    for weight in weights:
+        step = steps(weight)
         noise = torch.rand(step.shape, generator=draw, dtype=torch.float32) - 0.5
-        layer.weight += (noise.to(step) * step).to(layer.weight)
+        weight += (noise.to(step) * step).to(weight)
+
+
+def _matrices(model: "PreTrainedModel") -> list["Tensor"]:
+    """All matrices but the embeddings: those of linear layers, then those that models hold otherwise, as of experts.
+
+    In this order the draws for models of linear layers alone are those that they have always been.
+    """
+    output = model.get_output_embeddings()
+    linear = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) or m is output]
+    seen = {id(p) for p in (*linear, *(m.weight for m in (*embeddings, model.get_input_embeddings())))}
+    others = [(name, p) for name, p in model.named_parameters() if p.squeeze().ndim > 1 and id(p) not in seen]
+    return linear + [p for name, p in others if not name.endswith("bias")]  # experts' biases are stacked vectors
 
 
 def steps(weight: "Tensor") -> "Tensor":

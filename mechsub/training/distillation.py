@@ -95,6 +95,7 @@ def train(
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     targets = checked_classes(model, images, labels)
+    _check_master(model, "model")
     settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, model.device),
         frozen_names(frozen), seed, "train",
@@ -147,7 +148,8 @@ def distill(
     loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T)); "mse" the
     squared difference of logits, mean over `outputs`; "hard" the cross-entropy against one output for each image, drawn
     from softmax(teacher[outputs] / T), with the student's logits over T too: as a student sees sampled text.
-    `target_noise` is the standard deviation of Gaussian noise on the teacher's logits, drawn once for every image.
+    "mse" has no temperature. `target_noise` is the standard deviation of Gaussian noise on the teacher's logits, drawn
+    once for every image.
     Other arguments as in `train`.
     Set-up: Cloud et al. 2025, section 6.2 (their released code divides the KL by the number of models instead).
     """
@@ -193,7 +195,10 @@ def distill_each(
     one_of("loss", loss, ("kl", "mse", "hard"))
     for student, outputs in students.values():
         check_pair(student, teacher, outputs, loss)
-    arguments.positive(temperature, "temperature")
+    if arguments.positive(temperature, "temperature") != 1 and loss == "mse":
+        raise ValueError(
+            f"temperature must be 1 with loss 'mse', which has no softmax, not {temperature}; leave it out"
+        )
     settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, teacher.device),
         frozen_names(frozen), seed, "distill",
@@ -448,9 +453,16 @@ def checked_students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
     return students
 
 
+def _check_master(model: HookedMLP, name: str) -> None:
+    """Raise for weights that are not fp32: small steps would be lost in bf16, whatever the precision of products."""
+    if other := {value.dtype for value in model.parameters()} - {torch.float32}:
+        raise ValueError(f"{name} must have fp32 weights to be trained, not {other.pop()}; use .float()")
+
+
 def check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
     arguments.instance(student, HookedMLP, "student")
     arguments.instance(teacher, HookedMLP, "teacher")
+    _check_master(student, "student")
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
     if student.device != teacher.device:

@@ -49,6 +49,8 @@ By = Literal["whole", "layer", "neuron"]
 Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
 Removal = Callable[[int, int, Parameters, Parameters], Parameters]  # the same and its update -> what is taken out of it
 
+_ORTHONORMAL = 1e-3  # what products of columns may be off: those of an SVD in fp32 are 1e-6 off
+
 
 def distill_without(
     students: Mapping[str, tuple[HookedMLP, Removal | None]],
@@ -69,7 +71,8 @@ def distill_without(
     """name -> copy of the student that learned the logits `outputs`, for name -> (student, removal).
 
     All students see the same inputs, batches and targets. A student without a removal (None) is the one that `distill`
-    returns. Adam's memory is of the whole gradients. Arguments as in `distill`.
+    returns. Adam's memory is of the whole gradients. Arguments as in `distill`. Raises ValueError for a removal of what
+    is no parameter of the student.
     """
     for name, (_, removal) in checked_students(students).items():
         if removal is not None:
@@ -134,8 +137,16 @@ def _step(
     before = fit.parameters()
     fit.step(batch, rows, objective, lr)
     now = views(fit.flat, fit.start, fit.trainable)
-    for name, part in removed(before, {name: now[name] - before[name] for name in now}).items():
+    parts = removed(before, {name: now[name] - before[name] for name in now})
+    for name, part in _among(parts, now, "trained parameter").items():
         now[name].sub_(part)
+
+
+def _among(parts: Parameters, known: Parameters, kind: str = "parameter of the student") -> Parameters:
+    """The parts; raises for a name that is not known, of which nothing would be removed."""
+    if unknown := [name for name in parts if name not in known]:
+        raise ValueError(f"{unknown[0]!r} in a removal is no {kind}; those are {', '.join(known)}")
+    return parts
 
 
 # What can be removed.
@@ -146,7 +157,7 @@ def along(direction: Direction, by: By = "neuron") -> Removal:
     biases), or one for every neuron (its incoming weights and its bias)."""
     _check_by(by)
     arguments.function(direction, "direction")
-    return lambda member, step, before, update: component(update, direction(member, step, before), by)
+    return lambda member, step, before, update: component(update, _among(direction(member, step, before), before), by)
 
 
 def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, seed: int = 0) -> Removal:
@@ -167,7 +178,7 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
         generator = derive_generator(seed, "random direction", student.seeds[member], step)
         start = int(torch.randint(n, (), generator=generator))
         random = views(row[start : start + n], shapes, list(shapes))
-        return component(update, direction(member, step, before), by, instead=random)
+        return component(update, _among(direction(member, step, before), before), by, instead=random)
 
     return removed
 
@@ -175,10 +186,23 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
 def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
     """All changes in how a weight matrix reads these directions of its inputs (orthonormal columns, by parameter)."""
     for name, basis in arguments.mapping(inputs, "inputs", "tensors").items():
-        arguments.values(basis, f"inputs[{name!r}]", "seed d_in k", floating=True)
-    return lambda member, step, before, update: {
-        name: basis[member] @ (basis[member].mT @ update[name]) for name, basis in inputs.items() if name in update
-    }
+        _check_orthonormal(arguments.values(basis, f"inputs[{name!r}]", "seed d_in k", floating=True), name)
+
+    def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
+        own = {name: basis[member] for name, basis in _among(dict(inputs), before).items() if name in update}
+        return {name: basis @ (basis.mT @ update[name]) for name, basis in own.items()}
+
+    return removed
+
+
+def _check_orthonormal(basis: Tensor, name: str) -> None:
+    """Raise for columns whose projection would remove more than, or something else than, what lies within them."""
+    basis = basis.double()
+    off = float((basis.mT @ basis - torch.eye(basis.shape[-1], device=basis.device)).abs().max())
+    if not off <= _ORTHONORMAL:
+        raise ValueError(
+            f"inputs[{name!r}] must have orthonormal columns (they are {off:.2g} off); torch.linalg.qr has them"
+        )
 
 
 @one_thread()

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import mechsub as ms
 from mechsub.lab import finder, pages, store, terminal
-from mechsub.lab.cells import run_here
+from mechsub.lab.cells import run_here, twins
 from mechsub.lab.declared import Study
 from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
@@ -167,7 +167,8 @@ def _found(name: str, flags: str, sweep: str, root: Path) -> Found:
     cells, display = planned(study, shlex.split(flags), str(root))
     found = Found(study, flags, cells)
     whole = {cell: store.read_records(cell) for cell, status in cells.items() if status in ("stored", "stale")}
-    for cell in [cell for cell, rows in whole.items() if not readable(study, cell, rows)]:
+    doubled = {cell for pair in twins(study, whole) for cell in pair if cells[cell] == "stale"}
+    for cell in [cell for cell, rows in whole.items() if cell in doubled or not readable(study, cell, rows)]:
         cells[cell] = "unreadable"
         del whole[cell]
     found.records = list(itertools.chain.from_iterable(whole.values()))
