@@ -136,6 +136,7 @@ PARTS = {
     "functions.Check",
     "functions.Checks",
     "checks.inputs_to_try",
+    "checks.unlike",
     "checks.measure_with",
     "checks.warned",
     "checks.CannotRun",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mechsub import arguments, files
 from mechsub.inputs.token_ids import Outputs
+from mechsub.models import checks
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -32,14 +33,27 @@ _PEFT = "base_model.model."
 def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
     """Hugging Face's own model over the weights of a bridge, which both share; for training and drawing.
 
-    Attention is torch's fused attention where the model has it. Rows are padded only behind their end, so causal
-    attention needs no mask.
+    Attention is torch's fused attention where the model has it and gives the same logits (Falcon's positions by alibi
+    do not). Rows are padded only behind their end, so causal attention needs no mask. Raises where it does not give the
+    bridge's own logits of a few tokens: hooks on the bridge, parts of a weight that were changed in the bridge alone.
     """
+    for attention in ("sdpa", "eager"):
+        plain = _plain(model, attention)
+        if (error := checks.unlike(model, plain)) is None:
+            return plain
+    raise ValueError(
+        f"Hugging Face's model over these weights does not give the logits of the bridge ({error}), so it can neither "
+        "be tuned nor drawn from; take off hooks and edits of the bridge, or use another model"
+    )
+
+
+def _plain(model: "TransformerBridge", attention: str) -> "PreTrainedModel":
     wrapped = getattr(arguments.model(model), "original_model", None)
     if wrapped is None:
         arguments.refuse("model", "a language model, as load_language_model gives it", model)
     config = copy.deepcopy(wrapped.config)
-    config._attn_implementation = "sdpa" if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
+    config.output_attentions = False  # bridges ask for it; Falcon then makes a mask that its fused attention ignores
+    config._attn_implementation = attention if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
     with torch.device("meta"):
         plain = type(wrapped)(config)
     values = {name.replace("._original_component", ""): value for name, value in wrapped.state_dict().items()}
@@ -57,6 +71,8 @@ def _copy_buffers(wrapped: "PreTrainedModel", plain: "PreTrainedModel") -> None:
     own = {name.replace("._original_component", ""): value for name, value in wrapped.named_buffers()}
     for name, value in plain.named_buffers():
         if value.is_meta:
+            if name not in own:
+                raise ValueError(f"this model's buffers cannot be found in its bridge ({name}); it cannot be tuned")
             where, _, last = name.rpartition(".")
             setattr(plain.get_submodule(where), last, own[name])
 
