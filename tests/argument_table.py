@@ -163,6 +163,7 @@ RECORDS = {
     "scores.Trie",
     "hooked.HookedModel",
     "language.ModelUnavailable",
+    "language.bridge_over",
     "mlp.Block",
     "mlp.Unembed",
     "conv.Layer",

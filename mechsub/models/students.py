@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mechsub import arguments, files
 from mechsub.inputs.token_ids import Outputs
-from mechsub.models import checks
+from mechsub.models import checks, language
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -120,16 +120,17 @@ def merged(students: Students, member: int) -> "TransformerBridge":
     """One member as a bridge of its own; every measure takes it as it takes the base."""
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
-    model = copy.deepcopy(students.base)
-    places: dict[str, list[Tensor]] = {}
-    for name, value in model.original_model.named_parameters(remove_duplicate=False):
-        places.setdefault(name.replace("._original_component", ""), []).append(value)
-    one = students.select([i])
+    model, one = copy.deepcopy(students.base), students.select([i])
+    plain = _plain(model, "eager")  # over the weights of the copy
+    parameters = dict(plain.named_parameters())
     with torch.no_grad():
         for name in students.names:
-            value = places[name][0]
+            value = parameters[name]
             value.copy_(value + one.update(name)[0].to(value) if students.A else one.values[name][0])
-    source = dict(getattr(model, "mechsub_source", {}))
+    if checks.unlike(model, plain):  # bridges of fused weights (q, k and v in one) run copies of their parts
+        model = language.bridge_over(plain, students.base)
+        plain_model(model)
+    source = dict(getattr(students.base, "mechsub_source", {}))
     tuned = [tensor.numpy(force=True).tobytes() for part in (one.A, one.B, one.values) for tensor in part.values()]
     source["tuned_sha256"] = files.sha256(b"".join(tuned))
     model.mechsub_source = source
@@ -174,12 +175,39 @@ def _product(x: Tensor, W: Tensor, half: bool) -> Tensor:
 class StackedLinear(nn.Module):
     """A linear layer of the base with every member's adapter."""
 
-    def __init__(self, layer: nn.Linear, A: Tensor, B: Tensor, scale: float, half: bool):
+    def __init__(self, name: str, layer: nn.Linear, A: Tensor, B: Tensor, scale: float, half: bool):
         super().__init__()
-        self.weight, self.bias, self.A, self.B, self.scale, self.bf16 = layer.weight, layer.bias, A, B, scale, half
+        self.name, self.W, self.bias, self.A, self.B = name, layer.weight, layer.bias, A, B
+        self.scale, self.bf16 = scale, half
+
+    @property
+    def weight(self) -> "_Weight":
+        """Not the weight: who multiplies by it himself (Mamba's dt_proj) would leave the adapters out."""
+        return _Weight(self.name, self.W)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _LowRank.apply(x, self.weight, self.bias, self.A, self.B, self.scale, self.bf16)
+        return _LowRank.apply(x, self.W, self.bias, self.A, self.B, self.scale, self.bf16)
+
+
+class _Weight:
+    """Type, place and shape of a weight that has adapters. Any other use raises."""
+
+    def __init__(self, name: str, W: Tensor):
+        self.name, self.dtype, self.device, self.shape = name, W.dtype, W.device, W.shape
+
+    def __getattr__(self, _: str) -> Any:
+        last = self.name.rpartition(".")[2]
+        raise ValueError(
+            f"this model uses the weight of {self.name} without the layer, so an adapter there would have no effect; "
+            f"leave it out (frozen=({last!r},))"
+        )
+
+    def __matmul__(self, other: object) -> Any:
+        return self.__getattr__("__matmul__")
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        next(one for one in args if isinstance(one, cls)).__getattr__("")
 
 
 def stack(
@@ -188,19 +216,29 @@ def stack(
     """Put adapters into a plain model. From then on its rows belong to the members, in equal groups."""
     for name in A:
         layer, (where, _, last) = plain.get_submodule(name), name.rpartition(".")
-        setattr(plain.get_submodule(where), last, StackedLinear(layer, A[name], B[name], scale, half))
+        setattr(plain.get_submodule(where), last, StackedLinear(name, layer, A[name], B[name], scale, half))
 
 
 def linear_layers(
     plain: "PreTrainedModel", targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
 ) -> list[str]:
     """Names of the linear layers of blocks that get adapters."""
-    names = [
-        name for name, module in plain.named_modules() if isinstance(module, nn.Linear) and BLOCK.match(f"{name}.")
-    ]
+    names = [name for name, module in plain.named_modules() if _is_linear(module) and BLOCK.match(f"{name}.")]
     if not names:
         raise ValueError("this model has no nn.Linear in its blocks for adapters; tune it whole (rank=None)")
     return chosen_names(names, targets, layers, frozen)
+
+
+def _is_linear(module: nn.Module | None) -> bool:
+    """Whether it puts out x W^T + b: routers of Llama 4 are nn.Linear too, and put out something else."""
+    if not isinstance(module, nn.Linear):
+        return False
+    if type(module).forward is nn.Linear.forward:
+        return True
+    x = torch.linspace(-1, 1, module.in_features).to(module.weight)[None]
+    out = module(x)
+    expected = nn.functional.linear(x, module.weight, module.bias)
+    return isinstance(out, Tensor) and checks.differ(out, expected) is None
 
 
 def chosen_names(
@@ -344,7 +382,7 @@ def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, whe
         layer = plain.get_submodule(name)
     except AttributeError:
         layer = None
-    if not isinstance(layer, nn.Linear) or layer.weight.shape != (len(B), A.shape[1]) or A.shape[0] != B.shape[1]:
+    if not _is_linear(layer) or layer.weight.shape != (len(B), A.shape[1]) or A.shape[0] != B.shape[1]:
         raise ValueError(f"{where} has an adapter of {name}, which this model lacks or has in another size")
 
 
