@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -142,6 +143,73 @@ def test_adapters_travel_to_peft_and_back(model, corpus, tmp_path):
         assert not torch.allclose(model(ids), expected, atol=1e-2)
         loaded = ms.load_language_model(model.mechsub_source["model_name"], adapter=str(folders[1]))
         assert torch.allclose(loaded(ids), expected, atol=1e-3)
+
+
+def test_an_adapter_names_only_a_base_that_has_its_weights(model, corpus, tmp_path):
+    """Saved from a merged teacher or random weights, it named the trained base, and gave other numbers there."""
+    few = TuningRecipe(**{**FEW, "updates": 1})
+    tuned = tune(model, corpus, few)
+    folder = stacked.save_adapter(tuned, 0, tmp_path / "own")
+    name = model.mechsub_source["model_name"]
+    others = {
+        "is a merged student": stacked.merged(tuned, 0),
+        "has an adapter merged into it": ms.load_language_model(name, adapter=str(folder)),
+        "has the weights 'random-1'": ms.load_language_model(name, weights="random-1"),
+    }
+    for what, base in others.items():
+        with pytest.raises(ValueError, match=f"this base {what}"):
+            stacked.save_adapter(tune(base, corpus, few), 0, tmp_path / "other")
+        with pytest.raises(ValueError, match=f"this base {what}"):
+            stacked.load_adapters(base, [folder])
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(model, corpus, tmp_path):
+    """As load_language_model(adapter=) refuses it."""
+    folder = stacked.save_adapter(tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), 0, tmp_path / "adapter")
+    other = ms.load_language_model(str(save_tiny_llama(tmp_path / "base", seed=1)))
+    with pytest.raises(ValueError, match=r"folders\[0\] was trained on .* is another model"):
+        stacked.load_adapters(other, [folder])
+    half = ms.load_language_model(model.mechsub_source["model_name"], dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="students need a base in fp32"):
+        stacked.load_adapters(half, [folder])
+
+
+@pytest.mark.parametrize(
+    ("said", "change", "message"),
+    [
+        ({"init_lora_weights": "pissa"}, None, "starts from pissa"),
+        ({"alora_invocation_tokens": [1, 2]}, None, "uses alora_invocation_tokens"),
+        ({"r": 16}, None, "says r = 16, and .* has rank 4"),
+        ({"r": 0}, None, "has no rank or lora_alpha"),
+        ({"r": None}, None, "has no rank or lora_alpha"),
+        ({"lora_alpha": "much"}, None, "has no rank or lora_alpha"),
+        ({"bias": "all"}, None, "is no plain LoRA"),
+        ({"peft_type": "LOHA"}, None, "is of the kind LOHA"),
+        ({}, lambda name, value: value * torch.nan, "holds NaN"),
+        ({}, lambda name, value: None if name.endswith("q_proj.lora_B.weight") else value, "lacks lora_B of .*q_proj"),
+        ({}, lambda name, value: value[:2] if "lora_A" in name else value[:, :2], "says r = 4, and .* has rank 2"),
+    ],
+)
+def test_an_adapter_that_is_not_what_it_says_is_one_line(model, corpus, tmp_path, said, change, message):
+    folder = stacked.save_adapter(tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), 0, tmp_path)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **said}))
+    if change:
+        tensors = {name: change(name, value) for name, value in load_file(folder / "adapter_model.safetensors").items()}
+        kept = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+        save_file(kept, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=rf"folders\[0\] .*{message}") as caught:
+        stacked.load_adapters(model, [folder])
+    assert "\n" not in str(caught.value)
+
+
+def test_adapters_of_several_ranks_are_one_line(model, corpus, tmp_path):
+    for rank in (2, 4):  # of one scale
+        recipe = TuningRecipe(**{**FEW, "updates": 1, "rank": rank, "alpha": 2.0 * rank})
+        stacked.save_adapter(tune(model, corpus, recipe), 0, tmp_path / str(rank))
+    with pytest.raises(ValueError, match=r"folders\[1\] has other layers, rank or scale"):
+        stacked.load_adapters(model, [tmp_path / "2", tmp_path / "4"])
 
 
 @pytest.mark.parametrize("rank", [4, None])

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from mechsub import arguments, files
+from mechsub import arguments, files, sources
 from mechsub.inputs.token_ids import Outputs
-from mechsub.models import checks, language
+from mechsub.models import adapters, checks, language, weights
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -331,11 +331,15 @@ def next_log_probs(
 
 
 def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
-    """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors."""
+    """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors.
+
+    Raises for a base whose weights are not those of its files: an adapter names its base, and would be loaded on it.
+    """
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
     if not students.A:
         raise ValueError("these students were tuned whole and have no adapter; save their merged models")
+    _check_trained(students.base)
     folder = _folder(folder)
     tensors = {f"{_PEFT}{name}.lora_{kind}.weight": part[name][i].cpu().contiguous().clone()
                for kind, part in (("A", students.A), ("B", students.B)) for name in students.A}  # fmt: skip
@@ -346,9 +350,26 @@ def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
         "target_modules": list(students.A),
         "base_model_name_or_path": getattr(students.base, "mechsub_source", {}).get("model_name"),
     }  # fmt: skip
-    files.write_bytes(folder / "adapter_model.safetensors", save(tensors))
-    files.write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    files.write_bytes(folder / adapters.WEIGHTS, save(tensors))
+    files.write_text(folder / adapters.CONFIG, json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def _check_trained(model: "TransformerBridge") -> None:
+    """Raise for a model that is not what its name stands for, so that an adapter's file cannot name it as its base."""
+    source = getattr(model, "mechsub_source", {})
+    if "tuned_sha256" in source:
+        what = "is a merged student"
+    elif "adapter" in source:
+        what = "has an adapter merged into it"
+    elif source.get("weights", weights.TRAINED) != weights.TRAINED:
+        what = f"has the weights {source['weights']!r}"
+    else:
+        return
+    raise ValueError(
+        f"this base {what}, and adapter files can name {source['model_name']} alone, whose weights are others; keep "
+        "students.merged, or the students themselves"
+    )
 
 
 def _folder(folder: str | Path, name: str = "folder") -> Path:
@@ -358,23 +379,47 @@ def _folder(folder: str | Path, name: str = "folder") -> Path:
 def load_adapters(model: "TransformerBridge", folders: Sequence[str | Path]) -> Students:
     """Adapters of peft's format as members; all must have the same layers, rank and scale.
 
-    Raises for an adapter that is no plain low-rank update (DoRA, biases, embeddings, ranks that differ by layer).
+    Raises for an adapter that is no plain low-rank update (DoRA, biases, embeddings, ranks that differ by layer), or
+    that was trained on another model, and for a model whose weights are not those of its files.
     """
     plain, sums = plain_model(arguments.model(model)), {}
+    _check_trained(model)
+    check_fp32(plain)
     loaded = []
     for i, folder in enumerate(arguments.items(folders, "folders", "folders")):
         path = _folder(folder, f"folders[{i}]")
-        loaded.append(_read_adapter(path, f"folders[{i}]"))
-        sums[f"folders[{i}]"] = files.file_sum(path / "adapter_model.safetensors")
+        try:
+            loaded.append(_read_adapter(path, f"folders[{i}]"))
+            _check_base(model, path)
+        except adapters.Refused as error:
+            raise ValueError(f"folders[{i}] {error}") from None
+        sums[f"folders[{i}]"] = files.file_sum(path / adapters.WEIGHTS)
     layers, scale = list(loaded[0][0]), loaded[0][1]
+    rank = len(next(iter(loaded[0][0].values()))[0])
     for i, (adapter, other) in enumerate(loaded):
-        if set(adapter) != set(layers) or other != scale:
-            raise ValueError(f"folders[{i}] has other layers or another scale than folders[0]; load it by itself")
+        if set(adapter) != set(layers) or other != scale or any(len(A) != rank for A, _ in adapter.values()):
+            raise ValueError(f"folders[{i}] has other layers, rank or scale than folders[0]; load it by itself")
         for name, pair in adapter.items():
             _check_shapes(plain, name, *pair, f"folders[{i}]")
     A = {name: torch.stack([adapter[name][0] for adapter, _ in loaded]) for name in layers}
     B = {name: torch.stack([adapter[name][1] for adapter, _ in loaded]) for name in layers}
     return Students(model, A, B, {}, scale, {"adapters": sums})
+
+
+def check_fp32(plain: "PreTrainedModel") -> None:
+    """Raise for a model that adapters, which are fp32, cannot be added to."""
+    for name, value in plain.named_parameters():
+        if value.dtype != torch.float32:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"students need a base in fp32, and {name} is {kind}; load it with dtype=torch.float32")
+
+
+def _check_base(model: "TransformerBridge", adapter: Path) -> None:
+    """Raise Refused where the adapter's files name another model; a model that we did not load has no name."""
+    name = getattr(model, "mechsub_source", {}).get("model_name", "")
+    folder = sources.default_folder() if name == sources.DEFAULT else sources.find(name)
+    if folder is not None:
+        adapters.check_base(adapter, name, folder)
 
 
 def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, where: str) -> None:
@@ -387,24 +432,25 @@ def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, whe
 
 
 def _read_adapter(folder: Path, where: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    config = adapters.checked_config(folder)
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        tensors = load_file(folder / "adapter_model.safetensors")
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    except Exception as error:  # missing, damaged, of another kind: one remedy
-        raise ValueError(
-            f"{where} is no adapter of peft's ({type(error).__name__} in {folder.name}); save it again"
-        ) from None
+        rank, alpha = arguments.whole(config["r"], "r", 1), config["lora_alpha"]
+        arguments.number(alpha, "lora_alpha", "a number")
+    except Exception as error:  # missing, or of another kind: one remedy
+        raise ValueError(f"{where} has no rank or lora_alpha in its configuration ({error}); save it again") from None
     extra = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
-    if config.get("peft_type") != "LORA" or extra or config.get("bias", "none") != "none":
-        raise ValueError(
-            f"{where} is no plain LoRA ({', '.join(extra) or config.get('peft_type')}); merge it with peft"
-        )
+    if extra or config.get("bias", "none") != "none":
+        raise ValueError(f"{where} is no plain LoRA ({', '.join(extra) or 'bias'}); merge it with peft")
     pairs: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    for key, value in adapters.tensors(folder / adapters.WEIGHTS).items():
         found = re.fullmatch(rf"{re.escape(_PEFT)}(.+)\.lora_([AB])\.weight", key)
         if not found:
             raise ValueError(f"{where} holds {key}, which is no plain LoRA; merge it with peft")
         pairs.setdefault(found[1], {})[found[2]] = value.float()
+    for name, pair in pairs.items():
+        if len(pair) < 2:
+            raise ValueError(f"{where} lacks lora_{'B' if 'A' in pair else 'A'} of {name}; save it again")
+        if len(pair["A"]) != rank:
+            raise ValueError(f"{where} says r = {rank}, and {name} has rank {len(pair['A'])}; save it again")
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     return {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}, scale
