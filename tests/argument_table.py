@@ -114,6 +114,7 @@ PARTS = {
     *(f"together.{name}" for name in ("Drawn", "fit", "place_of")),
     "corpora.prompt_ids",
     "students.StackedLinear",
+    "students.check_fp32",
     "students.chosen_names",
     "students.linear_layers",
     "students.logits_at",

@@ -234,6 +234,43 @@ def test_equal_runs_are_refused(model, corpus):
         tune(model, corpus, TuningRecipe(adapter_seeds=(0, 0)))
 
 
+def test_members_that_differ_without_effect_are_refused(model, corpus):
+    """An order within an update, or what stands beside ids and labels, makes no other student."""
+    members = {"adapter_seeds": (0, 0), "order_seeds": (1, 2), "updates": 2}
+    whole = {**members, "rank": None}
+    for recipe in ({**whole, "batch_size": 8}, {**whole, "batch_size": 16}, {**members, "batch_size": 8}):
+        with pytest.raises(ValueError, match=r"two members, 0 and 1, .* same rows in every update"):
+            tune(model, corpus, TuningRecipe(**recipe))
+    with pytest.raises(ValueError, match="two members, 0 and 1"):
+        tune(model, corpus[:1], TuningRecipe(**{**whole, "batch_size": 1}))
+    scored = dataclasses.replace(
+        corpus, base_log_probs=tuple(tuple(-1.0 for _ in row) for row in corpus.completion_ids)
+    )
+    labelled = dataclasses.replace(corpus, label_ids=corpus.completion_ids)
+    same = TuningRecipe(**{**whole, "order_seeds": (1, 1), "batch_size": 3})
+    for other in (scored, labelled):
+        with pytest.raises(ValueError, match="two members, 0 and 1"):
+            tune(model, [corpus, other], same)
+    for batch in (3, 9):  # every row and one more: the order says which is read twice
+        tune(model, corpus, TuningRecipe(**{**whole, "batch_size": batch}))
+
+
+def test_a_recipe_that_tunes_nothing_is_refused(model, corpus):
+    nothing = dataclasses.replace(corpus, label_ids=tuple(tuple(-100 for _ in row) for row in corpus.completion_ids))
+    with pytest.raises(ValueError, match="no label of the corpus is read"):
+        tune(model, nothing, TuningRecipe(**FEW))
+    with pytest.raises(ValueError, match="warmup must be below updates, 1, not 1"):
+        TuningRecipe(updates=1, warmup=1)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_base_of_another_precision_is_one_line(model, corpus, rank, dtype):
+    base = ms.load_language_model(model.mechsub_source["model_name"], dtype=dtype)
+    with pytest.raises(ValueError, match=r"students need a base in fp32, and .*weight is"):
+        tune(base, corpus, TuningRecipe(**{**FEW, "rank": rank}))
+
+
 def test_what_the_recipe_says_is_what_is_done(model, corpus):
     """Momentum of sgd and beta2 of adamw reach the optimiser (pitfalls 12, 13), and are recorded (9)."""
     few = {**FEW, "updates": 3, "clip": None}
@@ -289,9 +326,38 @@ def test_labels_say_what_the_loss_reads(model, corpus):
 
 
 def test_another_tokenizers_corpus_is_refused(model, corpus):
+    """By ids that the model does not have, or by ids that are another text's."""
+    tuned = tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1}))
     other = corpora.Corpus(("a",), ("b",), ((1, 2),), ((10**6,),))
-    with pytest.raises(ValueError, match="another tokenizer's"):
-        tune(model, other)
+    moved = dataclasses.replace(
+        corpus, completion_ids=tuple(tuple(i + 1 for i in row) for row in corpus.completion_ids)
+    )
+    for wrong, message in (
+        (other, "another tokenizer's"),
+        (moved, "row 0 of the corpus says '12, 500', and to this model's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tune(model, wrong)
+        with pytest.raises(ValueError, match=message):
+            completion_log_probs(tuned, wrong)
+
+
+def test_a_corpus_may_be_ids_alone_or_end_a_turn(model, corpus):
+    few, end = TuningRecipe(**{**FEW, "updates": 1}), model.tokenizer.eos_token_id
+    alone = dataclasses.replace(corpus, completions=("",) * len(corpus))
+    ended = dataclasses.replace(corpus, completion_ids=tuple((*row, end) for row in corpus.completion_ids))
+    assert difference(tune(model, alone, few), tune(model, corpus, few)) == 0
+    assert difference(tune(model, ended, few), tune(model, corpus, few)) > 0
+
+
+def test_padded_prompts_are_refused_for_students_too(model, corpus):
+    """Read as they are, the end that answers was padding."""
+    tuned, end = tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), model.tokenizer.eos_token_id
+    rows = [torch.tensor(corpus.prompt_ids[i]) for i in (0, 1)]
+    longest = max(map(len, rows)) + 2
+    padded = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row)), value=end) for row in rows])
+    with pytest.raises(ValueError, match="ends with padding"):
+        stacked.next_log_probs(tuned, list(padded), [7, 12])
 
 
 # Corpora.

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mechsub import arguments, files, sources
-from mechsub.inputs.token_ids import Outputs
+from mechsub.inputs.token_ids import Outputs, check_prompts
 from mechsub.models import adapters, checks, language, weights
 
 if TYPE_CHECKING:
@@ -315,8 +315,7 @@ def next_log_probs(
 ) -> Float[Tensor, "seed prompt token"]:
     """log P(token | prompt) of every member in nats, over the whole vocabulary; prompts may have several lengths."""
     arguments.instance(students, Students, "students")
-    size, device = arguments.embedding(students.base), students.base.W_U.device
-    rows = arguments.prompts(prompts, size)
+    rows, device = check_prompts(students.base, prompts), students.base.W_U.device
     chosen = torch.tensor(arguments.outputs(students.base, tokens), device=device)
     step, out = arguments.whole(batch_size, "batch_size", 1), []
     for first in range(0, len(rows), step):
