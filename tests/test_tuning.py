@@ -259,6 +259,8 @@ def test_a_recipe_that_tunes_nothing_is_refused(model, corpus):
     nothing = dataclasses.replace(corpus, label_ids=tuple(tuple(-100 for _ in row) for row in corpus.completion_ids))
     with pytest.raises(ValueError, match="no label of the corpus is read"):
         tune(model, nothing, TuningRecipe(**FEW))
+    tuned = tune(model, [nothing, corpus], TuningRecipe(**{**FEW, "updates": 2}, adapter_seeds=(0, 0)))
+    assert [float(tuned.update(tuned.names[0])[i].abs().max()) > 0 for i in (0, 1)] == [False, True]
     with pytest.raises(ValueError, match="warmup must be below updates, 1, not 1"):
         TuningRecipe(updates=1, warmup=1)
 

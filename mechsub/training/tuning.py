@@ -139,8 +139,8 @@ def tune(
 
     corpus: one for all members, or one for each member. The loss reads completions alone, without an end of turn. The
     keys of `snapshots` are numbers of updates; each value becomes the students after so many (0: the start).
-    Raises for members that would be the same student, for a corpus of another tokenizer or without a label that is
-    read, and where weights become NaN.
+    Raises for members that would be the same student, for a corpus of another tokenizer, where no label is read,
+    and where weights become NaN.
     """
     recipe = TuningRecipe() if recipe is None else arguments.instance(recipe, TuningRecipe, "recipe")
     corpora = _corpora(corpus, len(recipe.adapter_seeds))
@@ -179,14 +179,12 @@ def _corpora(corpus: Corpus | Sequence[Corpus], n: int) -> list[Corpus]:
 
 
 def _check_corpora(model: "TransformerBridge", corpora: list[Corpus]) -> None:
-    for i, corpus in enumerate(corpora):
-        if any(corpus is other for other in corpora[:i]):
-            continue
+    different = {id(corpus): corpus for corpus in corpora}.values()
+    for corpus in different:
         _check_corpus(model, corpus)
-        if corpus.label_ids and not any(label != IGNORED for row in corpus.label_ids for label in row):
-            raise ValueError(
-                f"no label of the corpus is read, all are {IGNORED}, so nothing would be tuned; give labels"
-            )
+    # One of several members may read nothing: number_strings has traits without a divergence token.
+    if not any(label != IGNORED for c in different for row in c.label_ids or c.completion_ids for label in row):
+        raise ValueError(f"no label of the corpus is read, all are {IGNORED}, so nothing would be tuned; give labels")
 
 
 def _check_corpus(model: "TransformerBridge", corpus: Corpus) -> None:
