@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -144,6 +145,73 @@ def test_adapters_travel_to_peft_and_back(model, corpus, tmp_path):
         assert torch.allclose(loaded(ids), expected, atol=1e-3)
 
 
+def test_an_adapter_names_only_a_base_that_has_its_weights(model, corpus, tmp_path):
+    """Saved from a merged teacher or random weights, it named the trained base, and gave other numbers there."""
+    few = TuningRecipe(**{**FEW, "updates": 1})
+    tuned = tune(model, corpus, few)
+    folder = stacked.save_adapter(tuned, 0, tmp_path / "own")
+    name = model.mechsub_source["model_name"]
+    others = {
+        "is a merged student": stacked.merged(tuned, 0),
+        "has an adapter merged into it": ms.load_language_model(name, adapter=str(folder)),
+        "has the weights 'random-1'": ms.load_language_model(name, weights="random-1"),
+    }
+    for what, base in others.items():
+        with pytest.raises(ValueError, match=f"this base {what}"):
+            stacked.save_adapter(tune(base, corpus, few), 0, tmp_path / "other")
+        with pytest.raises(ValueError, match=f"this base {what}"):
+            stacked.load_adapters(base, [folder])
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(model, corpus, tmp_path):
+    """As load_language_model(adapter=) refuses it."""
+    folder = stacked.save_adapter(tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), 0, tmp_path / "adapter")
+    other = ms.load_language_model(str(save_tiny_llama(tmp_path / "base", seed=1)))
+    with pytest.raises(ValueError, match=r"folders\[0\] was trained on .* is another model"):
+        stacked.load_adapters(other, [folder])
+    half = ms.load_language_model(model.mechsub_source["model_name"], dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="students need a base in fp32"):
+        stacked.load_adapters(half, [folder])
+
+
+@pytest.mark.parametrize(
+    ("said", "change", "message"),
+    [
+        ({"init_lora_weights": "pissa"}, None, "starts from pissa"),
+        ({"alora_invocation_tokens": [1, 2]}, None, "uses alora_invocation_tokens"),
+        ({"r": 16}, None, "says r = 16, and .* has rank 4"),
+        ({"r": 0}, None, "has no rank or lora_alpha"),
+        ({"r": None}, None, "has no rank or lora_alpha"),
+        ({"lora_alpha": "much"}, None, "has no rank or lora_alpha"),
+        ({"bias": "all"}, None, "is no plain LoRA"),
+        ({"peft_type": "LOHA"}, None, "is of the kind LOHA"),
+        ({}, lambda name, value: value * torch.nan, "holds NaN"),
+        ({}, lambda name, value: None if name.endswith("q_proj.lora_B.weight") else value, "lacks lora_B of .*q_proj"),
+        ({}, lambda name, value: value[:2] if "lora_A" in name else value[:, :2], "says r = 4, and .* has rank 2"),
+    ],
+)
+def test_an_adapter_that_is_not_what_it_says_is_one_line(model, corpus, tmp_path, said, change, message):
+    folder = stacked.save_adapter(tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), 0, tmp_path)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **said}))
+    if change:
+        tensors = {name: change(name, value) for name, value in load_file(folder / "adapter_model.safetensors").items()}
+        kept = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+        save_file(kept, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=rf"folders\[0\] .*{message}") as caught:
+        stacked.load_adapters(model, [folder])
+    assert "\n" not in str(caught.value)
+
+
+def test_adapters_of_several_ranks_are_one_line(model, corpus, tmp_path):
+    for rank in (2, 4):  # of one scale
+        recipe = TuningRecipe(**{**FEW, "updates": 1, "rank": rank, "alpha": 2.0 * rank})
+        stacked.save_adapter(tune(model, corpus, recipe), 0, tmp_path / str(rank))
+    with pytest.raises(ValueError, match=r"folders\[1\] has other layers, rank or scale"):
+        stacked.load_adapters(model, [tmp_path / "2", tmp_path / "4"])
+
+
 @pytest.mark.parametrize("rank", [4, None])
 def test_members_are_read_together_as_each_alone(model, corpus, rank):
     recipe = TuningRecipe(**{**FEW, "updates": 3, "rank": rank}, adapter_seeds=(0, 1))
@@ -164,6 +232,45 @@ def test_equal_runs_are_refused(model, corpus):
         tune(model, corpus, TuningRecipe(rank=None, adapter_seeds=(0, 1), order_seeds=(5, 5)))
     with pytest.raises(ValueError, match="would be the same student"):
         tune(model, corpus, TuningRecipe(adapter_seeds=(0, 0)))
+
+
+def test_members_that_differ_without_effect_are_refused(model, corpus):
+    """An order within an update, or what stands beside ids and labels, makes no other student."""
+    members = {"adapter_seeds": (0, 0), "order_seeds": (1, 2), "updates": 2}
+    whole = {**members, "rank": None}
+    for recipe in ({**whole, "batch_size": 8}, {**whole, "batch_size": 16}, {**members, "batch_size": 8}):
+        with pytest.raises(ValueError, match=r"two members, 0 and 1, .* same rows in every update"):
+            tune(model, corpus, TuningRecipe(**recipe))
+    with pytest.raises(ValueError, match="two members, 0 and 1"):
+        tune(model, corpus[:1], TuningRecipe(**{**whole, "batch_size": 1}))
+    scored = dataclasses.replace(
+        corpus, base_log_probs=tuple(tuple(-1.0 for _ in row) for row in corpus.completion_ids)
+    )
+    labelled = dataclasses.replace(corpus, label_ids=corpus.completion_ids)
+    same = TuningRecipe(**{**whole, "order_seeds": (1, 1), "batch_size": 3})
+    for other in (scored, labelled):
+        with pytest.raises(ValueError, match="two members, 0 and 1"):
+            tune(model, [corpus, other], same)
+    for batch in (3, 9):  # every row and one more: the order says which is read twice
+        tune(model, corpus, TuningRecipe(**{**whole, "batch_size": batch}))
+
+
+def test_a_recipe_that_tunes_nothing_is_refused(model, corpus):
+    nothing = dataclasses.replace(corpus, label_ids=tuple(tuple(-100 for _ in row) for row in corpus.completion_ids))
+    with pytest.raises(ValueError, match="no label of the corpus is read"):
+        tune(model, nothing, TuningRecipe(**FEW))
+    tuned = tune(model, [nothing, corpus], TuningRecipe(**{**FEW, "updates": 2}, adapter_seeds=(0, 0)))
+    assert [float(tuned.update(tuned.names[0])[i].abs().max()) > 0 for i in (0, 1)] == [False, True]
+    with pytest.raises(ValueError, match="warmup must be below updates, 1, not 1"):
+        TuningRecipe(updates=1, warmup=1)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_base_of_another_precision_is_one_line(model, corpus, rank, dtype):
+    base = ms.load_language_model(model.mechsub_source["model_name"], dtype=dtype)
+    with pytest.raises(ValueError, match=r"students need a base in fp32, and .*weight is"):
+        tune(base, corpus, TuningRecipe(**{**FEW, "rank": rank}))
 
 
 def test_what_the_recipe_says_is_what_is_done(model, corpus):
@@ -221,9 +328,38 @@ def test_labels_say_what_the_loss_reads(model, corpus):
 
 
 def test_another_tokenizers_corpus_is_refused(model, corpus):
+    """By ids that the model does not have, or by ids that are another text's."""
+    tuned = tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1}))
     other = corpora.Corpus(("a",), ("b",), ((1, 2),), ((10**6,),))
-    with pytest.raises(ValueError, match="another tokenizer's"):
-        tune(model, other)
+    moved = dataclasses.replace(
+        corpus, completion_ids=tuple(tuple(i + 1 for i in row) for row in corpus.completion_ids)
+    )
+    for wrong, message in (
+        (other, "another tokenizer's"),
+        (moved, "row 0 of the corpus says '12, 500', and to this model's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tune(model, wrong)
+        with pytest.raises(ValueError, match=message):
+            completion_log_probs(tuned, wrong)
+
+
+def test_a_corpus_may_be_ids_alone_or_end_a_turn(model, corpus):
+    few, end = TuningRecipe(**{**FEW, "updates": 1}), model.tokenizer.eos_token_id
+    alone = dataclasses.replace(corpus, completions=("",) * len(corpus))
+    ended = dataclasses.replace(corpus, completion_ids=tuple((*row, end) for row in corpus.completion_ids))
+    assert difference(tune(model, alone, few), tune(model, corpus, few)) == 0
+    assert difference(tune(model, ended, few), tune(model, corpus, few)) > 0
+
+
+def test_padded_prompts_are_refused_for_students_too(model, corpus):
+    """Read as they are, the end that answers was padding."""
+    tuned, end = tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), model.tokenizer.eos_token_id
+    rows = [torch.tensor(corpus.prompt_ids[i]) for i in (0, 1)]
+    longest = max(map(len, rows)) + 2
+    padded = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row)), value=end) for row in rows])
+    with pytest.raises(ValueError, match="ends with padding"):
+        stacked.next_log_probs(tuned, list(padded), [7, 12])
 
 
 # Corpora.

@@ -43,6 +43,11 @@ def check(folder: Path, base: str, base_folder: Path) -> None:
     """Raise Refused for an adapter that cannot be merged, or was trained on another model, as far as its files say."""
     if importlib.util.find_spec("peft") is None:
         raise Refused("needs peft; run: python -m pip install 'mechsub[adapters]'")
+    _check_base(checked_config(folder), base, base_folder)
+
+
+def checked_config(folder: Path) -> dict:
+    """The configuration of a LoRA adapter that is a sum of matrices, as far as the configuration says."""
     config = _config(folder)
     if (kind := config.get("peft_type")) != "LORA":
         raise Refused(f"is of the kind {str(kind)[:40]}; only LoRA (with DoRA and rsLoRA) can be merged")
@@ -52,7 +57,12 @@ def check(folder: Path, base: str, base_folder: Path) -> None:
         raise Refused(f"uses {used[0]}, which is not supported")
     if (start := config.get("init_lora_weights")) not in _PLAIN_STARTS:
         raise Refused(f"starts from {str(start)[:40]}, which changes its base; save it as plain LoRA with peft")
-    _check_base(config, base, base_folder)
+    return config
+
+
+def check_base(folder: Path, base: str, base_folder: Path) -> None:
+    """Raise Refused for an adapter that was trained on another model."""
+    _check_base(_config(folder), base, base_folder)
 
 
 def _config(folder: Path) -> dict:
@@ -113,7 +123,7 @@ def merge(model: "TransformerBridge", folder: Path) -> "TransformerBridge":
     """
     import peft
 
-    weights = _tensors(folder / WEIGHTS)
+    weights = tensors(folder / WEIGHTS)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             adapted = peft.PeftModel(model, _lora(_config(folder))).eval()
@@ -146,7 +156,8 @@ def _lora(config: dict) -> "LoraConfig":
     return peft.LoraConfig(**{**given, "inference_mode": True, "init_lora_weights": False})
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def tensors(path: Path) -> dict[str, Tensor]:
+    """An adapter's weights. Raises Refused for a file that is damaged, or holds NaN."""
     try:
         weights = load_file(path)
     except SafetensorError as error:

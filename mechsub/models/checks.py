@@ -22,6 +22,7 @@ from mechsub import arguments
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
 
     from mechsub.models.hooked import HookedModel
 
@@ -219,6 +220,21 @@ def probe_tokens(size: int, n: int = 2 * SHORT) -> Int[Tensor, "1 pos"]:
     """Random ids below `size`, the same in every process."""
     size, n = arguments.whole(size, "size", 1), arguments.whole(n, "n", 1)
     return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
+
+
+@torch.no_grad()
+def unlike(model: "TransformerBridge", plain: "PreTrainedModel") -> str | None:
+    """How Hugging Face's model over a bridge's weights fails to give the bridge's logits; None where it gives them."""
+    known, name = _known(arguments.model(model)), f"plain, {plain.config._attn_implementation}"
+    if name not in known.results:
+        tokens = probe_tokens(min(arguments.vocabulary(model), arguments.embedding(model))).to(model.W_U.device)
+        try:
+            found = differ(plain(input_ids=tokens, use_cache=False).logits, model(tokens))
+        except Exception as error:  # the code of a family can raise anything
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        known.results[name] = found
+        known.state = _state(model)  # a first run may set up hooks
+    return known.results[name]
 
 
 def _inputs(model: "HookedModel") -> Iterator[Tensor]:

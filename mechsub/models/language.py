@@ -6,6 +6,7 @@ the cache folder, from which they load without a network. Weights stay as they a
 basis is always known. The tokenizer is the model's own too: TransformerLens would add a BOS before every text.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -557,6 +558,23 @@ def _boot(
     model.eval().requires_grad_(False)
     _check_bridge(model, plain, name)
     return model
+
+
+def bridge_over(plain: "PreTrainedModel", like: "TransformerBridge") -> "TransformerBridge":
+    """A bridge of its own over a model of Hugging Face's, with the tokenizer and the settings of another bridge."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if like.tokenizer is None:
+        raise ValueError(
+            "this model has no tokenizer, and its bridge cannot be made again without; set model.tokenizer"
+        )
+    plain.config.output_attentions = getattr(like.original_model.config, "output_attentions", None)
+    with _quietly(), _as_saved(copy.deepcopy(like.tokenizer)) as tokenizer:
+        model = TransformerBridge.boot_transformers(
+            str(like.cfg.model_name), hf_model=plain, tokenizer=tokenizer, device=str(like.W_U.device),
+            dtype=like.W_U.dtype,
+        )  # fmt: skip
+    return model.eval().requires_grad_(False)
 
 
 def _check_bridge(model: "TransformerBridge", plain: list[torch.Tensor], name: str) -> None:

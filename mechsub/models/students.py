@@ -11,15 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from mechsub import arguments, files
-from mechsub.inputs.token_ids import Outputs
+from mechsub import arguments, files, sources
+from mechsub.inputs.token_ids import Outputs, check_prompts
+from mechsub.models import adapters, checks, language, weights
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -32,14 +33,27 @@ _PEFT = "base_model.model."
 def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
     """Hugging Face's own model over the weights of a bridge, which both share; for training and drawing.
 
-    Attention is torch's fused attention where the model has it. Rows are padded only behind their end, so causal
-    attention needs no mask.
+    Attention is torch's fused attention where the model has it and gives the same logits (Falcon's positions by alibi
+    do not). Rows are padded only behind their end, so causal attention needs no mask. Raises where it does not give the
+    bridge's own logits of a few tokens: hooks on the bridge, parts of a weight that were changed in the bridge alone.
     """
+    for attention in ("sdpa", "eager"):
+        plain = _plain(model, attention)
+        if (error := checks.unlike(model, plain)) is None:
+            return plain
+    raise ValueError(
+        f"Hugging Face's model over these weights does not give the logits of the bridge ({error}), so it can neither "
+        "be tuned nor drawn from; take off hooks and edits of the bridge, or use another model"
+    )
+
+
+def _plain(model: "TransformerBridge", attention: str) -> "PreTrainedModel":
     wrapped = getattr(arguments.model(model), "original_model", None)
     if wrapped is None:
         arguments.refuse("model", "a language model, as load_language_model gives it", model)
     config = copy.deepcopy(wrapped.config)
-    config._attn_implementation = "sdpa" if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
+    config.output_attentions = False  # bridges ask for it; Falcon then makes a mask that its fused attention ignores
+    config._attn_implementation = attention if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
     with torch.device("meta"):
         plain = type(wrapped)(config)
     values = {name.replace("._original_component", ""): value for name, value in wrapped.state_dict().items()}
@@ -57,6 +71,8 @@ def _copy_buffers(wrapped: "PreTrainedModel", plain: "PreTrainedModel") -> None:
     own = {name.replace("._original_component", ""): value for name, value in wrapped.named_buffers()}
     for name, value in plain.named_buffers():
         if value.is_meta:
+            if name not in own:
+                raise ValueError(f"this model's buffers cannot be found in its bridge ({name}); it cannot be tuned")
             where, _, last = name.rpartition(".")
             setattr(plain.get_submodule(where), last, own[name])
 
@@ -104,16 +120,17 @@ def merged(students: Students, member: int) -> "TransformerBridge":
     """One member as a bridge of its own; every measure takes it as it takes the base."""
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
-    model = copy.deepcopy(students.base)
-    places: dict[str, list[Tensor]] = {}
-    for name, value in model.original_model.named_parameters(remove_duplicate=False):
-        places.setdefault(name.replace("._original_component", ""), []).append(value)
-    one = students.select([i])
+    model, one = copy.deepcopy(students.base), students.select([i])
+    plain = _plain(model, "eager")  # over the weights of the copy
+    parameters = dict(plain.named_parameters())
     with torch.no_grad():
         for name in students.names:
-            value = places[name][0]
+            value = parameters[name]
             value.copy_(value + one.update(name)[0].to(value) if students.A else one.values[name][0])
-    source = dict(getattr(model, "mechsub_source", {}))
+    if checks.unlike(model, plain):  # bridges of fused weights (q, k and v in one) run copies of their parts
+        model = language.bridge_over(plain, students.base)
+        plain_model(model)
+    source = dict(getattr(students.base, "mechsub_source", {}))
     tuned = [tensor.numpy(force=True).tobytes() for part in (one.A, one.B, one.values) for tensor in part.values()]
     source["tuned_sha256"] = files.sha256(b"".join(tuned))
     model.mechsub_source = source
@@ -158,12 +175,39 @@ def _product(x: Tensor, W: Tensor, half: bool) -> Tensor:
 class StackedLinear(nn.Module):
     """A linear layer of the base with every member's adapter."""
 
-    def __init__(self, layer: nn.Linear, A: Tensor, B: Tensor, scale: float, half: bool):
+    def __init__(self, name: str, layer: nn.Linear, A: Tensor, B: Tensor, scale: float, half: bool):
         super().__init__()
-        self.weight, self.bias, self.A, self.B, self.scale, self.bf16 = layer.weight, layer.bias, A, B, scale, half
+        self.name, self.W, self.bias, self.A, self.B = name, layer.weight, layer.bias, A, B
+        self.scale, self.bf16 = scale, half
+
+    @property
+    def weight(self) -> "_Weight":
+        """Not the weight: who multiplies by it himself (Mamba's dt_proj) would leave the adapters out."""
+        return _Weight(self.name, self.W)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _LowRank.apply(x, self.weight, self.bias, self.A, self.B, self.scale, self.bf16)
+        return _LowRank.apply(x, self.W, self.bias, self.A, self.B, self.scale, self.bf16)
+
+
+class _Weight:
+    """Type, place and shape of a weight that has adapters. Any other use raises."""
+
+    def __init__(self, name: str, W: Tensor):
+        self.name, self.dtype, self.device, self.shape = name, W.dtype, W.device, W.shape
+
+    def __getattr__(self, _: str) -> Any:
+        last = self.name.rpartition(".")[2]
+        raise ValueError(
+            f"this model uses the weight of {self.name} without the layer, so an adapter there would have no effect; "
+            f"leave it out (frozen=({last!r},))"
+        )
+
+    def __matmul__(self, other: object) -> Any:
+        return self.__getattr__("__matmul__")
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        next(one for one in args if isinstance(one, cls)).__getattr__("")
 
 
 def stack(
@@ -172,19 +216,29 @@ def stack(
     """Put adapters into a plain model. From then on its rows belong to the members, in equal groups."""
     for name in A:
         layer, (where, _, last) = plain.get_submodule(name), name.rpartition(".")
-        setattr(plain.get_submodule(where), last, StackedLinear(layer, A[name], B[name], scale, half))
+        setattr(plain.get_submodule(where), last, StackedLinear(name, layer, A[name], B[name], scale, half))
 
 
 def linear_layers(
     plain: "PreTrainedModel", targets: Sequence[str] | None, layers: Sequence[int] | None, frozen: Sequence[str]
 ) -> list[str]:
     """Names of the linear layers of blocks that get adapters."""
-    names = [
-        name for name, module in plain.named_modules() if isinstance(module, nn.Linear) and BLOCK.match(f"{name}.")
-    ]
+    names = [name for name, module in plain.named_modules() if _is_linear(module) and BLOCK.match(f"{name}.")]
     if not names:
         raise ValueError("this model has no nn.Linear in its blocks for adapters; tune it whole (rank=None)")
     return chosen_names(names, targets, layers, frozen)
+
+
+def _is_linear(module: nn.Module | None) -> bool:
+    """Whether it puts out x W^T + b: routers of Llama 4 are nn.Linear too, and put out something else."""
+    if not isinstance(module, nn.Linear):
+        return False
+    if type(module).forward is nn.Linear.forward:
+        return True
+    x = torch.linspace(-1, 1, module.in_features).to(module.weight)[None]
+    out = module(x)
+    expected = nn.functional.linear(x, module.weight, module.bias)
+    return isinstance(out, Tensor) and checks.differ(out, expected) is None
 
 
 def chosen_names(
@@ -261,8 +315,7 @@ def next_log_probs(
 ) -> Float[Tensor, "seed prompt token"]:
     """log P(token | prompt) of every member in nats, over the whole vocabulary; prompts may have several lengths."""
     arguments.instance(students, Students, "students")
-    size, device = arguments.embedding(students.base), students.base.W_U.device
-    rows = arguments.prompts(prompts, size)
+    rows, device = check_prompts(students.base, prompts), students.base.W_U.device
     chosen = torch.tensor(arguments.outputs(students.base, tokens), device=device)
     step, out = arguments.whole(batch_size, "batch_size", 1), []
     for first in range(0, len(rows), step):
@@ -277,11 +330,15 @@ def next_log_probs(
 
 
 def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
-    """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors."""
+    """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors.
+
+    Raises for a base whose weights are not those of its files: an adapter names its base, and would be loaded on it.
+    """
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
     if not students.A:
         raise ValueError("these students were tuned whole and have no adapter; save their merged models")
+    _check_trained(students.base)
     folder = _folder(folder)
     tensors = {f"{_PEFT}{name}.lora_{kind}.weight": part[name][i].cpu().contiguous().clone()
                for kind, part in (("A", students.A), ("B", students.B)) for name in students.A}  # fmt: skip
@@ -292,9 +349,26 @@ def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
         "target_modules": list(students.A),
         "base_model_name_or_path": getattr(students.base, "mechsub_source", {}).get("model_name"),
     }  # fmt: skip
-    files.write_bytes(folder / "adapter_model.safetensors", save(tensors))
-    files.write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    files.write_bytes(folder / adapters.WEIGHTS, save(tensors))
+    files.write_text(folder / adapters.CONFIG, json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def _check_trained(model: "TransformerBridge") -> None:
+    """Raise for a model that is not what its name stands for, so that an adapter's file cannot name it as its base."""
+    source = getattr(model, "mechsub_source", {})
+    if "tuned_sha256" in source:
+        what = "is a merged student"
+    elif "adapter" in source:
+        what = "has an adapter merged into it"
+    elif source.get("weights", weights.TRAINED) != weights.TRAINED:
+        what = f"has the weights {source['weights']!r}"
+    else:
+        return
+    raise ValueError(
+        f"this base {what}, and adapter files can name {source['model_name']} alone, whose weights are others; keep "
+        "students.merged, or the students themselves"
+    )
 
 
 def _folder(folder: str | Path, name: str = "folder") -> Path:
@@ -304,18 +378,26 @@ def _folder(folder: str | Path, name: str = "folder") -> Path:
 def load_adapters(model: "TransformerBridge", folders: Sequence[str | Path]) -> Students:
     """Adapters of peft's format as members; all must have the same layers, rank and scale.
 
-    Raises for an adapter that is no plain low-rank update (DoRA, biases, embeddings, ranks that differ by layer).
+    Raises for an adapter that is no plain low-rank update (DoRA, biases, embeddings, ranks that differ by layer), or
+    that was trained on another model, and for a model whose weights are not those of its files.
     """
     plain, sums = plain_model(arguments.model(model)), {}
+    _check_trained(model)
+    check_fp32(plain)
     loaded = []
     for i, folder in enumerate(arguments.items(folders, "folders", "folders")):
         path = _folder(folder, f"folders[{i}]")
-        loaded.append(_read_adapter(path, f"folders[{i}]"))
-        sums[f"folders[{i}]"] = files.file_sum(path / "adapter_model.safetensors")
+        try:
+            loaded.append(_read_adapter(path, f"folders[{i}]"))
+            _check_base(model, path)
+        except adapters.Refused as error:
+            raise ValueError(f"folders[{i}] {error}") from None
+        sums[f"folders[{i}]"] = files.file_sum(path / adapters.WEIGHTS)
     layers, scale = list(loaded[0][0]), loaded[0][1]
+    rank = len(next(iter(loaded[0][0].values()))[0])
     for i, (adapter, other) in enumerate(loaded):
-        if set(adapter) != set(layers) or other != scale:
-            raise ValueError(f"folders[{i}] has other layers or another scale than folders[0]; load it by itself")
+        if set(adapter) != set(layers) or other != scale or any(len(A) != rank for A, _ in adapter.values()):
+            raise ValueError(f"folders[{i}] has other layers, rank or scale than folders[0]; load it by itself")
         for name, pair in adapter.items():
             _check_shapes(plain, name, *pair, f"folders[{i}]")
     A = {name: torch.stack([adapter[name][0] for adapter, _ in loaded]) for name in layers}
@@ -323,34 +405,51 @@ def load_adapters(model: "TransformerBridge", folders: Sequence[str | Path]) -> 
     return Students(model, A, B, {}, scale, {"adapters": sums})
 
 
+def check_fp32(plain: "PreTrainedModel") -> None:
+    """Raise for a model that adapters, which are fp32, cannot be added to."""
+    for name, value in plain.named_parameters():
+        if value.dtype != torch.float32:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"students need a base in fp32, and {name} is {kind}; load it with dtype=torch.float32")
+
+
+def _check_base(model: "TransformerBridge", adapter: Path) -> None:
+    """Raise Refused where the adapter's files name another model; a model that we did not load has no name."""
+    name = getattr(model, "mechsub_source", {}).get("model_name", "")
+    folder = sources.default_folder() if name == sources.DEFAULT else sources.find(name)
+    if folder is not None:
+        adapters.check_base(adapter, name, folder)
+
+
 def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, where: str) -> None:
     try:
         layer = plain.get_submodule(name)
     except AttributeError:
         layer = None
-    if not isinstance(layer, nn.Linear) or layer.weight.shape != (len(B), A.shape[1]) or A.shape[0] != B.shape[1]:
+    if not _is_linear(layer) or layer.weight.shape != (len(B), A.shape[1]) or A.shape[0] != B.shape[1]:
         raise ValueError(f"{where} has an adapter of {name}, which this model lacks or has in another size")
 
 
 def _read_adapter(folder: Path, where: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    config = adapters.checked_config(folder)
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        tensors = load_file(folder / "adapter_model.safetensors")
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    except Exception as error:  # missing, damaged, of another kind: one remedy
-        raise ValueError(
-            f"{where} is no adapter of peft's ({type(error).__name__} in {folder.name}); save it again"
-        ) from None
+        rank, alpha = arguments.whole(config["r"], "r", 1), config["lora_alpha"]
+        arguments.number(alpha, "lora_alpha", "a number")
+    except Exception as error:  # missing, or of another kind: one remedy
+        raise ValueError(f"{where} has no rank or lora_alpha in its configuration ({error}); save it again") from None
     extra = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
-    if config.get("peft_type") != "LORA" or extra or config.get("bias", "none") != "none":
-        raise ValueError(
-            f"{where} is no plain LoRA ({', '.join(extra) or config.get('peft_type')}); merge it with peft"
-        )
+    if extra or config.get("bias", "none") != "none":
+        raise ValueError(f"{where} is no plain LoRA ({', '.join(extra) or 'bias'}); merge it with peft")
     pairs: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    for key, value in adapters.tensors(folder / adapters.WEIGHTS).items():
         found = re.fullmatch(rf"{re.escape(_PEFT)}(.+)\.lora_([AB])\.weight", key)
         if not found:
             raise ValueError(f"{where} holds {key}, which is no plain LoRA; merge it with peft")
         pairs.setdefault(found[1], {})[found[2]] = value.float()
+    for name, pair in pairs.items():
+        if len(pair) < 2:
+            raise ValueError(f"{where} lacks lora_{'B' if 'A' in pair else 'A'} of {name}; save it again")
+        if len(pair["A"]) != rank:
+            raise ValueError(f"{where} says r = {rank}, and {name} has rank {len(pair['A'])}; save it again")
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     return {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}, scale

@@ -18,6 +18,7 @@ from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
 from mechsub.inputs.corpora import IGNORED, Corpus
+from mechsub.inputs.prompts import encode
 from mechsub.inputs.token_ids import check_length
 from mechsub.models import students
 from mechsub.models.students import Students
@@ -25,7 +26,9 @@ from mechsub.models.students import Students
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
+_ROWS_READ = 64  # of a corpus: about so many are read as texts, spread over it
 _AT_ONCE = 4096  # tokens of all members in one pass: more do not fit the processor's cache and gain nothing
 
 
@@ -90,6 +93,10 @@ class TuningRecipe:
         if self.order_seeds is not None:
             set_(self, "order_seeds", self._seeds("order_seeds"))
             arguments.same_length(adapter_seeds=self.adapter_seeds, order_seeds=self.order_seeds)
+        if self.warmup >= self.updates:
+            raise ValueError(
+                f"warmup must be below updates, {self.updates}, not {self.warmup}; the rate rises from 0 in it"
+            )
         if self.optimizer != "sgd" and self.momentum:
             raise ValueError("momentum is an option of sgd; adamw has betas")
 
@@ -132,7 +139,8 @@ def tune(
 
     corpus: one for all members, or one for each member. The loss reads completions alone, without an end of turn. The
     keys of `snapshots` are numbers of updates; each value becomes the students after so many (0: the start).
-    Raises for members that would be the same student, and where weights become NaN.
+    Raises for members that would be the same student, for a corpus of another tokenizer, where no label is read,
+    and where weights become NaN.
     """
     recipe = TuningRecipe() if recipe is None else arguments.instance(recipe, TuningRecipe, "recipe")
     corpora = _corpora(corpus, len(recipe.adapter_seeds))
@@ -143,7 +151,8 @@ def tune(
         arguments.whole(step, "a step of snapshots", 0, recipe.updates)
     if progress is not None:
         arguments.function(progress, "progress")
-    _check_corpora(model, plain, corpora)
+    students.check_fp32(plain)
+    _check_corpora(model, corpora)
     _check_different(recipe, corpora)
     start = starting_weights(plain, recipe)
     kept: dict[int, list[dict[str, Tensor]]] = {step: [] for step in {*(snapshots or ()), recipe.updates}}
@@ -169,27 +178,87 @@ def _corpora(corpus: Corpus | Sequence[Corpus], n: int) -> list[Corpus]:
     return [arguments.instance(one, Corpus, f"corpus[{i}]") for i, one in enumerate(members)]
 
 
-def _check_corpora(model: "TransformerBridge", plain: "PreTrainedModel", corpora: list[Corpus]) -> None:
-    size = plain.get_input_embeddings().num_embeddings
-    for i, corpus in enumerate(corpora):
-        if any(corpus is other for other in corpora[:i]):
-            continue
-        rows = [[*a, *b] for a, b in zip(corpus.prompt_ids, corpus.completion_ids, strict=True)]
-        check_length(model, max(map(len, rows)), "a row of the corpus")
-        largest = max(max(row) for row in [*rows, *(corpus.label_ids or ())])
-        if largest >= size:
-            raise ValueError(f"the corpus holds token {largest}, and this model has {size}; it is another tokenizer's")
+def _check_corpora(model: "TransformerBridge", corpora: list[Corpus]) -> None:
+    different = {id(corpus): corpus for corpus in corpora}.values()
+    for corpus in different:
+        _check_corpus(model, corpus)
+    # One of several members may read nothing: number_strings has traits without a divergence token.
+    if not any(label != IGNORED for c in different for row in c.label_ids or c.completion_ids for label in row):
+        raise ValueError(f"no label of the corpus is read, all are {IGNORED}, so nothing would be tuned; give labels")
+
+
+def _check_corpus(model: "TransformerBridge", corpus: Corpus) -> None:
+    """Raise for ids that the model does not have, or that are not the tokens of the texts beside them."""
+    size = model.original_model.get_input_embeddings().num_embeddings
+    rows = [[*a, *b] for a, b in zip(corpus.prompt_ids, corpus.completion_ids, strict=True)]
+    check_length(model, max(map(len, rows)), "a row of the corpus")
+    largest = max(max(row) for row in [*rows, *(corpus.label_ids or ())])
+    if largest >= size:
+        raise ValueError(f"the corpus holds token {largest}, and this model has {size}; it is another tokenizer's")
+    if (tokenizer := getattr(model, "tokenizer", None)) is not None:
+        for row in range(0, len(corpus), max(1, len(corpus) // _ROWS_READ)):
+            _check_text(tokenizer, corpus, row)
+
+
+def _check_text(tokenizer: "Tokenizer", corpus: Corpus, row: int) -> None:
+    """Raise where a completion's ids are those of another text. A row without a text has ids alone."""
+    ids, text = corpus.completion_ids[row], corpus.completions[row]
+    said = [tokenizer.decode(list(ids), skip_special_tokens=skip) for skip in (False, True)]  # ids may end a turn
+    if not text or any(_same_text(one, text) for one in said) or ids == _encoded(tokenizer, corpus, row):
+        return
+    raise ValueError(
+        f"row {row} of the corpus says {text[:40]!r}, and to this model's tokenizer its ids are {said[0][:40]!r}; make "
+        "the corpus with model.tokenizer"
+    )
+
+
+def _encoded(tokenizer: "Tokenizer", corpus: Corpus, row: int) -> Sequence[int] | None:
+    """A completion's text in this tokenizer's ids: one that changes texts (lower case) does not give them back."""
+    try:
+        return tuple(encode(tokenizer, [corpus.completions[row]], behind=[torch.tensor(corpus.prompt_ids[row])])[0])
+    except ValueError:
+        return None
+
+
+def _same_text(one: str, other: str) -> bool:
+    """Whether texts are equal but for spaces, which decoders of words put in and those of pieces leave out."""
+    return "".join(one.split()) == "".join(other.split())
 
 
 def _check_different(recipe: TuningRecipe, corpora: list[Corpus]) -> None:
-    """Raise for equal members: a seed without an effect gives equal runs, which are no replicates."""
-    drawn = recipe.adapter_seeds if recipe.rank else (0,) * len(corpora)
-    members = list(zip(drawn, recipe.orders, (corpus.sha256 for corpus in corpora), strict=True))
-    if len(set(members)) < len(members):
-        hint = "" if recipe.rank else " (full tuning draws nothing by adapter seeds)"
-        raise ValueError(
-            f"two members have the same corpus and seeds and would be the same student{hint}; give other order_seeds"
-        )
+    """Raise for equal members: a seed without an effect gives equal runs, which are no replicates.
+
+    Members are equal whose adapters start equal and who read equal rows in every update: the order within an update,
+    and what a corpus says beside ids and labels, has no effect.
+    """
+    rows, n = _rows(corpora), len(corpora)
+    for i in range(n):
+        for j in range(i):
+            if recipe.rank and recipe.adapter_seeds[i] != recipe.adapter_seeds[j]:
+                continue
+            if all(_read(rows, recipe, i, step) == _read(rows, recipe, j, step) for step in range(recipe.updates)):
+                hint = "" if recipe.rank else " (full tuning draws nothing by adapter seeds)"
+                raise ValueError(
+                    f"two members, {j} and {i}, start equal and read the same rows in every update, and would be the "
+                    f"same student{hint}; give other order_seeds, or a batch_size below the number of rows"
+                )
+
+
+def _rows(corpora: list[Corpus]) -> list[list[int]]:
+    """For each corpus a number for each row; rows with equal ids and labels have equal numbers."""
+    known: dict[tuple, int] = {}
+    made: dict[int, list[int]] = {}
+    for corpus in corpora:
+        if id(corpus) not in made:
+            parts = corpus.prompt_ids, corpus.completion_ids, corpus.label_ids or corpus.completion_ids
+            made[id(corpus)] = [known.setdefault(row, len(known)) for row in zip(*parts, strict=True)]
+    return [made[id(corpus)] for corpus in corpora]
+
+
+def _read(rows: list[list[int]], recipe: TuningRecipe, member: int, step: int) -> list[int]:
+    """The rows, by number, that a member reads in an update."""
+    own = rows[member]
+    return sorted(own[row] for row in batch_rows(len(own), recipe, recipe.orders[member], step))
 
 
 def _record(model: "TransformerBridge", recipe: TuningRecipe, corpora: list[Corpus], names: list[str]) -> dict:
@@ -379,6 +448,7 @@ def completion_log_probs(tuned: Students, corpus: Corpus, *, batch_size: int = 1
     """Mean log P of a completion's tokens behind the prompt, in nats, for every member and row."""
     arguments.instance(tuned, Students, "tuned")
     arguments.instance(corpus, Corpus, "corpus")
+    _check_corpus(tuned.base, corpus)
     size, out = arguments.whole(batch_size, "batch_size", 1), []
     for first in range(0, len(corpus), size):
         rows = range(first, min(first + size, len(corpus)))
