@@ -58,6 +58,11 @@ class Config:
         if not 2 <= self.n_classes <= ALL_CLASSES:
             raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {self.n_classes}")
         population.refuse_one_logit(self.n_aux)
+        if self.n_images < self.n_classes:
+            raise ValueError(
+                f"--n-images must be at least --n-classes, {self.n_classes}, not {self.n_images}: prior-matched "
+                "accuracy shares them out among the classes"
+            )
         if self.n_images > self.n_classes * _RAREST:
             raise ValueError(
                 f"--n-images {self.n_images} are more than {self.n_classes} classes surely have, "

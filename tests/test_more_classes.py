@@ -96,6 +96,7 @@ REFUSED = [
     (["--n-classes", "1"], "must be 2 to 20"),
     (["--n-classes", "21"], "must be 2 to 20"),
     (["--n-classes", "3"], "more than 3 classes surely have"),
+    (["--n-images", "19"], "at least --n-classes"),
     (["--n-aux", "0"], "not an integer >= 1"),
     (["--n-aux", "1"], "softmax of one logit"),
     (["--n-seeds", "1"], "an integer >= 2"),
