@@ -87,13 +87,13 @@ def run(cfg: Config) -> Iterator[dict]:
         n_samples=cfg.n_samples,
         progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **fit,
     )  # fmt: skip
-    test, training = both("test"), both("train")
+    (images, labels), (more, sorts) = both("test"), both("train")
     for i, seed in enumerate(init.seeds):
         chosen = classes(seed, cfg.n_classes)
-        shown = _only(*test, chosen)
-        unlabelled, _ = _only(*training, chosen, min(cfg.n_images, population.UNLABELLED), seed)
+        shown, places = _only(images, labels, chosen)
+        unlabelled, _ = _only(more, sorts, chosen, min(cfg.n_images, population.UNLABELLED), seed)
         for arm in TITLES:
-            scores = _scores(found[arm].select([i]), *shown, unlabelled, chosen)
+            scores = _scores(found[arm].select([i]), shown, places, unlabelled, chosen)
             yield {"arm": arm, "member": seed, "classes": chosen, **scores}
     yield {
         "provenance": {

@@ -44,8 +44,8 @@ def _toy(cfg: Config, stored: lab.Stored, activation: Literal["relu", "identity"
     init = ms.mlp.HookedMLP(shape, seeds)
     other = ms.mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
     taught = {row["member"]: row["accuracy"] for row in stored.records()}
-    teacher, images = population.with_aux(init, stored.tensors()), map(ms.images.mnist, ("test", "train"))
-    return Toy(init, other, teacher, taught, *images)
+    teacher = population.with_aux(init, stored.tensors())
+    return Toy(init, other, teacher, taught, ms.images.mnist("test"), ms.images.mnist("train"))
 
 
 def _settings(cfg: Config) -> dict:
