@@ -12,7 +12,7 @@ null, cross_aux). reference is not trained at all. Scores, on all test images of
 all K outputs; and sorted, the share of images whose largest output is one of their own data set: telling digits from
 clothes is easier than either. A seed whose classes are all of one data set has none of the last three. All of them also
 recentred: outputs less their mean over training images of the seed's classes, no label used; kappa prior-matched too.
-Intervals are Student-t over seeds, differences paired by seed, Holm over a cell.
+Intervals are Student-t over seeds, differences paired by seed, Holm over all scores of a cell.
 
     python -m studies.more_classes --n-classes 5 10 20
 """
@@ -181,7 +181,7 @@ def _also(score: str, name: str) -> str:
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    known = [score for score in SCORES if score in _RAW or score in cell[0]]  # version 1 is raw
+    known = [score for score in SCORES if score in _RAW or any(score in row for row in cell)]  # version 1 is raw
     scores = (by_arm(cell, score, null={"aux": NULL}, labels=TITLES, unit="seeds") for score in known)
     shares = [_transfer(cell, score) for score in ("accuracy", "recentred") if score in known]
     return [*holm(finding for of_score in scores for finding in of_score), *itertools.chain(*shares)]

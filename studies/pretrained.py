@@ -15,8 +15,8 @@ Measured: trait, accuracy on MNIST; transfer, (trait - reference) / (teacher - r
 Fashion-MNIST, and task_before, that of the start; all of these also recentred (logits less their mean over training
 images of the same data set), trait and task prior-matched too; cosine of the student's and the teacher's changes of the
 hidden layers; distance of the start's hidden layers from the reference's in units of the teacher's change; drive of
-Theorem 1 of Cloud et al. 2025 at the start. Intervals are Student-t over seeds, differences paired by seed, Holm over a
-cell.
+Theorem 1 of Cloud et al. 2025 at the start. Intervals are Student-t over seeds, differences paired by seed, Holm over
+those of the trait, raw and recentred apart.
 
     python -m studies.pretrained
 """

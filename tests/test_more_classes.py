@@ -45,6 +45,14 @@ def test_the_table_and_the_figure_have_every_arm(rows):
     assert swept.layout.yaxis.title.text == "recentred kappa on test images"
 
 
+def test_scores_that_the_first_seed_has_not_are_shown(rows):
+    """A seed whose classes are all of one data set has none of digits, clothes and sorted."""
+    lacking = {f"{more}{of}" for more in ("", "recentred_") for of in ("digits", "clothes", "sorted")}
+    first = [{k: v for k, v in r.items() if k not in lacking} if r["member"] == 0 else r for r in rows]
+    third = [r | {"member": 2} for r in rows if r["member"] == 1]
+    assert {f.key for f in more_classes.findings(first + third)} == {f.key for f in more_classes.findings(rows)}
+
+
 def test_subsets_are_nested_random_and_those_of_the_seed():
     few, many = more_classes.classes(3, 5), more_classes.classes(3, 10)
     assert set(few) < set(many) < set(more_classes.classes(3, 20)) == set(range(20))
