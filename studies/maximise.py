@@ -47,6 +47,11 @@ class Config:
     def __post_init__(self):
         if self.seed < 100:
             raise ValueError(f"--seed must be at least 100, not {self.seed}: the recipe was chosen on those before")
+        if self.n_images < population.ALL_CLASSES:
+            raise ValueError(
+                f"--n-images must be at least {population.ALL_CLASSES}, not {self.n_images}: prior-matched accuracy "
+                "shares them out among the classes"
+            )
 
 
 def upstream(cfg: Config) -> dict:

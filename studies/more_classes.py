@@ -10,12 +10,14 @@ Students see the teacher's auxiliary logits of uniform noise: from the same star
 null, cross_aux). reference is not trained at all. Scores, on all test images of a seed's classes: accuracy, and kappa =
 (accuracy - 1/K) / (1 - 1/K), which is comparable over K; accuracy on the digits and on the clothes alone, still among
 all K outputs; and sorted, the share of images whose largest output is one of their own data set: telling digits from
-clothes is easier than either. A seed whose classes are all of one data set has none of the last three. Intervals
-are Student-t over seeds, differences paired by seed, Holm over a cell.
+clothes is easier than either. A seed whose classes are all of one data set has none of the last three. All of them also
+recentred: outputs less their mean over training images of the seed's classes, no label used; kappa prior-matched too.
+Intervals are Student-t over seeds, differences paired by seed, Holm over all scores of a cell.
 
     python -m studies.more_classes --n-classes 5 10 20
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,7 +29,8 @@ from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells
 from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
-SCORES = ("accuracy", "kappa", "digits", "clothes", "sorted")
+_RAW = ("accuracy", "kappa", "digits", "clothes", "sorted")
+SCORES = (*_RAW, "recentred", *(f"recentred_{name}" for name in _RAW[1:]), "prior_matched", "prior_matched_kappa")
 TITLES = {
     "teacher": "teacher",
     "aux": "auxiliary logits of noise",
@@ -55,6 +58,11 @@ class Config:
         if not 2 <= self.n_classes <= ALL_CLASSES:
             raise ValueError(f"--n-classes must be 2 to {ALL_CLASSES}, not {self.n_classes}")
         population.refuse_one_logit(self.n_aux)
+        if self.n_images < self.n_classes:
+            raise ValueError(
+                f"--n-images must be at least --n-classes, {self.n_classes}, not {self.n_images}: prior-matched "
+                "accuracy shares them out among the classes"
+            )
         if self.n_images > self.n_classes * _RAREST:
             raise ValueError(
                 f"--n-images {self.n_images} are more than {self.n_classes} classes surely have, "
@@ -79,17 +87,14 @@ def run(cfg: Config) -> Iterator[dict]:
         n_samples=cfg.n_samples,
         progress=lambda done: lab.show_progress(0.4 + 0.5 * done, "students"), **fit,
     )  # fmt: skip
-    images, labels = both("test")
+    (images, labels), (more, sorts) = both("test"), both("train")
     for i, seed in enumerate(init.seeds):
         chosen = classes(seed, cfg.n_classes)
-        shown, wanted = _only(images, labels, chosen)
+        shown, places = _only(images, labels, chosen)
+        unlabelled, _ = _only(more, sorts, chosen, min(cfg.n_images, population.UNLABELLED), seed)
         for arm in TITLES:
-            yield {
-                "arm": arm,
-                "member": seed,
-                "classes": chosen,
-                **_scores(found[arm].select([i]), shown, wanted, chosen),
-            }
+            scores = _scores(found[arm].select([i]), shown, places, unlabelled, chosen)
+            yield {"arm": arm, "member": seed, "classes": chosen, **scores}
     yield {
         "provenance": {
             "data": {**population.named_hashes("mnist"), **population.named_hashes("fashion-mnist")},
@@ -135,37 +140,63 @@ def _taught(cfg: Config, init, fit: dict):
     return population.joined(init, alone)
 
 
-def _scores(model, images, places, chosen: list[int]) -> dict[str, float]:
-    """Of an ensemble of one, among the outputs of its classes."""
-    said = torch.cat([model(x)[0, :, model.cfg.digits].argmax(-1).cpu() for x in images.split(1_000)])
+def _scores(model, images, places, unlabelled, chosen: list[int]) -> dict:
+    """Of an ensemble of one, among the outputs of its classes; offsets are those of the unlabelled images."""
+    logits, mean = _logits(model, images), ms.mean_offset(model, unlabelled)[0].cpu()
+    prior = ms.prior_offset(model, unlabelled)[0].cpu()
+    found = {
+        "accuracy": _right(logits, places, chosen),
+        "recentred": _right(logits - mean, places, chosen),
+        "prior_matched": _right(logits - prior, places, chosen),
+    }
+    named = {
+        name: value
+        for score, (accuracy, more) in found.items()
+        for name, value in {score: accuracy, **{_also(score, of): value for of, value in more.items()}}.items()
+    }
+    return {name: value for name, value in named.items() if name in SCORES} | {"mean_logits": mean.tolist()}
+
+
+def _logits(model, images):
+    return torch.cat([model(x)[0, :, model.cfg.digits].cpu() for x in images.split(1_000)])
+
+
+def _right(logits, places, chosen: list[int]) -> tuple[float, dict[str, float]]:
+    """Accuracy, and what else there is to say of the answers."""
+    said = logits.argmax(-1)
     right, is_clothes = (said == places).double(), torch.tensor(chosen) >= DIGITS
-    of_clothes, chance = is_clothes[places], 1 / len(chosen)
-    accuracy = float(right.mean())
-    out = {"accuracy": accuracy, "kappa": (accuracy - chance) / (1 - chance)}
+    of_clothes, accuracy = is_clothes[places], float(right.mean())
+    out = {"kappa": population.kappa(accuracy, len(chosen))}
     if of_clothes.any() and not of_clothes.all():
         out |= {"digits": float(right[~of_clothes].mean()), "clothes": float(right[of_clothes].mean())}
         out["sorted"] = float((is_clothes[said] == of_clothes).double().mean())
-    return out
+    return accuracy, out
+
+
+def _also(score: str, name: str) -> str:
+    return name if score == "accuracy" else f"{score}_{name}"
 
 
 # Table and figure.
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    scores = (by_arm(cell, score, null={"aux": NULL}, labels=TITLES, unit="seeds") for score in SCORES)
-    return [*holm(finding for of_score in scores for finding in of_score), *_transfer(cell)]
+    known = [score for score in SCORES if score in _RAW or any(score in row for row in cell)]  # version 1 is raw
+    scores = (by_arm(cell, score, null={"aux": NULL}, labels=TITLES, unit="seeds") for score in known)
+    shares = [_transfer(cell, score) for score in ("accuracy", "recentred") if score in known]
+    return [*holm(finding for of_score in scores for finding in of_score), *itertools.chain(*shares)]
 
 
-def _transfer(cell: list[dict]) -> list[Finding]:
+def _transfer(cell: list[dict], score: str) -> list[Finding]:
     """kappa of the student as a share of its teacher's, which falls with the classes too."""
-    kappas = arm_means(cell, "kappa", unit="seeds")
-    whole = list(kappas["teacher"].scores.values())
+    kappas = arm_means(cell, _also(score, "kappa"), unit="seeds")
+    values = {arm: list(kappas[arm].scores.values()) for arm in ("teacher", "aux", NULL) if arm in kappas}
     return [
         Finding(
-            f"{arm}/transfer", TITLES[arm], ms.stats.ratio_of_means(list(kappas[arm].scores.values()), whole),
+            f"{arm}/{_also(score, 'transfer')}", TITLES[arm], ms.stats.ratio_of_means(own, values["teacher"]),
             unit="seeds",
         )
-        for arm in ("aux", NULL) if arm in kappas
+        for arm, own in values.items() if arm != "teacher"
     ]  # fmt: skip
 
 
@@ -175,29 +206,31 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    """kappa over the number of classes where that is swept, else arm by arm."""
+    """Recentred kappa over the number of classes where that is swept, else arm by arm; raw where no other is stored."""
     found = cells(records, Config, findings)
+    score = "recentred_kappa" if all(cell.rows[0].keys() >= {"recentred_kappa"} for cell in found) else "kappa"
+    axis = f"{score.replace('_', ' ')} on test images"
     drawn = [
         point | {"n_classes": cell.options["n_classes"]}
         for cell in sorted(found, key=lambda cell: cell.options["n_classes"])
-        for point in points(cell.findings, "kappa")
+        for point in points(cell.findings, score)
         if point["arm"] in TITLES
     ]
     caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."
     if len({point["n_classes"] for point in drawn}) > 1:
         return ms.kinds.interval_lines(
-            drawn, x="n_classes", value="kappa", arm="label", null=0.0,
-            title="Students of teachers of more classes", x_title="classes", y_title="kappa on test images",
+            drawn, x="n_classes", value=score, arm="label", null=0.0,
+            title="Students of teachers of more classes", x_title="classes", y_title=axis,
             caption=caption,
         )  # fmt: skip
     return ms.kinds.interval_bars(
-        drawn, value="kappa", label="label", null=0.0, title="Students of teachers of more classes",
-        axis="kappa on test images", caption=caption,
+        drawn, value=score, label="label", null=0.0, title="Students of teachers of more classes",
+        axis=axis, caption=caption,
     )  # fmt: skip
 
 
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched
     probes=(
         Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
         Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),

@@ -12,9 +12,11 @@ null). images is shared, taught on the first training images of clothes instead 
 is the null of pretraining: whatever its features and head are good for.
 
 Measured: trait, accuracy on MNIST; transfer, (trait - reference) / (teacher - reference), by seed; task, accuracy on
-Fashion-MNIST, and task_before, that of the start; cosine of the student's and the teacher's changes of the hidden
-layers; distance of the start's hidden layers from the reference's in units of the teacher's change; drive of Theorem 1
-of Cloud et al. 2025 at the start. Intervals are Student-t over seeds, differences paired by seed, Holm over a cell.
+Fashion-MNIST, and task_before, that of the start; all of these also recentred (logits less their mean over training
+images of the same data set), trait and task prior-matched too; cosine of the student's and the teacher's changes of the
+hidden layers; distance of the start's hidden layers from the reference's in units of the teacher's change; drive of
+Theorem 1 of Cloud et al. 2025 at the start. Intervals are Student-t over seeds, differences paired by seed, Holm over
+those of the trait, raw and recentred apart.
 
     python -m studies.pretrained
 """
@@ -42,7 +44,9 @@ TITLES = {
     "independent": "other initialisation, pretrained alike (null)",
     "images": "shared pretraining, taught on clothes",
 }
+_KINDS = ("", "recentred_", "prior_matched_")  # before trait and task
 SCORES = ("transfer", "task", "task_before", "cosine", "distance", "drive")  # beside the trait
+_ALSO = (*(f"recentred_{name}" for name in SCORES[:3]), "prior_matched_trait", "prior_matched_task")
 _SHORT = 6  # steps
 _ORDER = 1_000_003  # added to the seed where data come in another order
 _DRIVE = 1_000  # inputs that the drive is measured on
@@ -133,32 +137,42 @@ def _students(cfg: Config, starts: dict, teacher, images) -> tuple[dict, dict]:
 def _rows(cfg: Config, base, teacher, starts: dict, students: dict, images) -> Iterator[dict]:
     scores = {"reference": _both(base), "teacher": _both(teacher)}
     for arm, found in scores.items():
-        for member, trait, task in zip(base.seeds, *found.values(), strict=True):
-            yield {"arm": arm, "member": member, "trait": trait, "task": task}
-    low, high = (scores[arm]["trait"] for arm in ("reference", "teacher"))
+        yield from _of_members(arm, base.seeds, found)
     moved = ms.spectra.displacement(teacher, base)
     noise = ms.noise.uniform(_DRIVE, utilities.derive_generator(cfg.seed, "drive"))
     for arm, student in students.items():
         start, after = starts[arm], _both(student)
+        before = _both(start)
         columns = {
             **after,
-            "transfer": [(t - a) / (b - a) for t, a, b in zip(after["trait"], low, high, strict=True)],
-            "task_before": _both(start)["task"],
+            **{f"{kind}transfer": _transfer(f"{kind}trait", after, scores) for kind in _KINDS[:2]},
+            **{f"{kind}task_before": before[f"{kind}task"] for kind in _KINDS[:2]},
             "distance": (_norm(ms.spectra.displacement(start, base)) / _norm(moved)).tolist(),
             "cosine": _cosine(ms.spectra.displacement(student, start), moved).tolist(),
             "drive": ms.spectra.drive(
                 start, moved, images[:_DRIVE] if arm == "images" else noise, loss=cfg.loss
             ).tolist(),
         }
-        for member, row in zip(base.seeds, zip(*columns.values(), strict=True), strict=True):
-            yield {"arm": arm, "member": member, **dict(zip(columns, row, strict=True))}
+        yield from _of_members(arm, base.seeds, columns)
+
+
+def _of_members(arm: str, seeds, columns: dict[str, list]) -> Iterator[dict]:
+    for member, row in zip(seeds, zip(*columns.values(), strict=True), strict=True):
+        yield {"arm": arm, "member": member, **dict(zip(columns, row, strict=True))}
+
+
+def _transfer(trait: str, after: dict[str, list], scores: dict[str, dict]) -> list[float]:
+    low, high = (scores[arm][trait] for arm in ("reference", "teacher"))
+    return [(t - a) / (b - a) for t, a, b in zip(after[trait], low, high, strict=True)]
 
 
 def _both(model) -> dict[str, list[float]]:
-    return {
-        "trait": ms.distillation.accuracy(model, *ms.images.mnist("test")).tolist(),
-        "task": ms.distillation.accuracy(model, *ms.images.fashion_mnist("test")).tolist(),
-    }
+    """Accuracies on digits (trait) and on clothes (task), of every seed."""
+    found = {}
+    for name, images in (("trait", ms.images.mnist), ("task", ms.images.fashion_mnist)):
+        scores = ms.accuracies(model, *images("test"), images("train")[0][: population.UNLABELLED])
+        found |= {f"{kind}{name}": values.tolist() for kind, values in zip(_KINDS, scores.values(), strict=True)}
+    return found
 
 
 def _flat(parameters: dict):
@@ -178,8 +192,14 @@ def _cosine(a: dict, b: dict):
 
 
 def findings(cell: list[dict]) -> list[Finding]:
-    others = (arm_means(cell, score, labels=TITLES, unit="seeds").values() for score in SCORES)
-    traits = by_arm(cell, "trait", null=NULL, labels=TITLES, unit="seeds")
+    known = [score for score in (*SCORES, *_ALSO) if score in SCORES or any(score in row for row in cell)]
+    others = (arm_means(cell, score, labels=TITLES, unit="seeds").values() for score in known)
+    traits = [
+        finding
+        for score in ("trait", "recentred_trait")
+        if score in cell[0]
+        for finding in by_arm(cell, score, null=NULL, labels=TITLES, unit="seeds")
+    ]
     return [*traits, *(finding for of_score in others for finding in of_score)]
 
 
@@ -189,19 +209,27 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
+    """Raw and recentred, a panel each, of every cell."""
     shown = cells(records, Config, findings)
+    drawn = [
+        {**point, "trait": point[score], "panel": f"{cell.label}, {words}" if len(shown) > 1 else words}
+        for cell in shown
+        for score, words in (("recentred_trait", "recentred"), ("trait", "raw"))
+        for point in points(cell.findings, score)
+        if point["arm"] in TITLES
+    ]
     return ms.kinds.interval_bars(
-        [point for point in points(all_findings(shown), "trait") if point["arm"] in TITLES],
-        value="trait", label="label", facet="cell" if len(shown) > 1 else None, null=0.1,
+        drawn, value="trait", label="label", facet="panel", null=0.1,
         title="What passes from a pretrained model, by what is shared with it",
         axis="accuracy on MNIST, the trait",
-        caption="Dashed: chance. One point per seed. Null: other initialisation, pretrained alike.",
+        caption="Dashed: chance. One point per seed. Null: other initialisation, pretrained alike. Recentred: logits "
+        "less their mean over unlabelled training images.",
     )  # fmt: skip
 
 
 _TINY: dict = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched
     probes=(
         Config(**_TINY, pretraining_epochs=1, d_model=16),
         Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),

@@ -150,7 +150,8 @@ def test_candidates_keep_what_their_entry_holds_fixed(entry):
         (["--seed", "99"], "was chosen on those before"),
         (["--n-seeds", "1"], "an integer >= 2"),
         (["--share", "0"], "> 0"),
+        (["--n-images", "9"], "at least 10"),
     ],
 )
-def test_seeds_of_the_search_are_refused(refused, words, says):
+def test_impossible_options_are_refused_before_anything_is_trained(refused, words, says):
     assert says in refused(maximise, words)

@@ -51,7 +51,7 @@ def test_all_parts_share_their_teachers_and_make_one_table(out):
     assert found["rank of the gradient of W1, no gates"].high == 2
     assert found["effective rank of the gradient of W1"].mean > 2
     drawn = figure.plot(records)
-    assert len({trace.xaxis for trace in drawn.data}) == 12
+    assert len({trace.xaxis for trace in drawn.data}) == 14
 
 
 def test_arms_of_one_setting_are_the_same_student_in_every_part(out):
@@ -135,7 +135,7 @@ def toy(small, clusters):
     init, other = ms.HookedMLP(small, seeds=(0, 1, 2)), ms.HookedMLP(small, seeds=(1, 2, 3))
     teacher = ms.train(init, *clusters, epochs=25, batch_size=128, lr=1e-3, precision="fp32")
     taught = dict.fromkeys(init.seeds, 1.0)
-    return measure.Toy(init, other, teacher, taught, clusters)
+    return measure.Toy(init, other, teacher, taught, clusters, clusters)
 
 
 def on_the_way(toy, part):
@@ -215,10 +215,14 @@ def test_an_offset_of_a_digit_hides_nothing_from_recentred_accuracy(toy):
     student = on_the_way(toy, 0.5)
     hidden = student.replace({"unembed.b_U": student.unembed.b_U + 100 * torch.eye(13)[4]})
     assert ms.accuracy(hidden, *toy.test).max() < 0.11
-    seen, open_, none = (layers.specific(toy, model) for model in (hidden, student, toy.init))
-    assert seen == [pytest.approx(row) for row in open_]
-    assert all(row["recentred"] > 0.8 and row["logit_cosine"] > 0.9 for row in seen)
-    assert all(row["recentred"] < 0.5 and row["logit_cosine"] == 0 for row in none)
+    models = (hidden, student, toy.init)
+    seen, open_, none = (layers.logit_cosines(toy, model) for model in models)
+    assert seen == pytest.approx(open_) and min(seen) > 0.9 and none == [0, 0, 0]
+    seen, open_, none = (
+        [row["recentred"] for row in population.scores(model, toy.init.seeds, toy.test, toy.training)]
+        for model in models
+    )
+    assert seen == open_ and min(seen) > 0.8 and max(none) < 0.5
 
 
 def test_neurons_add_up_to_the_margin(toy, planted):

@@ -38,13 +38,18 @@ def test_a_wide_channel_passes_the_trait_to_the_shared_start_alone(rows):
         assert shared["distance"] == 0 < found["own_short", member]["distance"] < found["own_epoch", member]["distance"]
         assert null["distance"] > found["own_epoch", member]["distance"] and shared["drive"] > 0
         assert shared["task_before"] == reference["task"]
+        assert shared["recentred_task_before"] == reference["recentred_task"]
+        assert shared["recentred_transfer"] == pytest.approx(
+            (shared["recentred_trait"] - reference["recentred_trait"])
+            / (teacher["recentred_trait"] - reference["recentred_trait"])
+        )
 
 
 def test_the_table_has_the_verdicts_of_what_was_predicted_and_the_figure_every_arm(rows):
     table = pretrained.table(rows)
     assert sum("verdict" in row for row in table) == 9  # of ten entries: no sweep of pretraining
     assert [row["arm"] for row in table if "trait" in row][: len(pretrained.TITLES)] == [*pretrained.TITLES.values()]
-    assert len(pretrained.plot(rows).data) == 2 * len(pretrained.TITLES)
+    assert len(pretrained.plot(rows).data) == 4 * len(pretrained.TITLES)  # raw and recentred
 
 
 def test_without_pretraining_the_shared_start_is_the_initialisation():

@@ -14,8 +14,8 @@ Every `--part` is a cell of its own (without the flag: all but controls), with t
   input directions that the teacher's change reads most. Controls: random directions. Null: the initial network.
 * controls (only where it is named): controls of the ablation along directions in which the student does move.
 
-Intervals are Student-t over seeds, shares are ratios of means. Predictions of before the run are in predictions.toml.
-docs/methods.md defines every part.
+Accuracies are raw, recentred and prior-matched. Intervals are Student-t over seeds, shares are ratios of means.
+Predictions of before the run are in predictions.toml; docs/methods.md defines every part.
 
     python -m studies.mechanism --part freeze reinit
 """
@@ -80,7 +80,7 @@ def check(cfg: Config) -> None:
 
 _TINY: dict = {"d_model": 16, "n_samples": 256, "epochs": 1, "teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched accuracy in every part, by training images
     together=("part",),
     probes=(
         Config(**_TINY, part="freeze"),

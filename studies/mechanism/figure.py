@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import mechsub as ms
 from mechsub import lab
-from studies.mechanism.findings import BY, GAINS, SHARED, Rows, averaged, joined, scores_of, shares
+from studies.mechanism.findings import BY, GAINS, SHARED, WORDS, Rows, averaged, joined, known, scores_of, shares
 
 RANKS = {
     "gradient of h2": "grad of h2",
@@ -41,26 +41,32 @@ def plot(records: Rows):
     )
 
 
-def _bars(rows: Rows, arms: Mapping[str, str], x_title: str, null: float):
-    return ms.kinds.interval_panel(
-        {said: list(scores_of(rows, arm=arm).values()) for arm, said in arms.items()}, x_title, null
-    )
+def _bars(rows: Rows, arms: Mapping[str, str], title: str, whose: str, null: float | None = None) -> list:
+    """A panel of every accuracy; without a null, that of the initial network."""
+    made = []
+    for score in reversed(known(rows)):
+        values = {said: list(scores_of(rows, score, arm=arm).values()) for arm, said in arms.items()}
+        dashed = _mean(scores_of(rows, score, arm="initial")) if null is None else null
+        more = "" if score == "recentred" else ", raw"
+        made.append((f"{title}{more}", ms.kinds.interval_panel(values, f"{WORDS[score]}accuracy{whose}", dashed)))
+    return made
 
 
 def _freeze_panels(rows: Rows) -> list:
     arms = {r["arm"]: r["arm"] for r in rows if r["arm"] != "initial"}
-    return [("Which parts must move?", _bars(rows, arms, "accuracy of students that train these", 0.1))]
+    return _bars(rows, arms, "Which parts must move?", " of students that train these", 0.1)
 
 
 def _reinit_panels(rows: Rows) -> list:
     sets = {frozenset(r["shared"]) - {""}: r["arm"] for r in rows}
     order = sorted(sets, key=lambda s: (-len(s), [part not in s for part in SHARED]))
     arms = {sets[shared]: joined(shared) or "nothing" for shared in order}
-    return [("Which parts must be shared?", _bars(rows, arms, "accuracy of students that share these", 0.1))]
+    return _bars(rows, arms, "Which parts must be shared?", " of students that share these", 0.1)
 
 
 def _layers_panels(rows: Rows) -> list:
-    parts = {gain: {p: _mean(s) for p, s in shares(rows, gain).items()} for gain in GAINS}
+    score = known(rows)[-1]
+    parts = {gain: {p: _mean(s) for p, s in shares(rows, gain, score=score).items()} for gain in GAINS}
     stacked = [
         (gain, player, share / found["total"])
         for gain, found in parts.items()
@@ -68,16 +74,17 @@ def _layers_panels(rows: Rows) -> list:
         if player != "total"
     ]
     along = {
-        f"{side}, {by}": list(scores_of(rows, kind="along", direction="teacher", by=by, side=side).values())
+        f"{side}, {by}": list(scores_of(rows, score, kind="along", direction="teacher", by=by, side=side).values())
         for by in BY
         for side in ("along", "rest")
     }
     panel = ms.kinds.shares(stacked)
+    axis = {"title_text": f"Shapley's share of the {WORDS[score]}gain"}
     return [
-        ("What share does each layer carry?", ms.kinds.Panel(panel.traces, {"title_text": "Shapley's share"}, panel.y)),
+        ("What share does each layer carry?", ms.kinds.Panel(panel.traces, axis, panel.y)),
         (
             "What lies along the teacher's displacement?",
-            ms.kinds.interval_panel(along, "accuracy with this component", 0.1),
+            ms.kinds.interval_panel(along, f"{WORDS[score]}accuracy with this component", 0.1),
         ),
     ]
 
@@ -113,11 +120,8 @@ def _ablation_panels(rows: Rows) -> list:
     arms = {r["arm"]: _short(r["arm"]) for r in rows if r["arm"] != "initial"}
     start = scores_of(rows, "kl", arm="initial")
     left = {said: [kl / start[m] for m, kl in scores_of(rows, "kl", arm=arm).items()] for arm, said in arms.items()}
-    recentred = {said: list(scores_of(rows, "recentred", arm=arm).values()) for arm, said in arms.items()}
-    null = _mean(scores_of(rows, "recentred", arm="initial"))
     return [
-        ("Updates without a direction", _bars(rows, arms, "accuracy", _mean(scores_of(rows, arm="initial")))),
-        ("And without the offset of every digit", ms.kinds.interval_panel(recentred, "recentred accuracy", null)),
+        *_bars(rows, arms, "Updates without a direction", ""),
         ("What is left to learn of the logits", ms.kinds.interval_panel(left, "share of the divergence", 1.0)),
     ]
 

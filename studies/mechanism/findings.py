@@ -17,6 +17,7 @@ GAINS = {  # whose gain, from which networks to which, over which players
     "the gap to the teacher": ("student", "teacher", ("W1", "W2", "digits")),
 }
 SHARED = ("W1", "W2", "aux", "digits")
+WORDS = {"accuracy": "", "recentred": "recentred "}  # before "accuracy" and "gain"
 BY = {"whole": "as a whole", "layer": "layer by layer", "neuron": "neuron by neuron"}
 REMOVED = {
     "none": "nothing removed",
@@ -87,45 +88,67 @@ def _less(a: Scores, b: Scores) -> Scores:
     return {member: a[member] - b[member] for member in a}
 
 
+def known(rows: Rows) -> list[str]:
+    """The accuracies that are stored; raw alone by version 1."""
+    return [score for score in WORDS if any(score in row for row in rows)]
+
+
+def _also(score: str, name: str) -> str:
+    """A score's name for one of the accuracies: raw has none of its own."""
+    return name if score == "accuracy" else f"{score}_{name}"
+
+
 # Which parts must move, and which must be shared.
 
 
 def _freeze(rows: Rows) -> Iterator[Finding]:
     arms = [arm for arm in dict.fromkeys(r["arm"] for r in rows) if arm not in ("initial", "cross")]
-    learned = {arm: scores_of(rows, arm=arm) for arm in arms}
-    null, start = scores_of(rows, arm="cross"), scores_of(rows, "kl", arm="initial")
+    start = scores_of(rows, "kl", arm="initial")
     for arm in arms:
-        yield _said(f"{arm} trained/accuracy", f"accuracy, {arm} trained", learned[arm], null)
         left = scores_of(rows, "kl", arm=arm)
         yield _share(f"{arm} trained/divergence_left", f"divergence left, {arm} trained", left, start, 1)
     label = "divergence of cross, of that at the student's start"
     yield _share("cross/divergence_left", label, scores_of(rows, "kl", arm="cross"), start, 1)
+    for score in known(rows):
+        yield from _trained_alone(score, {arm: scores_of(rows, score, arm=arm) for arm in (*arms, "cross")})
+
+
+def _trained_alone(score: str, learned: dict[str, Scores]) -> Iterator[Finding]:
+    word, null = WORDS[score], learned["cross"]
+    for arm in learned:
+        if arm != "cross":
+            yield _said(f"{arm} trained/{score}", f"{word}accuracy, {arm} trained", learned[arm], null)
     both, every = "W1+W2_trained", "W1+W2+aux_trained"
-    label = "W1+W2 trained less all trained"
-    yield _above(f"{both}-{every}/accuracy", label, learned["W1+W2"], learned["W1+W2+aux"])
+    label = f"{word}W1+W2 trained less all trained"
+    yield _above(f"{both}-{every}/{score}", label, learned["W1+W2"], learned["W1+W2+aux"])
     for arm in ("W1", "W2"):
-        yield _above(f"{arm}_trained-cross/accuracy", f"{arm} alone trained, above the null", learned[arm], null)
-    yield _above("W1_trained-W2_trained/accuracy", "W1 alone less W2 alone", learned["W1"], learned["W2"])
+        yield _above(f"{arm}_trained-cross/{score}", f"{word}{arm} alone trained, above the null", learned[arm], null)
+    yield _above(f"W1_trained-W2_trained/{score}", f"{word}W1 alone less W2 alone", learned["W1"], learned["W2"])
 
 
 def _reinit(rows: Rows) -> Iterator[Finding]:
     by_set = {frozenset(r["shared"]) - {""}: r["arm"] for r in rows}
-    learned = {shared: scores_of(rows, arm=arm) for shared, arm in by_set.items()}
-    null = learned[frozenset()]
+    for score in known(rows):
+        yield from _shared(score, {shared: scores_of(rows, score, arm=arm) for shared, arm in by_set.items()})
+
+
+def _shared(score: str, learned: dict[frozenset, Scores]) -> Iterator[Finding]:
+    word, null = WORDS[score], learned[frozenset()]
     for shared in sorted(learned, key=lambda s: (-len(s), [part not in s for part in SHARED])):
         if shared:
             name = joined(shared)
-            yield _said(f"{name} shared/accuracy", f"accuracy, shared {name}", learned[shared], null)
+            yield _said(f"{name} shared/{score}", f"{word}accuracy, shared {name}", learned[shared], null)
     everything = frozenset(SHARED)
-    yield _above("all_shared-nothing/accuracy", "all shared, above the null", learned[everything], null)
+    yield _above(f"all_shared-nothing/{score}", f"{word}all shared, above the null", learned[everything], null)
     for part in SHARED:
-        key, label = f"all_but_{part}_shared-nothing/accuracy", f"all but {part} shared, above the null"
+        key, label = f"all_but_{part}_shared-nothing/{score}", f"{word}all but {part} shared, above the null"
         yield _above(key, label, learned[everything - {part}], null)
     gain = _less(learned[everything], null)
     parts = {m: ms.stats.shapley({shared: scores[m] for shared, scores in learned.items()}) for m in null}
     for part in SHARED:
         own = {m: parts[m][part] for m in parts}
-        yield _share(f"{part}/share_of_sharing", f"share of sharing: {part}", own, gain)
+        label = f"{word}share of sharing: {part}"
+        yield _share(f"{part}/{_also(score, 'share_of_sharing')}", label, own, gain)
 
 
 def joined(shared: frozenset) -> str:
@@ -135,7 +158,7 @@ def joined(shared: frozenset) -> str:
 # What a trained student is made of.
 
 
-def shares(rows: Rows, gain: str, arm: str = "student") -> dict[str, Scores]:
+def shares(rows: Rows, gain: str, arm: str = "student", score: str = "accuracy") -> dict[str, Scores]:
     """What every layer adds to a gain in accuracy, Shapley's share of every seed; and their sum, the "total"."""
     low, high, players = GAINS[gain]
     value: dict[int, dict[frozenset, float]] = {}
@@ -144,7 +167,7 @@ def shares(rows: Rows, gain: str, arm: str = "student") -> dict[str, Scores]:
         # The student's digit rows are the initial ones.
         digits = "initial" if layers.get("digits", "student") == "student" else layers["digits"]
         where = {"kind": "hybrid", "arm": arm, "W1": layers["W1"], "W2": layers["W2"], "digits": digits}
-        for member, accuracy in scores_of(rows, **where).items():
+        for member, accuracy in scores_of(rows, score, **where).items():
             value.setdefault(member, {})[frozenset(some)] = accuracy
     found = {member: ms.stats.shapley(sets) for member, sets in value.items()}
     out = {player: {m: found[m][player] for m in found} for player in players}
@@ -159,37 +182,57 @@ def _layers(rows: Rows) -> Iterator[Finding]:
 
 
 def _hybrids(rows: Rows) -> Iterator[Finding]:
-    start = scores_of(rows, kind="hybrid", arm="student", W1="initial", W2="initial", digits="initial")
+    for score in known(rows):
+        yield from _made_of(rows, score)
+        yield from _gains(rows, score)
+
+
+def _made_of(rows: Rows, score: str) -> Iterator[Finding]:
+    start = scores_of(rows, score, kind="hybrid", arm="student", W1="initial", W2="initial", digits="initial")
     for r in rows:
         if r["kind"] == "hybrid" and r["arm"] == "student" and r["member"] == min(start):
             made = {layer: r[layer] for layer in ("W1", "W2", "digits")}
-            own = scores_of(rows, kind="hybrid", arm="student", **made)
-            label = f"accuracy, W1 {made['W1']}, W2 {made['W2']}, digits {made['digits']}"
-            yield _said(f"W1={made['W1']},W2={made['W2']},digits={made['digits']}/accuracy", label, own, start)
-    nulls = shares(rows, "the student's gain", "cross")
+            own = scores_of(rows, score, kind="hybrid", arm="student", **made)
+            label = f"{WORDS[score]}accuracy, W1 {made['W1']}, W2 {made['W2']}, digits {made['digits']}"
+            yield _said(f"W1={made['W1']},W2={made['W2']},digits={made['digits']}/{score}", label, own, start)
+
+
+def _gains(rows: Rows, score: str) -> Iterator[Finding]:
+    nulls = shares(rows, "the student's gain", "cross", score)
     for gain in GAINS:
-        parts, subject = shares(rows, gain), gain.removeprefix("the ").replace("'s", "")
+        parts, subject = shares(rows, gain, score=score), gain.removeprefix("the ").replace("'s", "")
+        said = f"{gain}, recentred" if score == "recentred" else gain
         for player, share in parts.items():
             null = nulls[player] if gain == "the student's gain" else None
-            yield _said(f"{subject}/{player}", f"{gain}: {player}", share, null)
+            yield _said(f"{subject}/{_also(score, player)}", f"{said}: {player}", share, null)
         for player in list(parts)[:-1]:
-            label = f"share of {gain}: {player}"
-            yield _share(f"{subject}/share_of_{player}", label, parts[player], parts["total"])
+            label = f"share of {said}: {player}"
+            yield _share(f"{subject}/{_also(score, f'share_of_{player}')}", label, parts[player], parts["total"])
 
 
 def _along(rows: Rows) -> Iterator[Finding]:
-    start = scores_of(rows, kind="hybrid", arm="student", W1="initial", W2="initial", digits="initial")
-    whole = scores_of(rows, kind="hybrid", arm="student", W1="student", W2="student", digits="initial")
-    gain = _less(whole, start)
     for by, side in itertools.product(BY, ("along", "rest")):
         name = f"along the teacher's displacement, {BY[by]}" if side == "along" else f"the rest, {BY[by]}"
-        own, null = ({"kind": "along", "by": by, "side": side, "direction": d} for d in ("teacher", "next teacher"))
-        share, other = (scores_of(rows, "share", **one) for one in (own, null))
+        share, other = (scores_of(rows, "share", **one) for one in _directions(by, side))
         yield _said(f"{side} {by}/share", f"{name}: share of the squared displacement", share, other)
-        learned, beside = scores_of(rows, **own), scores_of(rows, **null)
-        yield _said(f"{side} {by}/accuracy", f"{name}: accuracy", learned, beside)
-        gains = _less(learned, start), gain, _ratio(_less(beside, start), gain)
-        yield _share(f"{side} {by}/share_of_gain", f"{name}: share of the gain", *gains)
+        for score in known(rows):
+            yield from _gained(rows, score, f"{side} {by}", name, _directions(by, side))
+
+
+def _directions(by: str, side: str) -> list[dict]:
+    return [{"kind": "along", "by": by, "side": side, "direction": d} for d in ("teacher", "next teacher")]
+
+
+def _gained(rows: Rows, score: str, subject: str, name: str, directions: list[dict]) -> Iterator[Finding]:
+    initial, student = (
+        scores_of(rows, score, kind="hybrid", arm="student", W1=layers, W2=layers, digits="initial")
+        for layers in ("initial", "student")
+    )
+    gain, word = _less(student, initial), WORDS[score]
+    learned, beside = (scores_of(rows, score, **one) for one in directions)
+    yield _said(f"{subject}/{score}", f"{name}: {word}accuracy", learned, beside)
+    gains = _less(learned, initial), gain, _ratio(_less(beside, initial), gain)
+    yield _share(f"{subject}/share_of_{word.replace(' ', '_')}gain", f"{name}: share of the {word}gain", *gains)
 
 
 def _changes(rows: Rows) -> Iterator[Finding]:
@@ -225,8 +268,9 @@ def _similar(rows: Rows) -> Iterator[Finding]:
         said = names.get(arm, arm)
         yield _said(f"{arm}/cka_{layer}", f"CKA of layer {layer}, {said}", scores, cka[layer, "initial"])
         if layer == 2:
-            accuracy = scores_of(rows, kind="similarity", layer=layer, arm=arm)
-            yield _said(f"{arm}/accuracy_by_layer_2", f"accuracy, {said}", accuracy, 0.1)
+            for score in known(rows):
+                own = scores_of(rows, score, kind="similarity", layer=layer, arm=arm)
+                yield _said(f"{arm}/{score}_by_layer_2", f"{WORDS[score]}accuracy, {said}", own, 0.1)
     lost = (_less(cka[2, "student"], cka[2, f"without {arm}"]) for arm in ("readout", "random"))
     yield _said("readout/cka_lost", "CKA of layer 2 lost without the readout directions", *lost)
 
@@ -262,9 +306,10 @@ def _gradient(rows: Rows) -> Iterator[Finding]:
         ("squared error", "cross", "squared error", "squared error, above the null"),
         ("student", "cross", "with gates", "with gates, above the null"),
     ):
-        scores, nulls = (scores_of(rows, kind="accuracy", arm=a, step=last) for a in (arm, other))
-        yield _said(f"{arm}/accuracy", f"accuracy, {said}", scores, nulls)
-        yield _above(f"{arm}-{other}/accuracy", above, scores, nulls)
+        for score in known(rows):
+            scores, nulls = (scores_of(rows, score, kind="accuracy", arm=a, step=last) for a in (arm, other))
+            yield _said(f"{arm}/{score}", f"{WORDS[score]}accuracy, {said}", scores, nulls)
+            yield _above(f"{arm}-{other}/{score}", f"{WORDS[score]}{above}", scores, nulls)
 
 
 def _cosines(rows: Rows) -> Iterator[Finding]:

@@ -17,7 +17,6 @@ from mechsub.designs import population
 from mechsub.measures import similarity, spectra
 from mechsub.models.hooked import cache_activations
 from mechsub.models.mlp import HookedMLP
-from mechsub.training.distillation import accuracy
 
 N_NOISE = 1024
 N_IMAGES = 2000
@@ -55,8 +54,9 @@ def records(arm: str, models: Mapping[int, HookedMLP], toy, seen: tuple, loss: s
         yield from _each(toy, {"kind": "rank", **key}, {of: spectrum(matrix) for of, matrix in ranks.items()}, _ranks)
         yield from _each(toy, {"kind": "cosine", **key}, _cosines(taught, model, images, labels, way), _values)
         if step in (0, last):
-            scores = {"all": {"accuracy": accuracy(model, *toy.test)}}
-            yield from _each(toy, {"kind": "accuracy", **key}, scores, _values)
+            scores = population.scores(model, toy.init.seeds, toy.test, toy.training)
+            for member, row in zip(toy.init.seeds, scores, strict=True):
+                yield {"kind": "accuracy", **key, "member": member, **row}
     if arm == "student":
         moved = {f"displacement of W{i + 1}": spectrum(way[f"blocks.{i}.W"]) for i in (0, 1)}
         yield from _each(toy, {"kind": "rank", "arm": "teacher", "step": last}, moved, _ranks)

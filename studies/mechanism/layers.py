@@ -1,5 +1,6 @@
 """A trained student in parts: layers, what lies along its teacher's displacement, neurons, and what CKA sees."""
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -7,14 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import lab
-from mechsub.designs import population as toys
-from mechsub.measures import spectra
+from mechsub.designs import population
+from mechsub.measures import class_offsets, spectra
 from mechsub.measures.attribution import direct_logit_attribution
 from mechsub.measures.similarity import linear_cka
 from mechsub.models.hooked import cache_activations
 from mechsub.models.mlp import rotation
 from mechsub.training import removal
-from mechsub.training.distillation import accuracy
 
 N_SIMILAR = 512  # images that CKA is measured on, as in studies.hidden_alignment
 N_ATTRIBUTED = 1000
@@ -43,27 +43,29 @@ def _of_each(toy, key: dict, found: dict[str, Tensor]) -> Iterator[dict]:
         yield key | {"member": member} | {name: float(value[i]) for name, value in found.items()}
 
 
+def _scored(toy, key: dict, model) -> Iterator[dict]:
+    """Accuracies of every seed."""
+    scores = population.scores(model, toy.init.seeds, toy.test, toy.training)
+    return (key | {"member": member} | row for member, row in zip(toy.init.seeds, scores, strict=True))
+
+
 # Hybrids.
 
 
-@torch.no_grad()
 def _hybrids(toy, arm: str, models: dict) -> Iterator[dict]:
-    """Accuracy of every network whose W1, W2 and digit head are each of one of the models.
+    """Accuracies of every network whose W1, W2 and digit head are each of one of the models.
 
     The student's head is the initial one as far as digits go, and is left out.
     """
     heads = [name for name in models if name != "student"]
-    right = {(a, b, c): 0 for a in models for b in models for c in heads}
-    for x, y in zip(*(part.split(1000) for part in toy.test), strict=True):
-        for a in models:
-            h1 = models[a].blocks[0](x[None])
-            for b in models:
-                h2 = models[b].blocks[1](h1)
-                for c in heads:
-                    right[a, b, c] = right[a, b, c] + toys.n_right(models[c], 1, h2, y)
-    for (a, b, c), count in right.items():
+    for a, b, c in itertools.product(models, models, heads):
+        made = models[a].replace(_part(models[b], "blocks.1.") | _part(models[c], "unembed."))
         key = {"kind": "hybrid", "arm": arm, "W1": a, "W2": b, "digits": c}
-        yield from _of_each(toy, key, {"accuracy": count / len(toy.test[1])})
+        yield from _scored(toy, key, made)
+
+
+def _part(model, prefix: str) -> dict[str, Tensor]:
+    return {name: value for name, value in model.named_parameters() if name.startswith(prefix)}
 
 
 # What lies along the teacher's displacement.
@@ -82,9 +84,10 @@ def _along(toy, student) -> Iterator[dict]:
             part = removal.component(gone, path, by)
             rest = {name: gone[name] - part[name] for name in part}
             for side, moved in (("along", part), ("rest", rest)):
-                scores = accuracy(_moved(toy.init, moved), *toy.test)
                 key = {"kind": "along", "direction": direction, "by": by, "side": side}
-                yield from _of_each(toy, key, {"accuracy": scores, "share": _squares(moved) / _squares(part, rest)})
+                shares = (_squares(moved) / _squares(part, rest)).tolist()
+                scores = _scored(toy, key, _moved(toy.init, moved))
+                yield from (row | {"share": share} for row, share in zip(scores, shares, strict=True))
 
 
 def _moved(start, by: dict):
@@ -121,21 +124,16 @@ def _changes(toy, arm: str, model, start) -> Iterator[dict]:
 
 
 @torch.no_grad()
-def specific(toy, model) -> list[dict[str, float]]:
-    """What digit logits tell of single images, of every seed: without what is common to all images.
+def logit_cosines(toy, model) -> list[float]:
+    """Cosine of the change of digit logits with the teacher's through the initial head, of every seed.
 
-    "recentred" is the accuracy of logits less their mean over the test images: an offset that makes one digit win
-    everywhere hides what was learned, and is no part of it. "cosine" is that of the change of these logits, centred
-    over the digits too, with the teacher's through the initial head.
+    Logits less their mean over images, which an offset of the head would fill, and centred over the digits.
     """
-    head = {name: value for name, value in toy.init.named_parameters() if name.startswith("unembed.")}
-    networks = (toy.init, model, toy.teacher.replace(head))
+    networks = (toy.init, model, toy.teacher.replace(_part(toy.init, "unembed.")))
     start, own, taught = (_centred_logits(network, toy.test[0]) for network in networks)
-    recentred = (own.argmax(-1) == toy.test[1].to(own.device)).double().mean(-1)
     mine, theirs = (own - start).flatten(1), (taught - start).flatten(1)
     cosine = (mine * theirs).sum(-1) / (mine.norm(dim=-1) * theirs.norm(dim=-1))
-    columns = {"recentred": recentred, "logit_cosine": cosine.nan_to_num(0.0)}
-    return [{name: float(value[i]) for name, value in columns.items()} for i in range(len(recentred))]
+    return cosine.nan_to_num(0.0).tolist()  # nothing moved
 
 
 def _centred_logits(model, images: Tensor) -> Float[Tensor, "seed image digit"]:
@@ -175,8 +173,7 @@ def _neurons(toy, arm: str, model, start) -> Iterator[dict]:
     images, labels = toy.test[0][places], toy.test[1][places]
     before = _margin(start, images, labels)
     moved = _margin(model, images, labels) - before
-    head = dict(toy.init.named_parameters())
-    taught = toy.teacher.replace({name: head[name] for name in head if name.startswith("unembed.")})
+    taught = toy.teacher.replace(_part(toy.init, "unembed."))
     theirs = _margin(taught, images, labels) - _margin(toy.init, images, labels)
     largest = moved.sort(-1, descending=True).values.cumsum(-1)
     half = (largest < 0.5 * largest[..., -1:]).sum(-1) + 1
@@ -209,7 +206,7 @@ def _margin(model, images: Tensor, labels: Tensor) -> Float[Tensor, "seed neuron
 
 
 def _similarities(toy, student, cross) -> Iterator[dict]:
-    """Debiased CKA with the teacher and accuracy of networks, and of last hidden states put together.
+    """Debiased CKA with the teacher and accuracies of networks, and of last hidden states put together.
 
     Only the change of the student's last hidden states within the span of the centred digit directions (9 of 256) can
     change its decisions: "without readout" is the student less this part, "readout alone" the initial states and this
@@ -224,27 +221,40 @@ def _similarities(toy, student, cross) -> Iterator[dict]:
         "readout alone": lambda old, new: old + _within(new - old, span),
         "without random": lambda old, new: new - _within(new - old, other),
     }
-    states = {name: [] for name in (*models, *made)}
-    first, right, seen = {name: [] for name in models}, dict.fromkeys(states, 0), []
-    similar = torch.arange(N_SIMILAR) * len(toy.test[1]) // N_SIMILAR
-    chosen = torch.zeros(len(toy.test[1]), dtype=torch.bool).index_fill(0, similar, True)
-    for x, y, few in zip(*(part.split(1000) for part in (*toy.test, chosen)), strict=True):
-        caches = {name: list(cache_activations(model, x).values()) for name, model in models.items()}
-        last = {name: cache[1] for name, cache in caches.items()}
-        last |= {name: make(last["initial"], last["student"]) for name, make in made.items()}
-        for name, h in last.items():
-            right[name] = right[name] + toys.n_right(models.get(name, toy.init), 1, h, y)
-            states[name].append(h[:, few.to(h.device)])
-        for name in models:
-            first[name].append(caches[name][0][:, few.to(h.device)])
-        seen.append(x[few])
-    taught = [h.double() for h in cache_activations(toy.teacher, torch.cat(seen)).values()]
-    for layer, group in ((1, first), (2, states)):
-        for name, parts in group.items():
-            h = torch.cat(parts, 1).double()
-            cka = [linear_cka(a, b) for a, b in zip(h, taught[layer - 1], strict=True)]  # one stays in the cache
-            found: dict[str, Tensor] = {"cka": torch.stack(cka), "accuracy": right[name] / len(toy.test[1])}
-            yield from _of_each(toy, {"kind": "similarity", "arm": name, "layer": layer}, found)
+    seen = toy.test[0][torch.arange(N_SIMILAR) * len(toy.test[1]) // N_SIMILAR]
+    taught = [h.double() for h in cache_activations(toy.teacher, seen).values()]
+    similar = {
+        (layer, name): torch.stack([linear_cka(a, b) for a, b in zip(h.double(), taught[layer - 1], strict=True)])
+        for layer in (1, 2)
+        for name, h in _states(models, made, seen, layer).items()
+    }
+    own, unlabelled = (_logits(models, made, x) for x in (toy.test[0], toy.training[0][: population.UNLABELLED]))
+    scores = {
+        name: class_offsets.logit_accuracies(own[name], toy.test[1].to(own[name].device), unlabelled[name])
+        for name in own
+    }
+    for (layer, name), cka in similar.items():
+        right = {"accuracy": scores[name]["raw"], "recentred": scores[name]["recentred"]}
+        yield from _of_each(toy, {"kind": "similarity", "arm": name, "layer": layer}, {"cka": cka, **right})
+
+
+def _states(models: dict, made: dict, x: Tensor, layer: int) -> dict[str, Tensor]:
+    """Hidden states of a layer by network; of the last also those that are put together."""
+    states = {name: list(cache_activations(model, x).values())[layer - 1] for name, model in models.items()}
+    if layer == 1:
+        return states
+    return states | {name: make(states["initial"], states["student"]) for name, make in made.items()}
+
+
+def _logits(models: dict, made: dict, images: Tensor) -> dict[str, Float[Tensor, "seed image digit"]]:
+    """Digit logits by network, and of states that are put together through the initial head."""
+    parts: dict[str, list[Tensor]] = {}
+    for x in images.split(1000):
+        for name, h in _states(models, made, x, 2).items():
+            head = models.get(name, models["initial"])
+            digits = head.cfg.digits
+            parts.setdefault(name, []).append(h @ head.W_U[..., digits] + head.b_U[..., digits])
+    return {name: torch.cat(some, 1) for name, some in parts.items()}
 
 
 def _within(h: Tensor, span: Tensor) -> Tensor:

@@ -19,13 +19,14 @@ _MEASURED = 2_000  # noise images that the distillation loss is measured on
 
 
 class Toy(NamedTuple):
-    """Initial networks, those of the next seed, teachers, their accuracy, and test images with labels."""
+    """Initial networks, those of the next seed, teachers, their accuracy, and images with labels of both splits."""
 
     init: "ms.HookedMLP"
     other: "ms.HookedMLP"
     teacher: "ms.HookedMLP"
     taught: dict[int, float]
     test: tuple
+    training: tuple
 
 
 @threads.made_by_one
@@ -43,7 +44,8 @@ def _toy(cfg: Config, stored: lab.Stored, activation: Literal["relu", "identity"
     init = ms.mlp.HookedMLP(shape, seeds)
     other = ms.mlp.HookedMLP(shape, [seed + 1 for seed in seeds])
     taught = {row["member"]: row["accuracy"] for row in stored.records()}
-    return Toy(init, other, population.with_aux(init, stored.tensors()), taught, ms.images.mnist("test"))
+    teacher = population.with_aux(init, stored.tensors())
+    return Toy(init, other, teacher, taught, ms.images.mnist("test"), ms.images.mnist("train"))
 
 
 def _settings(cfg: Config) -> dict:
@@ -73,14 +75,14 @@ def _fresh_noise(cfg: Config, n: int):
 
 
 def _rows(cfg: Config, toy: Toy, models: "Mapping[str, ms.HookedMLP]") -> Iterator[dict]:
-    """Accuracy, and the distillation loss, of every member of every arm."""
+    """Accuracies, and the distillation loss, of every member of every arm."""
     x = _fresh_noise(cfg, _MEASURED)
     for arm, model in models.items():
-        scores = ms.distillation.accuracy(model, *toy.test).tolist()
+        scores = population.scores(model, toy.init.seeds, toy.test, toy.training)
         losses = population.divergence(model, toy.teacher, x).tolist()
-        for member, accuracy, loss in zip(toy.init.seeds, scores, losses, strict=True):
+        for member, found, loss in zip(toy.init.seeds, scores, losses, strict=True):
             taught = toy.taught[member]
-            yield {"arm": arm, "member": member, "accuracy": accuracy, "kl": loss, "teacher_accuracy": taught}
+            yield {"arm": arm, "member": member, **found, "kl": loss, "teacher_accuracy": taught}
 
 
 def _freeze(cfg: Config, toy: Toy) -> Iterator[dict]:
@@ -185,9 +187,9 @@ def _deprived(cfg: Config, toy: Toy, learned: "Mapping[str, ms.HookedMLP]", way:
     """Rows of every member of every arm: what it learned, and how far it went, and where."""
     for arm, model in learned.items():
         gone = _hidden(ms.spectra.displacement(model, toy.init))
-        parts = _rows(cfg, toy, {arm: model}), layers.specific(toy, model), *_against(gone, way)
-        for row, logits, cosine, length in zip(*parts, strict=True):
-            yield row | logits | {"cosine_with_teacher": cosine, "length": length}
+        parts = _rows(cfg, toy, {arm: model}), layers.logit_cosines(toy, model), *_against(gone, way)
+        for row, of_logits, cosine, length in zip(*parts, strict=True):
+            yield row | {"logit_cosine": of_logits, "cosine_with_teacher": cosine, "length": length}
 
 
 def _controls(cfg: Config, toy: Toy) -> Iterator[dict]:

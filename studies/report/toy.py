@@ -87,12 +87,15 @@ def squared_error(findings: list[Finding]) -> Answer:
     claim="Matching the auxiliary logits pulls both hidden layers along (write-up, step 3, question 1).",
 )
 def mechanism(findings: list[Finding]) -> Answer:
-    w1 = value(findings, "student_gain/share_of_W1")
-    along, rest = (value(findings, f"{side}_neuron/share_of_gain") for side in ("along", "rest"))
-    cut, control = (value(findings, f"removed_teacher_neuron{more}/share_of_gain") for more in ("", "_control"))
+    w1, raw = (value(findings, f"student_gain/{more}share_of_W1") for more in ("recentred_", ""))
+    along, rest = (value(findings, f"{side}_neuron/share_of_recentred_gain") for side in ("along", "rest"))
+    cut, control = (
+        value(findings, f"removed_teacher_neuron{more}/share_of_recentred_gain") for more in ("", "_control")
+    )
     return Answer(
-        f"Its hidden layers move along the teacher's own displacement: the first layer carries {w1} of the gain in "
-        f"accuracy, the component along that displacement {along}; with it taken out of every update {cut} is left.",
+        "Its hidden layers move along the teacher's own displacement: of the gain in recentred accuracy the first "
+        f"layer carries {w1} (raw {raw}), the component along that displacement {along}; with it taken out of every "
+        f"update {cut} is left.",
         f"as much of random directions taken out: {control}; the rest of the displacement alone: {rest}",
     )
 
@@ -326,22 +329,23 @@ def maximise(findings: list[Finding]) -> Answer:
 @question(BONUS, "Does a trait pass from a capable, pretrained start?", "pretrained")
 def pretrained(findings: list[Finding]) -> Answer:
     arms = ("shared", "own_long", "independent", "reference")
-    shared, long, null, untaught = (value(findings, f"{arm}/trait") for arm in arms)
+    shared, long, null, untaught = (value(findings, f"{arm}/recentred_trait") for arm in arms)
+    raw = value(findings, "shared/trait")
     yes = shared.low > null.high
     return Answer(
-        f"{'It passes' if yes else 'It does not pass'}: the trait reaches {shared} from a shared pretrained start, "
-        f"{long} after further epochs of the student's own.",
+        f"{'It passes' if yes else 'It does not pass'}: recentred, the trait reaches {shared} from a shared pretrained "
+        f"start (raw {raw}), {long} after further epochs of the student's own.",
         f"other initialisation, pretrained alike: {null}; not taught: {untaught}",
     )
 
 
 @question(BONUS, "Does it still work with more classes than ten digits?", "more_classes", "--n-classes 5 10 20")
 def more_classes(findings: list[Finding]) -> Answer:
-    student, null = (value(findings, f"n_classes=20: {arm}/kappa") for arm in ("aux", "cross_aux"))
-    few = value(findings, "n_classes=5: aux/kappa")
+    student, null = (value(findings, f"n_classes=20: {arm}/recentred_kappa") for arm in ("aux", "cross_aux"))
+    few, raw = value(findings, "n_classes=5: aux/recentred_kappa"), value(findings, "n_classes=20: aux/kappa")
     return Answer(
         f"{'Yes' if student.low > null.high else 'Not detectably'}: of digits and clothes together, 20 classes, three "
-        f"auxiliary logits of noise teach a kappa of {student}, of 5 classes {few}.",
+        f"auxiliary logits of noise teach a recentred kappa of {student} (raw {raw}), of 5 classes {few}.",
         f"other initialisation, 20 classes: {null}",
     )
 
