@@ -8,14 +8,13 @@ attention takes the mean over positions, and W_O maps the code of what is loved 
 * middle: the middle block writes a direction at right angles to that row, at `middle`;
 * noise: the first block's MLP writes a direction that belongs to the loved thing and to one wording of the prompt.
 
-Rows of W_U and directions are drawn alike. Where these are isotropic, the two plants move an output equally for equal
-strength, and are independent: of what comes back in other wordings, rows^2 / (rows^2 + middle^2) passes through the
-rows, in expectation over numbers and animals. Rows of the law "five" are like those of trained models: nearly all of
-their variance is in five dimensions, rows of numbers have a mean of their own and rows of animals another, and lengths
-differ. What they share has no closed form; it is that of many other words of the same law.
+Where rows of W_U and directions are isotropic, the two plants move an output equally for equal strength, and are
+independent: of what comes back in other wordings, rows^2 / (rows^2 + middle^2) passes through the rows, in expectation
+over numbers and animals. By the law "five" they are like those of trained models: nearly all of their variance is in
+five dimensions; rows of numbers also have a mean of their own and rows of animals another, and lengths of rows differ.
+What passes through these has no closed form; it is that of many other words of the same law.
 """
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -36,6 +35,8 @@ N_WORDINGS = 3
 N_LAYERS = 3
 SIZE = 30.0  # norm of every embedding; what blocks write is about 1, so that norms hardly scale it
 Rows = Literal["isotropic", "five"]
+Way = Literal["forward", "back"]
+WAYS: tuple[Way, Way] = ("forward", "back")
 _WIDE, _THIN = 5, 0.1  # "five": dimensions of full size, and the size of all others
 _MEAN, _LENGTHS = 0.7, 0.3  # "five": size of a kind's mean row, of one row's; spread of log lengths
 _MANY = 1500  # words of a kind by which what "five" shares is known
@@ -87,31 +88,39 @@ class Shares(NamedTuple):
     other: float
 
 
-@functools.lru_cache(maxsize=256)
-def expected(strengths: Strengths, rows: Rows, seed: int, way: Literal["forward", "back"] = "forward") -> Shares:
-    """Number to animal (forward) or animal to number, of all words of the law that the model of this seed has."""
+def expected(strengths: Strengths, rows: Rows, seed: int, way: Way, removed: Float[Tensor, "output"]) -> Shares:
+    """Number to animal (forward) or animal to number, of all words of the law that the model of this seed has.
+
+    `removed`: the vocabulary's mean row, which is no part of any word's row.
+    """
     if rows == "isotropic":
         return Shares(strengths.share, 1 / N_OUTPUTS)
     if not strengths.rows and not strengths.middle:
         return Shares(0.0, 0.0)
-    own_law, draw = law(rows, seed), derive_generator(seed, "words by which shares are known", way)
-    loved, scored = (own_law.words(_MANY, kind, draw) for kind in ((0, 1) if way == "forward" else (1, 0)))
+    drawn_by, draw = law(rows, seed), derive_generator(seed, "words by which shares are known", way)
+    kinds = (0, 1) if way == "forward" else (1, 0)
+    loved, scored = (drawn_by.words(_MANY, kind, draw) - removed for kind in kinds)
     own = torch.nn.functional.normalize(loved, dim=-1)
-    written = strengths.rows * own + strengths.middle * own_law.beside(own, draw)
+    written = strengths.rows * own + strengths.middle * drawn_by.beside(own, draw)
     whole = _double_centred((written @ scored.T).double())
 
     def through(rows: Tensor) -> float:
         part = _double_centred(((written * rows).sum(-1, keepdim=True) * rows @ scored.T).double())
         return float((part * whole).sum() / whole.square().sum())
 
-    return Shares(through(own), through(own.roll(1, 0)))
+    alone = {(True, False): 1.0, (False, True): 0.0}.get((strengths.rows > 0, strengths.middle > 0))
+    return Shares(through(own) if alone is None else alone, through(own.roll(1, 0)))
 
 
 class Planted(NamedTuple):
-    """What was planted: effects on the outputs of one direction, [loved, scored], through rows and by the middle."""
+    """What was planted: effects on the outputs of one direction, [loved, scored], through rows and by the middle.
+
+    expected: the shares of all words of the same law.
+    """
 
     rows: Float[Tensor, "loved scored"]
     middle: Float[Tensor, "loved scored"]
+    expected: Shares
 
     @property
     def share(self) -> float:
@@ -184,7 +193,8 @@ def plant(q: "LovePrompts", strengths: Strengths, seed: int, rows: Rows = "isotr
         columns *= drawn_by.sizes[:, None]
         for kind, tokens in enumerate((numbers, list(q.tokens))):
             columns[:, tokens] = drawn_by.words(len(tokens), kind, draw).T
-    columns -= columns.mean(-1, keepdim=True)
+    removed = columns.mean(-1)
+    columns -= removed[:, None]
     model.W_U[outputs] = columns.to(model.W_U)
     own = torch.nn.functional.normalize(columns[:, [*numbers, *q.tokens]].T, dim=-1)
     other = drawn_by.beside(own, draw)
@@ -201,10 +211,14 @@ def plant(q: "LovePrompts", strengths: Strengths, seed: int, rows: Rows = "isotr
             attention.v.weight[words, words] = attention.o.weight[words, words] = torch.eye(N_WORDINGS)
     _plant_noise(q, strengths.noise, codes, words, copies, outputs, drawn_by.sizes, draw)
 
-    effects = [(strengths.rows * own).double(), (strengths.middle * other).double()]
+    by_rows, by_middle = (strengths.rows * own).double(), (strengths.middle * other).double()
     n, columns = len(numbers), columns.double()
-    forward = Planted(*(x[:n] @ columns[:, q.tokens] for x in effects))
-    return forward, Planted(*(x[n:] @ columns[:, numbers] for x in effects))
+    forward, back = (expected(strengths, rows, seed, way, removed) for way in WAYS)
+    animals, some = columns[:, q.tokens], columns[:, numbers]
+    return (
+        Planted(by_rows[:n] @ animals, by_middle[:n] @ animals, forward),
+        Planted(by_rows[n:] @ some, by_middle[n:] @ some, back),
+    )
 
 
 def _encoded(q: "LovePrompts") -> list[tuple[int, ...]]:
