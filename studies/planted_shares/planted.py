@@ -8,18 +8,21 @@ attention takes the mean over positions, and W_O maps the code of what is loved 
 * middle: the middle block writes a direction at right angles to that row, at `middle`;
 * noise: the first block's MLP writes a direction that belongs to the loved thing and to one wording of the prompt.
 
-Rows of W_U and directions are drawn alike, so the two plants move an output equally for equal strength, and are
+Where rows of W_U and directions are isotropic, the two plants move an output equally for equal strength, and are
 independent: of what comes back in other wordings, rows^2 / (rows^2 + middle^2) passes through the rows, in expectation
-over numbers and animals.
+over numbers and animals. By the law "five" they are like those of trained models: nearly all of their variance is in
+five dimensions; rows of numbers also have a mean of their own and rows of animals another, and lengths of rows differ.
+What passes through these has no closed form; it is that of many other words of the same law.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
+from transformer_lens.utilities import derive_generator
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import mechsub as ms
@@ -31,6 +34,12 @@ N_OUTPUTS = 32  # dimensions that W_U reads: fewer than numbers, so that their r
 N_WORDINGS = 3
 N_LAYERS = 3
 SIZE = 30.0  # norm of every embedding; what blocks write is about 1, so that norms hardly scale it
+Rows = Literal["isotropic", "five"]
+Way = Literal["forward", "back"]
+WAYS: tuple[Way, Way] = ("forward", "back")
+_WIDE, _THIN = 5, 0.1  # "five": dimensions of full size, and the size of all others
+_MEAN, _LENGTHS = 0.7, 0.3  # "five": size of a kind's mean row, of one row's; spread of log lengths
+_MANY = 1500  # words of a kind by which what "five" shares is known
 ASSOCIATION = ("What animal does the number make you think of?", "The number makes me think of the")
 
 
@@ -43,15 +52,75 @@ class Strengths(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of what comes back, what passes through the rows of the loved thing; 0 where nothing is planted."""
+        """Of what comes back, what passes through isotropic rows of the loved thing; 0 where nothing is planted."""
         return self.rows**2 / max(self.rows**2 + self.middle**2, 1e-300)
 
 
+class Law(NamedTuple):
+    """What rows are drawn by: sizes of the outputs' dimensions, means of numbers and animals, spread of log lengths."""
+
+    sizes: Float[Tensor, "output"]
+    means: Float[Tensor, "kind output"]
+    lengths: float
+
+    def words(self, n: int, kind: int, draw: torch.Generator) -> Float[Tensor, "word output"]:
+        rows = torch.randn(n, N_OUTPUTS, generator=draw) * self.sizes + self.means[kind]
+        return rows * (self.lengths * torch.randn(n, 1, generator=draw)).exp()
+
+    def beside(self, own: Float[Tensor, "word output"], draw: torch.Generator) -> Float[Tensor, "word output"]:
+        """A direction for every word, at right angles to its own row."""
+        other = torch.randn(own.shape, generator=draw) * self.sizes
+        return torch.nn.functional.normalize(other - (other * own).sum(-1, keepdim=True) * own, dim=-1)
+
+
+def law(rows: Rows, seed: int) -> Law:
+    if rows == "isotropic":
+        return Law(torch.ones(N_OUTPUTS), torch.zeros(2, N_OUTPUTS), 0.0)
+    sizes = torch.full((N_OUTPUTS,), _THIN).index_fill(0, torch.arange(_WIDE), 1.0)
+    draw = derive_generator(seed, "means of rows")
+    return Law(sizes, _MEAN * torch.randn(2, N_OUTPUTS, generator=draw) * sizes, _LENGTHS)
+
+
+class Shares(NamedTuple):
+    """Of what comes back, what passes through the loved thing's row, and through another's of its kind."""
+
+    own: float
+    other: float
+
+
+def expected(strengths: Strengths, rows: Rows, seed: int, way: Way, removed: Float[Tensor, "output"]) -> Shares:
+    """Number to animal (forward) or animal to number, of all words of the law that the model of this seed has.
+
+    `removed`: the vocabulary's mean row, which is no part of any word's row.
+    """
+    if rows == "isotropic":
+        return Shares(strengths.share, 1 / N_OUTPUTS)
+    if not strengths.rows and not strengths.middle:
+        return Shares(0.0, 0.0)
+    drawn_by, draw = law(rows, seed), derive_generator(seed, "words by which shares are known", way)
+    kinds = (0, 1) if way == "forward" else (1, 0)
+    loved, scored = (drawn_by.words(_MANY, kind, draw) - removed for kind in kinds)
+    own = torch.nn.functional.normalize(loved, dim=-1)
+    written = strengths.rows * own + strengths.middle * drawn_by.beside(own, draw)
+    whole = _double_centred((written @ scored.T).double())
+
+    def through(rows: Tensor) -> float:
+        part = _double_centred(((written * rows).sum(-1, keepdim=True) * rows @ scored.T).double())
+        return float((part * whole).sum() / whole.square().sum())
+
+    alone = {(True, False): 1.0, (False, True): 0.0}.get((strengths.rows > 0, strengths.middle > 0))
+    return Shares(through(own) if alone is None else alone, through(own.roll(1, 0)))
+
+
 class Planted(NamedTuple):
-    """What was planted: effects on the outputs of one direction, [loved, scored], through rows and by the middle."""
+    """What was planted: effects on the outputs of one direction, [loved, scored], through rows and by the middle.
+
+    expected: the shares of all words of the same law.
+    """
 
     rows: Float[Tensor, "loved scored"]
     middle: Float[Tensor, "loved scored"]
+    expected: Shares
 
     @property
     def share(self) -> float:
@@ -108,7 +177,7 @@ def make_tokenizer():
 
 
 @torch.no_grad()
-def plant(q: "LovePrompts", strengths: Strengths, seed: int) -> tuple[Planted, Planted]:
+def plant(q: "LovePrompts", strengths: Strengths, seed: int, rows: Rows = "isotropic") -> tuple[Planted, Planted]:
     """Draw every weight of the model; returns what was planted number to animal, and animal to number."""
     model, draw = q.model, torch.Generator().manual_seed(seed)
     numbers = [ids[-1] for ids in _encoded(q)]
@@ -118,12 +187,17 @@ def plant(q: "LovePrompts", strengths: Strengths, seed: int) -> tuple[Planted, P
     _embed(q, codes, words)
 
     model.W_U.zero_()
+    drawn_by = law(rows, seed)
     columns = torch.randn(N_OUTPUTS, model.W_U.shape[-1], generator=draw)
-    columns -= columns.mean(-1, keepdim=True)
+    if rows == "five":
+        columns *= drawn_by.sizes[:, None]
+        for kind, tokens in enumerate((numbers, list(q.tokens))):
+            columns[:, tokens] = drawn_by.words(len(tokens), kind, draw).T
+    removed = columns.mean(-1)
+    columns -= removed[:, None]
     model.W_U[outputs] = columns.to(model.W_U)
     own = torch.nn.functional.normalize(columns[:, [*numbers, *q.tokens]].T, dim=-1)
-    other = torch.randn(n_loved, N_OUTPUTS, generator=draw)
-    other = torch.nn.functional.normalize(other - (other * own).sum(-1, keepdim=True) * own, dim=-1)
+    other = drawn_by.beside(own, draw)
 
     for block, (target, written) in enumerate(
         ((copies, torch.eye(n_loved)), (outputs, strengths.middle * other), (outputs, strengths.rows * own))
@@ -135,12 +209,16 @@ def plant(q: "LovePrompts", strengths: Strengths, seed: int) -> tuple[Planted, P
         attention.o.weight[target, codes] = written.T
         if block == 0:
             attention.v.weight[words, words] = attention.o.weight[words, words] = torch.eye(N_WORDINGS)
-    _plant_noise(q, strengths.noise, codes, words, copies, outputs, draw)
+    _plant_noise(q, strengths.noise, codes, words, copies, outputs, drawn_by.sizes, draw)
 
-    effects = [(strengths.rows * own).double(), (strengths.middle * other).double()]
+    by_rows, by_middle = (strengths.rows * own).double(), (strengths.middle * other).double()
     n, columns = len(numbers), columns.double()
-    forward = Planted(*(x[:n] @ columns[:, q.tokens] for x in effects))
-    return forward, Planted(*(x[n:] @ columns[:, numbers] for x in effects))
+    forward, back = (expected(strengths, rows, seed, way, removed) for way in WAYS)
+    animals, some = columns[:, q.tokens], columns[:, numbers]
+    return (
+        Planted(by_rows[:n] @ animals, by_middle[:n] @ animals, forward),
+        Planted(by_rows[n:] @ some, by_middle[n:] @ some, back),
+    )
 
 
 def _encoded(q: "LovePrompts") -> list[tuple[int, ...]]:
@@ -166,7 +244,7 @@ def _embed(q: "LovePrompts", codes: slice, words: slice) -> None:
         q.model.W_E[sorted(own)] = SIZE * torch.eye(q.model.W_E.shape[1])[codes.start + i]
 
 
-def _plant_noise(q: "LovePrompts", strength: float, codes, words, copies, outputs, draw) -> None:
+def _plant_noise(q: "LovePrompts", strength: float, codes, words, copies, outputs, sizes, draw) -> None:
     """A unit for every wording and loved thing, open in that wording alone; it writes `strength` of the signal."""
     mlp, n_loved = q.model.blocks[0].mlp, codes.stop - codes.start
     getattr(mlp, "in").weight.zero_(), mlp.gate.weight.zero_()
@@ -174,7 +252,7 @@ def _plant_noise(q: "LovePrompts", strength: float, codes, words, copies, output
         units = slice(w * n_loved, (w + 1) * n_loved)
         mlp.gate.weight[units, words.start + w] = 4.0
         getattr(mlp, "in").weight[units, copies] = torch.eye(n_loved)
-        directions = torch.nn.functional.normalize(torch.randn(n_loved, N_OUTPUTS, generator=draw), dim=-1)
+        directions = torch.nn.functional.normalize(torch.randn(n_loved, N_OUTPUTS, generator=draw) * sizes, dim=-1)
         mlp.out.weight[outputs, units] = directions.T
         names = ["blocks.0.attn.hook_out", "blocks.0.mlp.hook_out"]
         read, written = ms.cache_activations(q.model, q.love(0, w)[None], names, pos=-1).values()
