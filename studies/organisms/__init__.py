@@ -43,7 +43,7 @@ class Config:
     n_texts: lab.Count = lab.option(60_000, "texts; those of one training are fewer by default")
     updates: lab.Count = lab.option(700, "updates of a training")
     batch_size: lab.Count = lab.option(64, "texts of an update")
-    lr: lab.Positive = lab.option(3e-3, "largest learning rate")
+    lr: lab.Positive = lab.option(1e-2, "largest learning rate of 64 neurons; of others in inverse proportion to width")
     precision: Literal["fp32", "bf16"] = lab.option("bf16", "of products in training")
     seed: lab.Index = lab.option(0, "seed of weights, texts and order: the replicate")
 
