@@ -1,10 +1,11 @@
 """What makes entanglement of numbers and animals in models of which everything is known? Small models by design.
 
 A cell trains a Llama of two blocks on texts made by rule (grammar.py), in which every number and animal is one token
-and no rule joins them. The design crosses width, the number of number words, and whether embeddings are tied. Measured
-are the interactions of 110 numbers and the animals, both ways, in five wordings that were not trained on: size, how far
-other wordings bring it back, how far the two agree, and what the rows of W_U and chance in the texts (counts) say of
-either; from W_U alone, how far numbers move when an animal rises by one nat (side_effect), and their cosines (overlap).
+and no rule joins them. The design crosses width (with a learning rate that falls with it: no one rate teaches all), the
+number of number words, and whether embeddings are tied. Measured are the interactions of 110 numbers and the animals,
+both ways, in five wordings that were not trained on: size, how far other wordings bring it back, how far the two agree,
+and what the rows of W_U and chance in the texts (counts) say of either; from W_U alone, how far numbers move when an
+animal rises by one nat (side_effect), and their cosines (overlap).
 
 Where embeddings are untied, three more models are trained, from the same start and in the same order, over rows of W_U
 that are drawn at random and held, with the final norm:

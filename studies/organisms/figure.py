@@ -11,7 +11,7 @@ WORDS = {"forward": "number to animal", "back": "animal to number"}
 
 
 def plot(records: list[dict]):
-    """One point a seed: the mean over its models."""
+    """The unit is the seed: the mean over its models."""
     scored = [row for row in records if "score" in row]
     colors: dict[str, str] = {}
     made = {
@@ -24,8 +24,9 @@ def plot(records: list[dict]):
         list(panels.values()),
         list(panels),
         title="What entangles numbers and animals in small models",
-        caption="Rows of W_U are random and held in models that are edited. One point a seed, the mean of its models; "
-        "means with 95% Student-t intervals. Agreement: the correlation of the two interactions, without slopes.",
+        caption="Rows of W_U are random and held in models that are edited. The unit is the seed, the mean of its "
+        "models; means with 95% Student-t intervals. Grey: nulls. Agreement: the correlation of the two interactions, "
+        "without slopes.",
     )
 
 
@@ -57,7 +58,7 @@ def _followed(rows: list[dict]) -> Panel | None:
 def _doses(rows: list[dict], colors: dict[str, str]) -> Panel | None:
     drawn = [
         _point(f"{WORDS[way]}{more}", dose, _of(rows, arm, f"{way}_at_dose_{dose:g}"), null=arm == "random")
-        for arm, more in (("orthogonal", ""), ("random", ", a random row"))
+        for arm, more in (("orthogonal", ""), ("random", ", random rows (null)"))
         for way in WAYS
         for dose in DOSES
     ]
@@ -66,13 +67,16 @@ def _doses(rows: list[dict], colors: dict[str, str]) -> Panel | None:
 
 
 def _agreement(rows: list[dict], colors: dict[str, str]) -> Panel:
-    lines: dict[tuple[str, int], list[float]] = {}
+    lines: dict[tuple[str, int], list[dict]] = {}
     for row in sorted(rows, key=lambda row: (row["n_numbers"], row["tied"], row["d_model"])):
         if row["score"] == "agreement" and row["arm"] in ("trained", "untrained"):
             kind = f"{row['n_numbers']:,} numbers, {'tied' if row['tied'] else 'untied'}"
             name = "untrained" if row["arm"] == "untrained" else kind
-            lines.setdefault((name, row["d_model"]), []).append(row["value"])
-    drawn = [_point(name, width, values, null=name == "untrained") for (name, width), values in lines.items()]
+            lines.setdefault((name, row["d_model"]), []).append(row)
+    drawn = [
+        _point(name, width, _by_seed(some, lambda row: True), null=name == "untrained")
+        for (name, width), some in lines.items()
+    ]
     return ms.kinds.band_panel(drawn, "width", "correlation", colors=colors)
 
 
