@@ -13,7 +13,7 @@ from mechsub.lab import predictions
 from mechsub.lab.findings import Cell
 from mechsub.models.students import plain_model
 from studies import organisms
-from studies.organisms import findings, measure, readings
+from studies.organisms import figure, findings, measure, readings
 from studies.organisms.grammar import ANSWERS, BOS, DEVOTIONS, FACTS, MEASURED, N_WORDINGS, QUESTIONS, Grammar, Speaker
 from studies.report import language
 
@@ -293,3 +293,13 @@ def test_the_answer_says_which_direction_rows_carry():
     assert both.short == "Rows of W_U do, in part, number to animal and animal to number"
     assert one.short == "Rows of W_U do, in part, number to animal"
     assert "agree by 0.305" in one.sentence and "untrained, agreement 0.005" in one.null
+
+
+def test_the_figure_has_a_panel_for_every_edit_that_is_stored():
+    def titles(cells):
+        drawn = figure.plot([cell.options | row for cell in cells for row in cell.rows])
+        return [note.text for note in drawn.layout.annotations if note.text.endswith("?")]
+
+    assert len(titles(list(whole_grid(0.2)))) == 3
+    assert titles(cells(lambda *_: 0.3)) == ["Do both directions agree?"]
+    assert titles(cells(lambda *_: 0.3)[:1]) == ["Do both directions agree?"]  # one model: no interval

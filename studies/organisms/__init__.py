@@ -1,10 +1,11 @@
 """What makes entanglement of numbers and animals in models of which everything is known? Small models by design.
 
 A cell trains a Llama of two blocks on texts made by rule (grammar.py), in which every number and animal is one token
-and no rule joins them. The design crosses width, the number of number words, and whether embeddings are tied. Measured
-are the interactions of 110 numbers and the animals, both ways, in five wordings that were not trained on: size, how far
-other wordings bring it back, how far the two agree, and what the rows of W_U and chance in the texts (counts) say of
-either; from W_U alone, how far numbers move when an animal rises by one nat (side_effect), and their cosines (overlap).
+and no rule joins them. The design crosses width (with a learning rate that falls with it: no one rate teaches all), the
+number of number words, and whether embeddings are tied. Measured are the interactions of 110 numbers and the animals,
+both ways, in five wordings that were not trained on: size, how far other wordings bring it back, how far the two agree,
+and what the rows of W_U and chance in the texts (counts) say of either; from W_U alone, how far numbers move when an
+animal rises by one nat (side_effect), and their cosines (overlap).
 
 Where embeddings are untied, three more models are trained, from the same start and in the same order, over rows of W_U
 that are drawn at random and held, with the final norm:
@@ -43,7 +44,7 @@ class Config:
     n_texts: lab.Count = lab.option(60_000, "texts; those of one training are fewer by default")
     updates: lab.Count = lab.option(700, "updates of a training")
     batch_size: lab.Count = lab.option(64, "texts of an update")
-    lr: lab.Positive = lab.option(3e-3, "largest learning rate")
+    lr: lab.Positive = lab.option(1e-2, "largest learning rate of 64 neurons; of others in inverse proportion to width")
     precision: Literal["fp32", "bf16"] = lab.option("bf16", "of products in training")
     seed: lab.Index = lab.option(0, "seed of weights, texts and order: the replicate")
 

@@ -100,6 +100,8 @@ def _undosed(models: Models) -> Iterator[Finding]:
 def _by_design(models: Models) -> Iterator[Finding]:
     """What each factor does to the trained models, and width by numbers: models alike in all else are subtracted.
 
+    Width comes with its learning rate.
+
     The narrowest less the widest; most numbers less fewest; tied less untied. Width by numbers: what many numbers do in
     the narrowest models, less what they do in the widest.
     """

@@ -100,7 +100,8 @@ def _trained(model, corpus: Corpus, cfg: Config, arm: str, share: float, *, held
     """The model after training; `held`: its W_U and final norm stay."""
     lab.show_progress(share, arm)
     recipe = ms.TuningRecipe(
-        rank=None, frozen=HELD if held else (), updates=cfg.updates, batch_size=cfg.batch_size, lr=cfg.lr,
+        rank=None, frozen=HELD if held else (), updates=cfg.updates, batch_size=cfg.batch_size,
+        lr=cfg.lr * 64 / cfg.d_model,
         betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, cfg.updates // 4),
         precision=cfg.precision, order_seeds=(cfg.seed,),
     )  # fmt: skip
