@@ -134,6 +134,8 @@ def drive(
     _check_toy(reference, x, "reference")
     arguments.choice(loss, "loss", ("kl", "mse"))
     arguments.positive(temperature, "temperature")
+    if loss == "mse" and temperature != 1:
+        raise ValueError(f"temperature must be 1 with the loss mse, which has none, not {temperature}")
     check_outputs(reference.cfg.aux, reference.cfg.d_vocab, loss)
     at = {name: value.detach() for name, value in reference.named_parameters()}
     if set(arguments.mapping(direction, "direction", "tensors")) != set(at):

@@ -96,8 +96,8 @@ class Students:
         return len(next(iter((self.A or self.values).values())))
 
     def select(self, members: Sequence[int]) -> "Students":
-        """Some of the members, in the order given."""
-        rows = arguments.ids(members, len(self), "members")
+        """Some of the members, each at most once, in the order given."""
+        rows = arguments.distinct(arguments.ids(members, len(self), "members"), "members")
         A, B, values = ({name: v[rows] for name, v in part.items()} for part in (self.A, self.B, self.values))
         return Students(self.base, A, B, values, self.scale, self.record)
 
