@@ -256,3 +256,10 @@ def test_every_record_of_a_tiny_llama(asked):
     assert any(finding.key == "block_3/recovered_final" for finding in said)
     assert "Of the interaction" in findings.sentence(said)
     assert findings.plot(records).data
+
+
+def test_associations_without_an_interaction_predict_nothing():
+    left = torch.randn(12, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    likely = torch.arange(12.0)[:, None] + torch.arange(5.0)  # numbers and animals add up
+    found = contributions.associated(left, likely.double(), torch.arange(12) % 3)
+    assert bool((found == 0).all())

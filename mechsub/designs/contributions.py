@@ -119,12 +119,13 @@ def associated(left, likely, fold):
     """The prediction of an interaction from a matrix of associations: its own interaction times a least-squares slope.
 
     The slope of a number is fitted on numbers in other folds. Fitted on the number itself, an unrelated matrix would
-    have a share above 0: its squared correlation by chance.
+    have a share above 0: its squared correlation by chance. A matrix without an interaction predicts nothing.
     """
     a, e = ms.scores.interaction(likely), ms.scores.interaction(left)
     products, squares, out = (a * e).sum(1), a.square().sum(1), a.clone()
     for k in fold.unique():
-        out[fold == k] *= products[fold != k].sum() / squares[fold != k].sum()
+        known = squares[fold != k].sum()
+        out[fold == k] *= products[fold != k].sum() / known if known > 0 else 0.0
     return out
 
 
