@@ -12,6 +12,7 @@ from mechsub.designs import population
 from mechsub.measures import class_offsets, spectra
 from mechsub.measures.attribution import direct_logit_attribution
 from mechsub.measures.similarity import linear_cka
+from mechsub.measures.unembedding import unembed
 from mechsub.models.hooked import cache_activations
 from mechsub.models.mlp import rotation
 from mechsub.training import removal
@@ -252,8 +253,7 @@ def _logits(models: dict, made: dict, images: Tensor) -> dict[str, Float[Tensor,
     for x in images.split(1000):
         for name, h in _states(models, made, x, 2).items():
             head = models.get(name, models["initial"])
-            digits = head.cfg.digits
-            parts.setdefault(name, []).append(h @ head.W_U[..., digits] + head.b_U[..., digits])
+            parts.setdefault(name, []).append(unembed(head, h)[..., head.cfg.digits])
     return {name: torch.cat(some, 1) for name, some in parts.items()}
 
 
