@@ -407,15 +407,24 @@ def published(rows: Rows) -> Answer:
     return judged_claims(rows, "that of the study that each check reads, below")
 
 
-@question(B5, "Are such shares recovered where they are planted?", "planted_shares")
+FRESH = "--rows isotropic five --seed 1000 --n-models 20"
+
+
+@question(B5, "Are such shares recovered where they are planted?", "planted_shares", FRESH, sweep="rows")
 def planted(found: F) -> Answer:
-    coverage = [f for f in found if f.score == "coverage" and f.label.endswith(": all but none")]
-    rows = lab.find(coverage, "rows_number_to_animal_all_but_none/coverage")
-    narrow = [f"{f.label.partition(';')[0]} {_covered(f)}" for f in coverage if f.value.high < 0.95]
-    also = f" Too narrow: {'; '.join(narrow)}." if narrow else ""
+    told, lacking = [], []
+    for cell in dict.fromkeys(f.cell for f in found):
+        coverage = [f for f in found if f.cell == cell and f.score == "coverage"]
+        coverage = [f for f in coverage if f.label.endswith(": all but none")]
+        rows = lab.find(coverage, "rows_number_to_animal_all_but_none/coverage")
+        told.append(f"{_covered(rows)} ({cell.replace('=', ' ')}), {rows.value}")
+        lacking += [
+            f"{f.label.partition(';')[0]} {_covered(f)} ({cell})" for f in coverage if f.value.mean < float(rows.null)
+        ]
+    also = f" Below what is asked for: {'; '.join(lacking)}." if lacking else ""
     return Answer(
-        f"In {_covered(rows)} models: there the 95% interval of the share that passes through rows covers the planted "
-        f"one, {rows.value}.{also}",
+        "Of models that were not used while building, the 95% interval of the share that passes through rows covers "
+        f"the planted one in {' and in '.join(told)}.{also}",
         f"coverage asked for: {rows.null}",
     )
 
