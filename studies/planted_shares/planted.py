@@ -102,11 +102,12 @@ def expected(strengths: Strengths, rows: Rows, seed: int, way: Way, removed: Flo
     loved, scored = (drawn_by.words(_MANY, kind, draw) - removed for kind in kinds)
     own = torch.nn.functional.normalize(loved, dim=-1)
     written = strengths.rows * own + strengths.middle * drawn_by.beside(own, draw)
-    whole = _double_centred((written @ scored.T).double())
+    scored = (scored - scored.mean(0)).double()  # of so many words, centring is done on their rows and columns
+    whole = (written - written.mean(0)).double() @ scored.T
 
     def through(rows: Tensor) -> float:
-        part = _double_centred(((written * rows).sum(-1, keepdim=True) * rows @ scored.T).double())
-        return float((part * whole).sum() / whole.square().sum())
+        part = (written * rows).sum(-1, keepdim=True) * rows
+        return float(((part - part.mean(0)).double() @ scored.T * whole).sum() / whole.square().sum())
 
     alone = {(True, False): 1.0, (False, True): 0.0}.get((strengths.rows > 0, strengths.middle > 0))
     return Shares(through(own) if alone is None else alone, through(own.roll(1, 0)))

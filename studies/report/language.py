@@ -410,7 +410,7 @@ def published(rows: Rows) -> Answer:
 FRESH = "--rows isotropic five --seed 1000 --n-models 20"
 
 
-@question(B5, "Are such shares recovered where they are planted?", "planted_shares", FRESH, sweep="rows")
+@question(B5, "Are such shares recovered where they are planted?", "planted_shares", FRESH)
 def planted(found: F) -> Answer:
     told, lacking = [], []
     for cell in dict.fromkeys(f.cell for f in found):
