@@ -1289,11 +1289,7 @@ def _toy() -> dict:
             lambda: {"self": start(), "members": [1, 0]},
             {
                 "self": argument(lambda v: {})(),
-                "members": ids(
-                    2,
-                    right={"negative": "from the end, as in a list"},
-                    out=("mask",),
-                ),
+                "members": ids(2, out=("mask",)),
             },
         ),
         "mlp.HookedMLP.replace": (
@@ -2015,11 +2011,7 @@ def _transformers() -> dict:
             lambda: {"self": stacked(), "members": [1, 0]},
             {
                 "self": argument(lambda v: {})(),
-                "members": ids(
-                    2,
-                    right={"negative": "from the end, as in a list"},
-                    out=("mask",),
-                ),
+                "members": ids(2, out=("mask",)),
             },
         ),
         "tiny_transformer.trained": (

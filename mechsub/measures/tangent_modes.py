@@ -83,8 +83,8 @@ def _root(residual: Tensor, p: Tensor | None) -> Tensor:
     if p is None:
         own = torch.eye(k, dtype=torch.float64, device=residual.device)
         return own.mul(math.sqrt(2 / k)).expand(*residual.shape, k)
-    p = p.double()
-    if bool((p < 0).any()) or bool(((p.sum(-1) - 1).abs() > 1e-3).any()):
+    p, off = p.double(), 1e-3 if p.itemsize >= 4 else 3e-2
+    if bool((p < 0).any()) or bool(((p.sum(-1) - 1).abs() > off).any()):
         raise ValueError("p must hold probabilities, of each input's outputs: at.logits.softmax(-1)")
     values, vectors = torch.linalg.eigh(torch.diag_embed(p) - p[..., None] * p[..., None, :])
     return vectors @ (values.clamp(min=0).sqrt()[..., None] * vectors.mT)

@@ -416,7 +416,7 @@ def planted(found: F) -> Answer:
     for cell in dict.fromkeys(f.cell for f in found):
         coverage = [f for f in found if f.cell == cell and f.score == "coverage"]
         coverage = [f for f in coverage if f.label.endswith(": all but none")]
-        rows = lab.find(coverage, "rows_number_to_animal_all_but_none/coverage")
+        rows = lab.find(coverage, f"{cell}: rows_number_to_animal_all_but_none/coverage")
         told.append(f"{_covered(rows)} ({cell.replace('=', ' ')}), {rows.value}")
         lacking += [
             f"{f.label.partition(';')[0]} {_covered(f)} ({cell})" for f in coverage if f.value.mean < float(rows.null)
@@ -443,15 +443,15 @@ def organisms(found: F) -> Answer:
         rows, number = (value(found, f"models_exchanged/{way}_follows_{of}") for of in ("rows", "number"))
         slope = lab.find(found, f"models_orthogonal/{way}_dose_slope")
         told.append(
-            f"{words}, {rows} of it goes with exchanged rows and {number} stays with the number; a whole dose of an "
-            f"animal's row gives {slope.value} nats (a random row {slope.null})"
+            f"{words}, the interaction goes with rows that are exchanged by {rows}, with the number by {number}, and a "
+            f"whole dose of an animal's row gives {slope.value} nats (a random row {slope.null})"
         )
     carry = [words for words, f in (("number to animal", forward), ("animal to number", back)) if f.low > 0]
     short = f"Rows of W_U do, in part, {' and '.join(carry)}" if carry else "Not detectably the rows of W_U"
     return Answer(
         f"{short}: over rows "
         f"that are random and held, the interactions correlate with the products of rows by {forward} (number to "
-        f"animal) and {back} (animal to number). {'; '.join(told)}. Both directions agree by {agreement.value}.",
+        f"animal) and {back} (animal to number); {'; '.join(told)}. Both directions agree by {agreement.value}.",
         f"untrained, agreement {agreement.null}",
     )
 
