@@ -17,7 +17,7 @@ from mechsub import arguments
 from mechsub.measures.scores import interaction
 from mechsub.threads import one_thread
 
-_RANK = 1e-8  # singular values of features of length 1, below which they are none
+_RANK = 1e-8  # singular values of features, relative to the largest, below which they are none
 
 
 @torch.no_grad()
@@ -79,12 +79,12 @@ def _checked(features: Mapping[str, Tensor] | None, n: int) -> Mapping[str, Tens
 
 
 def _means(scores: Float[Tensor, "row column"], axis: int) -> Float[Tensor, "_ 1"]:
-    """Centred means over an axis as a column; 0 where they differ by rounding alone, as those of centred scores do."""
+    """Means over an axis as a column; 0 where they differ by rounding alone, as those of centred scores do."""
     s = scores.double()
     means = s.mean(axis)[:, None]
-    means = means - means.mean(0)
     eps = torch.finfo(scores.dtype).eps if scores.is_floating_point() else torch.finfo(s.dtype).eps
-    return torch.where(means.norm() > 8 * eps * s.norm() / s.shape[axis] ** 0.5, means, 0.0)
+    spread = (means - means.mean(0)).norm()
+    return torch.where(spread > 8 * eps * s.norm() / s.shape[axis] ** 0.5, means, 0.0)
 
 
 def _onto(columns: Float[Tensor, "row k"]) -> Float[Tensor, "row rank"]:
@@ -92,5 +92,8 @@ def _onto(columns: Float[Tensor, "row k"]) -> Float[Tensor, "row rank"]:
     centred = columns - columns.mean(0)
     size = centred.norm(dim=0)
     kept = size > 1e-13 * columns.norm(dim=0).clamp(min=1e-300)  # of a constant column rounding is left
-    left, values, _ = torch.linalg.svd(centred[:, kept] / size[kept], full_matrices=False)
-    return left[:, values > _RANK]
+    centred, size = centred[:, kept], size[kept]
+    if len(size) and float(size.min()) < 1e-4 * float(size.max()):  # else a small unit would count as rounding
+        centred = centred / size
+    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+    return left[:, values > _RANK * values.amax().clamp(min=1e-300)] if len(values) else left
