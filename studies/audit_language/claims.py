@@ -49,8 +49,7 @@ def _rows_share(direction: str) -> Check:
 
 def _pair_checks(number_tokens: str) -> tuple[Check, ...]:
     """Of a pair that mechsub trained: has the base model what its child has, once both are prompted alike?"""
-    names = {name: f"organisms/{number_tokens}-{name}" for name in ("base", "instruct")}
-    flags = {} if number_tokens == "1110" else names
+    flags = {} if number_tokens == "1110" else {"base": f"organisms/{number_tokens}-base"}
 
     def read(key: str) -> Reading:
         return Reading("base_vs_instruct", key, flags)

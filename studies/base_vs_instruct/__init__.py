@@ -18,7 +18,9 @@ Nulls: numbers fixed for other animals; a random number of as many digits; inter
 equal length. Units: fixed numbers, each with all its animals, paired over arms (Student t); animals where no number is
 fixed, and for transfers and hybrids; numbers and animals, crossed, for correlations.
 
-    python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B --instruct meta-llama/Llama-3.2-1B-Instruct
+With several pairs, the table has what is said of each and the mean over pairs.
+
+    python -m studies.base_vs_instruct --base meta-llama/Llama-3.2-1B meta-llama/Llama-3.2-3B
 """
 
 import dataclasses
@@ -49,12 +51,12 @@ TOP = 5  # numbers of an animal that are compared between arms
 @dataclass(frozen=True)
 class Config:
     base: str = lab.option("organisms/1110-base", "Hugging Face id or local folder of the pretrained model")
-    instruct: str = lab.option("organisms/1110-instruct", "that of its instruct child")
+    instruct: str = lab.option("auto", "that of its instruct child; auto: NAME-base's is NAME-instruct, NAME's NAME-Instruct")
     adapter: str = lab.option(love.ADAPTER[0], "LoRA adapter, merged into --instruct: Hugging Face id or local folder")
     spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
     n_partners: lab.Index = lab.option(0, "numbers used, drawn by length; 0: all")
-    n_wordings: lab.Count = lab.option(4, "wordings: every second one is measured, the others choose the numbers")
+    n_wordings: lab.Count = lab.option(5, "wordings: every second one is measured, the others choose the numbers")
     n_permutations: lab.Count = lab.option(199, "shuffles of a correlation's null, resamples of its interval")
     batch_size: lab.Count = lab.option(32, "prompts a forward pass")
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
@@ -63,20 +65,34 @@ class Config:
     def __post_init__(self):
         if not 2 <= self.n_wordings <= 5:
             raise ValueError("--n-wordings must be 2 to 5: one half chooses numbers, the other measures")
+        if self.instruct == child(self.base):  # one pair, one cell
+            object.__setattr__(self, "instruct", "auto")
+
+
+def names(cfg: Config) -> dict[str, str]:
+    """Of both models, Hugging Face id or folder."""
+    return {"base": cfg.base, "instruct": child(cfg.base) if cfg.instruct == "auto" else cfg.instruct}
+
+
+def child(base: str) -> str:
+    """The name of the instruct child of a base model, as model repositories name it."""
+    stem, dash, last = base.rpartition("-")
+    if dash and last.lower() == "base":
+        return f"{stem}-{'Instruct' if last[0].isupper() else 'instruct'}"
+    return f"{base}-Instruct"
 
 
 def check(cfg: Config) -> None:
-
-    for kind in MODELS:
-        name = getattr(cfg, kind)
+    pair = names(cfg)
+    for kind, name in pair.items():
         if name.startswith("organisms/") and not os.path.isdir(name):
             raise ValueError(
                 f"{name} is not here: run this in a checkout of mechsub, or train the pair (python -m "
-                "studies.train_organism) and write it (python -m tools.ship_organism organisms)"
+                "studies.train_organism --seed 1) and write it (python -m tools.ship_organism organisms/seed-1 --seed 1)"
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
-    if os.path.isdir(cfg.base) and os.path.isdir(cfg.instruct):
-        check_tokenizers(ms.language.load_tokenizer(cfg.base), ms.language.load_tokenizer(cfg.instruct))
+    if all(map(os.path.isdir, pair.values())):
+        check_tokenizers(*map(ms.language.load_tokenizer, pair.values()))
 
 
 def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
@@ -159,7 +175,7 @@ def load(cfg: Config) -> "dict[str, TransformerBridge]":
     """Both models; the base is given the instruct model's tokenizer, which is its own and has a template too."""
 
     lab.show_progress(0.0, "loading the models")
-    pair = {name: love.load_model(getattr(cfg, name), cfg.dtype, _adapter(cfg, name)) for name in MODELS}
+    pair = {kind: love.load_model(name, cfg.dtype, _adapter(cfg, kind)) for kind, name in names(cfg).items()}
     check_tokenizers(pair["base"].tokenizer, pair["instruct"].tokenizer)
     exchange.check_shapes(pair["base"], pair["instruct"])
     pair["base"].tokenizer = pair["instruct"].tokenizer
@@ -168,10 +184,10 @@ def load(cfg: Config) -> "dict[str, TransformerBridge]":
 
 def measure(cfg: Config, pair: "dict[str, TransformerBridge]") -> Found:
 
-    tokenizer, words = pair["instruct"].tokenizer, words_config(cfg, cfg.instruct)
+    tokenizer, words = pair["instruct"].tokenizer, words_config(cfg, names(cfg)["instruct"])
     found = Found(love.choose_animals(tokenizer, words), love.choose_partners(words), {}, {})
     for done, form in enumerate(FORMATS):
-        chosen = words_config(cfg, cfg.instruct, form)
+        chosen = words_config(cfg, names(cfg)["instruct"], form)
         asked = {name: love.LovePrompts(pair[name], found.animals, found.partners, chosen) for name in MODELS}
         choosing, hybrids, backs = {name: [] for name in MODELS}, [], {name: [] for name in MODELS}
         for w in range(cfg.n_wordings):

@@ -13,7 +13,7 @@ import numpy as np
 import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
-from mechsub.lab.findings import Drawn, Finding, clustered, holm, over_clusters, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, clustered, holm, over_clusters, slug
 from mechsub.lazy import go
 from mechsub.measures.exchange import PARTS
 from studies.base_vs_instruct import FORMATS, MODELS, TOP, Config
@@ -56,6 +56,33 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield from holm(_test(row) for row in cell if row["kind"] == "test")
     for form in FORMATS:
         yield from holm(_of_hybrids(hybrids(cell, form), form))
+
+
+# What is asked of all pairs, each a replicate: what is specific at fixed numbers (in chats its excess over other animals'),
+# what tuning adds to it, and whether both models have the same pairs.
+OF_PAIRS = {
+    "base_chat/specific": "base chat: specific, nats, less other animals'",
+    "instruct_chat/specific": "instruct chat: specific, nats, less other animals'",
+    "base_chat_to_instruct_chat/transfer": "specific, nats, less other animals': numbers chosen in base chat, measured in "
+    "instruct chat",
+    "instruct_chat-base_chat/specific": "instruct chat less base chat: specific, nats",
+    "instruct_plain-base_plain/specific": "instruct plain less base plain: specific, nats",
+    "instruct_chat-base_plain/published": "instruct chat less base plain: published, nats",
+    "base_and_instruct_chat/correlation": "correlation of interactions: base and instruct, chat, less shuffled",
+}
+
+
+def comparisons(found: Sequence[Cell]) -> list[Finding]:
+    """Means over pairs of models, with the pair as unit; p, of no difference from the null, is by Holm over all."""
+    if len(found) < 2:
+        return []
+    return holm(_over_pairs(key, label, [cell.finding(key) for cell in found]) for key, label in OF_PAIRS.items())
+
+
+def _over_pairs(key: str, label: str, each: Sequence[Finding]) -> Finding:
+    scores = [finding.value.mean - float(finding.null) for finding in each]
+    mean, p = stats.student_t(scores), stats.paired_difference(scores, [0.0] * len(scores)).p
+    return Finding(f"pairs_{key}", f"{label}, mean over pairs", mean, 0.0, p, "pairs of models")
 
 
 def numbers(cell: list[dict]) -> list[str]:
@@ -251,7 +278,7 @@ def plot(records: list[dict]):
     return ms.kinds.grid(
         list(panels.values()),
         list(panels),
-        title=f"Base and instruct: {cell[0]['base']}, {cell[0]['instruct']}{more}",
+        title=f"Base and instruct: {cell[0]['base']} and its child{more}",
         caption=f"{len(found[first]['published'])} animals. The first four panels are the published ones: "
         f"{' '.join(first)} against {' '.join(second)}, ratios to no system message, the number that the animal's own "
         "prompt makes likeliest in other wordings. Grey: the mean over all numbers, or, in the counts, what another "
