@@ -263,6 +263,8 @@ def _array(value: object, name: str, of: str) -> np.ndarray:
         value = value.detach().cpu()
         x = (value.double() if value.is_floating_point() else value).numpy()
     elif isinstance(value, list | tuple | range) or is_array(value):
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            refuse(name, "an array without masked values; give values.compressed()", value)
         try:
             x = np.asarray(value)
         except (ValueError, TypeError, RuntimeError):

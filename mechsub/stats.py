@@ -58,7 +58,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     arguments.same_length(a=x, b=y)
     d = x - y
     interval = student_t(d, level)
-    size = _rounding(a, b)  # of what was given, in fp32 or in fp64
+    size = _rounding(a, b, units=4)  # of single values as they were given, in fp32 or in fp64
     error = float(d.std(ddof=1)) / math.sqrt(len(d))
     if np.ptp(d) <= size:  # all differences are equal: what is left is the test of signs
         return Paired(interval, 1.0 if abs(d[0]) <= size else 2.0 ** (1 - len(d)))
@@ -113,7 +113,7 @@ def permutation_p(observed: float, null: ArrayLike, *, scale: float = 0.0) -> fl
     draws = arguments.vector(null, "null")
     observed = float(arguments.number(observed, "observed"))
     arguments.number(scale, "scale", "a number of at least 0", least=0)
-    size = _rounding(null, observed, scale)  # of the null as it is given, in fp32 or in fp64
+    size = _tie(null, observed, scale)
     return float((1 + np.sum(draws >= observed - size)) / (1 + len(draws)))
 
 
@@ -128,14 +128,25 @@ def as_large(null, observed: float, *, scale: float = 0.0):
     _finite(null, "null")
     arguments.number(observed, "observed")
     arguments.number(scale, "scale", "a number of at least 0", least=0)
-    return null >= observed - _rounding(null, observed, scale)
+    return null >= observed - _tie(null, observed, scale)
 
 
-def _rounding(*values) -> float:
-    """The largest difference of equal values: 1e-10 of the largest, or 100 units of the last place of fp32 and less."""
+def _tie(null, observed: float, scale: float) -> float:
+    """How far below `observed` a draw ties with it. The usual draw gives the size, not the largest: one is no scale."""
+    draws = _plain(null)
+    usual = np.median(np.abs(draws)) if draws.size else 0.0
+    return _relative(draws) * max(abs(observed), scale, float(usual))
+
+
+def _rounding(*values, units: int = 100) -> float:
+    """The largest difference of equal values: 1e-10 of the largest, or units of the last place of fp32 and less."""
     arrays = [_plain(value) for value in values]
-    coarse = [100 * float(np.finfo(a.dtype).eps) for a in arrays if a.dtype.kind == "f" and a.dtype.itemsize < 8]
-    return max([_ROUNDING, *coarse]) * max(float(np.abs(a).max(initial=0)) for a in arrays)
+    return _relative(*arrays, units=units) * max(float(np.abs(a).max(initial=0)) for a in arrays)
+
+
+def _relative(*arrays: np.ndarray, units: int = 100) -> float:
+    coarse = [units * float(np.finfo(a.dtype).eps) for a in arrays if a.dtype.kind == "f" and a.dtype.itemsize < 8]
+    return max([_ROUNDING, *coarse])
 
 
 def _plain(value) -> np.ndarray:

@@ -29,7 +29,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, panel_of, points, rows
 from mechsub.lazy import torch
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
@@ -190,7 +190,7 @@ def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
     found = cells(records, Config, findings)
     drawn = [
-        point | {"n_aux": cell.options["n_aux"]}
+        point | {"n_aux": cell.options["n_aux"], "panel": panel_of(cell, "n_aux")}
         for cell in found
         for point in points(cell.findings, "accuracy")
         if point["arm"] in TITLES
@@ -199,7 +199,7 @@ def plot(records: list[dict]):
     if len({point["n_aux"] for point in drawn}) > 1:
         return ms.kinds.interval_lines(
             sorted(drawn, key=lambda point: point["n_aux"]),
-            x="n_aux", value="accuracy", arm="label", log_x=True, null=0.1, caption=caption,
+            x="n_aux", value="accuracy", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
             title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
             y_title="accuracy on test images",
         )  # fmt: skip

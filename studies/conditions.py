@@ -27,7 +27,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, panel_of, points, rows
 from mechsub.lazy import late, torch, utilities
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
     found = cells(records, Config, findings)
     drawn = [
-        point | {"n_aux": cell.options["n_aux"], "panel": _panel(cell)}
+        point | {"n_aux": cell.options["n_aux"], "panel": panel_of(cell, "n_aux")}
         for cell in found
         for point in points(cell.findings, "recentred")
         if point["arm"] in TITLES
@@ -327,11 +327,6 @@ def plot(records: list[dict]):
         drawn, value="recentred", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
         title="What a student must share with its teacher", axis="recentred accuracy on test images",
     )  # fmt: skip
-
-
-def _panel(cell: Cell) -> str:
-    """The options that differ between cells, but for the number of logits."""
-    return ", ".join(part for part in cell.label.split(", ") if part and not part.startswith("n_aux="))
 
 
 _TINY: dict = {

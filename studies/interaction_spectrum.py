@@ -17,7 +17,7 @@ whose draws are the unit where several are named beside the trained weights.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import mechsub as ms
@@ -25,7 +25,7 @@ from mechsub import lab
 from mechsub.designs import love
 from mechsub.designs.word_parts import are_numbers, features, of_rows
 from mechsub.lab import nulls, predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, cells, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, cells, reworded, rows
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -229,12 +229,16 @@ def _average(values: list[float]) -> float:
 
 
 def findings(cell: list[dict]) -> list[Finding]:
+    """Labels name the words that are loved; their replicates are digits, or the words where these are no numbers."""
     made = {"share": _share, "agreement": _agreement, "wordings": _over_wordings}
-    return [made[row["kind"]](row) for row in cell]
+    family = cell[0].get("family", "numbers")
+    found = reworded((made[row["kind"]](row) for row in cell), love.in_words_of(family))
+    unit, n = ("digits", 10) if family == "numbers" else (family, 0)
+    return [replace(f, unit=f"{unit} and animals (crossed)", n=n) for f in found]
 
 
 def _interval(row: dict):
-    return ms.stats.Interval(row["value"], row["low"], row["high"], 10)
+    return ms.stats.Interval(row["value"], row["low"], row["high"], 0)
 
 
 def _share(row: dict) -> Finding:
@@ -244,16 +248,14 @@ def _share(row: dict) -> Finding:
     label = f"participation ratio of {part}, {words}" if ratio else f"share of the interaction: {part}, {words}"
     key = f"{row['direction']}/{'participation' if ratio else 'share'}_{of.removeprefix('ratio_')}"
     return Finding(
-        key, label, _interval(row), row["null"], unit="digits and animals (crossed)",
-        null_label="every animal's scores shuffled within length",
+        key, label, _interval(row), row["null"], null_label="every animal's scores shuffled within length",
     )  # fmt: skip
 
 
 def _agreement(row: dict) -> Finding:
     return Finding(
         f"directions/agreement_{row['of']}", f"agreement of the directions: {NAMES[row['of']]}", _interval(row),
-        row["null_95"], row["p"], "digits and animals (crossed)",
-        null_label="numbers shuffled within length, 95% are below",
+        row["null_95"], row["p"], null_label="numbers shuffled within length, 95% are below",
     )  # fmt: skip
 
 
@@ -266,7 +268,7 @@ def _over_wordings(row: dict) -> Finding:
         words = "agreement over all wordings"
     return Finding(
         f"{row['direction']}/{row['over']}_{row['of']}", f"{words}: {NAMES[row['of']]}, {row['direction']}",
-        _interval(row), 0.0, unit="digits and animals (crossed)",
+        _interval(row), 0.0,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from mechsub import lab, threads
 from mechsub.designs import conditions, population
 from mechsub.inputs import distributions
 from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, less, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, less, rows
 from mechsub.lazy import utilities
 
 SCORES = ("raw", "recentred", "prior_matched", "s_1", "s_2", "divergence")
@@ -85,7 +85,11 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
     """How much of every distribution's gap to uniform noise is gone at the end; and whether all have one order."""
-    curves = {cell.options["inputs"]: cell for cell in found if f"step_{PUBLISHED}/recentred" in _keys(cell)}
+    return by_group(("inputs",), found, _compared)
+
+
+def _compared(found: dict[str, Cell]) -> list[Finding]:
+    curves = {name: cell for name, cell in found.items() if f"step_{PUBLISHED}/recentred" in _keys(cell)}
     if len(curves) < 2:
         return []
     last = max(row["step"] for cell in curves.values() for row in cell.rows)
@@ -100,17 +104,23 @@ def comparisons(found: Sequence[Cell]) -> list[Finding]:
     for score in ("recentred", "s_1"):
         x, y = ([_mean(cell, f"{at}/{score}") for cell in curves.values()] for at in (early, end))
         label = f"order of distributions at {PUBLISHED} and {last} steps, {score}"
-        out += _rank(f"{early}-{end}/{score}_rank", label, x, y, "distributions")
-    every = [at for at in dict.fromkeys(row["arm"] for row in found[0].rows) if at != "step_0"]
+        out += _rank(f"{early}-{end}/{score}_rank", label, x, y, list(curves))
+    arms = dict.fromkeys(row["arm"] for row in next(iter(curves.values())).rows)
+    every = [at for at in arms if at != "step_0"]
     points = {score: [_mean(cell, f"{at}/{score}") for cell in curves.values() for at in every] for score in SCORES}
+    whose = [name for name in curves for _ in every]  # the steps of one distribution are one replicate
     for score, words in (("s_1", "s of W1"), ("divergence", "the divergence left")):
         label = f"order of recentred accuracy by {words}, all inputs and steps"
-        out += _rank(f"all_steps/{score}_rank", label, points[score], points["recentred"], "distributions and steps")
+        out += _rank(f"all_steps/{score}_rank", label, points[score], points["recentred"], whose)
     return out
 
 
-def _rank(key: str, label: str, x: list[float], y: list[float], unit: str) -> list[Finding]:
-    return [Finding(key, label, ms.stats.spearman(x, y), 0.0, unit=unit)] if len(x) >= 10 else []
+def _rank(key: str, label: str, x: list[float], y: list[float], whose: list[str]) -> list[Finding]:
+    """Spearman's correlation over points, its interval over the distributions that they belong to."""
+    if len(set(whose)) < 10:
+        return []
+    value = ms.stats.clustered_spearman(x, y, whose) if len(x) > len(set(whose)) else ms.stats.spearman(x, y)
+    return [Finding(key, label, value, 0.0, unit="distributions")]
 
 
 def _keys(cell: Cell) -> set[str]:

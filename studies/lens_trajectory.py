@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
-from mechsub.lab.findings import Drawn, Finding, mean
+from mechsub.lab.findings import Drawn, Finding, clustered, mean, over_clusters
 from mechsub.lazy import torch
 
 if TYPE_CHECKING:
@@ -305,7 +305,8 @@ def _of_language(cell: list[dict]) -> Iterator[Finding]:
         def rise(score: str, kind: str, layer=layer, said=said, **place) -> Finding:
             (null,) = _chosen(cell, f"{kind}_null", layer=layer, **place)
             value = _interval(_chosen(cell, kind, layer=layer, **place))
-            return said(score, value, null=_drawn_null(null), unit="animals", null_label="of other animals")
+            unit = "chosen numbers, each with its animals" if kind == "pair" else "animals"
+            return said(score, value, null=_drawn_null(null), unit=unit, null_label="of other animals")
 
         value = ms.stats.Interval(row["value"], row["low"], row["high"], row["n_animals"])
         yield said(
@@ -329,8 +330,10 @@ def _chosen(cell: list[dict], kind: str, **keys) -> list[dict]:
     return [row for row in cell if all(row.get(key) == value for key, value in wanted)]
 
 
-def _interval(rows: list[dict], value: str = "value"):
-    return ms.stats.student_t([row[value] for row in rows])
+def _interval(rows: list[dict]):
+    """Over animals, or over the numbers that they share."""
+    shared = [row.get("number", place) for place, row in enumerate(rows)]
+    return over_clusters(clustered([row["value"] for row in rows], shared))
 
 
 def _of_toy(cell: list[dict]) -> Iterator[Finding]:
@@ -424,7 +427,7 @@ def _by_arm(cell: list[dict], layer: int, readout: str) -> dict:
     for row in cell:
         if row["layer"] == layer:
             groups.setdefault((row["arm"], row["step"]), []).append(row)
-    return {place: _interval(rows, readout) for place, rows in groups.items()}
+    return {place: ms.stats.student_t([row[readout] for row in rows]) for place, rows in groups.items()}
 
 
 def _drawn(arm: str, step: int, final: int) -> list[tuple[str, int]]:

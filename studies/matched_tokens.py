@@ -194,7 +194,7 @@ def plot(records: list[dict]):
     first = cells(records, Config, findings)[0]
     points = [
         {"label": f"{side}: {name.replace('_', ' ')}", "facet": name.replace("_", " "), "value": row[f"{side}_{name}"]}
-        for row in records
+        for row in first.rows
         if row["kind"] == "pair"
         for side in ("number", "word")
         for name in ("norm", "log_p")

@@ -25,7 +25,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population, recipes
 from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, cells, less, mean, points, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, by_group, cells, less, mean, points, rows
 
 if TYPE_CHECKING:
     from mechsub.training.distillation import Precision
@@ -157,19 +157,15 @@ def _key(text: str) -> str:
 
 def comparisons(found: list[Cell]) -> list[Finding]:
     """How the gap to the teacher falls from one training length to the next, over the seeds that both have."""
-    gaps: dict[str, dict[float, Finding]] = {}
-    for cell in found:
-        group = f"entry={cell.options['entry']}, precision={cell.options['precision']}"
-        gaps.setdefault(group, {})[cell.options["share"]] = next(f for f in cell.findings if f.key == GAP)
-    return [
-        dataclasses.replace(
-            less(by_share[b], by_share[a], label=f"gap at share {b:g} less gap at share {a:g}"),
-            key=f"share_{b:g}-share_{a:g}/gap", cell=group,
-        )
-        for group, by_share in gaps.items()
-        for a, b in itertools.pairwise(sorted(by_share))
-        if len(by_share[a].scores.keys() & by_share[b].scores.keys()) > 1
-    ]  # fmt: skip
+    return by_group(("share", *study.together), found, _shortened)  # cells of several seeds are one
+
+
+def _shortened(found: dict[tuple, Cell]) -> Iterator[Finding]:
+    gaps = {share: cell.finding(GAP) for (share, *_), cell in sorted(found.items())}
+    for a, b in itertools.pairwise(gaps):
+        if len(gaps[a].scores.keys() & gaps[b].scores.keys()) > 1:
+            fallen = less(gaps[b], gaps[a], label=f"gap at share {b:g} less gap at share {a:g}")
+            yield dataclasses.replace(fallen, key=f"share_{b:g}-share_{a:g}/gap")
 
 
 def table(records: list[dict]) -> list[dict]:

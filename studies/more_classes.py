@@ -25,7 +25,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, holm, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, holm, panel_of, points, rows
 from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
@@ -211,7 +211,7 @@ def plot(records: list[dict]):
     score = "recentred_kappa" if all(cell.rows[0].keys() >= {"recentred_kappa"} for cell in found) else "kappa"
     axis = f"{score.replace('_', ' ')} on test images"
     drawn = [
-        point | {"n_classes": cell.options["n_classes"]}
+        point | {"n_classes": cell.options["n_classes"], "panel": panel_of(cell, "n_classes")}
         for cell in sorted(found, key=lambda cell: cell.options["n_classes"])
         for point in points(cell.findings, score)
         if point["arm"] in TITLES
@@ -219,12 +219,13 @@ def plot(records: list[dict]):
     caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."
     if len({point["n_classes"] for point in drawn}) > 1:
         return ms.kinds.interval_lines(
-            drawn, x="n_classes", value=score, arm="label", null=0.0,
+            drawn, x="n_classes", value=score, arm="label", facet="panel", null=0.0,
             title="Students of teachers of more classes", x_title="classes", y_title=axis,
             caption=caption,
         )  # fmt: skip
     return ms.kinds.interval_bars(
-        drawn, value=score, label="label", null=0.0, title="Students of teachers of more classes",
+        drawn, value=score, label="label", facet="cell" if len(found) > 1 else None, null=0.0,
+        title="Students of teachers of more classes",
         axis=axis, caption=caption,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love, word_parts
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
+from mechsub.lab.findings import Finding, all_findings, cells, mean, reworded, rows
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -128,6 +128,10 @@ def _null(values: list[float]) -> float:
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
+    yield from reworded(_all(cell), love.in_words_of(cell[0].get("family", "numbers")))
+
+
+def _all(cell: list[dict]) -> Iterator[Finding]:
     for part, words in PARTS.items():
         for direction in (FORWARD, BACK):
             kept, size, (draws,) = (_of(cell, kind, part, direction) for kind in ("kept", "size", "draws"))

@@ -25,7 +25,7 @@ from mechsub import lab, threads
 from mechsub.designs import conditions, population
 from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, like_the_first, rows
 from mechsub.lazy import go, torch
 
 SCORES = ("raw", "recentred", "prior_matched")
@@ -95,6 +95,10 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
     """Over conditions: how far the point is from the student, and whether both have one order."""
+    return by_group(("condition",), found, _compared)
+
+
+def _compared(found: dict[str, Cell]) -> list[Finding]:
     if len(found) < 2:
         return []
     return [
@@ -108,8 +112,8 @@ def comparisons(found: Sequence[Cell]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _means(found: Sequence[Cell], arm: str, score: str) -> dict[str, float]:
-    keyed = {cell.options["condition"]: {f.key: f.value.mean for f in cell.findings} for cell in found}
+def _means(found: dict[str, Cell], arm: str, score: str) -> dict[str, float]:
+    keyed = {condition: {f.key: f.value.mean for f in cell.findings} for condition, cell in found.items()}
     return {condition: values[f"{arm}/{score}"] for condition, values in keyed.items()}
 
 
@@ -122,7 +126,7 @@ def table(records: list[dict]) -> list[dict]:
 def plot(records: list[dict]):
     """Recentred accuracy against s of the first layer: every condition's students, and the curve of teachers alone."""
     by_condition: dict[str, list[dict]] = {}
-    for row in records:
+    for row in (row for cell in like_the_first(("condition",), cells(records, Config, findings)) for row in cell.rows):
         if row["arm"] in ("student", "point") or row["arm"].startswith("curve_"):
             by_condition.setdefault(row["condition"], []).append(row)
     kinds = ms.kinds  # it registers the template

@@ -232,6 +232,31 @@ def test_published_counts_have_their_null(base, head):
     assert answer.verdict in ("confirmed", "partly", "refuted") and "nats in the base model" in answer.sentence
 
 
+def test_pairs_are_replicates_and_seeds_of_one_pair_are_not(base, head):
+    options = dataclasses.asdict(config(base, head))
+    cell = Cell(options, [], findings=list(report.findings(made(config(base, head)))))
+    assert report.comparisons([cell]) == report.comparisons(
+        [cell, dataclasses.replace(cell, options=options | {"seed": 1})]
+    )
+    other = dataclasses.replace(cell, options=options | {"base": "another"})
+    found = {f.key: f for f in report.comparisons([cell, other])}
+    own, pooled = cell.finding("base_chat/specific"), found["pairs_base_chat/specific"]
+    assert pooled.value.mean == pytest.approx(own.value.mean - own.null) and (pooled.n, pooled.unit) == (
+        2,
+        "pairs of models",
+    )
+
+
+def test_the_child_is_named_as_repositories_name_it():
+    names = {"organisms/110-base": "organisms/110-instruct", "a/M-7B": "a/M-7B-Instruct", "a/M-Base": "a/M-Instruct"}
+    assert all(bvi.child(base) == child for base, child in names.items())
+    explicit = bvi.Config(base="organisms/110-base", instruct="organisms/110-instruct")
+    assert (
+        explicit == bvi.Config(base="organisms/110-base")
+        and bvi.names(explicit)["instruct"] == "organisms/110-instruct"
+    )
+
+
 # Bad input.
 
 

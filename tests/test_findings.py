@@ -136,3 +136,22 @@ def test_a_difference_of_shares_is_not_a_share():
         [{"arm": "a", "member": i, "accuracy": v} for i, v in enumerate((71.0, 73.0))], "accuracy", unit="seeds"
     )
     assert percent.value.high > 73
+
+
+def test_cells_that_differ_in_more_than_what_is_compared_are_groups_of_their_own():
+    cells = [
+        lab.Cell({"inputs": inputs, "loss": loss, "seed": 0}, [], findings=[lab.Finding("a/score", "", value)])
+        for loss, values in {"kl": (1.0, 3.0), "mse": (10.0, 5.0)}.items()
+        for inputs, value in zip(("x", "y"), values, strict=True)
+    ]
+
+    def compare(found):
+        yield lab.Finding("y-x/score", "", found["y"].finding("a/score").value - found["x"].finding("a/score").value)
+
+    said = {f.name: f.value for f in lab.by_group(("inputs",), cells, compare)}
+    assert said == {"loss=kl: y-x/score": 2.0, "loss=mse: y-x/score": -5.0}
+    assert {f.name: f.value for f in lab.by_group(("inputs",), cells[:2], compare)} == {"y-x/score": 2.0}
+    pairs = []
+    lab.by_group(("inputs", "loss"), cells, lambda found: pairs.extend(found) or [])
+    assert pairs == [("x", "kl"), ("y", "kl"), ("x", "mse"), ("y", "mse")]
+    assert lab.like_the_first(("inputs",), cells) == cells[:2]

@@ -50,9 +50,22 @@ def test_slow_and_poor_distributions_are_told_apart():
     cells = [planted("uniform", 0.8, 0.9), planted("centred", 0.5, 0.89), planted("images", 0.2, 0.3)]
     said = {finding.key: finding.value for finding in learning_curves.comparisons(cells)}
     assert said["centred/made_up"].mean == pytest.approx(29 / 30) and said["images/made_up"].mean == pytest.approx(0)
-    assert "uniform/made_up" not in said
-    assert said["all_steps/s_1_rank"].mean == pytest.approx(1) and said["all_steps/divergence_rank"].mean < -0.99
+    assert "uniform/made_up" not in said and "all_steps/s_1_rank" not in said  # three distributions have no order
+    more = [planted(f"subspace:{i}", 0.3 + 0.02 * i, 0.4 + 0.03 * i) for i in range(1, 9)]
+    said = {finding.key: finding for finding in learning_curves.comparisons([*cells, *more])}
+    assert said["all_steps/s_1_rank"].value.mean == pytest.approx(1) and said["all_steps/s_1_rank"].n == 11
+    assert said["all_steps/divergence_rank"].value.mean < -0.99
     assert learning_curves.comparisons(cells[:1]) == []
+
+
+def test_cells_that_differ_in_more_than_inputs_are_not_mixed():
+    cells = [planted("uniform", 0.8, 0.9), planted("images", 0.2, 0.3)]
+    other = [dataclasses.replace(cell, options={**cell.options, "loss": "mse"}) for cell in cells[:1]]
+    other.append(dataclasses.replace(planted("images", 0.2, 0.8), options={**cells[1].options, "loss": "mse"}))
+    for order in (cells + other, other + cells):
+        said = {finding.name: finding.value for finding in learning_curves.comparisons(order)}
+        assert said["loss=kl: images/made_up"].mean == pytest.approx(0)
+        assert said["loss=mse: images/made_up"].mean > 0.5
 
 
 def test_what_is_said_of_several_cells_is_judged():

@@ -60,7 +60,7 @@ def test_a_prediction_that_names_neither_weights_nor_words_is_of_trained_ones_an
 
 def test_intervals_over_clusters_are_those_of_the_ratio_of_sums():
     values, weights, names = [1.0, 2.0, 4.0, 3.0, 5.0], [1.0, 1.0, 2.0, 1.0, 2.0], ["a", "b", "a", "c", "b"]
-    found = over_clusters(clustered(values, weights, names))
+    found = over_clusters(clustered(values, names, weights))
     wanted = stats.ratio_of_means([5.0, 7.0, 3.0], [3.0, 3.0, 1.0])
     assert found.n == 3 and (found.mean, found.low) == pytest.approx((wanted.mean, wanted.low))
-    assert over_clusters(clustered([1.0, 3.0], [1.0, 1.0], "aa")) == stats.Interval(2.0, -np.inf, np.inf, 1)
+    assert over_clusters(clustered([1.0, 3.0], "aa")) == stats.Interval(2.0, -np.inf, np.inf, 1)

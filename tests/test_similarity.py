@@ -215,15 +215,26 @@ def test_the_direction_of_a_metric_of_ones_own_is_found_by_running_it():
         s.permutation_null(x, y, lambda a, b: a.norm() + b.norm() - b.norm())
 
 
-def test_neighbours_at_equal_distance_are_those_of_lower_index():
+def test_neighbours_at_equal_distance_share_the_place():
     """Corners of a square, moved off the origin so that equal distances differ by rounding: every corner has two
-    neighbours at the side's length, of which k = 1 takes the lower index."""
+    neighbours at the side's length, of which each has half of the place of k = 1."""
+    half = torch.tensor([[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]) / 2
     corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
     for scale in (0.1, 1 / 3, 7.7):
         for angle in (0.1, 0.7, 1.1):
             c, s_ = math.cos(angle), math.sin(angle)
             turned = scale * corners @ torch.tensor([[c, -s_], [s_, c]], dtype=torch.float64) + 0.3
-            assert s._neighbours(turned, 1).int().argmax(-1).tolist() == [1, 0, 1, 0]
+            assert torch.equal(s._neighbours(turned, 1), half.double())
+
+
+def test_samples_that_coincide_are_no_likeness():
+    """Independent one-hots of eight classes: many coincide, and the share is chance whatever the order of rows."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = (torch.eye(8)[torch.randint(8, (400,), generator=draw)] for _ in range(2))
+    found = s.mutual_knn(x, y).item()
+    assert found == pytest.approx(10 / 399, rel=0.1)
+    order = torch.randperm(400, generator=draw)
+    assert s.mutual_knn(x[order], y[order]).item() == pytest.approx(found)
 
 
 def test_permutation_null_tells_related_from_unrelated():

@@ -51,5 +51,15 @@ def test_two_folders_of_one_config_are_not_pooled_by_a_command_that_names_both(m
     new = study_of(monkeypatch, tmp_path, 2, 2, 0.0)
     cells.make_cell(new, new.Config(d=1), tmp_path)
     with pytest.raises(ValueError, match=r"d=1 and .*default were made with the same options"):
+        cells.records_of(new, store.complete_cells(tmp_path / "moved"))
+    with pytest.raises(LookupError, match="stale"):
         read(new, ["--d", "1", "2"], tmp_path)
     assert len(cells.records_of(new, store.complete_cells(tmp_path / "moved")[:1])) == 3
+
+
+def test_a_page_is_not_filled_from_a_stale_cell(monkeypatch, tmp_path):
+    old = study_of(monkeypatch, tmp_path, 1, 1, 100.0)
+    cells.make_cell(old, old.Config(), tmp_path)
+    assert read(old, [], tmp_path)[0].value.mean == pytest.approx(101.1)
+    with pytest.raises(LookupError, match=r"the cell default is stale under .*; run its command with --rerun"):
+        read(study_of(monkeypatch, tmp_path, 2, 1, 0.0), [], tmp_path)

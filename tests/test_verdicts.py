@@ -235,7 +235,7 @@ ENTERED = sorted({entry.study for entry in predictions.entries()})
 
 
 # Studies whose entries are of several cells together.
-COMPARED = ("teacher_line", "first_principles", "learning_curves", "organisms")
+COMPARED = ("teacher_line", "first_principles", "learning_curves", "organisms", "base_vs_instruct")
 OF_MORE_CELLS = {"step_295-step_4012/recentred_rank"}  # of ten distributions or more; fewer are stored
 
 
@@ -263,3 +263,15 @@ def test_bounds_and_checks_of_audits_have_the_verdicts_that_they_had():
     for rule, value, bound, margin, p, word in BEFORE["sides"]:
         limit = [float(number) for number in bound] if rule == "within" else interval(bound)
         assert side(rule, interval(value), limit, margin=margin, p=p)[0] == word
+
+
+@pytest.mark.parametrize(("rule", "levels", "word"), [
+    ("peak", ["untrained", "null", "aux", "absent"], "untested"), ("increases", ["null", "aux", "absent"], "untested"),
+    ("increases", ["null", "absent", "aux"], "hit"), ("none", ["absent", "null", "aux"], "untested"),
+])  # fmt: skip
+def test_levels_that_an_entry_names_are_stored_or_it_is_not_judged(rule, levels, word):
+    scores = {"untrained": 0.1, "null": 0.2, "aux": 0.6}
+    found = [mean(f"{arm}/accuracy", "", {i: v + i / 100 for i in range(3)}, unit="seeds") for arm, v in scores.items()]
+    (verdict,) = verdicts.judge(Entry("toy", "{}/accuracy", rule, levels=levels), [Cell({}, [], findings=found)])
+    assert verdict.word == word
+    assert word != "untested" or verdict.reason == "the level absent is not stored"

@@ -146,7 +146,7 @@ def only(images, labels, chosen: list[int]) -> tuple:
     """Images of the chosen classes, and their labels as places in `chosen`."""
     wanted = torch.tensor(chosen)
     kept = torch.isin(labels, wanted)
-    return images[kept], torch.searchsorted(wanted, labels[kept])
+    return images[kept], (labels[kept][:, None] == wanted).long().argmax(1)
 
 
 def joined(model, alone: Sequence):

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,24 @@ from mechsub.inputs.toy_inputs import check_images
 from mechsub.threads import one_thread
 
 Sampler = Callable[[int, Generator], Float[Tensor, "sample d_in"]]
+S = TypeVar("S", bound=Callable)
 
 
+def by_rows(sampler: S) -> S:
+    """Say of a sampler that its rows are drawn one by one, so that training may ask for them in parts.
+
+    Without it a sampler is asked once for all inputs of an epoch, which may then depend on how many there are.
+    """
+    sampler.by_rows = True  # type: ignore[attr-defined]
+    return sampler
+
+
+def draws_by_rows(sampler: Callable) -> bool:
+    """Whether `by_rows` was said of this sampler, or of the function that it is a `functools.partial` of."""
+    return getattr(getattr(sampler, "func", sampler), "by_rows", False)
+
+
+@by_rows
 def uniform(n: int, generator: Generator, d_in: int = 784) -> Float[Tensor, "{n} {d_in}"]:
     """Uniform[-1, 1] on the 256 midpoints (2k - 255) / 256: images of eight bits a pixel, as MNIST has.
 
@@ -28,16 +45,18 @@ def uniform(n: int, generator: Generator, d_in: int = 784) -> Float[Tensor, "{n}
     return levels.float().add_(0.5).div_(128)
 
 
+@by_rows
 def gaussian(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -> Float[Tensor, "{n} {d_in}"]:
     """Independent normal pixels of mean 0 and standard deviation `std`, not clamped."""
     _check_draw(n, generator, d_in)
     _require_std(std)
-    return torch.randn(n, d_in, generator=generator).mul_(std)
+    return torch.randn(n, d_in, generator=generator, dtype=torch.float32).mul_(std)
 
 
 STD = 3**-0.5  # that of Uniform[-1, 1], the published inputs
 
 
+@by_rows
 def bernoulli(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -> Float[Tensor, "{n} {d_in}"]:
     """Independent pixels, -std or std with equal probability (Rademacher)."""
     _check_draw(n, generator, d_in)
@@ -76,7 +95,7 @@ def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int 
     seeded = torch.Generator().manual_seed(arguments.seed(seed))
     columns = torch.randn(d_in, dimension, generator=seeded, dtype=torch.float64)
     basis = torch.linalg.qr(columns).Q.T.float() * (std * math.sqrt(d_in / dimension))
-    return _sampler(lambda n, generator: torch.randn(n, dimension, generator=generator) @ basis)
+    return _sampler(lambda n, generator: torch.randn(n, dimension, generator=generator, dtype=torch.float32) @ basis)
 
 
 def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
@@ -92,7 +111,7 @@ def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
     basis *= std / (basis.square().sum(0).mean() / 2).sqrt()  # a component of a unit vector has variance 1/2
 
     def draw(n: int, generator: Generator) -> Tensor:
-        angles = torch.rand(n, len(basis) // 2, generator=generator) * (2 * math.pi)
+        angles = torch.rand(n, len(basis) // 2, generator=generator, dtype=torch.float32) * (2 * math.pi)
         x = (torch.cat([angles.cos(), angles.sin()], -1) @ basis).view(n, side, side)
         shift = torch.randint(cell, (2, n, 1), generator=generator)
         rows, columns = (torch.arange(side) + shift) % side
@@ -121,7 +140,7 @@ def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = S
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
     gain = values.clamp(min=0).sqrt()
     root = (gain[:, None] * vectors.T * (std / gain.square().mean().sqrt())).float()
-    return _sampler(lambda n, generator: torch.randn(n, len(root), generator=generator) @ root)
+    return _sampler(lambda n, generator: torch.randn(n, len(root), generator=generator, dtype=torch.float32) @ root)
 
 
 @one_thread()
@@ -153,7 +172,7 @@ def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
 
     def draw(n: int, generator: Generator) -> Tensor:
         x = _drawn(images, n, generator)
-        return x.gather(-1, torch.rand(x.shape, generator=generator).argsort(-1))
+        return x.gather(-1, torch.rand(x.shape, generator=generator, dtype=torch.float32).argsort(-1))
 
     return _sampler(draw)
 
@@ -184,8 +203,8 @@ def mixed_at_moments(
     _require_std(std)
     signal = _varying(images)
     drawn = arguments.function(noise, "noise")(4096, torch.Generator().manual_seed(0))
-    mean, size = float(drawn.mean()), float(drawn.square().mean().sqrt())
-    _require("the mean of the noise", mean, abs(mean) <= 0.1 * size, f"0, for a size of {size:.3g}")
+    mean, size = float(drawn.mean(0).square().mean().sqrt()), float(drawn.square().mean().sqrt())
+    _require("the size of the noise's mean image", mean, mean <= 0.1 * size, f"0, for noise of size {size:.3g}")
     norm = math.hypot(alpha, 1 - alpha) / std
     a, b = (weight / (norm * float(x.square().mean().sqrt())) for weight, x in ((alpha, signal), (1 - alpha, drawn)))
     return _sum(signal, noise, a, b)
@@ -211,7 +230,7 @@ def whitened(
     x = _varying(images)
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
     gain = ((1 - shrinkage) * values.clamp(min=0) + shrinkage * values.mean()).rsqrt()
-    white = x @ (vectors * gain @ vectors.T).float()
+    white = x @ (vectors * gain @ vectors.T).to(x.dtype)
     return white * (std / white.square().mean().sqrt())
 
 
@@ -221,14 +240,14 @@ def blurred(images: Float[Tensor, "image d_in"], sigma: float | int) -> Float[Te
     return torch.cat([_pixels(_spectrum(some, len(gain)) * gain) for some in images.split(1024)])
 
 
-def _sampler(draw: Sampler) -> Sampler:
+def _sampler(draw: Sampler, rows: bool = True) -> Sampler:
     """A sampler: a function of a number of images and a generator."""
 
     def sampler(n: int, generator: Generator) -> Tensor:
         _check_draw(n, generator)
         return draw(n, generator)
 
-    return sampler
+    return by_rows(sampler) if rows else sampler
 
 
 def _sum(images: Tensor, noise: Sampler, a: float, b: float) -> Sampler:
@@ -240,7 +259,7 @@ def _sum(images: Tensor, noise: Sampler, a: float, b: float) -> Sampler:
             raise ValueError(f"the noise must have the images' shape {list(drawn.shape)}, not {list(added.shape)}")
         return a * drawn + b * added
 
-    return _sampler(draw)
+    return _sampler(draw, draws_by_rows(noise))
 
 
 def _drawn(images: Tensor, n: int, generator: Generator) -> Tensor:
@@ -269,7 +288,7 @@ def _spectrum(x: Tensor, side: int) -> Tensor:
 
 
 def _white_spectrum(n: int, side: int, generator: Generator) -> Tensor:
-    return torch.fft.fft2(torch.randn(n, side, side, generator=generator))
+    return torch.fft.fft2(torch.randn(n, side, side, generator=generator, dtype=torch.float32))
 
 
 def _phases(n: int, side: int, generator: Generator) -> Tensor:
@@ -298,7 +317,7 @@ def _images(images: Tensor) -> Tensor:
 def _varying(images: Tensor) -> Tensor:
     """The centred images; one image, or copies of one, have no variance to scale."""
     x = centred(images)
-    if not bool((x != 0).any()):
+    if not float(x.norm()) > 1e-5 * float(images.norm()):  # the mean of copies is rounded
         raise ValueError("images must differ from one another; they are all one image")
     return x
 

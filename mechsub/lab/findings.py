@@ -197,13 +197,15 @@ def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
     )  # fmt: skip
 
 
-def clustered(values: Iterable[float], weights: Iterable[float], clusters: Sequence) -> list[float]:
+def clustered(values: Iterable[float], clusters: Sequence, weights: Iterable[float] | None = None) -> list[float]:
     """A value for each cluster of replicates that share something, such as animals that share a number.
 
+    weights: of the values; without them, a replicate counts once.
     The values are r + (v_k - r w_k) / mean(w), with v_k and w_k the sums over cluster k and r = sum(values) /
     sum(weights). Their mean is r, and their Student-t interval is that of the linearised ratio of the clusters' sums.
     """
     above, below = dict.fromkeys(clusters, 0.0), dict.fromkeys(clusters, 0.0)
+    weights = [1.0] * len(clusters) if weights is None else weights
     for name, value, weight in zip(clusters, values, weights, strict=True):
         above[name] += float(value)
         below[name] += float(weight)
@@ -215,6 +217,11 @@ def clustered(values: Iterable[float], weights: Iterable[float], clusters: Seque
 def over_clusters(values: Sequence[float]) -> "ms.stats.Interval":
     """The Student-t interval of `clustered` values; for a single cluster it has no ends."""
     return ms.stats.student_t(values) if len(values) > 1 else ms.stats.Interval(values[0], -math.inf, math.inf, 1)
+
+
+def clusters_p(values: Sequence[float]) -> float | None:
+    """p of no mean in `clustered` values (paired t); None of a single cluster."""
+    return ms.stats.paired_difference(values, [0.0] * len(values)).p if len(values) > 1 else None
 
 
 def holm(findings: Iterable[Finding]) -> list[Finding]:
@@ -242,6 +249,40 @@ def cells(
         found = [_in_cell(finding, label) for finding in findings(rows)]
         out.append(Cell(options, rows, label, _distinct(found)))
     return out
+
+
+def by_group(
+    options: Sequence[str], found: Iterable[Cell], compare: Callable[[dict[Any, Cell]], Iterable[Finding]]
+) -> list[Finding]:
+    """What `compare` says of cells that differ in these options alone, given by their value (a tuple of several).
+
+    Where cells differ in other options too, each group of them is compared by itself and named by those options.
+    """
+    groups: dict[tuple, dict[Any, Cell]] = {}
+    for cell in found:
+        rest = tuple((name, value) for name, value in sorted(cell.options.items()) if name not in options)
+        value = tuple(cell.options[name] for name in options)
+        groups.setdefault(rest, {})[value if len(options) > 1 else value[0]] = cell
+    common = set.intersection(*map(set, groups)) if groups else set()
+    out = []
+    for rest, cells in groups.items():
+        label = ", ".join(f"{name}={value}" for name, value in rest if (name, value) not in common)
+        out += [_in_cell(finding, label) for finding in compare(cells)]
+    return out
+
+
+def like_the_first(options: Sequence[str], found: Sequence[Cell]) -> list[Cell]:
+    """The cells that differ from the first in these options alone: those that one panel can show."""
+    return [
+        cell
+        for cell in found
+        if all(value == found[0].options[name] for name, value in cell.options.items() if name not in options)
+    ]
+
+
+def panel_of(cell: Cell, option: str) -> str:
+    """The options that differ between cells, but for this one, which is an axis: the name of the cell's panel."""
+    return ", ".join(part for part in cell.label.split(", ") if part and not part.startswith(f"{option}="))
 
 
 def labelled(cells: Iterable[Cell]) -> list[Cell]:

@@ -13,10 +13,12 @@ from mechsub.lab.study import planned
 
 
 def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> list[Finding]:
-    """Findings of the cells that a command of a study names; LookupError where a cell is not stored."""
+    """Findings of the cells that a command of a study names; LookupError where a cell is not stored, or stale."""
     named, _ = planned(study, list(flags), str(out))
-    if absent := [cell.name for cell, kind in named.items() if kind not in ("stored", "stale")]:
-        raise LookupError(f"{study.name} has no stored cell {absent[0]} under {out}")
+    if absent := [cell for cell, kind in named.items() if kind != "stored"]:
+        kind = named[absent[0]]
+        why = f"the cell {absent[0].name} is stale" if kind == "stale" else f"no stored cell {absent[0].name}"
+        raise LookupError(f"{study.name}: {why} under {out}; run its command{' with --rerun' * (kind == 'stale')}")
     records = records_of(study, named)
     return all_findings(
         cells(records, study.Config, study.needed("findings"), study.together), study.part("comparisons")

@@ -292,6 +292,9 @@ def _of_levels(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
         if len(levels) < 2:
             yield Verdict(entry, "untested", f"fewer than two levels of {entry.over or entry.finding} are stored", at)
             continue
+        if absent := _absent(entry, levels):
+            yield Verdict(entry, "untested", f"the level {absent[0]} is not stored", at)
+            continue
         nulls = _nulls(entry, group, levels) if entry.rule == "works" else {}
         word, reason = trend(entry.rule, list(levels.values()), list(nulls.values()), margin=entry.margin)
         first, *_, last = levels.values()
@@ -308,6 +311,12 @@ def _levels(entry: Entry, group: Sequence[Cell], key: str = "") -> dict[object, 
         levels = entry.levels or _in_order(dict.fromkeys(cell.options.get(entry.over) for cell in group))
         named = {lv: _pooled([cell for cell in group if cell.options.get(entry.over) == lv], key) for lv in levels}
     return {level: finding for level, finding in named.items() if finding is not None and finding.scores}
+
+
+def _absent(entry: Entry, levels: Mapping[object, Finding]) -> list:
+    """Levels that the entry names and its rule needs: the ends, or all."""
+    needed = entry.levels if entry.rule in ("peak", "works") else (*entry.levels[:1], *entry.levels[-1:])
+    return [level for level in needed if level not in levels]
 
 
 def _in_order(levels: Iterable) -> list:

@@ -459,5 +459,5 @@ def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, s
     k = arguments.whole(k, "k", 1, len(effects))
     n = arguments.whole(n, "n", 1)
     generator = torch.Generator().manual_seed(arguments.seed(seed))
-    draws = torch.rand(n, len(effects), generator=generator).topk(k, dim=-1).indices
+    draws = torch.rand(n, len(effects), generator=generator, dtype=torch.float32).topk(k, dim=-1).indices
     return effects[draws].amax(-1)

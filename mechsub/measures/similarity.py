@@ -83,13 +83,14 @@ def identity_distance(x: Float[Tensor, "*lead sample d"], y: Float[Tensor, "*lea
 def mutual_knn(
     x: Float[Tensor, "*lead sample d_x"], y: Float[Tensor, "*lead sample d_y"], *, k: int = 10
 ) -> Float[Tensor, "*lead"]:
-    """Mean share of the k nearest neighbours (Euclidean) in common; chance is k / (n - 1). Ties: lower index first.
+    """Mean share of the k nearest neighbours (Euclidean) in common; chance is k / (n - 1).
 
+    Of t samples that tie for the last s places, each has s / t of a place: what coincides is alike by no order of rows.
     Source: Huh et al. 2405.07987.
     """
     k = arguments.whole(k, "k", 1)
     x, y = _varying(*_checked(x, y, k + 2))
-    return _each(lambda a, b: (_neighbours(a, k) & _neighbours(b, k)).double().mean() * len(a) / k, x, y)
+    return _each(lambda a, b: (_neighbours(a, k) * _neighbours(b, k)).mean() * len(a) / k, x, y)
 
 
 @one_thread()
@@ -165,7 +166,7 @@ def is_distance(metric: Callable[..., Tensor] | str, x: Float[Tensor, "sample d"
     for name, function in METRICS.items():
         if metric is function:
             return distances.sign(name) < 0
-    same, other = (float(metric(x, y).double().mean()) for y in (x, x.flip(-2)))
+    same, other = (float(torch.as_tensor(metric(x, y)).double().mean()) for y in (x, x.flip(-2)))
     if same == other:
         raise ValueError("the metric has one value for equal and for different samples, so it has no direction")
     return same < other
@@ -221,7 +222,7 @@ def permutation_null(
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     value = float(metric(x, y))
     orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
-    null = torch.stack([torch.as_tensor(metric(x, y[order])) for order in orders])
+    null = torch.tensor([float(metric(x, y[order])) for order in orders], dtype=torch.float64)
     sign = -1 if is_distance(metric, x) else 1
     limit = ("quantile95", 0.95) if sign > 0 else ("quantile05", 0.05)
     p = permutation_p(sign * value, (sign * null).tolist(), scale=1.0)
@@ -319,13 +320,14 @@ def _double_centred(k: Tensor) -> Tensor:
 
 
 def _neighbours(x: Tensor, k: int) -> Tensor:
-    """[n, n], true where j is among the k nearest of i; ties go to the lower index."""
+    """[n, n], 1 where j is among the k nearest of i, a share of it where more tie for the last places, else 0."""
     squared = _squared_distances(x)
     squared.fill_diagonal_(torch.inf)
     farthest = squared.topk(k, largest=False).values[:, -1:]
     size = 1e-12 * float(x.square().sum(-1).max())  # equal distances differ by the rounding of their terms
     nearer, tied = squared < farthest - size, (squared - farthest).abs() <= size
-    return nearer | (tied & (tied.cumsum(-1) <= k - nearer.sum(-1, keepdim=True)))
+    left = k - nearer.sum(-1, keepdim=True)
+    return nearer.double() + tied.double() * left / tied.sum(-1, keepdim=True)
 
 
 def _ridge_r2(x: Tensor, y: Tensor, train: Tensor, test: Tensor, strengths: list[Tensor]) -> Tensor:

@@ -177,6 +177,8 @@ def _learned(found: Modes, steps: float | int, rate: float) -> Float[Tensor, "se
             f"gradient descent with rate {rate:g} diverges; the largest is {2 / float(found.values.max()):.3g}"
         )
     left = 1 - rate * found.values
+    if steps % 1 and bool((left < 0).any()):
+        raise ValueError(f"steps must be whole with rate {rate:g}, at which the first modes overshoot, not {steps:g}")
     return 1 - left.abs().pow(steps) * torch.where(left < 0, 1 - 2 * (steps % 2), 1.0)
 
 

@@ -146,11 +146,13 @@ class HookedMLP(HookedRootModule):
 
     def select(self, members: Sequence[int]) -> "HookedMLP":
         """A copy holding these members in this order; `select(rotation)` gives the cross-initialisation control."""
+        check_unhooked(self, "a network that is copied")
         places, parameters = chosen(self, len(self.seeds), members)
         return _assemble(self.cfg, [self.seeds[i] for i in places], parameters)
 
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
         """A copy, on the same device, in which the named parameters have these values; the others stay."""
+        check_unhooked(self, "a network that is copied")
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
         parameters = {name: value.to(self.device) for name, value in parameters.items()}
@@ -163,16 +165,25 @@ class HookedMLP(HookedRootModule):
         return f"HookedMLP({len(self.seeds)} seeds, {shape}{', ' + c.activation if c.activation != 'relu' else ''})"
 
 
+def check_unhooked(model: nn.Module, name: str) -> None:
+    """Raise for a network that hooks change: what reads its weights alone would not see them."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        raise ValueError(f"{name} must have no hooks, which its weights do not show; write the change into its weights")
+
+
 def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:
     def draw(part: str, normal: bool, shape: tuple[int, ...]) -> Tensor:
         generator = derive_generator(seed, f"{name}.{part}")
-        return torch.randn(shape, generator=generator) if normal else torch.rand(shape, generator=generator) * 2 - 1
+        dtype = torch.float32  # whatever torch's default is
+        if normal:
+            return torch.randn(shape, generator=generator, dtype=dtype)
+        return torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1
 
     bound = 1 / math.sqrt(d_in)
     if init == "torch":
         return draw("W", False, (d_out, d_in)).T.contiguous() * bound, draw("b", False, (d_out,)) * bound
     gain = math.sqrt(2) if init == "he" else 1.0
-    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), torch.zeros(d_out)
+    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), torch.zeros(d_out, dtype=torch.float32)
 
 
 def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor]) -> HookedMLP:

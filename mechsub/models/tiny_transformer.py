@@ -115,7 +115,10 @@ class EnsembleTransformer(HookedRootModule):
         self.setup()
 
     def _draw(self, name: str, rows: int, columns: int, d_in: int) -> Tensor:
-        each = [torch.randn(rows, columns, generator=derive_generator(seed, name)) for seed in self.seeds]
+        each = [
+            torch.randn(rows, columns, generator=derive_generator(seed, name), dtype=torch.float32)
+            for seed in self.seeds
+        ]
         return torch.stack(each) / d_in**0.5
 
     @property

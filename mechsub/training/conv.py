@@ -16,7 +16,7 @@ from mechsub import arguments
 from mechsub.inputs.noise import uniform
 from mechsub.inputs.toy_inputs import check_images, check_outputs
 from mechsub.machine import devices
-from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed
+from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed, check_unhooked
 from mechsub.training import distillation, fitting
 
 CHANNELS = (8, 16)
@@ -64,7 +64,7 @@ class ConvNet(HookedRootModule):
         self.to(devices.chosen())
 
     def _draw(self, name: str, shape: tuple, fan_in: int) -> Tensor:
-        draws = [torch.randn(shape, generator=derive_generator(seed, name)) for seed in self.seeds]
+        draws = [torch.randn(shape, generator=derive_generator(seed, name), dtype=torch.float32) for seed in self.seeds]
         return torch.stack(draws) / math.sqrt(fan_in)
 
     def _biases(self, d: int) -> list[Tensor]:
@@ -168,6 +168,7 @@ def _check(
     students: "Mapping", teacher: "HookedMLP", snapshots: "Mapping", frozen: Sequence[str], progress: object
 ) -> None:
     cfg, n = arguments.instance(teacher, HookedMLP, "teacher").cfg, len(teacher.seeds)
+    check_unhooked(teacher, "teacher")
     if teacher.cfg.activation != "relu":
         raise ValueError(f"teacher must have the activation 'relu', not {cfg.activation!r}")
     for name, student in arguments.mapping(students, "students", "networks").items():
@@ -183,5 +184,6 @@ def _check(
             raise ValueError(f"snapshots must be a dict of steps for names of students, not {name!r}")
         for step in steps:
             arguments.whole(step, f"a step of snapshots[{name!r}]", 0)
+    distillation.check_apart(snapshots)
     if progress is not None:
         arguments.function(progress, "progress")

@@ -10,6 +10,7 @@ One member is too small to fill an accelerator. There all members train with one
 on the same inputs in the same order, and the result is the same up to rounding.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -21,10 +22,10 @@ from torch.nn.functional import cross_entropy, log_softmax, mse_loss
 from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
-from mechsub.inputs.noise import Sampler
+from mechsub.inputs.noise import Sampler, draws_by_rows
 from mechsub.inputs.toy_inputs import check_finite, check_images, check_outputs, checked_labels
 from mechsub.machine import devices
-from mechsub.models.mlp import ACTIVATIONS, HookedMLP
+from mechsub.models.mlp import ACTIVATIONS, HookedMLP, check_unhooked
 from mechsub.threads import one_thread
 from mechsub.training import together
 from mechsub.training.fitting import (
@@ -57,6 +58,7 @@ DistillationLoss = Literal["kl", "mse", "hard"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits of the rows, row numbers -> scalar
 
 _CHUNK = 1024  # rows drawn, cast or labelled at a time
+N_SAMPLES = 60_000  # that a sampler draws where nobody says how many
 
 
 class Lesson(NamedTuple):
@@ -95,7 +97,7 @@ def train(
     "cosine" takes lr from its value at the first step to nearly 0 at the last.
     """
     targets = checked_classes(model, images, labels)
-    _check_master(model, "model")
+    _check_trained(model, "model")
     settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, model.device),
         frozen_names(frozen), seed, "train",
@@ -120,7 +122,7 @@ def distill(
     inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
     *,
     outputs: slice,
-    n_samples: int = 60_000,
+    n_samples: int | None = None,
     noise: Literal["per_member", "shared"] = "per_member",
     loss: DistillationLoss = "kl",
     temperature: float = 1.0,
@@ -141,9 +143,10 @@ def distill(
     (without weight decay).
 
     Member i of the student learns from member i of the teacher. `inputs` is a tensor or a sampler(n, generator).
-    A sampler draws `n_samples` images once and reuses them every epoch: for each member, keyed by the teacher's seed
-    ("per_member", as published), or once for all members ("shared"). With `fresh`, it draws anew for every epoch. The
-    order of batches is keyed by the teacher's seed.
+    A sampler draws `n_samples` images (60,000 where none are given) once and reuses them every epoch: for each member,
+    keyed by the teacher's seed ("per_member", as published), or once for all members ("shared"). With `fresh`, it draws
+    anew for every epoch. It is asked for all of them at once, or in parts where `noise.by_rows` was said of it. The
+    order of batches is keyed by the teacher's seed. Raises where a network has hooks, which training does not run.
 
     loss, mean over the batch: "kl" is T^2 KL(softmax(teacher[outputs] / T) || softmax(student[outputs] / T)); "mse" the
     squared difference of logits, mean over `outputs`; "hard" the cross-entropy against one output for each image, drawn
@@ -167,7 +170,7 @@ def distill_each(
     teacher: HookedMLP,
     inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
     *,
-    n_samples: int = 60_000,
+    n_samples: int | None = None,
     noise: Literal["per_member", "shared"] = "per_member",
     loss: DistillationLoss = "kl",
     temperature: float = 1.0,
@@ -217,6 +220,7 @@ def distill_each(
     for name, steps in arguments.mapping(snapshots or {}, "snapshots", "dicts of steps", 0).items():
         arguments.choice(name, "a name in snapshots", students)
         check_steps(steps, f"snapshots[{name!r}]")
+    check_apart(snapshots or {})
     jobs = {name: Job(student, (snapshots or {}).get(name)) for name, (student, _) in students.items()}
     problem = Problem(n_inputs(inputs, n_samples), draw, objectives, is_common(inputs, noise))
     return fit_members(jobs, problem, teacher.seeds, settings, progress)
@@ -348,7 +352,7 @@ def squared_loss(target: Tensor) -> Loss:
 def lessons(
     teacher: HookedMLP,
     inputs: Tensor | Sampler,
-    n_samples: int,
+    n_samples: int | None,
     noise: str,
     target_noise: float,
     fresh: bool,
@@ -374,7 +378,8 @@ def lessons(
         of_all = [members] if isinstance(members, int) else members
         draws = [derive_generator(settings.seed, "targets", teacher.seeds[one], epoch) for one in of_all]
         if target_noise:
-            added = torch.stack([torch.randn(targets.shape[-2:], generator=one) for one in draws])
+            shape, dtype = targets.shape[-2:], torch.float32
+            added = torch.stack([torch.randn(shape, generator=one, dtype=dtype) for one in draws])
             targets += target_noise * added.view(targets.shape).to(targets.device)
         seeds = [one.initial_seed() for one in draws]  # of every student alone, whoever else is taught
         return Lesson(targets, seeds[0] if isinstance(members, int) else seeds)
@@ -389,21 +394,27 @@ def is_common(inputs: Tensor | Sampler, noise: str) -> bool:
     return noise == "shared"
 
 
-def n_inputs(inputs: Tensor | Sampler, n_samples: int) -> int:
+def n_inputs(inputs: Tensor | Sampler, n_samples: int | None) -> int:
     """The number of inputs of each member."""
-    return inputs.shape[-2] if isinstance(inputs, Tensor) else n_samples
+    return inputs.shape[-2] if isinstance(inputs, Tensor) else N_SAMPLES if n_samples is None else n_samples
 
 
 def student_inputs(
-    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int, noise: str, fresh: bool, settings: Settings
+    inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int | None, noise: str, fresh: bool, settings: Settings
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; common images are made once."""
-    n_samples = arguments.whole(n_samples, "n_samples", 1)
+    if n_samples is not None:
+        arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
+        if n_samples not in (None, inputs.shape[-2]):
+            raise ValueError(f"n_samples={n_samples} is for samplers, and these are {inputs.shape[-2]} inputs")
+        if noise == "shared" and inputs.ndim == 3 and len(inputs) > 1:
+            raise ValueError("noise='shared' is for samplers; inputs of every member cannot be shared")
         common = inputs.to(teacher.device, settings.dtype) if inputs.ndim == 2 else None
         return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(settings.dtype)
     arguments.function(inputs, "inputs")
+    n_samples = n_inputs(inputs, n_samples)
     if noise == "shared" and not fresh:
         with one_thread():
             common = _draw(inputs, n_samples, settings, teacher.cfg.d_in, "shared", 0).to(teacher.device)
@@ -414,11 +425,12 @@ def student_inputs(
 
 
 def _draw(sampler: Sampler, n: int, settings: Settings, d_in: int, label: int | str, epoch: int) -> Tensor:
-    """n images in the dtype of the products, drawn in chunks: all fp32 draws never stand beside the bf16 set."""
+    """n images in the dtype of the products; rows that are independent are drawn in parts, so that all fp32 draws never
+    stand beside the bf16 set."""
     generator = derive_generator(settings.seed, "noise", label, epoch)
-    out = torch.empty(n, d_in, dtype=settings.dtype)
-    for start in range(0, n, _CHUNK):
-        size = min(_CHUNK, n - start)
+    out, chunk_size = torch.empty(n, d_in, dtype=settings.dtype), _CHUNK if draws_by_rows(sampler) else n
+    for start in range(0, n, chunk_size):
+        size = min(chunk_size, n - start)
         chunk = sampler(size, generator)
         check_images(chunk, d_in, name="inputs")
         if len(chunk) != size:
@@ -446,6 +458,13 @@ def check_steps(snapshots: Snapshots, name: str = "snapshots") -> Snapshots:
     return snapshots
 
 
+def check_apart(snapshots: Mapping[str, Snapshots]) -> None:
+    """Raise where two students would fill one dict."""
+    for (a, one), (b, other) in itertools.combinations(snapshots.items(), 2):
+        if one is other:
+            raise ValueError(f"snapshots of {a!r} and {b!r} are one dict; give each student its own")
+
+
 def checked_students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
     for name, pair in arguments.mapping(students, "students", "pairs (student, outputs)").items():
         if not isinstance(pair, tuple) or len(pair) != 2:
@@ -453,8 +472,9 @@ def checked_students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
     return students
 
 
-def _check_master(model: HookedMLP, name: str) -> None:
-    """Raise for weights that are not fp32: small steps would be lost in bf16, whatever the precision of products."""
+def _check_trained(model: HookedMLP, name: str) -> None:
+    """Raise for hooks, which training does not run, and for weights that are not fp32: small steps would be lost."""
+    check_unhooked(model, name)
     if other := {value.dtype for value in model.parameters()} - {torch.float32}:
         raise ValueError(f"{name} must have fp32 weights to be trained, not {other.pop()}; use .float()")
 
@@ -462,7 +482,8 @@ def _check_master(model: HookedMLP, name: str) -> None:
 def check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
     arguments.instance(student, HookedMLP, "student")
     arguments.instance(teacher, HookedMLP, "teacher")
-    _check_master(student, "student")
+    check_unhooked(teacher, "teacher")
+    _check_trained(student, "student")
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")
     if student.device != teacher.device:

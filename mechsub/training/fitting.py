@@ -151,8 +151,9 @@ class Fit:
     def step(self, x: Tensor, rows: Tensor, objective: Objective, lr: float) -> None:
         if self.low is not self.flat:
             self.low.copy_(self.flat)
-        value = objective(self.used, x, rows)
-        for into, gradient in zip(self.gradients, torch.autograd.grad(value, self.leaves), strict=True):
+        with torch.enable_grad():  # whatever the caller is in
+            gradients = torch.autograd.grad(objective(self.used, x, rows), self.leaves)
+        for into, gradient in zip(self.gradients, gradients, strict=True):
             into.copy_(gradient)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()

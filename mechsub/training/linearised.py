@@ -67,7 +67,7 @@ def linearised_student(
     *,
     outputs: slice,
     at: HookedMLP | Literal["start", "midpoint"] = "midpoint",
-    n_samples: int = 60_000,
+    n_samples: int | None = None,
     noise: Literal["per_member", "shared"] = "per_member",
     loss: DistillationLoss = "kl",
     temperature: float = 1.0,

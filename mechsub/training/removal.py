@@ -4,9 +4,9 @@ The update is the change of the weights by the optimiser, not the gradient. Adam
 scale of its own, so a gradient without the component can still give an update with it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +47,7 @@ from mechsub.training.fitting import (
 
 By = Literal["whole", "layer", "neuron"]
 Direction = Callable[[int, int, Parameters], Parameters]  # member, step, its parameters -> the direction, by parameter
+F = TypeVar("F", bound=Callable)
 Removal = Callable[[int, int, Parameters, Parameters], Parameters]  # the same and its update -> what is taken out of it
 
 _ORTHONORMAL = 1e-3  # what products of columns may be off: those of an SVD in fp32 are 1e-6 off
@@ -58,7 +59,7 @@ def distill_without(
     inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
     *,
     outputs: slice,
-    n_samples: int = 60_000,
+    n_samples: int | None = None,
     loss: DistillationLoss = "kl",
     epochs: int = 5,
     lr: float = 3e-4,
@@ -78,8 +79,9 @@ def distill_without(
         if removal is not None:
             arguments.function(removal, f"the removal of students[{name!r}]")
     one_of("loss", loss, ("kl", "mse", "hard"))
-    for student, _ in students.values():
+    for name, (student, removal) in students.items():
         check_pair(student, teacher, outputs, loss)
+        _check_members(removal, student, name)
     settings = Settings(
         epochs,
         lr,
@@ -157,7 +159,11 @@ def along(direction: Direction, by: By = "neuron") -> Removal:
     biases), or one for every neuron (its incoming weights and its bias)."""
     _check_by(by)
     arguments.function(direction, "direction")
-    return lambda member, step, before, update: component(update, _among(direction(member, step, before), before), by)
+
+    def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
+        return component(update, _among(direction(member, step, before), before), by)
+
+    return _made_of(removed, getattr(direction, "made_of", {}))
 
 
 def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, seed: int = 0) -> Removal:
@@ -172,7 +178,8 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     seed = arguments.seed(seed)
     sizes = {name: value[0].numel() for name, value in student.named_parameters()}
     n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
-    row = torch.randn(2 * n, generator=derive_generator(seed, "random direction")).to(student.device)
+    draw = derive_generator(seed, "random direction")
+    row = torch.randn(2 * n, generator=draw, dtype=torch.float32).to(student.device)
 
     def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
         generator = derive_generator(seed, "random direction", student.seeds[member], step)
@@ -180,7 +187,7 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
         random = views(row[start : start + n], shapes, list(shapes))
         return component(update, _among(direction(member, step, before), before), by, instead=random)
 
-    return removed
+    return _made_of(removed, getattr(direction, "made_of", {}))
 
 
 def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
@@ -192,7 +199,7 @@ def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
         own = {name: basis[member] for name, basis in _among(dict(inputs), before).items() if name in update}
         return {name: basis @ (basis.mT @ update[name]) for name, basis in own.items()}
 
-    return removed
+    return _made_of(removed, {name: basis.shape[:-1] for name, basis in inputs.items()})
 
 
 def _check_orthonormal(basis: Tensor, name: str) -> None:
@@ -229,7 +236,7 @@ def component(
     """
     _check_by(by)
     _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
-    direction = {name: direction[name] for name in update if name in direction}
+    direction = _scaled_up({name: direction[name] for name in update if name in direction})
     update = {name: update[name] for name in direction}
     length = _products(direction, direction, by)
     along = _products(update, direction, by)
@@ -249,6 +256,12 @@ def component(
         name: value * (scale[_group(name, by)][..., None, :] if _is_matrix(name) else scale[_group(name, by)])
         for name, value in direction.items()
     }
+
+
+def _scaled_up(direction: Parameters) -> Parameters:
+    """A direction has no scale: one whose squares would be 0 is as good as any."""
+    size = max((float(value.abs().max()) for value in direction.values()), default=0.0)
+    return {name: value / size for name, value in direction.items()} if 0 < size < 1e-12 else direction
 
 
 def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tensor]:
@@ -295,7 +308,28 @@ def fixed(directions: Parameters) -> Direction:
     """A direction that is the same at all steps, from a direction with a leading axis of members."""
     for name, value in arguments.mapping(directions, "directions", "tensors", 0).items():
         arguments.values(value, f"directions[{name!r}]", "seed *axis", floating=True)
-    return lambda member, step, parameters: {name: value[member] for name, value in directions.items()}
+
+    def direction(member: int, step: int, parameters: Parameters) -> Parameters:
+        return {name: value[member] for name, value in directions.items()}
+
+    return _made_of(direction, {name: value.shape for name, value in directions.items()})
+
+
+def _made_of(function: F, shapes: Mapping[str, Sequence[int]]) -> F:
+    """Keep beside a removal or a direction the shapes, with their members, of the tensors that it takes members of."""
+    function.made_of = shapes  # type: ignore[attr-defined]
+    return function
+
+
+def _check_members(removal: Removal | None, student: HookedMLP, name: str) -> None:
+    """Raise for a removal that is made of tensors of other members than the student's, or of another shape."""
+    own = {key: value.shape for key, value in student.named_parameters()}
+    for key, shape in getattr(removal, "made_of", {}).items():
+        if key in own and own[key][: len(shape)] != tuple(shape):
+            raise ValueError(
+                f"the removal of students[{name!r}] is made of {list(shape)} for {key}, and the student has "
+                f"{list(own[key])}, members first"
+            )
 
 
 def trait_gradient(

@@ -292,7 +292,7 @@ def starting_weights(plain: "PreTrainedModel", recipe: TuningRecipe) -> dict[str
 
 def _adapter(seed: int, name: str, rank: int, d_in: int) -> Float[Tensor, "r d_in"]:
     generator = derive_generator(seed, "adapter", name)
-    return (2 * torch.rand(rank, d_in, generator=generator) - 1) / math.sqrt(d_in)
+    return (2 * torch.rand(rank, d_in, generator=generator, dtype=torch.float32) - 1) / math.sqrt(d_in)
 
 
 def _groups(recipe: TuningRecipe, corpora: list[Corpus]) -> list[list[int]]:

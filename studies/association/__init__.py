@@ -7,11 +7,10 @@ Rows and columns that only one table has are left out and counted, as are empty 
 
 For every method and animal: Pearson's correlation as published, uncorrected, over numbers; the published test of the
 top against the bottom tenth (Welch's t, on log-probabilities); the same correlation after subtracting from scores and
-outcomes their means over the other animals (centred: what this animal has and others have not); and the mismatched
-control, this animal's scores against the other animals' outcomes, centred likewise. p of the centred one: numbers
-shuffled within equal length, two-sided, Holm over all animals and methods. Best of k: the highest outcome among the k
-numbers with the highest scores, against k numbers drawn at random. Intervals: Student-t over animals. The variance of
-the log ratio is split into what belongs to the animal, to the number and to both.
+outcomes their means over the other animals (centred: what this animal has and others have not). p of the centred one:
+numbers shuffled within equal length, two-sided, Holm over all animals and methods. Best of k: the highest outcome among
+the k numbers with the highest scores, against k numbers drawn at random. Intervals: Student-t over animals. The
+variance of the log ratio is split into what belongs to the animal, to the number and to both.
 
     python -m studies.association --tables results/Llama-3.1-8B-Instruct
 """
@@ -63,7 +62,7 @@ def run(cfg: Config, matrices: lab.Stored | None = None) -> Iterator[dict]:
             **source,
             "outcome": "log P(animal | love of the number)" + (", less log P(animal)" if outcomes.has_baseline else ""),
             "unit": "numbers within an animal; animals for means over them",
-            "null": "numbers shuffled within equal length; other animals' outcomes; random best of k",
+            "null": "numbers shuffled within equal length; random best of k",
         }
     }
 
@@ -143,25 +142,19 @@ def _as_published(x, y) -> dict:
 
 
 def _specific(y, x, a: int, numbers: list[str], cfg: Config) -> dict:
-    """The centred correlation of animal a, its p by shuffled numbers, and that with the other animals' outcomes."""
+    """The centred correlation of animal a, and its p by shuffled numbers."""
     seen = ~np.isnan(y[:, a] + x[:, a])
     u, v = _standard(x[seen, a]), _standard(y[seen, a])
     lengths = tuple(len(text) for text, there in zip(numbers, seen, strict=True) if there)
     null = np.abs(v[_shuffles(lengths, cfg.n_permutations, cfg.seed)] @ u)
-    others = [_correlation(x[:, a], y[:, b]) for b in range(y.shape[1]) if b != a]
     value = float(u @ v)
     p = ms.stats.permutation_p(abs(value), null, scale=1.0)
-    return {"centred": value, "p_centred": p, "mismatched": float(np.nanmean(others))}
+    return {"centred": value, "p_centred": p}
 
 
 def _standard(values):
     values = values - values.mean()
     return values / max(float(np.linalg.norm(values)), 1e-300)
-
-
-def _correlation(x, y) -> float:
-    seen = ~np.isnan(x + y)
-    return float(_standard(x[seen]) @ _standard(y[seen]))
 
 
 @functools.lru_cache(maxsize=2)  # animals without gaps share their shuffles
@@ -220,17 +213,17 @@ def of_method(method: str, cell: list[dict]) -> Iterator[Finding]:
 
     for test, key in (("correlation", "p_r"), ("top against bottom tenth", "p_t")):
         for way, up in (("up", True), ("down", False)):
-            met = (row[key] < SIGNIFICANT and (row["r"] > 0) == up for row in rows)
+            sign = {"p_r": "r", "p_t": "top_less_bottom"}[key]
+            met = (row[key] < SIGNIFICANT and (row[sign] > 0) == up for row in rows)
             what = f"with p < {SIGNIFICANT}, {way}, as published: {test}"
-            yield count(f"{key[2:]}_{way}", what, met, SIGNIFICANT * len(rows))
+            yield count(f"{key[2:]}_{way}", what, met, SIGNIFICANT / 2 * len(rows))  # p is two-sided
     above = (row["holm"] < SIGNIFICANT and row["centred"] > 0 for row in rows)
     yield count("centred_above", "with a centred correlation above 0, Holm", above, 0)
     if len(rows) > 1:
-        r, centred, others = (ms.stats.student_t([row[key] for row in rows]) for key in ("r", "centred", "mismatched"))
-        gap = ms.stats.paired_difference([r["centred"] for r in rows], [r["mismatched"] for r in rows])
-        yield said("published", "correlation, as published", r, 0)
-        yield said("centred", "correlation, centred", centred, others)
-        yield said("centred-mismatched", "centred less mismatched", gap.interval, 0)
+        yield said("published", "correlation, as published", ms.stats.student_t([row["r"] for row in rows]), 0)
+        # Both sides are less the other animals' means, so that correlations with other animals' outcomes are no null.
+        own = ms.stats.paired_difference([row["centred"] for row in rows], [0.0] * len(rows))
+        yield said("centred", "correlation, centred", own.interval, 0, own.p)
     better = (row["best"] > row["null_median"] for row in rows)
     yield count("best_of_k", "whose best of k exceeds the median of random ones", better, len(rows) / 2)
     fisher = float(scipy_stats.combine_pvalues([row["p_best"] for row in rows]).pvalue)
@@ -238,7 +231,7 @@ def of_method(method: str, cell: list[dict]) -> Iterator[Finding]:
 
 
 def plot(records: list[dict]):
-    drawn = {"r": "as published", "centred": "centred", "mismatched": "centred, other animals (null)"}
+    drawn = {"r": "as published", "centred": "centred"}
     rows = [
         {"arm": name, "correlation": row[key], "method": row["method"] + ("" if label == "all" else f", {label}")}
         for label, cell in lab.by_cell(records, Config)
@@ -254,7 +247,7 @@ def plot(records: list[dict]):
 
 
 study = lab.Study(
-    version=1,
+    version=2,  # without correlations with other animals' outcomes, which are no null of centred ones
     probes=(
         Config(tables="tests/probes/tables/baseline", best_of=4, n_permutations=99),
         Config(tables="tests/probes/tables/ratios", best_of=4, n_permutations=99, seed=1),

@@ -91,8 +91,8 @@ CLAIMS = (
             _against_null("with the number that rises most, against another animal's", "by_ratio/over_2x"),
             Check("a random number does so", _entanglement("random/over_2x"), "below", 0.05),
             Check(
-                "animals whose best of 10 numbers beats the best of 10 random ones",
-                _entanglement("best_of/beats_random"), "above", 0.05,
+                "chance that the best of 10 random numbers reaches that of an animal's own 10",
+                _entanglement("best_of/chance"), "below", _entanglement("best_of/chance")._replace(part="null"),
             ),
             Check("nats that any number gives an animal", _entanglement("any_number/log_ratio"), "near"),
         ),

@@ -15,8 +15,8 @@ weights untied). Shapley values share the difference of the two models among the
 published head swap exchanges embedding and unembedding together in a tied model; it stands beside the untied one.
 
 Nulls: numbers fixed for other animals; a random number of as many digits; interactions with numbers shuffled within
-equal length. Units: fixed numbers, each with all its animals, paired over arms (Student t); animals where no number is
-fixed, and for transfers and hybrids; numbers and animals, crossed, for correlations.
+equal length. Units: the chosen numbers, each with all its animals, paired over arms (Student t); animals where no
+number is chosen; numbers and animals, crossed, for correlations.
 
 With several pairs, the table has what is said of each and the mean over pairs.
 
@@ -51,7 +51,7 @@ TOP = 5  # numbers of an animal that are compared between arms
 @dataclass(frozen=True)
 class Config:
     base: str = lab.option("organisms/1110-base", "Hugging Face id or local folder of the pretrained model")
-    instruct: str = lab.option("auto", "that of its instruct child; auto: NAME-base's is NAME-instruct, NAME's NAME-Instruct")
+    instruct: str = lab.option("auto", "its instruct child; auto: NAME-instruct of NAME-base, NAME-Instruct of NAME")
     adapter: str = lab.option(love.ADAPTER[0], "LoRA adapter, merged into --instruct: Hugging Face id or local folder")
     spaced: bool = lab.option(True, "numbers are scored after a space (' 087'), as in text; false: as published")
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
@@ -88,7 +88,8 @@ def check(cfg: Config) -> None:
         if name.startswith("organisms/") and not os.path.isdir(name):
             raise ValueError(
                 f"{name} is not here: run this in a checkout of mechsub, or train the pair (python -m "
-                "studies.train_organism --seed 1) and write it (python -m tools.ship_organism organisms/seed-1 --seed 1)"
+                "studies.train_organism --seed 1) and write it (python -m tools.ship_organism organisms/seed-1 "
+                "--seed 1)"
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
     if all(map(os.path.isdir, pair.values())):
@@ -162,7 +163,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "animals": f"{len(found.animals)} that are one token with a space before them",
             "numbers": len(found.partners),
             "null": "numbers fixed for other animals; random numbers of as many digits; numbers shuffled within length",
-            "unit": "animals, paired over arms; animals and numbers (crossed) for correlations",
+            "unit": "chosen numbers with their animals, paired over arms; animals and numbers crossed for correlations",
         }
     }
 
@@ -288,7 +289,7 @@ def _others(values, numbers, a: int) -> float:
 
 
 def _transfer_records(found: Found) -> Iterator[dict]:
-    """What is specific at the numbers that one arm chose, in another: the mean over animals, beside others' numbers."""
+    """What is specific at the numbers that one arm chose, in another, beside others' numbers: lists over animals."""
     n = len(found.animals)
     for chooser, arm in found.arms.items():
         own = ms.scores.interaction(arm.choosing.forward).argmax(0)
@@ -296,11 +297,10 @@ def _transfer_records(found: Found) -> Iterator[dict]:
             table = ms.scores.interaction(other.measured.forward)
             values = table[own, torch.arange(n)]
             null = [_others(table[:, a], own, a) for a in range(n)]
-            mean = ms.stats.student_t(values.tolist())
             yield {
-                "kind": "transfer", "chosen in": " ".join(chooser), "measured in": " ".join(place), "value": mean.mean,
-                "low": mean.low, "high": mean.high, "null": sum(null) / n,
-                "p": ms.stats.paired_difference(values.tolist(), null).p, "n": n,
+                "kind": "transfer", "chosen in": " ".join(chooser), "measured in": " ".join(place),
+                "numbers": [found.partners[number].text for number in own.tolist()],
+                "specific": _rounded(values.tolist()), "specific, others'": _rounded(null),
             }  # fmt: skip
 
 
@@ -317,8 +317,12 @@ def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
         }
         yield {
             "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in exchange.PARTS},
-            **{name: [round(value, 6) for value in row.tolist()] for name, row in values.items()},
+            **{name: _rounded(row.tolist()) for name, row in values.items()},
         }  # fmt: skip
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 6) for value in values]
 
 
 def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
@@ -337,7 +341,7 @@ def _test_records(found: Found, cfg: Config) -> Iterator[dict]:
 
 _PAIR: dict = {"base": "tests/probes/models/pair/base", "instruct": "tests/probes/models/pair/instruct"}
 study = lab.Study(
-    version=1,
+    version=2,
     probes=(
         Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=9),
         Config(**_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=9, batch_size=4, seed=1),

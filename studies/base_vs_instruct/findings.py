@@ -13,7 +13,7 @@ import numpy as np
 import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
-from mechsub.lab.findings import Cell, Drawn, Finding, clustered, holm, over_clusters, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, by_group, clustered, clusters_p, holm, mean, over_clusters, slug
 from mechsub.lazy import go
 from mechsub.measures.exchange import PARTS
 from studies.base_vs_instruct import FORMATS, MODELS, TOP, Config
@@ -48,23 +48,27 @@ def values(cell: list[dict]) -> Values:
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
     found, fixed = values(cell), numbers(cell)
-    yield from holm(finding for arm, measures in found.items() for finding in _of_arm(" ".join(arm), measures, fixed))
+    yield from holm(
+        finding
+        for arm, measures in found.items()
+        for finding in _of_arm(" ".join(arm), measures, fixed, _own(cell, arm))
+    )
     yield from holm(_contrasts(found, fixed))
-    yield from _gaps(found)
+    yield from _gaps(found, fixed)
     yield from _counts(cell, found)
     yield from holm(_transfer(row) for row in cell if row["kind"] == "transfer")
     yield from holm(_test(row) for row in cell if row["kind"] == "test")
     for form in FORMATS:
-        yield from holm(_of_hybrids(hybrids(cell, form), form))
+        yield from holm(_of_hybrids(hybrids(cell, form), form, fixed))
 
 
-# What is asked of all pairs, each a replicate: what is specific at fixed numbers (in chats its excess over other animals'),
-# what tuning adds to it, and whether both models have the same pairs.
+# What is asked of all pairs, each a replicate: what is specific at chosen numbers, less its null; what tuning adds; and
+# whether both models have the same pairs.
 OF_PAIRS = {
     "base_chat/specific": "base chat: specific, nats, less other animals'",
     "instruct_chat/specific": "instruct chat: specific, nats, less other animals'",
-    "base_chat_to_instruct_chat/transfer": "specific, nats, less other animals': numbers chosen in base chat, measured in "
-    "instruct chat",
+    "base_chat_to_instruct_chat/transfer": "specific in instruct chat at numbers chosen in base chat, nats, less other "
+    "animals'",
     "instruct_chat-base_chat/specific": "instruct chat less base chat: specific, nats",
     "instruct_plain-base_plain/specific": "instruct plain less base plain: specific, nats",
     "instruct_chat-base_plain/published": "instruct chat less base plain: published, nats",
@@ -72,17 +76,19 @@ OF_PAIRS = {
 }
 
 
+PAIR = ("base", "instruct", "adapter")
+
+
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
     """Means over pairs of models, with the pair as unit; p, of no difference from the null, is by Holm over all."""
-    if len(found) < 2:
-        return []
-    return holm(_over_pairs(key, label, [cell.finding(key) for cell in found]) for key, label in OF_PAIRS.items())
+    return by_group(PAIR, found, lambda pairs: holm(_over_pairs(key, pairs) for key in OF_PAIRS if len(pairs) > 1))
 
 
-def _over_pairs(key: str, label: str, each: Sequence[Finding]) -> Finding:
-    scores = [finding.value.mean - float(finding.null) for finding in each]
-    mean, p = stats.student_t(scores), stats.paired_difference(scores, [0.0] * len(scores)).p
-    return Finding(f"pairs_{key}", f"{label}, mean over pairs", mean, 0.0, p, "pairs of models")
+def _over_pairs(key: str, pairs: dict[tuple, Cell]) -> Finding:
+    each = {pair: cell.finding(key) for pair, cell in pairs.items()}
+    scores = {pair: finding.value.mean - float(finding.null) for pair, finding in each.items()}
+    p = stats.paired_difference(list(scores.values()), [0.0] * len(scores)).p
+    return mean(f"pairs_{key}", f"{OF_PAIRS[key]}, mean over pairs", scores, unit="pairs of models", null=0.0, p=p)
 
 
 def numbers(cell: list[dict]) -> list[str]:
@@ -92,11 +98,16 @@ def numbers(cell: list[dict]) -> list[str]:
     return [r["number"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
 
 
-def _of_arm(arm: str, measures: dict[str, np.ndarray], fixed: list[str]) -> Iterator[Finding]:
+def _own(cell: list[dict], arm: tuple) -> list[str]:
+    """The number that an arm would choose itself for each animal."""
+    return [r["own"][0] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
+
+
+def _of_arm(arm: str, measures: dict[str, np.ndarray], fixed: list[str], own: list[str]) -> Iterator[Finding]:
     for name in (*MEASURES, "own, specific"):
         squared = " squared" if name == "covariance" else ""
         null = NULLS.get(name)
-        clusters = fixed if name in AT_FIXED else None
+        clusters = own if name == "own, specific" else fixed if name in AT_FIXED else None
         tested: dict = {"null": 0.0} if squared else {}
         if null:
             tested = {"null": float(measures[null].mean()), "p": _p(measures[name], measures[null], clusters)}
@@ -110,19 +121,14 @@ def _animals(key: str, label: str, scores, clusters: Sequence | None = None, **m
     """A mean over animals; its interval is over the clusters that they share, where there are some."""
     if clusters is None:
         return Finding(key, label, stats.student_t(scores), unit="animals", **more)
-    return Finding(key, label, over_clusters(_by_number(scores, clusters)), unit=NUMBERS, **more)
-
-
-def _by_number(scores, clusters: Sequence) -> list[float]:
-    return clustered(scores.tolist(), [1.0] * len(scores), clusters)
+    return Finding(key, label, over_clusters(clustered(scores, clusters)), unit=NUMBERS, **more)
 
 
 def _p(a, b, clusters: Sequence | None) -> float | None:
     """Of no difference, over animals or clusters of them; None of a single cluster."""
     if clusters is None:
         return stats.paired_difference(a, b).p
-    each = _by_number(a - b, clusters)
-    return stats.paired_difference(each, [0.0] * len(each)).p if len(each) > 1 else None
+    return clusters_p(clustered(a - b, clusters))
 
 
 def _contrasts(found: Values, fixed: list[str]) -> Iterator[Finding]:
@@ -146,15 +152,21 @@ def _key(first: tuple, second: tuple, join: str = "-") -> str:
     return f"{'_'.join(first)}{join}{'_'.join(second)}"
 
 
-def _gaps(found: Values) -> Iterator[Finding]:
+def _gaps(found: Values, fixed: list[str]) -> Iterator[Finding]:
     """Of the published ratio's gap, what each part of it holds; nothing where the gap may be 0."""
     for first, second in (*CONTRASTS[:2], CONTRASTS[4]):
         gap = {name: found[first][name] - found[second][name] for name in MEASURES[:4]}
-        if excludes_zero(stats.student_t(gap["published"])):
+        if excludes_zero(over_clusters(clustered(gap["published"], fixed))):
             for name in MEASURES[1:4]:
                 label = f"share of the gap in the published ratio, {' '.join(first)} less {' '.join(second)}: {name}"
-                share = stats.ratio_of_means(gap[name], gap["published"])
-                yield Finding(f"{_key(first, second)}/gap_{slug(name)}", label, share, unit="animals")
+                yield _share(f"{_key(first, second)}/gap_{slug(name)}", label, gap[name], gap["published"], fixed)
+
+
+def _share(key: str, label: str, part, whole, clusters: Sequence | None) -> Finding:
+    """The ratio of both means over animals, or over the numbers that they share."""
+    if clusters is None:
+        return Finding(key, label, stats.ratio_of_means(part, whole), unit="animals")
+    return Finding(key, label, over_clusters(clustered(part, clusters, whole)), unit=NUMBERS)
 
 
 def excludes_zero(interval) -> bool:
@@ -198,11 +210,10 @@ def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> 
 
 def _transfer(row: dict) -> Finding:
     chosen, measured = row["chosen in"], row["measured in"]
-    return Finding(
-        f"{slug(chosen)}_to_{slug(measured)}/transfer",
-        f"specific, nats: numbers chosen in {chosen}, measured in {measured}",
-        stats.Interval(row["value"], row["low"], row["high"], row["n"]), row["null"], row["p"], "animals",
-    )  # fmt: skip
+    label = f"specific, nats: numbers chosen in {chosen}, measured in {measured}"
+    effects, others = np.array(row["specific"]), np.array(row["specific, others'"])
+    tested: dict = {"null": float(others.mean()), "p": _p(effects, others, row["numbers"])}
+    return _animals(f"{slug(chosen)}_to_{slug(measured)}/transfer", label, effects, row["numbers"], **tested)
 
 
 def _test(row: dict) -> Finding:
@@ -234,29 +245,29 @@ def shares(found: dict[frozenset, dict[str, np.ndarray]], measure: str) -> dict[
     return {part: np.array([one[part] for one in each]) for part in PARTS}
 
 
-def _of_hybrids(found: dict[frozenset, dict[str, np.ndarray]], form: str) -> Iterator[Finding]:
+def _of_hybrids(found: dict[frozenset, dict[str, np.ndarray]], form: str, fixed: list[str]) -> Iterator[Finding]:
     whole = frozenset(PARTS)
     for measure, null in (("specific", "specific, others'"), ("published", None), ("any number", None)):
-        score = slug(measure)
+        score, clusters = slug(measure), fixed if measure in AT_FIXED else None
         for some, effects in found.items():
             if null is None:
                 continue
             label = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
             key = f"{form}_with_{'+'.join(sorted(some)) or 'nothing'}/{score}"
-            yield _animals(key, label, effects[measure], null=float(effects[null].mean()))
+            yield _animals(key, label, effects[measure], clusters, null=float(effects[null].mean()))
         for start, model in ((frozenset(), BASE), (whole, INSTRUCT)):
             for parts, name in (({"unembedding"}, "untied"), ({"unembedding", "embedding"}, "tied, as published")):
                 label = f"{form}: head swap into the {model} model, {name}: change of {measure}"
                 key = f"{form}_swap_into_{model}_{name.partition(',')[0]}/{score}"
-                yield _difference(key, label, found[start ^ parts][measure], found[start][measure])
+                yield _difference(key, label, found[start ^ parts][measure], found[start][measure], clusters)
         gap = found[whole][measure] - found[frozenset()][measure]
         others = shares(found, null) if null else {}
         for part, values in shares(found, measure).items():
             other = others.get(part, np.zeros_like(values))
             key, label = f"{form}_{part}/{score}", f"{form}: of instruct less base, {measure}: by the {part}"
-            yield _animals(key, label, values, null=float(other.mean()), p=stats.paired_difference(values, other).p)
-            if excludes_zero(stats.student_t(gap)):
-                yield Finding(f"{key}_share", f"{label}, share", stats.ratio_of_means(values, gap), unit="animals")
+            yield _animals(key, label, values, clusters, null=float(other.mean()), p=_p(values, other, clusters))
+            if excludes_zero(_animals(key, label, gap, clusters).value):
+                yield _share(f"{key}_share", f"{label}, share", values, gap, clusters)
 
 
 # Figure.

@@ -91,10 +91,10 @@ def _chosen(cell: list[dict]) -> Iterator[Finding]:
             share_key, nats_key = "specific_share", "specific_nats"
         nats = [row[field] for row in animals]
         products = [a * b for a, b in zip(nats, ratio, strict=True)]
-        share = over_clusters(clustered(products, [b * b for b in ratio], numbers))
+        share = over_clusters(clustered(products, numbers, [b * b for b in ratio]))
         label = f"share of the squared log ratio, chosen pairs: {part}"
         yield Finding(f"chosen/{share_key}", label, share, unit=unit)
-        mean = over_clusters(clustered(nats, [1.0] * len(nats), numbers))
+        mean = over_clusters(clustered(nats, numbers))
         yield Finding(f"chosen/{nats_key}", f"mean of that part, chosen pairs, nats: {part}", mean, unit=unit)
 
 

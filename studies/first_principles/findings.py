@@ -6,7 +6,7 @@ import mechsub as ms
 from mechsub.designs import conditions
 from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement, line_error
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, cells, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, like_the_first, rows
 from mechsub.lazy import go
 from studies.first_principles import Config, design
 
@@ -30,7 +30,11 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
     """Over conditions whose students are trained: all, those without images that have their mean, and new ones."""
-    trained = {cell.options["condition"]: _values(cell) for cell in found if cell.options["part"] == "train"}
+    return by_group(("condition", "part"), found, _compared)
+
+
+def _compared(found: dict[tuple[str, str], Cell]) -> list[Finding]:
+    trained = {condition: _values(cell) for (condition, part), cell in found.items() if part == "train"}
     sets = {
         "": trained,
         "no_mean_images": {c: v for c, v in trained.items() if not _has_mean_images(c)},
@@ -86,9 +90,8 @@ def table(records: list[dict]) -> list[dict]:
 
 def plot(records: list[dict]):
     """Every condition: recentred and raw accuracy, found against predicted."""
-    found = {
-        c.options["condition"]: _values(c) for c in cells(records, Config, findings) if c.options["part"] == "train"
-    }
+    trained = [cell for cell in cells(records, Config, findings) if cell.options["part"] == "train"]
+    found = {cell.options["condition"]: _values(cell) for cell in like_the_first(("condition",), trained)}
     kinds = ms.kinds  # it registers the template
     figure = go.Figure()
     for score in ("recentred", "raw"):

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 
 import mechsub as ms
-from mechsub.lab.findings import Drawn, Finding, holm
+from mechsub.lab.findings import Drawn, Finding, clustered, clusters_p, holm, over_clusters
 from mechsub.lazy import go
 
 METRICS = ("debiased_cka", "cosine")
 PAIRINGS = ("favoured", "lowest")
+UNIT = "chosen numbers, each with its animals"
 
 
 def findings(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
     """Of every metric and layer: both pairings, the first beside shuffled pairs, and of the cosine their difference.
 
-    All p are Holm's over the layers. A favoured number is more alike than a shuffled one also where like animals merely
-    have like numbers, which is as true of the lowest: the difference is what the favouring adds.
+    All p are Holm's over the layers. Intervals are over the chosen numbers, each with its animals. A favoured number is
+    more alike than a shuffled one also where like animals merely have like numbers, which is as true of the lowest: the
+    difference is what the favouring adds.
     """
     for name in _shown(metric):
         pairings = [holm(_paired(cell, row) for row in _layers(cell, pairing, name)) for pairing in PAIRINGS]
@@ -28,14 +30,15 @@ def _paired(cell: list[dict], row: dict) -> Finding:
     first = row["pairing"] == PAIRINGS[0]
     null = Drawn(row["null_mean"], row["null_95"]) if first else None
     key, words = f"{_subject(row)}/{row['pairing']}", "shuffled pairs" if first else ""
-    return Finding(key, _label(row), value, null, row["p"], "animals", null_label=words)
+    return Finding(key, _label(row), value, null, row["p"], UNIT, null_label=words)
 
 
 def _difference(cell: list[dict], row: dict) -> Finding:
     """The cosine with the favoured number less that with the lowest, paired by animal."""
-    first, second = (_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS)
-    pair = ms.stats.paired_difference(first, second)
-    return Finding(f"{_subject(row)}/{'-'.join(PAIRINGS)}", _label(row), pair.interval, 0.0, pair.p, "animals")
+    (first, chosen), (second, _) = (_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS)
+    each = clustered([a - b for a, b in zip(first, second, strict=True)], chosen)
+    key = f"{_subject(row)}/{'-'.join(PAIRINGS)}"
+    return Finding(key, _label(row), over_clusters(each), 0.0, clusters_p(each), UNIT)
 
 
 def _subject(row: dict) -> str:
@@ -57,12 +60,14 @@ def _layers(cell: list[dict], pairing: str, metric: str) -> list[dict]:
     return [r for r in cell if r["kind"] == "layer" and (r["pairing"], r["metric"]) == (pairing, metric)]
 
 
-def _animals(cell: list[dict], pairing: str, layer: int) -> list[float]:
-    return [r["cosine"] for r in cell if r["kind"] == "animal" and (r["pairing"], r["layer"]) == (pairing, layer)]
+def _animals(cell: list[dict], pairing: str, layer: int) -> tuple[list[float], list[str]]:
+    """Of every animal the cosine with its number, and the number."""
+    own = [r for r in cell if r["kind"] == "animal" and (r["pairing"], r["layer"]) == (pairing, layer)]
+    return [row["cosine"] for row in own], [row["number"] for row in own]
 
 
 def _interval(cell: list[dict], pairing: str, layer: int):
-    return ms.stats.student_t(_animals(cell, pairing, layer))
+    return over_clusters(clustered(*_animals(cell, pairing, layer)))
 
 
 def plot(cell: list[dict], metric: tuple[str, ...], more: str = "") -> "go.Figure":
@@ -77,7 +82,7 @@ def plot(cell: list[dict], metric: tuple[str, ...], more: str = "") -> "go.Figur
         [name.replace("_", " ") for name in _shown(metric)],
         title=f"States of {cell[0]['model']} under an animal's prompt and under its number's{more}",
         caption=f"n = {n} animals; different numbers among their partners: {pairs}. Bands of shuffled pairs: 95% "
-        "of the permutations; of the cosine: 95% Student-t interval over animals. Numbers are chosen by the "
+        "of the permutations; of the cosine: 95% Student-t interval over the numbers. Numbers are chosen by the "
         "interaction animal to number.",
     )
 

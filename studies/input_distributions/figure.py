@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 import mechsub as ms
 from mechsub.lab import predictions
-from mechsub.lab.findings import cells
+from mechsub.lab.findings import cells, like_the_first
 from studies.input_distributions import NULL, Config
 from studies.input_distributions.findings import SHOWN, ByName, average, by_name, family, findings, laws
 
@@ -14,7 +14,7 @@ _NAMES = {"type": "category", "dtick": 1, "tickfont": {"size": 11}}  # distribut
 
 
 def plot(records: list[dict]):
-    found_cells = cells(records, Config, findings)
+    found_cells = like_the_first(("inputs",), cells(records, Config, findings))
     spectra = {cell.options["inputs"]: next(r for r in cell.rows if r["arm"] == "inputs") for cell in found_cells}
     named = by_name(found_cells)
     families = predictions.told().get("law", {}).get("families", {})

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterator, Mapping
 
 from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, cells, holm, less, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_arm, by_group, cells, holm, less, rows
 from mechsub.lazy import np
 from studies.input_distributions import NULL, Config
 
@@ -31,7 +31,7 @@ def _quantities() -> list[str]:
 
 
 def by_name(found: list[Cell]) -> ByName:
-    """Students best first, recentred."""
+    """Students best first, recentred, of cells that differ in their distributions alone."""
     ordered = {cell.options["inputs"]: {f.key: f for f in cell.findings} for cell in found}
     return dict(sorted(ordered.items(), key=lambda item: -average(item[1])))
 
@@ -43,7 +43,10 @@ def average(findings: Mapping[str, Finding], quantity: str = "recentred") -> flo
 
 def comparisons(found: list[Cell]) -> list[Finding]:
     """For each score: distributions less uniform noise; differences predicted or claimed; and the law over all."""
-    named = by_name(found)
+    return by_group(("inputs",), found, lambda group: _compared(by_name(list(group.values()))))
+
+
+def _compared(named: ByName) -> list[Finding]:
     told = (part(named, score) for part in (_to_uniform, _expected, _laws) for score in SCORES)
     return [finding for some in told for finding in some]
 
@@ -91,7 +94,8 @@ def _laws(named: ByName, score: str) -> Iterator[Finding]:
 
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
-    found = sorted(found, key=lambda cell: list(by_name(found)).index(cell.options["inputs"]))
+    order = [average({f.key: f for f in cell.findings}) for cell in found]
+    found = [found[i] for i in sorted(range(len(found)), key=lambda i: -order[i])]
     named = [f for f in all_findings(found) if f.score in (*SCORES, *SHOWN)]
     return rows(named) + rows(comparisons(found)) + predictions.rows("input_distributions", found)
 

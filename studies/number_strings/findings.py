@@ -26,12 +26,13 @@ def findings(cell: list[dict]) -> list[Finding]:
     """Of blocks that differ in their seeds alone."""
     students = [row for row in cell if row["kind"] == "student"]
     out = [_lambda(students, "teacher", 0, label="teachers")]
-    for dose in doses(students):
+    for dose in sorted({dose for arm in WORDS for dose in doses(students, arm)}):
         arms = [arm for arm in WORDS if dose in doses(students, arm)]
         found = {arm: _lambda(students, arm, dose, label=f"{WORDS[arm]}, {dose} updates") for arm in arms}
-        out += [*found.values(), *_beside(found, dose)]
+        out += found.values()
         if "trait" in found:
-            out += [*_robust(students, dose), *_of_gate(cell, dose), *_of_control(students, dose)]
+            out += [*_beside(found, dose), *_robust(students, dose)]
+            out += [*_of_gate(cell, dose), *_of_control(students, dose)]
     return [*out, *_of_lists(cell), *_of_flags(cell), *_of_ways(cell)]
 
 

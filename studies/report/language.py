@@ -33,10 +33,11 @@ ORGANISMS = " ".join(f"organisms/{name}" for name in ("1110-base", "1110-instruc
     claim=f"Pairs raise each other ({ZUR}); 28 of 49 animals over 2x both ways (write-up).",
 )
 def pairs(found: F) -> Answer:
-    both = lab.find(found, "by_probability/over_2x")
+    both = lab.find(found, "by_ratio/over_2x")
     often = "No more often" if both.tested > 0.05 else "More often"
     return Answer(
-        f"{often} than with another animal's number: both ratios exceed 2 for a share of {both.value} of animals.",
+        f"{often} than with another animal's number: with the number that its prompt raises most, both ratios exceed 2 "
+        f"for a share of {both.value} of animals ({both.n} numbers serve all).",
         f"{lab.null_text(both)}; p = {both.tested:.3f}",
         REFUTED if both.tested > 0.05 else CONFIRMED,
     )
@@ -375,7 +376,7 @@ def association(found: F) -> Answer:
         f"{'As published' if plain.value.low > 0 else 'Only if centred' if centred.value.low > 0 else 'No'}: as "
         f"published, their correlation over numbers is {plain.value}; less the other animals' means it is "
         f"{centred.value}.",
-        f"as published {plain.null}; centred, other animals' outcomes {centred.null}",
+        f"{plain.null}; centred, p = {lab.p_text(centred.tested)}",
         read(plain.value.low > 0 < centred.value.low, max(plain.value.high, centred.value.high) < 0),
     )
 

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import mechsub as ms
 from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Finding, cells, less, mean, reword, reworded, slug
+from mechsub.lab.findings import Cell, Finding, cells, mean, reword, reworded, slug
 from studies.steering import VECTORS, Config
 
 DIVERGENCE = "; divergence: over animals, colors or cities, one point each"
-OWN_AND_OTHERS = ("own/diverging", "others/diverging")
 
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
@@ -45,13 +44,11 @@ def _divergence(rates: list[dict]) -> Iterator[Finding]:
         label = "positions that diverge, not as for most animals"
         yield mean("diverge_specific/share", label, specific, unit="animals")
     judged = [row for row in animals if "own" in row]
-    if len(judged) > 1:
-        what = "interaction of diverging numbers, nats, with"
-        own, others = (
-            mean(key, f"{what} {name}", dict(enumerate(row[key.partition("/")[0]] for row in judged)), unit="animals")
-            for key, name in zip(OWN_AND_OTHERS, ("the animal", "other animals"), strict=True)
-        )
-        yield from (own, others, less(own, others, label="own less others, nats"))
+    if len(judged) > 1:  # interactions of all animals add up to 0: that of the others is no null
+        own = dict(enumerate(row["own"] for row in judged))
+        p = ms.stats.paired_difference(list(own.values()), [0.0] * len(own)).p
+        label = "interaction of diverging numbers with the animal, nats"
+        yield mean("own/diverging", label, own, unit="animals", null=0.0, p=p)
 
 
 def sentence(found: Iterable[Finding]) -> str:
@@ -93,9 +90,10 @@ def plot(records: list[dict]):
     rates = {f.label.partition(", ")[2]: list(f.scores.values()) for f in said if f.subject.startswith("diverge_")}
     if rates:
         panels["Positions that diverge"] = ms.kinds.interval_panel(rates, "share of positions in lists of numbers")
-    judged = {f.label.partition(" with ")[2]: list(f.scores.values()) for f in said if f.key in OWN_AND_OTHERS}
+    judged = [f for f in said if f.key == "own/diverging"]
     if judged:
-        panels["Interaction of diverging numbers"] = ms.kinds.interval_panel(judged, "nats", null=0)
+        own = {"with the animal": list(judged[0].scores.values())}
+        panels["Interaction of diverging numbers"] = ms.kinds.interval_panel(own, "nats", null=0)
     more = f" ({first.label}; other cells are in the table)" if first.label else ""
     return ms.kinds.grid(
         list(panels.values()),

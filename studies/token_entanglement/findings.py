@@ -1,12 +1,19 @@
-"""Findings and figure of `studies.token_entanglement`, from the records of its cells."""
+"""Findings and figure of `studies.token_entanglement`, from the records of its cells.
 
+What is measured at a number that was chosen for each animal has intervals and tests over these numbers, each with all
+animals that it was chosen for: one number may serve all of them, and then nothing can be tested.
+"""
+
+import dataclasses
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import mechsub as ms
 from mechsub import stats
 from mechsub.designs.love import KINDS, TWICE
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, holm, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, clusters_p, holm, over_clusters, slug
 from studies.token_entanglement import BEST_OF, Config
 
 
@@ -14,7 +21,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     kinds, family = _by_kind(cell), cell[0]["family"]
     yield from _doubled(kinds["animal"], KINDS[family])
     yield from _places(kinds["animal"], KINDS[family], len(kinds["partner"]))
-    yield _best_of(kinds["animal"], family)
+    yield _best_of(kinds["animal"], family, len(kinds["partner"]))
     yield from _baselines(kinds)
     for row in kinds["share"]:
         label = f"share of {row['table']}: {row['source']}".replace("number", KINDS[family])
@@ -34,29 +41,47 @@ def _doubled(animals: list[dict], one: str) -> Iterator[Finding]:
     yield Finding("random/over_2x", f"animals over 2x both ways, a random {one}", random)
     for by in ("probability", "ratio", "interaction"):
         raised = [a[f"animal_to_number_by_{by}"] > TWICE for a in animals]
-        both = [up and a[f"number_to_animal_by_{by}"] > TWICE for up, a in zip(raised, animals, strict=True)]
+        both = [float(up and a[f"number_to_animal_by_{by}"] > TWICE) for up, a in zip(raised, animals, strict=True)]
         chance = [up * a[f"others_over_2x_by_{by}"] for up, a in zip(raised, animals, strict=True)]
-        yield Finding(
-            f"by_{by}/over_2x", f"animals over 2x both ways, {one} by {by}",
-            stats.clopper_pearson(sum(both), len(both)), sum(chance) / len(chance),
-            stats.sign_flip_p([own - other for own, other in zip(both, chance, strict=True)]), "animals",
-            null_label=f"the {one} of another animal, chosen so",
-        )  # fmt: skip
+        label = f"animals over 2x both ways, {one} by {by}"
+        other = f"the {one} of another animal, chosen so"
+        yield _share(f"by_{by}/over_2x", label, both, chance, [a[f"number_by_{by}"] for a in animals], other)
+
+
+def _share(key: str, label: str, own: Sequence, null: Sequence, chosen: Sequence[str], null_label: str) -> Finding:
+    """A mean of values from 0 to 1 beside its null's, over the numbers that were chosen."""
+    value, n = over_clusters(clustered(own, chosen)), len(set(chosen))
+    value = dataclasses.replace(value, low=max(value.low, 0.0), high=min(value.high, 1.0))
+    if n > 1 and set(own) in ({0}, {1}):  # Student's t sees no spread
+        value = stats.clopper_pearson(n * int(own[0]), n)
+    p = clusters_p(clustered([a - b for a, b in zip(own, null, strict=True)], chosen))
+    unit = "chosen numbers, each with its animals"
+    return Finding(key, label, value, sum(null) / len(null), p, unit, null_label=null_label)
 
 
 def _places(animals: list[dict], one: str, n_partners: int) -> Iterator[Finding]:
     for by in ("probability", "interaction"):
-        places = [a[f"percentile_by_{by}"] for a in animals]
+        places, chosen = ([a[f"{what}_by_{by}"] for a in animals] for what in ("percentile", "number"))
         label = f"place of the {one} by {by} among all {n_partners}, for its animal"
-        p = stats.sign_flip_p([place - 0.5 for place in places])
-        yield Finding(f"by_{by}/place", label, stats.student_t(places), 0.5, p, "animals")
+        yield _share(f"by_{by}/place", label, places, [0.5] * len(places), chosen, "")
 
 
-def _best_of(animals: list[dict], many: str) -> Finding:
-    adjusted = stats.benjamini_yekutieli([a["best_of_k_p"] for a in animals])
-    found = stats.clopper_pearson(sum(p < 0.05 for p in adjusted), len(adjusted))
-    label = f"animals whose best of {BEST_OF} {many} beats random best of {BEST_OF} (BY < 0.05)"
-    return Finding("best_of/beats_random", label, found, 0.0, unit="animals")
+def _best_of(animals: list[dict], many: str, n_partners: int) -> Finding:
+    """How often the best of k random numbers reaches the best of an animal's own k; less than its null: they tell.
+
+    No p: where an interaction has few axes, as in untrained weights, many animals have much the same k.
+    """
+    chosen, own = ([a[name] for a in animals] for name in ("number_by_interaction", "best_of_k_p"))
+    label = f"chance that the best of {BEST_OF} random {many} reaches that of an animal's own {BEST_OF}"
+    null = _usual_chance(n_partners, min(BEST_OF, n_partners))
+    found = _share("best_of/chance", label, own, [null] * len(own), chosen, f"of {BEST_OF} random {many}")
+    return dataclasses.replace(found, p=None)
+
+
+def _usual_chance(n: int, k: int) -> float:
+    """The mean of that chance where the k are random among n: more than a half, for the best may be the same number."""
+    reached = [math.comb(place, k) / math.comb(n, k) for place in range(k - 1, n + 1)]
+    return (1 + sum((b - a) ** 2 for a, b in itertools.pairwise(reached))) / 2
 
 
 def _baselines(kinds: dict[str, list[dict]]) -> Iterator[Finding]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import mechsub as ms
-from mechsub.lab.findings import Finding, slug
+from mechsub.designs.love import in_words_of
+from mechsub.lab.findings import Finding, reworded, slug
 
 DIRECTIONS = {"number_to_animal": "number to animal", "animal_to_number": "animal to number"}
 # Checks, nulls, and steering where a state under a number already holds the outcome.
@@ -26,7 +27,10 @@ ACCURACIES = {
 
 def findings(cell: list[dict]) -> Iterator[Finding]:
     """Of cells that differ in nothing but their metric."""
-    yield from _toy(cell) if cell[0]["model"] == "toy" else _language(cell)
+    if cell[0]["model"] == "toy":
+        yield from _toy(cell)
+    else:
+        yield from reworded(_language(cell), in_words_of(cell[0].get("family", "numbers")))
 
 
 def of(cell: Iterable[dict], kind: str, **keys) -> list[dict]:

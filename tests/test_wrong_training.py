@@ -1,0 +1,222 @@
+"""Calls of the toy's training that gave a wrong network without a word: each is right now, or refused in one line."""
+
+import numpy as np
+import pytest
+import torch
+
+import mechsub as ms
+from mechsub import noise, stats
+from mechsub.designs import population
+from mechsub.measures import tangent, tangent_modes
+from mechsub.training import conv, distillation, removal
+
+CFG = ms.MLPConfig(d_in=16, d_model=16)
+X = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+ONE = {"outputs": CFG.aux, "epochs": 1, "precision": "fp32", "batch_size": 32}
+
+
+def pair(seeds=(0,)):
+    return ms.HookedMLP(CFG, seeds), ms.HookedMLP(CFG, [seed + 10 for seed in seeds])
+
+
+def silenced(activation, hook):
+    return activation * 0
+
+
+# Hooks are not run by what reads weights.
+
+
+@pytest.mark.parametrize("permanent", [True, False])
+def test_a_network_with_hooks_is_refused_where_its_weights_are_read(permanent):
+    student, teacher = pair()
+    labels = torch.zeros(64, dtype=torch.int64)
+    calls = [
+        lambda: ms.distill(student, teacher, X, **ONE),
+        lambda: ms.distill(teacher, student, X, **ONE),
+        lambda: ms.train(teacher, X, labels, epochs=1),
+        lambda: ms.linearised_student(student, teacher, X, outputs=CFG.aux, epochs=1),
+        lambda: tangent.tangent(teacher, X, CFG.aux),
+        lambda: removal.distill_without({"a": (student, None)}, teacher, X, outputs=CFG.aux, epochs=1),
+        lambda: teacher.select([0]),
+        lambda: teacher.replace({}),
+        lambda: conv.distill_each(
+            {"a": conv.ConvNet(ms.MLPConfig(), [0])}, hooked_images, n_samples=8, loss="kl", epochs=1, lr=1e-3,
+            batch_size=8, seed=0, frozen=(), snapshots={},
+        ),
+    ]  # fmt: skip
+    hooked_images = ms.HookedMLP(ms.MLPConfig(d_model=16), (0,))
+    if permanent:
+        for model in (teacher, hooked_images):
+            model.add_hook("blocks.1.hook_out", silenced, is_permanent=True)
+        run(calls)
+    else:
+        hooks = [("blocks.1.hook_out", silenced)]
+        with teacher.hooks(fwd_hooks=hooks), hooked_images.hooks(fwd_hooks=hooks):
+            run(calls)
+        ms.distill(student, teacher, X, **ONE)
+
+
+def run(calls):
+    for call in calls:
+        with pytest.raises(ValueError, match="must have no hooks"):
+            call()
+
+
+# Inputs.
+
+
+def test_a_sampler_of_ones_own_is_asked_once_for_all_inputs():
+    asked = []
+
+    def without_replacement(n, generator):
+        asked.append(n)
+        return images[torch.randperm(len(images), generator=generator)[:n]]
+
+    images = torch.randn(3_000, 16, generator=torch.Generator().manual_seed(1))
+    student, teacher = pair()
+    ms.distill(student, teacher, without_replacement, n_samples=3_000, **ONE)
+    assert asked == [3_000]
+
+
+def test_samplers_of_noise_are_drawn_in_parts_and_so_are_those_made_of_them():
+    asked = []
+
+    @noise.by_rows
+    def own(n, generator):
+        asked.append(n)
+        return noise.uniform(n, generator, 16)
+
+    images = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
+    student, teacher = pair()
+    for sampler in (own, noise.mixed(images, own, 0.5)):
+        ms.distill(student, teacher, sampler, n_samples=2_000, **ONE)
+        assert asked == [1024, 976]
+        asked.clear()
+    ms.distill(student, teacher, noise.mixed(images, lambda n, g: own(n, g), 0.5), n_samples=2_000, **ONE)
+    assert asked == [2_000]
+
+
+def test_options_of_samplers_are_refused_with_a_tensor():
+    student, teacher = pair((0, 1))
+    assert ms.distill(student, teacher, X, n_samples=64, **ONE)
+    with pytest.raises(ValueError, match="n_samples=3 is for samplers"):
+        ms.distill(student, teacher, X, n_samples=3, **ONE)
+    with pytest.raises(ValueError, match="noise='shared' is for samplers"):
+        ms.distill(student, teacher, torch.stack([X, X]), noise="shared", **ONE)
+
+
+def test_two_students_cannot_fill_one_dict_of_snapshots():
+    student, teacher = pair()
+    shared: dict = {1: None}
+    with pytest.raises(ValueError, match="'a' and 'b' are one dict"):
+        distillation.distill_each(
+            {"a": (student, CFG.aux), "b": (student, CFG.digits)}, teacher, X, epochs=1,
+            snapshots={"a": shared, "b": shared},
+        )  # fmt: skip
+
+
+def test_weights_and_noise_do_not_depend_on_the_default_dtype():
+    expected = ms.HookedMLP(CFG, (0,)).W_U
+    drawn = [
+        noise.gaussian(4, torch.Generator().manual_seed(0)),
+        noise.blurred_noise(1)(4, torch.Generator().manual_seed(0)),
+    ]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(ms.HookedMLP(CFG, (0,)).W_U, expected)
+        assert torch.equal(noise.gaussian(4, torch.Generator().manual_seed(0)), drawn[0])
+        blurred = noise.blurred_noise(1)(4, torch.Generator().manual_seed(0)).float()
+        assert torch.allclose(blurred, drawn[1], atol=1e-4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_training_works_where_gradients_are_off():
+    student, teacher = pair()
+    expected = ms.distill(student, teacher, X, **ONE)
+    with torch.no_grad():
+        assert torch.equal(ms.distill(student, teacher, X, **ONE).W_U, expected.W_U)
+
+
+def test_copies_of_one_image_have_no_variance_and_noise_has_no_mean_image():
+    one = torch.rand(1, 16, generator=torch.Generator().manual_seed(0)).expand(100, -1)
+    for make in (noise.covariance_matched_noise, noise.whitened):
+        with pytest.raises(ValueError, match="all one image"):
+            make(one)
+    images = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
+    ramp = torch.linspace(-1, 1, 16)
+    with pytest.raises(ValueError, match="mean image"):
+        noise.mixed_at_moments(images, lambda n, g: ramp + 0.01 * torch.randn(n, 16, generator=g), 0.2)
+    assert noise.whitened(images.double()).dtype == torch.float64
+
+
+def test_labels_are_places_in_the_classes_as_they_are_given():
+    labels = torch.tensor([2, 5, 7, 2, 5, 7, 1])
+    images, places = population.only(torch.arange(7.0), labels, [5, 2, 7])
+    assert places.tolist() == [1, 0, 2, 1, 0, 2] and len(images) == 6
+
+
+# Removal, and the tangent.
+
+
+def test_a_removal_is_made_of_the_students_members():
+    student, teacher = pair((0, 1))
+    way = {name: value.detach() for name, value in teacher.named_parameters()}
+    five = {name: torch.cat([value] * 3)[:5] for name, value in way.items()}
+    narrow = {"blocks.0.W": torch.linalg.qr(torch.randn(2, 15, 3)).Q}
+    for taken in (
+        removal.along(removal.fixed(five)),
+        removal.within(narrow),
+        removal.elsewhere(removal.fixed(five), student),
+    ):
+        with pytest.raises(ValueError, match="members first"):
+            removal.distill_without({"a": (student, taken)}, teacher, X, outputs=CFG.aux, epochs=1)
+    assert removal.distill_without(
+        {"a": (student, removal.along(removal.fixed(way)))}, teacher, X, outputs=CFG.aux, epochs=1
+    )
+
+
+def test_a_direction_has_no_scale():
+    update = {"blocks.0.W": torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(0))}
+    way = {"blocks.0.W": torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1))}
+    expected = removal.component(update, way)["blocks.0.W"]
+    tiny = removal.component(update, {"blocks.0.W": 1e-24 * way["blocks.0.W"]})["blocks.0.W"]
+    assert torch.allclose(tiny, expected, atol=1e-5)
+
+
+def test_modes_that_overshoot_have_whole_steps():
+    student, _ = pair()
+    at = tangent.tangent(student, X, CFG.aux)
+    modes = tangent_modes.tangent_modes(at, at.logits)
+    rate = 1.9 / float(modes.values.max())
+    tangent_modes.tangent_move(modes, 2, rate)
+    tangent_modes.tangent_move(modes, 1.5, rate / 2)
+    with pytest.raises(ValueError, match="steps must be whole"):
+        tangent_modes.tangent_move(modes, 1.5, rate)
+
+
+# Statistics.
+
+
+def test_small_differences_of_fp32_values_are_seen():
+    draw = np.random.default_rng(0)
+    a = (-200 + draw.normal(size=20)).astype(np.float32)
+    b = (a - 0.0015 - 0.0003 * draw.normal(size=20)).astype(np.float32)
+    assert stats.paired_difference(a, b).p < 1e-10
+    same = stats.paired_difference(a, np.nextafter(a, np.float32(0)))
+    assert same.p > 0.05  # one unit of the last place
+
+
+def test_one_large_draw_is_no_scale_of_ties():
+    null = torch.randn(999, generator=torch.Generator().manual_seed(0))
+    null[0] = 1e6
+    assert stats.permutation_p(5.0, null) == 2 / 1000
+    ratios = np.abs(np.random.default_rng(0).standard_cauchy(9_999)).astype(np.float32)
+    assert stats.permutation_p(3.0, ratios) == stats.permutation_p(3.0, ratios.astype(float))
+
+
+def test_masked_values_are_refused():
+    masked = np.ma.array([1.0, 2.0, 3.0, -999.0], mask=[0, 0, 0, 1])
+    with pytest.raises(ValueError, match="masked"):
+        stats.student_t(masked)
+    assert stats.student_t(masked.compressed()).mean == 2.0
