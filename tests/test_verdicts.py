@@ -144,18 +144,20 @@ def test_seeds_that_change_the_scores_of_a_replicate_are_judged_one_by_one():
     assert [(v.word, v.at) for v in found] == [("hit", ", seed=0"), ("miss", ", seed=1")]
 
 
-def test_one_replicate_with_two_scores_is_one_line():
+def test_one_replicate_with_two_scores_is_not_judged():
     cells = [cell([level(m)], arms=arms) for m, arms in ((0.7, "aux"), (0.3, "every"))]
-    with pytest.raises(LookupError, match="two cells have different scores of 'arm/accuracy' for 0"):
-        judge(Entry("toy", "arm/accuracy", "above", 0.5), cells)
+    for entry in (Entry("toy", "arm/accuracy", "above", 0.5), Entry("toy", "arm/accuracy", "increases", over="n_aux")):
+        (verdict,) = judge(entry, [dataclasses.replace(c, options={**c.options, "n_aux": 3}) for c in cells])
+        assert verdict.word == "untested"
+        assert verdict.reason.startswith("two cells have different scores of 'arm/accuracy' for 0")
 
 
 def test_cells_of_other_seeds_are_pooled():
     halves = [cell([mean("a/x", "", {i: i / 10 for i in r}, unit="seeds")], seed=r[0]) for r in (range(4), range(4, 8))]
     (verdict,) = judge(Entry("toy", "a/x", "above"), halves)
     assert verdict.value == stats.student_t([i / 10 for i in range(8)])
-    with pytest.raises(LookupError, match="no replicates"):
-        judge(Entry("toy", "a/x", "above"), [cell([Finding("a/x", "", 0.5)], seed=seed) for seed in (0, 1)])
+    (verdict,) = judge(Entry("toy", "a/x", "above"), [cell([Finding("a/x", "", 0.5)], seed=seed) for seed in (0, 1)])
+    assert verdict.word == "untested" and "no replicates" in verdict.reason
 
 
 def test_a_bound_is_a_number_another_finding_or_the_null():

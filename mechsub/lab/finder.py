@@ -1,4 +1,4 @@
-"""Studies by their names. This is the only file of mechsub that knows where studies stand; it imports no other code."""
+"""Studies by their names. This is the only file of mechsub that knows where studies stand; it imports none of them."""
 
 import contextlib
 import importlib
@@ -6,12 +6,13 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from mechsub.lab import terminal
 from mechsub.lab.declared import Study, declared_by, imported
 
 PACKAGE = "studies"
 
 
-class CannotImport(ImportError):
+class CannotImport(ImportError, terminal.Told):
     """A study exists, and its code cannot be imported; the message is one line that names it."""
 
 

@@ -164,10 +164,10 @@ def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | 
         for arm, values in scores.items()
         if values
     }
-    return {arm: _within(finding) if score in SHARES else finding for arm, finding in means.items()}
+    return {arm: within(finding) if score in SHARES else finding for arm, finding in means.items()}
 
 
-def _within(share: Finding) -> Finding:
+def within(share: Finding) -> Finding:
     """The finding with its interval cut to 0..1: the interval of two replicates that are far apart reaches beyond."""
     value = share.value
     if not all(0 <= score <= 1 for score in share.scores.values()):

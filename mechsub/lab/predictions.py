@@ -37,7 +37,10 @@ def judged(
     found = verdicts.judge(entry, cells)
     if any(verdict.word != "untested" for verdict in found):
         return found
-    together = verdicts.judge(entry, [Cell({}, [], findings=comparisons())])
+    groups: dict[str, list[Finding]] = {}
+    for finding in comparisons():
+        groups.setdefault(finding.cell, []).append(finding)
+    together = verdicts.judge(entry, [Cell({"cells": label}, [], findings=own) for label, own in groups.items()])
     return together if together[0].word != "untested" else found
 
 

@@ -10,6 +10,10 @@ from typing import NoReturn
 CLOSED = 141  # as the shell says of a program that SIGPIPE ended: 128 + 13
 
 
+class Told(Exception):
+    """An error whose message is one line for the reader; `command` prints it in place of a traceback."""
+
+
 def say(line: str) -> None:
     """A line on stdout, whatever it holds."""
     print(_printable(line), flush=True)
@@ -26,7 +30,8 @@ def _printable(line: str) -> str:
 
 
 def command(main: Callable) -> Callable:
-    """A `main` that escapes characters which the encoding lacks, and that ends quietly at a closed pipe (| head)."""
+    """A `main` that escapes characters which the encoding lacks, prints what is `Told`, and ends quietly at a closed
+    pipe (| head)."""
 
     @functools.wraps(main)
     def run(*arguments, **options):
@@ -38,6 +43,8 @@ def command(main: Callable) -> Callable:
                 return main(*arguments, **options)
             finally:
                 sys.stdout.flush()  # what is still held back would meet the closed pipe after Python's last try
+        except Told as error:
+            stop(str(error), 1)
         except BrokenPipeError:
             if not _is_closed():
                 raise

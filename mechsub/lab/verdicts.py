@@ -220,11 +220,10 @@ def _pooled(cells: Sequence[Cell], key: str) -> Finding | None:
 
 def _of_findings(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
     for at, group in _groups(entry, cells):
-        finding = _pooled(group, entry.finding)
-        if finding is None:
-            yield Verdict(entry, "untested", f"no stored cell has a finding {entry.finding!r}", at)
-            continue
         try:
+            finding = _pooled(group, entry.finding)
+            if finding is None:
+                raise LookupError(f"no stored cell has a finding {entry.finding!r}")
             bound = _bound(entry, finding, group)
         except LookupError as error:
             yield Verdict(entry, "untested", str(error), at)
@@ -288,18 +287,28 @@ def _tested(rule: str, value: float, bound: float, margin: float, p: float) -> t
 
 def _of_levels(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
     for at, group in _groups(entry, cells):
-        levels = _levels(entry, group)
-        if len(levels) < 2:
-            yield Verdict(entry, "untested", f"fewer than two levels of {entry.over or entry.finding} are stored", at)
+        try:
+            levels = _whole_levels(entry, group)
+            nulls = _nulls(entry, group, levels) if entry.rule == "works" else {}
+        except LookupError as error:
+            yield Verdict(entry, "untested", str(error), at)
             continue
-        if absent := _absent(entry, levels):
-            yield Verdict(entry, "untested", f"the level {absent[0]} is not stored", at)
-            continue
-        nulls = _nulls(entry, group, levels) if entry.rule == "works" else {}
         word, reason = trend(entry.rule, list(levels.values()), list(nulls.values()), margin=entry.margin)
         first, *_, last = levels.values()
         value = less(last, first).value if _common(first, last) > 1 else None
         yield Verdict(entry, word, reason, at, value, turns(levels))
+
+
+def _whole_levels(entry: Entry, group: Sequence[Cell]) -> dict[object, Finding]:
+    """`_levels`; LookupError where those that the rule needs are not stored."""
+    levels = _levels(entry, group)
+    if len(levels) < 2:
+        raise LookupError(f"fewer than two levels of {entry.over or entry.finding} are stored")
+    # The ends, or all, of the levels that the entry names.
+    needed = entry.levels if entry.rule in ("peak", "works") else (*entry.levels[:1], *entry.levels[-1:])
+    if absent := [level for level in needed if level not in levels]:
+        raise LookupError(f"the level {absent[0]} is not stored")
+    return levels
 
 
 def _levels(entry: Entry, group: Sequence[Cell], key: str = "") -> dict[object, Finding]:
@@ -311,12 +320,6 @@ def _levels(entry: Entry, group: Sequence[Cell], key: str = "") -> dict[object, 
         levels = entry.levels or _in_order(dict.fromkeys(cell.options.get(entry.over) for cell in group))
         named = {lv: _pooled([cell for cell in group if cell.options.get(entry.over) == lv], key) for lv in levels}
     return {level: finding for level, finding in named.items() if finding is not None and finding.scores}
-
-
-def _absent(entry: Entry, levels: Mapping[object, Finding]) -> list:
-    """Levels that the entry names and its rule needs: the ends, or all."""
-    needed = entry.levels if entry.rule in ("peak", "works") else (*entry.levels[:1], *entry.levels[-1:])
-    return [level for level in needed if level not in levels]
 
 
 def _in_order(levels: Iterable) -> list:

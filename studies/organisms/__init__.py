@@ -19,7 +19,7 @@ that are drawn at random and held, with the final norm:
 The state at the number's places after the first block is exchanged with another number's (exchange); so are those at
 all other places (exchange_elsewhere). Null: the untrained model. Unit: the seed, of weights and texts.
 
-    python -m studies.organisms --d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2 --workers 2
+    python -m studies.organisms --d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2 3 --workers 2
 """
 
 from dataclasses import dataclass

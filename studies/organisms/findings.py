@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, cells, holm, less, mean, rows
+from mechsub.lab.findings import Cell, Finding, cells, holm, less, mean, rows, within
 from studies.organisms import ARMS, DOSES, Config
 
 WAYS = ("forward", "back")
@@ -61,7 +61,8 @@ def _over_seeds(values: Mapping[tuple, float], key: str, label: str, **more) -> 
     by_seed: dict[object, list[float]] = {}
     for name, value in values.items():
         by_seed.setdefault(name[-1], []).append(value)
-    return mean(key, label, {seed: sum(some) / len(some) for seed, some in by_seed.items()}, unit="seeds", **more)
+    own = mean(key, label, {seed: sum(some) / len(some) for seed, some in by_seed.items()}, unit="seeds", **more)
+    return within(own) if key.endswith("likeliest") else own
 
 
 def _beside_nulls(models: Models) -> list[Finding]:

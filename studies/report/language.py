@@ -430,7 +430,7 @@ def planted(found: F) -> Answer:
     )
 
 
-DESIGN = "--d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2"
+DESIGN = "--d-model 64 128 256 --n-numbers 110 1110 --tied false true --seed 0 1 2 3"
 
 
 @question(B5, "In small models that are trained for it, what entangles numbers and animals?", "organisms", DESIGN)
