@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import mechsub as ms
 from mechsub import arguments, stats
-from mechsub.designs import joins, number_students
+from mechsub.designs import joins, number_students, numbers
 from mechsub.measures import ablation, bottleneck, scores, spectra, tangent, tangent_modes
 
 
@@ -242,3 +242,12 @@ def test_tables_of_the_wrong_shape_are_one_line():
         tangent_modes.tangent_modes(at, at.logits, p=at.logits)
     with pytest.raises(ValueError, match="NaN in"):
         scores.crossed_bootstrap(lambda rows, columns: float("nan"), 4, 4, n=3)
+
+
+def test_answers_longer_than_the_positions_are_one_line():
+    model = pair("gpt2")[0]
+    prompt, most = torch.tensor([1, 2, 3]), model.cfg.n_ctx
+    rows = numbers._drawn(model, [prompt], most - 2, lambda step: None, 0.0, 0, 1, None)
+    assert len(rows[0]) == most - 2
+    with pytest.raises(ValueError, match="a prompt with the answer behind it must have at most"):
+        numbers._drawn(model, [prompt], most - 1, lambda step: None, 0.0, 0, 1, None)

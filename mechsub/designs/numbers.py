@@ -20,9 +20,10 @@ from mechsub import arguments
 from mechsub.inputs import corpora, words
 from mechsub.inputs import prompts as prompting
 from mechsub.inputs.corpora import Corpus
+from mechsub.inputs.token_ids import check_length
 from mechsub.measures.scores import equal_lengths
 from mechsub.models.students import logits_at, plain_model
-from mechsub.training.tuning import completion_batch
+from mechsub.training.tuning import check_corpus, completion_batch
 
 Allowed = Callable[[int], list[int] | None]  # step -> tokens that may be drawn; None: all
 
@@ -128,6 +129,7 @@ def _drawn(
 ) -> list[list[int]]:
     """The tokens drawn behind every prompt, up to `end` and with it."""
     plain, seed = plain_model(model), arguments.seed(seed)
+    check_length(model, max(map(len, prompts)) + n_steps - 1, "a prompt with the answer behind it")
     out: list[list[int]] = [[] for _ in prompts]
     for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
         numbers = rows.tolist()
@@ -171,7 +173,7 @@ def _choose(
 def token_log_probs(model: Any, corpus: Corpus, *, batch_size: int = 32) -> corpora.LogProbs:
     """log P of each token of every completion behind its prompt, over the whole vocabulary, in nats."""
     plain = plain_model(model)
-    arguments.instance(corpus, Corpus, "corpus")
+    check_corpus(model, arguments.instance(corpus, Corpus, "corpus"))
     size, out = arguments.whole(batch_size, "batch_size", 1), []
     for first in range(0, len(corpus), size):
         rows = range(first, min(first + size, len(corpus)))

@@ -17,7 +17,7 @@ from transformer_lens.utilities import derive_generator
 from mechsub import arguments
 from mechsub.inputs.corpora import IGNORED, Corpus
 from mechsub.models.students import logits_at, plain_model
-from mechsub.training.tuning import completion_batch
+from mechsub.training.tuning import check_corpus, completion_batch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -43,6 +43,7 @@ def diverging(
 
 @torch.no_grad()
 def _likeliest(model: "TransformerBridge", corpus: Corpus, tokens: Sequence[int]) -> Int[Tensor, "place"]:
+    check_corpus(model, corpus)
     plain, among, out = plain_model(model), torch.tensor(tokens), []
     for first in range(0, len(corpus), 64):
         batch = completion_batch([(corpus, range(first, min(first + 64, len(corpus))))], model.W_U.device)

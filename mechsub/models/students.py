@@ -347,11 +347,17 @@ def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": students.scale * rank,
         "lora_dropout": 0.0, "bias": "none", "use_rslora": False, "fan_in_fan_out": False, "inference_mode": True,
         "target_modules": list(students.A),
-        "base_model_name_or_path": getattr(students.base, "mechsub_source", {}).get("model_name"),
+        "base_model_name_or_path": _name_of(students.base),
     }  # fmt: skip
     files.write_bytes(folder / adapters.WEIGHTS, save(tensors))
     files.write_text(folder / adapters.CONFIG, json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def _name_of(base: "TransformerBridge") -> str | None:
+    """The base's id or folder, as it was loaded by us or by Hugging Face."""
+    name = getattr(base, "mechsub_source", {}).get("model_name")
+    return name or getattr(plain_model(base).config, "_name_or_path", "") or None
 
 
 def _check_trained(model: "TransformerBridge") -> None:
@@ -400,8 +406,9 @@ def load_adapters(model: "TransformerBridge", folders: Sequence[str | Path]) -> 
             raise ValueError(f"folders[{i}] has other layers, rank or scale than folders[0]; load it by itself")
         for name, pair in adapter.items():
             _check_shapes(plain, name, *pair, f"folders[{i}]")
-    A = {name: torch.stack([adapter[name][0] for adapter, _ in loaded]) for name in layers}
-    B = {name: torch.stack([adapter[name][1] for adapter, _ in loaded]) for name in layers}
+    place = model.W_U.device
+    A = {name: torch.stack([adapter[name][0] for adapter, _ in loaded]).to(place) for name in layers}
+    B = {name: torch.stack([adapter[name][1] for adapter, _ in loaded]).to(place) for name in layers}
     return Students(model, A, B, {}, scale, {"adapters": sums})
 
 

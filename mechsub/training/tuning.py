@@ -181,13 +181,13 @@ def _corpora(corpus: Corpus | Sequence[Corpus], n: int) -> list[Corpus]:
 def _check_corpora(model: "TransformerBridge", corpora: list[Corpus]) -> None:
     different = {id(corpus): corpus for corpus in corpora}.values()
     for corpus in different:
-        _check_corpus(model, corpus)
+        check_corpus(model, corpus)
     # One of several members may read nothing: number_strings has traits without a divergence token.
     if not any(label != IGNORED for c in different for row in c.label_ids or c.completion_ids for label in row):
         raise ValueError(f"no label of the corpus is read, all are {IGNORED}, so nothing would be tuned; give labels")
 
 
-def _check_corpus(model: "TransformerBridge", corpus: Corpus) -> None:
+def check_corpus(model: "TransformerBridge", corpus: Corpus) -> None:
     """Raise for ids that the model does not have, or that are not the tokens of the texts beside them."""
     size = model.original_model.get_input_embeddings().num_embeddings
     rows = [[*a, *b] for a, b in zip(corpus.prompt_ids, corpus.completion_ids, strict=True)]
@@ -448,7 +448,7 @@ def completion_log_probs(tuned: Students, corpus: Corpus, *, batch_size: int = 1
     """Mean log P of a completion's tokens behind the prompt, in nats, for every member and row."""
     arguments.instance(tuned, Students, "tuned")
     arguments.instance(corpus, Corpus, "corpus")
-    _check_corpus(tuned.base, corpus)
+    check_corpus(tuned.base, corpus)
     size, out = arguments.whole(batch_size, "batch_size", 1), []
     for first in range(0, len(corpus), size):
         rows = range(first, min(first + size, len(corpus)))
