@@ -25,7 +25,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, holm, panel_of, points, rows
+from mechsub.lab.findings import Finding, all_findings, also, arm_means, by_arm, cells, holm, panel_of, points, rows
 from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
@@ -152,7 +152,7 @@ def _scores(model, images, places, unlabelled, chosen: list[int]) -> dict:
     named = {
         name: value
         for score, (accuracy, more) in found.items()
-        for name, value in {score: accuracy, **{_also(score, of): value for of, value in more.items()}}.items()
+        for name, value in {score: accuracy, **{also(score, of): value for of, value in more.items()}}.items()
     }
     return {name: value for name, value in named.items() if name in SCORES} | {"mean_logits": mean.tolist()}
 
@@ -173,10 +173,6 @@ def _right(logits, places, chosen: list[int]) -> tuple[float, dict[str, float]]:
     return accuracy, out
 
 
-def _also(score: str, name: str) -> str:
-    return name if score == "accuracy" else f"{score}_{name}"
-
-
 # Table and figure.
 
 
@@ -189,11 +185,11 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def _transfer(cell: list[dict], score: str) -> list[Finding]:
     """kappa of the student as a share of its teacher's, which falls with the classes too."""
-    kappas = arm_means(cell, _also(score, "kappa"), unit="seeds")
+    kappas = arm_means(cell, also(score, "kappa"), unit="seeds")
     values = {arm: list(kappas[arm].scores.values()) for arm in ("teacher", "aux", NULL) if arm in kappas}
     return [
         Finding(
-            f"{arm}/{_also(score, 'transfer')}", TITLES[arm], ms.stats.ratio_of_means(own, values["teacher"]),
+            f"{arm}/{also(score, 'transfer')}", TITLES[arm], ms.stats.ratio_of_means(own, values["teacher"]),
             unit="seeds",
         )
         for arm, own in values.items() if arm != "teacher"

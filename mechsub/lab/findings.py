@@ -114,6 +114,11 @@ def slug(text: str) -> str:
 SHARES = ("accuracy", "raw", "recentred", "prior_matched", "open_accuracy")  # scores that are shares of images
 
 
+def also(score: str, name: str) -> str:
+    """A score's name for one of the accuracies: raw accuracy has none of its own."""
+    return name if score == "accuracy" else f"{score}_{name}"
+
+
 def reworded(found: Iterable[Finding], words: Mapping[str, str]) -> Iterator[Finding]:
     """Findings whose labels, units and null labels say other words; their keys stay."""
     for f in found:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import mechsub as ms
 from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, holm, less, mean
+from mechsub.lab.findings import Finding, all_findings, also, cells, holm, less, mean
 from mechsub.lab.findings import rows as table_rows
 
 Rows = list[dict]
@@ -93,11 +93,6 @@ def known(rows: Rows) -> list[str]:
     return [score for score in WORDS if any(score in row for row in rows)]
 
 
-def _also(score: str, name: str) -> str:
-    """A score's name for one of the accuracies: raw has none of its own."""
-    return name if score == "accuracy" else f"{score}_{name}"
-
-
 # Which parts must move, and which must be shared.
 
 
@@ -148,7 +143,7 @@ def _shared(score: str, learned: dict[frozenset, Scores]) -> Iterator[Finding]:
     for part in SHARED:
         own = {m: parts[m][part] for m in parts}
         label = f"{word}share of sharing: {part}"
-        yield _share(f"{part}/{_also(score, 'share_of_sharing')}", label, own, gain)
+        yield _share(f"{part}/{also(score, 'share_of_sharing')}", label, own, gain)
 
 
 def joined(shared: frozenset) -> str:
@@ -204,10 +199,10 @@ def _gains(rows: Rows, score: str) -> Iterator[Finding]:
         said = f"{gain}, recentred" if score == "recentred" else gain
         for player, share in parts.items():
             null = nulls[player] if gain == "the student's gain" else None
-            yield _said(f"{subject}/{_also(score, player)}", f"{said}: {player}", share, null)
+            yield _said(f"{subject}/{also(score, player)}", f"{said}: {player}", share, null)
         for player in list(parts)[:-1]:
             label = f"share of {said}: {player}"
-            yield _share(f"{subject}/{_also(score, f'share_of_{player}')}", label, parts[player], parts["total"])
+            yield _share(f"{subject}/{also(score, f'share_of_{player}')}", label, parts[player], parts["total"])
 
 
 def _along(rows: Rows) -> Iterator[Finding]:
