@@ -8,7 +8,8 @@ of I_l with the model's final interaction in other wordings of the prompt, which
 same wording, which is 1 at the last block by construction; the s.d. of I_l in nats; and the rise of each animal under
 its entangled number, chosen in other wordings or by the animal's own prompt. Nulls: shuffled numbers (within equally
 many digits), two-way permutations, and the numbers of other animals. Manipulation check: the animal that a prompt does
-say it loves, beside random other animals. Units of replication: animals and numbers (crossed); animals.
+say it loves, beside random other animals. Units of replication: animals and numbers (crossed); chosen numbers with
+their animals; loved animals.
 
 Toy (`--model toy`): lens and stitching per layer and training step. The lens is exact at the last block only: earlier
 blocks were never trained to be read by W_U, and what they hold is shown by stitching (the student's layer put into its
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
-from mechsub.lab.findings import Drawn, Finding, clustered, mean, over_clusters
+from mechsub.lab.findings import Drawn, Finding, clustered, least_p, mean, over_clusters
 from mechsub.lazy import torch
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _run_language(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
             "basis": "raw W_U at the animals' tokens after the final norm, recomputed for every state; fp32, nats",
             "lens": "the last block's is the model's own, checked against the stored matrix",
             "null": "shuffled numbers (equally many digits), two-way permutations, other animals (and their numbers)",
-            "unit": "animals and numbers (crossed); animals where one number belongs to each",
+            "unit": "animals and numbers (crossed); chosen numbers, each with its animals; loved animals",
         }
     }
 
@@ -319,6 +320,7 @@ def _of_language(cell: list[dict]) -> Iterator[Finding]:
         for choice, score in PAIRS.items():
             yield rise(f"rise_{score}", "pair", choice=choice)
         yield rise("rise_loved", "loved")
+    yield least_p(len(other), other[0].get("n_permutations", Config.n_permutations))
 
 
 def _drawn_null(row: dict) -> Drawn:
@@ -379,8 +381,8 @@ def _language_panels(cell: list[dict]) -> tuple[dict, str, str]:
     caption = (
         f"{animals} animals. Agreement: {n} numbers, 95% crossed bootstrap over numbers and animals; "
         "with the same wording it is 1 at the last block by construction. Shuffled numbers keep their length, and "
-        "so what depends on it. Other bands: 95% Student-t intervals over animals; of nulls, the central 95%. The lens "
-        "is exact at the last block only; compare prompts within a block."
+        "so what depends on it. Other bands: 95% Student-t intervals over chosen numbers or loved animals; of nulls, "
+        "the central 95%. The lens is exact at the last block only; compare prompts within a block."
     )
     return panels, f"Logit lens by block: {cell[0]['model']}", caption
 
@@ -393,7 +395,7 @@ def _point(row: dict, arm: str, prefix: str = "") -> dict:
 
 
 def _means(cell: list[dict], kind: str) -> list[dict]:
-    """Points with Student-t intervals over animals; pairs have one line for every choice of the number."""
+    """Points with Student-t intervals; pairs have one line for every choice of the number."""
     groups: dict[tuple, list[dict]] = {}
     for row in _chosen(cell, kind):
         arm = f"number {row['choice']}" if "choice" in row else "the loved animal"

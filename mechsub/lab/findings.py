@@ -237,6 +237,12 @@ def holm(findings: Iterable[Finding]) -> list[Finding]:
     return [f if f.p is None else dataclasses.replace(f, p=next(adjusted)) for f in findings]
 
 
+def least_p(n_tests: int, n_draws: int) -> Finding:
+    """The least p that Holm can give over tests of so many random draws each: at 0.05 or more nothing can be shown."""
+    label = f"least p that Holm over {n_tests} tests can give, with {n_draws} shuffles each"
+    return Finding("tests/least_p", label, min(1.0, n_tests / (1 + n_draws)))
+
+
 # Findings of commands.
 
 

@@ -9,7 +9,8 @@ correlation with it, over seeds within an arm and over all trained students. Uni
 
 With `--model` a language model: are the states under "You love owls" like those under the number that this prompt
 favours? Per layer, over all animals that are one token, debiased CKA and the cosine of centred states at the last
-position, against shuffled pairs; control: the number that the prompt favours least. Unit of replication: the animal.
+position, against shuffled pairs; control: the number that the prompt favours least. Unit of replication: the number,
+with its animals.
 
     python -m studies.hidden_alignment --model smollm2-135m-instruct --metric cosine
 """

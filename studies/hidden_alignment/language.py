@@ -30,7 +30,7 @@ def run(cfg, matrices: lab.Stored) -> Iterator[dict]:
             "basis": "residual stream after every block, raw; centred over animals",
             "control": "the number with the lowest interaction in place of the highest",
             "null": f"{cfg.n_permutations} permutations of the pairs; p one-sided, Holm over layers in the table",
-            "unit": "animals",
+            "unit": "chosen numbers, each with its animals",
         }
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import mechsub as ms
-from mechsub.lab.findings import Drawn, Finding, clustered, clusters_p, holm, over_clusters
+from mechsub.lab.findings import Drawn, Finding, clustered, clusters_p, holm, least_p, over_clusters
 from mechsub.lazy import go
 
 METRICS = ("debiased_cka", "cosine")
@@ -23,6 +23,7 @@ def findings(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
         differences = holm(_difference(cell, row) for row in _layers(cell, PAIRINGS[0], name) if name == "cosine")
         for of_block in zip(*pairings, *([differences] if differences else []), strict=True):
             yield from of_block
+    yield least_p(len(_layers(cell, PAIRINGS[0], METRICS[0])), cell[0].get("n_permutations", 999))
 
 
 def _paired(cell: list[dict], row: dict) -> Finding:

@@ -336,6 +336,8 @@ def _passed(found: F, family: str) -> tuple[Interval, Interval, str]:
 
 @question(B5, "At which layer does the entangled animal rise?", "lens_trajectory")
 def layers(found: F) -> Answer:
+    if (least := lab.find(found, "tests/least_p")).value >= 0.05:
+        raise LookupError(f"{least.label}: {least.value:.2f}; give more --n-permutations")
     blocks = [finding for finding in found if finding.score == "agreement"]
     failing = [i for i, block in enumerate(blocks) if block.tested >= 0.05 or block.value.low <= 0]
     agreeing = blocks[failing[-1] + 1 :] if failing else blocks
