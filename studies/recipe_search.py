@@ -8,8 +8,10 @@ Three entries, and the candidates of each (CANDIDATES):
   logits are not.
 
 Successive halving: all candidates with few seeds (and few epochs, where steps are free), the better ones with more.
-The unit is the seed; means of so few seeds are biased upwards for the best of several, so its score is not an answer:
-`studies.maximise` gives the chosen recipe other seeds. Null of the choice: the published recipe is a candidate too.
+The choice is by raw accuracy, as it was before recentred and prior-matched accuracy were known; both stand beside it,
+with what the choice lost of the first. The unit is the seed; means of so few seeds are biased upwards for the best of several, so
+its score is not an answer: `studies.maximise` gives the chosen recipe other seeds. Null of the choice: the published
+recipe is a candidate too.
 
     python -m studies.recipe_search --entry budget free_teacher
 """
@@ -22,9 +24,9 @@ from typing import TYPE_CHECKING, Literal
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import recipes
+from mechsub.designs import population, recipes
 from mechsub.designs.recipes import Recipe
-from mechsub.lab.findings import Finding, cells, mean, points
+from mechsub.lab.findings import Finding, cells, less, mean, points
 
 if TYPE_CHECKING:
     from mechsub.training.distillation import Precision
@@ -102,7 +104,7 @@ def run(cfg: Config) -> Iterator[dict]:
         "provenance": {
             "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
-            "measured_on": "10,000 test images",
+            "measured_on": f"10,000 test images; offsets on the first {population.UNLABELLED} training images, no labels",
             "null": "the published recipe, a candidate",
         }
     }
@@ -123,7 +125,8 @@ def searched(
             seeds = range(cfg.seed, cfg.seed + now.n_seeds)
             if recipe.teacher not in teachers:
                 teachers[recipe.teacher] = recipes.taught(recipe, seeds, images, labels, precision)
-            rows = list(_tried(_shortened(recipe, now.share), teachers[recipe.teacher], images, precision))
+            taught = teachers[recipe.teacher]
+            rows = list(_tried(_shortened(recipe, now.share), taught, (images, labels), precision))
             scores[recipe] = sum(row["accuracy"] for row in rows) / len(rows)
             told = {"round": number, "candidate": recipes.label(recipe), "recipe": dataclasses.asdict(recipe)}
             yield from (told | {"share": now.share} | row for row in rows)
@@ -134,13 +137,16 @@ def _shortened(recipe: Recipe, share: float) -> Recipe:
     return dataclasses.replace(recipe, epochs=max(1, round(share * recipe.epochs)))
 
 
-def _tried(recipe: Recipe, teacher, images, precision: "Precision") -> Iterator[dict]:
+def _tried(recipe: Recipe, teacher, training: tuple, precision: "Precision") -> Iterator[dict]:
     test = ms.images.mnist("test")
     start = recipes.initial(recipe, teacher.seeds)
-    student = recipes.distilled(recipe, {"student": start}, teacher, images, precision)["student"]
-    pairs = zip(*(ms.distillation.accuracy(model, *test).tolist() for model in (student, teacher)), strict=True)
-    for member, (accuracy, of_teacher) in zip(teacher.seeds, pairs, strict=True):
-        yield {"member": member, "accuracy": accuracy, "teacher_accuracy": of_teacher, "epochs_run": recipe.epochs}
+    student = recipes.distilled(recipe, {"student": start}, teacher, training[0], precision)["student"]
+    scored = (population.scores(model, teacher.seeds, test, training) for model in (student, teacher))
+    for member, own, of_teacher in zip(teacher.seeds, *scored, strict=True):
+        yield {
+            "member": member, **own, "teacher_accuracy": of_teacher["accuracy"],
+            "teacher_recentred": of_teacher["recentred"], "epochs_run": recipe.epochs,
+        }  # fmt: skip
 
 
 def findings(cell: list[dict]) -> list[Finding]:
@@ -148,18 +154,32 @@ def findings(cell: list[dict]) -> list[Finding]:
     groups: dict[tuple[int, str], list[dict]] = {}
     for row in cell:
         groups.setdefault((row["round"], row["candidate"]), []).append(row)
-    accuracy = {of: _mean(some, f"round_{of[0]}:{_key(of[1])}/accuracy", of) for of, some in groups.items()}
-    chosen = accuracy[max(groups)[0], recipes.label(recipes.chosen(cell))]
+    accuracy, recentred = (
+        {of: _mean(some, f"round_{of[0]}:{_key(of[1])}/{score}", of) for of, some in groups.items()}
+        for score in ("accuracy", "recentred")
+    )
+    last = max(groups)[0], recipes.label(recipes.chosen(cell))
     found = []
     for number, candidate in sorted(groups, key=lambda of: (of[0], -accuracy[of].value.mean)):
         of, some = (number, candidate), groups[number, candidate]
         published = accuracy.get((number, "published"))
         found += [
             dataclasses.replace(accuracy[of], null=published and published.value),
+            recentred[of],
             _mean(some, f"{accuracy[of].subject}/teacher_accuracy", of),
             Finding(f"{accuracy[of].subject}/epochs", accuracy[of].label, some[0]["epochs_run"]),
         ]
-    return [*found, dataclasses.replace(chosen, key="chosen/accuracy", label=f"chosen: {chosen.label}")]
+    for score, known in (("accuracy", accuracy), ("recentred", recentred)):
+        found.append(dataclasses.replace(known[last], key=f"chosen/{score}", label=f"chosen: {known[last].label}"))
+    return [*found, _lost(recentred, last)]
+
+
+def _lost(recentred: dict[tuple[int, str], Finding], chosen: tuple[int, str]) -> Finding:
+    """What choosing by raw accuracy lost of recentred accuracy, in the last round; the best there is biased upwards."""
+    of_round = [of for of in recentred if of[0] == chosen[0]]
+    best = max(of_round, key=lambda of: recentred[of].value.mean)
+    gap = less(recentred[best], recentred[chosen], label=f"recentred: best ({best[1]}) less chosen")
+    return dataclasses.replace(gap, key="best-chosen/recentred", p=None)
 
 
 def _mean(some: list[dict], key: str, of: tuple[int, str]) -> Finding:
@@ -191,7 +211,7 @@ def plot(records: list[dict]):
 # Of "auto" precision, as the cells that studies.maximise builds on; where probes run, it is fp32. Numbers of images and
 # seeds are such that the candidates that go on are apart by more than processors differ.
 study = lab.Study(
-    version=1,
+    version=2,  # recentred and prior-matched
     probes=(
         Config(n_images=96),
         Config(entry="free_teacher", n_images=64, seed=2),

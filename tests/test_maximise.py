@@ -44,7 +44,12 @@ def test_the_search_keeps_the_better_recipe_and_the_confirmation_runs_it_on_othe
     found = recipe_search.findings(searched)
     assert [f.key.partition(":")[0] for f in found if f.score == "accuracy"][:3] == ["round_1", "round_1", "round_2"]
     chosen = lab.find(found, "chosen/accuracy")
-    assert chosen.label == f"chosen: round 2: {recipes.label(GOOD)}" and chosen.value == found[-4].value
+    assert (
+        chosen.label == f"chosen: round 2: {recipes.label(GOOD)}"
+        and chosen.value == lab.find(found, f"round_2:{recipe_search._key(recipes.label(GOOD))}/accuracy").value
+    )
+    lost = lab.find(found, "best-chosen/recentred")
+    assert (lost.value.mean, lost.n) == (0.0, 2)  # one is left in the last round
     tried = records(out, "maximise")
     assert {row["candidate"] for row in tried} == {
         recipes.label(GOOD),
