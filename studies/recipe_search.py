@@ -9,9 +9,9 @@ Three entries, and the candidates of each (CANDIDATES):
 
 Successive halving: all candidates with few seeds (and few epochs, where steps are free), the better ones with more.
 The choice is by raw accuracy, as it was before recentred and prior-matched accuracy were known; both stand beside it,
-with what the choice lost of the first. The unit is the seed; means of so few seeds are biased upwards for the best of several, so
-its score is not an answer: `studies.maximise` gives the chosen recipe other seeds. Null of the choice: the published
-recipe is a candidate too.
+with what the choice lost of the first. The unit is the seed; means of so few seeds are biased upwards for the best of
+several, so its score is not an answer: `studies.maximise` gives the chosen recipe other seeds. Null of the choice: the
+published recipe is a candidate too.
 
     python -m studies.recipe_search --entry budget free_teacher
 """
@@ -104,7 +104,7 @@ def run(cfg: Config) -> Iterator[dict]:
         "provenance": {
             "data": ms.images.hashes("mnist"),
             "dtype": f"fp32 weights and losses, {precision} products in training",
-            "measured_on": f"10,000 test images; offsets on the first {population.UNLABELLED} training images, no labels",
+            "measured_on": f"10,000 test images; offsets on the first {population.UNLABELLED} training images",
             "null": "the published recipe, a candidate",
         }
     }
