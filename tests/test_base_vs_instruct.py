@@ -130,7 +130,6 @@ def test_the_planted_part_gets_the_share(base, request, which):
         found = shares(records, form)
         others = max(abs(value) for part, value in found.items() if part != which)
         assert found[which] > 1 and others < 0.1 * found[which], found
-        assert abs(shares(records, form, "specific, others'")[which]) < 0.5 * found[which]
         # The swap as published, of a tied model, changes the embedding too.
         head_swap = said(records, f"{form}_swap_into_base_untied/specific").value.mean
         assert head_swap == pytest.approx(found["unembedding"], abs=0.15 * found[which])

@@ -224,6 +224,44 @@ def over_clusters(values: Sequence[float]) -> "ms.stats.Interval":
     return ms.stats.student_t(values) if len(values) > 1 else ms.stats.Interval(values[0], -math.inf, math.inf, 1)
 
 
+CHOSEN = "chosen numbers, each with its animals"
+
+
+def share_of_chosen(
+    key: str, label: str, own: Sequence[float], null: Sequence[float], chosen: Sequence, null_label: str = ""
+) -> Finding:
+    """A mean over animals of values from 0 to 1, beside its null's, over the numbers that were chosen for them.
+
+    One number for all animals has an interval from 0 to 1 and no p.
+    """
+    value, n = over_clusters(clustered(own, chosen)), len(set(chosen))
+    value = dataclasses.replace(value, low=max(value.low, 0.0), high=min(value.high, 1.0))
+    if n > 1 and set(own) in ({0}, {1}):  # Student's t sees no spread
+        value = ms.stats.clopper_pearson(n * int(own[0]), n)
+    p = clusters_p(clustered([a - b for a, b in zip(own, null, strict=True)], chosen))
+    return Finding(key, label, value, sum(null) / len(null), p, CHOSEN, null_label=null_label)
+
+
+def linked(*labels: Sequence) -> list[int]:
+    """A cluster for every replicate: those that share a label, by themselves or through others, are in one.
+
+    linked([number of every animal], [its other number]) joins animals that share either.
+    """
+    cluster = list(range(len(labels[0])))
+
+    def first(i: int) -> int:
+        while cluster[i] != i:
+            cluster[i] = cluster[cluster[i]]
+            i = cluster[i]
+        return i
+
+    for some in labels:
+        seen: dict = {}
+        for i, label in enumerate(some):
+            cluster[first(i)] = first(seen.setdefault(label, i))
+    return [first(i) for i in range(len(cluster))]
+
+
 def clusters_p(values: Sequence[float]) -> float | None:
     """p of no mean in `clustered` values (paired t); None of a single cluster."""
     return ms.stats.paired_difference(values, [0.0] * len(values)).p if len(values) > 1 else None

@@ -14,9 +14,9 @@ Then embedding, body, final norm and unembedding are exchanged one by one (`mech
 weights untied). Shapley values share the difference of the two models among these four parts; they add up to it. The
 published head swap exchanges embedding and unembedding together in a tied model; it stands beside the untied one.
 
-Nulls: numbers fixed for other animals; a random number of as many digits; interactions with numbers shuffled within
-equal length. Units: the chosen numbers, each with all its animals, paired over arms (Student t); animals where no
-number is chosen; numbers and animals, crossed, for correlations.
+Nulls: 0 for interactions at numbers chosen in other wordings; a random number of as many digits for the ratio; numbers
+shuffled within equal length for correlations. Units: the chosen numbers, each with all its animals, paired over arms
+(Student t); animals where no number is chosen; numbers and animals, crossed, for correlations.
 
 With several pairs, the table has what is said of each and the mean over pairs.
 
@@ -75,7 +75,8 @@ def names(cfg: Config) -> dict[str, str]:
 
 
 def child(base: str) -> str:
-    """The name of the instruct child of a base model, as model repositories name it."""
+    """The name of the instruct child of a base model, as most model repositories name it."""
+    base = base.rstrip("/")
     stem, dash, last = base.rpartition("-")
     if dash and last.lower() == "base":
         return f"{stem}-{'Instruct' if last[0].isupper() else 'instruct'}"
@@ -88,8 +89,8 @@ def check(cfg: Config) -> None:
         if name.startswith("organisms/") and not os.path.isdir(name):
             raise ValueError(
                 f"{name} is not here: run this in a checkout of mechsub, or train the pair (python -m "
-                "studies.train_organism --seed 1) and write it (python -m tools.ship_organism organisms/seed-1 "
-                "--seed 1)"
+                "studies.train_organism, for seed-1 with --seed 1) and write it (python -m tools.ship_organism "
+                f"{os.path.dirname(name)}, with the same flags)"
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
     if all(map(os.path.isdir, pair.values())):
@@ -162,7 +163,7 @@ def run(cfg: Config) -> Iterator[dict]:
             "basis": "log-probabilities over the whole vocabulary, fp32 log-softmax, nats; parts exchanged untied",
             "animals": f"{len(found.animals)} that are one token with a space before them",
             "numbers": len(found.partners),
-            "null": "numbers fixed for other animals; random numbers of as many digits; numbers shuffled within length",
+            "null": "0 (interactions); random numbers of as many digits; numbers shuffled within length",
             "unit": "chosen numbers with their animals, paired over arms; animals and numbers crossed for correlations",
         }
     }
@@ -255,7 +256,6 @@ def _animal_records(found: Found, fixed) -> Iterator[dict]:
                 "any number": float(up[:, a].mean()),
                 "number for all": float(up[n].mean() - up.mean()),
                 "specific": float(specific[n, a]),
-                "specific, others'": _others(specific[:, a], fixed, a),
                 "specific, random": float(typical[n, a]),
                 "published, random": float(typical_up[n, a]),
                 "place": love.percentile(specific[:, a], n),
@@ -263,10 +263,8 @@ def _animal_records(found: Found, fixed) -> Iterator[dict]:
                 "back, published": float(down[a, n]),
                 "back, any number": float(down[a].mean()),
                 "back, specific": float(back[a, n]),
-                "back, specific, others'": _others(back[a], fixed, a),
                 "own": [texts[int(i)] for i in own[:, a]],
                 "own, specific": float(specific[mine, a]),
-                "own, specific, others'": _others(specific[:, a], own[0], a),
                 "likeliest": [texts[int(i)] for i in likely[a]],
                 "likeliest, published": float(up[published, a]),
                 "likeliest, back": float(down[a, published]),
@@ -283,24 +281,18 @@ def _of_length(table, texts: Sequence[str]):
     return out
 
 
-def _others(values, numbers, a: int) -> float:
-    """The mean over the numbers of all other animals."""
-    return float((values[numbers].sum() - values[numbers[a]]) / (len(numbers) - 1))
-
-
 def _transfer_records(found: Found) -> Iterator[dict]:
-    """What is specific at the numbers that one arm chose, in another, beside others' numbers: lists over animals."""
+    """What is specific at the numbers that one arm chose, in another: lists over animals."""
     n = len(found.animals)
     for chooser, arm in found.arms.items():
         own = ms.scores.interaction(arm.choosing.forward).argmax(0)
         for place, other in found.arms.items():
             table = ms.scores.interaction(other.measured.forward)
             values = table[own, torch.arange(n)]
-            null = [_others(table[:, a], own, a) for a in range(n)]
             yield {
                 "kind": "transfer", "chosen in": " ".join(chooser), "measured in": " ".join(place),
                 "numbers": [found.partners[number].text for number in own.tolist()],
-                "specific": _rounded(values.tolist()), "specific, others'": _rounded(null),
+                "specific": _rounded(values.tolist()),
             }  # fmt: skip
 
 
@@ -313,7 +305,6 @@ def _hybrid_records(found: Found, fixed) -> Iterator[dict]:
             "published": up[fixed, animals],
             "any number": up.mean(0),
             "specific": specific[fixed, animals],
-            "specific, others'": torch.tensor([_others(specific[:, a], fixed, a) for a in animals.tolist()]),
         }
         yield {
             "kind": "hybrid", "format": form, **{part: MODELS[part in some] for part in exchange.PARTS},

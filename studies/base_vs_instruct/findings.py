@@ -13,24 +13,34 @@ import numpy as np
 import mechsub as ms
 from mechsub import lab, stats
 from mechsub.designs.love import TWICE
-from mechsub.lab.findings import Cell, Drawn, Finding, by_group, clustered, clusters_p, holm, mean, over_clusters, slug
+from mechsub.lab.findings import (
+    CHOSEN,
+    Cell,
+    Drawn,
+    Finding,
+    by_group,
+    clustered,
+    clusters_p,
+    holm,
+    linked,
+    mean,
+    over_clusters,
+    share_of_chosen,
+    slug,
+)
 from mechsub.lazy import go
 from mechsub.measures.exchange import PARTS
 from studies.base_vs_instruct import FORMATS, MODELS, TOP, Config
 
 BASE, INSTRUCT = MODELS
 MEASURES = ("published", "any number", "number for all", "specific", "covariance", "back, published", "back, specific")
-NULLS = {
-    "specific": "specific, others'", "back, specific": "back, specific, others'", "published": "published, random",
-    "own, specific": "own, specific, others'",
-}  # fmt: skip
+SPECIFIC = ("specific", "back, specific", "own, specific", "covariance")  # interactions: 0 is their mean over all pairs
 AT_FIXED = ("published", "number for all", "specific", "back, published", "back, specific", "place")
 CONTRASTS = (  # the first less the second, over the same animals
     *(((INSTRUCT, form), (BASE, form)) for form in FORMATS),
     *(((model, "chat"), (model, "plain")) for model in MODELS),
     ((INSTRUCT, "chat"), (BASE, "plain")),  # the one that was published
 )
-NUMBERS = "numbers, each with the animals that it was fixed for"
 SHOWN = 40  # animals of the heatmap
 DRAWN = (-300.0, 300.0)  # nats: a ratio of 0 has no place on a log axis
 
@@ -51,7 +61,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield from holm(
         finding
         for arm, measures in found.items()
-        for finding in _of_arm(" ".join(arm), measures, fixed, _own(cell, arm))
+        for finding in _of_arm(" ".join(arm), measures, fixed, _listed(cell, arm, "own"))
     )
     yield from holm(_contrasts(found, fixed))
     yield from _gaps(found, fixed)
@@ -62,13 +72,12 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
         yield from holm(_of_hybrids(hybrids(cell, form), form, fixed))
 
 
-# What is asked of all pairs, each a replicate: what is specific at chosen numbers, less its null; what tuning adds; and
-# whether both models have the same pairs.
+# What is asked of all pairs, each a replicate: what is specific at chosen numbers, what tuning adds, and whether both
+# models have the same pairs, less their null.
 OF_PAIRS = {
-    "base_chat/specific": "base chat: specific, nats, less other animals'",
-    "instruct_chat/specific": "instruct chat: specific, nats, less other animals'",
-    "base_chat_to_instruct_chat/transfer": "specific in instruct chat at numbers chosen in base chat, nats, less other "
-    "animals'",
+    "base_chat/specific": "base chat: specific, nats",
+    "instruct_chat/specific": "instruct chat: specific, nats",
+    "base_chat_to_instruct_chat/transfer": "specific in instruct chat at numbers chosen in base chat, nats",
     "instruct_chat-base_chat/specific": "instruct chat less base chat: specific, nats",
     "instruct_plain-base_plain/specific": "instruct plain less base plain: specific, nats",
     "instruct_chat-base_plain/published": "instruct chat less base plain: published, nats",
@@ -98,19 +107,19 @@ def numbers(cell: list[dict]) -> list[str]:
     return [r["number"] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
 
 
-def _own(cell: list[dict], arm: tuple) -> list[str]:
-    """The number that an arm would choose itself for each animal."""
-    return [r["own"][0] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
+def _listed(cell: list[dict], arm: tuple, kind: str) -> list[str]:
+    """For each animal the first of the numbers that an arm would choose itself ("own"), or finds "likeliest"."""
+    return [r[kind][0] for r in cell if r["kind"] == "animal" and (r["prompted"], r["format"]) == arm]
 
 
 def _of_arm(arm: str, measures: dict[str, np.ndarray], fixed: list[str], own: list[str]) -> Iterator[Finding]:
     for name in (*MEASURES, "own, specific"):
         squared = " squared" if name == "covariance" else ""
-        null = NULLS.get(name)
         clusters = own if name == "own, specific" else fixed if name in AT_FIXED else None
-        tested: dict = {"null": 0.0} if squared else {}
-        if null:
-            tested = {"null": float(measures[null].mean()), "p": _p(measures[name], measures[null], clusters)}
+        tested: dict = {}
+        if name in SPECIFIC or name == "published":
+            null = measures["published, random"] if name == "published" else np.zeros(len(fixed))
+            tested = {"null": float(null.mean()), "p": _p(measures[name], null, clusters)}
         key, label = f"{slug(arm)}/{slug(name)}", f"{arm}: {name}, nats{squared}"
         yield _animals(key, label, measures[name], clusters, **tested)
     label = f"{arm}: place of the fixed number among all"
@@ -121,7 +130,7 @@ def _animals(key: str, label: str, scores, clusters: Sequence | None = None, **m
     """A mean over animals; its interval is over the clusters that they share, where there are some."""
     if clusters is None:
         return Finding(key, label, stats.student_t(scores), unit="animals", **more)
-    return Finding(key, label, over_clusters(clustered(scores, clusters)), unit=NUMBERS, **more)
+    return Finding(key, label, over_clusters(clustered(scores, clusters)), unit=CHOSEN, **more)
 
 
 def _p(a, b, clusters: Sequence | None) -> float | None:
@@ -166,7 +175,7 @@ def _share(key: str, label: str, part, whole, clusters: Sequence | None) -> Find
     """The ratio of both means over animals, or over the numbers that they share."""
     if clusters is None:
         return Finding(key, label, stats.ratio_of_means(part, whole), unit="animals")
-    return Finding(key, label, over_clusters(clustered(part, clusters, whole)), unit=NUMBERS)
+    return Finding(key, label, over_clusters(clustered(part, clusters, whole)), unit=CHOSEN)
 
 
 def excludes_zero(interval) -> bool:
@@ -187,14 +196,15 @@ def _counts(cell: list[dict], found: Values) -> Iterator[Finding]:
                 yield Finding(key, label, value, null, unit="animals", null_label="another animal's")
         up = [found[arm]["likeliest, published"] > TWICE for arm in (first, second)]
         chance = [found[arm]["share over 2x"] for arm in (first, second)]
-        over |= {"_".join(arm): (" ".join(arm), *of) for arm, *of in zip((first, second), up, chance, strict=True)}
-        over[pair] = (f"both, {where}", up[0] & up[1], chance[0] * chance[1])
-    for subject, (what, met, random) in over.items():
-        yield Finding(
-            f"{subject}/over_2x", f"animals over 2x by the likeliest number: {what}",
-            stats.clopper_pearson(int(met.sum()), len(met)), float(random.mean()), unit="animals",
-            null_label="a random number in every arm",
-        )  # fmt: skip
+        said = [_listed(cell, arm, "likeliest") for arm in (first, second)]
+        for arm, *of in zip((first, second), up, chance, said, strict=True):
+            over["_".join(arm)] = (" ".join(arm), *of)
+        over[pair] = (f"both, {where}", up[0] & up[1], chance[0] * chance[1], linked(*said))
+    for subject, (what, met, random, chosen) in over.items():
+        label, null_label = f"animals over 2x by the likeliest number: {what}", "a random number in every arm"
+        yield share_of_chosen(
+            f"{subject}/over_2x", label, met.astype(float).tolist(), random.tolist(), chosen, null_label
+        )
 
 
 def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> tuple[list[bool], float]:
@@ -211,9 +221,9 @@ def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> 
 def _transfer(row: dict) -> Finding:
     chosen, measured = row["chosen in"], row["measured in"]
     label = f"specific, nats: numbers chosen in {chosen}, measured in {measured}"
-    effects, others = np.array(row["specific"]), np.array(row["specific, others'"])
-    tested: dict = {"null": float(others.mean()), "p": _p(effects, others, row["numbers"])}
-    return _animals(f"{slug(chosen)}_to_{slug(measured)}/transfer", label, effects, row["numbers"], **tested)
+    effects, numbers = np.array(row["specific"]), row["numbers"]
+    key, p = f"{slug(chosen)}_to_{slug(measured)}/transfer", _p(effects, np.zeros(len(numbers)), numbers)
+    return _animals(key, label, effects, numbers, null=0.0, p=p)
 
 
 def _test(row: dict) -> Finding:
@@ -231,7 +241,7 @@ def _test(row: dict) -> Finding:
 def hybrids(cell: list[dict], form: str) -> dict[frozenset, dict[str, np.ndarray]]:
     """Parts of the instruct model -> measure -> animals."""
     rows = [r for r in cell if r["kind"] == "hybrid" and r["format"] == form]
-    measures = ("published", "any number", "specific", "specific, others'")
+    measures = ("published", "any number", "specific")
     return {
         frozenset(part for part in PARTS if r[part] == INSTRUCT): {name: np.array(r[name]) for name in measures}
         for r in rows
@@ -247,25 +257,22 @@ def shares(found: dict[frozenset, dict[str, np.ndarray]], measure: str) -> dict[
 
 def _of_hybrids(found: dict[frozenset, dict[str, np.ndarray]], form: str, fixed: list[str]) -> Iterator[Finding]:
     whole = frozenset(PARTS)
-    for measure, null in (("specific", "specific, others'"), ("published", None), ("any number", None)):
+    for some, effects in found.items():
+        label = f"{form}: specific, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
+        yield _animals(
+            f"{form}_with_{'+'.join(sorted(some)) or 'nothing'}/specific", label, effects["specific"], fixed, null=0.0
+        )
+    for measure in ("specific", "published", "any number"):
         score, clusters = slug(measure), fixed if measure in AT_FIXED else None
-        for some, effects in found.items():
-            if null is None:
-                continue
-            label = f"{form}: {measure}, nats, with the instruct model's {', '.join(sorted(some)) or 'nothing'}"
-            key = f"{form}_with_{'+'.join(sorted(some)) or 'nothing'}/{score}"
-            yield _animals(key, label, effects[measure], clusters, null=float(effects[null].mean()))
         for start, model in ((frozenset(), BASE), (whole, INSTRUCT)):
             for parts, name in (({"unembedding"}, "untied"), ({"unembedding", "embedding"}, "tied, as published")):
                 label = f"{form}: head swap into the {model} model, {name}: change of {measure}"
                 key = f"{form}_swap_into_{model}_{name.partition(',')[0]}/{score}"
                 yield _difference(key, label, found[start ^ parts][measure], found[start][measure], clusters)
         gap = found[whole][measure] - found[frozenset()][measure]
-        others = shares(found, null) if null else {}
         for part, values in shares(found, measure).items():
-            other = others.get(part, np.zeros_like(values))
             key, label = f"{form}_{part}/{score}", f"{form}: of instruct less base, {measure}: by the {part}"
-            yield _animals(key, label, values, clusters, null=float(other.mean()), p=_p(values, other, clusters))
+            yield _animals(key, label, values, clusters, null=0.0, p=_p(values, np.zeros_like(values), clusters))
             if excludes_zero(_animals(key, label, gap, clusters).value):
                 yield _share(f"{key}_share", f"{label}, share", values, gap, clusters)
 
@@ -275,15 +282,15 @@ def _of_hybrids(found: dict[frozenset, dict[str, np.ndarray]], form: str, fixed:
 
 def plot(records: list[dict]):
     label, cell = lab.by_cell(records, Config)[0]
-    found = values(cell)
+    found, fixed = values(cell), numbers(cell)
     first, second = CONTRASTS[4]
     panels = {
         "The published choice: number to animal, both models": _transfer_panel(cell, found),
         "Counts of animals, as published": _counts_panel(cell, found),
         "log2 of the published ratios, likeliest number": _map_panel(cell, found),
         "Both directions by model": _directions_panel(found),
-        "Instruct less base: parts of the ratio, fixed numbers": _parts_panel(found),
-        "What is specific, instruct less base: by part": _shares_panel(cell),
+        "Instruct less base: parts of the ratio, fixed numbers": _parts_panel(found, fixed),
+        "What is specific, instruct less base: by part": _shares_panel(cell, fixed),
     }
     more = "" if label == "all" else f" ({label}; other cells are in the table)"
     return ms.kinds.grid(
@@ -293,8 +300,8 @@ def plot(records: list[dict]):
         caption=f"{len(found[first]['published'])} animals. The first four panels are the published ones: "
         f"{' '.join(first)} against {' '.join(second)}, ratios to no system message, the number that the animal's own "
         "prompt makes likeliest in other wordings. Grey: the mean over all numbers, or, in the counts, what another "
-        "animal's or a random number gives. The last two: numbers fixed in other wordings, every animal a point, mean "
-        "and Student-t interval over animals.",
+        "animal's or a random number gives. The last two: numbers fixed in other wordings, a point for every number "
+        "with its animals, mean and Student-t interval over numbers.",
     )
 
 
@@ -375,18 +382,18 @@ def _map_panel(cell: list[dict], found: Values):
     return ms.kinds.matrix(entries, "", "every n-th animal, by the second column")
 
 
-def _parts_panel(found: Values):
+def _parts_panel(found: Values, fixed: list[str]):
     groups = {
-        f"{form}: {name}": (found[INSTRUCT, form][name] - found[BASE, form][name]).tolist()
+        f"{form}: {name}": clustered(found[INSTRUCT, form][name] - found[BASE, form][name], fixed)
         for form in FORMATS
-        for name in (*MEASURES[:4], "specific, others'")
+        for name in MEASURES[:4]
     }
     return ms.kinds.interval_panel(groups, "nats", null=0)
 
 
-def _shares_panel(cell: list[dict]):
+def _shares_panel(cell: list[dict], fixed: list[str]):
     groups = {
-        f"{form}: {part}": some.tolist()
+        f"{form}: {part}": clustered(some, fixed)
         for form in FORMATS
         for part, some in shares(hybrids(cell, form), "specific").items()
     }

@@ -13,7 +13,7 @@ import mechsub as ms
 from mechsub import stats
 from mechsub.designs.love import KINDS, TWICE
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, clusters_p, holm, over_clusters, slug
+from mechsub.lab.findings import Cell, Drawn, Finding, cells, holm, share_of_chosen, slug
 from studies.token_entanglement import BEST_OF, Config
 
 
@@ -45,36 +45,26 @@ def _doubled(animals: list[dict], one: str) -> Iterator[Finding]:
         chance = [up * a[f"others_over_2x_by_{by}"] for up, a in zip(raised, animals, strict=True)]
         label = f"animals over 2x both ways, {one} by {by}"
         other = f"the {one} of another animal, chosen so"
-        yield _share(f"by_{by}/over_2x", label, both, chance, [a[f"number_by_{by}"] for a in animals], other)
-
-
-def _share(key: str, label: str, own: Sequence, null: Sequence, chosen: Sequence[str], null_label: str) -> Finding:
-    """A mean of values from 0 to 1 beside its null's, over the numbers that were chosen."""
-    value, n = over_clusters(clustered(own, chosen)), len(set(chosen))
-    value = dataclasses.replace(value, low=max(value.low, 0.0), high=min(value.high, 1.0))
-    if n > 1 and set(own) in ({0}, {1}):  # Student's t sees no spread
-        value = stats.clopper_pearson(n * int(own[0]), n)
-    p = clusters_p(clustered([a - b for a, b in zip(own, null, strict=True)], chosen))
-    unit = "chosen numbers, each with its animals"
-    return Finding(key, label, value, sum(null) / len(null), p, unit, null_label=null_label)
+        yield share_of_chosen(f"by_{by}/over_2x", label, both, chance, [a[f"number_by_{by}"] for a in animals], other)
 
 
 def _places(animals: list[dict], one: str, n_partners: int) -> Iterator[Finding]:
     for by in ("probability", "interaction"):
         places, chosen = ([a[f"{what}_by_{by}"] for a in animals] for what in ("percentile", "number"))
         label = f"place of the {one} by {by} among all {n_partners}, for its animal"
-        yield _share(f"by_{by}/place", label, places, [0.5] * len(places), chosen, "")
+        yield share_of_chosen(f"by_{by}/place", label, places, [0.5] * len(places), chosen)
 
 
 def _best_of(animals: list[dict], many: str, n_partners: int) -> Finding:
     """How often the best of k random numbers reaches the best of an animal's own k; less than its null: they tell.
 
-    No p: where an interaction has few axes, as in untrained weights, many animals have much the same k.
+    The interval is over the first of the k, and no p is given: animals that differ in it may share others of their k,
+    most where an interaction has few axes, as in untrained weights.
     """
     chosen, own = ([a[name] for a in animals] for name in ("number_by_interaction", "best_of_k_p"))
     label = f"chance that the best of {BEST_OF} random {many} reaches that of an animal's own {BEST_OF}"
     null = _usual_chance(n_partners, min(BEST_OF, n_partners))
-    found = _share("best_of/chance", label, own, [null] * len(own), chosen, f"of {BEST_OF} random {many}")
+    found = share_of_chosen("best_of/chance", label, own, [null] * len(own), chosen, f"of {BEST_OF} random {many}")
     return dataclasses.replace(found, p=None)
 
 
