@@ -20,7 +20,7 @@ from mechsub import lab, threads
 from mechsub.designs import conditions, population
 from mechsub.inputs import distributions
 from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, less, rows
+from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, less, like_the_first, rows
 from mechsub.lazy import utilities
 
 SCORES = ("raw", "recentred", "prior_matched", "s_1", "s_2", "divergence")
@@ -149,7 +149,8 @@ def plot(records: list[dict]):
     """Recentred accuracy against steps, and against s of the first layer."""
     lines: dict[str, dict[int, list[float]]] = {}
     ways: dict[str, dict[float, list[float]]] = {}
-    for cell in cells(records, Config, lambda rows: []):
+    every = cells(records, Config, lambda rows: [])
+    for cell in like_the_first(("inputs",), every):
         own, steps = cell.options["inputs"], sorted({row["step"] for row in cell.rows if row["step"]})
         at = {step: [row for row in cell.rows if row["step"] == step] for step in steps}
         lines[own] = {step: [row["recentred"] for row in some] for step, some in at.items()}
@@ -159,7 +160,8 @@ def plot(records: list[dict]):
         ms.kinds.line_panel(ways, "s of the first layer", "recentred accuracy"),
     ]
     titles = ["Slower, or poorer?", "One curve, whatever the inputs and the steps"]
-    caption = "A line is an input distribution, mean over seeds with 95% Student-t intervals."
+    more = "" if len(lines) == len(every) else " Other cells are in the table."
+    caption = f"A line is an input distribution, mean over seeds with 95% Student-t intervals.{more}"
     return ms.kinds.grid(panels, titles, title="What students learn in 13 times the published steps", caption=caption)
 
 

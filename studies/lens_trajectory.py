@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love, population
-from mechsub.lab.findings import Drawn, Finding, clustered, least_p, mean, over_clusters
+from mechsub.lab.findings import CHOSEN, Drawn, Finding, clustered, least_p, mean, over_clusters
 from mechsub.lazy import torch
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _of_language(cell: list[dict]) -> Iterator[Finding]:
         def rise(score: str, kind: str, layer=layer, said=said, **place) -> Finding:
             (null,) = _chosen(cell, f"{kind}_null", layer=layer, **place)
             value = _interval(_chosen(cell, kind, layer=layer, **place))
-            unit = "chosen numbers, each with its animals" if kind == "pair" else "animals"
+            unit = CHOSEN if kind == "pair" else "animals"
             return said(score, value, null=_drawn_null(null), unit=unit, null_label="of other animals")
 
         value = ms.stats.Interval(row["value"], row["low"], row["high"], row["n_animals"])

@@ -126,7 +126,10 @@ def table(records: list[dict]) -> list[dict]:
 def plot(records: list[dict]):
     """Recentred accuracy against s of the first layer: every condition's students, and the curve of teachers alone."""
     by_condition: dict[str, list[dict]] = {}
-    for row in (row for cell in like_the_first(("condition",), cells(records, Config, findings)) for row in cell.rows):
+    every = cells(records, Config, findings)
+    shown_cells = like_the_first(("condition",), every)
+    more = "" if len(shown_cells) == len(every) else " Other cells are in the table."
+    for row in (row for cell in shown_cells for row in cell.rows):
         if row["arm"] in ("student", "point") or row["arm"].startswith("curve_"):
             by_condition.setdefault(row["condition"], []).append(row)
     kinds = ms.kinds  # it registers the template
@@ -143,7 +146,7 @@ def plot(records: list[dict]):
         title="How far W1 got along its teacher's displacement says how much was learned",
         xaxis_title="s of the first layer", yaxis_title="recentred accuracy on the test images", template="mechsub",
     )  # fmt: skip
-    return kinds.add_caption(figure, "A circle is a condition, mean over seeds; a cross its point on the line.")
+    return kinds.add_caption(figure, f"A circle is a condition, mean over seeds; a cross its point on the line.{more}")
 
 
 _TINY: dict = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}

@@ -5,7 +5,7 @@ import pytest
 
 from mechsub import stats
 from mechsub.lab import nulls, verdicts
-from mechsub.lab.findings import Cell, Finding, clustered, over_clusters
+from mechsub.lab.findings import Cell, Finding, clustered, least_p, linked, over_clusters, share_of_chosen
 
 
 def cell(weights: str, family: str, mean: float, **more) -> Cell:
@@ -64,3 +64,30 @@ def test_intervals_over_clusters_are_those_of_the_ratio_of_sums():
     wanted = stats.ratio_of_means([5.0, 7.0, 3.0], [3.0, 3.0, 1.0])
     assert found.n == 3 and (found.mean, found.low) == pytest.approx((wanted.mean, wanted.low))
     assert over_clusters(clustered([1.0, 3.0], "aa")) == stats.Interval(2.0, -np.inf, np.inf, 1)
+
+
+def test_what_shares_a_label_is_one_cluster():
+    assert linked("aabbc") == linked([1, 1, 2, 2, 3])
+    joined = linked("aabbcd", "xyyzzw")  # a and b share y, b and c share z
+    assert len(set(joined[:5])) == 1 and joined[5] not in joined[:5]
+
+
+def test_a_share_at_chosen_numbers_is_over_the_numbers():
+    """Forty animals, of which ten each share one of four numbers that works for all of them or for none."""
+    chosen, own = [str(i // 10) for i in range(40)], [float(i < 20) for i in range(40)]
+    found = share_of_chosen("by/over_2x", "", own, [0.1] * 40, chosen, "others'")
+    by_number = stats.student_t([1.0, 1.0, 0.0, 0.0])
+    assert found.value.mean == 0.5 and (found.value.low, found.value.high) == (0.0, 1.0) and found.n == 4
+    assert by_number.low < 0 < 1 < by_number.high  # it is cut to what a share can be
+    assert found.p == pytest.approx(stats.paired_difference([1, 1, 0, 0], [0.1] * 4).p) and found.null == pytest.approx(
+        0.1
+    )
+    one = share_of_chosen("by/over_2x", "", own, [0.1] * 40, ["7"] * 40)
+    assert (one.p, one.n, one.value.low, one.value.high) == (None, 1, 0.0, 1.0)
+    never = share_of_chosen("by/over_2x", "", [0.0] * 40, [0.1] * 40, chosen)
+    assert never.value == stats.clopper_pearson(0, 4)
+
+
+def test_the_least_p_of_holm():
+    assert least_p(50, 999).value == 0.05 and least_p(2_000, 999).value == 1.0
+    assert stats.holm([1 / 1000] * 50)[0] == least_p(50, 999).value

@@ -40,11 +40,17 @@ def test_a_network_with_hooks_is_refused_where_its_weights_are_read(permanent):
         lambda: teacher.select([0]),
         lambda: teacher.replace({}),
         lambda: conv.distill_each(
-            {"a": conv.ConvNet(ms.MLPConfig(), [0])}, hooked_images, n_samples=8, loss="kl", epochs=1, lr=1e-3,
+            {"a": hooked_conv}, ms.HookedMLP(ms.MLPConfig(d_model=16), (0,)), n_samples=8, loss="kl", epochs=1, lr=1e-3,
             batch_size=8, seed=0, frozen=(), snapshots={},
         ),
+        lambda: conv.distill_each(
+            {"a": conv.ConvNet(ms.MLPConfig(d_model=16), [0])}, hooked_images, n_samples=8, loss="kl", epochs=1,
+            lr=1e-3, batch_size=8, seed=0, frozen=(), snapshots={},
+        ),
     ]  # fmt: skip
-    hooked_images = ms.HookedMLP(ms.MLPConfig(d_model=16), (0,))
+    small = ms.MLPConfig(d_model=16)
+    hooked_images, hooked_conv = ms.HookedMLP(small, (0,)), conv.ConvNet(small, [0])
+    hooked_conv.add_hook("blocks.0.hook_out", silenced, is_permanent=True)
     if permanent:
         for model in (teacher, hooked_images):
             model.add_hook("blocks.1.hook_out", silenced, is_permanent=True)
@@ -58,7 +64,7 @@ def test_a_network_with_hooks_is_refused_where_its_weights_are_read(permanent):
 
 def run(calls):
     for call in calls:
-        with pytest.raises(ValueError, match="must have no hooks"):
+        with pytest.raises(ValueError, match="has hooks, which are not run here"):
             call()
 
 
@@ -115,20 +121,50 @@ def test_two_students_cannot_fill_one_dict_of_snapshots():
         )  # fmt: skip
 
 
+def samplers():
+    images = torch.rand(40, 784, generator=torch.Generator().manual_seed(3), dtype=torch.float32)
+    return {
+        "uniform": noise.uniform,
+        "gaussian": noise.gaussian,
+        "bernoulli": noise.bernoulli,
+        "blurred": noise.blurred_noise(1),
+        "power_law": noise.power_law_noise(1),
+        "subspace": noise.subspace_noise(4),
+        "perlin": noise.perlin_noise(4),
+        "covariance": noise.covariance_matched_noise(images),
+        "spectrum": noise.spectrum_matched_noise(images),
+        "phases": noise.phase_scrambled(images),
+        "pixels": noise.shuffled_pixels(images),
+        "moments": noise.mixed_at_moments(images, noise.uniform, 0.5),
+        "blurred images": noise.resampled(noise.blurred(images, 1)),
+    }
+
+
 def test_weights_and_noise_do_not_depend_on_the_default_dtype():
-    expected = ms.HookedMLP(CFG, (0,)).W_U
-    drawn = [
-        noise.gaussian(4, torch.Generator().manual_seed(0)),
-        noise.blurred_noise(1)(4, torch.Generator().manual_seed(0)),
-    ]
+    def made():
+        return {name: draw(4, torch.Generator().manual_seed(0)) for name, draw in samplers().items()}
+
+    models = [lambda: ms.HookedMLP(CFG, (0,)), lambda: conv.ConvNet(ms.MLPConfig(d_model=16), [0])]
+    expected, weights = made(), [dict(model().named_parameters()) for model in models]
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(ms.HookedMLP(CFG, (0,)).W_U, expected)
-        assert torch.equal(noise.gaussian(4, torch.Generator().manual_seed(0)), drawn[0])
-        blurred = noise.blurred_noise(1)(4, torch.Generator().manual_seed(0)).float()
-        assert torch.allclose(blurred, drawn[1], atol=1e-4)
+        found, again = made(), [dict(model().named_parameters()) for model in models]
     finally:
         torch.set_default_dtype(torch.float32)
+    for name, value in expected.items():
+        assert value.dtype == found[name].dtype == torch.float32, name
+        assert torch.allclose(found[name], value, atol=1e-5), name
+    for before, after in zip(weights, again, strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_bound_method_cannot_be_marked():
+    class Drawer:
+        def draw(self, n, generator):
+            return noise.uniform(n, generator)
+
+    with pytest.raises(ValueError, match="sampler must be a function"):
+        noise.by_rows(Drawer().draw)
 
 
 def test_training_works_where_gradients_are_off():
@@ -182,6 +218,9 @@ def test_a_direction_has_no_scale():
     expected = removal.component(update, way)["blocks.0.W"]
     tiny = removal.component(update, {"blocks.0.W": 1e-24 * way["blocks.0.W"]})["blocks.0.W"]
     assert torch.allclose(tiny, expected, atol=1e-5)
+    beside = {"blocks.1.W": way["blocks.0.W"], "blocks.0.W": 1e-24 * way["blocks.0.W"]}
+    both = removal.component(update | {"blocks.1.W": update["blocks.0.W"]}, beside)
+    assert torch.allclose(both["blocks.0.W"], expected, atol=1e-5)
 
 
 def test_modes_that_overshoot_have_whole_steps():

@@ -129,7 +129,8 @@ def _drawn(
 ) -> list[list[int]]:
     """The tokens drawn behind every prompt, up to `end` and with it."""
     plain, seed = plain_model(model), arguments.seed(seed)
-    check_length(model, max(map(len, prompts)) + n_steps - 1, "a prompt with the answer behind it")
+    answer = f"a prompt with an answer of {n_steps} tokens behind it"
+    check_length(model, max(map(len, prompts)) + n_steps - 1, answer)
     out: list[list[int]] = [[] for _ in prompts]
     for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
         numbers = rows.tolist()

@@ -22,7 +22,10 @@ def by_rows(sampler: S) -> S:
 
     Without it a sampler is asked once for all inputs of an epoch, which may then depend on how many there are.
     """
-    sampler.by_rows = True  # type: ignore[attr-defined]
+    try:
+        sampler.by_rows = True  # type: ignore[attr-defined]
+    except AttributeError:  # a method bound to its object, or a built-in
+        arguments.refuse("sampler", "a function; write one with def that calls it", sampler)
     return sampler
 
 
@@ -107,7 +110,7 @@ def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
     cell = arguments.whole(cell, "cell", 1)
     _require("cell", cell, side % cell == 0 and 2 * cell <= side, f"a divisor of {side}, at most {side // 2}")
     _require_std(std)
-    basis = _perlin_basis(cell, side)
+    basis = _perlin_basis(cell, side).float()
     basis *= std / (basis.square().sum(0).mean() / 2).sqrt()  # a component of a unit vector has variance 1/2
 
     def draw(n: int, generator: Generator) -> Tensor:
@@ -279,7 +282,7 @@ def _blur_gain(sigma: float | int, side: int) -> Float[Tensor, "{side} {side}"]:
 
 def _frequencies(side: int) -> Float[Tensor, "{side} {side}"]:
     """Radial frequency of every Fourier mode, cycles a pixel."""
-    one = torch.fft.fftfreq(side)
+    one = torch.fft.fftfreq(side, dtype=torch.float32)
     return torch.hypot(one[:, None], one[None])
 
 

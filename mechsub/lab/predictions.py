@@ -33,7 +33,7 @@ def rows(study: str, cells: Iterable[Cell], comparisons: Sequence[Finding] = ())
 def judged(
     entry: verdicts.Entry, cells: Iterable[Cell], comparisons: Callable[[], Sequence[Finding]]
 ) -> list[verdicts.Verdict]:
-    """The verdict on findings of single cells; where no cell has the finding, on findings of all cells together."""
+    """The verdict on findings of single cells; where no cell has the finding, on those of comparisons between cells."""
     found = verdicts.judge(entry, cells)
     if any(verdict.word != "untested" for verdict in found):
         return found

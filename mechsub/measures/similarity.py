@@ -85,7 +85,8 @@ def mutual_knn(
 ) -> Float[Tensor, "*lead"]:
     """Mean share of the k nearest neighbours (Euclidean) in common; chance is k / (n - 1).
 
-    Of t samples that tie for the last s places, each has s / t of a place: what coincides is alike by no order of rows.
+    Of t samples that tie for the last s places, each has s / t of a place, so that the order of rows does not matter.
+    Where samples coincide (a dead ReLU layer), equal representations share less than 1: compare with mutual_knn(x, x).
     Source: Huh et al. 2405.07987.
     """
     k = arguments.whole(k, "k", 1)

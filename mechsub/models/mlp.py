@@ -168,7 +168,10 @@ class HookedMLP(HookedRootModule):
 def check_unhooked(model: nn.Module, name: str) -> None:
     """Raise for a network that hooks change: what reads its weights alone would not see them."""
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        raise ValueError(f"{name} must have no hooks, which its weights do not show; write the change into its weights")
+        raise ValueError(
+            f"{name} has hooks, which are not run here; take them off (reset_hooks(including_permanent=True)), or "
+            "write their change into its weights"
+        )
 
 
 def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:

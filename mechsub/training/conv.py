@@ -57,7 +57,7 @@ class ConvNet(HookedRootModule):
         )
         self.ln_final = nn.Identity()
         W_U = self._draw("conv.unembed", (d, cfg.d_vocab), d)
-        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab))
+        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab, dtype=torch.float32))
         self.requires_grad_(False)
         self.eval()
         self.setup()
@@ -68,7 +68,7 @@ class ConvNet(HookedRootModule):
         return torch.stack(draws) / math.sqrt(fan_in)
 
     def _biases(self, d: int) -> list[Tensor]:
-        return [torch.zeros(len(self.seeds), out) for out in (*CHANNELS, d)]
+        return [torch.zeros(len(self.seeds), out, dtype=torch.float32) for out in (*CHANNELS, d)]
 
     @property
     def W_U(self) -> Float[Tensor, "seed d_model d_vocab"]:
@@ -173,6 +173,7 @@ def _check(
         raise ValueError(f"teacher must have the activation 'relu', not {cfg.activation!r}")
     for name, student in arguments.mapping(students, "students", "networks").items():
         own = arguments.instance(student, ConvNet, f"students[{name!r}]").cfg
+        check_unhooked(student, f"students[{name!r}]")
         if (own.d_vocab, own.aux, own.d_in, len(student.seeds)) != (cfg.d_vocab, cfg.aux, cfg.d_in, n):
             raise ValueError(f"students[{name!r}] must have the teacher's outputs, images and {n} members")
         known = [key for key, _ in student.named_parameters()]

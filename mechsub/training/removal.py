@@ -236,7 +236,7 @@ def component(
     """
     _check_by(by)
     _check_parameters(update=update, direction=direction, **({} if instead is None else {"instead": instead}))
-    direction = _scaled_up({name: direction[name] for name in update if name in direction})
+    direction = _scaled_up({name: direction[name] for name in update if name in direction}, by)
     update = {name: update[name] for name in direction}
     length = _products(direction, direction, by)
     along = _products(update, direction, by)
@@ -258,10 +258,14 @@ def component(
     }
 
 
-def _scaled_up(direction: Parameters) -> Parameters:
-    """A direction has no scale: one whose squares would be 0 is as good as any."""
-    size = max((float(value.abs().max()) for value in direction.values()), default=0.0)
-    return {name: value / size for name, value in direction.items()} if 0 < size < 1e-12 else direction
+def _scaled_up(direction: Parameters, by: str) -> Parameters:
+    """A direction has no scale: a group of it whose squares would be 0 is as good as any."""
+    sizes: dict[str, float] = {}
+    for name, value in direction.items():
+        group = _group(name, by)
+        sizes[group] = max(sizes.get(group, 0.0), float(value.abs().max()) if value.numel() else 0.0)
+    small = {group: size for group, size in sizes.items() if 0 < size < 1e-12}
+    return {name: value / small.get(_group(name, by), 1.0) for name, value in direction.items()} if small else direction
 
 
 def products(a: Parameters, b: Parameters, by: By = "neuron") -> dict[str, Tensor]:

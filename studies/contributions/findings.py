@@ -7,7 +7,7 @@ import mechsub as ms
 from mechsub.designs import contributions
 from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, clustered, over_clusters, reword, reworded, slug
+from mechsub.lab.findings import CHOSEN, Cell, Drawn, Finding, cells, clustered, over_clusters, reword, reworded, slug
 from mechsub.lazy import go, np
 from studies.contributions import Config
 
@@ -82,7 +82,7 @@ def _chosen(cell: list[dict]) -> Iterator[Finding]:
     intervals are over numbers, each with all of its animals."""
     animals = [row for row in cell if row["kind"] == "animal"]
     ratio, numbers = [row["ratio"] for row in animals], [row["number"] for row in animals]
-    unit = "numbers, each with the animals that chose it"
+    unit = CHOSEN
     names = {row["part"]: f"part: {row['part']}" for row in cell if row["kind"] == "part" and row["pairs"] == "chosen"}
     names |= {"what is specific to the pair": "pair"} if "pair" in animals[0] else {}
     for part, field in names.items():

@@ -92,6 +92,7 @@ def plot(records: list[dict]):
     """Every condition: recentred and raw accuracy, found against predicted."""
     trained = [cell for cell in cells(records, Config, findings) if cell.options["part"] == "train"]
     found = {cell.options["condition"]: _values(cell) for cell in like_the_first(("condition",), trained)}
+    more = "" if len(found) == len(trained) else " Other cells are in the table."
     kinds = ms.kinds  # it registers the template
     figure = go.Figure()
     for score in ("recentred", "raw"):
@@ -102,4 +103,4 @@ def plot(records: list[dict]):
         title="What students learn, predicted before they are trained", template="mechsub",
         xaxis_title="predicted accuracy on the test images", yaxis_title="found",
     )  # fmt: skip
-    return kinds.add_caption(figure, "A point is a condition, mean over seeds; nothing is fitted.")
+    return kinds.add_caption(figure, f"A point is a condition, mean over seeds; nothing is fitted.{more}")

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import mechsub as ms
-from mechsub.lab.findings import Drawn, Finding, clustered, clusters_p, holm, least_p, over_clusters
+from mechsub.lab.findings import CHOSEN, Drawn, Finding, clustered, clusters_p, holm, least_p, linked, over_clusters
 from mechsub.lazy import go
 
 METRICS = ("debiased_cka", "cosine")
 PAIRINGS = ("favoured", "lowest")
-UNIT = "chosen numbers, each with its animals"
 
 
 def findings(cell: list[dict], metric: tuple[str, ...]) -> Iterator[Finding]:
@@ -31,15 +30,16 @@ def _paired(cell: list[dict], row: dict) -> Finding:
     first = row["pairing"] == PAIRINGS[0]
     null = Drawn(row["null_mean"], row["null_95"]) if first else None
     key, words = f"{_subject(row)}/{row['pairing']}", "shuffled pairs" if first else ""
-    return Finding(key, _label(row), value, null, row["p"], UNIT, null_label=words)
+    unit = "animals" if row["metric"] != "cosine" else f"{CHOSEN}; p permutes animals"
+    return Finding(key, _label(row), value, null, row["p"], unit, null_label=words)
 
 
 def _difference(cell: list[dict], row: dict) -> Finding:
     """The cosine with the favoured number less that with the lowest, paired by animal."""
-    (first, chosen), (second, _) = (_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS)
-    each = clustered([a - b for a, b in zip(first, second, strict=True)], chosen)
-    key = f"{_subject(row)}/{'-'.join(PAIRINGS)}"
-    return Finding(key, _label(row), over_clusters(each), 0.0, clusters_p(each), UNIT)
+    (first, favoured), (second, lowest) = (_animals(cell, pairing, row["layer"]) for pairing in PAIRINGS)
+    each = clustered([a - b for a, b in zip(first, second, strict=True)], linked(favoured, lowest))
+    key, unit = f"{_subject(row)}/{'-'.join(PAIRINGS)}", "animals that share a number, together"
+    return Finding(key, _label(row), over_clusters(each), 0.0, clusters_p(each), unit)
 
 
 def _subject(row: dict) -> str:

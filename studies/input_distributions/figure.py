@@ -14,7 +14,9 @@ _NAMES = {"type": "category", "dtick": 1, "tickfont": {"size": 11}}  # distribut
 
 
 def plot(records: list[dict]):
-    found_cells = like_the_first(("inputs",), cells(records, Config, findings))
+    every = cells(records, Config, findings)
+    found_cells = like_the_first(("inputs",), every)
+    more = "" if len(found_cells) == len(every) else " Other cells are in the table."
     spectra = {cell.options["inputs"]: next(r for r in cell.rows if r["arm"] == "inputs") for cell in found_cells}
     named = by_name(found_cells)
     families = predictions.told().get("law", {}).get("families", {})
@@ -31,7 +33,8 @@ def plot(records: list[dict]):
     return ms.kinds.grid(
         list(panels.values()), list(panels), title="Input distributions",
         caption="Means over seeds; bars are 95% intervals (Student-t over seeds; of the law, seeds and distributions "
-        "resampled). Grey: the null, students of another initialisation. Colours: families, each held out in turn.",
+        "resampled). Grey: the null, students of another initialisation. Colours: families, each held out in turn."
+        + more,
     )  # fmt: skip
 
 

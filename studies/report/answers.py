@@ -22,7 +22,7 @@ each study's `--help` says. The same answers with their figures are on one page,
 
 def _answer_row(f) -> str:
     claim = f" *Claim: {f.question.claim}*" if f.question.claim else ""
-    stale = "(Of stale cells: run the command with --rerun.) " * ("stale" in f.found.cells.values())
+    stale = "(From stale cells; the command with --rerun makes them again.) " * ("stale" in f.found.cells.values())
     answer = f"{stale}{f.answer.sentence if f.answer else f.why_not}"
     shown = f.verdict if f.question.claim or f.answer is None else ""
     cells = (f.question.question + claim, f"`{f.command}`", answer, f.answer.null if f.answer else "", shown)
