@@ -153,4 +153,4 @@ def test_hidden_alignment_of_a_language_model(run_on_tiny_llama):
         assert [row["number"] for row in animals] == [numbers[i] for i in chosen.tolist()]
         (mean,) = [r["value"] for r in layers if (r["pairing"], r["layer"], r["metric"]) == (pairing, 1, "cosine")]
         assert sum(row["cosine"] for row in animals) / len(animals) == pytest.approx(mean)
-    assert made["unit"] == "animals" and "favoured" in printed
+    assert made["unit"] == "chosen numbers, each with its animals" and "favoured" in printed

@@ -21,9 +21,9 @@ place of "{}" in the key:
                           above it so
     works                 hit: every level is above the finding of the same level whose key is `bound`; miss: one is not
 
-Otherwise the verdict is "open"; without a finding in the store it is "untested", and so it is where the first or last of
-the levels that an entry names is not stored (of peak and works, any). Rules increases, decreases and
-none do not see steps between two levels that go the other way: a verdict lists such steps (`turns`).
+Otherwise the verdict is "open"; without a finding in the store it is "untested", and so it is where the first or the
+last level that an entry names is not stored (of peak and works, any level). The rules increases, decreases and none do
+not see steps between two levels that go the other way: a verdict lists such steps (`turns`).
 """
 
 import datetime
