@@ -184,7 +184,7 @@ def excludes_zero(interval) -> bool:
 
 def _counts(cell: list[dict], found: Values) -> Iterator[Finding]:
     """The published counts, each beside its null, with published choices and with the arms' own numbers."""
-    over = {}
+    over: dict[str, Finding] = {}  # an arm is in several pairs
     for first, second in (*CONTRASTS[:2], CONTRASTS[4]):
         pair, where = _key(first, second, "+"), f"{' '.join(first)} and {' '.join(second)}"
         for kind, chosen in (("likeliest", "the likeliest number"), ("own", "the most specific number")):
@@ -197,14 +197,15 @@ def _counts(cell: list[dict], found: Values) -> Iterator[Finding]:
         up = [found[arm]["likeliest, published"] > TWICE for arm in (first, second)]
         chance = [found[arm]["share over 2x"] for arm in (first, second)]
         said = [_listed(cell, arm, "likeliest") for arm in (first, second)]
-        for arm, *of in zip((first, second), up, chance, said, strict=True):
-            over["_".join(arm)] = (" ".join(arm), *of)
-        over[pair] = (f"both, {where}", up[0] & up[1], chance[0] * chance[1], linked(*said))
-    for subject, (what, met, random, chosen) in over.items():
-        label, null_label = f"animals over 2x by the likeliest number: {what}", "a random number in every arm"
-        yield share_of_chosen(
-            f"{subject}/over_2x", label, met.astype(float).tolist(), random.tolist(), chosen, null_label
-        )
+        for i, arm in enumerate((first, second)):
+            over["_".join(arm)] = _doubled("_".join(arm), " ".join(arm), up[i], chance[i], said[i])
+        over[pair] = _doubled(pair, f"both, {where}", up[0] & up[1], chance[0] * chance[1], linked(*said))
+    yield from over.values()
+
+
+def _doubled(subject: str, what: str, met: np.ndarray, random: np.ndarray, chosen: Sequence) -> Finding:
+    label, null = f"animals over 2x by the likeliest number: {what}", "a random number in every arm"
+    return share_of_chosen(f"{subject}/over_2x", label, met.astype(float).tolist(), random.tolist(), chosen, null)
 
 
 def shared(cell: list[dict], first: tuple, second: tuple, kind: str, k: int) -> tuple[list[bool], float]:
