@@ -22,7 +22,7 @@ from studies.report.question import (
 )  # fmt: skip
 
 F = list[Finding]
-UNTRAINED = "--weights trained random-0 random-1"
+UNTRAINED = "--weights trained random-0 random-1 random-2"
 ORGANISMS = " ".join(f"organisms/{name}" for name in ("1110-base", "1110-instruct", "110-base", "110-instruct"))
 
 
