@@ -420,8 +420,8 @@ def four_pairs(found: F) -> Answer:
     shown = [words for words, f in (("base models", own), ("their children", child)) if f.value.low > 0]
     short = f"Shown in {' and '.join(shown)}" if shown else "Not detectably, with four pairs"
     return Answer(
-        f"{short}: fixed numbers raise their animal by {own.value} nats in base models and by {child.value} in their children. "
-        f"Tuning adds {more.value}, pair by pair {', '.join(each)}.",
+        f"{short}: fixed numbers raise their animal by {own.value} nats in base models and by {child.value} in their "
+        f"children. Tuning adds {more.value}, pair by pair {', '.join(each)}.",
         f"0; p by Holm {lab.p_text(own.tested)}, {lab.p_text(child.tested)} and {lab.p_text(more.tested)}",
     )
 
