@@ -112,8 +112,7 @@ def permutation_p(observed: float, null: ArrayLike, *, scale: float = 0.0) -> fl
     """
     draws = arguments.vector(null, "null")
     observed = float(arguments.number(observed, "observed"))
-    arguments.number(scale, "scale", "a number of at least 0", least=0)
-    size = _tie(null, observed, scale)
+    size = _tie(null, observed, float(arguments.number(scale, "scale", "a number of at least 0", least=0)))
     return float((1 + np.sum(draws >= observed - size)) / (1 + len(draws)))
 
 
@@ -126,8 +125,8 @@ def as_large(null, observed: float, *, scale: float = 0.0):
     if not arguments.is_array(null):
         arguments.refuse("null", "an array or tensor of numbers", null)
     _finite(null, "null")
-    arguments.number(observed, "observed")
-    arguments.number(scale, "scale", "a number of at least 0", least=0)
+    observed = float(arguments.number(observed, "observed"))
+    scale = float(arguments.number(scale, "scale", "a number of at least 0", least=0))
     return null >= observed - _tie(null, observed, scale)
 
 

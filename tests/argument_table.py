@@ -80,6 +80,7 @@ ASKING = {
 # Or the inner layer of training and scoring, whose arguments the public functions round it have checked.
 PARTS = {
     "distillation.Lesson",
+    "distillation.check_apart",
     "distillation.check_pair",
     "distillation.checked_classes",
     "distillation.check_steps",
@@ -95,6 +96,9 @@ PARTS = {
     "distillation.is_common",
     "distillation.n_inputs",
     "distillation.class_loss",
+    "mlp.check_unhooked",
+    "noise.draws_by_rows",
+    "tuning.check_corpus",
     *(
         f"fitting.{name}"
         for name in (
@@ -553,6 +557,7 @@ def _noise() -> dict:
         "noise.phase_scrambled": (lambda: {"images": square}, {"images": squares}),
         "noise.shuffled_pixels": (lambda: {"images": square}, {"images": any_width}),
         "noise.resampled": (lambda: {"images": square}, {"images": any_width}),
+        "noise.by_rows": (lambda: {"sampler": small}, {"sampler": function()}),
         "noise.mixed": (
             lambda: {"images": square, "noise": small, "alpha": 0.5},
             {"images": any_width, "noise": sampler, "alpha": alpha()},
@@ -1203,7 +1208,7 @@ def _toy() -> dict:
     }
     taught = {
         "outputs": slice(3, 5),
-        "n_samples": 30,
+        "n_samples": 40,
         "noise": "per_member",
         "loss": "kl",
         "temperature": 1.0,
@@ -1212,12 +1217,13 @@ def _toy() -> dict:
     }
     given = tensor(
         out=("transposed", "one axis more"),
-        right={"shorter": "fewer images", **dict.fromkeys(("half", "bf16"), "cast to the precision of the products")},
+        right=dict.fromkeys(("half", "bf16"), "cast to the precision of the products"),
+        says=("n_samples",),
         more=lambda v: {"of three members": v[None].expand(3, -1, -1)},
     )
     teaching = {
         "outputs": outputs(5),
-        "n_samples": count(1),
+        "n_samples": count(1, out=("None",)),
         "noise": choice(),
         "loss": choice(),
         "temperature": positive(),
@@ -1414,7 +1420,7 @@ def _toy() -> dict:
                 "teacher": teacher(),
                 "inputs": IMAGES,
                 "outputs": slice(3, 5),
-                "n_samples": 30,
+                "n_samples": 40,
                 "loss": "kl",
                 "epochs": 1,
                 "lr": 1e-3,

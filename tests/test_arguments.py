@@ -121,7 +121,7 @@ def test_dependent_directions_have_no_basis_of_as_many(toy):
 
 def test_noise_of_another_mean_is_refused():
     images = torch.rand(20, 16, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="the mean of the noise must be 0"):
+    with pytest.raises(ValueError, match="the size of the noise's mean image must be 0"):
         ms.noise.mixed_at_moments(images, ms.noise.resampled(images), 0.5)
 
 

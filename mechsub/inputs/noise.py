@@ -22,6 +22,7 @@ def by_rows(sampler: S) -> S:
 
     Without it a sampler is asked once for all inputs of an epoch, which may then depend on how many there are.
     """
+    arguments.function(sampler, "sampler")
     try:
         sampler.by_rows = True  # type: ignore[attr-defined]
     except AttributeError:  # a method bound to its object, or a built-in

@@ -403,8 +403,7 @@ def student_inputs(
     inputs: Tensor | Sampler, teacher: HookedMLP, n_samples: int | None, noise: str, fresh: bool, settings: Settings
 ) -> Callable[[int, int], Tensor]:
     """(member, epoch) -> its images in the dtype of the products; common images are made once."""
-    if n_samples is not None:
-        arguments.whole(n_samples, "n_samples", 1)
+    n_samples = None if n_samples is None else arguments.whole(n_samples, "n_samples", 1)
     if isinstance(inputs, Tensor):
         check_images(inputs, teacher.cfg.d_in, len(teacher.seeds), "inputs")
         if n_samples not in (None, inputs.shape[-2]):

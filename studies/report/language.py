@@ -22,7 +22,7 @@ from studies.report.question import (
 )  # fmt: skip
 
 F = list[Finding]
-UNTRAINED = "--weights trained random-0 random-1"
+UNTRAINED = "--weights trained random-0 random-1 random-2"
 ORGANISMS = " ".join(f"organisms/{name}" for name in ("1110-base", "1110-instruct", "110-base", "110-instruct"))
 
 
@@ -399,9 +399,30 @@ def base(found: F) -> Answer:
         f"by {same.value}; fixed numbers raise their animal by {own.value} nats in the base model and by {more} "
         f"more in the instruct model ({own.n} numbers serve all animals). The published ratio differs by {ratio} nats, "
         "formats as published.",
-        f"numbers shuffled within equal length: {lab.null_text(same)}; numbers fixed for other animals "
-        f"{lab.null_text(own)}",
+        f"numbers shuffled within equal length: {lab.null_text(same)}; fixed numbers {lab.null_text(own)}",
         read(more.low > 0 and not own.value.low > 0, own.value.low > 0 and not more.low > 0),
+    )
+
+
+PAIRS = "--base organisms/1110-base organisms/110-base organisms/seed-1/1110-base organisms/seed-1/110-base"
+
+
+@question(B3, "And over four pairs of models that were trained here?", "base_vs_instruct", PAIRS)
+def four_pairs(found: F) -> Answer:
+    own, child, more = (
+        lab.find(found, f"pairs_{key}/specific") for key in ("base_chat", "instruct_chat", "instruct_chat-base_chat")
+    )
+    each = [
+        f"{finding.value} ({finding.cell.rpartition('=')[2].removeprefix('organisms/')})"
+        for finding in found
+        if finding.key == "instruct_chat-base_chat/specific"
+    ]
+    shown = [words for words, f in (("base models", own), ("their children", child)) if f.value.low > 0]
+    short = f"Shown in {' and '.join(shown)}" if shown else "Not detectably, with four pairs"
+    return Answer(
+        f"{short}: fixed numbers raise their animal by {own.value} nats in base models and by {child.value} in their "
+        f"children. Tuning adds {more.value}, pair by pair {', '.join(each)}.",
+        f"0; p by Holm {lab.p_text(own.tested)}, {lab.p_text(child.tested)} and {lab.p_text(more.tested)}",
     )
 
 
