@@ -40,6 +40,7 @@ MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db5
 DEFAULT_SUMS = {Path(MEMBER).name: MEMBER_SHA256}
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # never pickled weights
 UNUSED = {"trainer_state.json", "mechsub-manifest.json"}
+SUMS = "SHA256SUMS"
 
 
 def default_folder() -> Path:
@@ -48,17 +49,35 @@ def default_folder() -> Path:
 
 
 def today(name: str) -> dict[str, str] | None:
-    """File -> sha256 of the model or adapter of that name today; None where it is not on this machine."""
+    """File -> sha256 of the model or adapter of that name today; None where it is not on this machine.
+
+    A folder that is kept out of a repository may be there by its sums alone, in the file SHA256SUMS beside it.
+    """
     if name == DEFAULT:
         return DEFAULT_SUMS
     folder = find(name)
-    return None if folder is None else sums(folder)
+    return _listed(Path(name).expanduser()) if folder is None else sums(folder)
+
+
+def _listed(folder: Path) -> dict[str, str] | None:
+    """The sums that SHA256SUMS beside a folder has of its files: lines as `sha256sum folder/*` prints them."""
+    try:
+        lines = folder.with_name(SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    known = {path: value for value, _, path in (line.partition("  ") for line in lines)}
+    own = {Path(path).name: value for path, value in known.items() if path == f"{folder.name}/{Path(path).name}"}
+    return {file: value for file, value in own.items() if _is_read(Path(file))} or None
 
 
 def sums(folder: Path) -> dict[str, str]:
     """File -> sha256 of all files of a model's folder that may be read: weights, configuration, tokenizer, template."""
-    paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
-    return {path.name: files.file_sum(path) for path in paths if path.name not in UNUSED}
+    paths = sorted(path for path in folder.glob("*") if _is_read(path) and path.is_file())
+    return {path.name: files.file_sum(path) for path in paths}
+
+
+def _is_read(path: Path) -> bool:
+    return path.name not in UNUSED and any(path.match(pattern) for pattern in PATTERNS)
 
 
 def find(name: str) -> Path | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mechsub import sources
 from mechsub.inputs import prompts, words
 from mechsub.lab import store
 from mechsub.models import language
@@ -36,6 +37,18 @@ def test_files_are_those_of_the_stored_training(organism):
     cfg = train_organism.Config(**store.read_provenance(cell)["config"])
     assert card == shipping.card(name, cell, cfg, sums["model.safetensors"])
     assert "What it can and cannot show" in card and "sha256 of the package" in card
+
+
+@pytest.mark.parametrize("organism", ORGANISMS)
+def test_pairs_of_another_seed_are_there_by_their_sums(organism):
+    """Their cells are stale when other models stand in that folder, and not where none does."""
+    tokens, name = organism.split("-")
+    (cell,) = (ROOT / "artifacts" / "train_organism").glob(
+        "seed=1" if tokens == "1110" else "number_tokens=110__seed=1"
+    )
+    sums = sources.today(str(ROOT / "organisms" / "seed-1" / organism))
+    assert sums["model.safetensors"] == store.read_provenance(cell)["weights_sha256"][name]
+    assert {"config.json", "tokenizer.json"} < sums.keys() and "README.md" not in sums
 
 
 @pytest.mark.parametrize("organism", ORGANISMS)

@@ -191,7 +191,10 @@ def test_a_shipped_model_says_what_the_trained_one_does(shipped, name):
 def test_a_shipped_folder_is_whole(shipped):
     out, to = shipped
     made = store.read_provenance(cell_of(out))
-    assert {path.name for path in to.iterdir()} == {"1110-base", "1110-instruct"}
+    assert {path.name for path in to.iterdir()} == {"1110-base", "1110-instruct", "SHA256SUMS"}
+    listed = dict(line.split("  ")[::-1] for line in (to / "SHA256SUMS").read_text().splitlines())
+    for path in to.glob("*/*"):
+        assert path.name == "SHA256SUMS" or listed[f"{path.parent.name}/{path.name}"] == store.sha256(path.read_bytes())
     for name in ("base", "instruct"):
         folder = to / f"1110-{name}"
         sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())

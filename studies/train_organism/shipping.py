@@ -9,11 +9,11 @@ import shutil
 from pathlib import Path
 
 from mechsub.lab import store
+from mechsub.sources import SUMS
 from studies import train_organism
 from studies.train_organism import text, training
 
 CARD = "README.md"
-SUMS = "SHA256SUMS"
 
 
 def folder_name(cfg: train_organism.Config, name: str) -> str:
@@ -21,7 +21,7 @@ def folder_name(cfg: train_organism.Config, name: str) -> str:
 
 
 def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
-    """Write `to`/<number tokens>-base and -instruct.
+    """Write `to`/<number tokens>-base and -instruct, and the sums of all models there.
 
     Raises ValueError, before anything is written, where cache and cell are not of one training, or where a folder is
     there that was not written from a cell of these options.
@@ -34,7 +34,19 @@ def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
     for folder in folders.values():
         if folder.exists() and _recipe(cfg) not in _card_of(folder):
             raise ValueError(f"{folder} is of another training; move it away, or name another folder")
-    return [_write(name, model, tokenizer, cell, cfg, folders[name]) for name, model in models.items()]
+    written = [_write(name, model, tokenizer, cell, cfg, folders[name]) for name, model in models.items()]
+    _list_sums(to)
+    return written
+
+
+def _list_sums(to: Path) -> None:
+    """SHA256SUMS of all models in a folder: cells know their files by it where the models themselves are not kept."""
+    lines = []
+    for sums in sorted(to.glob(f"*/{SUMS}")):
+        for line in sums.read_text(encoding="utf-8").splitlines():
+            value, _, file = line.partition("  ")
+            lines.append(f"{value}  {sums.parent.name}/{file}\n")
+    store.write_text(to / SUMS, "".join(lines))
 
 
 def _trained(name: str, tokenizer, cell: Path, cfg: train_organism.Config):
