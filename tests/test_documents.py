@@ -26,7 +26,7 @@ NOT_RUN = {
     "pip install 'mechsub[adapters]'": "would change the environment of the tests",
     "pip install -e PATH/TO/mechsub": "would change the environment of the tests",
     ". .venv/bin/activate": "would change the environment of the tests",
-    "python -m tools.ship_organism organisms/seed-1 --seed 1 --number-tokens 1110 110": "checkpoints of an hour's training",
+    "python -m tools.ship_organism organisms/seed-1 --seed 1 --number-tokens 1110 110": "needs an hour's training",
 }
 ONLY_DRY = {
     "meta-llama/Llama-3.2-1B-Instruct": "weights behind a licence, and hours",
