@@ -25,7 +25,7 @@ def commands(question: Question, study: Study, root: Path) -> Iterator[tuple[str
     usual = tuple(own[name] for name in naming)
     for chosen in sorted(_stored(root / study.name, naming) - {usual}):
         words = itertools.chain.from_iterable((f"--{name}", value) for name, value in zip(naming, chosen, strict=True))
-        yield ", ".join(chosen), f"{question.flags} {shlex.join(words)}".strip()
+        yield ", ".join(name for name in chosen if name != "auto"), f"{question.flags} {shlex.join(words)}".strip()
 
 
 def _stored(folder: Path, naming: tuple[str, ...]) -> set[tuple[str, ...]]:
