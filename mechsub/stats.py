@@ -131,10 +131,10 @@ def as_large(null, observed: float, *, scale: float = 0.0):
 
 
 def _tie(null, observed: float, scale: float) -> float:
-    """How far below `observed` a draw ties with it. The usual draw gives the size, not the largest: one is no scale."""
+    """How far below `observed` a draw ties with it. The median draw has a say in that, and one large draw has none."""
     draws = _plain(null)
-    usual = np.median(np.abs(draws)) if draws.size else 0.0
-    return _relative(draws) * max(abs(observed), scale, float(usual))
+    middle = np.median(np.abs(draws)) if draws.size else 0.0
+    return _relative(draws) * max(abs(observed), scale, float(middle))
 
 
 def _rounding(*values, units: int = 100) -> float:

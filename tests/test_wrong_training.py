@@ -218,6 +218,10 @@ def test_a_direction_has_no_scale():
     expected = removal.component(update, way)["blocks.0.W"]
     tiny = removal.component(update, {"blocks.0.W": 1e-24 * way["blocks.0.W"]})["blocks.0.W"]
     assert torch.allclose(tiny, expected, atol=1e-5)
+    controls = [
+        removal.component(update, way, instead={"blocks.0.W": size * update["blocks.0.W"]}) for size in (1, 1e-24)
+    ]
+    assert torch.allclose(controls[0]["blocks.0.W"], controls[1]["blocks.0.W"], atol=1e-5)
     beside = {"blocks.1.W": way["blocks.0.W"], "blocks.0.W": 1e-24 * way["blocks.0.W"]}
     both = removal.component(update | {"blocks.1.W": update["blocks.0.W"]}, beside)
     assert torch.allclose(both["blocks.0.W"], expected, atol=1e-5)

@@ -245,7 +245,7 @@ def component(
     else:
         if lacking := [name for name in direction if name not in instead]:
             raise ValueError(f"instead lacks the parameter {lacking[0]}; it must have all that direction has")
-        direction = {name: instead[name] for name in direction}
+        direction = _scaled_up({name: instead[name] for name in direction}, by)
         other = _products(direction, direction, by)
         scale = {group: along[group] / (length[group] * other[group]).sqrt() for group in along}
     if length:  # below, NaN would become 0, as the scale of what has no length is
