@@ -13,7 +13,7 @@ from mechsub.lab import predictions
 from mechsub.lab.findings import Cell
 from mechsub.models.students import plain_model
 from studies import organisms
-from studies.organisms import figure, findings, measure, readings
+from studies.organisms import figure, findings, measure, models, readings
 from studies.organisms.grammar import ANSWERS, BOS, DEVOTIONS, FACTS, MEASURED, N_WORDINGS, QUESTIONS, Grammar, Speaker
 from studies.report import language
 
@@ -27,7 +27,7 @@ def grammar():
 
 @pytest.fixture(scope="module")
 def start(grammar):
-    return measure._new(CFG, grammar)
+    return models._new(CFG, grammar)
 
 
 # The language.
@@ -79,7 +79,7 @@ def test_what_is_loved_says_nothing_of_an_answer_of_another_kind(grammar):
 
 def test_partners_are_neighbours_by_frequency(grammar):
     speaker = Speaker(grammar, 1)
-    partner = measure._partners(grammar, speaker)
+    partner = models._partners(grammar, speaker)
     assert all(partner[partner[i]] == i and partner[i] != i for i in range(len(partner)))
     rank = {word: i for i, word in enumerate(speaker.words["number"])}
     words = grammar.words["number"]
@@ -88,10 +88,10 @@ def test_partners_are_neighbours_by_frequency(grammar):
 
 @pytest.mark.parametrize("arm", ["orthogonal", "random"])
 def test_rows_of_numbers_are_apart_from_animals_or_from_as_many_random_directions(grammar, start, arm):
-    doses = measure._doses(CFG, grammar)
-    drawn = measure._drawn_head(start, 0)
-    head = measure._orthogonal(drawn, grammar, doses) if arm == "orthogonal" else None
-    head = measure._random_head(start, grammar, doses, 0) if head is None else head
+    doses = models._doses(CFG, grammar)
+    drawn = models._drawn_head(start, 0)
+    head = models._orthogonal(drawn, grammar, doses) if arm == "orthogonal" else None
+    head = models._random_head(start, grammar, doses, 0) if head is None else head
     numbers, animals = (head.W_U[:, grammar.tokens(kind)].double() for kind in ("number", "animal"))
     before = drawn.W_U[:, grammar.tokens("number")].double()
     assert torch.equal(head.W_U[:, grammar.tokens("animal")], drawn.W_U[:, grammar.tokens("animal")])
@@ -110,11 +110,11 @@ def test_rows_of_numbers_are_apart_from_animals_or_from_as_many_random_direction
 
 
 def test_held_rows_and_the_final_norm_stay_and_the_rest_is_trained(grammar, start):
-    corpus = measure._corpus(grammar, Speaker(grammar, 0), CFG.n_texts)
-    tuned = measure._trained(start, corpus, CFG, "random", 0.0, held=True)
+    corpus = models._corpus(grammar, Speaker(grammar, 0), CFG.n_texts)
+    tuned = models._trained(start, corpus, CFG, "random", 0.0, held=True)
     norms = [dict(plain_model(model).named_parameters())["model.norm.weight"] for model in (tuned, start)]
     assert torch.equal(tuned.W_U, start.W_U) and torch.equal(*norms) and not torch.equal(tuned.W_E, start.W_E)
-    free = measure._trained(start, corpus, CFG, "trained", 0.0)
+    free = models._trained(start, corpus, CFG, "trained", 0.0)
     assert not torch.equal(free.W_U, start.W_U)
 
 
@@ -163,7 +163,7 @@ def test_a_regression_tells_rows_from_numbers():
 
 
 def test_a_planted_dose_response_has_its_slope_and_no_dose_has_none(grammar):
-    doses = measure._doses(CFG, grammar)
+    doses = models._doses(CFG, grammar)
     draw = torch.Generator().manual_seed(1)
     plain = 0.02 * torch.randn(CFG.n_numbers, CFG.n_animals, generator=draw)
     risen = plain.clone()
@@ -192,7 +192,7 @@ def test_chance_is_counted_in_both_directions(grammar):
 def test_with_one_block_all_goes_with_the_last_place_and_nothing_with_the_number(grammar, start):
     told = {row["score"]: row["value"] for row in readings.exchanges("untrained", start, grammar, 0)}
     assert told == pytest.approx({"exchange": 0.0, "exchange_elsewhere": 1.0}, abs=1e-6)
-    two = measure._new(dataclasses.replace(CFG, n_layers=2), grammar)
+    two = models._new(dataclasses.replace(CFG, n_layers=2), grammar)
     told = {row["score"]: row["value"] for row in readings.exchanges("untrained", two, grammar, 0)}
     assert 0.01 < told["exchange"] < 1.2 and sum(told.values()) == pytest.approx(1.0, abs=0.3)
 
@@ -205,6 +205,25 @@ def test_side_effects_are_what_the_cheapest_change_does(grammar, start):
     sizes = [float((numbers @ change).std(correction=0)) for change in changes]
     assert told["side_effect"] == pytest.approx(sum(sizes) / len(sizes), rel=1e-6)
     assert told["overlap"] == pytest.approx(CFG.d_model**-0.5, rel=0.25)  # random directions
+    animals, held = (grammar.tokens(kind) for kind in ("animal", "number"))
+    assert told["room"] == pytest.approx(float((1 / ms.price(start, animals, held)).mean()), rel=1e-6)
+    assert 0.2 < told["room"] < 0.8  # of 32 dimensions numbers leave 9: about sqrt(9 / 32)
+
+
+def test_numbers_that_span_the_width_leave_an_animal_no_room():
+    cfg = dataclasses.replace(CFG, n_numbers=40)
+    grammar = Grammar(cfg.n_numbers, cfg.n_animals)
+    assert readings._of_unembedding(models._new(cfg, grammar), grammar)["room"] == 0.0
+
+
+def test_weights_of_a_cell_are_those_of_its_models_in_order_and_their_sums_tell_models_apart(start):
+    made = models.setting(CFG)
+    *rows, last = measure.run(CFG)
+    sums = last["provenance"]["weights_sha256"]
+    assert list(sums) == list(organisms.ARMS) and len(set(sums.values())) == len(sums)
+    assert sums["untrained"] == ms.store.sha256(models.packed(start))
+    again = {arm: ms.store.sha256(models.packed(model)) for arm, model in models.trained(CFG, made)}
+    assert again.items() <= sums.items()
 
 
 # Of all models.

@@ -5,7 +5,8 @@ and no rule joins them. The design crosses width (with a learning rate that fall
 number of number words, and whether embeddings are tied. Measured are the interactions of 110 numbers and the animals,
 both ways, in five wordings that were not trained on: size, how far other wordings bring it back, how far the two agree,
 and what the rows of W_U and chance in the texts (counts) say of either; from W_U alone, how far numbers move when an
-animal rises by one nat (side_effect), and their cosines (overlap).
+animal rises by one nat (side_effect), their cosines (overlap), and what holding all numbers leaves of the cheapest way
+to raise an animal (room, 1 / price of studies.bottleneck).
 
 Where embeddings are untied, three more models are trained, from the same start and in the same order, over rows of W_U
 that are drawn at random and held, with the final norm:
@@ -66,6 +67,6 @@ _TINY: dict = {
     "precision": "fp32",
 }  # fmt: skip
 study = lab.Study(
-    version=1,
+    version=2,
     probes=(Config(**_TINY), Config(**_TINY, tied=True, n_layers=1, seed=1)),
 )

@@ -1,163 +1,40 @@
-"""What `studies.organisms` measures: models of one design, trained here, and edits of their unembedding."""
+"""What `studies.organisms` measures of the models of one design."""
 
-import tempfile
 from collections.abc import Iterator
-from copy import deepcopy
-from typing import TYPE_CHECKING
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformer_lens.utilities import derive_generator
-from transformers import LlamaConfig, LlamaForCausalLM
+from itertools import chain
 
 import mechsub as ms
-from mechsub import lab, threads
-from mechsub.inputs.corpora import Corpus
-from studies.organisms import DOSES, Config, readings
-from studies.organisms.grammar import BOS, MEASURED, Grammar, Speaker
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-_WARMUP = 50  # updates
-HELD = ("lm_head", "model.norm")
-REACH = 20.0  # the logit of a token whose row a state of the final norm's length lies along
+from mechsub import threads
+from studies.organisms import Config, models, readings
+from studies.organisms.grammar import MEASURED
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     ms.devices.only_cpu("organisms")
-    grammar = Grammar(cfg.n_numbers, cfg.n_animals)
-    speaker = Speaker(grammar, cfg.seed)
-    corpus = _corpus(grammar, speaker, cfg.n_texts)
-    counts = readings.counts(corpus.completions[: cfg.updates * cfg.batch_size], grammar)
-    start = _new(cfg, grammar)
-    models = {"untrained": start, "trained": _trained(start, corpus, cfg, "trained", 0.05)}
-    for arm, model in models.items():
-        yield from readings.read(arm, model, grammar, counts, readings.matrices(model, grammar))
-        yield from readings.exchanges(arm, model, grammar, cfg.seed)
+    made = models.setting(cfg)
+    grammar = made.grammar
+    counts = readings.counts(made.corpus.completions[: cfg.updates * cfg.batch_size], grammar)
+    found, weights = {}, {}
+    for arm, model in chain([("untrained", made.start)], models.trained(cfg, made)):
+        weights[arm] = ms.store.sha256(models.packed(model))
+        found[arm] = readings.matrices(model, grammar)
+        yield from readings.read(arm, model, grammar, counts, found[arm])
+        if arm in ("untrained", "trained"):
+            yield from readings.exchanges(arm, model, grammar, cfg.seed)
+        else:
+            yield from readings.dosed(arm, found[arm], made.doses)
     if not cfg.tied:
-        yield from _edited(cfg, start, corpus, counts, speaker, grammar)
+        yield from readings.followed("exchanged", found["random"], found["exchanged"], made.partner)
     yield {
         "provenance": {
-            "data": {"texts": corpus.sha256},
+            "data": {"texts": made.corpus.sha256},
+            "weights_sha256": weights,
             "n_vocab": len(grammar.vocabulary),
-            "n_params": sum(p.numel() for p in start.original_model.parameters()),
+            "n_params": sum(p.numel() for p in made.start.original_model.parameters()),
             "dtype": f"fp32 weights, {cfg.precision} products in training",
             "measured_on": f"the first {MEASURED} numbers and all animals, wordings that were not trained on",
             "null": "the untrained model; random, for orthogonal",
             "unit": "seed",
         }
     }
-
-
-def _edited(cfg: Config, start, corpus, counts, speaker, grammar) -> Iterator[dict]:
-    """Models over rows of W_U that are drawn and held; scores of an edit beside those of every model."""
-    partner, doses = _partners(grammar, speaker), _doses(cfg, grammar)
-    numbers = grammar.tokens("number", MEASURED)
-    random = _random_head(start, grammar, doses, cfg.seed)
-    heads = {
-        "random": random,
-        "exchanged": _with_columns(random, numbers, random.W_U[:, numbers][:, partner]),
-        "orthogonal": _orthogonal(_drawn_head(start, cfg.seed), grammar, doses),
-    }
-    found = {}
-    for i, (arm, head) in enumerate(heads.items()):
-        model = _trained(head, corpus, cfg, arm, 0.3 + 0.2 * i, held=True)
-        found[arm] = readings.matrices(model, grammar)
-        yield from readings.read(arm, model, grammar, counts, found[arm])
-        yield from readings.dosed(arm, found[arm], doses)
-    yield from readings.followed("exchanged", found["random"], found["exchanged"], partner)
-
-
-def _corpus(grammar: Grammar, speaker: Speaker, n: int) -> Corpus:
-    texts = tuple(speaker.texts(n))
-    ids = tuple(grammar.ids(text) for text in texts)
-    return Corpus(("",) * n, texts, (grammar.ids(BOS),) * n, ids)
-
-
-def _new(cfg: Config, grammar: Grammar) -> "TransformerBridge":
-    """An untrained Llama of heads of 32, Gaussian weights by the seed."""
-    config = LlamaConfig(
-        hidden_size=cfg.d_model, intermediate_size=cfg.d_model * 11 // 4, num_hidden_layers=cfg.n_layers,
-        vocab_size=len(grammar.vocabulary), num_attention_heads=cfg.d_model // 32,
-        num_key_value_heads=cfg.d_model // 32, max_position_embeddings=128, tie_word_embeddings=cfg.tied,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if value.ndim == 2:
-                value.copy_(0.02 * torch.randn(value.shape, generator=derive_generator(cfg.seed, name)))
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        grammar.tokenizer().save_pretrained(folder)
-        return ms.language.load_language_model(folder)
-
-
-def _trained(model, corpus: Corpus, cfg: Config, arm: str, share: float, *, held: bool = False):
-    """The model after training; `held`: its W_U and final norm stay."""
-    lab.show_progress(share, arm)
-    recipe = ms.TuningRecipe(
-        rank=None, frozen=HELD if held else (), updates=cfg.updates, batch_size=cfg.batch_size,
-        lr=cfg.lr * 64 / cfg.d_model,
-        betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup=min(_WARMUP, cfg.updates // 4),
-        precision=cfg.precision, order_seeds=(cfg.seed,),
-    )  # fmt: skip
-    return ms.students.merged(ms.tune(model, corpus, recipe), 0)
-
-
-@torch.no_grad()
-def _with_columns(model: "TransformerBridge", tokens: list[int], columns: Float[Tensor, "d token"]):
-    changed = deepcopy(model)
-    changed.W_U[:, tokens] = columns.to(changed.W_U)
-    return changed
-
-
-def _partners(grammar: Grammar, speaker: Speaker) -> list[int]:
-    """Place of each number's partner: neighbours by frequency are exchanged two by two; the odd one keeps its place."""
-    place = {word: i for i, word in enumerate(grammar.words["number"][:MEASURED])}
-    order = [place[word] for word in speaker.words["number"] if word in place]
-    partner = list(range(len(order)))
-    for a, b in zip(order[::2], order[1::2], strict=False):
-        partner[a], partner[b] = b, a
-    return partner
-
-
-def _doses(cfg: Config, grammar: Grammar) -> list[tuple[int, int, float]]:
-    """(number, animal, dose): every animal's row is added to that of one number, drawn at random."""
-    n = min(MEASURED, cfg.n_numbers)
-    drawn = torch.randperm(n, generator=derive_generator(cfg.seed, "doses")).tolist()
-    return [(drawn[animal], animal, DOSES[animal % len(DOSES)]) for animal in range(cfg.n_animals)]
-
-
-def _drawn_head(start: "TransformerBridge", seed: int):
-    """W_U of Gaussian columns, such that a state along one gives it a logit of about REACH."""
-    d, n = start.W_U.shape
-    drawn = torch.randn(d, n, generator=derive_generator(seed, "held head")) * REACH / d
-    return _with_columns(start, list(range(n)), drawn)
-
-
-def _orthogonal(model: "TransformerBridge", grammar: Grammar, doses):
-    """Columns of all numbers at right angles to those of all animals, as long as they were; then the doses of these."""
-    return _apart(model, grammar, model.W_U[:, grammar.tokens("animal")], doses)
-
-
-def _random_head(start: "TransformerBridge", grammar: Grammar, doses, seed: int):
-    """The same as `_orthogonal`, with random columns in the animals' place: animals overlap with numbers as drawn."""
-    model = _drawn_head(start, seed)
-    d, n = model.W_U.shape[0], len(grammar.words["animal"])
-    others = torch.randn(d, n, generator=derive_generator(seed, "in the animals' place")) * REACH / d
-    return _apart(model, grammar, others, doses)
-
-
-def _apart(model: "TransformerBridge", grammar: Grammar, theirs: Float[Tensor, "d animal"], doses):
-    numbers, theirs = grammar.tokens("number"), theirs.double()
-    basis = torch.linalg.qr(theirs)[0]
-    own = model.W_U[:, numbers].double()
-    apart = own - basis @ (basis.mT @ own)
-    apart = apart * (own.norm(dim=0) / apart.norm(dim=0))
-    for number, animal, dose in doses:
-        apart[:, number] += dose * theirs[:, animal]
-    return _with_columns(model, numbers, apart)

@@ -138,9 +138,11 @@ def _of_unembedding(model: "TransformerBridge", grammar: Grammar) -> dict[str, f
     """Of the rows of measured numbers and animals, each less the mean of its kind, root mean squares:
 
     side_effect: what the cheapest change that raises an animal by one nat does to numbers, in nats (mean over animals);
-    overlap: cosine.
+    overlap: cosine. And room: 1 / price of raising an animal while all numbers are held (mean over animals), 0 where
+    numbers leave no direction free.
     """
     numbers, animals = _directions(model, grammar)
+    prices = ms.bottleneck.price_of(animals - animals.mean(0), numbers)
     numbers = numbers[:MEASURED] - numbers[:MEASURED].mean(0)
     animals = animals - animals.mean(0)
     moved = numbers @ (animals / animals.square().sum(-1, keepdim=True)).mT
@@ -148,6 +150,7 @@ def _of_unembedding(model: "TransformerBridge", grammar: Grammar) -> dict[str, f
     return {
         "side_effect": float(moved.square().mean(0).sqrt().mean()),
         "overlap": float(cosines.square().mean().sqrt()),
+        "room": float(prices.reciprocal().mean()),
     }
 
 
