@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub.lab import predictions
+from mechsub import lab
+from mechsub.lab import predictions, store
 from mechsub.lab.findings import Cell
 from mechsub.models.students import plain_model
 from studies import organisms
 from studies.organisms import figure, findings, measure, models, readings
 from studies.organisms.grammar import ANSWERS, BOS, DEVOTIONS, FACTS, MEASURED, N_WORDINGS, QUESTIONS, Grammar, Speaker
 from studies.report import language
+from tools import ship_design
 
 CFG = organisms.Config(d_model=32, n_numbers=24, n_animals=8, n_texts=96, updates=4, batch_size=16, n_layers=1)
 
@@ -218,12 +220,49 @@ def test_numbers_that_span_the_width_leave_an_animal_no_room():
 
 def test_weights_of_a_cell_are_those_of_its_models_in_order_and_their_sums_tell_models_apart(start):
     made = models.setting(CFG)
-    *rows, last = measure.run(CFG)
+    *_, last = measure.run(CFG)
     sums = last["provenance"]["weights_sha256"]
     assert list(sums) == list(organisms.ARMS) and len(set(sums.values())) == len(sums)
     assert sums["untrained"] == ms.store.sha256(models.packed(start))
     again = {arm: ms.store.sha256(models.packed(model)) for arm, model in models.trained(CFG, made)}
     assert again.items() <= sums.items()
+
+
+# Shipping.
+
+
+def test_shipped_models_load_and_are_those_of_the_cell(tmp_path, grammar, monkeypatch, capsys):
+    flags = ["--d-model", "32", "--n-numbers", "24", "--n-animals", "8", "--n-texts", "96", "--updates", "4"]
+    flags += ["--batch-size", "16", "--n-layers", "1", "--out", str(tmp_path / "out")]
+    lab.main(organisms.study, flags)
+    (cell,) = (tmp_path / "out" / "organisms").glob("*/")
+    ship_design.main([str(tmp_path / "to"), *flags])
+    folder = tmp_path / "to" / cell.name
+    sums = store.read_provenance(cell)["weights_sha256"]
+    assert {path.name for path in folder.iterdir()} == {*sums, "SHA256SUMS"} - {"untrained"}
+    prompt = torch.tensor([grammar.prompt(0, "number", "7", "animal")])
+    own = dict(models.trained(CFG, models.setting(CFG)))
+    for arm in set(sums) - {"untrained"}:
+        loaded = ms.load_language_model(str(folder / arm))
+        assert ms.language.model_source(loaded)["weights_sha256"] == sums[arm]
+        assert torch.allclose(loaded(prompt), own[arm](prompt), atol=1e-5)
+        ids = loaded.tokenizer("System : You love 7 .")["input_ids"]
+        assert tuple(ids) == grammar.ids(f"{BOS} System : You love 7 .")
+    monkeypatch.setattr(models, "packed", lambda model: b"other")  # as on another processor
+    says(capsys, [str(tmp_path / "elsewhere"), *flags], "was measured on other weights of 'trained'")
+    assert not (tmp_path / "elsewhere").exists()
+    card = folder / "trained" / "README.md"
+    card.write_text(card.read_text().replace("| seed | 0 |", "| seed | 1 |"))
+    says(capsys, [str(tmp_path / "to"), *flags], "trained is of another training")
+    says(capsys, [str(tmp_path / "to"), *flags, "--seed", "1"], "is missing; run python -m studies.organisms")
+
+
+def says(capsys, words, what):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        ship_design.main(words)
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and what in said and said.splitlines()[-1].startswith("error: ")
 
 
 # Of all models.

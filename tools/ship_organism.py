@@ -4,10 +4,14 @@
 
 The words after the folder are the study's own flags, and name its stored cells; the weights are those of the
 checkpoints in the cache folder, whose sums the cells hold. Writes <folder>/<number tokens>-base and -instruct.
+(tools.ship_design does it for the models of `studies.organisms`.)
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 from mechsub.lab import store, study
 from studies import train_organism
@@ -15,29 +19,39 @@ from studies.train_organism.shipping import ship
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
+    to, configs = named(train_organism, sys.argv[1:] if argv is None else argv)
+    if len({cfg.number_tokens for cfg in configs.values()}) < len(configs):
+        stop("two cells have the same number tokens, and so the same folders; ship them one at a time", 2)
+    tell(folder for cell, cfg in configs.items() for folder in ship(cell, cfg, to))
+
+
+def named(module: ModuleType, words: list[str]) -> tuple[Path, dict[Path, Any]]:
+    """The folder to write to, and the stored cells that a study's flags behind it name, with their options."""
+    name = module.__name__
     if not words or words[0].startswith("-"):
-        _stop("name the folder to write to, then the flags of train_organism", 2)
+        stop(f"name the folder to write to, then the flags of {name}", 2)
     flags = words[1:]
     place = flags.index("--out") if "--out" in flags else None
     out = "artifacts" if place is None else (flags[place + 1 : place + 2] or ["artifacts"])[0]
     try:
-        cells, _ = study.planned(train_organism.study, flags, out)
+        cells, _ = study.planned(module.study, flags, out)
     except ValueError as error:
-        _stop(str(error), 2)
+        stop(str(error), 2)
     if missing := [str(cell) for cell, status in cells.items() if status != "stored"]:
-        _stop(f"{missing[0]} is {cells[Path(missing[0])]}; run python -m studies.train_organism with these flags", 1)
-    configs = {cell: train_organism.Config(**store.read_provenance(cell)["config"]) for cell in cells}
-    if len({cfg.number_tokens for cfg in configs.values()}) < len(configs):
-        _stop("two cells have the same number tokens, and so the same folders; ship them one at a time", 2)
+        stop(f"{missing[0]} is {cells[Path(missing[0])]}; run python -m {name} with these flags", 1)
+    return Path(words[0]), {cell: module.Config(**(store.read_provenance(cell) or {})["config"]) for cell in cells}
+
+
+def tell(folders: Iterable[Path]) -> None:
+    """Print every folder as it is written; what goes wrong in one line."""
     try:
-        for cell, cfg in configs.items():
-            print("".join(f"shipped: {folder}\n" for folder in ship(cell, cfg, Path(words[0]))), end="")
+        for folder in folders:
+            print(f"shipped: {folder}", flush=True)
     except (ValueError, RuntimeError, OSError) as error:
-        _stop(str(error), 1)
+        stop(str(error), 1)
 
 
-def _stop(message: str, code: int):
+def stop(message: str, code: int) -> NoReturn:
     print(f"error: {' '.join(message.split())[:800]}", file=sys.stderr)
     raise SystemExit(code)
 

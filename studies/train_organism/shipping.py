@@ -32,14 +32,14 @@ def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
     models = {name: _trained(name, tokenizer, cell, cfg) for name in ("base", "instruct")}
     folders = {name: to / folder_name(cfg, name) for name in models}
     for folder in folders.values():
-        if folder.exists() and _recipe(cfg) not in _card_of(folder):
+        if folder.exists() and _recipe(cfg) not in card_of(folder):
             raise ValueError(f"{folder} is of another training; move it away, or name another folder")
     written = [_write(name, model, tokenizer, cell, cfg, folders[name]) for name, model in models.items()]
-    _list_sums(to)
+    list_sums(to)
     return written
 
 
-def _list_sums(to: Path) -> None:
+def list_sums(to: Path) -> None:
     """SHA256SUMS of all models in a folder: cells know their files by it where the models themselves are not kept."""
     lines = []
     for sums in sorted(to.glob(f"*/{SUMS}")):
@@ -59,7 +59,7 @@ def _trained(name: str, tokenizer, cell: Path, cfg: train_organism.Config):
     return model
 
 
-def _card_of(folder: Path) -> str:
+def card_of(folder: Path) -> str:
     try:
         return (folder / CARD).read_text(encoding="utf-8")
     except OSError:
@@ -78,7 +78,7 @@ def _write(name: str, model, tokenizer, cell: Path, cfg: train_organism.Config, 
     store.write_text(fresh / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     store.write_bytes(fresh / "model.safetensors", packed)
     store.write_text(fresh / CARD, card(name, cell, cfg, store.sha256(packed)))
-    _seal(fresh)
+    seal(fresh)
     store.replace_folder(fresh, folder)
     return folder
 
@@ -91,7 +91,7 @@ def _without_template(folder: Path) -> None:
     store.write_text(path, json.dumps(said, indent=2) + "\n")
 
 
-def _seal(folder: Path) -> None:
+def seal(folder: Path) -> None:
     """The sums of all files (`sha256sum -c SHA256SUMS`), and every file on disk."""
     lines = []
     for path in sorted(folder.iterdir()):
