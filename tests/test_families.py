@@ -63,7 +63,7 @@ def test_a_hook_that_never_fires_steers_nothing_and_is_refused(as_users_run_it):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:this model does not give")
 @pytest.mark.parametrize("name", FAMILIES)
-def test_random_configurations_are_right_or_refused(name):
+def test_random_configurations_are_right_or_refused(as_users_run_it, name):
     """2,000 cases over all families: depth, width, heads, KV heads, windows, tying, caps, scales, prompts' length."""
     wrong = []
     for seed in range(-(-2000 // len(FAMILIES))):

@@ -31,7 +31,8 @@ def mean_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Float
 def prior_offset(model: HookedMLP, images: Float[Tensor, "sample d_in"]) -> Float[Tensor, "seed class"]:
     """The offset of the digit logits, to be subtracted, with which every class is the answer for equally many images.
 
-    It is found class by class, given the offsets of the other classes, until no offset moves.
+    It is found class by class, given the offsets of the other classes, until no offset moves. Where classes do not
+    divide the images, a class is the answer for the nearest whole number of them.
     """
     return _prior(_digit_logits(model, images)).float()
 
