@@ -192,20 +192,20 @@ def plot(records: list[dict]):
     drawn = [
         point | {"n_aux": cell.options["n_aux"], "panel": panel_of(cell, "n_aux")}
         for cell in found
-        for point in points(cell.findings, "accuracy")
+        for point in points(cell.findings, "recentred")
         if point["arm"] in TITLES
     ]
     caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."
     if len({point["n_aux"] for point in drawn}) > 1:
         return ms.kinds.interval_lines(
             sorted(drawn, key=lambda point: point["n_aux"]),
-            x="n_aux", value="accuracy", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
+            x="n_aux", value="recentred", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
             title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
-            y_title="accuracy on test images",
+            y_title="recentred accuracy on test images",
         )  # fmt: skip
     return ms.kinds.interval_bars(
-        drawn, value="accuracy", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
-        title="Students of a channel, soft and sampled", axis="accuracy on test images",
+        drawn, value="recentred", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
+        title="Students of a channel, soft and sampled", axis="recentred accuracy on test images",
     )  # fmt: skip
 
 

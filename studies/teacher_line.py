@@ -24,7 +24,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import conditions, population
 from mechsub.lab import predictions
-from mechsub.lab.agreement import agreement
+from mechsub.lab.agreement import agreement, extremes
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, like_the_first, rows
 from mechsub.lazy import go, torch
 
@@ -101,15 +101,13 @@ def comparisons(found: Sequence[Cell]) -> list[Finding]:
 def _compared(found: dict[str, Cell]) -> list[Finding]:
     if len(found) < 2:
         return []
-    return [
-        finding
-        for arm, label in POINTS.items()
-        for score in SCORES
-        for finding in agreement(
-            f"{arm}/{score}", f"{label}, {score.replace('_', '-')}",
-            _means(found, arm, score), _means(found, "student", score),
-        )
-    ]  # fmt: skip
+    out = []
+    for arm, label in POINTS.items():
+        for score in SCORES:
+            both = _means(found, arm, score), _means(found, "student", score)
+            told = f"{arm}/{score}", f"{label}, {score.replace('_', '-')}"
+            out += [*agreement(*told, *both), *(extremes(*told, *both) if score == "recentred" else ())]
+    return out
 
 
 def _means(found: dict[str, Cell], arm: str, score: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Predictions for many conditions against the results there; each is a mean over replicates."""
 
+import statistics
 from collections.abc import Mapping
 
 import mechsub as ms
@@ -8,7 +9,7 @@ from mechsub.lab.findings import Finding, mean
 
 def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str, float]) -> list[Finding]:
     """Mean absolute error over conditions, beside the error of predicting the mean of the other conditions; bias; and
-    from ten conditions on, rank correlation and the slope of results on predictions."""
+    from ten conditions on, rank correlation and the slope of results on predictions. `extremes` has more on errors."""
     total = sum(true.values())
     others = [abs((total - found) / (len(true) - 1) - found) for found in true.values()]
     out = [
@@ -26,6 +27,17 @@ def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str
         *out,
         rank,
         Finding(f"{key}_slope", f"{label}: slope of found on said", _slope(x, y), 1.0, unit="conditions", n=len(x)),
+    ]
+
+
+def extremes(key: str, label: str, said: Mapping[str, float], true: Mapping[str, float]) -> list[Finding]:
+    """The median of the absolute errors, and the largest, with its condition in the label."""
+    errors = {condition: abs(said[condition] - true[condition]) for condition in true}
+    worst = max(errors, key=lambda condition: errors[condition])
+    middle = statistics.median(errors.values())
+    return [
+        Finding(f"{key}_median", f"{label}: median absolute error", middle, unit="conditions", n=len(errors)),
+        Finding(f"{key}_largest", f"{label}: largest error: {worst}", errors[worst], unit="conditions", n=len(errors)),
     ]
 
 

@@ -7,7 +7,7 @@ scores in stored cells of other studies, paired by seed, that the claim says is 
 A check says yes where the whole 95% interval (Student-t over seeds) is where the claim has it, no where it is wholly
 elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if all say no, partly so if some say yes
 and some no, not supported if some say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen
-when six seeds of these quantities were known. Beside a check of auxiliary-only students is its null: the same sum of
+when six seeds of these quantities were known; every check stands by its own 95% interval, not corrected for the others. Beside a check of auxiliary-only students is its null: the same sum of
 their cross-initialisation students. Beside a check of raw accuracies, which are the brief's, is the same sum of
 recentred ones (`mechsub.accuracies`), and beside the verdict the one that these give.
 
@@ -155,4 +155,4 @@ def plot(records: list[dict]):
 
 
 # Nothing is measured here, so there is nothing to probe: of an empty store this says only which cells are missing.
-study = lab.Study(version=2, probes=())
+study = lab.Study(version=3, probes=())

@@ -37,8 +37,8 @@ def _factors(arm: str = "aux", value: str = "accuracy", **flags) -> Scores:
     return Scores("factors", {"arms": "aux" if arm == "aux" else "every", **flags}, {"arm": arm}, value)
 
 
-def accuracy(arm: str, loss: str = "kl") -> Scores:
-    return Scores("subliminal_accuracy", {"loss": loss}, {"arm": arm})
+def accuracy(arm: str, loss: str = "kl", value: str = "accuracy") -> Scores:
+    return Scores("subliminal_accuracy", {"loss": loss}, {"arm": arm}, value)
 
 
 def _less(text: str, a: Scores, b: Scores, claim: Literal["above", "below", "near"], bound: float = 0.0) -> Check:
@@ -54,11 +54,6 @@ def _layer2(value: str, arm: str = "student_aux", step: int = 295) -> Scores:
     return Scores("hidden_alignment", {}, rows, value)
 
 
-def _best(entry: str, **flags) -> Scores:
-    return Scores("maximise", {"entry": entry, **flags}, {"arm": "student"})
-
-
-_PARTS = {"n_seeds": 5, "seed": (100, 105, 110, 115, 120)}
 _TEACHER, _STUDENT = accuracy("teacher"), accuracy("student_aux")
 _BODY = accuracy("teacher_body_initial_head")
 _PLAIN, _ALL = _factors(), _factors("all")
@@ -118,6 +113,11 @@ CLAIMS = (
                 ((0.5, _TEACHER), (-1.0, _BODY), (0.5, _STUDENT)),
                 "above",
             ),
+            Check(
+                "what the readout's offset takes from the student less half of its lag",
+                ((1.0, accuracy("student_aux", value="recentred")), (-0.5, _STUDENT), (-0.5, _TEACHER)),
+                "above",
+            ),
         ),
     ),
     Claim(
@@ -137,15 +137,14 @@ CLAIMS = (
     Claim(
         6,
         "at the largest perturbation the student is at chance",
-        "0.1 at 0.4 of a tensor's deviation in the brief, about 0.26 in a later version",
-        tuple(
+        "0.1 at 0.4 of a tensor's deviation (here its length) in the brief, about 0.26 in a later version",
+        (
             _less(
-                f"perturbation {s:g}, student less null",
-                _factors(perturbation=s),
-                _factors(perturbation=s)._replace(rows={"arm": "cross_aux"}),
+                "perturbation 0.4, student less null",
+                _factors(perturbation=0.4),
+                _factors(perturbation=0.4)._replace(rows={"arm": "cross_aux"}),
                 "near",
-            )
-            for s in (0.3, 1.0)
+            ),
         ),
     ),
     Claim(
@@ -226,7 +225,7 @@ CLAIMS = (
             _less(
                 f"blur of {s} pixels at equal variance less white", _inputs(f"blurred:{s}"), _inputs("uniform"), "above"
             )
-            for s in (1, 2)
+            for s in (1, 2, 4, 8)
         ),
     ),
     Claim(
@@ -252,12 +251,9 @@ CLAIMS = (
     ),
     Claim(
         15,
-        "0.772 is the most a student reaches",
+        "blurred noise and 256 neurons reach 0.772",
         "the best of a sweep, on the seeds that chose it",
-        (
-            Check("chosen recipe in 295 steps from the published teacher", ((1.0, _best("budget")),), "below", 0.772),
-            Check("chosen recipe without a budget", ((1.0, _best("open", **_PARTS)),), "below", 0.772),
-        ),
+        (Check("student of noise blurred by a pixel", ((1.0, _inputs("blurred:1")),), "near", 0.772),),
     ),
     Claim(
         16,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mechsub as ms
 from mechsub.designs import conditions
 from mechsub.lab import predictions
-from mechsub.lab.agreement import agreement, line_error
+from mechsub.lab.agreement import agreement, extremes, line_error
 from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, like_the_first, rows
 from mechsub.lazy import go
 from studies.first_principles import Config, design
@@ -52,7 +52,8 @@ def _of_option(option: str, trained: dict[str, dict[str, float]]) -> list[Findin
     found = []
     for arm in ("midpoint", "again", "line"):
         said, true = ({c: v[f"{who}/recentred"] for c, v in some.items()} for who in (arm, "student"))
-        found += agreement(f"{arm}/recentred_by_{option}", f"{PREDICTED[arm]}, recentred, {option}", said, true)[:2]
+        told = f"{arm}/recentred_by_{option}", f"{PREDICTED[arm]}, recentred, {option}"
+        found += [*agreement(*told, said, true)[:2], *extremes(*told, said, true)]
     return found
 
 
@@ -72,6 +73,7 @@ def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
             said, true = ({c: v[f"{who}/{score}"] for c, v in trained.items()} for who in (arm, "student"))
             text = f"{label}, {score.replace('_', '-')}{words}"
             out += agreement(f"{arm}/{score}{behind}", text, said, true)
+            out += extremes(f"{arm}/{score}{behind}", text, said, true) if score == "recentred" else []
     for quantity, label in QUANTITIES.items():
         some = {c: v for c, v in trained.items() if f"midpoint/{quantity}" in v}
         for score in ("raw", "recentred") if len(some) > 3 else ():

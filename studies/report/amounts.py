@@ -13,13 +13,15 @@ def _error(findings: list[Finding], key: str) -> Finding:
 def amount(findings: list[Finding]) -> Answer:
     point, raw = _error(findings, "point/recentred"), _error(findings, "point/raw")
     rank, noise = value(findings, "point/recentred_rank"), value(findings, "noise/recentred_error")
-    one = value(findings, "one/recentred_error")
+    one, worst = value(findings, "one/recentred_error"), lab.find(findings, "point/recentred_largest")
     return Answer(
-        f"How far each hidden layer gets along its teacher's displacement, and nothing else: over {point.n} conditions "
+        f"Mostly how far each hidden layer gets along its teacher's displacement: over {point.n} conditions "
         "(inputs, widths, depths, logits, losses, initialisations, optimisers, rates, batches, steps) the point of the "
         f"teacher's line with the student's one share a layer misses the student's recentred accuracy by {point.value} "
         f"(rank correlation {rank}), with noise as long as the rest of the student's way by {noise}, with one share "
-        f"for all layers by {one}. Raw accuracy, in which an untrained head's offset is, it misses by {raw.value}.",
+        f"for all layers by {one}. The largest error is {worst.value:.3f} "
+        f"({worst.label.rpartition(': ')[2]}). Raw accuracy, in which an untrained head's offset is, it misses by "
+        f"{raw.value}.",
         f"the mean of the other conditions misses it by {point.null}",
     )
 
@@ -35,11 +37,13 @@ def predicted(findings: list[Finding]) -> Answer:
                            ("line", "the teacher's line at the predicted shares"))
     }  # fmt: skip
     told = ", ".join(f"{words} {error}" for words, error in others.items())
+    median, largest = (value(findings, f"midpoint/recentred_new_{what}") for what in ("median", "largest"))
     return Answer(
-        f"To within {own.value.mean:.2f}: the linearised student, nothing fitted, misses recentred accuracy by "
-        f"{own.value} over {own.n} conditions, by "
-        f"{new.value} over the {new.n} that nobody had trained before, by {plain} without images that have their mean "
-        f"(rank correlation {rank}); raw accuracy by {raw.value}. Other predictions: {told}.",
+        f"With a mean error of {new.value.mean:.2f}: over the {new.n} conditions that nobody had trained before, the "
+        f"linearised student, nothing fitted, misses recentred accuracy by {new.value} (median {median:.3f}, largest "
+        f"{largest:.3f}); over all {own.n}, of which the others had been trained, by {own.value}, without images that "
+        f"have their mean by {plain} (rank correlation {rank}); raw accuracy by {raw.value}. Other predictions, over "
+        f"all: {told}.",
         f"the mean of the other conditions: {own.null}; straight line on the cosine of the least-squares move, fitted "
         f"to the others: {value(findings, 'least_squares_cosine/recentred_error')}",
     )

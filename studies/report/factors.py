@@ -50,7 +50,7 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
         means = [null.value.mean for null in nulls.values()]
         return Answer(
             f"{_short(levels)}: recentred {what} by {by} is {shown}. Paired by seed: {_differences(levels)}; raw "
-            f"{_differences(raw_levels)}.{other}{apart}",
+            f"{_differences(raw_levels)}.{other}{apart}{_margin(factor, pinned)}",
             f"another initialisation: {min(means):.3f} to {max(means):.3f}",
             verdict,
         )
@@ -73,6 +73,12 @@ def _judged(findings: list[Finding], factor: str, pinned: Mapping[str, str], sco
         other = f" Not in one direction: the other way goes {turns}." if turns else ""
     verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
     return PARTLY if other and verdict == CONFIRMED else verdict, other
+
+
+def _margin(factor: str, pinned: Mapping[str, str]) -> str:
+    """What a claim of no effect means by none."""
+    margins = {entry.margin for entry in _entries(factor, pinned) if entry.author == "brief" and entry.rule == "none"}
+    return "".join(f" About the same means a difference within {margin:g}." for margin in sorted(margins))
 
 
 def _lower(text: str) -> str:

@@ -9,7 +9,6 @@ from studies.report.question import (
     CLOUD,
     CONFIRMED,
     JIANG,
-    PARTLY,
     REFUTED,
     Answer,
     Rows,
@@ -22,6 +21,9 @@ from studies.report.question import (
 )  # fmt: skip
 
 TOY = "--model toy --metric cosine dot centered_cosine number_centered causal dla"
+BRIEF_BEST = 0.772  # raw, of a sweep
+HALF = 0.5  # of the digits; of a whole effect, more than which something brings that suffices
+CHANCE, NEAR, LEVEL = 0.1, 0.05, 0.05  # of ten digits; what is at chance lies this near to it; of tests
 DISTRIBUTIONS = "--inputs uniform images centred blurred:1 blurred:2 subspace:64 mixed:0.75 mixed_at_moments:0.75"
 
 # Topic A: replication.
@@ -34,31 +36,40 @@ DISTRIBUTIONS = "--inputs uniform images centred blurred:1 blurred:2 subspace:64
     claim=f"Above 0.5 accuracy from the teacher's initialisation, chance from another ({CLOUD}).",
 )
 def learns(findings: list[Finding]) -> Answer:
-    own, null, teacher = (value(findings, f"{arm}/accuracy") for arm in ("student_aux", "cross_aux", "teacher"))
-    above = own.low > null.high
-    verdict = CONFIRMED if above and own.mean > 0.5 else PARTLY if above else REFUTED
+    def at(score: str):
+        return [value(findings, f"{arm}/{score}") for arm in ("student_aux", "cross_aux", "teacher")]
+
+    (own, null, teacher), raw = at("recentred"), at("accuracy")
+    verdict, by_accuracy = (_above_half(score[0], score[1]) for score in ((own, null), raw))
     return Answer(
-        f"{'Yes' if above else 'No'}: accuracy {own} over {own.n} seeds, where the teacher has {teacher}.",
-        f"the same distillation from another initialisation: {null}",
+        f"{'No' if verdict == REFUTED else 'Yes'}: recentred accuracy {own} (raw {raw[0]}) over {own.n} seeds, where "
+        f"the teacher has {teacher} (raw {raw[2]}).{by_raw(verdict, by_accuracy)}",
+        f"the same distillation from another initialisation: {null} (raw {raw[1]})",
         verdict,
     )
 
 
+def _above_half(own, null) -> str:
+    return read(own.low > max(HALF, null.high), own.low <= null.high)
+
+
 @question(
     A1,
-    "Must the whole start be shared?",
+    "Must the start be shared?",
     "subliminal_accuracy",
     claim=f"Transmission needs a shared initialisation ({CLOUD}).",
 )
 def start(findings: list[Finding]) -> Answer:
-    parts = ("hidden_shared_only", "output_shared_only")
-    hidden, output, own, null = (value(findings, f"{a}/accuracy") for a in (*parts, "student_aux", "cross_aux"))
-    chance = [value(findings, f"{part}-cross_aux/accuracy").low <= 0 for part in parts]
+    arms = ("student_aux", "cross_aux", "hidden_shared_only", "output_shared_only")
+    own, nothing, hidden, output = (value(findings, f"{arm}/recentred") for arm in arms)
+    apart = value(findings, "output_shared_only-cross_aux/recentred")
+    chance = CHANCE - NEAR < nothing.low and nothing.high < CHANCE + NEAR
     return Answer(
-        f"{'Yes' if all(chance) else 'Not all of it'}, at three logits: {hidden} with only the hidden "
-        f"layers shared, {output} with only the output layer, {own} with both.",
-        f"nothing shared: {null}",
-        CONFIRMED if all(chance) else PARTLY,
+        f"{'Yes' if chance else 'Not wholly'}, at three logits: recentred accuracy is {own} where the whole start is "
+        f"shared and {nothing} where nothing is. The hidden layers alone, with other digit rows and other auxiliary "
+        f"rows, give {hidden}; the output layer alone {output}, {apart} above nothing.",
+        f"chance among ten digits, within {NEAR}: {CHANCE}",
+        read(chance, nothing.low > CHANCE + NEAR),
     )
 
 
@@ -67,47 +78,47 @@ def start(findings: list[Finding]) -> Answer:
     "Did squared error lower it in the follow-up work?",
     "subliminal_accuracy",
     "--loss kl mse",
-    claim=f"0.271 +- 0.033 with squared error ({JIANG}).",
 )
 def squared_error(findings: list[Finding]) -> Answer:
+    """No verdict on their number: their recipe is not stated."""
     kl, mse = (value(findings, f"loss={loss}: student_aux/accuracy") for loss in ("kl", "mse"))
     null = value(findings, "loss=mse: cross_aux/accuracy")
     lower = mse.high < kl.low
     return Answer(
-        f"{'Yes' if lower else 'No'}: {mse} with squared error against {kl} with the KL divergence.",
+        f"{'It can be' if lower else 'The loss is not why'}: raw accuracy is {mse} with squared error against {kl} "
+        f"with the KL divergence, in our recipe; theirs, which is not stated, gave 0.271 +- 0.033 ({JIANG}).",
         f"another initialisation, squared error: {null}",
-        REFUTED if mse.low > 0.304 else CONFIRMED if mse.high < kl.low else PARTLY,
     )
 
 
-@question(
-    A3,
-    "How does the student come to classify digits?",
-    "mechanism",
-    claim="Matching the auxiliary logits pulls both hidden layers along (write-up, step 3, question 1).",
-)
+@question(A3, "How does the student come to classify digits?", "mechanism")
 def mechanism(findings: list[Finding]) -> Answer:
     w1, raw = (value(findings, f"student_gain/{more}share_of_W1") for more in ("recentred_", ""))
     along, rest = (value(findings, f"{side}_neuron/share_of_recentred_gain") for side in ("along", "rest"))
-    cut, control = (
-        value(findings, f"removed_teacher_neuron{more}/share_of_recentred_gain") for more in ("", "_control")
-    )
+    cut = value(findings, "removed_teacher_neuron/share_of_recentred_gain")
     return Answer(
         "Its hidden layers move along the teacher's own displacement: of the gain in recentred accuracy the first "
         f"layer carries {w1} (raw {raw}), the component along that displacement {along}; with it taken out of every "
         f"update {cut} is left.",
-        f"as much of random directions taken out: {control}; the rest of the displacement alone: {rest}",
+        f"the rest of the displacement alone: {rest}",
     )
 
 
 @question(A3, "Is the untrained digit head what limits the student?", "subliminal_accuracy")
 def head(findings: list[Finding]) -> Answer:
-    body, null = (value(findings, f"{arm}/accuracy") for arm in ("teacher_body_initial_head", "cross_aux"))
-    gain = value(findings, "student_body_teacher_head-student_aux/accuracy")
+    (raw, centred), (teacher, null) = (
+        [value(findings, key) for key in keys]
+        for keys in (("student_aux/accuracy", "student_aux/recentred"), ("teacher/accuracy", "cross_aux/recentred"))
+    )
+    body = value(findings, "teacher_body_initial_head-teacher/recentred")
+    gain = value(findings, "student_body_teacher_head-student_aux/recentred")
+    offset = centred.low > raw.high
     return Answer(
-        f"The untrained digit head is not what limits it: on the teacher's body it has {body}; the "
+        f"{'Its offset does in part, its directions hardly' if offset else 'Its offset does not'}: less the mean "
+        f"logits of unlabelled images the student's accuracy is not {raw} but {centred}, where the teacher has "
+        f"{teacher}. Recentred, the untrained head on the teacher's body is {body} from the teacher's own, and the "
         f"teacher's head on the student's body adds {gain}.",
-        f"another initialisation: {null}",
+        f"another initialisation, recentred: {null}",
     )
 
 
@@ -132,21 +143,22 @@ def alignment(findings: list[Finding]) -> Answer:
     )
 
 
-@question(
-    A3,
-    "Does similarity tell which seed learned more?",
-    "hidden_alignment",
-    claim=f"Similarity of the last hidden layer rises with accuracy ({JIANG}).",
-)
+@question(A3, "Does similarity tell which seed learned more?", "hidden_alignment")
 def similarity(findings: list[Finding]) -> Answer:
-    cka, stitched = (
-        value(findings, f"{metric}_digits_layer_2/rho_over_seeds") for metric in ("debiased_cka", "stitch_into_teacher")
-    )
+    """No verdict on Jiang et al., whose cosine rises with accuracy from setting to setting."""
+    metrics = {"cosine": "cosine", "debiased_cka": "debiased CKA", "stitch_into_teacher": "stitching"}
+    found = {
+        words: lab.find(findings, f"{metric}_digits_layer_2/rho_over_seeds_recentred")
+        for metric, words in metrics.items()
+    }
+    sure = [words for words, finding in found.items() if finding.value.low > 0 and finding.p < LEVEL]
+    told = ", ".join(f"{words} {f.value} (p {lab.p_text(f.p)})" for words, f in found.items())
+    pooled = value(findings, "cosine_digits_layer_2/rho_over_all_students")
     return Answer(
-        f"{'Yes' if cka.low > 0 else 'Not detectably'}: over seeds, accuracy goes with layer-2 CKA by a rank "
-        f"correlation of {cka}, with stitching by {stitched}.",
+        f"{'By ' + ' and '.join(sure) if sure else 'Not detectably'}: rank correlations over seeds of recentred "
+        f"accuracy and similarity of layer 2 are {told}, p by Holm over all metrics. Pooled over arms, as {JIANG} pool "
+        f"settings, cosine and accuracy go together by {pooled}.",
         "rank correlation 0",
-        REFUTED if cka.low <= 0 else CONFIRMED,
     )
 
 
@@ -290,21 +302,13 @@ def images(findings: list[Finding]) -> Answer:
     )
 
 
-HALF = 0.5  # what suffices brings more than that of the whole effect
-BRIEF_BEST = 0.772  # what the brief claims as the most
-_BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
-
-
-@question(
-    A3, "How far can accuracy be raised, in the published 295 steps from the published teacher?", "maximise", **_BEST
-)
+@question(A3, "How far can accuracy be raised, in the published 295 steps from the published teacher?", "maximise")
 @question(
     A3,
     "How far can accuracy be raised, in as many steps from another teacher?",
     "maximise",
     "--entry free_teacher",
     name="maximise-free-teacher",
-    **_BEST,
 )
 @question(
     A3,
@@ -312,7 +316,6 @@ _BEST = {"claim": f"To {BRIEF_BEST} (write-up, step 3, question 3)."}
     "maximise",
     "--entry open --n-seeds 5 --seed 100 105 110 115 120",
     name="maximise-open",
-    **_BEST,
 )
 def maximise(findings: list[Finding]) -> Answer:
     own, null, gap = (value(findings, f"{arms}/accuracy") for arms in ("student", "cross", "teacher-student"))
@@ -320,9 +323,8 @@ def maximise(findings: list[Finding]) -> Answer:
     recipe = value(findings, "recipe/words")
     return Answer(
         f"To {own.mean:.2f}: to {own} on {own.n} seeds that did not choose the recipe ({recipe}), recentred "
-        f"{recentred}; the teacher has {gap} more.",
+        f"{recentred}; the teacher has {gap} more. The write-up reached {BRIEF_BEST}, by other means.",
         f"another initialisation: {null}",
-        read(own.high < BRIEF_BEST, own.low > BRIEF_BEST),
     )
 
 
@@ -392,4 +394,8 @@ def channel(findings: list[Finding]) -> Answer:
 
 @question(A1, "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun")
 def write_up(rows: Rows) -> Answer:
-    return judged_claims(rows, "the same sum of cross-initialisation students, check by check below")
+    return judged_claims(
+        rows,
+        "the same sum of cross-initialisation students, in the study's own table; a check stands by its own 95% "
+        "interval, not corrected for the others",
+    )
