@@ -7,9 +7,10 @@ scores in stored cells of other studies, paired by seed, that the claim says is 
 A check says yes where the whole 95% interval (Student-t over seeds) is where the claim has it, no where it is wholly
 elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if all say no, partly so if some say yes
 and some no, not supported if some say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen
-when six seeds of these quantities were known; every check stands by its own 95% interval, not corrected for the others. Beside a check of auxiliary-only students is its null: the same sum of
-their cross-initialisation students. Beside a check of raw accuracies, which are the brief's, is the same sum of
-recentred ones (`mechsub.accuracies`), and beside the verdict the one that these give.
+when six seeds of these quantities were known; every check stands by its own interval, not corrected for the others.
+Beside a check of auxiliary-only students is its null: the same sum of their cross-initialisation students. Beside a
+check of raw accuracies, which are the brief's, is the same sum of recentred ones (`mechsub.accuracies`), and beside the
+verdict the one that these give.
 
     python -m studies.audit_toy --rerun
 """
