@@ -34,10 +34,20 @@ def test_a_student_is_followed(records):
 
 
 def planted(name: str, early: float, late: float) -> Cell:
-    """A distribution with these recentred accuracies at 295 and at 4,012 steps, of four seeds."""
+    """A distribution with these recentred accuracies at 295 and at 4,012 steps, of four seeds.
+
+    Its divergences begin at a height of their own.
+    """
+    first = 10.0 ** (len(name) % 3)
     grow = dict(zip(STEPS, (0.1, early / 2, early, (early + late) / 2, late), strict=True))
     cell = [
-        {"arm": f"step_{step}", "step": step, "member": seed, "shares": [value, value / 2], "divergence": 1 - value}
+        {
+            "arm": f"step_{step}",
+            "step": step,
+            "member": seed,
+            "shares": [value, value / 2],
+            "divergence": first * (1 - value),
+        }
         | dict.fromkeys(("raw", "recentred", "prior_matched"), value + seed / 1000)
         for step, value in grow.items()
         for seed in range(4)
@@ -51,10 +61,11 @@ def test_slow_and_poor_distributions_are_told_apart():
     said = {finding.key: finding.value for finding in learning_curves.comparisons(cells)}
     assert said["centred/made_up"].mean == pytest.approx(29 / 30) and said["images/made_up"].mean == pytest.approx(0)
     assert "uniform/made_up" not in said and "all_steps/s_1_rank" not in said  # three distributions have no order
-    more = [planted(f"subspace:{i}", 0.3 + 0.02 * i, 0.4 + 0.03 * i) for i in range(1, 9)]
+    more = [planted(f"subspace:{3**i % 700 + i}", 0.3 + 0.02 * i, 0.4 + 0.03 * i) for i in range(1, 9)]
     said = {finding.key: finding for finding in learning_curves.comparisons([*cells, *more])}
     assert said["all_steps/s_1_rank"].value.mean == pytest.approx(1) and said["all_steps/s_1_rank"].n == 11
     assert said["all_steps/divergence_rank"].value.mean < -0.99
+    assert said["step_295/divergence_rank"].value.mean < -0.99
     assert learning_curves.comparisons(cells[:1]) == []
 
 

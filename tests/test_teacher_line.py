@@ -50,3 +50,10 @@ def test_agreement_of_a_perfect_and_of_a_constant_prediction():
     assert [f.key for f in constant] == ["a/x_error", "a/x_bias"]
     assert constant[0].null.mean == pytest.approx(sum(abs(i / 10 - (6.6 - i / 10) / 11) for i in range(12)) / 12)
     assert agreement.line_error("q/x", "q", {c: 3 - 5 * v for c, v in true.items()}, true).value.mean < 1e-9
+
+
+def test_extremes_name_the_worst_condition():
+    true = {"a": 0.1, "b": 0.5, "c": 0.9}
+    middle, largest = agreement.extremes("k", "what", {"a": 0.2, "b": 0.5, "c": 0.5}, true)
+    assert (middle.key, middle.value) == ("k_median", pytest.approx(0.1))
+    assert (largest.key, largest.value, largest.label) == ("k_largest", pytest.approx(0.4), "what: largest error: c")
