@@ -80,8 +80,9 @@ def _checked(check: claims.Check, cells: Cells) -> dict:
 
 
 def _by_recentred(check: claims.Check, cells: Cells) -> ms.stats.Interval | None:
-    """The same sum of recentred scores; None where a term is no accuracy, or its cell has no recentred one."""
-    if not all(scores.value in _RECENTRED for _, scores in check.terms):
+    """The same difference of recentred scores; None of a level, or of what is no accuracy or is not stored recentred."""
+    differs = abs(sum(factor for factor, _ in check.terms)) < 1e-9
+    if not differs or not all(scores.value in _RECENTRED for _, scores in check.terms):
         return None
     try:
         terms = [(factor, scores._replace(value=_RECENTRED[scores.value])) for factor, scores in check.terms]
