@@ -58,6 +58,16 @@ def test_a_check_is_the_paired_sum_of_the_cells_that_it_names(out):
     assert 0.6 < null[0] < 0.75
 
 
+def test_a_recentred_check_has_a_recentred_null_and_a_level_is_of_one_score_alone():
+    records = store.read_records(ROOT / "artifacts" / "audit_toy" / "default")
+    sweeps = [row for row in records if row.get("null") and "recentred" in row]
+    assert len(sweeps) > 10 and all(-0.1 < row["recentred_null"][0] < 0.1 for row in sweeps)
+    (level,) = [row for row in records if row["bound"] == 0.772]
+    assert "recentred" not in level and 0 < level["null"][0] < 0.2
+    told = {f.key: f for f in audit_toy.findings(records)}
+    assert told["claim_14.1/recentred"].null.mean == pytest.approx(0, abs=0.05)
+
+
 def test_a_cell_of_another_version_counts_as_missing(out, tmp_path):
     shutil.copytree(out, tmp_path / "o")
     path = tmp_path / "o" / READ[0] / "provenance.json"

@@ -73,9 +73,11 @@ def findings(cell: Sequence[Mapping], unit: str) -> list[Finding]:
         for place, row in enumerate(checks, 1):
             if "missing" not in row:
                 value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
-                found.append(Finding(f"{subject}.{place}/value", row["check"], value, p=row.get("p"), unit=unit))
+                null = _null(row, "null")
+                found.append(Finding(f"{subject}.{place}/value", row["check"], value, null, row.get("p"), unit=unit))
             if "recentred" in row:
-                found.append(Finding(f"{subject}.{place}/recentred", row["check"], _recentred(row), unit=unit))
+                value, null = _recentred(row), _null(row, "recentred_null")
+                found.append(Finding(f"{subject}.{place}/recentred", row["check"], value, null, unit=unit))
     return found
 
 
@@ -101,6 +103,12 @@ def _recentred(row: Mapping) -> stats.Interval:
     return stats.Interval(mean, low, high, n)
 
 
+def _null(row: Mapping, key: str) -> stats.Interval | None:
+    """The same sum of the null's scores; a null that is told in words has no number."""
+    null = row.get(key, "")
+    return None if isinstance(null, str) else stats.Interval(null[0], null[1], null[2], row["n"])
+
+
 def _shown(row: Mapping, unit: str) -> dict:
     told: dict = {
         "claim": f"  {row['check']}",
@@ -111,10 +119,11 @@ def _shown(row: Mapping, unit: str) -> dict:
         return told | {"cells": f"not measured yet: {row['missing']}"}
     known = row["low"] < row["high"]  # a ratio of widths has no interval
     value = stats.Interval(row["mean"], row["low"], row["high"], row["n"]) if known else f"{row['mean']:.3f}"
-    null = row.get("null", "")
-    null = null if isinstance(null, str) else str(stats.Interval(null[0], null[1], null[2], row["n"]))
+    null = str(_null(row, "null") or row.get("null", ""))
     null += f" (p = {row['p']:.3g})" if "p" in row else ""
-    told |= {"recentred": _recentred(row)} if "recentred" in row else {}
+    if "recentred" in row:
+        told["recentred"] = _recentred(row)
+        null += f"; recentred {beside}" if (beside := _null(row, "recentred_null")) else ""
     return told | {"value": value, "null": null, unit: row["n"] or "", "cells": "; ".join(row["cells"])}
 
 

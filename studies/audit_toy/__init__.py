@@ -9,8 +9,8 @@ elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if
 and some no, not supported if some say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen
 when six seeds of these quantities were known; every check stands by its own interval, not corrected for the others.
 Beside a check of auxiliary-only students is its null: the same sum of their cross-initialisation students. Beside a
-check of raw accuracies, which are the brief's, is the same sum of recentred ones (`mechsub.accuracies`), and beside the
-verdict the one that these give.
+check of raw accuracies, which are the brief's, is the same sum of recentred ones (`mechsub.accuracies`) with its null,
+and beside the verdict the one that these give.
 
     python -m studies.audit_toy --rerun
 """
@@ -18,7 +18,7 @@ verdict the one that these give.
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import mechsub as ms
@@ -71,22 +71,25 @@ def _checked(check: claims.Check, cells: Cells) -> dict:
     interval = ms.stats.student_t(_sum(check.terms, cells))
     row = _asked(check) | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
     row["cells"] = list(dict.fromkeys(audits.cell_name(scores.study, scores.flags) for _, scores in check.terms))
-    if all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms):
-        null = ms.stats.student_t(_sum([(a, s._replace(rows={**s.rows, "arm": NULL})) for a, s in check.terms], cells))
+    students = all(s.rows.get("arm") in ("aux", "student_aux") and s.value in _OF_NULLS for _, s in check.terms)
+    beside = [(factor, s._replace(rows={**s.rows, "arm": NULL})) for factor, s in check.terms] if students else []
+    if beside:
+        null = ms.stats.student_t(_sum(beside, cells))
         row["null"] = [null.mean, null.low, null.high]
-    if (recentred := _by_recentred(check, cells)) is not None:
+    if (recentred := _by_recentred(check.terms, cells)) is not None:
         row["recentred"] = [recentred.mean, recentred.low, recentred.high, recentred.n]
+        if beside and (null := _by_recentred(beside, cells)) is not None:
+            row["recentred_null"] = [null.mean, null.low, null.high]
     return row
 
 
-def _by_recentred(check: claims.Check, cells: Cells) -> ms.stats.Interval | None:
-    """The same difference of recentred scores; None of a level, or of what is no accuracy or is not stored recentred."""
-    differs = abs(sum(factor for factor, _ in check.terms)) < 1e-9
-    if not differs or not all(scores.value in _RECENTRED for _, scores in check.terms):
+def _by_recentred(terms: Sequence[tuple[float, claims.Scores]], cells: Cells) -> ms.stats.Interval | None:
+    """The same difference of recentred scores; None of a level, or where a term is no accuracy or not stored so."""
+    differs = abs(sum(factor for factor, _ in terms)) < 1e-9
+    if not differs or not all(scores.value in _RECENTRED for _, scores in terms):
         return None
     try:
-        terms = [(factor, scores._replace(value=_RECENTRED[scores.value])) for factor, scores in check.terms]
-        return ms.stats.student_t(_sum(terms, cells))
+        return ms.stats.student_t(_sum([(a, s._replace(value=_RECENTRED[s.value])) for a, s in terms], cells))
     except audits.Missing:
         return None
 
