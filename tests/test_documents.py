@@ -26,6 +26,7 @@ NOT_RUN = {
     "pip install 'mechsub[adapters]'": "would change the environment of the tests",
     "pip install -e PATH/TO/mechsub": "would change the environment of the tests",
     ". .venv/bin/activate": "would change the environment of the tests",
+    "python -m tools.ship_design designs --d-model 64 --n-numbers 110 --seed 0": "trains four models, for minutes",
     "python -m tools.ship_organism organisms/seed-1 --seed 1 --number-tokens 1110 110": "needs an hour's training",
 }
 ONLY_DRY = {
