@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import pandas as pd
 import pytest
 
 from mechsub import stats
 from mechsub.lab import findings as lab
-from mechsub.lab import study
+from mechsub.lab import study, tables
 
 SCORES = {"untrained": [0.1, 0.12, 0.08], "student": [0.5, 0.6, 0.4], "teacher": [0.9, 0.92, 0.95]}
 LABELS = {"teacher": "the teacher", "student": "the student", "untrained": "no training", "absent": "not there"}
@@ -96,11 +97,34 @@ def test_rows_are_wide_where_subjects_share_scores_and_long_where_they_do_not():
     wide = lab.rows(found)
     assert [row["arm"] for row in wide] == ["untrained", "student", "teacher", "student, above the null"]
     assert list(wide[1]) == ["cell", "arm", "accuracy", "p", "most"] and wide[1]["most"] == 0.6
-    assert wide[3]["p"] == lab.p_text(found[3].p) and wide[0]["p"] == ""
+    assert wide[3]["p"] == found[3].p and str(wide[3]["p"]) == lab.p_text(found[3].p) and wide[0]["p"] == ""
     long = lab.rows([lab.Finding("share/a", "share of a", 0.2, 0.1, 0.01), lab.Finding("share/b", "share of b", 0.8)])
     assert long[0] == {"cell": "all", "quantity": "share of a", "value": 0.2, "null": "0.100", "p": 0.01}
     assert long[1]["p"] == ""
     assert lab.rows([lab.Finding("a/price", "price", math.inf)])[0]["value"] == "infinite"
+
+
+def test_a_table_prints_p_in_short_and_writes_it_whole(tmp_path):
+    found = [lab.Finding(f"{arm}/{score}", arm, 0.5, p=p) for arm, p in (("a", 0.0496), ("b", 0.0504))
+             for score in ("x", "p", "arm") if score == "x" or arm == "a"]  # fmt: skip
+    rows = lab.rows(found)
+    assert tables.format_table(rows).splitlines() == [
+        "cell  arm      x  p, x   score p  p, score p  score arm  p, score arm",
+        "all   a    0.500  0.050    0.500  0.050           0.500  0.050",
+        "all   b    0.500  0.050",
+    ]  # fmt: skip
+    tables.write_table(rows, tmp_path / "t.csv", "csv")
+    read = pd.read_csv(tmp_path / "t.csv")
+    assert read["p, x"].tolist() == [0.0496, 0.0504] and read["p, score p"][0] == 0.0496
+    assert read.arm.tolist() == ["a", "b"] and read["score arm"][0] == 0.5
+    tables.write_table(rows, tmp_path / "t.tex", "latex")
+    assert "0.0496" not in (tmp_path / "t.tex").read_text()
+
+
+def test_a_frame_has_every_part_of_a_null():
+    drawn = lab.Finding("a/x", "a", 0.5, lab.Drawn(0.1, 0.3, "97.5%"), null_label="shuffled")
+    (row,) = lab.frame([drawn]).to_dict("records")
+    assert (row["null"], row["null_upper"], row["null_share"], row["null_label"]) == (0.1, 0.3, "97.5%", "shuffled")
 
 
 def test_frame_and_points():
