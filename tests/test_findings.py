@@ -9,6 +9,7 @@ import pytest
 from mechsub import stats
 from mechsub.lab import findings as lab
 from mechsub.lab import study, tables
+from mechsub.lab.cells import by_cell
 
 SCORES = {"untrained": [0.1, 0.12, 0.08], "student": [0.5, 0.6, 0.4], "teacher": [0.9, 0.92, 0.95]}
 LABELS = {"teacher": "the teacher", "student": "the student", "untrained": "no training", "absent": "not there"}
@@ -44,6 +45,23 @@ def test_two_rows_of_one_replicate_are_refused():
         lab.by_arm(rows() + rows(), "accuracy", unit="seeds")
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"score": "acuracy"}, "no row of these arms has the score 'acuracy'; rows have arm, member, accuracy"),
+        ({"null": "untraind"}, "there is no arm 'untraind' with 'accuracy'; there are untrained, student, teacher"),
+        ({"null": {"studnt": "untrained"}}, "there is no arm 'studnt'"),
+        ({"labels": {"pupil": "the student"}}, "no row of these arms has the score 'accuracy'"),
+    ],
+)
+def test_a_misspelt_name_is_refused(options, says):
+    with pytest.raises(LookupError, match=says):
+        lab.by_arm(rows(), **{"score": "accuracy", "unit": "seeds", **options})
+    assert (
+        len(lab.by_arm(rows(), "accuracy", null="absent", labels=LABELS, unit="seeds")) == 3
+    )  # a known arm, unmeasured
+
+
 def test_a_key_is_there_once_or_said_not_to_be():
     found = lab.by_arm(rows(), "accuracy", unit="seeds")
     with pytest.raises(LookupError, match="no finding has the key 'pupil/accuracy'; there are untrained/accuracy"):
@@ -73,6 +91,22 @@ def test_keys_of_several_cells_begin_with_the_options_that_differ():
     assert lab.find(both, "more/accuracy").value == 2
     with pytest.raises(LookupError, match="two findings"):
         lab.cells(rows(n_aux=3, seed=0), Config, lambda cell: 2 * findings(cell))
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str = study.option("", "a name")
+    tag: str = study.option("", "another")
+
+
+def test_cells_whose_options_read_alike_stay_apart():
+    options = [{"name": "a, tag=b", "tag": "c"}, {"name": "a", "tag": "b, tag=c"}]
+    records = [row for chosen in options for row in rows(**chosen)]
+    labels = ["name='a, tag=b', tag='c'", "name='a', tag='b, tag=c'"]
+    assert [(label, len(own)) for label, own in by_cell(records, Named)] == [(label, 9) for label in labels]
+    found = lab.cells(records, Named, lambda cell: lab.by_arm(cell, "accuracy", unit="seeds"))
+    assert [cell.label for cell in found] == [cell.label for cell in lab.labelled(found)] == labels
+    assert len(lab.all_findings(found)) == 6
 
 
 def test_a_difference_is_paired_by_the_replicates_that_both_have():
