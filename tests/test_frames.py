@@ -48,6 +48,10 @@ def test_stale_cells_are_said_and_damaged_ones_refused(out):
     store.write_cell(cell, [{"member": 0}], {"study": "subliminal_accuracy", "config": {"n_aux": 5}})
     with pytest.warns(UserWarning, match="stale: .*n_aux=5: it was made before cells had versions"):
         assert len(ms.frame("subliminal_accuracy", out=out)) == 5
+    made = {"study": "teachers", "version": 2, "config": {"n_aux": 6}}
+    store.write_cell(out / "subliminal_accuracy" / "n_aux=6", [{"member": 0}], made)
+    with pytest.warns(UserWarning, match="n_aux=6 was made as a cell of 'teachers'"):
+        ms.frame("subliminal_accuracy", out=out, n_aux=6)
     (cell / "records.jsonl").write_text("{}\n")
     with pytest.raises(store.DamagedCell):
         ms.frame("subliminal_accuracy", out=out, n_aux=5)

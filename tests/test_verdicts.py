@@ -168,12 +168,12 @@ def test_cells_that_differ_in_one_option_are_levels_and_the_rest_makes_groups():
 
 def test_seeds_that_change_the_scores_of_a_replicate_are_judged_one_by_one():
     def of(seed, mean_of, **options):
-        return cell([level(mean_of, n=3)], seed=seed, **options)
+        return cell([level(mean_of, n=6)], seed=seed, **options)
 
     high, low = of(0, 0.7), of(1, 0.3)
     for order in ([high, low], [low, high]):
         found = judge(Entry("toy", "arm/accuracy", "above", 0.5), order)
-        assert {(v.word, v.at, v.value.n) for v in found} == {("hit", ", seed=0", 3), ("miss", ", seed=1", 3)}
+        assert {(v.word, v.at, v.value.n) for v in found} == {("hit", ", seed=0", 6), ("miss", ", seed=1", 6)}
     swept = [of(0, 0.1, n_aux=1), of(0, 0.4, n_aux=3), of(1, 0.6, n_aux=1), of(1, 0.2, n_aux=3)]
     found = judge(Entry("toy", "arm/accuracy", "increases", over="n_aux"), swept)
     assert [(v.word, v.at) for v in found] == [("hit", ", seed=0"), ("miss", ", seed=1")]
@@ -324,7 +324,7 @@ def test_bounds_and_checks_of_audits_have_the_verdicts_that_they_had():
 ])  # fmt: skip
 def test_levels_that_an_entry_names_are_stored_or_it_is_not_judged(rule, levels, word):
     scores = {"untrained": 0.1, "null": 0.2, "aux": 0.6}
-    found = [mean(f"{arm}/accuracy", "", {i: v + i / 100 for i in range(3)}, unit="seeds") for arm, v in scores.items()]
+    found = [mean(f"{arm}/accuracy", "", {i: v + i / 100 for i in range(6)}, unit="seeds") for arm, v in scores.items()]
     (verdict,) = verdicts.judge(Entry("toy", "{}/accuracy", rule, levels=levels), [Cell({}, [], findings=found)])
     assert verdict.word == word
     assert word != "untested" or verdict.reason == "the level absent is not stored"

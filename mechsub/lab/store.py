@@ -276,7 +276,7 @@ def _bring_back(cell: Path) -> None:
         try:
             with lease.hold(cell, wait=False):
                 return recover(cell)
-        except lease.Lost:  # another process is at it, as a rule between its two renames
+        except RuntimeError:  # lease.Lost, or a thread of this process: it is between its two renames, as a rule
             time.sleep(0.01)
         except OSError:  # a store that this process may not write
             return None
