@@ -92,9 +92,7 @@ def test_a_mark_that_names_nothing_is_said(text, says, tmp_path):
 def test_a_mark_has_no_store_of_its_own():
     read = pages.reader(finder.find_study)
     for out in ("--out /nowhere", "--out=/nowhere"):
-        with pytest.raises(
-            LookupError, match=r"'a/x' from subliminal_accuracy --out.*: --out stands in .*leave it"
-        ):
+        with pytest.raises(LookupError, match=r"'a/x' from subliminal_accuracy --out.*: --out stands in .*leave it"):
             pages.number("a/x", f"subliminal_accuracy {out}", read)
     with pytest.raises(LookupError, match="unknown flag --typo"):
         pages.number("a/x", "subliminal_accuracy --typo 3", read)
