@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from mechsub import arguments
 from mechsub.lazy import scipy_special, scipy_stats
 
+LEAST_RESAMPLES = 100  # of a bootstrap interval; at 95% two or three of them lie beyond each end
 _ROUNDING = 1e-10  # of the largest value: far above the rounding of fp64 sums, far below what data differ by
 
 
@@ -195,19 +196,28 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap; for n >= 25 only (at n = 5 its 95% intervals cover 84%: use student_t)."""
+    """Percentile bootstrap; for n >= 25 only (at n = 5 its 95% intervals cover 84%: use student_t).
+
+    Raises for fewer than 100 resamples, and for a statistic that is not finite, also in a resample.
+    """
     from scipy.stats import bootstrap as scipy_bootstrap
 
     x = arguments.vector(values, "values", 25)
     arguments.function(statistic, "statistic")
-    n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
+    n_resamples = arguments.whole(n_resamples, "n_resamples", LEAST_RESAMPLES)
     arguments.share(level, "level")
     seed = arguments.seed(seed)
     rng = np.random.default_rng(seed)
-    found = scipy_bootstrap(
+    value = float(statistic(x))
+    if not math.isfinite(value):
+        raise ValueError(f"the statistic of the values is {value}; it must be a finite number")
+    done = scipy_bootstrap(
         (x,), statistic, n_resamples=n_resamples, confidence_level=level, method="percentile", rng=rng
-    ).confidence_interval
-    return Interval(float(statistic(x)), float(found.low), float(found.high), len(x), level)
+    )
+    if undefined := int((~np.isfinite(done.bootstrap_distribution)).sum()):
+        raise ValueError(f"in {undefined} of {n_resamples} resamples the statistic is not finite: no interval of it")
+    found = done.confidence_interval
+    return Interval(value, float(found.low), float(found.high), len(x), level)
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
@@ -260,11 +270,11 @@ def clustered_spearman(
     """Spearman's correlation over all pairs, its percentile interval by drawing whole clusters with replacement.
 
     Use it for pairs that are not independent, such as the arms of one seed. Interval.n is the number of clusters.
-    Raises for fewer than 10 clusters, unequal lengths and a constant side, also in a resample.
+    Raises for fewer than 10 clusters or 100 resamples, unequal lengths and a constant side, also in a resample.
     """
     a, b = _correlated(x, y)
     labels = arguments.labels(clusters, "clusters", len(a))
-    n_resamples = arguments.whole(n_resamples, "n_resamples", 1)
+    n_resamples = arguments.whole(n_resamples, "n_resamples", LEAST_RESAMPLES)
     arguments.share(level, "level")
     seed = arguments.seed(seed)
     rows = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]

@@ -360,7 +360,7 @@ def _stats() -> dict:
     clusters = [i // 2 for i in range(30)]
     constant = {"more": lambda value: {"constant": [1.0] * len(value)}}
     pairs = {name: vector(10, paired=True, **constant) for name in "xy"}
-    resampled = {"n_resamples": count(1), "level": share(), "seed": seed()}
+    resampled = {"n_resamples": count(100), "level": share(), "seed": seed()}
     p = vector(1, more=lambda value: {"above 1": [0.5, 1.5], "below 0": [-0.1]})
     sets = {frozenset(): 0.0, frozenset("a"): 1.0, frozenset("b"): 2.0, frozenset("ab"): 4.0}
     return {
@@ -391,7 +391,7 @@ def _stats() -> dict:
         ),
         "stats.joined": (lambda: {"values": torch.tensor(x)}, {"values": array(right={"list": "its numbers"})}),
         "stats.bootstrap": (
-            lambda: {"values": long, "statistic": sum, "n_resamples": 20, "level": 0.9, "seed": 1},
+            lambda: {"values": long, "statistic": sum, "n_resamples": 100, "level": 0.9, "seed": 1},
             {"values": vector(25), "statistic": function(), **resampled},
         ),
         "stats.clopper_pearson": (
@@ -405,7 +405,7 @@ def _stats() -> dict:
                 "x": long,
                 "y": [one * i for i, one in enumerate(long)],
                 "clusters": clusters,
-                "n_resamples": 20,
+                "n_resamples": 100,
                 "level": 0.9,
                 "seed": 1,
             },

@@ -43,6 +43,19 @@ def test_stored_cells_are_judged_and_missing_ones_say_how_they_are_made(out):
     assert set(store.read_provenance(out / "audit_toy" / "default")["made_from"]) == set(READ)
 
 
+def test_the_figure_says_what_it_leaves_out(out):
+    records = store.read_records(out / "audit_toy" / "default")
+    said = [a.text for a in audit_toy.plot(records).layout.annotations]
+    missing = sum("missing" in row for row in records)
+    assert any(f"Checks without a point: {missing} not measured yet" in text for text in map(unwrapped, said))
+    twice = records + [row | {"margin": 0.1} for row in records]
+    assert any("This is the first of 2 cells." in unwrapped(a.text) for a in audit_toy.plot(twice).layout.annotations)
+
+
+def unwrapped(text: str) -> str:
+    return text.replace("<br>", " ")
+
+
 def test_a_check_is_the_paired_sum_of_the_cells_that_it_names(out):
     rows = {row["check"]: row for row in store.read_records(out / "audit_toy" / "default")}
     cell = store.read_records(out / READ[0])

@@ -3,11 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import pandas as pd
 import pytest
 
 from mechsub import stats
 from mechsub.lab import findings as lab
-from mechsub.lab import study
+from mechsub.lab import study, tables
+from mechsub.lab.cells import by_cell
 
 SCORES = {"untrained": [0.1, 0.12, 0.08], "student": [0.5, 0.6, 0.4], "teacher": [0.9, 0.92, 0.95]}
 LABELS = {"teacher": "the teacher", "student": "the student", "untrained": "no training", "absent": "not there"}
@@ -43,6 +45,23 @@ def test_two_rows_of_one_replicate_are_refused():
         lab.by_arm(rows() + rows(), "accuracy", unit="seeds")
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"score": "acuracy"}, "no row of these arms has the score 'acuracy'; rows have arm, member, accuracy"),
+        ({"null": "untraind"}, "there is no arm 'untraind' with 'accuracy'; there are untrained, student, teacher"),
+        ({"null": {"studnt": "untrained"}}, "there is no arm 'studnt'"),
+        ({"labels": {"pupil": "the student"}}, "no row of these arms has the score 'accuracy'"),
+    ],
+)
+def test_a_misspelt_name_is_refused(options, says):
+    with pytest.raises(LookupError, match=says):
+        lab.by_arm(rows(), **{"score": "accuracy", "unit": "seeds", **options})
+    assert (
+        len(lab.by_arm(rows(), "accuracy", null="absent", labels=LABELS, unit="seeds")) == 3
+    )  # a known arm, unmeasured
+
+
 def test_a_key_is_there_once_or_said_not_to_be():
     found = lab.by_arm(rows(), "accuracy", unit="seeds")
     with pytest.raises(LookupError, match="no finding has the key 'pupil/accuracy'; there are untrained/accuracy"):
@@ -74,6 +93,22 @@ def test_keys_of_several_cells_begin_with_the_options_that_differ():
         lab.cells(rows(n_aux=3, seed=0), Config, lambda cell: 2 * findings(cell))
 
 
+@dataclass(frozen=True)
+class Named:
+    name: str = study.option("", "a name")
+    tag: str = study.option("", "another")
+
+
+def test_cells_whose_options_read_alike_stay_apart():
+    options = [{"name": "a, tag=b", "tag": "c"}, {"name": "a", "tag": "b, tag=c"}]
+    records = [row for chosen in options for row in rows(**chosen)]
+    labels = ["name='a, tag=b', tag='c'", "name='a', tag='b, tag=c'"]
+    assert [(label, len(own)) for label, own in by_cell(records, Named)] == [(label, 9) for label in labels]
+    found = lab.cells(records, Named, lambda cell: lab.by_arm(cell, "accuracy", unit="seeds"))
+    assert [cell.label for cell in found] == [cell.label for cell in lab.labelled(found)] == labels
+    assert len(lab.all_findings(found)) == 6
+
+
 def test_a_difference_is_paired_by_the_replicates_that_both_have():
     a, b = (lab.mean(f"{key}/x", key, dict(enumerate(v)), unit="seeds") for key, v in list(SCORES.items())[:2])
     assert lab.less(b, a).key == "student-untrained/x" and lab.less(b, a).scores[1] == pytest.approx(0.48)
@@ -96,11 +131,34 @@ def test_rows_are_wide_where_subjects_share_scores_and_long_where_they_do_not():
     wide = lab.rows(found)
     assert [row["arm"] for row in wide] == ["untrained", "student", "teacher", "student, above the null"]
     assert list(wide[1]) == ["cell", "arm", "accuracy", "p", "most"] and wide[1]["most"] == 0.6
-    assert wide[3]["p"] == lab.p_text(found[3].p) and wide[0]["p"] == ""
+    assert wide[3]["p"] == found[3].p and str(wide[3]["p"]) == lab.p_text(found[3].p) and wide[0]["p"] == ""
     long = lab.rows([lab.Finding("share/a", "share of a", 0.2, 0.1, 0.01), lab.Finding("share/b", "share of b", 0.8)])
     assert long[0] == {"cell": "all", "quantity": "share of a", "value": 0.2, "null": "0.100", "p": 0.01}
     assert long[1]["p"] == ""
     assert lab.rows([lab.Finding("a/price", "price", math.inf)])[0]["value"] == "infinite"
+
+
+def test_a_table_prints_p_in_short_and_writes_it_whole(tmp_path):
+    found = [lab.Finding(f"{arm}/{score}", arm, 0.5, p=p) for arm, p in (("a", 0.0496), ("b", 0.0504))
+             for score in ("x", "p", "arm") if score == "x" or arm == "a"]  # fmt: skip
+    rows = lab.rows(found)
+    assert tables.format_table(rows).splitlines() == [
+        "cell  arm      x  p, x   score p  p, score p  score arm  p, score arm",
+        "all   a    0.500  0.050    0.500  0.050           0.500  0.050",
+        "all   b    0.500  0.050",
+    ]  # fmt: skip
+    tables.write_table(rows, tmp_path / "t.csv", "csv")
+    read = pd.read_csv(tmp_path / "t.csv")
+    assert read["p, x"].tolist() == [0.0496, 0.0504] and read["p, score p"][0] == 0.0496
+    assert read.arm.tolist() == ["a", "b"] and read["score arm"][0] == 0.5
+    tables.write_table(rows, tmp_path / "t.tex", "latex")
+    assert "0.0496" not in (tmp_path / "t.tex").read_text()
+
+
+def test_a_frame_has_every_part_of_a_null():
+    drawn = lab.Finding("a/x", "a", 0.5, lab.Drawn(0.1, 0.3, "97.5%"), null_label="shuffled")
+    (row,) = lab.frame([drawn]).to_dict("records")
+    assert (row["null"], row["null_upper"], row["null_share"], row["null_label"]) == (0.1, 0.3, "97.5%", "shuffled")
 
 
 def test_frame_and_points():

@@ -1,5 +1,8 @@
 """`ms.frame`: stored records as a pandas frame."""
 
+import subprocess
+import sys
+
 import pytest
 
 import mechsub as ms
@@ -45,9 +48,29 @@ def test_stale_cells_are_said_and_damaged_ones_refused(out):
     store.write_cell(cell, [{"member": 0}], {"study": "subliminal_accuracy", "config": {"n_aux": 5}})
     with pytest.warns(UserWarning, match="stale: .*n_aux=5: it was made before cells had versions"):
         assert len(ms.frame("subliminal_accuracy", out=out)) == 5
+    made = {"study": "teachers", "version": 2, "config": {"n_aux": 6}}
+    store.write_cell(out / "subliminal_accuracy" / "n_aux=6", [{"member": 0}], made)
+    with pytest.warns(UserWarning, match="n_aux=6 was made as a cell of 'teachers'"):
+        ms.frame("subliminal_accuracy", out=out, n_aux=6)
     (cell / "records.jsonl").write_text("{}\n")
     with pytest.raises(store.DamagedCell):
         ms.frame("subliminal_accuracy", out=out, n_aux=5)
+
+
+def test_a_cell_that_stepped_aside_is_read_or_named(out):
+    cell = out / "subliminal_accuracy" / "n_aux=2"
+    cell.rename(cell.with_name(".n_aux=2.old"))
+    holder = (
+        "import sys; from pathlib import Path; from mechsub.lab import lease\n"
+        "with lease.hold(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holder, str(cell)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.warns(UserWarning, match="n_aux=2 stepped aside, and is left out"):
+            assert len(ms.frame("subliminal_accuracy", out=out)) == 2
+        other.stdin.close()
+    assert len(ms.frame("subliminal_accuracy", out=out)) == 4 and cell.is_dir()
 
 
 def test_cells_of_another_persons_study_are_read_without_it(tmp_path):

@@ -27,6 +27,8 @@ def sent(tmp_path):
     (tmp_path / "results/README.md").write_text("# Results\n")
     (tmp_path / "results/tables/digits").mkdir(parents=True)
     (tmp_path / "results/tables/digits/old.csv").write_text("a\n1\n")
+    (tmp_path / "results/report").mkdir()
+    (tmp_path / "results/report/index.html").write_text("<p>a page</p>")
     manifest.write(tmp_path / "results", {})
     return tmp_path / "results"
 

@@ -1,5 +1,6 @@
 """Pages filled from findings: the number behind a mark is that of its row's command, or the page is out of date."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ def test_numbers_are_written_where_there_are_none_and_in_place_of_wrong_ones():
     assert pages.fill(TABLE.replace("0.201", "0.01").replace("infinite", "7"), read) == TABLE
 
 
+@pytest.mark.parametrize("gap", ["\n  ", "\n> ", "\n\t", "  "])
+def test_a_number_that_is_wrapped_is_replaced_whole(gap):
+    old = f"* <!--= aux/accuracy from toy -->0.111{gap}[0.000,{gap}0.222] and more"
+    new = "* <!--= aux/accuracy from toy -->0.540 [0.492, 0.587] and more"
+    assert pages.fill(old, read) == new
+    kept = new.replace(" [", f"{gap}[") if ">" not in gap else new
+    assert pages.fill(kept, read) == kept  # the right one keeps its line break
+    assert pages.unmarked(old.split("-->")[1]) == [" ".join(f"0.111{gap}[0.000,{gap}0.222]".split())]
+
+
+def test_an_interval_without_ends_is_replaced_whole_and_words_are_refused():
+    found = [Finding("a/x", "", stats.Interval(0.5, -math.inf, math.inf, 1)), Finding("a/y", "", "confirmed"),
+             Finding("a/z", "", math.nan), Finding("a/n", "", 5)]  # fmt: skip
+    once = pages.fill("<!--= a/x from t -->.", lambda command: found)
+    assert once == "<!--= a/x from t -->0.500 [-inf, inf]." == pages.fill(once, lambda command: found)
+    for key in ("a/y", "a/z"):
+        with pytest.raises(LookupError, match=f"'{key}' from t is '(confirmed|nan)', and a mark takes a number"):
+            pages.fill(f"<!--= {key} from t -->", lambda command: found)
+    with pytest.raises(LookupError, match=r"filled again, this would be another number; .*>5,000 pairs"):
+        pages.fill("<!--= a/n from t -->,000 pairs", lambda command: found)
+
+
 def test_a_right_number_in_a_wrong_row_is_replaced():
     swapped = TABLE.replace("-->0.540 [0.492, 0.587], p", "-->0.649 [0.604, 0.695], p")
     assert swapped != TABLE and pages.fill(swapped, read) == TABLE
@@ -64,6 +87,15 @@ def test_a_mark_that_names_nothing_is_said(text, says, tmp_path):
     with pytest.raises(LookupError, match=f"page.md: .*{says}"):
         pages.write(tmp_path / "page.md", read)
     assert (tmp_path / "page.md").read_text() == text
+
+
+def test_a_mark_has_no_store_of_its_own():
+    read = pages.reader(finder.find_study)
+    for out in ("--out /nowhere", "--out=/nowhere"):
+        with pytest.raises(LookupError, match=r"'a/x' from subliminal_accuracy --out.*: --out stands in .*leave it"):
+            pages.number("a/x", f"subliminal_accuracy {out}", read)
+    with pytest.raises(LookupError, match="unknown flag --typo"):
+        pages.number("a/x", "subliminal_accuracy --typo 3", read)
 
 
 def test_a_page_is_written_once(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mechsub.lab import imports, store
 from tools import paper_scale
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,27 @@ def test_a_model_that_is_not_there_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_what_is_sent_can_be_imported_and_has_the_report(tmp_path, capsys):
+    root, sent = tmp_path / "store", tmp_path / "store_to_send"
+    assert list(paper_scale._send(root)) == [f"no cell is stored under {root}; there is nothing to send"]
+    made = {"study": "theirs", "version": 1, "config": {"width": 4}}
+    store.write_cell(root / "theirs" / "width=4", [{"width": 4, "value": 1.5}], made)
+    assert list(paper_scale._send(root)) == [] and f"to send: {sent}" in capsys.readouterr().out
+    assert {path.name for path in (sent / "report").iterdir()} == {"index.html", "plotly.min.js"}
+    assert imports.put(sent, tmp_path / "theirs").added == ["theirs/width=4"]
+    (line,) = paper_scale._send(root)
+    assert "store_to_send is there already" in line and "python -m mechsub export" in line
+
+
+def test_a_report_that_fails_is_a_line_and_the_rest_is_sent(tmp_path):
+    made = {"study": "theirs", "version": 1, "config": {}}
+    store.write_cell(tmp_path / "store/theirs/default", [{"value": 1.5}], made)
+    (tmp_path / "store/index.html").mkdir()  # where the page would stand
+    (line,) = paper_scale._send(tmp_path / "store")
+    assert line.startswith("the report; python -m studies.report ")
+    assert imports.put(tmp_path / "store_to_send", tmp_path / "theirs").added == ["theirs/default"]
+
+
 @pytest.mark.slow
 def test_all_of_it_on_tiny_models(tmp_path):
     out = tmp_path / "store"
@@ -58,4 +80,4 @@ def test_all_of_it_on_tiny_models(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     sent = tmp_path / "store_to_send"
-    assert (sent / "manifest.json").exists() and (sent / "index.html").exists()
+    assert (sent / "manifest.json").exists() and (sent / "report/index.html").exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 
 import pytest
@@ -91,6 +92,24 @@ def test_killed_it_goes_on_with_the_same_draw(sweep):
     lines, _ = run(sweep, "--all")
     assert ledger.read_text().startswith(before) and len(ledger.read_text().splitlines()) == 6
     assert len(lines) == 7 - len(before.splitlines())
+
+
+def test_what_a_killed_command_made_is_not_taken_for_todays(sweep):
+    """It may be half a copy, or of code that was edited since."""
+    process = sweep.start("recheck", "--all", module="mechsub")
+    ledger, scratch = sweep.cells.parent / "rechecks.jsonl", sweep.cells.parent / ".recheck"
+    wait(lambda: ledger.is_file(), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {line["cell"] for line in recheck.ledger(sweep.cells.parent)}
+    for place in (path for path in scratch.iterdir() if path.is_dir()):  # all that was left is finished
+        for cell in sweep.cells.iterdir():
+            if cell.is_dir() and cell.name not in done:
+                shutil.copytree(cell, place / "tiny" / cell.name, dirs_exist_ok=True)
+    edit(sweep, "draw.random()}", "draw.random() + 0.5}")
+    run(sweep, "--all", code=1)
+    lines = recheck.ledger(sweep.cells.parent)
+    assert len(lines) == 6 and all(line["same"] == (line["cell"] in done) for line in lines) and len(done) < 6
 
 
 def test_a_cell_that_cannot_be_made_again_counts_as_different(sweep):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -111,6 +113,20 @@ def test_bootstrap_needs_25_and_covers():
     rng = np.random.default_rng(6)
     drawn = [stats.bootstrap(rng.normal(size=40), n_resamples=300, seed=i) for i in range(300)]
     assert 0.89 < np.mean([i.low <= 0 <= i.high for i in drawn]) < 0.98
+
+
+def test_a_bootstrap_of_few_resamples_or_of_no_number_is_refused():
+    x = np.arange(30.0)
+    for few in (
+        lambda: stats.bootstrap(x, n_resamples=99),
+        lambda: stats.clustered_spearman(x, x**2, np.arange(30) // 2, n_resamples=1),
+    ):
+        with pytest.raises(ValueError, match="n_resamples must be a whole number of at least 100"):
+            few()
+    with pytest.raises(ValueError, match="the statistic of the values is nan"):
+        stats.bootstrap(x, lambda values: float("nan"))
+    with pytest.raises(ValueError, match=r"in \d+ of 200 resamples the statistic is not finite"):
+        stats.bootstrap(x, lambda values: 1.0 if 0.0 in values else math.nan, n_resamples=200)
 
 
 def test_bootstrap_takes_any_statistic():

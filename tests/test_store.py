@@ -146,6 +146,9 @@ def test_record_refuses_what_json_would_change():
         store.record_row({}, {"v": {1}})
     with pytest.raises(TypeError, match="must be a dict"):
         store.record_row({}, 3)
+    for record in ({"v": {1: "a", "1": "b"}}, {"v": [{"w": {None: 1, "None": 2}}]}, {1: "a", "1": "b"}):
+        with pytest.raises(ValueError, match=r"two keys of .* are '(1|None)' as text"):
+            store.record_row({}, record)
 
 
 def test_numpy_values_become_plain_numbers():

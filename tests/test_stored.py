@@ -45,6 +45,27 @@ def test_a_stale_cell_is_named_and_left_out(monkeypatch, tmp_path):
     assert (cell.options, cell.findings[0].n, cell.findings[0].value.mean) == ({"d": 1}, 3, pytest.approx(1.1))
 
 
+def test_a_damaged_cell_is_named_and_left_out(monkeypatch, tmp_path):
+    study = study_of(monkeypatch, tmp_path, 1, 1, 0.0)
+    for d in (1, 5, 6):
+        cells.make_cell(study, study.Config(d=d), tmp_path)
+    for name in ("d=5", "d=6"):
+        (tmp_path / "moved" / name / store.RECORDS).write_text("")
+    with pytest.warns(UserWarning, match=r"damaged, and left out: .*/d=5/records.jsonl was changed .*, and 1 more"):
+        (cell,) = stored(study, tmp_path)
+    assert cell.options == {"d": 1}
+
+
+def test_a_cell_that_stepped_aside_is_read(monkeypatch, tmp_path):
+    """A process was killed between the two renames of an exchange."""
+    study = study_of(monkeypatch, tmp_path, 1, 1, 0.0)
+    for d in (1, 5):
+        cells.make_cell(study, study.Config(d=d), tmp_path)
+    (tmp_path / "moved/d=5").rename(tmp_path / "moved/.d=5.old")
+    assert [cell.options["d"] for cell in stored(study, tmp_path)] == [5, 1]
+    assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == ["d=5", "default"]
+
+
 def test_two_folders_of_one_config_are_not_pooled_by_a_command_that_names_both(monkeypatch, tmp_path):
     old = study_of(monkeypatch, tmp_path, 1, 1, 100.0)
     cells.make_cell(old, old.Config(), tmp_path)

@@ -17,6 +17,7 @@ import pytest
 
 from mechsub import lab
 from mechsub.lab import findings, options, progress, store, study, versions
+from mechsub.lab.cells import _collect
 from mechsub.lab.declared import Study
 from mechsub.lab.tables import format_table
 
@@ -401,6 +402,16 @@ def test_what_a_figure_shows_is_one_value_or_several_and_each_is_held_to_its_cho
         options.check_values(hidden_alignment.Config(metric=("rbf_cka", "cka")))
     with pytest.raises(ValueError, match=re.escape("seed: '(0, 1)' is not an integer")):
         options.check_values(hidden_alignment.Config(seed=(0, 1)))
+
+
+def test_a_run_that_gives_two_things_one_name_is_refused():
+    torch = pytest.importorskip("torch")
+    for item, words in (
+        ({"tensors": {"W": torch.ones(1)}}, "the tensor 'W' twice"),
+        ({"provenance": {"null": "chance"}}, "the provenance 'null' twice"),
+    ):
+        with pytest.raises(ValueError, match=f"a run yielded {words}"):
+            _collect({}, [{"x": 1}, item, item])
 
 
 SUMMARISED = '''"""Is it summarised?"""

@@ -49,6 +49,10 @@ def test_agreement_of_a_perfect_and_of_a_constant_prediction():
     constant = agreement.agreement("a/x", "a", dict.fromkeys(true, 0.55), true)
     assert [f.key for f in constant] == ["a/x_error", "a/x_bias"]
     assert constant[0].null.mean == pytest.approx(sum(abs(i / 10 - (6.6 - i / 10) / 11) for i in range(12)) / 12)
+    for say, least in ((agreement.agreement, 2), (agreement.line_error, 3)):
+        few = dict(list(true.items())[: least - 1])
+        with pytest.raises(LookupError, match=f"'a/x' is about {least - 1} conditions?; it needs {least}"):
+            say("a/x", "a", few, few)
     assert agreement.line_error("q/x", "q", {c: 3 - 5 * v for c, v in true.items()}, true).value.mean < 1e-9
 
 

@@ -188,6 +188,13 @@ def test_a_shipped_model_says_what_the_trained_one_does(shipped, name):
             prompts.chat(model.tokenizer, "Hello")
 
 
+def test_cells_to_ship_are_those_of_the_store_that_is_named(tmp_path, capsys):
+    for out in (["--out", str(tmp_path)], [f"--out={tmp_path}"], ["--out"]):
+        with pytest.raises(SystemExit):
+            ship_organism.named(train_organism, ["to", *out])
+        assert (str(tmp_path) in (said := capsys.readouterr().err)) == (len(out[-1]) > 5) and said.count("\n") == 1
+
+
 def test_a_shipped_folder_is_whole(shipped):
     out, to = shipped
     made = store.read_provenance(cell_of(out))

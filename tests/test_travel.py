@@ -151,6 +151,40 @@ def test_a_study_that_cannot_say_all_at_once_is_sent_without(tmp_path, monkeypat
     assert left_out == json.loads((tmp_path / "sent" / manifest.NAME).read_text())["left_out"]
 
 
+def test_a_report_is_sent_with_the_rest(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "problem", lambda: "no browser here")
+    (tmp_path / "index.html").write_text("<p>answers</p>")
+    exports.write(tmp_path / "sent", own, ["teachers"], [tmp_path / "index.html"])
+    assert manifest.checked(tmp_path / "sent")["files"].keys() >= {"report/index.html"}
+    assert len(imports.put(tmp_path / "sent", tmp_path / "theirs").added) == 1
+
+
+def test_findings_are_of_current_cells_alone(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "problem", lambda: "no browser here")
+    root = shutil.copytree(own, tmp_path / "store")
+    cell = min(root.glob("subliminal_accuracy/*n_aux=2*"))
+    made = store.read_provenance(cell)
+    store.write_cell(cell, store.read_records(cell), {**made, "version": 1}, store.read_tensors(cell))
+    left_out = exports.write(tmp_path / "sent", root, ["subliminal_accuracy"])
+    assert f"findings of subliminal_accuracy: of its stale cells {cell.name}" in left_out
+    read = pd.read_csv(tmp_path / "sent/tables/subliminal_accuracy/findings.csv")
+    assert len(read) and read.cell.isna().all()  # of one cell, which nothing differs from
+    assert {"null_upper", "null_share", "null_label"} <= set(read)
+    readme = (tmp_path / "sent/README.md").read_text()
+    assert "no finding is of them:" in readme and f"* {cell.name}: " in readme
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("digits/copied", "was made as a cell of 'teachers'"), ("teachers/my copy", "is not named as cells are")],
+)
+def test_what_no_import_takes_is_not_sent(own, tmp_path, capsys, place, says):
+    root = shutil.copytree(own, tmp_path / "store")
+    shutil.copytree(next(root.glob("teachers/*")), root / place)
+    assert says in run(capsys, "export", tmp_path / "sent", "--store", root, code=1)
+    assert not (tmp_path / "sent").exists()
+
+
 def test_without_pyarrow_there_is_csv(own, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(images, "problem", lambda: "no browser here")
     find = importlib.util.find_spec

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_a_number_is_an_interval_of_no_width_and_a_test_decides_where_there_is_o
     assert [side(r, 0.3, p=0.01)[0] for r in ("above", "below", "near")] == ["hit", "miss", "miss"]
     assert side("above", 0.3, p=0.06) == ("open", "p = 0.06") and side("near", 0.05, p=0.01)[0] == "open"
     assert side("above", HIGH, p=0.5)[0] == "hit"  # the interval decides, where there is one
+    assert {side(rule, 0.5, 0.5, p=0.01)[0] for rule in ("above", "below")} == {"open"}
+    assert side("within", 0.3, (0.0, 1.0), p=0.01)[0] == "untested"
+    assert side("above", 0.2, stats.Interval(0.25, 0.1, 0.4, 5), p=0.01)[0] == "miss"  # its middle is what p tests
+
+
+def test_a_p_tests_its_own_null_and_no_other_bound():
+    tested = Finding("a/x", "", 0.5, null=lab.Drawn(0.2, 0.4), p=0.001)
+    words = {
+        bound: judge(Entry("toy", "a/x", "above", bound), [cell([tested, Finding("b/x", "", 0.4)])])[0]
+        for bound in (0.2, "null", 0.4, "b/x")
+    }
+    assert {bound: verdict.word for bound, verdict in words.items()} == {
+        0.2: "hit", "null": "hit", 0.4: "untested", "b/x": "untested"
+    }  # fmt: skip
+    assert words[0.4].reason == "it has no interval, and its p tests 0.200, 95% below 0.400, not the bound"
+    (verdict,) = judge(Entry("toy", "a/x", "within", [0.0, 1.0]), [cell([tested])])
+    assert verdict.word == "untested"
 
 
 def level(mean_of, spread=0.01, n=8):
@@ -98,6 +116,23 @@ def test_too_few_common_replicates_leave_a_trend_open():
     assert trend("increases", [level(0.1), apart])[0] == "open"
 
 
+def test_works_is_open_where_too_few_replicates_are_common():
+    apart = mean("arm/x", "", {i: 0.1 for i in range(50, 55)}, unit="seeds")
+    nulls = [levels(0.1)[0], apart]
+    assert trend("works", levels(0.3, 0.4), nulls)[0] == "open"
+    assert trend("works", levels(0.1, 0.4), nulls)[0] == "miss"
+
+
+@pytest.mark.parametrize(("n", "word"), [(2, "open"), (5, "open"), (6, "hit")])
+def test_equal_differences_are_judged_by_their_signs(n, word):
+    first, second, third = (mean("arm/x", "", {i: m + i / 10 for i in range(n)}, unit="seeds") for m in (0.1, 0.3, 0.2))
+    assert trend("increases", [first, second])[0] == trend("works", [second], [first])[0] == word
+    assert trend("decreases", [second, first])[0] == trend("peak", [first, second, third])[0] == word
+    assert trend("none", [first, first])[0] == word
+    assert trend("none", [first, second])[0] == {"hit": "miss"}.get(word, word)
+    assert bool(verdicts.turns({1: first, 2: second, 3: third})) == (word == "hit")
+
+
 def test_turns_are_steps_against_the_whole():
     found = dict(zip((1, 2, 3), levels(0.1, 0.6, 0.4), strict=True))
     assert verdicts.turns(found).startswith("2 to 3 -0.2")
@@ -133,12 +168,12 @@ def test_cells_that_differ_in_one_option_are_levels_and_the_rest_makes_groups():
 
 def test_seeds_that_change_the_scores_of_a_replicate_are_judged_one_by_one():
     def of(seed, mean_of, **options):
-        return cell([level(mean_of, n=3)], seed=seed, **options)
+        return cell([level(mean_of, n=6)], seed=seed, **options)
 
     high, low = of(0, 0.7), of(1, 0.3)
     for order in ([high, low], [low, high]):
         found = judge(Entry("toy", "arm/accuracy", "above", 0.5), order)
-        assert {(v.word, v.at, v.value.n) for v in found} == {("hit", ", seed=0", 3), ("miss", ", seed=1", 3)}
+        assert {(v.word, v.at, v.value.n) for v in found} == {("hit", ", seed=0", 6), ("miss", ", seed=1", 6)}
     swept = [of(0, 0.1, n_aux=1), of(0, 0.4, n_aux=3), of(1, 0.6, n_aux=1), of(1, 0.2, n_aux=3)]
     found = judge(Entry("toy", "arm/accuracy", "increases", over="n_aux"), swept)
     assert [(v.word, v.at) for v in found] == [("hit", ", seed=0"), ("miss", ", seed=1")]
@@ -158,6 +193,22 @@ def test_cells_of_other_seeds_are_pooled():
     assert verdict.value == stats.student_t([i / 10 for i in range(8)])
     (verdict,) = judge(Entry("toy", "a/x", "above"), [cell([Finding("a/x", "", 0.5)], seed=seed) for seed in (0, 1)])
     assert verdict.word == "untested" and "no replicates" in verdict.reason
+
+
+def test_pooled_cells_have_one_null_or_are_not_compared_with_it():
+    halves = [
+        replace(mean("a/x", "", {i: 0.5 + i / 10 for i in r}, unit="seeds"), null=null, p=0.3)
+        for r, null in ((range(4), 0.1), (range(4, 8), 0.9))
+    ]
+    for order in (halves, halves[::-1]):
+        pair = [cell([finding], seed=i) for i, finding in enumerate(order)]
+        (verdict,) = judge(Entry("toy", "a/x", "above", "null"), pair)
+        assert (verdict.word, verdict.reason) == (
+            "untested", "2 cells have different nulls of 'a/x'; name one by its options"
+        )  # fmt: skip
+        assert judge(Entry("toy", "a/x", "above", 0.2), pair)[0].word == "hit"
+    alike = [cell([replace(finding, null=0.1)], seed=i) for i, finding in enumerate(halves)]
+    assert judge(Entry("toy", "a/x", "above", "null"), alike)[0].word == "hit"
 
 
 def test_a_bound_is_a_number_another_finding_or_the_null():
@@ -273,7 +324,7 @@ def test_bounds_and_checks_of_audits_have_the_verdicts_that_they_had():
 ])  # fmt: skip
 def test_levels_that_an_entry_names_are_stored_or_it_is_not_judged(rule, levels, word):
     scores = {"untrained": 0.1, "null": 0.2, "aux": 0.6}
-    found = [mean(f"{arm}/accuracy", "", {i: v + i / 100 for i in range(3)}, unit="seeds") for arm, v in scores.items()]
+    found = [mean(f"{arm}/accuracy", "", {i: v + i / 100 for i in range(6)}, unit="seeds") for arm, v in scores.items()]
     (verdict,) = verdicts.judge(Entry("toy", "{}/accuracy", rule, levels=levels), [Cell({}, [], findings=found)])
     assert verdict.word == word
     assert word != "untested" or verdict.reason == "the level absent is not stored"

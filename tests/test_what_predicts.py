@@ -49,10 +49,10 @@ def test_a_cause_of_both_explains_them():
 def test_the_root_of_the_reliability_gives_back_what_noise_took():
     truth = draw().normal(size=2_000)
     scores = truth + draw(1).normal(size=(2, 2_000))
-    agreed = joins.reliability(scores, n_draws=99)
+    agreed = joins.reliability(scores, n_draws=100)
     assert agreed.mean == pytest.approx(2 / 3, abs=0.05)  # of signal 1 and noise 1 in two blocks
-    raw = joins.rank_correlation(truth, scores.mean(0), n_draws=99).interval.mean
-    assert raw < 0.85 and joins.disattenuated(truth, scores, n_draws=99).mean == pytest.approx(1, abs=0.04)
+    raw = joins.rank_correlation(truth, scores.mean(0), n_draws=100).interval.mean
+    assert raw < 0.85 and joins.disattenuated(truth, scores, n_draws=100).mean == pytest.approx(1, abs=0.04)
     unlike = np.stack([truth[:N], -truth[:N]])
     assert math.isinf(joins.disattenuated(truth[:N], unlike + 0.1 * draw(2).normal(size=(2, N))).mean)
 
@@ -79,7 +79,9 @@ def test_pairs_find_a_planted_likeness_and_none_in_rows_and_columns():
     assert planted.interval.mean == pytest.approx(np.corrcoef(whole, other)[0, 1])
     explained = joins.pair_correlation(alike + draw(3).normal(size=(n, n)), alike + draw(4).normal(size=(n, n)), alike)
     assert explained.p > 0.05 and abs(explained.interval.mean) < 0.2
-    worlds = [joins.pair_correlation(sides + draw(i).normal(size=(n, n)), sides + alike, n_draws=99) for i in range(40)]
+    worlds = [
+        joins.pair_correlation(sides + draw(i).normal(size=(n, n)), sides + alike, n_draws=100) for i in range(40)
+    ]
     assert 0.3 < np.mean([one.p for one in worlds]) < 0.7 and np.mean([one.p < 0.1 for one in worlds]) < 0.25
 
 
@@ -88,6 +90,8 @@ def test_pairs_find_a_planted_likeness_and_none_in_rows_and_columns():
     [
         (lambda: joins.rank_correlation(range(5), range(5)), "x needs at least 10 values"),
         (lambda: joins.rank_correlation(range(12), [1.0] * 12), "y is constant"),
+        (lambda: joins.rank_correlation(range(12), range(12), n_draws=99), "n_draws must be .* at least 100"),
+        (lambda: joins.pair_correlation(*draw(1).normal(size=(2, 9, 9)), n_draws=1), "n_draws must be .* at least 100"),
         (lambda: joins.partial_rank_correlation(range(12), range(12), range(11)), "same|length"),
         (lambda: joins.reliability(np.zeros((1, 12))), "two blocks"),
         (lambda: joins.pair_residuals(np.zeros((3, 3))), "of four things"),

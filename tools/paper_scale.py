@@ -11,7 +11,6 @@ the end, and the others run. The folder that is written last has cells, records,
 import argparse
 import json
 import math
-import shutil
 import statistics
 import subprocess
 import sys
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mechsub import language, sources
-from mechsub.lab import durations, finder
+from mechsub.lab import durations, exports, finder
 from mechsub.machine import devices
 
 SIZE = 2048  # of the square products that a device is timed by
+PAGE = ("index.html", "plotly.min.js")  # of the report
 
 
 class Command(NamedTuple):
@@ -128,8 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = [command for command in commands if not _ran(command, options)]
     for command in failed:
         print(f"failed: {' '.join(command.words[2:])}", file=sys.stderr)
-    _send(Path(options.out))
-    return 1 if failed else 0
+    for line in (unsent := list(_send(Path(options.out)))):
+        print(f"failed: {' '.join(line.split())[:800]}", file=sys.stderr)
+    return 1 if failed or unsent else 0
 
 
 def _print_plan(commands: Sequence[Command], sizes: dict[str, int], faster: float) -> None:
@@ -163,14 +164,23 @@ def _target(store: Path) -> Path:
     return store.with_name(f"{store.name}_to_send")
 
 
-def _send(store: Path) -> None:
-    """Cells, tables, figures and the page, in one folder beside the store."""
-    folder = _target(store)
-    subprocess.run([sys.executable, "-m", "mechsub", "export", str(folder), "--store", str(store)], check=True)
-    subprocess.run([sys.executable, "-m", "studies.report", "--out", str(store), "--beside", str(store)], check=True)
-    for name in ("index.html", "plotly.min.js"):
-        shutil.copy(store / name, folder)
-    print(f"to send: {folder}")
+def _send(store: Path) -> Iterator[str]:
+    """Write cells, tables, figures and the page into one folder beside the store; a line for each that fails."""
+    folder, names = _target(store), exports.studies_in(store) if store.is_dir() else []
+    if not names:
+        yield f"no cell is stored under {store}; there is nothing to send"
+        return
+    words = [sys.executable, "-m", "studies.report", "--out", str(store), "--beside", str(store)]
+    page = [store / name for name in PAGE]
+    if subprocess.run(words, check=False).returncode:
+        yield f"the report; python {' '.join(words[1:])} says why"
+        page = []
+    try:
+        left_out = exports.write(folder, store, names, page)
+    except (OSError, ValueError) as error:
+        yield f"the folder to send: {error}; then run python -m mechsub export {folder} --store {store}"
+        return
+    print("".join(f"left out: {line}\n" for line in left_out) + f"to send: {folder}")
 
 
 if __name__ == "__main__":

@@ -30,11 +30,8 @@ def named(module: ModuleType, words: list[str]) -> tuple[Path, dict[Path, Any]]:
     name = module.__name__
     if not words or words[0].startswith("-"):
         stop(f"name the folder to write to, then the flags of {name}", 2)
-    flags = words[1:]
-    place = flags.index("--out") if "--out" in flags else None
-    out = "artifacts" if place is None else (flags[place + 1 : place + 2] or ["artifacts"])[0]
     try:
-        cells, _ = study.planned(module.study, flags, out)
+        cells, _ = study.planned(module.study, words[1:])
     except ValueError as error:
         stop(str(error), 2)
     if missing := [str(cell) for cell, status in cells.items() if status != "stored"]:

@@ -135,7 +135,7 @@ def pair_correlation(
     n, draw = len(a), np.random.default_rng(arguments.seed(seed))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))  # means of residuals are 0
     value = float((a * b).sum()) / size
-    orders = (draw.permutation(n) for _ in range(arguments.whole(n_draws, "n_draws", 1)))
+    orders = (draw.permutation(n) for _ in range(arguments.whole(n_draws, "n_draws", stats.LEAST_RESAMPLES)))
     null = [abs(float((a * b[order][:, order]).sum())) / size for order in orders]
     counts = np.stack([np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(n_draws)]).astype(float)
     low, high = np.quantile(_weighted(a, b, counts), [0.025, 0.975])
@@ -222,7 +222,8 @@ def _reliability(values: Float[np.ndarray, "block thing"], some: Draws) -> Float
 def _interval(statistic: Callable[[Draws], np.ndarray], n: int, n_draws: int, seed: int) -> stats.Interval:
     draw = np.random.default_rng(arguments.seed(seed))
     whole = float(statistic(np.arange(n)[None])[0])
-    drawn = statistic(draw.integers(n, size=(arguments.whole(n_draws, "n_draws", 1), n)))
+    n_draws = arguments.whole(n_draws, "n_draws", stats.LEAST_RESAMPLES)
+    drawn = statistic(draw.integers(n, size=(n_draws, n)))
     undefined = np.isnan(drawn)
     if np.isnan(whole) or undefined.mean() > MOST_UNDEFINED:
         raise ValueError(f"in {undefined.sum()} of {len(drawn)} resamples a side is constant: too few values differ")

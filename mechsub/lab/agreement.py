@@ -9,7 +9,8 @@ from mechsub.lab.findings import Finding, mean
 
 def agreement(key: str, label: str, said: Mapping[str, float], true: Mapping[str, float]) -> list[Finding]:
     """Mean absolute error over conditions, beside the error of predicting the mean of the other conditions; bias; and
-    from ten conditions on, rank correlation and the slope of results on predictions. `extremes` has more on errors."""
+    from ten conditions on, rank correlation and the slope of results on predictions. LookupError for fewer than two."""
+    _check(key, true, 2)
     total = sum(true.values())
     others = [abs((total - found) / (len(true) - 1) - found) for found in true.values()]
     out = [
@@ -41,8 +42,14 @@ def extremes(key: str, label: str, said: Mapping[str, float], true: Mapping[str,
     ]
 
 
+def _check(key: str, true: Mapping, least: int) -> None:
+    if len(true) < least:
+        raise LookupError(f"{key!r} is about {len(true)} condition{'s' * (len(true) != 1)}; it needs {least}")
+
+
 def line_error(key: str, label: str, quantity: Mapping[str, float], true: Mapping[str, float]) -> Finding:
-    """Mean absolute error of a straight line on a quantity, fitted to all other conditions."""
+    """Mean absolute error of a straight line on a quantity, fitted to all other conditions, of which two are needed."""
+    _check(key, true, 3)
     left = {c: abs(_left_out(c, quantity, true) - true[c]) for c in true}
     return mean(f"{key}_error", f"{label}: mean absolute error, fitted to the others", left, unit="conditions")
 

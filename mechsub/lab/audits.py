@@ -1,6 +1,6 @@
 """Shared by the audits of both topics: from checks to verdicts on claims, with their table and figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mechsub import stats
 from mechsub.lab import study, verdicts
@@ -130,7 +130,8 @@ def _shown(row: Mapping, unit: str) -> dict:
 def plot(records: list[dict], Config, title: str, unit: str):
     from mechsub.lab.figures import kinds as figures
 
-    label, cell = study.cells(records, Config)[0]
+    cells = study.cells(records, Config)
+    label, cell = cells[0]
     measured = [row for row in cell if "missing" not in row]
     colors = {"yes": figures.OKABE_ITO[2], "no": figures.OKABE_ITO[3], "open": figures.GREY}
     traces = []
@@ -149,5 +150,14 @@ def plot(records: list[dict], Config, title: str, unit: str):
         [figures.Panel(traces, {"title_text": "value less its bound"}, {"type": "category", "autorange": "reversed"})],
         [f"Checks{'' if label == 'all' else f' ({label})'}"],
         title=title,
-        caption=f"95% intervals over {unit}. Verdicts by claim: {said}.",
+        caption=f"95% intervals over {unit}. Verdicts by claim: {said}.{_not_shown(cell, len(cells), colors)}",
     )
+
+
+def _not_shown(rows: Sequence[Mapping], n_cells: int, shown: Iterable[str]) -> str:
+    """What the figure leaves out, in words behind the caption."""
+    left = [word for word in map(outcome, rows) if word not in shown]
+    words = {"missing": "not measured yet", "untested": "untested"}
+    counted = ", ".join(f"{left.count(word)} {words.get(word, word)}" for word in dict.fromkeys(left))
+    more = f" Checks without a point: {counted}." if left else ""
+    return more + (f" This is the first of {n_cells} cells." if n_cells > 1 else "")

@@ -86,12 +86,20 @@ def by_cell(
     # A cell that was made before an option existed was made with what is its default.
     fields = {f.name: f.default for f in dataclasses.fields(Config) if not f.metadata.get("display")}
     fields = {name: usual for name, usual in fields.items() if name not in together}
-    differing = [name for name, usual in fields.items() if len({record.get(name, usual) for record in records}) > 1]
-    groups: dict[str, list[dict]] = {}
+    groups: dict[tuple, list[dict]] = {}
     for record in records:
-        label = ", ".join(f"{name}={record.get(name, fields[name])}" for name in differing) or "all"
-        groups.setdefault(label, []).append(record)
-    return list(groups.items())
+        groups.setdefault(tuple(record.get(name, usual) for name, usual in fields.items()), []).append(record)
+    labels = labels_of([dict(zip(fields, values, strict=True)) for values in groups])
+    return [(label or "all", rows) for label, rows in zip(labels, groups.values(), strict=True)]
+
+
+def labels_of(named: Sequence[Mapping]) -> list[str]:
+    """A label for each of these options: those that differ between them. Text is quoted where labels would be equal."""
+    differing = [name for name in (named[0] if named else ()) if len({options[name] for options in named}) > 1]
+    labels = [", ".join(f"{name}={options[name]}" for name in differing) for options in named]
+    if len(set(labels)) < len(labels):
+        labels = [", ".join(f"{name}={options[name]!r}" for name in differing) for options in named]
+    return labels
 
 
 def records_of(study: Study, stored: Iterable[Path]) -> list[dict]:
@@ -327,14 +335,22 @@ def _circumstances(study: Study) -> dict:
     return {"peak_memory_mb": provenance.peak_memory_mb(), **provenance.environment(study.folder)}
 
 
+def _add(known: dict, more: Mapping, what: str) -> None:
+    if again := [name for name in more if name in known]:
+        raise ValueError(f"a run yielded {what} {again[0]!r} twice; give each a name of its own")
+    known.update(more)
+
+
 def _collect(config: Mapping, yielded: Iterable[Mapping]) -> tuple[list[dict], dict, dict]:
     """Rows to store, the run's additions to the provenance, and tensors."""
-    rows, extra, tensors = [], {}, {}
+    rows: list[dict] = []
+    extra: dict = {}
+    tensors: dict = {}
     for item in yielded:
         if isinstance(item, Mapping) and set(item) == {"provenance"}:
-            extra.update(store.record_row({}, item["provenance"]))
+            _add(extra, store.record_row({}, item["provenance"]), "the provenance")
         elif isinstance(item, Mapping) and set(item) == {"tensors"}:
-            tensors.update(item["tensors"])
+            _add(tensors, item["tensors"], "the tensor")
         else:
             rows.append(store.record_row(config, item))
     if own := sorted(_OWN_PROVENANCE & set(extra)):

@@ -5,16 +5,18 @@ manifest.json                  sha256 and size of every file; versions and commi
 cells/<study>/<cell>/          as they are stored; `python -m mechsub import` puts them into a store
 tables/<study>/                records.csv, records.parquet, findings.csv
 figures/<study>/figure.html    and figure.svg
+report/                        files that were given beside them, such as a page of answers
 """
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechsub import files
-from mechsub.lab import finder, findings, flat, frames, manifest, options, store
+from mechsub.lab import finder, findings, flat, frames, imports, manifest, options, store
 from mechsub.lab.cells import records_of
 from mechsub.lab.declared import Study
 from mechsub.lab.figures import export as images
@@ -23,7 +25,7 @@ from mechsub.lab.study import figure_of
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-TABLES, FIGURES, README = "tables", "figures", "README.md"
+TABLES, FIGURES, REPORT, README = "tables", "figures", "report", "README.md"
 
 
 @dataclass
@@ -46,13 +48,17 @@ def studies_in(root: Path) -> list[str]:
     return [name for name in names if store.complete_cells(root / name)]
 
 
-def write(path: Path, root: Path, names: Sequence[str]) -> list[str]:
+def write(path: Path, root: Path, names: Sequence[str], report: Sequence[Path] = ()) -> list[str]:
     """Export these studies of a store into a new folder, which appears whole or not at all.
 
-    Returns a line for every part that is left out. Raises FileExistsError, and DamagedCell for a damaged cell.
+    report: files that are sent too. Returns a line for every part that is left out. Raises FileExistsError, DamagedCell
+    for a damaged cell, and manifest.Wrong for one that no import would take.
     """
     with files.new_folder(path) as fresh:
         sent = [_send(name, root, fresh) for name in names]
+        for file in report:
+            (fresh / REPORT).mkdir(exist_ok=True)
+            shutil.copyfile(file, fresh / REPORT / file.name)
         left_out = _write_images(fresh, sent) + [line for each in sent for line in each.left_out]
         files.write_text(fresh / README, "\n".join(_readme(sent, left_out)) + "\n")
         manifest.write(fresh, {"studies": {each.name: _about(each) for each in sent}, "left_out": left_out})
@@ -76,7 +82,7 @@ def _send(name: str, root: Path, to: Path) -> Sent:
     if study is None:
         sent.left_out.append(f"findings and the figure of {name}: {why_not}")
         return sent
-    sent.left_out += _tried(f"findings of {name}", lambda: _write_findings(study, cells, to))
+    sent.left_out += _tried(f"findings of {name}", lambda: _write_findings(sent, study, cells, to))
     sent.left_out += _tried(f"the figure of {name}", lambda: _write_figure(sent, study, cells, to))
     return sent
 
@@ -90,7 +96,9 @@ def _found(name: str) -> tuple[Study | None, str]:
 
 
 def _copy(cell: Path, to: Path) -> Path:
-    store.write_files(to, store.read_files(cell))
+    contents = store.read_files(cell)
+    imports.check_cell(cell)  # before it travels, in the words that would meet it there
+    store.write_files(to, contents)
     return to
 
 
@@ -109,10 +117,15 @@ def _write_table(path: Path, table: dict[str, list]) -> None:
         files.write_bytes(path.with_suffix(".parquet"), flat.parquet_bytes(table))
 
 
-def _write_findings(study: Study, cells: Sequence[Path], to: Path) -> None:
-    of_cell = study.part("findings")
-    if of_cell is not None:
-        found = findings.cells(records_of(study, cells), study.Config, of_cell, study.together)
+def _write_findings(sent: Sent, study: Study, cells: Sequence[Path], to: Path) -> None:
+    """Of cells that are not stale: a comparison of two versions would be no comparison."""
+    of_cell, current = study.part("findings"), [cell for cell in cells if cell.name not in sent.stale]
+    if of_cell is None:
+        return
+    if sent.stale:
+        sent.left_out.append(f"findings of {sent.name}: of its stale cells {', '.join(sent.stale)}")
+    if current:
+        found = findings.cells(records_of(study, current), study.Config, of_cell, study.together)
         said = findings.frame(findings.all_findings(found, study.part("comparisons")))
         files.write_text(to / TABLES / study.name / "findings.csv", said.to_csv(index=False, lineterminator="\n"))
 
@@ -144,8 +157,9 @@ def _write_images(to: Path, sent: Sequence[Sent]) -> list[str]:
 _HEAD = """\
 # Results of mechsub
 
-`cells/` has the stored cells, and `tables/` and `figures/` are made from them. `manifest.json` has the sha256 of every
-file, and the versions and the commit of the code that wrote this folder.
+`cells/` has the stored cells, and `tables/` and `figures/` are made from them; `report/`, where there is one, has a
+page with answers. `manifest.json` has the sha256 of every file, and the versions and the commit of the code that wrote
+this folder.
 
     python -m mechsub import FOLDER
 
@@ -154,7 +168,7 @@ checks every file of this folder and puts its cells into a store of their own, f
 In `records.csv` and `records.parquet` a row is one record of one cell. Where a record has no such value, the field is
 empty. A list is JSON in the CSV and a list in parquet; a dict is JSON in both.
 
-In `findings.csv` a row is one number that a study says of its cells:
+In `findings.csv` a row is one number that a study says of its cells, without its stale ones:
 
 | column | what |
 | --- | --- |
@@ -163,6 +177,8 @@ In `findings.csv` a row is one number that a study says of its cells:
 | label | the same in words |
 | value, low, high | the number, or a word where there is none, and its 95% interval |
 | null, null_low, null_high | what the value is to be compared with, and its interval |
+| null_upper, null_share | of a null of many draws: the value that this share of them lies below |
+| null_label | what the null is, in words |
 | p | of the value being its null, adjusted for the family that the study names |
 | unit, n | what is repeated (seeds, animals, ...), and how often |
 """
@@ -180,7 +196,7 @@ def _readme_of(sent: Sent) -> Iterator[str]:
     question = ((sent.study and sent.study.doc) or "").strip().partition("\n")[0]
     yield from (f"## {sent.name}", "", f"{question} Cells: {sent.cells}. Records: {sent.rows}.".strip(), "")
     if sent.stale:
-        yield from ("Stale cells, which the code of today would not make so:", "")
+        yield from ("Stale cells, which the code of today would not make so; no finding is of them:", "")
         yield from (*(f"* {name}: {reason}" for name, reason in sent.stale.items()), "")
     yield from (f"Columns of `tables/{sent.name}/records`:", "")
     yield from _markdown([("column", "holds", "what"), *sent.columns])

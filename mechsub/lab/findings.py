@@ -144,15 +144,29 @@ def by_arm(
 
     `null` names the null arm, or maps arms to their null arms. Then each arm has its null beside it, and there is a
     finding of its difference from its null, paired by replicate; p is adjusted by Holm over these differences. `labels`
-    gives arms in their order, in English; an arm without a row is left out.
+    gives arms in their order, in English; an arm without a row is left out. LookupError for a score that no row has,
+    and for a null, or arms of a mapping, that neither rows nor labels know.
     """
     means = arm_means(cell, score, unit=unit, labels=labels)
+    _check_names(cell, score, null, means, labels or {})
     nulls = dict.fromkeys(means, null) if isinstance(null, str) and null else dict(null or {})
     pairs = [(arm, other) for arm, other in nulls.items() if arm in means and other in means and arm != other]
     differences = [less(means[arm], means[other], label=f"{means[arm].label}, above the null") for arm, other in pairs]
     for arm, other in pairs:
         means[arm] = dataclasses.replace(means[arm], null=means[other].value, null_label=means[other].label)
     return [*means.values(), *holm(differences)]
+
+
+def _check_names(
+    cell: Rows, score: str, null: str | Mapping[str, str], means: Mapping[str, Finding], labels: Mapping[str, str]
+) -> None:
+    """A misspelt name would give fewer findings without a word."""
+    if not means:
+        there = dict.fromkeys(name for row in cell for name in row)
+        raise LookupError(f"no row of these arms has the score {score!r}; rows have {', '.join(there) or 'nothing'}")
+    named = [null] if isinstance(null, str) else list(null)
+    if any(named) and not any(arm in means or arm in labels for arm in named):
+        raise LookupError(f"there is no arm {named[0]!r} with {score!r}; there are {', '.join(means)}")
 
 
 def arm_means(cell: Rows, score: str, *, unit: str, labels: Mapping[str, str] | None = None) -> dict[str, Finding]:
@@ -336,9 +350,11 @@ def panel_of(cell: Cell, option: str) -> str:
 
 def labelled(cells: Iterable[Cell]) -> list[Cell]:
     """Cells that were read one by one, each with the options that differ between them; their rows are not kept."""
+    from mechsub.lab.cells import labels_of
+
     found = [dataclasses.replace(cell, rows=[]) for cell in cells]
-    differing = [name for name in found[0].options if len({cell.options[name] for cell in found}) > 1] if found else []
-    return [_with_label(cell, ", ".join(f"{name}={cell.options[name]}" for name in differing)) for cell in found]
+    labels = labels_of([cell.options for cell in found])
+    return [_with_label(cell, label) for cell, label in zip(found, labels, strict=True)]
 
 
 def _with_label(cell: Cell, label: str) -> Cell:
@@ -402,6 +418,13 @@ def p_text(p: float | None) -> str:
     return "" if p is None else f"{p:.0e}" if p < 0.0005 else f"{p:.3f}"
 
 
+class PValue(float):
+    """A p-value that tables and pages print as `p_text`, and files have as it is."""
+
+    def __str__(self) -> str:
+        return p_text(float(self))
+
+
 def null_text(finding: Finding) -> str:
     """The null, with its label in brackets."""
     words = f" ({finding.null_label})" if finding.null_label else ""
@@ -447,7 +470,7 @@ def _by_subject(findings: list[Finding]) -> list[dict]:
         line = lines.setdefault((f.cell, f.subject), {"cell": f.cell or "all", "arm": f.label})
         line[_words(f.score)] = f.value
         if f.p is not None:
-            line[_p_column(f.score, tested)] = p_text(f.p)
+            line[_p_column(f.score, tested)] = PValue(f.p)
         if isinstance(f.null, Drawn):
             line[f"{_words(f.score)}: null"] = str(f.null)
     return [{k: v for k, v in line.items() if k in ("cell", "arm")} | _ordered(line, order) for line in lines.values()]
@@ -468,7 +491,8 @@ def _ordered(line: Mapping, order: Sequence[str]) -> dict:
 
 
 def _words(score: str) -> str:
-    return score.replace("_", " ")
+    """A score as the name of its column; one that is called as a further column is, has another."""
+    return f"score {score}" if score in ("cell", "arm", "p") else score.replace("_", " ")
 
 
 def points(findings: Iterable[Finding], score: str) -> list[dict]:
@@ -482,17 +506,21 @@ def points(findings: Iterable[Finding], score: str) -> list[dict]:
 
 
 def frame(findings: Iterable[Finding]):
-    """A pandas frame with a row for each: cell, key, label, value, low, high, null, p, unit, n."""
+    """A pandas frame with a row for each: cell, key, label, value and its limits, the null's, p, unit, n.
+
+    null_upper and null_share: of a `Drawn` null, its upper quantile and the share of draws below it.
+    """
     import pandas as pd
 
-    columns = ["cell", "key", "label", "value", "low", "high", "null", "null_low", "null_high", "p", "unit", "n"]
+    nulls = ["null", "null_low", "null_high", "null_upper", "null_share", "null_label"]
+    columns = ["cell", "key", "label", "value", "low", "high", *nulls, "p", "unit", "n"]
     return pd.DataFrame([_flat(finding) for finding in findings], columns=columns)
 
 
 def _flat(finding: Finding) -> dict:
-    out = {name: getattr(finding, name) for name in ("cell", "key", "label", "p", "unit", "n")}
+    out = {name: getattr(finding, name) for name in ("cell", "key", "label", "null_label", "p", "unit", "n")}
     for name, value in (("value", finding.value), ("null", finding.null)):
         start = "" if name == "value" else "null_"
         out |= {name: getattr(value, "mean", value)}
         out |= {f"{start}{end}": getattr(value, end, None) for end in ("low", "high")}
-    return out
+    return out | {f"null_{part}": getattr(finding.null, part, None) for part in ("upper", "share")}

@@ -63,9 +63,10 @@ def rows(cell: Path, study: Study | None) -> Iterator[dict]:
 
 
 def stale(cells: Iterable[Path]) -> dict[str, str]:
-    """Name -> reason, for the stale cells among stored cells."""
+    """Name -> reason, for the stale cells among stored cells, and for those that were made as another study's."""
     kinds = {cell.name: dict(verify.currency(cell, store.read_provenance(cell) or {})) for cell in cells}
-    return {name: kind["stale"] for name, kind in kinds.items() if "stale" in kind}
+    reasons = {name: kind.get("stale") or kind.get("foreign") for name, kind in kinds.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _known(study: str, root: Path) -> Study | None:

@@ -13,7 +13,7 @@ from mechsub import files
 from mechsub.lab import manifest
 
 KINDS = ("dataset", "model")  # of repositories
-_PARTS = ["cells/*", "tables/*", "figures/*"]
+_PARTS = ["cells/*", "tables/*", "figures/*", "report/*"]
 _MADE_BY_THE_HUB = {".gitattributes"}
 
 

@@ -50,10 +50,10 @@ def put(folder: Path, root: Path) -> Put:
         return Put([], there, sorted(_stored(root) - set(cells)))
     root.mkdir(parents=True, exist_ok=True)
     with lease.hold(root / LEDGER) as check:  # two imports would each write the ledger without the other's line
+        for study in {name.split("/")[0] for name in cells}:  # first: what stepped aside is there, too
+            store.clean(root / study)
         there, added = _split(folder, root, cells)
         _note(folder, root, sent, added, check)
-        for study in {name.split("/")[0] for name in added}:
-            store.clean(root / study)
         for name in added:
             _store(folder / manifest.CELLS / name, root / name)
     return Put(added, there, sorted(_stored(root) - set(cells)))
@@ -94,7 +94,7 @@ def _cells(folder: Path, sent: dict) -> list[str]:
     if not names:
         raise manifest.Wrong(f"{folder} holds no cells")
     for name in names:
-        _check_cell(folder / manifest.CELLS / name)
+        check_cell(folder / manifest.CELLS / name)
     return names
 
 
@@ -102,7 +102,10 @@ def _named_as_stored(study: str, cell: str, file: str) -> bool:
     return study.isidentifier() and _CELL_NAME.fullmatch(cell) is not None and file in _FILES
 
 
-def _check_cell(cell: Path) -> None:
+def check_cell(cell: Path) -> None:
+    """Raise manifest.Wrong unless this is a whole cell of its folder's study, under a name that cells have."""
+    if not _named_as_stored(cell.parent.name, cell.name, store.PROVENANCE):
+        raise manifest.Wrong(f"{cell} is not named as cells are")
     try:
         _check_unpacked(cell / store.SHORT_RECORDS)
         made = store.checked(cell)

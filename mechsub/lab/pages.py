@@ -3,7 +3,8 @@
     | Does it learn? | `python -m studies.subliminal_accuracy` | <!--= student_aux/accuracy -->0.540 [0.492, 0.587] |
 
 A reader of the page does not see the mark. `fill` writes the number behind each mark, also where there is no number
-yet. The finding belongs to the last command before the mark; these places are searched in this order:
+yet; a finding that is a word is refused. The finding belongs to the last command before the mark; these places are
+searched in this order:
 
     <!--= student_aux/accuracy from subliminal_accuracy --loss mse -->    in the mark
     `python -m studies.subliminal_accuracy --loss mse`                   in the row of the table
@@ -26,14 +27,29 @@ from mechsub.lab.declared import Study
 PARTS = ("null", "p", "n", "mean", "low", "high", "upper")
 Reader = Callable[[str], list[lab.Finding]]  # "study --flags" -> the findings of that command
 
-_NUMBER = r"-?infinite|-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?(?:\s\[-?[\d.,]+,\s-?[\d.,]+\])?"
+_GAP = r"\s[\s>]*"  # within an interval: a line may be wrapped in it, also in a list or a quotation
+_END = r"-?(?:[\d.]+|inf)"
+_NUMBER = rf"-?infinite|-?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?:e-?\d+)?(?:{_GAP}\[{_END},{_GAP}{_END}\])?"
 _MARK = re.compile(rf"<!--= (?P<mark>[^<>]*?) -->(?P<number>{_NUMBER})?")
 _COMMAND = re.compile(r"`python -m studies\.([^`]+)`")
-INTERVAL = re.compile(r"-?\d+\.\d{3}\s\[-?\d+\.\d{3},\s-?\d+\.\d{3}\]")
+INTERVAL = re.compile(rf"-?\d+\.\d{{3}}{_GAP}\[{_END},{_GAP}{_END}\]")
 
 
 def fill(text: str, read: Reader) -> str:
-    """The page with the numbers that its marks name; LookupError where a mark names nothing."""
+    """The page with the numbers that its marks name.
+
+    LookupError where a mark names nothing or a word, and where the text behind a number would be read as part of it.
+    """
+    once = _filled(text, read)
+    if (again := _filled(once, read)) != once:
+        lines = zip(once.splitlines(), again.splitlines(), strict=False)
+        line = next((line for line, other in lines if line != other), "the last line")
+        told = "filled again, this would be another number; change the text behind it"
+        raise LookupError(f"{told}: {line.strip()[:200]}")
+    return once
+
+
+def _filled(text: str, read: Reader) -> str:
     command, lines = "", []
     for row in _rows(text):
         named = _COMMAND.search(row) if row.startswith("|") else None
@@ -76,14 +92,17 @@ def number(key: str, command: str, read: Reader) -> str:
         name, part = key, "value"
     try:
         finding = lab.find(read(command), name)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:  # also options that the study does not take
         raise LookupError(f"{key!r} from {command}: {error.args[0]}") from None
     of = finding.null if part == "upper" else finding.value if part in ("mean", "low", "high") else finding
     value = getattr(of, part, None)
     if value is None:
         raise LookupError(f"{key!r} from {command}: the finding has no {part}")
     value = value.mean if isinstance(value, lab.Drawn) else value
-    return lab.p_text(value) if part == "p" else lab.value_text(value)
+    told = lab.p_text(value) if part == "p" else lab.value_text(value)
+    if not re.fullmatch(_NUMBER, told):
+        raise LookupError(f"{key!r} from {command} is {told!r}, and a mark takes a number")
+    return told
 
 
 def _kept(before: str, now: str) -> str:

@@ -6,13 +6,15 @@
 The share of every study, at least one cell, is drawn; the seed of the draw is the number of draws in the ledger. Cells
 are made again in `<store>/.recheck`, by processes of one thread; their upstream cells come from the store where they
 are stored. Each cell is compared row by row and tensor by tensor, and gets a line in the ledger,
-`<store>/rechecks.jsonl`. After a kill, the same command goes on with the same draw.
+`<store>/rechecks.jsonl`. After a kill, the same command goes on with the same draw; what it had made and not yet
+compared is made anew, because it may be half, or of other code.
 """
 
 import contextlib
 import json
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -68,6 +70,8 @@ def recheck(root: Path, share: float, names: Iterable[str], workers: int) -> Ite
             plan = _plan(root, share, sorted(set(names)))
             done = {(line["study"], line["cell"]) for line in ledger(root) if line["draw"] == plan["draw"]}
             left = [cell for cell in plan["cells"] if cell not in done]
+            for path in (path for path in scratch.iterdir() if path.is_dir()):
+                shutil.rmtree(path, ignore_errors=True)
             tasks = {_task(root, cell): cell for cell in left}
             for made in remaking.make_all(tasks, workers):
                 line = _line(root, plan, made)
@@ -239,11 +243,11 @@ def _counts(named: Iterable[Cell]) -> dict[str, int]:
 
 
 def _task(root: Path, cell: Cell) -> remaking.Task:
-    """The task of one cell: its own root, with the stored upstream cells of the cell."""
+    """The task of one cell: a new root of its own, with the stored upstream cells of the cell."""
     made = store.read_provenance(root.joinpath(*cell))
     if made is None:
         raise ValueError(f"{'/'.join(cell)} was drawn and is not stored any more; delete {root / SCRATCH} to draw anew")
-    out = root / SCRATCH / files.sha256("/".join(cell).encode())[:12]
+    out = Path(tempfile.mkdtemp(dir=root / SCRATCH))  # new: a worker of a killed command may write into its old one
     _supply(root, made, out)
     return remaking.Task(cell[0], cell[1], made["config"], out)
 
@@ -255,10 +259,6 @@ def _supply(root: Path, made: Mapping, out: Path) -> None:
             if not target.exists():
                 shutil.copytree(source, target)
             _supply(root, store.read_provenance(source) or {}, out)
-    shared = root / SCRATCH / "upstream"
-    for path in shared.glob("*/*"):  # what the store does not keep, and an earlier cell made
-        if not (target := out / path.relative_to(shared)).exists():
-            shutil.copytree(path, target)
 
 
 def _line(root: Path, plan: Mapping, made: remaking.Made) -> dict:
@@ -267,7 +267,7 @@ def _line(root: Path, plan: Mapping, made: remaking.Made) -> dict:
     then = store.read_provenance(root / task.study / task.name) or {}
     apart = {"error": made.error} if made.error else compare(root / task.study / task.name, task.cell)
     first = {} if made.error or not apart else {"first": _first(root / task.study / task.name, task.cell)}
-    _keep_upstream(root, task)
+    shutil.rmtree(task.out, ignore_errors=True)
     return {
         **{"draw": plan["draw"], "study": task.study, "cell": task.name},
         "stored": store.sums_in(then),
@@ -303,16 +303,6 @@ def _rows(cell: Path, options: Iterable[str]) -> list[dict]:
 
 def _first(stored: Path, again: Path) -> str:
     return remaking.first_difference(store.read_records(stored), store.read_records(again))
-
-
-def _keep_upstream(root: Path, task: remaking.Task) -> None:
-    """Keep remade upstream cells that the store lacks (teachers) for the next cell, then delete the cell's root."""
-    for path in task.out.glob(f"*/*/{store.PROVENANCE}"):
-        name = path.parent.relative_to(task.out)
-        kept = root / SCRATCH / "upstream" / name
-        if path.parent != task.cell and not (root / name).exists() and not kept.exists():
-            shutil.copytree(path.parent, kept)
-    shutil.rmtree(task.out, ignore_errors=True)
 
 
 def _append(root: Path, line: Mapping) -> None:

@@ -20,6 +20,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -92,7 +93,16 @@ def record_row(config: Mapping, record) -> dict:
         raise TypeError(f"a record must be a dict, not {type(record).__name__}")
     if both := sorted(set(config) & set(record)):
         raise ValueError(f"record key {both[0]!r} is also a field of Config; rename one of them")
+    _check_keys(record, "a record")
     return {**config, **{key: _plain(value, key) for key, value in record.items()}}
+
+
+def _check_keys(values: Mapping, where: str) -> None:
+    """JSON has keys of text alone: 1 and "1" would be one key, with the value of the last."""
+    texts = [str(key) for key in values]
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise ValueError(f"two keys of {where} are {twice!r} as text; rename one of them")
 
 
 def _plain(value, key: str):
@@ -104,6 +114,7 @@ def _plain(value, key: str):
     if isinstance(value, list | tuple):
         return [_plain(item, key) for item in value]
     if isinstance(value, Mapping):
+        _check_keys(value, f"record value {key!r}")
         return {str(inner): _plain(item, f"{key}.{inner}") for inner, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -243,8 +254,33 @@ def _settled(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
 
 
 def complete_cells(study: Path) -> list[Path]:
-    """Folders of a study's complete cells, by name; hidden ones are cells in the making."""
+    """Folders of a study's complete cells, by name; hidden ones are cells in the making.
+
+    A cell that stepped aside for one that never came, because its process was killed, is brought back first. Where it
+    cannot be, a warning names it.
+    """
+    for cell in _stepped_aside(study):
+        _bring_back(cell)
+    for cell in _stepped_aside(study):
+        warnings.warn(f"{cell} stepped aside, and is left out; the study's next run brings it back", stacklevel=3)
     return sorted(path.parent for path in study.glob(f"[!.]*/{PROVENANCE}"))
+
+
+def _stepped_aside(study: Path) -> list[Path]:
+    cells = (path.parent.with_name(path.parent.name[1:-4]) for path in study.glob(f".*.old/{PROVENANCE}"))
+    return [cell for cell in cells if not (cell / PROVENANCE).is_file()]
+
+
+def _bring_back(cell: Path) -> None:
+    for _ in range(50):
+        try:
+            with lease.hold(cell, wait=False):
+                return recover(cell)
+        except RuntimeError:  # lease.Lost, or a thread of this process: it is between its two renames, as a rule
+            time.sleep(0.01)
+        except OSError:  # a store that this process may not write
+            return None
+    return None
 
 
 def made(cell: Path) -> str | None:

@@ -1,6 +1,5 @@
 """Findings of stored cells."""
 
-import contextlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,19 +27,22 @@ def read(study: Study, flags: Sequence[str], out: str | Path = "artifacts") -> l
 def stored(study: Study, out: str | Path = "artifacts") -> list[Cell]:
     """Every cell of a study under `out` that is what the study would store today, with its findings.
 
-    Damaged cells are left out; stale ones too, with a warning: replicates of two versions are not one sample.
+    Damaged and stale cells are left out, with a warning: replicates of two versions are not one sample.
     """
     records: list[dict] = []
-    stale: list[str] = []
+    left_out: dict[str, list[str]] = {"stale": [], "damaged": []}
     for cell in store.complete_cells(Path(out) / study.name):
-        with contextlib.suppress(store.DamagedCell):
+        try:
             if line := stale_line(cell, store.read_provenance(cell) or {}, study, study.sibling):
-                stale.append(line)
+                left_out["stale"].append(line)
             else:
                 records += store.read_records(cell)
-    if stale:
-        more = f", and {len(stale) - 1} more" if len(stale) > 1 else ""
-        warnings.warn(f"stale, and left out: {min(stale)}{more}", stacklevel=2)
+        except store.DamagedCell as error:
+            left_out["damaged"].append(str(error))
+    for kind, lines in left_out.items():
+        if lines:
+            more = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
+            warnings.warn(f"{kind}, and left out: {min(lines)}{more}", stacklevel=2)
     return cells(records, study.Config, study.needed("findings"), study.together)
 
 

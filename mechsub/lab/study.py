@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -199,10 +200,15 @@ def _found_in(study: Study, cells: Iterable[Path]) -> list[findings.Finding]:
     return findings.all_findings(findings.labelled(itertools.chain.from_iterable(each)))
 
 
-def planned(study: Study, argv: list[str], out: str = "artifacts") -> tuple[dict[Path, str], dict[str, tuple]]:
-    """The cells that a command of a study names, each with its status, and the values of display options."""
-    _, values, display = command_line(study, argv, _refuse_argv)
-    grid = grid_of(study.Config, values, Path(out) / study.name, display)
+def planned(study: Study, argv: list[str], out: str | None = None) -> tuple[dict[Path, str], dict[str, tuple]]:
+    """The cells that a command of a study names, each with its status, and the values of display options.
+
+    out: root of the results; without it, that of the command. ValueError where both say one, and for bad options.
+    """
+    if out is not None and any(word.partition("=")[0] == "--out" for word in argv):
+        raise ValueError(f"--out stands in {shlex.join(argv)!r}, whose cells are those under {out}; leave it out")
+    options, values, display = command_line(study, argv, _refuse_argv)
+    grid = grid_of(study.Config, values, Path(options.out if out is None else out) / study.name, display)
     return {cell: status(cell, cfg, study).kind for cell, cfg in grid.items()}, display
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mechsub import files
+from mechsub.lab.findings import PValue
 from mechsub.lazy import pd
 
 GAP = "  "
@@ -20,6 +21,7 @@ def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
     """
     if not rows:
         return ""
+    rows = [{name: str(value) if isinstance(value, PValue) else value for name, value in row.items()} for row in rows]
     names = list(dict.fromkeys(key for row in rows for key in row))
     if width is None or _wide(rows, names, {}) <= width:
         return _joined(rows, names, {})
@@ -81,7 +83,7 @@ def _padded(column: list) -> list[str]:
 
 
 def cell_text(value) -> str:
-    if not isinstance(value, float):
+    if not isinstance(value, float) or isinstance(value, PValue):
         return str(value)
     return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
@@ -102,6 +104,6 @@ def write_table(rows: Sequence[Mapping], path: Path, kind: str) -> None:
 def _parts(name: str, row: Mapping, intervals: set[str]) -> list[tuple]:
     value = row.get(name, "")
     if name not in intervals:
-        return [(name, value)]
+        return [(name, float(value) if isinstance(value, PValue) else value)]
     mean, low, high = (getattr(value, part, "") for part in ("mean", "low", "high"))
     return [(name, mean if hasattr(value, "mean") else value), (f"{name} low", low), (f"{name} high", high)]

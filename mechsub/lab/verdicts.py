@@ -8,7 +8,8 @@ with another author. The interval of the finding decides, never its mean alone:
     within         hit: it lies within the two numbers of `bound`; miss: wholly beyond one of them
 
 `bound` is a number, the key of another finding of the same cell, or "null", the finding's own null. A bound that has an
-interval must be apart from the finding's. A value without an interval but with a p is open where p >= 0.05.
+interval must be apart from the finding's. A value without an interval but with a p is open where p >= 0.05, and
+untested where its bound is not the null that p tests.
 
 Rules over levels compare the replicates of several findings. The levels are those of an option (`over`), or stand in
 place of "{}" in the key:
@@ -21,6 +22,7 @@ place of "{}" in the key:
                           above it so
     works                 hit: every level is above the finding of the same level whose key is `bound`; miss: one is not
 
+Equal differences of fewer than six replicates have an interval without width and no p below 0.05: they show nothing.
 Otherwise the verdict is "open"; without a finding in the store it is "untested", and so it is where the first or the
 last level that an entry names is not stored (of peak and works, any level). The rules increases, decreases and none do
 not see steps between two levels that go the other way: a verdict lists such steps (`turns`).
@@ -213,7 +215,12 @@ def _pooled(cells: Sequence[Cell], key: str) -> Finding | None:
     scores = {replicate: score for finding in found for replicate, score in finding.scores.items()}
     if not scores:
         raise LookupError(f"{len(found)} cells have a finding {key!r}, which has no replicates to be pooled by")
-    return replace(found[0], value=mean(key, "", scores, unit="").value, scores=scores, n=len(scores))
+    value, null = mean(key, "", scores, unit="").value, found[0].null if _one_null(found) else None
+    return replace(found[0], value=value, null=null, p=None, scores=scores, n=len(scores))  # no cell has its p
+
+
+def _one_null(found: Sequence[Finding]) -> bool:
+    return all(finding.null == found[0].null for finding in found)
 
 
 # One finding.
@@ -229,12 +236,24 @@ def _of_findings(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
         except LookupError as error:
             yield Verdict(entry, "untested", str(error), at)
             continue
+        if finding.p is not None and not isinstance(finding.value, ms.stats.Interval) and not _is_null(bound, finding):
+            told = f"it has no interval, and its p tests {value_text(finding.null) or 'its null'}, not the bound"
+            yield Verdict(entry, "untested", told, at, finding.value)
+            continue
         word, reason = side(entry.rule, finding.value, bound, margin=entry.margin, p=finding.p)
         yield Verdict(entry, word, reason, at, finding.value)
 
 
+def _is_null(bound: object, finding: Finding) -> bool:
+    if bound is finding.null or isinstance(bound, Sequence):  # two limits are no null
+        return bound is finding.null
+    return _ends(bound) is not None and _ends(bound) == _ends(finding.null)
+
+
 def _bound(entry: Entry, finding: Finding, group: Sequence[Cell]) -> object:
     if entry.bound == "null":
+        if not _one_null(found := [f for cell in group for f in cell.findings if f.key == finding.key]):
+            raise LookupError(f"{len(found)} cells have different nulls of {finding.key!r}; name one by its options")
         if finding.null is None:
             raise LookupError(f"{finding.key!r} has no null")
         return finding.null
@@ -247,14 +266,19 @@ def _bound(entry: Entry, finding: Finding, group: Sequence[Cell]) -> object:
 
 
 def side(rule: str, value, bound=0.0, *, margin: float = MARGIN, p: float | None = None) -> tuple[str, str]:
-    """Verdict and reason of one value by a rule of one finding; `value` and `bound` are intervals or numbers."""
+    """Verdict and reason of one value by a rule of one finding; `value` and `bound` are intervals or numbers.
+
+    p: of the value being `bound`; it decides where the value has no interval.
+    """
     ends = _ends(value)
     limits = tuple(bound) if rule == "within" else _ends(bound)
     if ends is None or limits is None:
         return "untested", f"{value_text(value if ends is None else bound)!r} is no number to compare"
     (low, high), (least, most) = ends, limits
-    if p is not None and not isinstance(value, ms.stats.Interval) and rule != "within":
-        return _tested(rule, low, least, margin, p)
+    if p is not None and not isinstance(value, ms.stats.Interval):
+        if rule == "within":
+            return "untested", "a p tests one value, and not two limits"
+        return _tested(rule, low, float(getattr(bound, "mean", bound)), margin, p)
     if rule == "within":
         hit, miss = least <= low and high <= most, high < least or low > most
     elif rule == "near":
@@ -280,6 +304,8 @@ def _tested(rule: str, value: float, bound: float, margin: float, p: float) -> t
         return "open", f"p = {p:.3g}"
     if rule == "near" and abs(value - bound) <= margin:
         return "open", "a test cannot show that it is near"
+    if value == bound:
+        return "open", "it is its bound"
     return ("hit" if rule == ("above" if value > bound else "below") else "miss"), ""
 
 
@@ -340,13 +366,15 @@ def trend(
 ) -> tuple[str, str]:
     """Verdict and reason of findings, one a level, by a rule over levels."""
     if rule == "works":
-        above = [_common(a, b) > 1 and less(a, b).value.low > 0 for a, b in zip(levels, nulls, strict=True)]
-        return ("hit", "") if all(above) else ("miss", "")
+        return _works(levels, nulls)
     if rule == "peak":
         return _peak(levels)
     if _common(levels[-1], levels[0]) < 2:
         return "open", "first and last level have fewer than two replicates in common"
-    ends = less(levels[-1], levels[0]).value
+    difference = less(levels[-1], levels[0])
+    if _equal(difference):
+        return "open", f"all {difference.n} differences are equal, which is too few for the test of signs"
+    ends = difference.value
     if math.isnan(ends.low) or math.isnan(ends.high):
         return "untested", "the difference is no number"
     if rule == "none":
@@ -357,12 +385,30 @@ def trend(
     return word, reason
 
 
+def _works(levels: Sequence[Finding], nulls: Sequence[Finding]) -> tuple[str, str]:
+    pairs = list(zip(levels, nulls, strict=True))
+    found = [less(a, b) for a, b in pairs if _common(a, b) > 1]
+    shown = [difference.value for difference in found if not _equal(difference)]
+    if not all(interval.low > 0 for interval in shown):
+        return "miss", ""
+    if len(shown) < len(pairs):
+        return "open", "a level has too few replicates in common with its null, or all their differences are equal"
+    return "hit", ""
+
+
+def _equal(difference: Finding) -> bool:
+    """Whether Student's t sees no spread in so few differences: then no test shows anything."""
+    low, high = difference.value.low, difference.value.high
+    return difference.n < 6 and (low == high or (not low <= 0 <= high and difference.tested >= 0.05))
+
+
 def _peak(levels: Sequence[Finding]) -> tuple[str, str]:
     inner = levels[1:-1]
     if not inner:
         return "open", "there is no inner level"
     best = max(inner, key=_average)
-    over = [less(best, end).value for end in (levels[0], levels[-1]) if _common(best, end) > 1]
+    found = [less(best, end) for end in (levels[0], levels[-1]) if _common(best, end) > 1]
+    over = [difference.value for difference in found if not _equal(difference)]
     if len(over) == 2 and all(interval.low > 0 for interval in over):
         return "hit", ""
     if any(interval.high < 0 for interval in over):
@@ -383,8 +429,9 @@ def turns(levels: Mapping[object, Finding]) -> str:
     steps = []
     for (a, before), (b, after) in itertools.pairwise(named):
         if _common(after, before) > 1:
-            step = less(after, before).value
-            if max(sign * step.low, sign * step.high) < 0:
+            difference = less(after, before)
+            step = difference.value
+            if not _equal(difference) and max(sign * step.low, sign * step.high) < 0:
                 steps.append(f"{a} to {b} {step}")
     return ", ".join(steps)
 

@@ -40,11 +40,18 @@ def status(cell: Path, version: int, config: Mapping, defaults: Mapping, finder:
 def why_stale(cell: Path, made: Mapping, version: int, config: Mapping, defaults: Mapping, finder: Finder) -> str:
     """Why a cell of this provenance would come out differently today, as far as known; "" without a reason."""
     return (
-        _version_reason(made, version)
+        _study_reason(cell, made)
+        or _version_reason(made, version)
         or _config_reason(made["config"], config, defaults)
         or _upstream_reason(cell, made, finder)
         or _inputs_reason(made)
     )
+
+
+def _study_reason(cell: Path, made: Mapping) -> str:
+    """A cell that was copied from another study's folder may have a version and options that fit."""
+    then = made.get("study", cell.parent.name)
+    return f"it was made as a cell of {then!r}" if then != cell.parent.name else ""
 
 
 def _version_reason(made: Mapping, version: int) -> str:
