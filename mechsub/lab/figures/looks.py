@@ -6,7 +6,7 @@ marker and pattern.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mechsub.lab.figures.colors import ARM_COLORS, GREY, NEAR, OKABE_ITO, faint
 
@@ -106,8 +106,9 @@ def _like(has: Look, new: Look) -> Look:
 
 
 def _restyle(trace, new: Look, before: str | None) -> None:
-    if getattr(trace, "fill", None) and trace.fillcolor:
-        trace.fillcolor = faint(new.color)
+    if getattr(trace, "fill", None):
+        if trace.fillcolor and new.color:
+            trace.fillcolor = faint(new.color)
         return
     has = look(trace)
     if has == _like(has, new):
@@ -128,10 +129,10 @@ def list_once(traces: Iterable) -> int:
     """Leave one entry of the legend for each name, which shows and hides the name in all panels (in place). Returns the
     number of entries."""
     listed = [trace for trace in traces if trace.name and trace.type in KINDS and trace.showlegend is not False]
-    first: dict[str, object] = {}
+    first: dict[str, Any] = {}
     for trace in listed:
         if first.setdefault(trace.name, trace) is not trace:
             trace.showlegend = False
             for one in (first[trace.name], trace):
-                one.legendgroup = one.legendgroup or one.name  # type: ignore[attr-defined]
+                one.legendgroup = one.legendgroup or one.name
     return len(first)
