@@ -25,7 +25,16 @@ class Interval:
     level: float = 0.95
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        """To three decimals; to more where these would hide that the interval excludes 0, or that it is not 0."""
+        mean, low, high = (format(number, self._digits()) for number in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
+    def _digits(self) -> str:
+        """The format of its numbers: the fewest decimals that hide nothing; from the tenth decimal on, powers of 10."""
+        near = self.low if self.low > 0 else self.high  # the limit next to 0, of an interval that excludes it
+        shown = (near,) if self.low > 0 or self.high < 0 else (self.mean, self.low, self.high) if self.mean else ()
+        formats = (f".{decimals}f" for decimals in range(3, 10))
+        return next((each for each in formats if not shown or any(float(format(x, each)) for x in shown)), ".2e")
 
     def _repr_pretty_(self, printer, cycle: bool) -> None:
         """In IPython and notebooks, also within lists and dicts."""

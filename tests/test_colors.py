@@ -87,3 +87,13 @@ def test_every_colour_of_an_arm_and_its_band_has_one_for_dark_pages():
     for arm, light in colors.ARM_COLORS.items():
         assert colors.DARK[light] == colors.DARK_ARM_COLORS[arm]
         assert colors.DARK[colors.faint(light)] == colors.faint(colors.DARK_ARM_COLORS[arm])
+
+
+def test_colours_that_some_eye_takes_for_an_arm_are_known():
+    near = set()
+    for (page, (arms, _)), (sight, _) in itertools.product(PAGES.items(), SIGHTS.items()):
+        lines = {*colors.OKABE_ITO, colors.GREY}
+        shown = {line: colors.DARK.get(line, line) if page == "dark" else line for line in lines}
+        seen = {c: lab(np.clip(SIGHTS[sight] @ linear(c), 0, 1)) for c in [*arms.values(), *shown.values()]}
+        near |= {(arm, line) for arm, c in arms.items() for line in lines if ciede2000(seen[c], seen[shown[line]]) < 8}
+    assert near == {(arm, line) for arm, lines in colors.NEAR.items() for line in lines}

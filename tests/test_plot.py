@@ -1,6 +1,8 @@
 """Figures: what is drawn is what was recorded, the caption says n and the interval, files need no network."""
 
 import html
+import json
+import math
 import re
 
 import chromium
@@ -46,6 +48,11 @@ def _caption(figure):
     return next(note.text for note in figure.layout.annotations if note.name == "caption")
 
 
+def _words(figure):
+    """The caption as it is read, in whatever lines."""
+    return html.unescape(_caption(figure).replace("<br>", " "))
+
+
 @pytest.mark.parametrize("horizontal", [True, False])
 def test_bars_show_every_value_and_the_interval_of_them(horizontal):
     rows = [row for row in RECORDS if row["layer"] == 0 and row["loss"] == "kl"]
@@ -73,10 +80,11 @@ def test_heatmap_draws_means_and_leaves_gaps():
     assert figure.data[0].zmid == 0 and "n = 3 seeds" in _caption(figure)
 
 
-def test_unequal_n_is_said_and_one_value_has_no_interval():
+def test_unequal_n_is_said_and_the_interval_of_one_value_has_no_limits():
     figure = _bars([{"arm": "a", "v": 1.0}, {"arm": "b", "v": 1.0}, {"arm": "b", "v": 2.0}])
     assert "n = 1 to 2 seeds" in _caption(figure)
-    assert figure.data[1].error_x.array == (0.0,)
+    assert "Intervals without limits are not drawn: 1 of a." in _words(figure)
+    assert figure.data[1].error_x.array == (math.inf,) and json.loads(figure.to_json())["data"][1]["error_x"]
 
 
 def test_default_interval_is_student_t():
@@ -228,10 +236,107 @@ def test_a_figure_of_findings_shows_each_with_its_interval_and_its_null():
         Finding("a/loss", "A", values[1]),
         Finding("c/note", "words", "infinite"),
     ]
-    mean, null, loss, _ = kinds.findings(found, "T").data
-    assert list(mean.x) == [0.5, 0.2] and list(mean.y) == ["A", "B"] and list(loss.x) == [0.2]
+    figure = kinds.findings(found, "T")
+    mean, null, loss, _ = figure.data
+    assert list(mean.x) == [0.5, 0.2] and list(mean.y) == [0, 1] and list(loss.x) == [0.2] and list(loss.y) == [0]
+    assert figure.layout.yaxis.ticktext == ("A", "B")
     assert np.allclose(mean.error_x.array, [0.2, 0.1]) and np.allclose(mean.error_x.arrayminus, [0.1, 0.1])
     assert list(null.x) == [0.2, None]
+
+
+@pytest.mark.parametrize("n_scores", [1, 3, 4, 7, 12])
+def test_a_figure_of_findings_has_a_panel_for_every_score(n_scores):
+    some = stats.Interval(0.5, 0.4, 0.7, 9)
+    figure = kinds.findings([Finding(f"{s}/score{i}", s, some) for i in range(n_scores) for s in "ab"], "T")
+    assert [trace.name for trace in figure.data[::2]] == [f"score{i}" for i in range(n_scores)]
+    assert len({trace.xaxis for trace in figure.data}) == n_scores
+    titles = [note for note in figure.layout.annotations if note.name != "caption"]
+    panels = {f"x{'' if i == 0 else i + 1}": f"score{i}" for i in range(n_scores)}
+    for trace in figure.data[::2]:  # each under the title of its own panel
+        axis = figure.layout[trace.xaxis.replace("x", "xaxis")]
+        title = next(note for note in titles if note.text == panels[trace.xaxis])
+        assert title.x == pytest.approx(sum(axis.domain) / 2) and trace.name == title.text
+
+
+def test_a_figure_of_findings_without_intervals_is_empty_and_says_so():
+    for found in ([], [Finding("a/n", "A", 3), Finding("b/note", "B", "infinite")]):
+        figure = kinds.findings(found, "T")
+        assert figure.data == () and "No number here has an interval" in _caption(figure)
+
+
+def test_findings_of_one_label_and_score_have_rows_of_their_own():
+    some, other = stats.Interval(0.5, 0.4, 0.7, 9), stats.Interval(0.2, 0.1, 0.3, 9)
+    found = [Finding("a/v", "same", some), Finding("b/v", "same", other), Finding("c/v", "007", some)]
+    mean, _ = kinds.findings(found, "T").data
+    assert list(mean.y) == [0, 1, 2]
+    axis = kinds.findings(found, "T").layout.yaxis
+    assert axis.ticktext == ("same (a)", "same (b)", "007") and axis.tickvals == (0, 1, 2)  # words, and no number 7
+
+
+def test_intervals_without_limits_are_said():
+    lows = ((1, -math.inf), (2, -1.0))
+    open_ended = stats.Interval(0.3, -math.inf, math.inf, 1)
+    found = [Finding("a/v", "A", open_ended), Finding("b/v", "B", stats.Interval(0.5, 0.4, 0.7, 9))]
+    assert "Intervals without limits are not drawn: 1 of v." in _words(kinds.findings(found, "T"))
+    assert "Intervals" not in _words(kinds.findings(found[1:], "T"))
+    bar = kinds.error_bar([(0.3, -math.inf, math.inf), (0.1, 0.0, 0.2)])
+    panels = {
+        "a study's own bars": kinds.Panel([go.Scatter(x=[1, 2], y=[0.3, 0.1], error_y=bar, name="a & b")], {}, {}),
+        "one replicate": kinds.interval_panel({"a & b": [0.3], "c": [0.1, 0.2]}, "x"),
+        "a line of one replicate": kinds.line_panel({"a & b": {1: [0.3], 2: [0.1, 0.2]}}, "x", "y"),
+        "a band": kinds.band_panel(
+            [{"arm": "a & b", "x": x, "value": 0.3, "low": low, "high": -low} for x, low in lows],
+            "x", "y", colors={},
+        ),
+    }  # fmt: skip
+    for kind, panel in panels.items():
+        caption = _words(kinds.grid([panel], ["p"], title="T", caption="C."))
+        assert "Intervals without limits are not drawn: 1 of a & b." in caption, kind
+    estimated = {name: (0.3, -math.inf, math.inf) for name in "abcdef"}
+    assert "are not drawn: 6." in _words(kinds.estimates(estimated, axis="v", title="T", caption="C."))
+
+
+def test_a_band_has_gaps_where_limits_are_missing_and_bars_where_a_point_is_alone():
+    spots = {1: [0.1, 0.2], 2: [0.1, 0.2], 3: [0.3], 4: [0.1, 0.2]}
+    band, line = kinds.line_panel({"a": spots}, "x", "y").traces
+    assert list(band.x) == [1, 2, 2, 1, None, 4, 4] and all(v is None or math.isfinite(v) for v in band.y)
+    array = list(line.error_y.array)
+    assert array[:2] == [None, None] and array[2] == math.inf and 0 < array[3] < math.inf
+    whole = kinds.line_panel({"a": {x: spots[1] for x in spots}}, "x", "y").traces[1]
+    assert whole.error_y.array is None
+
+
+@pytest.mark.parametrize("kind", [kinds.matrix, lambda rows, *titles: kinds.shares(rows)])
+def test_two_values_of_one_place_are_refused(kind):
+    kind([("a", "b", 0.1), ("b", "a", 0.2)], "", "")
+    with pytest.raises(ValueError, match=r"2 values are given for .* 'a', .* 'b'; give one"):
+        kind([("a", "b", 0.1), ("b", "a", 0.2), ("a", "b", 0.3)], "", "")
+
+
+def test_text_along_an_axis_of_a_studys_own_panel_is_a_category():
+    traces = [go.Scatter(x=[0.1, 0.2], y=["007", "1-2"])]
+    figure = kinds.grid(
+        [kinds.Panel(traces, {"title_text": "x"}, {"autorange": "reversed"})], ["p"], title="", caption=""
+    )
+    assert figure.layout.yaxis.type == "category" and figure.layout.xaxis.type is None
+    own = kinds.grid([kinds.Panel(traces, {}, {"type": "date"})], ["p"], title="", caption="")
+    assert own.layout.yaxis.type == "date"
+
+
+def test_panels_side_by_side_have_titles_that_fit():
+    rows = [
+        row | {"facet": f"student=convolutional, arms=heads, n={n}, perturbed=halfway"}
+        for row in RECORDS
+        for n in "1234"
+    ]
+    for figure in (_lines(rows, facet="facet"), _bars(rows, facet="facet")):
+        titles = [note.text for note in figure.layout.annotations if note.name != "caption"]
+        assert len(titles) == 4 and all(max(map(len, title.split("<br>"))) <= 34 for title in titles)
+        assert titles[0].replace("<br>", " ") == rows[0]["facet"] and figure.layout.margin.t > 100
+
+
+def test_a_small_estimate_is_not_0():
+    assert "0.0002" in kinds.estimates({"a": (2e-4, 1e-4, 3e-4)}, axis="v", title="T", caption="C.").data[0].text
 
 
 def test_many_facets_stand_along_an_axis():

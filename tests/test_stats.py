@@ -5,6 +5,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from mechsub import stats
+from mechsub.lab import pages
 
 
 def test_student_t_against_scipy():
@@ -13,6 +14,28 @@ def test_student_t_against_scipy():
     low, high = scipy_stats.t.interval(0.95, 3, loc=np.mean(x), scale=scipy_stats.sem(x))
     assert (found.low, found.high, found.n) == (pytest.approx(low), pytest.approx(high), 4)
     assert str(stats.Interval(0.551, 0.5131, 0.589, 25)) == "0.551 [0.513, 0.589]"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((2e-4, 1e-4, 3e-4), "0.0002 [0.0001, 0.0003]"),  # not 0: three decimals would hide it
+        ((-0.2, -0.4, -4.9e-4), "-0.2000 [-0.4000, -0.0005]"),
+        ((0.012, 4e-6, 0.024), "0.012000 [0.000004, 0.024000]"),
+        ((2e-4, -1e-4, 4e-4), "0.0002 [-0.0001, 0.0004]"),  # 0 is within, and the numbers are none
+        ((2e-4, -1e-3, 4e-3), "0.000 [-0.001, 0.004]"),  # here three decimals say as much
+        ((0.0, -1e-4, 1e-4), "0.000 [-0.000, 0.000]"),
+        ((0.0, 0.0, 0.0), "0.000 [0.000, 0.000]"),
+        ((0.5, 1e-20, 0.9), "5.00e-01 [1.00e-20, 9.00e-01]"),
+    ],
+)
+def test_an_interval_is_printed_with_the_decimals_that_it_needs(numbers, text):
+    assert str(stats.Interval(*numbers, 5)) == text
+
+
+def test_an_interval_of_small_numbers_is_read_back_from_a_page():
+    mark = pages._MARK.fullmatch(f"<!--= a/b -->{stats.Interval(2e-4, 1e-4, 3e-4, 5)}")
+    assert mark is not None and mark["number"] == "0.0002 [0.0001, 0.0003]"
 
 
 def test_student_t_covers_at_five_seeds():

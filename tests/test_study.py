@@ -126,6 +126,14 @@ def _stops(tiny, capsys, code, *argv):
     return output.err
 
 
+def test_a_figure_that_fails_does_not_cost_the_table(tiny, capsys):
+    tiny.edit("    import plotly.graph_objects as go\n", "    raise ValueError('no picture')\n")
+    with pytest.raises(SystemExit) as stop:
+        tiny("--quiet")
+    said = capsys.readouterr()
+    assert stop.value.code == 1 and "member" in said.out and "the figure failed: ValueError: no picture" in said.err
+
+
 def test_grid_cells_provenance_table_and_figure(tiny, capsys):
     tiny("--lr", "0.1", "2", "--loss", "kl", "mse", "--quiet")
     cells = {path.name for path in tiny.folder.iterdir() if path.is_dir()}

@@ -127,11 +127,11 @@ def command(study: Study, argv: Iterable | None = None) -> None:
         stale = _make_wanted(grid, maker, options, [*study.command, *words] if in_file else [])
         records = _records(study, grid)
         found = _found_in(study, grid) if records is None else None
+        with part("the table"):  # first, so that a figure that fails does not cost it
+            _show_table(table_of(study, records or [], display, found), options)
         with part("the figure"):
             path = folder / f"{_grid_name(study.Config, {**values, **display})}.html"
             _draw(figure_of(study, records or [], display, found), path, stale)
-        with part("the table"):
-            _show_table(table_of(study, records or [], display, found), options)
         print(f"stale cells: {', '.join(stale)}\n" * bool(stale) + f"figure: {path}")
     except KeyboardInterrupt:
         _stop("interrupted; complete cells are kept and the same command resumes", 130)

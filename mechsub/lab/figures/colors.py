@@ -31,6 +31,20 @@ _ARMS = {
     "hidden_shared_only": ("#83774D", "#CDB77F"),
     "output_shared_only": ("#664383", "#957FB1"),
 }
+# Arm -> colours of lines, and the grey of nulls, that come nearer to its own than 8 on one of the pages, to one of the
+# four sights: they are not told from it without another dash or marker.
+NEAR = {
+    "reference": ("#949494", "#CC79A7"),
+    "teacher": ("#000000",),
+    "student_aux": ("#0072B2", "#4897C4"),
+    "student_all": ("#4897C4",),
+    "cross_reference": ("#706200",),
+    "cross_aux": ("#D55E00", "#BF8400", "#706200"),
+    "cross_all": ("#009E73", "#CC79A7", "#BF8400"),
+    "teacher_body_initial_head": ("#949494", "#009E73", "#CC79A7", "#4897C4"),
+    "student_body_teacher_head": ("#949494", "#009E73"),
+    "output_shared_only": ("#CC79A7",),
+}
 ARM_COLORS = {arm: light for arm, (light, _) in _ARMS.items()}
 DARK_ARM_COLORS = {arm: dark for arm, (_, dark) in _ARMS.items()}
 GREY = "#949494"
@@ -44,7 +58,10 @@ def faint(color: str) -> str:
 
 
 def arm_color(arm: str) -> str:
-    """The fixed colour of an arm; other names get a colour that depends on the name alone."""
+    """The fixed colour of an arm; other names get a colour that depends on the name alone, so that two may get one.
+
+    In a figure of `kinds` the second of them gets another (`looks`).
+    """
     digest = hashlib.sha256(str(arm).encode()).digest()
     return ARM_COLORS.get(arm, OKABE_ITO[digest[0] % len(OKABE_ITO)])
 

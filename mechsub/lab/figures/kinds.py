@@ -5,9 +5,11 @@ that the caption's n is the n of the figure. Text from records is escaped.
 """
 
 import html
+import itertools
 import math
 import numbers
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,9 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from mechsub.lab import store
-from mechsub.lab.figures import drawing
+from mechsub.lab.figures import drawing, looks
 from mechsub.lab.figures.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
+from mechsub.lab.findings import value_text
 from mechsub.stats import student_t
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ COLUMNS = 3  # panels side by side; more go below
 MANY = 24  # panels of bars; more facets stand along an axis
 MARKED = 2_000  # places of an axis whose intervals can be told apart
 CAPTION_WIDTH = 110  # characters a line, at slide size
+TITLE_WIDTH, TITLE_LINE = 34, 16  # of a panel in a row of three: characters a line, and pixels of a line
+BETWEEN = 92  # pixels from a panel to the one below it, for the ticks, the title of its axis, and a title of one line
+LONG_LEGEND = 15  # names; longer legends are smaller
 
 plotly.io.templates["mechsub"] = go.layout.Template(
     layout={
@@ -40,6 +46,7 @@ plotly.io.templates["mechsub"] = go.layout.Template(
         "plot_bgcolor": "white",
         "xaxis": {"gridcolor": "#E6E6E6", "zerolinecolor": "#BBBBBB", "linecolor": "#444444", "automargin": True},
         "yaxis": {"gridcolor": "#E6E6E6", "zerolinecolor": "#BBBBBB", "linecolor": "#444444", "automargin": True},
+        "legend": {"tracegroupgap": 0},
         "colorscale": {"sequential": "Cividis", "diverging": "RdBu"},
     }
 )
@@ -74,16 +81,18 @@ def interval_bars(
         counts = _counts(records, (label, facet))
         note = _interval_note(interval, unit, counts)
         return _finish(figure, title, f"{caption} {len(facets)} {plain(facet)}s. {note}", 560, legend=True)
-    figure = _panels(facets, horizontal)
+    figure, tall = _panels(facets, horizontal, 45 * len(labels) if horizontal else 330)
+    arms: dict[str, list] = {}
     for panel, (name, place, chosen) in _placed(records, labels, facets, label, facet):
-        shade = arm_color(chosen[0].get(color, name) if color else name)
-        for trace in _points_and_interval([row[value] for row in chosen], place, shade, horizontal, interval):
+        arm = chosen[0].get(color, name) if color else name
+        for trace in _points_and_interval([row[value] for row in chosen], place, arm_color(arm), horizontal, interval):
             figure.add_trace(trace.update(name=plain(name)), **_cell(panel))
+            arms.setdefault(str(arm), []).append(figure.data[-1])
+    looks.tell_apart(arms)
     _label_rows(figure, labels, axis, horizontal)
     _draw_null(figure, null, vertical=horizontal)
-    height = 150 + 45 * len(labels) if horizontal else 480
     counts = _counts(records, (label, facet))
-    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=False)
+    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", 150 + tall, legend=False)
 
 
 def _over_facets(
@@ -148,50 +157,59 @@ def interval_lines(
     axis = _categories(places)
     if log_x:
         _check_positive(places, x)
-    figure, listed = _panels(facets, shared_y=True), set()
+    (figure, tall), listed = _panels(facets, True, 370 if len(facets) <= COLUMNS else 280), set()
     for panel, (name, _, chosen) in _placed(records, arms, facets, arm, facet):
         xs = sorted(set(row[x] for row in chosen)) if axis is None else _distinct(chosen, x)
         bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
-        mean, low, high = zip(*bounds, strict=True)
         shown = xs if axis is None else [_text(spot) for spot in xs]
         style = {"legendgroup": plain(str(name)), "name": plain(name)}
-        band = {"fill": "toself", "fillcolor": faint(arm_color(name)), "line": {"width": 0}, "hoverinfo": "skip"}
-        area = {"x": shown + shown[::-1], "y": list(high) + list(low)[::-1], "mode": "lines"}
-        figure.add_trace(go.Scatter(**area, **band, **style, showlegend=False), **_cell(panel))
-        line = {"x": shown, "y": mean, "mode": "lines+markers", "line": {"color": arm_color(name), "width": 3}}
-        figure.add_trace(go.Scatter(**line, **style, showlegend=name not in listed), **_cell(panel))
+        band, line = _band_and_line(shown, bounds, arm_color(name), **style)
+        figure.add_trace(band, **_cell(panel))
+        figure.add_trace(line.update(showlegend=name not in listed), **_cell(panel))
         listed.add(name)
     figure.update_xaxes(title_text=plain(x_title), **({"type": "log" if log_x else None} if axis is None else axis))
     figure.update_yaxes(title_text=plain(y_title), col=1)
     _draw_null(figure, null, vertical=False)
-    height = 150 + 370 * -(-len(facets) // COLUMNS)
     counts = _counts(records, (arm, facet, x))
-    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", height, legend=True)
+    return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", 150 + tall, legend=True)
 
 
 def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
     """Findings with intervals (`mechsub.lab.findings`), a panel for each score; the null of each is a cross."""
     found = [finding for finding in found if hasattr(finding.value, "low")]
-    scores = list(dict.fromkeys(finding.score for finding in found))
-    figure = _panels(scores, True)
-    for panel, score in enumerate(scores):
+    if not found:
+        caption = "No number here has an interval; the table has all of them."
+        return _finish(go.Figure(), title, caption, 170, legend=False)
+    rows, scores = _rows(found), list(dict.fromkeys(finding.score for finding in found))
+    figure, tall = _panels(scores, True, 35 * len(rows))
+    for panel, score in enumerate(scores, 1):
         own = [finding for finding in found if finding.score == score]
-        labels = [plain(f"{finding.cell}: {finding.label}" if finding.cell else finding.label) for finding in own]
+        places = [list(rows).index(_row(finding)) for finding in own]
         values = [finding.value for finding in own]
         error = error_bar(((value.mean, value.low, value.high) for value in values), color=GREY)
         mean = go.Scatter(
-            x=[value.mean for value in values], y=labels, error_x=error, mode="markers", name=plain(score),
-            marker={"color": OKABE_ITO[panel % len(OKABE_ITO)], "size": 9},
+            x=[value.mean for value in values], y=places, error_x=error, mode="markers", name=plain(score),
+            marker={"color": OKABE_ITO[(panel - 1) % len(OKABE_ITO)], "size": 9},
         )  # fmt: skip
         nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
         nulls = [null if _is_number(null) else None for null in nulls]  # some are words
-        null = go.Scatter(x=nulls, y=labels, mode="markers", marker={"symbol": "x", "color": GREY}, name="null")
-        figure.add_traces([mean, null], rows=[1, 1], cols=[panel + 1, panel + 1])
-    figure.update_yaxes(autorange="reversed")
+        null = go.Scatter(x=nulls, y=places, mode="markers", marker={"symbol": "x", "color": GREY}, name="null")
+        figure.add_trace(mean, **_cell(panel)).add_trace(null, **_cell(panel))
+    _label_rows(figure, list(rows.values()), "", True)
     units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit))
     caption = f"Means with 95% intervals over {units or 'replicates'}; crosses: the null of each."
-    n_rows = len({(finding.cell, finding.label) for finding in found})
-    return _finish(figure, title, caption, 170 + 35 * n_rows, legend=False)
+    return _finish(figure, title, caption, 170 + tall, legend=False)
+
+
+def _row(finding: "Finding") -> tuple[str, str, str]:
+    return finding.cell, finding.subject, finding.label
+
+
+def _rows(found: "Iterable[Finding]") -> dict[tuple[str, str, str], str]:
+    """The row of every finding, with its words; rows of the same words have their key behind them."""
+    words = {_row(one): f"{one.cell}: {one.label}" if one.cell else one.label for one in found}
+    often = Counter(words.values())
+    return {row: text if often[text] == 1 else f"{text} ({row[1]})" for row, text in words.items()}
 
 
 def heatmap(
@@ -248,13 +266,24 @@ def grid(panels: list[Panel], titles: list[str], *, title: str, caption: str, sp
         place = {"row": 1 + i // 2, "col": 1 + i % 2}
         for trace in panel.traces:
             figure.add_trace(trace, **place)
-        figure.update_xaxes(**panel.x, **place).update_yaxes(**panel.y, **place)
+        x, y = _named(panel.x, "x", panel.traces), _named(panel.y, "y", panel.traces)
+        figure.update_xaxes(**x, **place).update_yaxes(**y, **place)
     figure.update_layout(barmode="stack")
     figure = _finish(figure, title, caption, 130 + 520 * rows, legend=True)
     # Names below a panel reach further down than numbers.
     return figure.update_annotations(selector={"name": "caption"}, yshift=-105).update_layout(
         margin_b=figure.layout.margin.b + 30
     )
+
+
+def _named(axis: dict, side: str, traces: list) -> dict:
+    """The axis, along which text stays text."""
+    values = (value for trace in traces for value in _values(getattr(trace, side, None)))
+    return {"type": "category", **axis} if any(isinstance(value, str) for value in values) else axis
+
+
+def _values(along) -> Iterable:
+    return () if along is None else along
 
 
 def interval_panel(groups: Mapping[str, list[float]], x_title: str, null: float | int | None = None) -> Panel:
@@ -279,13 +308,9 @@ def line_panel(lines: Mapping[str, Mapping], x_title: str, y_title: str) -> Pane
     axis = _categories(list(dict.fromkeys(spot for points in lines.values() for spot in points)))
     for place, (name, points) in enumerate(lines.items()):
         shade = OKABE_ITO[place % len(OKABE_ITO)]
-        mean, low, high = zip(*(_summary(values, None) for values in points.values()), strict=True)
+        bounds = [_summary(values, None) for values in points.values()]
         xs = list(points) if axis is None else [_text(spot) for spot in points]
-        style = {"legendgroup": plain(name), "name": plain(name)}
-        band = {"fill": "toself", "fillcolor": faint(shade), "line": {"width": 0}, "hoverinfo": "skip"}
-        area = {"x": xs + xs[::-1], "y": list(high) + list(low)[::-1], "mode": "lines", "showlegend": False}
-        traces.append(go.Scatter(**area, **band, **style))
-        traces.append(go.Scatter(x=xs, y=mean, mode="lines+markers", line={"color": shade, "width": 3}, **style))
+        traces += _band_and_line(xs, bounds, shade, legendgroup=plain(name), name=plain(name))
     return Panel(traces, {"title_text": plain(x_title), **(axis or {})}, {"title_text": plain(y_title)})
 
 
@@ -306,13 +331,37 @@ def band_panel(rows: list[dict], x_title: str, y_title: str, *, colors: dict[str
         color = colors.setdefault(arm, _free_color(arm, colors, chosen[0].get("null", False)))
         x = [row["x"] if axis is None else _text(row["x"]) for row in chosen]
         style = {"legendgroup": plain(arm), "name": plain(arm)}
+        bounds = [(row["value"], row.get("low"), row.get("high")) for row in chosen]
         if all("low" in row for row in chosen):
-            ends = [row["high"] for row in chosen] + [row["low"] for row in reversed(chosen)]
-            filled = {"fill": "toself", "fillcolor": faint(color), "line": {"width": 0}, "hoverinfo": "skip"}
-            traces.append(go.Scatter(x=x + x[::-1], y=ends, mode="lines", **filled, **style, showlegend=False))
-        line = {"line": {"color": color, "width": 3}, "mode": "lines+markers", "showlegend": not listed}
-        traces.append(go.Scatter(x=x, y=[row["value"] for row in chosen], **line, **style))
+            drawn = _band_and_line(x, bounds, color, **style)
+        else:
+            drawn = [_line(x, bounds, color, **style)]
+        traces += [*drawn[:-1], drawn[-1].update(showlegend=not listed)]
     return Panel(traces, {"title_text": plain(x_title), **(axis or {})}, {"title_text": plain(y_title)})
+
+
+def _band_and_line(x: list, bounds: list[tuple], color: str, **style) -> list[go.Scatter]:
+    """The band of the intervals, and the line of the means. A bar stands where an interval has no neighbour to make a
+    band with; an interval without limits leaves a gap."""
+    limited = itertools.groupby(range(len(x)), key=lambda place: all(map(math.isfinite, bounds[place])))
+    runs = [list(run) for known, run in limited if known]
+    outline: list[tuple] = []
+    for run in runs:
+        outline += [(None, None)] * bool(outline) + [(x[place], bounds[place][2]) for place in run]
+        outline += [(x[place], bounds[place][1]) for place in reversed(run)]
+    filled = {"fill": "toself", "fillcolor": faint(color), "line": {"width": 0}, "hoverinfo": "skip", "mode": "lines"}
+    area = {"x": [spot for spot, _ in outline], "y": [end for _, end in outline], "showlegend": False}
+    within = {place for run in runs if len(run) > 1 for place in run}
+    line = _line(x, bounds, color, **style)
+    if len(within) < len(x):
+        bars = [None if place in within else bound for place, bound in enumerate(bounds)]
+        line.update(error_y=error_bar(bars, color=color))
+    return [go.Scatter(**area, **filled, **style), line]
+
+
+def _line(x: list, bounds: list[tuple], color: str, **style) -> go.Scatter:
+    means = [mean for mean, _, _ in bounds]
+    return go.Scatter(x=x, y=means, mode="lines+markers", line={"color": color, "width": 3}, **style)
 
 
 def _free_color(arm: str, taken: dict[str, str], null: bool) -> str:
@@ -356,6 +405,7 @@ def ecdf(groups: Mapping[str, list[float]], x_title: str) -> Panel:
 
 def shares(rows: Sequence[tuple[object, object, float]]) -> Panel:
     """Stacked shares, one bar for each table: rows of (table, source, share)."""
+    _check_places(rows, "table", "source")
     tables, sources = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     axis = {"type": "category", "categoryorder": "array", "categoryarray": [_text(table) for table in tables]}
     traces = [
@@ -373,6 +423,7 @@ def shares(rows: Sequence[tuple[object, object, float]]) -> Panel:
 
 def matrix(rows: Sequence[tuple[object, object, float]], x_title: str, y_title: str) -> Panel:
     """A small matrix on a diverging scale around zero: rows of (column, row, value)."""
+    _check_places(rows, "column", "row")
     columns, lines = (_unlike(list(dict.fromkeys(row[side] for row in rows))) for side in (0, 1))
     values = {(row[1], row[0]): row[2] for row in rows}
     trace = go.Heatmap(
@@ -387,10 +438,18 @@ def matrix(rows: Sequence[tuple[object, object, float]], x_title: str, y_title: 
     )
 
 
-def error_bar(found: Iterable[tuple[float, float, float]], **style) -> dict:
-    """plotly's error_x or error_y for means with the ends of their intervals."""
-    found = list(found)
-    above, below = [high - mean for mean, _, high in found], [mean - low for mean, low, _ in found]
+def _check_places(rows: Sequence[tuple], *names: str) -> None:
+    """Raise where two values have one place, because the figure would show one of them, or their sum."""
+    often = Counter(row[:2] for row in rows)
+    if doubled := [place for place, count in often.items() if count > 1]:
+        where = ", ".join(f"{name} {value!r}" for name, value in zip(names, doubled[0], strict=True))
+        raise ValueError(f"{often[doubled[0]]} values are given for {where}; give one for each place")
+
+
+def error_bar(found: Iterable[tuple[float, float, float] | None], **style) -> dict:
+    """plotly's error_x or error_y for means with the ends of their intervals; None has no bar."""
+    ends = [(None, None) if bound is None else (bound[2] - bound[0], bound[0] - bound[1]) for bound in found]
+    above, below = [high for high, _ in ends], [low for _, low in ends]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **style}
 
 
@@ -409,7 +468,7 @@ def estimates(
     figure = go.Figure()
     for place, (name, color) in enumerate(zip(names, colors, strict=True)):
         bar = error_bar([values[place]], thickness=4, width=10, color=color)
-        text = {"text": [f"{values[place][0]:.3f}"], "textposition": "top center", "textfont": {"size": 18}}
+        text = {"text": [value_text(values[place][0])], "textposition": "top center", "textfont": {"size": 18}}
         marker = {"marker": {"color": color, "size": 16}, "mode": "markers+text", "name": plain(name)}
         figure.add_trace(go.Scatter(x=[values[place][0]], y=[place], error_x=bar, **marker, **text))
     _label_rows(figure, names, axis, True)
@@ -443,17 +502,48 @@ def share_plotlyjs(path: Path) -> None:
 
 
 def _finish(figure: go.Figure, title: str, caption: str, height: int, *, legend: bool) -> go.Figure:
-    layout = {"template": "mechsub", "title_text": plain(title), "showlegend": legend, "margin": {"t": 100}}
-    add_caption(figure, caption)
+    top = figure.layout.margin.t or 100
+    layout = {"template": "mechsub", "title_text": plain(title), "showlegend": legend, "margin": {"t": top}}
+    height += top - 100
+    if legend:
+        names = looks.list_once(figure.data)
+        if names > LONG_LEGEND:
+            figure.update_layout(legend_font_size=12)
+            height = max(height, top + 20 * names + 40)
+        left = looks.tell_apart(looks.by_name(figure.data))
+        caption += f" {len(left)} names look like others: there are too many to tell apart." if left else ""
+    add_caption(figure, caption + _unlimited(figure))
     return figure.update_layout(**layout, height=height + figure.layout.margin.b)
 
 
-def _panels(facets: list, shared_y: bool) -> go.Figure:
-    titles = [plain(str(name)) for name in facets] if facets != [None] else None
-    columns = min(len(facets), COLUMNS)
-    rows = -(-len(facets) // COLUMNS)
-    gap = {"vertical_spacing": 0.25 / rows} if rows > 1 else {}
-    return make_subplots(rows=rows, cols=columns, subplot_titles=titles, shared_yaxes=shared_y and "all", **gap)
+def _unlimited(figure: go.Figure) -> str:
+    """A sentence for intervals without limits: a mean without a bar or a band would pass for an exact number."""
+    found: Counter[str] = Counter()
+    for trace in figure.data:
+        for bar in (getattr(trace, side, None) for side in ("error_x", "error_y")):
+            ends = zip(_values(bar and bar.array), _values(bar and bar.arrayminus), strict=True)
+            if n := sum(end is not None and not all(map(math.isfinite, (end, other))) for end, other in ends):
+                found[html.unescape(str(trace.name or ""))] += n
+    if not found:
+        return ""
+    listed = [f"{n} of {name}" if name else str(n) for name, n in found.items()]
+    return f" Intervals without limits are not drawn: {', '.join(listed) if len(listed) < 5 else found.total()}."
+
+
+def _panels(facets: list, shared_y: bool, height: int) -> tuple[go.Figure, int]:
+    """Panels of this height, and the pixels of all rows of them."""
+    columns, rows = min(len(facets), COLUMNS), -(-len(facets) // COLUMNS)
+    width = TITLE_WIDTH * COLUMNS // columns
+    titles = [[plain(line) for line in textwrap.wrap(str(name), width)] for name in facets if name is not None]
+    more = TITLE_LINE * (max(map(len, titles), default=1) - 1)
+    between = BETWEEN + max(more, 0)
+    tall = rows * height + (rows - 1) * between
+    gap = {"vertical_spacing": between / tall} if rows > 1 else {}
+    named = ["<br>".join(lines) for lines in titles] or None
+    figure = make_subplots(rows=rows, cols=columns, subplot_titles=named, shared_yaxes=shared_y and "all", **gap)
+    if more > 0:
+        figure.update_annotations(font_size=12).update_layout(margin_t=100 + more)
+    return figure, tall
 
 
 def _cell(panel: int) -> dict[str, int]:
@@ -558,10 +648,10 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _summary(values: list[float], interval: Callable | None) -> tuple[float, float, float]:
-    """Mean, low, high; one value has no interval."""
+    """Mean, low, high; the interval of one value has no limits."""
     mean = _mean(values)
     if len(values) < 2:
-        return mean, mean, mean  # type: ignore[return-value]
+        return mean, -math.inf, math.inf  # type: ignore[return-value]
     measure: Callable = interval or student_t
     found = measure(values)
     low, high = found if isinstance(found, tuple) and len(found) == 2 else (found.low, found.high)
