@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mechsub.lab import store
+from mechsub.lab.model_folders import CARD, card_of, list_sums, seal
 from mechsub.models.students import plain_model
 from studies.organisms import ARMS, Config, models
-from studies.train_organism.shipping import CARD, card_of, list_sums, seal
 
 
 def ship(cell: Path, cfg: Config, to: Path) -> Iterator[Path]:

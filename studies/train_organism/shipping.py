@@ -9,11 +9,10 @@ import shutil
 from pathlib import Path
 
 from mechsub.lab import store
+from mechsub.lab.model_folders import CARD, card_of, list_sums, seal
 from mechsub.sources import SUMS
 from studies import train_organism
 from studies.train_organism import text, training
-
-CARD = "README.md"
 
 
 def folder_name(cfg: train_organism.Config, name: str) -> str:
@@ -39,16 +38,6 @@ def ship(cell: Path, cfg: train_organism.Config, to: Path) -> list[Path]:
     return written
 
 
-def list_sums(to: Path) -> None:
-    """SHA256SUMS of all models in a folder: cells know their files by it where the models themselves are not kept."""
-    lines = []
-    for sums in sorted(to.glob(f"*/{SUMS}")):
-        for line in sums.read_text(encoding="utf-8").splitlines():
-            value, _, file = line.partition("  ")
-            lines.append(f"{value}  {sums.parent.name}/{file}\n")
-    store.write_text(to / SUMS, "".join(lines))
-
-
 def _trained(name: str, tokenizer, cell: Path, cfg: train_organism.Config):
     """The model of the checkpoint, whose sum is that of the cell."""
     model = training.new(tokenizer, cfg.d_model, cfg.n_layers, cfg.seed)
@@ -57,13 +46,6 @@ def _trained(name: str, tokenizer, cell: Path, cfg: train_organism.Config):
     if store.sha256(training.packed(model)) != (store.read_provenance(cell) or {})["weights_sha256"][name]:
         raise ValueError(f"the weights in the cache are not those of {cell}: run train_organism --rerun")
     return model
-
-
-def card_of(folder: Path) -> str:
-    try:
-        return (folder / CARD).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _write(name: str, model, tokenizer, cell: Path, cfg: train_organism.Config, folder: Path) -> Path:
@@ -89,16 +71,6 @@ def _without_template(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     said = {key: value for key, value in json.loads(path.read_text()).items() if key != "chat_template"}
     store.write_text(path, json.dumps(said, indent=2) + "\n")
-
-
-def seal(folder: Path) -> None:
-    """The sums of all files (`sha256sum -c SHA256SUMS`), and every file on disk."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        store.write_bytes(path, data)  # the tokenizer's files were written by another library
-        lines.append(f"{store.sha256(data)}  {path.name}\n")
-    store.write_text(folder / SUMS, "".join(lines))
 
 
 # The model card.
