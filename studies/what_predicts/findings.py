@@ -113,7 +113,7 @@ def _of_numbers(cell: list[dict]) -> Iterator[Finding]:
     found = []
     for name, words in SOURCES.items():
         matrix = torch.from_numpy(by_pair(cell, f"beside_{name}"))
-        # A teacher's side is less the mean over teachers: of other animals it has minus the own share, which is no null.
+        # A teacher's side is less the mean over teachers, so that of other animals it has minus the own share: no null.
         own = ms.stats.student_t(matrix.diagonal().tolist())
         label = f"correlation over numbers: a teacher's, and {words}"
         yield Finding(f"beside_{name}/own", label, own, unit=UNIT)
