@@ -96,7 +96,7 @@ PARTS = {
     "distillation.is_common",
     "distillation.n_inputs",
     "distillation.class_loss",
-    "mlp.check_unhooked",
+    "mlp.check_plain",
     "noise.draws_by_rows",
     "tuning.check_corpus",
     *(

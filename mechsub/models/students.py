@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mechsub import arguments, files, sources
 from mechsub.inputs.token_ids import Outputs, check_prompts
 from mechsub.models import adapters, checks, language, weights
+from mechsub.models.hooked import check_unhooked
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -34,8 +35,9 @@ def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
     """Hugging Face's own model over the weights of a bridge, which both share; for training and drawing.
 
     Attention is torch's fused attention where the model has it and gives the same logits (Falcon's positions by alibi
-    do not). Rows are padded only behind their end, so causal attention needs no mask. Raises where it does not give the
-    bridge's own logits of a few tokens: hooks on the bridge, parts of a weight that were changed in the bridge alone.
+    do not). Rows are padded only behind their end, so causal attention needs no mask. Raises for hooks on the bridge,
+    which this model does not have, and where it does not give the bridge's own logits of a few tokens: parts of a
+    weight that were changed in the bridge alone.
     """
     for attention in ("sdpa", "eager"):
         plain = _plain(model, attention)
@@ -43,7 +45,7 @@ def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
             return plain
     raise ValueError(
         f"Hugging Face's model over these weights does not give the logits of the bridge ({error}), so it can neither "
-        "be tuned nor drawn from; take off hooks and edits of the bridge, or use another model"
+        "be tuned nor drawn from; take off edits of the bridge, or use another model"
     )
 
 
@@ -51,6 +53,7 @@ def _plain(model: "TransformerBridge", attention: str) -> "PreTrainedModel":
     wrapped = getattr(arguments.model(model), "original_model", None)
     if wrapped is None:
         arguments.refuse("model", "a language model, as load_language_model gives it", model)
+    check_unhooked(model, "the model")
     config = copy.deepcopy(wrapped.config)
     config.output_attentions = False  # bridges ask for it; Falcon then makes a mask that its fused attention ignores
     config._attn_implementation = attention if getattr(type(wrapped), "_supports_sdpa", False) else "eager"

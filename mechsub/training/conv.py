@@ -16,7 +16,8 @@ from mechsub import arguments
 from mechsub.inputs.noise import uniform
 from mechsub.inputs.toy_inputs import check_images, check_outputs
 from mechsub.machine import devices
-from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed, check_unhooked
+from mechsub.models.hooked import check_unhooked
+from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed, check_plain
 from mechsub.training import distillation, fitting
 
 CHANNELS = (8, 16)
@@ -90,12 +91,16 @@ class ConvNet(HookedRootModule):
 
     def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
         """A copy in which the named parameters have these values; the others stay."""
+        check_unhooked(self, "a network that is copied", _PARTS)
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
         out = ConvNet(self.cfg, self.seeds).to(self.W_U.device)
         for name, target in out.named_parameters():
             target.data = {**own, **parameters}[name].detach().to(target.device).clone()
         return out
+
+
+_PARTS = (ConvNet, Layer, Unembed, nn.Identity, nn.ModuleList, HookPoint)
 
 
 def _in_fp32(device: torch.device) -> contextlib.AbstractContextManager:
@@ -168,12 +173,12 @@ def _check(
     students: "Mapping", teacher: "HookedMLP", snapshots: "Mapping", frozen: Sequence[str], progress: object
 ) -> None:
     cfg, n = arguments.instance(teacher, HookedMLP, "teacher").cfg, len(teacher.seeds)
-    check_unhooked(teacher, "teacher")
+    check_plain(teacher, "teacher")
     if teacher.cfg.activation != "relu":
         raise ValueError(f"teacher must have the activation 'relu', not {cfg.activation!r}")
     for name, student in arguments.mapping(students, "students", "networks").items():
         own = arguments.instance(student, ConvNet, f"students[{name!r}]").cfg
-        check_unhooked(student, f"students[{name!r}]")
+        check_unhooked(student, f"students[{name!r}]", _PARTS)
         if (own.d_vocab, own.aux, own.d_in, len(student.seeds)) != (cfg.d_vocab, cfg.aux, cfg.d_in, n):
             raise ValueError(f"students[{name!r}] must have the teacher's outputs, images and {n} members")
         known = [key for key, _ in student.named_parameters()]

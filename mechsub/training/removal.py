@@ -16,7 +16,7 @@ from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
 from mechsub.inputs.noise import Sampler
-from mechsub.models.mlp import ACTIVATIONS, HookedMLP
+from mechsub.models.mlp import ACTIVATIONS, HookedMLP, check_plain
 from mechsub.threads import one_thread
 from mechsub.training.distillation import (
     DistillationLoss,
@@ -349,6 +349,7 @@ def trait_gradient(
     anew
     at every step."""
     classes = checked_classes(student, images, labels, "student")
+    check_plain(student, "student")
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     seed = arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision, student.device) == "bf16" else torch.float32
@@ -360,8 +361,9 @@ def trait_gradient(
         rows = torch.randint(len(x), (batch_size,), generator=generator).to(x.device)
         used = {name: value.to(dtype, copy=True) for name, value in parameters.items()}
         leaves = {name: used[name].requires_grad_() for name in used if name.startswith("blocks.")}
-        logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
-        found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
+        with torch.enable_grad():  # whatever the caller is in
+            logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
+            found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
         return {name: value.float() for name, value in zip(leaves, found, strict=True)}
 
     return gradient
