@@ -55,7 +55,7 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
 def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output"]:
     """J direction: how fast the logits move when the parameters move along it."""
     check_direction(direction, dict(arguments.instance(at, Tangent, "at").model.named_parameters()))
-    moved = torch.zeros((), device=at.logits.device)
+    moved = torch.zeros((), device=at.logits.device, dtype=torch.float32)
     for layer, gate in enumerate(at.gates):
         own = at.hidden[layer] @ direction[f"blocks.{layer}.W"] + direction[f"blocks.{layer}.b"][:, None]
         moved = (own + moved @ at.model.get_parameter(f"blocks.{layer}.W") if layer else own) * gate

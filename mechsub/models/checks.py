@@ -121,7 +121,9 @@ def _weights(model: "HookedModel", original: object) -> tuple:
         if part.numel() and (part.is_floating_point() or part.dtype == torch.long):
             flat = part.detach().reshape(-1)
             some = flat[:: 1 if part.numel() <= _WHOLE else part.numel() // _SAMPLE].double()
-            sums.setdefault(part.device, []).append(some @ torch.linspace(1, 2, len(some)).to(some))  # sees exchanges
+            sums.setdefault(part.device, []).append(
+                some @ torch.linspace(1, 2, len(some), dtype=torch.float32).to(some)
+            )  # sees exchanges
     told = repr([torch.stack(values).tolist() for values in sums.values()])
     return (told, tuple((part.data_ptr(), _version(part), part.dtype) for part in parts))
 
@@ -226,7 +228,7 @@ def _watched(model: "HookedModel") -> list[str]:
 def probe_tokens(size: int, n: int = 2 * SHORT) -> Int[Tensor, "1 pos"]:
     """Random ids below `size`, the same in every process."""
     size, n = arguments.whole(size, "size", 1), arguments.whole(n, "n", 1)
-    return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
+    return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED), device="cpu")
 
 
 @torch.no_grad()
@@ -253,14 +255,14 @@ def _inputs(model: "HookedModel") -> Iterator[Tensor]:
         yield _tokens(model, SHORT)[None].to(device)
     for size in (width, getattr(model.cfg, "d_model", None)):
         if size is not None:
-            yield torch.rand(3, size, generator=draw).to(device, model.W_U.dtype)
+            yield torch.rand(3, size, generator=draw, dtype=torch.float32, device="cpu").to(device, model.W_U.dtype)
     if width is not None:
         yield _tokens(model, SHORT)[None].to(device)
 
 
 def _tokens(model: "HookedModel", n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
     size = min(arguments.vocabulary(model), arguments.embedding(model))
-    return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def differ(a: Tensor, b: Tensor, spread: Tensor | None = None, *, one_step: bool = False) -> str | None:
@@ -331,7 +333,7 @@ def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
     transform = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
     scale: float | None = 1.0
     if transform is not None:
-        z = torch.linspace(-1000, 1000, 9, device=probe.logits.device)
+        z = torch.linspace(-1000, 1000, 9, device=probe.logits.device, dtype=torch.float32)
         out = transform(z)
         factor = float(out[-1] / z[-1])
         scale = factor if torch.allclose(out, factor * z, rtol=1e-5) else None
@@ -433,7 +435,11 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
     """Gain, bias and kind of a norm of rows as wide as W; Refused for a module that is neither linear nor a norm."""
     n_seeds, d = W.shape[:-2], W.shape[-2]
     draw = torch.Generator().manual_seed(_SEED)
-    x = 10 * (1 + torch.rand(8, d, generator=draw)) * torch.randn(8, d, generator=draw).sign()
+    x = (
+        10
+        * (1 + torch.rand(8, d, generator=draw, dtype=torch.float32, device="cpu"))
+        * torch.randn(8, d, generator=draw, dtype=torch.float32, device="cpu").sign()
+    )
     x = x.to(W.device).expand(*n_seeds, 8, d)
     try:
         kind = torch.float64 if W.dtype == torch.float64 else torch.float32
@@ -575,7 +581,7 @@ def _block(model: "HookedModel", layer: int, before: Tensor, after: Tensor, prob
     for free in (False, True):
         for pair in pairs:
             parts = torch.stack([values[f"{here}.{part}"].double().flatten() for part in pair], dim=1)
-            factors = torch.ones(len(pair))
+            factors = torch.ones(len(pair), dtype=torch.float32)
             if free:
                 factors = torch.linalg.lstsq(parts, added.flatten()[:, None]).solution[:, 0]
             left = (added.flatten() - parts @ factors.to(parts)).abs().max()
@@ -678,7 +684,7 @@ def run_beside(
 
 def _mask(length: int, sees: Bool[Tensor, "node node"]) -> Bool[Tensor, "1 1 pos pos"]:
     size = length + len(sees)
-    mask = torch.ones(size, size).tril().bool()
+    mask = torch.ones(size, size, dtype=torch.float32).tril().bool()
     mask[length:, length:] = sees
     return mask[None, None]
 
@@ -715,9 +721,7 @@ def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
     return right
 
 
-def _holds_here(
-    model: "HookedModel", known: _Known, length: int, branches: Branches, total: int, wide: int
-) -> bool:
+def _holds_here(model: "HookedModel", known: _Known, length: int, branches: Branches, total: int, wide: int) -> bool:
     """Whether these very branches give the states of plain runs, beside a random prompt of this length."""
     key = f"beside {length}, {branches.tokens.tolist()}, {branches.depths.tolist()}"
     if key not in known.results:
@@ -838,7 +842,9 @@ def holds_edited(model: "HookedModel") -> bool:
 
 def _measure_edited(model: "HookedModel") -> bool:
     tokens = _tokens(model, SHORT)
-    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(_SEED))
+    vector = torch.randn(
+        model.cfg.d_model, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float32, device="cpu"
+    )
     names = [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
     fired = set()
 

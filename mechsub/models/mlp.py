@@ -198,14 +198,16 @@ def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Te
         generator = derive_generator(seed, f"{name}.{part}")
         dtype = torch.float32  # whatever torch's default is
         if normal:
-            return torch.randn(shape, generator=generator, dtype=dtype)
-        return torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1
+            return torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
+        return torch.rand(shape, generator=generator, dtype=dtype, device="cpu") * 2 - 1
 
     bound = 1 / math.sqrt(d_in)
     if init == "torch":
         return draw("W", False, (d_out, d_in)).T.contiguous() * bound, draw("b", False, (d_out,)) * bound
     gain = math.sqrt(2) if init == "he" else 1.0
-    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), torch.zeros(d_out, dtype=torch.float32)
+    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), torch.zeros(
+        d_out, dtype=torch.float32, device="cpu"
+    )
 
 
 def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor]) -> HookedMLP:

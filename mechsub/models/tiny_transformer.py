@@ -117,7 +117,7 @@ class EnsembleTransformer(HookedRootModule):
 
     def _draw(self, name: str, rows: int, columns: int, d_in: int) -> Tensor:
         each = [
-            torch.randn(rows, columns, generator=derive_generator(seed, name), dtype=torch.float32)
+            torch.randn(rows, columns, generator=derive_generator(seed, name), dtype=torch.float32, device="cpu")
             for seed in self.seeds
         ]
         return torch.stack(each) / d_in**0.5

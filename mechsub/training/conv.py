@@ -58,18 +58,21 @@ class ConvNet(HookedRootModule):
         )
         self.ln_final = nn.Identity()
         W_U = self._draw("conv.unembed", (d, cfg.d_vocab), d)
-        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab, dtype=torch.float32))
+        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab, dtype=torch.float32, device="cpu"))
         self.requires_grad_(False)
         self.eval()
         self.setup()
         self.to(devices.chosen())
 
     def _draw(self, name: str, shape: tuple, fan_in: int) -> Tensor:
-        draws = [torch.randn(shape, generator=derive_generator(seed, name), dtype=torch.float32) for seed in self.seeds]
+        draws = [
+            torch.randn(shape, generator=derive_generator(seed, name), dtype=torch.float32, device="cpu")
+            for seed in self.seeds
+        ]
         return torch.stack(draws) / math.sqrt(fan_in)
 
     def _biases(self, d: int) -> list[Tensor]:
-        return [torch.zeros(len(self.seeds), out, dtype=torch.float32) for out in (*CHANNELS, d)]
+        return [torch.zeros(len(self.seeds), out, dtype=torch.float32, device="cpu") for out in (*CHANNELS, d)]
 
     @property
     def W_U(self) -> Float[Tensor, "seed d_model d_vocab"]:
@@ -166,7 +169,7 @@ def distill_each(
 def _as_drawn(n: int, settings: fitting.Settings, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """Rows of a batch in the order of their draw, as in stored cells: the last bits of sums depend on it."""
     generator = derive_generator(settings.seed, "order", settings.phase, seed, epoch)
-    return torch.randperm(n, generator=generator).split(settings.batch_size)
+    return torch.randperm(n, generator=generator, device="cpu").split(settings.batch_size)
 
 
 def _check(

@@ -376,7 +376,7 @@ def lessons(
         draws = [derive_generator(settings.seed, "targets", teacher.seeds[one], epoch) for one in of_all]
         if target_noise:
             shape, dtype = targets.shape[-2:], torch.float32
-            added = torch.stack([torch.randn(shape, generator=one, dtype=dtype) for one in draws])
+            added = torch.stack([torch.randn(shape, generator=one, dtype=dtype, device="cpu") for one in draws])
             targets += target_noise * added.view(targets.shape).to(targets.device)
         seeds = [one.initial_seed() for one in draws]  # of every student alone, whoever else is taught
         return Lesson(targets, seeds[0] if isinstance(members, int) else seeds)
