@@ -48,7 +48,7 @@ def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> Non
     tokenizers = [getattr(model, "tokenizer", None) for model in (first, second)]
     if None not in tokenizers and not read_alike(*tokenizers):
         raise ValueError(
-            "the models cannot exchange parts: their tokenizers differ, so an id is another word in the other model; give "
+            "the models cannot exchange parts: their tokenizers differ, so an id is another word in the other; give "
             "both one tokenizer if ids mean the same (second.tokenizer = first.tokenizer)"
         )
 

@@ -470,7 +470,7 @@ def _check_untied(plain: "PreTrainedModel", name: str, what: str) -> None:
     ]
     if others:
         raise ValueError(
-            f"{what} has an adapter of {name}, which is tied to {others[0]}, so no merged model is the adapted one; leave "
+            f"{what} has an adapter of {name}, which is tied to {others[0]}, so no merged model has it alone; leave "
             "that layer out"
         )
 
