@@ -121,9 +121,8 @@ def _weights(model: "HookedModel", original: object) -> tuple:
         if part.numel() and (part.is_floating_point() or part.dtype == torch.long):
             flat = part.detach().reshape(-1)
             some = flat[:: 1 if part.numel() <= _WHOLE else part.numel() // _SAMPLE].double()
-            sums.setdefault(part.device, []).append(
-                some @ torch.linspace(1, 2, len(some), dtype=torch.float32).to(some)
-            )  # sees exchanges
+            factors = torch.linspace(1, 2, len(some), dtype=torch.float32).to(some)  # other ones: exchanges are seen
+            sums.setdefault(part.device, []).append(some @ factors)
     told = repr([torch.stack(values).tolist() for values in sums.values()])
     return (told, tuple((part.data_ptr(), _version(part), part.dtype) for part in parts))
 
@@ -435,11 +434,8 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
     """Gain, bias and kind of a norm of rows as wide as W; Refused for a module that is neither linear nor a norm."""
     n_seeds, d = W.shape[:-2], W.shape[-2]
     draw = torch.Generator().manual_seed(_SEED)
-    x = (
-        10
-        * (1 + torch.rand(8, d, generator=draw, dtype=torch.float32, device="cpu"))
-        * torch.randn(8, d, generator=draw, dtype=torch.float32, device="cpu").sign()
-    )
+    size = 10 * (1 + torch.rand(8, d, generator=draw, dtype=torch.float32, device="cpu"))
+    x = size * torch.randn(8, d, generator=draw, dtype=torch.float32, device="cpu").sign()
     x = x.to(W.device).expand(*n_seeds, 8, d)
     try:
         kind = torch.float64 if W.dtype == torch.float64 else torch.float32
@@ -723,7 +719,7 @@ def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
 
 def _holds_here(model: "HookedModel", known: _Known, length: int, branches: Branches, total: int, wide: int) -> bool:
     """Whether these very branches give the states of plain runs, beside a random prompt of this length."""
-    key = f"beside {length}, {branches.tokens.tolist()}, {branches.depths.tolist()}"
+    key = f"beside {length}, {branches.tokens.tolist()}, {branches.sees.nonzero().tolist()}"
     if key not in known.results:
         arguments.require_eval(model)
         try:

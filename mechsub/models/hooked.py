@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
 # Hooks of these modules keep what passes, and change nothing.
-_KEEPERS = ("transformers.utils.output_capturing", "transformer_lens.model_bridge.")
+_KEEPERS = (
+    "transformers.utils.output_capturing",
+    "transformer_lens.model_bridge.component_setup",
+    "transformer_lens.model_bridge.generalized_components.",
+)
 
 
 @runtime_checkable

@@ -205,9 +205,8 @@ def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Te
     if init == "torch":
         return draw("W", False, (d_out, d_in)).T.contiguous() * bound, draw("b", False, (d_out,)) * bound
     gain = math.sqrt(2) if init == "he" else 1.0
-    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), torch.zeros(
-        d_out, dtype=torch.float32, device="cpu"
-    )
+    zeros = torch.zeros(d_out, dtype=torch.float32, device="cpu")
+    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), zeros
 
 
 def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor]) -> HookedMLP:
