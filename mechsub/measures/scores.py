@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 _ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
-_STEPS = 4  # of the precision of narrower types, whose sums are rounded besides
+_STEPS = 2  # of the precision of narrower types: the most that rounding every value to its type can leave
 _SHARE = 0.8  # of the free memory that a batch may take
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 

@@ -339,11 +339,6 @@ def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
         if not torch.allclose(transform(z[2:4]), out[2:4], rtol=1e-5):
             raise Refused("the model's transform of its logits takes them together, and not one by one")
         transform = None if scale == 1.0 else transform
-    if _is_hooked_behind(model):
-        raise Refused(
-            "hooks behind unembed.hook_in change this model's logits, which are made here of the states before them; "
-            "take them off (reset_hooks(including_permanent=True))"
-        )
     found = Readout(model, transform, scale)
     h = probe.values.get("unembed.hook_in")
     if h is None:
@@ -355,6 +350,11 @@ def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
         raise Refused(
             f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
             "it scales or caps them otherwise, or does something else to them"
+        )
+    if _is_hooked_behind(model):
+        raise Refused(
+            "hooks behind unembed.hook_in change this model's logits, which are made here of the states before them; "
+            "take them off (reset_hooks(including_permanent=True))"
         )
     return found
 

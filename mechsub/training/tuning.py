@@ -392,9 +392,9 @@ def _fit(
     for step in range(recipe.updates):
         rows = [batch_rows(len(corpora[i]), recipe, recipe.orders[i], step) for i in members]
         batch = completion_batch([(corpora[i], own) for i, own in zip(members, rows, strict=True)], device, labels=True)
-        values = None if recipe.rank else {name: leaf[0] for name, leaf in flat.leaves.items()}
         half = recipe.precision == "bf16" and not recipe.rank
         with torch.enable_grad():  # whatever the caller is in
+            values = None if recipe.rank else {name: leaf[0] for name, leaf in flat.leaves.items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 logits = students.logits_at(plain, batch.ids, batch.places, values)
             batch.loss(logits).sum().backward()
