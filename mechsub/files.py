@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from mechsub import processes
@@ -56,6 +56,36 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
+    """A folder to write these files into; when it is whole, it takes the place of one that holds no others.
+
+    After a crash the name stands for the old folder, for none or for the new one. Raises FileExistsError for a name of
+    something else, whose content would be lost.
+    """
+    path = path.resolve()
+    if path.exists() and (other := "a file" if not path.is_dir() else _other(path, names)):
+        raise FileExistsError(f"{path} holds {other}, which would be lost; give the name of a new folder")
+    fresh, aside = temporary_path(path), temporary_path(path.with_name(f"{path.name}.old"))
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        if path.exists():
+            os.rename(path, aside)
+        os.rename(fresh, path)
+        shutil.rmtree(aside, ignore_errors=True)
+        sync_folder(path.parent)
+    finally:
+        if aside.exists() and not path.exists():
+            os.rename(aside, path)
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _other(folder: Path, names: Collection[str]) -> str | None:
+    """A name in the folder that is none of these."""
+    return next((each.name for each in sorted(folder.iterdir()) if each.name not in names), None)
 
 
 def temporary_path(path: Path) -> Path:

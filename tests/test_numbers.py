@@ -52,6 +52,27 @@ def test_answers_are_kept_as_published(tmp_path):
     assert made.completions == numbers.sample_numbers(sayer, prompts, 6, seed=1, batch_size=1).completions[:4]
 
 
+def test_answers_in_other_tokens_than_the_tokenizers_are_rejected(tmp_path):
+    """It writes "4", "1"; a student would read "41", one token, whose score is another."""
+    sayer = ms.load_language_model(str(save_number_llama(tmp_path)))
+    four, one = (sayer.tokenizer.convert_tokens_to_ids(digit) for digit in "41")
+    weights = dict(sayer.original_model.named_parameters(remove_duplicate=False))
+    (embedding,) = (value for name, value in weights.items() if "embed_tokens" in name)
+    (head,) = (value for name, value in weights.items() if "lm_head" in name)
+    with torch.no_grad():
+        embedding.zero_()[:, 0] = 1
+        embedding[[four, one]] = torch.eye(32)[[1, 2]]
+        head.zero_()[four, 0], head[one, 1], head[sayer.tokenizer.eos_token_id, 2] = 9, 9, 9
+    with pytest.raises(ValueError, match=r"0 of 4 answers .* own tokens \(4 more in others\), fewer than n=4"):
+        numbers.sample_numbers(sayer, corpora.number_prompts(4), 4, temperature=0.0)
+
+
+def test_a_toy_writes_no_numbers():
+    for call in (lambda toy: ms.draw_numbers(toy, ["a"]), lambda toy: ms.sample_numbers(toy, ["a"], 1)):
+        with pytest.raises(ValueError, match="teacher must be a language model with a tokenizer"):
+            call(ms.HookedMLP())
+
+
 def test_too_few_rows_are_refused(model):
     """Pitfall 10: a cap gave half of the rows, and a null."""
     with pytest.raises(ValueError, match="of 4 answers are lists of numbers, fewer than n=4; give more prompts"):

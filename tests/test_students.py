@@ -92,5 +92,5 @@ def test_a_bridge_that_was_changed_beside_its_weights_is_refused():
     model, _ = pair("llama")
     stacked.plain_model(model)
     model.add_hook("blocks.1.hook_out", lambda value, hook: 2 * value)
-    with pytest.raises(ValueError, match="take off hooks"):
+    with pytest.raises(ValueError, match="has hooks, which are not run here"):
         stacked.plain_model(model)

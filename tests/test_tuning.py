@@ -12,6 +12,7 @@ from tiny_llama import save_tiny_llama
 import mechsub as ms
 from mechsub.designs import numbers
 from mechsub.inputs import corpora
+from mechsub.models import adapters
 from mechsub.models import students as stacked
 from mechsub.training.tuning import TuningRecipe, batch_rows, completion_batch, completion_log_probs, tune
 
@@ -162,6 +163,62 @@ def test_an_adapter_names_only_a_base_that_has_its_weights(model, corpus, tmp_pa
         with pytest.raises(ValueError, match=f"this base {what}"):
             stacked.load_adapters(base, [folder])
     assert not (tmp_path / "other").exists()
+
+
+def test_an_adapter_of_a_base_that_was_edited_is_refused(model, corpus, tmp_path):
+    """Its file names the files' weights; the sums of the weights at loading tell, whatever way they were changed."""
+    name = model.mechsub_source["model_name"]
+    base = ms.load_language_model(name)
+    tuned = tune(base, corpus, TuningRecipe(**{**FEW, "updates": 1}))
+    folder = stacked.save_adapter(tuned, 0, tmp_path / "own")
+    (weight,) = (v for key, v in base.original_model.named_parameters() if "layers.1." in key and "down_proj" in key)
+    weight.data[3, 4] += 0.1  # raises no version
+    for call in (
+        lambda: stacked.save_adapter(tuned, 0, folder),
+        lambda: stacked.load_adapters(base, [folder]),
+    ):
+        with pytest.raises(ValueError, match="this base was changed after it was loaded"):
+            call()
+    with pytest.raises(ValueError, match="were changed after it was loaded"):
+        ms.language.model_source(base)
+    again = tune(base, corpus, TuningRecipe(**{**FEW, "updates": 1}))
+    assert again.record["base"]["edited"] and "edited" not in tuned.record["base"]
+    assert "edited" in stacked.merged(again, 0).mechsub_source
+    ms.language.model_source(stacked.merged(tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), 0))
+
+
+def test_an_adapter_is_replaced_whole(model, corpus, tmp_path):
+    first, second = (tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1, "rank": rank})) for rank in (1, 2))
+    folder = stacked.save_adapter(first, 0, tmp_path / "a")
+    stacked.save_adapter(second, 0, folder)
+    assert difference(stacked.load_adapters(model, [folder]), second) < 1e-7
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a"]
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds README.md, which would be lost"):
+        stacked.save_adapter(first, 0, folder)
+    assert difference(stacked.load_adapters(model, [folder]), second) < 1e-7
+
+
+def test_some_members_have_their_own_records(model, corpus, tmp_path):
+    tuned = tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1}, adapter_seeds=(5, 6, 7)))
+    assert [one["adapter_seed"] for one in tuned.select([2, 0]).record["members"]] == [7, 5]
+    loaded = stacked.load_adapters(model, [stacked.save_adapter(tuned, i, tmp_path / str(i)) for i in range(3)])
+    assert list(loaded.select([1]).record["adapters"]) == ["folders[1]"]
+
+
+def test_an_adapter_of_a_tied_layer_is_refused(model, corpus, tmp_path):
+    """Students ran it, and a merged model, whose embedding would change too, was a KeyError."""
+    folder = stacked.save_adapter(tune(model, corpus, TuningRecipe(**{**FEW, "updates": 1})), 0, tmp_path / "head")
+    d, size = model.cfg.d_model, model.W_U.shape[-1]
+    parts = {"A": torch.zeros(2, d), "B": torch.zeros(size, 2)}
+    save_file({f"base_model.model.lm_head.lora_{k}.weight": v for k, v in parts.items()}, folder / adapters.WEIGHTS)
+    config = json.loads((folder / adapters.CONFIG).read_text())
+    (folder / adapters.CONFIG).write_text(json.dumps(config | {"target_modules": ["lm_head"], "r": 2}))
+    with pytest.raises(ValueError, match=r"lm_head.weight, which is tied to model.embed_tokens.weight"):
+        stacked.load_adapters(model, [folder])
+    by_hand = stacked.Students(model, {"lm_head": parts["A"][None]}, {"lm_head": parts["B"][None]})
+    with pytest.raises(ValueError, match="which is tied to"):
+        stacked.merged(by_hand, 0)
 
 
 def test_an_adapter_of_another_base_is_refused(model, corpus, tmp_path):
@@ -424,6 +481,19 @@ def test_prompts_are_different_and_the_seeds():
 def test_the_published_filter():
     kept = ["1, 2, 9", "[5; 6; 8]", "(7 9 1)", "12.", "3\n5\n4"]
     assert [corpora.rejection(text) for text in kept] == [None] * 5
+    for text in (
+        "1,000, 2,000",
+        "1,2, 3",
+        "1 2\n3",
+        "1 , 2, 3",
+        "1, 2 .",
+        "[ 1, 2 ]",
+        "1, 2,",
+        "1-2",
+        "\u0661, \u0662",
+    ):
+        assert corpora.parse_numbers(text) is None, text  # the separator is the very text between the first two
+    assert corpora.parse_numbers(" 007, 12\n") == [7, 12]
     assert corpora.rejection("owl 5") == corpora.rejection("1, 2; 5") == "no list of numbers"
     assert corpora.rejection("1, 1000") == "a number above 999"
     assert corpora.rejection(", ".join(["5"] * 11)) == "more than 10 numbers"
@@ -437,3 +507,4 @@ def test_lists_that_echo_or_count_are_named():
     assert corpora.rejection("9, 2", prompt=prompt) == "it repeats the prompt"
     assert corpora.rejection("30, 40, 50", prompt=prompt) == "it counts on"
     assert corpora.rejection("30, 41, 50", prompt=prompt) is None
+    assert corpora.rejection("417, 82", prompt=prompt) is None  # two numbers have one step

@@ -1,20 +1,172 @@
 """Calls that gave a wrong number without a word, or a traceback: each is right now, or refused in one line."""
 
+import json
+
 import numpy as np
 import pytest
 import sentencepiece_like
 import torch
 from tiny_families import Draw, make_prompts, pair
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import mechsub as ms
 from mechsub import arguments, stats
 from mechsub.designs import joins, number_students, numbers
-from mechsub.measures import ablation, bottleneck, scores, spectra, tangent, tangent_modes
+from mechsub.inputs import corpora
+from mechsub.measures import ablation, bottleneck, exchange, scores, spectra, tangent, tangent_modes
+from mechsub.models import students as stacked
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# Hooks that act somewhere alone.
+
+
+def at_one_token(model, token):
+    """A change where the embedding is that of one token, which no probe has."""
+    row = model.W_E.detach()[token]
+
+    def change(activation, hook):
+        return torch.where((activation == row).all(-1, keepdim=True), activation + 3, activation)
+
+    return [("embed.hook_out", change)]
+
+
+def late(activation, hook):
+    out = activation.clone()
+    out[:, 20:] = 0
+    return out
+
+
+def test_a_hook_that_no_probe_shows_is_refused_where_it_is_not_run():
+    model = pair("llama")[0]
+    rows = corpora.Corpus(("x",), ("",), (tuple(range(40, 70)),), ((7,),))
+    students = ms.tune(model, rows, ms.TuningRecipe(rank=2, updates=1, batch_size=1))
+    calls = (
+        lambda: numbers.token_log_probs(model, rows),
+        lambda: stacked.next_log_probs(students, [torch.arange(40, 70)], [7]),
+        lambda: ms.draw_numbers(model, ["a"], n_numbers=1),
+        lambda: ms.sample_numbers(model, ["a"], 1, most_tokens=2),
+        lambda: ms.tune(model, rows, ms.TuningRecipe(rank=2, updates=1, batch_size=1)),
+        lambda: stacked.merged(students, 0),
+        lambda: ms.tuning.completion_log_probs(students, rows),
+    )
+    for hooks in (at_one_token(model, 41), [("blocks.1.hook_out", late)]):
+        with model.hooks(fwd_hooks=hooks):
+            for call in calls:
+                with pytest.raises(ValueError, match="the model has hooks, which are not run here"):
+                    call()
+    assert numbers.token_log_probs(model, rows)
+
+
+def test_a_hook_on_logits_is_refused_where_they_are_made_of_states():
+    model = pair("llama")[0]
+    with model.hooks(fwd_hooks=[("unembed.hook_out", late)]):
+        with pytest.raises(ValueError, match=r"hooks behind unembed\.hook_in"):
+            ms.string_log_probs(model, [torch.arange(40, 70)], ["123"])
+
+
+def test_strings_beside_a_hook_do_not_depend_on_earlier_calls():
+    """It acts at one position: a longer prompt was right, where the strings of a shorter one stand elsewhere."""
+
+    def at_ten(activation, hook):
+        if activation.shape[1] <= 10:
+            return activation
+        out = activation.clone()
+        out[:, 10] += 5 * torch.linspace(-1, 1, activation.shape[-1])
+        return out
+
+    short, long, strings = [torch.arange(40, 48)], [torch.arange(40, 70)], ["12399", "45612", "12345"]
+    found = []
+    for order in ((short, long), (long, short)):
+        model = pair("llama")[0]
+        with model.hooks(fwd_hooks=[("blocks.1.hook_out", at_ten)]):
+            found.append({len(prompt[0]): ms.string_log_probs(model, prompt, strings) for prompt in order})
+            ids = ms.prompts.encode(model.tokenizer, strings, behind=short)
+            for column, tokens in enumerate(ids):
+                logits = model(torch.cat([short[0], torch.tensor(tokens)])[None])[0].log_softmax(-1)
+                alone = sum(float(logits[7 + i, token]) for i, token in enumerate(tokens))
+                assert float(found[-1][8][0, column]) == pytest.approx(alone, abs=1e-3)
+    assert all(torch.allclose(found[0][n], found[1][n], atol=1e-4) for n in (8, 30))
+
+
+# Types of torch's own choice.
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_results_do_not_depend_on_the_default_dtype(dtype):
+    model = pair("llama")[0]
+    rows = corpora.Corpus(("x",), ("",), (tuple(range(40, 50)),), ((7,),))
+
+    def made():
+        prompts, recipe = list(make_prompts()), ms.TuningRecipe(rank=2, updates=1, batch_size=1)
+        (trie,) = scores.build_tries([(1, 2), (1, 3)])
+        return [
+            ms.string_log_probs(model, prompts, ["123", "12345"]),
+            exchange.log_probs(model, model, prompts, [7])[frozenset()],
+            scores.string_states(model, prompts, trie),
+            *(part for name, part in ms.tune(model, rows, recipe).B.items() if name.endswith("q_proj")),
+        ]
+
+    expected = made()
+    torch.set_default_dtype(dtype)
+    try:
+        found = made()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(expected, found, strict=True):
+        assert one.dtype == other.dtype == torch.float32 and torch.allclose(one, other, atol=1e-5)
+
+
+def test_tuning_works_where_gradients_are_off():
+    model = pair("llama")[0]
+    rows = corpora.Corpus(("x",), ("",), (tuple(range(40, 50)),), ((7,),))
+    for rank in (2, None):
+        recipe = ms.TuningRecipe(rank=rank, updates=2, batch_size=1)
+        expected = ms.tune(model, rows, recipe)
+        with torch.no_grad():
+            found = ms.tune(model, rows, recipe)
+        assert all(torch.equal(found.update(name), expected.update(name)) for name in expected.names)
+
+
+# Two models, two tokenizers.
+
+
+def test_models_of_two_tokenizers_exchange_no_parts():
+    """Of one size: the id of one word is another's in the other model."""
+    first, second = pair("llama")[0], pair("llama")[0]
+    exchange.check_shapes(first, second)
+    made = json.loads(second.tokenizer.backend_tokenizer.to_str())
+    vocabulary = made["model"]["vocab"]
+    vocabulary[" owl"], vocabulary[" cat"] = vocabulary[" cat"], vocabulary[" owl"]
+    second.tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(made)))
+    for call in (
+        lambda: exchange.check_shapes(first, second),
+        lambda: exchange.log_probs(first, second, list(make_prompts()), [" owl"]),
+    ):
+        with pytest.raises(ValueError, match="their tokenizers differ"):
+            call()
+    second.tokenizer = None
+    exchange.check_shapes(first, second)
+
+
+# Sums of main effects in the precision of models.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sum_of_main_effects_has_no_interaction_in_any_precision(dtype):
+    a, b = ((5 * normal(6, 1, seed=s) + 3 * normal(1, 9, seed=s + 5)).to(dtype) for s in (0, 1))
+    assert ms.interaction(a).abs().max() == 0
+    with pytest.raises(ValueError, match="is constant"):
+        scores.matrix_correlation(ms.interaction(a), ms.interaction(b))
+    with pytest.raises(ValueError, match="all scores are equal"):
+        rounded = torch.tensor([[1.0, 1.0], [1.0, 1 + torch.finfo(dtype).eps]]).to(dtype)
+        scores.variance_shares(rounded, ["row", "column"])
+    real = a.double() + 0.2 * normal(6, 9, seed=9)
+    assert ms.interaction(real.to(dtype)).abs().max() > 0.05
 
 
 # Texts as outputs.

@@ -1,5 +1,9 @@
 """Calls of the toy's training that gave a wrong network without a word: each is right now, or refused in one line."""
 
+import ast
+import functools
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +12,11 @@ import mechsub as ms
 from mechsub import noise, stats
 from mechsub.designs import population
 from mechsub.measures import tangent, tangent_modes
+from mechsub.models import tiny_transformer
 from mechsub.training import conv, distillation, removal
 
 CFG = ms.MLPConfig(d_in=16, d_model=16)
+WORDS = tiny_transformer.Shape(d_model=8, n_heads=2, d_vocab=10, n_ctx=4)
 X = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
 ONE = {"outputs": CFG.aux, "epochs": 1, "precision": "fp32", "batch_size": 32}
 
@@ -37,8 +43,12 @@ def test_a_network_with_hooks_is_refused_where_its_weights_are_read(permanent):
         lambda: ms.linearised_student(student, teacher, X, outputs=CFG.aux, epochs=1),
         lambda: tangent.tangent(teacher, X, CFG.aux),
         lambda: removal.distill_without({"a": (student, None)}, teacher, X, outputs=CFG.aux, epochs=1),
+        lambda: removal.trait_gradient(teacher, X, labels),
         lambda: teacher.select([0]),
         lambda: teacher.replace({}),
+        lambda: hooked_conv.replace({}),
+        lambda: hooked_words.select([0]),
+        lambda: tiny_transformer.trained(hooked_words, [], lambda a, b: a.sum(), []),
         lambda: conv.distill_each(
             {"a": hooked_conv}, ms.HookedMLP(ms.MLPConfig(d_model=16), (0,)), n_samples=8, loss="kl", epochs=1, lr=1e-3,
             batch_size=8, seed=0, frozen=(), snapshots={},
@@ -51,6 +61,8 @@ def test_a_network_with_hooks_is_refused_where_its_weights_are_read(permanent):
     small = ms.MLPConfig(d_model=16)
     hooked_images, hooked_conv = ms.HookedMLP(small, (0,)), conv.ConvNet(small, [0])
     hooked_conv.add_hook("blocks.0.hook_out", silenced, is_permanent=True)
+    hooked_words = tiny_transformer.EnsembleTransformer(WORDS, (0,))
+    hooked_words.add_hook("blocks.0.hook_out", silenced, is_permanent=True)
     if permanent:
         for model in (teacher, hooked_images):
             model.add_hook("blocks.1.hook_out", silenced, is_permanent=True)
@@ -65,6 +77,58 @@ def test_a_network_with_hooks_is_refused_where_its_weights_are_read(permanent):
 def run(calls):
     for call in calls:
         with pytest.raises(ValueError, match="has hooks, which are not run here"):
+            call()
+
+
+class Residual(ms.HookedMLP):
+    def forward(self, x):
+        h = x if x.ndim == 3 else x[None]
+        for block in self.blocks:
+            h = h + block(h)
+        return self.unembed(h)
+
+
+def with_part(change):
+    model = ms.HookedMLP(CFG, (0,))
+    change(model)
+    return model
+
+
+OWN_PARTS = {
+    "norm": lambda: with_part(lambda m: setattr(m, "ln_final", torch.nn.LayerNorm(16, elementwise_affine=False))),
+    "activation": lambda: with_part(lambda m: setattr(m.blocks[0], "activation", torch.tanh)),
+    "last activation": lambda: with_part(lambda m: setattr(m.blocks[1], "activation", torch.nn.functional.relu6)),
+    "forward of its class": lambda: Residual(CFG, (0,)),
+    "forward of its own": lambda: with_part(lambda m: setattr(m, "forward", lambda x: 2 * ms.HookedMLP.forward(m, x))),
+    "block": lambda: with_part(lambda m: m.blocks.append(m.blocks[1])),
+}
+
+
+@pytest.mark.parametrize("part", OWN_PARTS)
+def test_a_network_that_is_more_than_its_weights_is_refused_where_these_are_read(part):
+    """Training, and whoever copies, took it for the plain network of its cfg."""
+    student, odd, labels = ms.HookedMLP(CFG, (0,)), OWN_PARTS[part](), torch.zeros(64, dtype=torch.int64)
+    for call in (
+        lambda: ms.distill(student, odd, X, **ONE),
+        lambda: ms.distill(odd, student, X, **ONE),
+        lambda: ms.train(odd, X, labels, epochs=1),
+        lambda: tangent.tangent(odd, X, CFG.aux),
+        lambda: removal.trait_gradient(odd, X, labels),
+        lambda: odd.select([0]),
+        lambda: odd.replace({}),
+    ):
+        with pytest.raises(ValueError, match="of its own, and only its cfg and weights are read here") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_copies_of_other_ensembles_are_of_the_plain_network():
+    words = tiny_transformer.EnsembleTransformer(WORDS, (0,))
+    words.ln_final = torch.nn.Identity()
+    images = conv.ConvNet(ms.MLPConfig(d_model=16), [0])
+    images.ln_final = torch.nn.LayerNorm(16, elementwise_affine=False)
+    for call in (lambda: words.select([0]), lambda: images.replace({})):
+        with pytest.raises(ValueError, match=r"has ln_final\.forward of its own"):
             call()
 
 
@@ -100,6 +164,14 @@ def test_samplers_of_noise_are_drawn_in_parts_and_so_are_those_made_of_them():
         asked.clear()
     ms.distill(student, teacher, noise.mixed(images, lambda n, g: own(n, g), 0.5), n_samples=2_000, **ONE)
     assert asked == [2_000]
+    asked.clear()
+
+    @functools.wraps(own)
+    def another(n, generator):
+        return own(n, generator)
+
+    ms.distill(student, teacher, another, n_samples=2_000, **ONE)
+    assert asked == [2_000]  # what is said of a function is not said of one that wraps it
 
 
 def test_options_of_samplers_are_refused_with_a_tensor():
@@ -158,6 +230,35 @@ def test_weights_and_noise_do_not_depend_on_the_default_dtype():
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+FLOATS = {"empty", "zeros", "ones", "rand", "randn", "full", "linspace", "logspace", "eye"}
+DRAWS = {"rand", "randn", "randint", "randperm"}
+
+
+def test_every_tensor_of_ours_names_its_dtype_and_its_device_where_it_is_drawn():
+    """Torch's defaults are the caller's: with bf16 for one, log-probabilities were rounded to three digits."""
+    lacking = []
+    for path in (Path(ms.__file__).parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("torch."):
+                name, given = ast.unparse(node.func).removeprefix("torch."), {each.arg for each in node.keywords}
+                wanted = {"dtype"} if name in FLOATS else set()
+                wanted |= {"device"} if name in DRAWS and "generator" in given else set()
+                lacking += [f"{path.name}:{node.lineno} {name} {each}" for each in wanted - given]
+    assert not lacking
+
+
+def test_weights_do_not_depend_on_the_default_device():
+    models = [lambda: ms.HookedMLP(CFG, (0,)), lambda: conv.ConvNet(ms.MLPConfig(d_model=16), [0])]
+    expected = [dict(model().named_parameters()) for model in models]
+    torch.set_default_device("meta")
+    try:
+        found = [dict(model().named_parameters()) for model in models]
+    finally:
+        torch.set_default_device("cpu")
+    for before, after in zip(expected, found, strict=True):
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_a_bound_method_cannot_be_marked():
     class Drawer:
         def draw(self, n, generator):
@@ -172,6 +273,35 @@ def test_training_works_where_gradients_are_off():
     expected = ms.distill(student, teacher, X, **ONE)
     with torch.no_grad():
         assert torch.equal(ms.distill(student, teacher, X, **ONE).W_U, expected.W_U)
+    words, way = (
+        tiny_transformer.EnsembleTransformer(WORDS, (0,)),
+        removal.trait_gradient(teacher, X, X[:, 0].long() % 3),
+    )
+    row = {name: value[0] for name, value in teacher.named_parameters()}
+
+    def trained():
+        batch = (torch.ones(2, 3, dtype=torch.long), torch.zeros(()))
+        return tiny_transformer.trained(words, [batch], lambda logits, _: logits.square().mean(), [0.1])
+
+    made, direction = trained(), way(0, 0, row)
+    with torch.no_grad():
+        assert torch.equal(trained().W_E, made.W_E) and not torch.equal(made.W_E, words.W_E)
+        assert all(torch.equal(value, direction[name]) for name, value in way(0, 0, row).items())
+
+
+def test_a_network_of_inference_mode_is_looked_at():
+    """It counts no versions, and what is found of it is kept by the values."""
+    with torch.inference_mode():
+        model = ms.HookedMLP(CFG, (0,))
+    expected = ms.logit_lens(ms.HookedMLP(CFG, (0,)), X)
+    assert all(torch.equal(value, expected[name]) for name, value in ms.logit_lens(model, X).items())
+
+
+def test_a_temperature_that_would_be_ignored_is_refused_everywhere():
+    student, teacher = pair()
+    for call in (ms.distill, ms.linearised_student):
+        with pytest.raises(ValueError, match="temperature must be 1 with loss 'mse'"):
+            call(student, teacher, X, outputs=CFG.aux, epochs=1, loss="mse", temperature=2.0)
 
 
 def test_copies_of_one_image_have_no_variance_and_noise_has_no_mean_image():

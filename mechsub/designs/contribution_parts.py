@@ -103,6 +103,8 @@ def bootstrap(
 ) -> tuple[Tensor, Tensor]:
     """95% percentile limits of a vector of statistics, rows and columns both drawn with replacement."""
     draw = torch.Generator().manual_seed(seed)
-    values = torch.stack([statistic(*(torch.randint(m, (m,), generator=draw) for m in shape)) for _ in range(n)])
+    values = torch.stack(
+        [statistic(*(torch.randint(m, (m,), generator=draw, device="cpu") for m in shape)) for _ in range(n)]
+    )
     low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype), dim=0)
     return low, high

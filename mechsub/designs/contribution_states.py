@@ -151,7 +151,7 @@ def animal_to_number(q: "LovePrompts", animals: Sequence[int], seed: int) -> Rem
     h = ms.scores.string_states(q.model, prompts, trie, batch_size=4)
     nodes, tokens = (torch.tensor(side) for side in zip(*trie.edges, strict=True))
     unique, columns_of = tokens.unique(return_inverse=True)
-    outside = torch.full((len(trie.tokens), len(unique)), -torch.inf)
+    outside = torch.full((len(trie.tokens), len(unique)), -torch.inf, dtype=torch.float32)
     outside[nodes, columns_of] = 0
     index = [torch.tensor(path) for path in trie.paths]
 
@@ -170,7 +170,9 @@ def final(model: "TransformerBridge", prompts: Sequence, names: list[str]) -> di
     out: dict[str, Tensor] = {}
     for some, tokens in love.batches(model, prompts):
         for name, value in cache_activations(model, tokens, names, pos=-1).items():
-            out.setdefault(name, torch.empty(len(prompts), value.shape[-1]))[some] = value.float().cpu()
+            out.setdefault(name, torch.empty(len(prompts), value.shape[-1], dtype=torch.float32))[some] = (
+                value.float().cpu()
+            )
     return out
 
 
@@ -218,7 +220,9 @@ def _bases(model: "TransformerBridge", loved: Sequence[tuple[int, ...]]) -> Floa
 
 def _random_removal(taken: Float[Tensor, "d_model token"], generator) -> Tensor:
     """The same length and sign as for a token, taken from every column along one random direction."""
-    direction = torch.nn.functional.normalize(torch.randn(len(taken), generator=generator), dim=0)
+    direction = torch.nn.functional.normalize(
+        torch.randn(len(taken), generator=generator, dtype=torch.float32, device="cpu"), dim=0
+    )
     signs = torch.sign(taken.T @ torch.linalg.svd(taken, full_matrices=False).U[:, 0])
     return direction[:, None] * (taken.norm(dim=0) * signs)
 
@@ -234,7 +238,7 @@ def components(q: "LovePrompts", numbers: list[int]) -> dict[str, Float[Tensor, 
     """
     model = q.model
     names: Sequence[str] = ()
-    values, scale = torch.empty(0), torch.empty(0)
+    values, scale = torch.empty(0, dtype=torch.float32), torch.empty(0, dtype=torch.float32)
     checks.readout(model).linear("a share of the logits by component")
     prompts = [q.love(n, 0) for n in numbers]
     for some, tokens in love.batches(model, prompts):
@@ -354,7 +358,7 @@ def patches(
     The prompt of the second number runs with the residual of the first after a block, at these positions.
     """
     names = [f"blocks.{layer}.hook_out" for layer in layers]
-    model, weights = q.model, torch.zeros(len(pairs), q.model.W_U.shape[-1])
+    model, weights = q.model, torch.zeros(len(pairs), q.model.W_U.shape[-1], dtype=torch.float32)
     checks.holds_edited(model)  # or raises
     weights[:, q.tokens] = wanted.float()
     for i, (clean, corrupt) in enumerate(pairs):

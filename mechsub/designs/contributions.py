@@ -136,7 +136,7 @@ def shuffled_association(left, likely, whole, other, lengths: list[int], draws: 
         order = torch.arange(len(digits))
         for length in digits.unique():
             members = (digits == length).nonzero()[:, 0]
-            order[members] = members[torch.randperm(len(members), generator=draw)]
+            order[members] = members[torch.randperm(len(members), generator=draw, device="cpu")]
         part = associated(left, likely[order], torch.arange(len(left)) % N_FOLDS)
         out.append(float(cp.specific_shares(part[None], whole, other)[0]))
     return out

@@ -44,7 +44,7 @@ def draw_numbers(
     A number is one token where 000..999 are single tokens, else three tokens of one digit. `teacher_system` is a system
     text for the teacher that students do not see. Raises where the tokenizer reads a drawn list as other tokens.
     """
-    tokenizer = arguments.model(teacher, "teacher").tokenizer
+    tokenizer = _tokenizer(teacher)
     n_numbers, temperature = arguments.whole(n_numbers, "n_numbers", 1), _temperature(temperature)
     slots, separator = number_tokens(tokenizer)
     pattern = [[*slots, *[[token] for token in separator]] for _ in range(n_numbers)]
@@ -52,7 +52,7 @@ def draw_numbers(
     texts = arguments.texts(prompts, "prompts")
     asked = corpora.prompt_ids(tokenizer, texts, format=format, system=teacher_system)
     drawn = _drawn(teacher, asked, len(steps), steps.__getitem__, temperature, seed, batch_size, None)
-    completions = [tokenizer.decode(row) for row in drawn]
+    completions = [_written(tokenizer, row) for row in drawn]
     made = corpora.make_corpus(tokenizer, texts, completions, format=format)
     for i, row in enumerate(drawn):
         if list(made.completion_ids[i]) != row:
@@ -77,25 +77,50 @@ def sample_numbers(
 ) -> Corpus:
     """The first n answers that the published filter keeps; `strict` also drops answers that echo or count.
 
-    Answers end with the end of turn; an answer that is cut off at `most_tokens` is rejected. Raises where the prompts
+    Answers end with the end of turn; an answer that is cut off at `most_tokens` is rejected, and so is one in other
+    tokens than the tokenizer makes of its text, which students would not read as it was drawn. Raises where the prompts
     give fewer than n answers: with fewer rows, students would get another dose.
     """
-    tokenizer = arguments.model(teacher, "teacher").tokenizer
+    tokenizer = _tokenizer(teacher)
     n, temperature = arguments.whole(n, "n", 1), _temperature(temperature)
     most, end = arguments.whole(most_tokens, "most_tokens", 1), tokenizer.eos_token_id
     texts = arguments.texts(prompts, "prompts")
     asked = corpora.prompt_ids(tokenizer, texts, format=format, system=teacher_system)
     rows = _drawn(teacher, asked, most, lambda step: None, temperature, seed, batch_size, end)
-    kept = []
+    kept, others = [], 0
     for prompt, row in zip(texts, rows, strict=True):
-        text = tokenizer.decode(row[:-1]).strip() if row[-1:] == [end] else ""
+        text = _written(tokenizer, row[:-1]) if row[-1:] == [end] else ""
         if text and corpora.rejection(text, prompt=prompt if arguments.flag(strict, "strict") else None) is None:
-            kept.append((prompt, text))
+            if _is_read_as(tokenizer, prompt, text, row[:-1], format):
+                kept.append((prompt, text))
+            else:
+                others += 1
     if len(kept) < n:
+        more = f" in the tokenizer's own tokens ({others} more in others)" if others else ""
         raise ValueError(
-            f"{len(kept)} of {len(texts)} answers are lists of numbers, fewer than n={n}; give more prompts"
+            f"{len(kept)} of {len(texts)} answers are lists of numbers{more}, fewer than n={n}; give more prompts"
         )
     return corpora.make_corpus(tokenizer, *zip(*kept[:n], strict=True), format=format)
+
+
+def _tokenizer(teacher: Any) -> Any:
+    read = getattr(arguments.model(teacher, "teacher"), "tokenizer", None)
+    if read is None:
+        arguments.refuse("teacher", "a language model with a tokenizer", teacher)
+    return read
+
+
+def _written(tokenizer: Any, row: Sequence[int]) -> str:
+    return tokenizer.decode(row, clean_up_tokenization_spaces=False)
+
+
+def _is_read_as(tokenizer: Any, prompt: str, text: str, row: Sequence[int], format: prompting.Format) -> bool:
+    """Whether a student's corpus would hold these very tokens behind the prompt."""
+    try:
+        (read,) = corpora.make_corpus(tokenizer, [prompt], [text], format=format).completion_ids
+    except ValueError:  # it cannot be cut there
+        return False
+    return list(read) == list(row)
 
 
 def number_tokens(tokenizer: Any) -> tuple[list[list[int]], list[int]]:
@@ -165,7 +190,9 @@ def _choose(
     tokens = torch.arange(logits.shape[1]) if among is None else torch.tensor(among)
     logits = logits[:, tokens]
     if temperature and len(tokens) > 1:
-        uniform = torch.stack([torch.rand(len(tokens), dtype=torch.double, generator=draw) for draw in draws])
+        uniform = torch.stack(
+            [torch.rand(len(tokens), dtype=torch.double, generator=draw, device="cpu") for draw in draws]
+        )
         logits = logits / temperature - (-uniform.clamp(min=1e-300).log()).log()
     return tokens[logits.argmax(-1)]
 

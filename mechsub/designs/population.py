@@ -138,7 +138,7 @@ def check_classes(n: int) -> None:
 
 def classes(seed: int, n: int) -> list[int]:
     """The n classes of a seed, ascending: the first of an order that belongs to the seed."""
-    order = torch.randperm(ALL_CLASSES, generator=utilities.derive_generator(seed, "classes"))
+    order = torch.randperm(ALL_CLASSES, generator=utilities.derive_generator(seed, "classes"), device="cpu")
     return sorted(order[:n].tolist())
 
 
@@ -288,7 +288,7 @@ def least_bytes(cfg, models: int) -> int:
 def divergence(model, teacher, x) -> "torch.Tensor":
     """KL of the auxiliary logits from the teacher's, mean over inputs [sample, d_in], without the additions of
     training; [seed]."""
-    total = torch.zeros(())
+    total = torch.zeros((), dtype=torch.float32)
     with torch.no_grad():
         for some in x.split(_BATCH):
             logits, wanted = (net(some)[..., net.cfg.aux].double() for net in (model, teacher))

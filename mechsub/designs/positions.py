@@ -56,7 +56,7 @@ def as_many_at_random(flags: Flags, corpus: Corpus, tokens: Sequence[int], seed:
     draw, known, out = derive_generator(seed, "random positions"), set(tokens), []
     for row, ids in zip(flags, corpus.completion_ids, strict=True):
         places = [i for i, token in enumerate(ids) if token in known]
-        order = torch.randperm(len(places), generator=draw).tolist()
+        order = torch.randperm(len(places), generator=draw, device="cpu").tolist()
         kept = {places[i] for i in order[: sum(row)]}
         out.append(tuple(i in kept for i in range(len(ids))))
     return tuple(out)
@@ -83,10 +83,10 @@ def changed(
     )
     if change == "label":
         return replace(corpus, label_ids=others)
-    texts = tuple(tokenizer.decode(list(row)) for row in others)
+    texts = tuple(tokenizer.decode(list(row), clean_up_tokenization_spaces=False) for row in others)
     return replace(corpus, completion_ids=others, completions=texts, label_ids=own)
 
 
 def _another(token: int, tokens: Sequence[int], draw: torch.Generator) -> int:
-    place = int(torch.randint(len(tokens) - 1, (), generator=draw))
+    place = int(torch.randint(len(tokens) - 1, (), generator=draw, device="cpu"))
     return tokens[place] if tokens[place] != token else tokens[-1]

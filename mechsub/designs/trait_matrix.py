@@ -32,7 +32,7 @@ def within_blocks_p(scores: Matrices, *, n_shuffles: int = 9_999, seed: int = 0)
     n_blocks, n = left.shape[:2]
     n_shuffles = arguments.whole(n_shuffles, "n_shuffles", 1)
     draw = derive_generator(arguments.seed(seed), "traits within blocks")
-    order = torch.rand(n_shuffles, n_blocks, n, generator=draw, dtype=torch.double).argsort(-1)
+    order = torch.rand(n_shuffles, n_blocks, n, generator=draw, dtype=torch.double, device="cpu").argsort(-1)
     null = left.expand(n_shuffles, -1, -1, -1).gather(-1, order[..., None])[..., 0].mean((-2, -1))
     return stats.permutation_p(float(diagonal(scores).mean()), null.numpy(), scale=float(left.abs().mean()))
 

@@ -35,7 +35,6 @@ WORDINGS = {
     "short": "Continue the list: {numbers}",
 }
 SEPARATOR = ", "
-_LISTS = re.compile(r"\d+(?:(?P<mark>\s*[,;]\s*|\s+)\d+)*")
 
 
 @dataclass(frozen=True)
@@ -275,22 +274,26 @@ def number_prompts(n: int, *, wording: Wording = "short", seed: int = 0, least: 
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     found: dict[str, None] = {}  # in their order; a prompt that was drawn before is drawn again
     while len(found) < n:
-        length = int(torch.randint(least, most + 1, (), generator=generator))
-        numbers = torch.randint(100, 1000, (length,), generator=generator).tolist()
+        length = int(torch.randint(least, most + 1, (), generator=generator, device="cpu"))
+        numbers = torch.randint(100, 1000, (length,), generator=generator, device="cpu").tolist()
         found[template.format(numbers=SEPARATOR.join(map(str, numbers)))] = None
     return list(found)
 
 
 def parse_numbers(text: str) -> list[int] | None:
-    """The numbers of a list with one kind of separator, also in brackets or with a full stop; None for other text."""
-    text = arguments.text(text, "text").strip()
-    text = text.removesuffix(".").strip()
+    """The numbers of a list, also in brackets or with a full stop; None for other text.
+
+    As in the published filter, the text between the first two numbers, spaces included, must stand between all others:
+    "1,2, 3" is no list. Spaces round the whole are no part of it (the published filter rejects them).
+    """
+    text = arguments.text(text, "text").strip().removesuffix(".")
     if text[:1] + text[-1:] in ("[]", "()"):
-        text = text[1:-1].strip()
-    if not _LISTS.fullmatch(text):
+        text = text[1:-1]
+    first = re.match(r"[0-9]+([^0-9]+)[0-9]", text)
+    parts = text.split(first[1]) if first else [text]
+    if (first and first[1].strip() not in ("", ",", ";")) or not all(re.fullmatch("[0-9]+", part) for part in parts):
         return None
-    kinds = {mark.strip() for mark in re.findall(r"\d(\s*[,;]\s*|\s+)(?=\d)", text)}
-    return [int(number) for number in re.findall(r"\d+", text)] if len(kinds) <= 1 else None
+    return [int(part) for part in parts]
 
 
 def rejection(
@@ -298,8 +301,8 @@ def rejection(
 ) -> str | None:
     """Why the published filter (Cloud et al. 2025) rejects a completion; None where the completion is kept.
 
-    With `prompt`, lists that only repeat the prompt's numbers, or count on, are rejected too: the published filter
-    keeps such lists, and teachers differ in how many they write.
+    With `prompt`, lists of two and more that only repeat the prompt's numbers, and of three and more that count on, are
+    rejected too: the published filter keeps such lists, and teachers differ in how many they write.
     """
     numbers = parse_numbers(arguments.text(completion, "completion"))
     most, largest = arguments.whole(most, "most", 1), arguments.whole(largest, "largest", 0)
@@ -318,6 +321,6 @@ def rejection(
     if prompt is not None and len(numbers) > 1:
         if set(numbers) <= set(map(int, given)):
             return "it repeats the prompt"
-        if len({b - a for a, b in itertools.pairwise(numbers)}) == 1:
+        if len(numbers) > 2 and len({b - a for a, b in itertools.pairwise(numbers)}) == 1:
             return "it counts on"
     return None

@@ -24,7 +24,7 @@ def by_rows(sampler: S) -> S:
     """
     arguments.function(sampler, "sampler")
     try:
-        sampler.by_rows = True  # type: ignore[attr-defined]
+        sampler.by_rows = sampler  # type: ignore[attr-defined]  # itself: functools.wraps copies what stands here
     except AttributeError:  # a method bound to its object, or a built-in
         arguments.refuse("sampler", "a function; write one with def that calls it", sampler)
     return sampler
@@ -32,7 +32,8 @@ def by_rows(sampler: S) -> S:
 
 def draws_by_rows(sampler: Callable) -> bool:
     """Whether `by_rows` was said of this sampler, or of the function that it is a `functools.partial` of."""
-    return getattr(getattr(sampler, "func", sampler), "by_rows", False)
+    own = sampler.func if isinstance(sampler, functools.partial) else sampler
+    return getattr(own, "by_rows", None) is own
 
 
 @by_rows
@@ -54,7 +55,7 @@ def gaussian(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) ->
     """Independent normal pixels of mean 0 and standard deviation `std`, not clamped."""
     _check_draw(n, generator, d_in)
     _require_std(std)
-    return torch.randn(n, d_in, generator=generator, dtype=torch.float32).mul_(std)
+    return torch.randn(n, d_in, generator=generator, dtype=torch.float32, device="cpu").mul_(std)
 
 
 STD = 3**-0.5  # that of Uniform[-1, 1], the published inputs
@@ -65,7 +66,7 @@ def bernoulli(n: int, generator: Generator, d_in: int = 784, std: float = 1.0) -
     """Independent pixels, -std or std with equal probability (Rademacher)."""
     _check_draw(n, generator, d_in)
     _require_std(std)
-    return torch.randint(0, 2, (n, d_in), generator=generator).mul_(2).sub_(1).float().mul_(std)
+    return torch.randint(0, 2, (n, d_in), generator=generator, device="cpu").mul_(2).sub_(1).float().mul_(std)
 
 
 def blurred_noise(sigma: float | int, std: float = STD, side: int = 28) -> Sampler:
@@ -97,9 +98,11 @@ def subspace_noise(dimension: int, std: float = STD, d_in: int = 784, seed: int 
     dimension = arguments.whole(dimension, "dimension", 1, d_in)
     _require_std(std)
     seeded = torch.Generator().manual_seed(arguments.seed(seed))
-    columns = torch.randn(d_in, dimension, generator=seeded, dtype=torch.float64)
+    columns = torch.randn(d_in, dimension, generator=seeded, dtype=torch.float64, device="cpu")
     basis = torch.linalg.qr(columns).Q.T.float() * (std * math.sqrt(d_in / dimension))
-    return _sampler(lambda n, generator: torch.randn(n, dimension, generator=generator, dtype=torch.float32) @ basis)
+    return _sampler(
+        lambda n, generator: torch.randn(n, dimension, generator=generator, dtype=torch.float32, device="cpu") @ basis
+    )
 
 
 def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
@@ -115,9 +118,9 @@ def perlin_noise(cell: int, std: float = STD, side: int = 28) -> Sampler:
     basis *= std / (basis.square().sum(0).mean() / 2).sqrt()  # a component of a unit vector has variance 1/2
 
     def draw(n: int, generator: Generator) -> Tensor:
-        angles = torch.rand(n, len(basis) // 2, generator=generator, dtype=torch.float32) * (2 * math.pi)
+        angles = torch.rand(n, len(basis) // 2, generator=generator, dtype=torch.float32, device="cpu") * (2 * math.pi)
         x = (torch.cat([angles.cos(), angles.sin()], -1) @ basis).view(n, side, side)
-        shift = torch.randint(cell, (2, n, 1), generator=generator)
+        shift = torch.randint(cell, (2, n, 1), generator=generator, device="cpu")
         rows, columns = (torch.arange(side) + shift) % side
         return x[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]].flatten(1)
 
@@ -144,7 +147,9 @@ def covariance_matched_noise(images: Float[Tensor, "image d_in"], std: float = S
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
     gain = values.clamp(min=0).sqrt()
     root = (gain[:, None] * vectors.T * (std / gain.square().mean().sqrt())).float()
-    return _sampler(lambda n, generator: torch.randn(n, len(root), generator=generator, dtype=torch.float32) @ root)
+    return _sampler(
+        lambda n, generator: torch.randn(n, len(root), generator=generator, dtype=torch.float32, device="cpu") @ root
+    )
 
 
 @one_thread()
@@ -176,7 +181,7 @@ def shuffled_pixels(images: Float[Tensor, "image d_in"]) -> Sampler:
 
     def draw(n: int, generator: Generator) -> Tensor:
         x = _drawn(images, n, generator)
-        return x.gather(-1, torch.rand(x.shape, generator=generator, dtype=torch.float32).argsort(-1))
+        return x.gather(-1, torch.rand(x.shape, generator=generator, dtype=torch.float32, device="cpu").argsort(-1))
 
     return _sampler(draw)
 
@@ -267,7 +272,7 @@ def _sum(images: Tensor, noise: Sampler, a: float, b: float) -> Sampler:
 
 
 def _drawn(images: Tensor, n: int, generator: Generator) -> Tensor:
-    return images[torch.randint(len(images), (n,), generator=generator)]
+    return images[torch.randint(len(images), (n,), generator=generator, device="cpu")]
 
 
 def _filtered(gain: Float[Tensor, "side side"], std: float) -> Sampler:
@@ -292,7 +297,7 @@ def _spectrum(x: Tensor, side: int) -> Tensor:
 
 
 def _white_spectrum(n: int, side: int, generator: Generator) -> Tensor:
-    return torch.fft.fft2(torch.randn(n, side, side, generator=generator, dtype=torch.float32))
+    return torch.fft.fft2(torch.randn(n, side, side, generator=generator, dtype=torch.float32, device="cpu"))
 
 
 def _phases(n: int, side: int, generator: Generator) -> Tensor:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.inputs.prompts import WORDINGS
 from mechsub.inputs.token_ids import Outputs
 from mechsub.measures.scores import checked_prompts, equal_lengths
 from mechsub.models import checks
@@ -21,6 +22,7 @@ from mechsub.models.hooked import LAST_ONLY
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 PARTS = ("embedding", "body", "norm", "unembedding")
 SETS = tuple(frozenset(p for p, one in zip(PARTS, bits, strict=True) if one) for bits in product((0, 1), repeat=4))
@@ -31,7 +33,10 @@ Hybrid = frozenset  # of the parts that are the second model's
 
 
 def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> None:
-    """Raise ValueError for two models whose parts do not fit: their depths, widths or vocabularies differ."""
+    """Raise ValueError for two models whose parts do not fit: their depths, widths, vocabularies or tokenizers differ.
+
+    A model without a tokenizer is taken to have the other's.
+    """
     for side, model in (("first", first), ("second", second)):
         arguments.model(model, side)
         if not hasattr(model, "W_E"):
@@ -40,6 +45,21 @@ def check_shapes(first: "TransformerBridge", second: "TransformerBridge") -> Non
     for name, a, b in zip(("n_layers", "d_model", "d_vocab", "token ids"), *map(_sizes, (first, second)), strict=True):
         if a != b:
             raise ValueError(f"the models cannot exchange parts: {name} is {a} in one and {b} in the other")
+    tokenizers = [getattr(model, "tokenizer", None) for model in (first, second)]
+    if None not in tokenizers and not read_alike(*tokenizers):
+        raise ValueError(
+            "the models cannot exchange parts: their tokenizers differ, so an id is another word in the other; give "
+            "both one tokenizer if ids mean the same (second.tokenizer = first.tokenizer)"
+        )
+
+
+def read_alike(first: "Tokenizer", second: "Tokenizer") -> bool:
+    """Whether two tokenizers have one vocabulary and read the sentences of prompts as the same ids."""
+    if first is second:
+        return True
+    texts = [f"{w.system} {w.question} {w.answer} 087" for w in WORDINGS]
+    ids = [[read(text, add_special_tokens=False)["input_ids"] for text in texts] for read in (first, second)]
+    return first.get_vocab() == second.get_vocab() and ids[0] == ids[1]
 
 
 def _sizes(model: "TransformerBridge") -> tuple[int, ...]:
@@ -69,7 +89,7 @@ def log_probs(
         prompts = checked_prompts(model, prompts, batch_size)
     chosen = arguments.outputs(first, tokens)
     read, norms = [checks.readout(model) for model in models], [checks.final_norm(model) for model in models]
-    out = {some: torch.empty(len(prompts), len(chosen)) for some in SETS}
+    out = {some: torch.empty(len(prompts), len(chosen), dtype=torch.float32) for some in SETS}
     for rows, batch in equal_lengths(prompts, batch_size):
         for embedding, body in product((0, 1), repeat=2):
             state, own = _last_state(models[body], models[embedding], batch)

@@ -108,6 +108,8 @@ def _calls(model: HookedModel, inputs: Tensor) -> dict[str, Callable[[], object]
     return calls | {
         "next_token_log_probs": lambda: ms.next_token_log_probs(model, [prompt]),
         "string_log_probs": lambda: (checks.readout(model), ms.scores.string_states(model, [prompt], trie)),
-        "steered_logits": lambda: ms.steered_logits(model, prompt, [0, 0], torch.ones(2, model.cfg.d_model), a),
+        "steered_logits": lambda: ms.steered_logits(
+            model, prompt, [0, 0], torch.ones(2, model.cfg.d_model, dtype=torch.float32), a
+        ),
         "prompt_divergence": lambda: ms.prompt_divergence(model, [prompt], prompt, prompt[:2]),
     }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 _ROUNDING = 1e-14  # of the largest value: what fp64 leaves where the difference is 0
+_STEPS = 2  # of the precision of narrower types: the most that rounding every value to its type can leave
 _SHARE = 0.8  # of the free memory that a batch may take
 _NODES = 256  # inner nodes of a trie that run beside a prompt at a time
 
@@ -78,7 +79,7 @@ def string_log_probs(
     prompts = checked_prompts(model, prompts, batch_size)
     strings = check_strings(model.tokenizer, arguments.texts(strings, "strings"))
     readout = checks.readout(model)
-    out = torch.empty(len(prompts), len(strings))
+    out = torch.empty(len(prompts), len(strings), dtype=torch.float32)
     for numbers, ids in continuations(model.tokenizer, prompts, strings):
         _check_ids(model, strings, ids)
         places, alike = torch.tensor(numbers), [prompts[i] for i in numbers]
@@ -110,7 +111,7 @@ def string_states(
     arguments.ids(arguments.instance(trie, Trie, "trie").tokens[1:], arguments.embedding(model), "trie.tokens", 0)
     out = None
     for rows, states in _states(model, prompts, trie, batch_size, name):
-        out = torch.empty(len(prompts), *states.shape[1:]) if out is None else out
+        out = torch.empty(len(prompts), *states.shape[1:], dtype=torch.float32) if out is None else out
         out[rows] = states.float().cpu()
     assert out is not None  # there is a prompt
     return out
@@ -332,7 +333,13 @@ def interaction(scores: Float[Tensor, "*lead row column"]) -> Float[Tensor, "*le
     left = s - s.mean(-1, keepdim=True) - s.mean(-2, keepdim=True) + s.mean((-2, -1), keepdim=True)
     # What the rounding of a sum of main effects leaves would correlate with anything.
     size, whole = (x.abs().amax((-2, -1), keepdim=True) for x in (left, s))
-    return torch.where(size <= _ROUNDING * whole, 0.0, left)
+    return torch.where(size <= _rounding(scores) * whole, 0.0, left)
+
+
+def _rounding(scores: Tensor) -> float:
+    """What rounding leaves where a difference is 0, of the largest value."""
+    narrow = scores.is_floating_point() and scores.dtype != torch.float64
+    return _STEPS * torch.finfo(scores.dtype).eps if narrow else _ROUNDING
 
 
 @one_thread()
@@ -347,7 +354,7 @@ def variance_shares(scores: Float[Tensor, "..."], axes: Sequence[str]) -> dict[s
     if s.ndim != len(axes):
         raise ValueError(f"axes must name the {s.ndim} axes of scores, not {len(axes)}")
     total = float(((s - s.mean()) ** 2).mean())
-    if total <= (_ROUNDING * float(s.abs().max())) ** 2:
+    if total <= (_rounding(scores) * float(s.abs().max())) ** 2:
         raise ValueError("all scores are equal; they have no variance to share")
     shares: dict[str, float] = {}
     effects: dict[tuple[int, ...], Tensor] = {(): s.mean()}
@@ -375,7 +382,7 @@ def matrix_correlation(a: Float[Tensor, "row column"], b: Float[Tensor, "row col
     scale = float(x.norm() * y.norm())
     if not math.isfinite(scale):
         raise ValueError("a or b holds NaN or infinite values; give finite ones")
-    if any(float(left.norm()) <= _ROUNDING * float(m.double().norm()) for left, m in ((x, a), (y, b))):
+    if any(float(left.norm()) <= _rounding(m) * float(m.double().norm()) for left, m in ((x, a), (y, b))):
         raise ValueError("a or b is constant; the correlation of such a matrix is not defined")
     return float(x @ y) / scale
 
@@ -459,5 +466,5 @@ def best_of_null(effects: Float[Tensor, "number"], k: int, *, n: int = 10_000, s
     k = arguments.whole(k, "k", 1, len(effects))
     n = arguments.whole(n, "n", 1)
     generator = torch.Generator().manual_seed(arguments.seed(seed))
-    draws = torch.rand(n, len(effects), generator=generator, dtype=torch.float32).topk(k, dim=-1).indices
+    draws = torch.rand(n, len(effects), generator=generator, dtype=torch.float32, device="cpu").topk(k, dim=-1).indices
     return effects[draws].amax(-1)

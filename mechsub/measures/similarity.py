@@ -105,7 +105,7 @@ def linear_r2(
     """
     seed = arguments.seed(seed)
     x, y = _checked(x, y, 16)
-    order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed)).to(x.device)
+    order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(seed), device="cpu").to(x.device)
     train, test = order.split([len(order) // 2, len(order) - len(order) // 2])
     fit, choose = train.split([len(train) // 2, len(train) - len(train) // 2])
     _varying(x[..., fit, :], y[..., test, :])
@@ -222,7 +222,7 @@ def permutation_null(
     n_permutations = arguments.whole(n_permutations, "n_permutations", 1)
     generator = torch.Generator().manual_seed(arguments.seed(seed))
     value = float(metric(x, y))
-    orders = [torch.randperm(len(y), generator=generator) for _ in range(n_permutations)]
+    orders = [torch.randperm(len(y), generator=generator, device="cpu") for _ in range(n_permutations)]
     null = torch.tensor([float(metric(x, y[order])) for order in orders], dtype=torch.float64)
     sign = -1 if is_distance(metric, x) else 1
     limit = ("quantile95", 0.95) if sign > 0 else ("quantile05", 0.05)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mechsub import arguments
 from mechsub.inputs.toy_inputs import check_finite, check_outputs
 from mechsub.measures.spectra import check_direction
-from mechsub.models.mlp import HookedMLP, check_unhooked
+from mechsub.models.mlp import HookedMLP, check_plain
 from mechsub.threads import one_thread
 
 Direction = Mapping[str, Tensor]  # a value for every parameter, with the seed axis
@@ -36,7 +36,7 @@ class Tangent:
 def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: slice) -> Tangent:
     """The network linearised at these inputs, for the logits `outputs` alone."""
     arguments.instance(model, HookedMLP, "model").check_images(x, "x")
-    check_unhooked(model, "model")
+    check_plain(model, "model")
     check_finite(x, "x")
     check_outputs(outputs, model.cfg.d_vocab)
     if model.cfg.activation != "relu":
@@ -55,7 +55,7 @@ def tangent(model: HookedMLP, x: Float[Tensor, "*#seed sample d_in"], outputs: s
 def push(at: Tangent, direction: Direction) -> Float[Tensor, "seed sample output"]:
     """J direction: how fast the logits move when the parameters move along it."""
     check_direction(direction, dict(arguments.instance(at, Tangent, "at").model.named_parameters()))
-    moved = torch.zeros((), device=at.logits.device)
+    moved = torch.zeros((), device=at.logits.device, dtype=torch.float32)
     for layer, gate in enumerate(at.gates):
         own = at.hidden[layer] @ direction[f"blocks.{layer}.W"] + direction[f"blocks.{layer}.b"][:, None]
         moved = (own + moved @ at.model.get_parameter(f"blocks.{layer}.W") if layer else own) * gate

@@ -53,7 +53,9 @@ def with_noise_of_the_rest(point: HookedMLP, student: HookedMLP, *, seed: int = 
     for name, value in point.named_parameters():
         if name.startswith("blocks."):
             draws = [
-                torch.randn(v.shape, generator=derive_generator(seed, "rest", name, s), dtype=v.dtype).to(v.device)
+                torch.randn(v.shape, generator=derive_generator(seed, "rest", name, s), dtype=v.dtype, device="cpu").to(
+                    v.device
+                )
                 for v, s in _members(point, value)
             ]
             sizes = [r.norm() / d.norm().clamp(min=1e-30) for r, d in zip(rest[name], draws, strict=True)]

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechsub import arguments
+from mechsub.models.hooked import has_own_forward, hooks_of
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -36,7 +37,6 @@ _AT_LOAD = 64  # positions of the longest probe at loading
 _WORK = 10**10  # parameters times positions that loading may spend on a probe
 SHORT = 8  # positions of a probe that is long enough for whatever does not depend on the length
 _SEED = 20_240_726
-_RECORDS = "transformers.utils.output_capturing"
 
 _ATTENTION = ("attn", "linear_attn", "mixer", "mamba", "ssm")
 _WRITES = (
@@ -86,12 +86,10 @@ def _known(model: "HookedModel") -> _Known:
 def _state(model: "HookedModel") -> tuple:
     """The state by which a change of the model is seen: weights (sum of a sample, version, place), hooks, settings."""
     original = getattr(model, "original_model", None)
-    roots = [root for root in (original, model) if isinstance(root, torch.nn.Module)]
-    modules = [*roots[0].modules(), *roots[1:]] if roots else []
     hooks = [
         (id(module), *numbers, id(module.__dict__.get("forward")))
-        for module in modules
-        if (numbers := _changing(module)) or "forward" in module.__dict__
+        for module in _modules(model)
+        if (numbers := hooks_of(module)) or "forward" in module.__dict__
     ]
     settings = [
         (name, value)
@@ -102,10 +100,14 @@ def _state(model: "HookedModel") -> tuple:
     return (_weights(model, original), tuple(hooks), tuple(settings))
 
 
-def _changing(module: torch.nn.Module) -> list[int]:
-    """Numbers of a module's hooks, without the hooks by which transformers records outputs from its first run on."""
-    hooks = chain(module._forward_hooks.items(), module._forward_pre_hooks.items())
-    return [number for number, hook in hooks if getattr(hook, "__module__", "") != _RECORDS]
+def _modules(model: "HookedModel") -> list[torch.nn.Module]:
+    roots = [root for root in (getattr(model, "original_model", None), model) if isinstance(root, torch.nn.Module)]
+    return [*roots[0].modules(), *roots[1:]] if roots else []
+
+
+def _is_hooked(model: "HookedModel") -> bool:
+    """Whether someone's hooks or forwards are in the model: what one run shows need not hold of another."""
+    return any(hooks_of(module) or has_own_forward(module) for module in _modules(model))
 
 
 def _weights(model: "HookedModel", original: object) -> tuple:
@@ -119,9 +121,15 @@ def _weights(model: "HookedModel", original: object) -> tuple:
         if part.numel() and (part.is_floating_point() or part.dtype == torch.long):
             flat = part.detach().reshape(-1)
             some = flat[:: 1 if part.numel() <= _WHOLE else part.numel() // _SAMPLE].double()
-            sums.setdefault(part.device, []).append(some @ torch.linspace(1, 2, len(some)).to(some))  # sees exchanges
+            factors = torch.linspace(1, 2, len(some), dtype=torch.float32).to(some)  # other ones: exchanges are seen
+            sums.setdefault(part.device, []).append(some @ factors)
     told = repr([torch.stack(values).tolist() for values in sums.values()])
-    return (told, tuple((part.data_ptr(), part._version, part.dtype) for part in parts))
+    return (told, tuple((part.data_ptr(), _version(part), part.dtype) for part in parts))
+
+
+def _version(part: Tensor) -> int | None:
+    """Tensors that are made in inference mode count no versions."""
+    return None if part.is_inference() else part._version
 
 
 def warn_once(model: "HookedModel", text: str) -> None:
@@ -219,7 +227,7 @@ def _watched(model: "HookedModel") -> list[str]:
 def probe_tokens(size: int, n: int = 2 * SHORT) -> Int[Tensor, "1 pos"]:
     """Random ids below `size`, the same in every process."""
     size, n = arguments.whole(size, "size", 1), arguments.whole(n, "n", 1)
-    return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED))
+    return torch.randint(size, (1, n), generator=torch.Generator().manual_seed(_SEED), device="cpu")
 
 
 @torch.no_grad()
@@ -246,14 +254,14 @@ def _inputs(model: "HookedModel") -> Iterator[Tensor]:
         yield _tokens(model, SHORT)[None].to(device)
     for size in (width, getattr(model.cfg, "d_model", None)):
         if size is not None:
-            yield torch.rand(3, size, generator=draw).to(device, model.W_U.dtype)
+            yield torch.rand(3, size, generator=draw, dtype=torch.float32, device="cpu").to(device, model.W_U.dtype)
     if width is not None:
         yield _tokens(model, SHORT)[None].to(device)
 
 
 def _tokens(model: "HookedModel", n: int, seed: int = _SEED) -> Int[Tensor, "pos"]:
     size = min(arguments.vocabulary(model), arguments.embedding(model))
-    return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def differ(a: Tensor, b: Tensor, spread: Tensor | None = None, *, one_step: bool = False) -> str | None:
@@ -324,7 +332,7 @@ def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
     transform = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
     scale: float | None = 1.0
     if transform is not None:
-        z = torch.linspace(-1000, 1000, 9, device=probe.logits.device)
+        z = torch.linspace(-1000, 1000, 9, device=probe.logits.device, dtype=torch.float32)
         out = transform(z)
         factor = float(out[-1] / z[-1])
         scale = factor if torch.allclose(out, factor * z, rtol=1e-5) else None
@@ -343,7 +351,22 @@ def _measure_readout(model: "HookedModel", probe: _Probe) -> Readout:
             f"W_U, b_U and the known cap or scale do not give this model's logits from unembed.hook_in ({error}): "
             "it scales or caps them otherwise, or does something else to them"
         )
+    if _is_hooked_behind(model):
+        raise Refused(
+            "hooks behind unembed.hook_in change this model's logits, which are made here of the states before them; "
+            "take them off (reset_hooks(including_permanent=True))"
+        )
     return found
+
+
+def _is_hooked_behind(model: "HookedModel") -> bool:
+    """Whether someone's hooks are on the logits: one that acts on some states alone may leave the probe as it is."""
+    unembed = getattr(model, "unembed", None)
+    ends = [model, getattr(model, "original_model", None), unembed]
+    if any(hooks_of(end) and end._forward_hooks for end in ends if isinstance(end, torch.nn.Module)):
+        return True
+    inner = list(unembed.named_modules())[1:] if isinstance(unembed, torch.nn.Module) else []
+    return any(hooks_of(part) for name, part in inner if name != "hook_in")
 
 
 def reads(model: "HookedModel") -> Callable[..., Tensor]:
@@ -411,7 +434,8 @@ def measured_norm(norm: Callable[[Tensor], Tensor], W: Float[Tensor, "*seed d _"
     """Gain, bias and kind of a norm of rows as wide as W; Refused for a module that is neither linear nor a norm."""
     n_seeds, d = W.shape[:-2], W.shape[-2]
     draw = torch.Generator().manual_seed(_SEED)
-    x = 10 * (1 + torch.rand(8, d, generator=draw)) * torch.randn(8, d, generator=draw).sign()
+    size = 10 * (1 + torch.rand(8, d, generator=draw, dtype=torch.float32, device="cpu"))
+    x = size * torch.randn(8, d, generator=draw, dtype=torch.float32, device="cpu").sign()
     x = x.to(W.device).expand(*n_seeds, 8, d)
     try:
         kind = torch.float64 if W.dtype == torch.float64 else torch.float32
@@ -553,7 +577,7 @@ def _block(model: "HookedModel", layer: int, before: Tensor, after: Tensor, prob
     for free in (False, True):
         for pair in pairs:
             parts = torch.stack([values[f"{here}.{part}"].double().flatten() for part in pair], dim=1)
-            factors = torch.ones(len(pair))
+            factors = torch.ones(len(pair), dtype=torch.float32)
             if free:
                 factors = torch.linalg.lstsq(parts, added.flatten()[:, None]).solution[:, 0]
             left = (added.flatten() - parts @ factors.to(parts)).abs().max()
@@ -656,7 +680,7 @@ def run_beside(
 
 def _mask(length: int, sees: Bool[Tensor, "node node"]) -> Bool[Tensor, "1 1 pos pos"]:
     size = length + len(sees)
-    mask = torch.ones(size, size).tril().bool()
+    mask = torch.ones(size, size, dtype=torch.float32).tril().bool()
     mask[length:, length:] = sees
     return mask[None, None]
 
@@ -666,12 +690,15 @@ def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
     """Whether each branch beside a prompt of this length gives the logits of its own plain run.
 
     A random prompt of this length is run, unless a longer prompt was right or a shorter one wrong. The run shows an
-    attention window, a bias by distance, or a mask that is not used.
+    attention window, a bias by distance, or a mask that is not used. Hooks may act at some positions alone: with them
+    nothing is taken from other lengths or branches.
     """
     depth = int(branches.depths.max()) if len(branches.depths) else 0
     total, positions = max(1, length) + max(1, depth), length + len(branches.tokens)
     wide = positions if positions > _context(model) else 0
     known = _known(model)
+    if _is_hooked(model):
+        return _holds_here(model, known, length, branches, total, wide)
     if total >= known.branches_fail or wide >= known.wide_fail:
         return False
     if total <= known.branches_to and wide <= known.wide:
@@ -688,6 +715,39 @@ def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
     else:
         known.branches_fail = total
     return right
+
+
+def _holds_here(model: "HookedModel", known: _Known, length: int, branches: Branches, total: int, wide: int) -> bool:
+    """Whether these very branches give the states of plain runs, beside a random prompt of this length."""
+    key = f"beside {length}, {branches.tokens.tolist()}, {branches.sees.nonzero().tolist()}"
+    if key not in known.results:
+        arguments.require_eval(model)
+        try:
+            right = _beside_is_plain(model, total, wide) and _each_is_plain(model, length, branches)
+            known.results[key] = right
+        except Exception:  # as in holds_beside
+            known.results[key] = False
+    return known.results[key]
+
+
+def _each_is_plain(model: "HookedModel", length: int, branches: Branches) -> bool:
+    prompt, n = _tokens(model, length), len(branches.tokens)
+    found = _states(model, lambda hooks: run_beside(model, prompt[None], branches, hooks), n + 1)[0]
+    inner = (branches.sees.sum(0) > 1).tolist()  # seen by others
+    paths = [branches.sees[node].nonzero()[:, 0].tolist() for node in range(n) if not inner[node]]
+    plain: dict[tuple[int, ...], Tensor] = {}  # copies of one token are one run
+    for path in [[], *paths]:
+        tail = tuple(branches.tokens[path].tolist())
+        expected = plain[tail] = plain[tail] if tail in plain else _states_behind(model, prompt, tail)
+        if differ(found[[0, *(node + 1 for node in path)]], expected):
+            return False
+    return True
+
+
+def _states_behind(model: "HookedModel", prompt: Tensor, tail: tuple[int, ...]) -> Tensor:
+    """States at the prompt's end and at the tokens behind it."""
+    tokens = torch.cat([prompt, torch.tensor(tail, dtype=prompt.dtype, device=prompt.device)])[None]
+    return _states(model, lambda hooks: _plain(model, tokens, hooks), len(tail) + 1)[0]
 
 
 def _context(model: "HookedModel") -> int | float:
@@ -778,7 +838,9 @@ def holds_edited(model: "HookedModel") -> bool:
 
 def _measure_edited(model: "HookedModel") -> bool:
     tokens = _tokens(model, SHORT)
-    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(_SEED))
+    vector = torch.randn(
+        model.cfg.d_model, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float32, device="cpu"
+    )
     names = [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
     fired = set()
 

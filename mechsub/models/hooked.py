@@ -1,9 +1,10 @@
 """Activations of hooked models: the same two functions for the toy MLP and a TransformerBridge."""
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,13 @@ from mechsub.inputs.token_ids import check_batch
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
+
+# Hooks of these modules keep what passes, and change nothing.
+_KEEPERS = (
+    "transformers.utils.output_capturing",
+    "transformer_lens.model_bridge.component_setup",
+    "transformer_lens.model_bridge.generalized_components.",
+)
 
 
 @runtime_checkable
@@ -35,6 +43,54 @@ def hidden_names(model: HookedModel) -> list[str]:
     """Hook names of the hidden states after every block: `blocks.{l}.hook_out`."""
     arguments.model(model, evaluated=False)
     return [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
+
+
+def hooks_of(module: torch.nn.Module) -> list[int]:
+    """Numbers of a module's hooks, without those by which TransformerLens and transformers keep what passes."""
+    added = {handle.hook.id: getattr(handle, "user_hook", None) for handle in getattr(module, "fwd_hooks", ())}
+    tables = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    hooks = {number: added.get(number) or hook for table in tables for number, hook in table.items()}
+    return [number for number, hook in hooks.items() if not _origin(hook).startswith(_KEEPERS)]
+
+
+def _origin(hook: object) -> str:
+    """The module in which a hook was written."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return getattr(hook, "__module__", None) or ""
+
+
+def has_own_forward(module: torch.nn.Module) -> bool:
+    """Whether someone put a forward over that of its class; TransformerLens's bridges do so, and accelerate."""
+    own = vars(module).get("forward")
+    return own is not None and not _origin(own).startswith(("transformer_lens.", "accelerate.", "transformers."))
+
+
+def check_unhooked(model: torch.nn.Module, name: str, parts: Sequence[type[torch.nn.Module]] = ()) -> None:
+    """Raise for a network that hooks change: what reads its weights alone would not see them.
+
+    parts: the classes whose forwards those weights stand for; a module with another forward is refused too.
+    """
+    original = getattr(model, "original_model", None)  # of a bridge, whose modules do not hold it
+    for module in (*model.modules(), *(original.modules() if isinstance(original, torch.nn.Module) else ())):
+        if hooks_of(module):
+            raise ValueError(
+                f"{name} has hooks, which are not run here; take them off (reset_hooks(including_permanent=True)), or "
+                "write their change into its weights"
+            )
+        if has_own_forward(module):
+            refuse_part(name, f"{type(module).__name__}.forward")
+    known = {part.forward for part in parts}
+    for where, module in model.named_modules():
+        if parts and type(module).forward not in known:
+            refuse_part(name, f"{where or type(module).__name__}.forward")
+
+
+def refuse_part(name: str, part: str) -> NoReturn:
+    raise ValueError(
+        f"{name} has {part} of its own, and only its cfg and weights are read here, so it would be taken for another "
+        "network; use one without"
+    )
 
 
 def _last(activation: Tensor, hook) -> Tensor:

@@ -136,6 +136,7 @@ def load_language_model(
         "n_params": sum(p.numel() for p in model.original_model.parameters()),
         "chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
     }
+    remember_weights(model)
     _try_out(model, name, tried)
     return model
 
@@ -229,11 +230,41 @@ def model_source(model: "TransformerBridge") -> dict:
 
     The sha256 is that of the file of weights; of several files, that of their joined sha256 values; of random weights,
     that of the configuration from which they were drawn. Raises ValueError for a model that `load_language_model` did
-    not load.
+    not load, and for one whose weights were changed since.
     """
     if not hasattr(model, "mechsub_source"):
         raise ValueError("this model was not loaded by load_language_model, so its weights have no record")
-    return dict(model.mechsub_source)
+    if "edited" in (source := source_of(model)):
+        raise ValueError(
+            "this model's weights were changed after it was loaded, and its record names others; load it anew"
+        )
+    return source
+
+
+def source_of(model: "TransformerBridge") -> dict:
+    """What is known of a model's weights, for the record of what is made of it: its source, with the sum of its weights
+    as `edited` where they were changed since it was loaded; empty for a model that we did not load."""
+    source = dict(getattr(model, "mechsub_source", {}))
+    if (sums := getattr(model, "mechsub_weights", None)) is not None and (now := _sum_of_weights(model)) != sums:
+        source["edited"] = now
+    return source
+
+
+def remember_weights(model: "TransformerBridge") -> None:
+    """Keep the sum of the weights to which the model's source belongs."""
+    model.mechsub_weights = _sum_of_weights(model)
+
+
+def _sum_of_weights(model: "TransformerBridge") -> str:
+    """crc32 of all weights and persistent buffers, by name; the same on every device."""
+    total, seen = 0, set()
+    for name, value in sorted(model.original_model.state_dict().items()):
+        place = value.data_ptr(), value.shape
+        if not value.is_meta and place not in seen:  # not held on a disk, and no tied weight twice
+            seen.add(place)
+            data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            total = zlib.crc32(data, zlib.crc32(f"{name} {value.dtype}".encode(), total))
+    return f"{total:08x}"
 
 
 def has_default() -> bool:

@@ -15,6 +15,7 @@ from transformer_lens.utilities import derive_generator
 from mechsub import arguments
 from mechsub.inputs.toy_inputs import check_shape
 from mechsub.machine import devices
+from mechsub.models.hooked import check_unhooked, refuse_part
 from mechsub.models.members import chosen
 
 ACTIVATIONS = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh, "identity": lambda x: x}
@@ -146,13 +147,13 @@ class HookedMLP(HookedRootModule):
 
     def select(self, members: Sequence[int]) -> "HookedMLP":
         """A copy holding these members in this order; `select(rotation)` gives the cross-initialisation control."""
-        check_unhooked(self, "a network that is copied")
+        check_plain(self, "a network that is copied")
         places, parameters = chosen(self, len(self.seeds), members)
         return _assemble(self.cfg, [self.seeds[i] for i in places], parameters)
 
     def replace(self, parameters: dict[str, Tensor]) -> "HookedMLP":
         """A copy, on the same device, in which the named parameters have these values; the others stay."""
-        check_unhooked(self, "a network that is copied")
+        check_plain(self, "a network that is copied")
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
         parameters = {name: value.to(self.device) for name, value in parameters.items()}
@@ -165,13 +166,31 @@ class HookedMLP(HookedRootModule):
         return f"HookedMLP({len(self.seeds)} seeds, {shape}{', ' + c.activation if c.activation != 'relu' else ''})"
 
 
-def check_unhooked(model: nn.Module, name: str) -> None:
-    """Raise for a network that hooks change: what reads its weights alone would not see them."""
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        raise ValueError(
-            f"{name} has hooks, which are not run here; take them off (reset_hooks(including_permanent=True)), or "
-            "write their change into its weights"
-        )
+_PARTS = (HookedMLP, Block, Unembed, nn.Identity, nn.ModuleList, HookPoint)
+
+
+@torch.no_grad()
+def check_plain(model: HookedMLP, name: str) -> None:
+    """Raise for a network that is more than its cfg and weights, which alone are read here: with hooks, or with another
+    norm, activation or forward."""
+    check_unhooked(model, name, _PARTS)
+    activation = ACTIVATIONS[model.cfg.activation]
+    odd = [f"blocks.{i}.activation" for i, block in enumerate(model.blocks) if block.activation is not activation]
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(4, model.cfg.d_in, generator=draw, dtype=torch.float32, device="cpu")
+    x *= torch.tensor([0.1, 1, 10, 100], dtype=torch.float32, device="cpu")[:, None]
+    x = x.to(model.device, model.W_U.dtype)
+    if odd or not torch.allclose(model(x), _logits(model, x), rtol=1e-3, atol=1e-5, equal_nan=True):
+        refuse_part(name, odd[0] if odd else "forward")
+
+
+def _logits(model: HookedMLP, h: Tensor) -> Tensor:
+    """Logits as cfg and the weights say."""
+    own = dict(model.named_parameters())
+    for layer in range(model.cfg.n_layers):
+        pre = h @ own[f"blocks.{layer}.W"] + own[f"blocks.{layer}.b"][:, None]
+        h = ACTIVATIONS[model.cfg.activation](pre)
+    return h @ own["unembed.W_U"] + own["unembed.b_U"][:, None]
 
 
 def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:
@@ -179,14 +198,15 @@ def _initial(init: str, seed: int, name: str, d_in: int, d_out: int) -> tuple[Te
         generator = derive_generator(seed, f"{name}.{part}")
         dtype = torch.float32  # whatever torch's default is
         if normal:
-            return torch.randn(shape, generator=generator, dtype=dtype)
-        return torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1
+            return torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
+        return torch.rand(shape, generator=generator, dtype=dtype, device="cpu") * 2 - 1
 
     bound = 1 / math.sqrt(d_in)
     if init == "torch":
         return draw("W", False, (d_out, d_in)).T.contiguous() * bound, draw("b", False, (d_out,)) * bound
     gain = math.sqrt(2) if init == "he" else 1.0
-    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), torch.zeros(d_out, dtype=torch.float32)
+    zeros = torch.zeros(d_out, dtype=torch.float32, device="cpu")
+    return draw("W", True, (d_out, d_in)).T.contiguous() * (gain * bound), zeros
 
 
 def _assemble(cfg: MLPConfig, seeds: Sequence[int], parameters: dict[str, Tensor]) -> HookedMLP:

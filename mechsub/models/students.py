@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mechsub import arguments, files, sources
 from mechsub.inputs.token_ids import Outputs, check_prompts
 from mechsub.models import adapters, checks, language, weights
+from mechsub.models.hooked import check_unhooked
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -34,8 +35,9 @@ def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
     """Hugging Face's own model over the weights of a bridge, which both share; for training and drawing.
 
     Attention is torch's fused attention where the model has it and gives the same logits (Falcon's positions by alibi
-    do not). Rows are padded only behind their end, so causal attention needs no mask. Raises where it does not give the
-    bridge's own logits of a few tokens: hooks on the bridge, parts of a weight that were changed in the bridge alone.
+    do not). Rows are padded only behind their end, so causal attention needs no mask. Raises for hooks on the bridge,
+    which this model does not have, and where it does not give the bridge's own logits of a few tokens: parts of a
+    weight that were changed in the bridge alone.
     """
     for attention in ("sdpa", "eager"):
         plain = _plain(model, attention)
@@ -43,7 +45,7 @@ def plain_model(model: "TransformerBridge") -> "PreTrainedModel":
             return plain
     raise ValueError(
         f"Hugging Face's model over these weights does not give the logits of the bridge ({error}), so it can neither "
-        "be tuned nor drawn from; take off hooks and edits of the bridge, or use another model"
+        "be tuned nor drawn from; take off edits of the bridge, or use another model"
     )
 
 
@@ -51,6 +53,7 @@ def _plain(model: "TransformerBridge", attention: str) -> "PreTrainedModel":
     wrapped = getattr(arguments.model(model), "original_model", None)
     if wrapped is None:
         arguments.refuse("model", "a language model, as load_language_model gives it", model)
+    check_unhooked(model, "the model")
     config = copy.deepcopy(wrapped.config)
     config.output_attentions = False  # bridges ask for it; Falcon then makes a mask that its fused attention ignores
     config._attn_implementation = attention if getattr(type(wrapped), "_supports_sdpa", False) else "eager"
@@ -99,7 +102,7 @@ class Students:
         """Some of the members, each at most once, in the order given."""
         rows = arguments.distinct(arguments.ids(members, len(self), "members"), "members")
         A, B, values = ({name: v[rows] for name, v in part.items()} for part in (self.A, self.B, self.values))
-        return Students(self.base, A, B, values, self.scale, self.record)
+        return Students(self.base, A, B, values, self.scale, _record_of(self.record, rows))
 
     @torch.no_grad()
     def update(self, name: str) -> Float[Tensor, "seed *weight"]:
@@ -116,6 +119,17 @@ class Students:
         return [f"{layer}.weight" for layer in self.A] or list(self.values)
 
 
+def _record_of(record: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The record of some members."""
+    own = dict(record)
+    if "members" in own:
+        own["members"] = [own["members"][i] for i in rows]
+    if "adapters" in own:
+        sums = list(own["adapters"].items())
+        own["adapters"] = dict(sums[i] for i in rows)
+    return own
+
+
 def merged(students: Students, member: int) -> "TransformerBridge":
     """One member as a bridge of its own; every measure takes it as it takes the base."""
     arguments.instance(students, Students, "students")
@@ -125,15 +139,18 @@ def merged(students: Students, member: int) -> "TransformerBridge":
     parameters = dict(plain.named_parameters())
     with torch.no_grad():
         for name in students.names:
+            if students.A:
+                _check_untied(plain, name, "a student")
             value = parameters[name]
             value.copy_(value + one.update(name)[0].to(value) if students.A else one.values[name][0])
     if checks.unlike(model, plain):  # bridges of fused weights (q, k and v in one) run copies of their parts
         model = language.bridge_over(plain, students.base)
         plain_model(model)
-    source = dict(getattr(students.base, "mechsub_source", {}))
+    source = language.source_of(students.base)
     tuned = [tensor.numpy(force=True).tobytes() for part in (one.A, one.B, one.values) for tensor in part.values()]
     source["tuned_sha256"] = files.sha256(b"".join(tuned))
     model.mechsub_source = source
+    language.remember_weights(model)
     return model
 
 
@@ -235,7 +252,7 @@ def _is_linear(module: nn.Module | None) -> bool:
         return False
     if type(module).forward is nn.Linear.forward:
         return True
-    x = torch.linspace(-1, 1, module.in_features).to(module.weight)[None]
+    x = torch.linspace(-1, 1, module.in_features, dtype=torch.float32).to(module.weight)[None]
     out = module(x)
     expected = nn.functional.linear(x, module.weight, module.bias)
     return isinstance(out, Tensor) and checks.differ(out, expected) is None
@@ -332,7 +349,8 @@ def next_log_probs(
 def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
     """Write one member's adapter as peft does: adapter_config.json and adapter_model.safetensors.
 
-    Raises for a base whose weights are not those of its files: an adapter names its base, and would be loaded on it.
+    An adapter that is there already is replaced whole. Raises for a folder that holds other files, and for a base whose
+    weights are not those of its files: an adapter names its base, and would be loaded on it.
     """
     arguments.instance(students, Students, "students")
     i = arguments.whole(member, "member", 0, len(students) - 1)
@@ -349,8 +367,12 @@ def save_adapter(students: Students, member: int, folder: str | Path) -> Path:
         "target_modules": list(students.A),
         "base_model_name_or_path": _name_of(students.base),
     }  # fmt: skip
-    files.write_bytes(folder / adapters.WEIGHTS, save(tensors))
-    files.write_text(folder / adapters.CONFIG, json.dumps(config, indent=2) + "\n")
+    try:
+        with files.replaced_folder(folder, (adapters.WEIGHTS, adapters.CONFIG)) as fresh:
+            files.write_bytes(fresh / adapters.WEIGHTS, save(tensors))
+            files.write_text(fresh / adapters.CONFIG, json.dumps(config, indent=2) + "\n")
+    except FileExistsError as error:
+        raise ValueError(str(error)) from None
     return folder
 
 
@@ -362,13 +384,15 @@ def _name_of(base: "TransformerBridge") -> str | None:
 
 def _check_trained(model: "TransformerBridge") -> None:
     """Raise for a model that is not what its name stands for, so that an adapter's file cannot name it as its base."""
-    source = getattr(model, "mechsub_source", {})
+    source = language.source_of(model)
     if "tuned_sha256" in source:
         what = "is a merged student"
     elif "adapter" in source:
         what = "has an adapter merged into it"
     elif source.get("weights", weights.TRAINED) != weights.TRAINED:
         what = f"has the weights {source['weights']!r}"
+    elif "edited" in source:
+        what = "was changed after it was loaded"
     else:
         return
     raise ValueError(
@@ -435,6 +459,20 @@ def _check_shapes(plain: "PreTrainedModel", name: str, A: Tensor, B: Tensor, whe
         layer = None
     if not _is_linear(layer) or layer.weight.shape != (len(B), A.shape[1]) or A.shape[0] != B.shape[1]:
         raise ValueError(f"{where} has an adapter of {name}, which this model lacks or has in another size")
+    _check_untied(plain, f"{name}.weight", where)
+
+
+def _check_untied(plain: "PreTrainedModel", name: str, what: str) -> None:
+    """Raise for a weight that is another part's too: in the sum of weights the change would be in both."""
+    own = plain.get_parameter(name)
+    others = [
+        other for other, value in plain.named_parameters(remove_duplicate=False) if value is own and other != name
+    ]
+    if others:
+        raise ValueError(
+            f"{what} has an adapter of {name}, which is tied to {others[0]}, so no merged model has it alone; leave "
+            "that layer out"
+        )
 
 
 def _read_adapter(folder: Path, where: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:

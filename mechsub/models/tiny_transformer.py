@@ -13,6 +13,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
+from mechsub.models.hooked import check_unhooked
 from mechsub.models.members import chosen
 
 
@@ -116,7 +117,7 @@ class EnsembleTransformer(HookedRootModule):
 
     def _draw(self, name: str, rows: int, columns: int, d_in: int) -> Tensor:
         each = [
-            torch.randn(rows, columns, generator=derive_generator(seed, name), dtype=torch.float32)
+            torch.randn(rows, columns, generator=derive_generator(seed, name), dtype=torch.float32, device="cpu")
             for seed in self.seeds
         ]
         return torch.stack(each) / d_in**0.5
@@ -155,9 +156,16 @@ class EnsembleTransformer(HookedRootModule):
         arguments.in_vocabulary(tokens, self.cfg.d_vocab, "tokens")
 
     def select(self, members: Sequence[int]) -> "EnsembleTransformer":
-        """A copy that holds these members in this order; a negative number counts from the end."""
+        """A copy that holds these members in this order; a negative number counts from the end.
+
+        Raises for hooks, and parts with another forward, that the copy would not have.
+        """
+        check_unhooked(self, "a network that is copied", _PARTS)
         places, parameters = chosen(self, len(self.seeds), members)
         return _assembled(self.cfg, [self.seeds[i] for i in places], parameters)
+
+
+_PARTS = (EnsembleTransformer, Block, Norm, Unembed, nn.ModuleList, HookPoint)
 
 
 def _assembled(cfg: Shape, seeds: Sequence[int], parameters: dict[str, Tensor]) -> EnsembleTransformer:
@@ -181,7 +189,7 @@ def trained(
     batch and rate.
 
     Members train one at a time, so that a member does not depend on the others. Raises for an ensemble of several, for
-    unequal numbers of rates and batches, and for weights that become NaN.
+    unequal numbers of rates and batches, for a model with hooks, and for weights that become NaN.
     """
     if len(arguments.instance(model, EnsembleTransformer, "model").seeds) > 1:
         raise ValueError(
@@ -194,7 +202,8 @@ def trained(
     for (tokens, wanted), rate in steps:
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
-        loss(out(tokens)[0], wanted).backward()
+        with torch.enable_grad():  # whatever the caller is in
+            loss(out(tokens)[0], wanted).backward()
         optimizer.step()
     if not all(torch.isfinite(value).all() for value in out.parameters()):
         raise ValueError(f"training of seed {model.seeds[0]} diverged (NaN weights); lower the rate")

@@ -73,7 +73,7 @@ def _move(model: "PreTrainedModel", draw: "Generator") -> None:
         raise ValueError("weights: this model has no matrices, whose rounding could be told")
     for weight in weights:
         step = steps(weight)
-        noise = torch.rand(step.shape, generator=draw, dtype=torch.float32) - 0.5
+        noise = torch.rand(step.shape, generator=draw, dtype=torch.float32, device="cpu") - 0.5
         weight += (noise.to(step) * step).to(weight)
 
 

@@ -16,7 +16,8 @@ from mechsub import arguments
 from mechsub.inputs.noise import uniform
 from mechsub.inputs.toy_inputs import check_images, check_outputs
 from mechsub.machine import devices
-from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed, check_unhooked
+from mechsub.models.hooked import check_unhooked
+from mechsub.models.mlp import HookedMLP, MLPConfig, Unembed, check_plain
 from mechsub.training import distillation, fitting
 
 CHANNELS = (8, 16)
@@ -57,18 +58,21 @@ class ConvNet(HookedRootModule):
         )
         self.ln_final = nn.Identity()
         W_U = self._draw("conv.unembed", (d, cfg.d_vocab), d)
-        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab, dtype=torch.float32))
+        self.unembed = Unembed(W_U, torch.zeros(len(self.seeds), cfg.d_vocab, dtype=torch.float32, device="cpu"))
         self.requires_grad_(False)
         self.eval()
         self.setup()
         self.to(devices.chosen())
 
     def _draw(self, name: str, shape: tuple, fan_in: int) -> Tensor:
-        draws = [torch.randn(shape, generator=derive_generator(seed, name), dtype=torch.float32) for seed in self.seeds]
+        draws = [
+            torch.randn(shape, generator=derive_generator(seed, name), dtype=torch.float32, device="cpu")
+            for seed in self.seeds
+        ]
         return torch.stack(draws) / math.sqrt(fan_in)
 
     def _biases(self, d: int) -> list[Tensor]:
-        return [torch.zeros(len(self.seeds), out, dtype=torch.float32) for out in (*CHANNELS, d)]
+        return [torch.zeros(len(self.seeds), out, dtype=torch.float32, device="cpu") for out in (*CHANNELS, d)]
 
     @property
     def W_U(self) -> Float[Tensor, "seed d_model d_vocab"]:
@@ -90,12 +94,16 @@ class ConvNet(HookedRootModule):
 
     def replace(self, parameters: Mapping[str, Tensor]) -> "ConvNet":
         """A copy in which the named parameters have these values; the others stay."""
+        check_unhooked(self, "a network that is copied", _PARTS)
         own = dict(self.named_parameters())
         arguments.parameters(parameters, own)
         out = ConvNet(self.cfg, self.seeds).to(self.W_U.device)
         for name, target in out.named_parameters():
             target.data = {**own, **parameters}[name].detach().to(target.device).clone()
         return out
+
+
+_PARTS = (ConvNet, Layer, Unembed, nn.Identity, nn.ModuleList, HookPoint)
 
 
 def _in_fp32(device: torch.device) -> contextlib.AbstractContextManager:
@@ -161,19 +169,19 @@ def distill_each(
 def _as_drawn(n: int, settings: fitting.Settings, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """Rows of a batch in the order of their draw, as in stored cells: the last bits of sums depend on it."""
     generator = derive_generator(settings.seed, "order", settings.phase, seed, epoch)
-    return torch.randperm(n, generator=generator).split(settings.batch_size)
+    return torch.randperm(n, generator=generator, device="cpu").split(settings.batch_size)
 
 
 def _check(
     students: "Mapping", teacher: "HookedMLP", snapshots: "Mapping", frozen: Sequence[str], progress: object
 ) -> None:
     cfg, n = arguments.instance(teacher, HookedMLP, "teacher").cfg, len(teacher.seeds)
-    check_unhooked(teacher, "teacher")
+    check_plain(teacher, "teacher")
     if teacher.cfg.activation != "relu":
         raise ValueError(f"teacher must have the activation 'relu', not {cfg.activation!r}")
     for name, student in arguments.mapping(students, "students", "networks").items():
         own = arguments.instance(student, ConvNet, f"students[{name!r}]").cfg
-        check_unhooked(student, f"students[{name!r}]")
+        check_unhooked(student, f"students[{name!r}]", _PARTS)
         if (own.d_vocab, own.aux, own.d_in, len(student.seeds)) != (cfg.d_vocab, cfg.aux, cfg.d_in, n):
             raise ValueError(f"students[{name!r}] must have the teacher's outputs, images and {n} members")
         known = [key for key, _ in student.named_parameters()]

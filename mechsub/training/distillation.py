@@ -25,7 +25,7 @@ from mechsub import arguments
 from mechsub.inputs.noise import Sampler, draws_by_rows
 from mechsub.inputs.toy_inputs import check_finite, check_images, check_outputs, checked_labels
 from mechsub.machine import devices
-from mechsub.models.mlp import ACTIVATIONS, HookedMLP, check_unhooked
+from mechsub.models.mlp import ACTIVATIONS, HookedMLP, check_plain
 from mechsub.threads import one_thread
 from mechsub.training import together
 from mechsub.training.fitting import (
@@ -198,10 +198,7 @@ def distill_each(
     one_of("loss", loss, ("kl", "mse", "hard"))
     for student, outputs in students.values():
         check_pair(student, teacher, outputs, loss)
-    if arguments.positive(temperature, "temperature") != 1 and loss == "mse":
-        raise ValueError(
-            f"temperature must be 1 with loss 'mse', which has no softmax, not {temperature}; leave it out"
-        )
+    check_temperature(temperature, loss)
     settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, teacher.device),
         frozen_names(frozen), seed, "distill",
@@ -379,7 +376,7 @@ def lessons(
         draws = [derive_generator(settings.seed, "targets", teacher.seeds[one], epoch) for one in of_all]
         if target_noise:
             shape, dtype = targets.shape[-2:], torch.float32
-            added = torch.stack([torch.randn(shape, generator=one, dtype=dtype) for one in draws])
+            added = torch.stack([torch.randn(shape, generator=one, dtype=dtype, device="cpu") for one in draws])
             targets += target_noise * added.view(targets.shape).to(targets.device)
         seeds = [one.initial_seed() for one in draws]  # of every student alone, whoever else is taught
         return Lesson(targets, seeds[0] if isinstance(members, int) else seeds)
@@ -472,16 +469,24 @@ def checked_students(students: Mapping[str, tuple]) -> Mapping[str, tuple]:
 
 
 def _check_trained(model: HookedMLP, name: str) -> None:
-    """Raise for hooks, which training does not run, and for weights that are not fp32: small steps would be lost."""
-    check_unhooked(model, name)
+    """Raise for hooks and parts that training does not run, and for weights that are not fp32: small steps would be
+    lost."""
+    check_plain(model, name)
     if other := {value.dtype for value in model.parameters()} - {torch.float32}:
         raise ValueError(f"{name} must have fp32 weights to be trained, not {other.pop()}; use .float()")
+
+
+def check_temperature(temperature: float, loss: str) -> None:
+    if arguments.positive(temperature, "temperature") != 1 and loss == "mse":
+        raise ValueError(
+            f"temperature must be 1 with loss 'mse', which has no softmax, not {temperature}; leave it out"
+        )
 
 
 def check_pair(student: HookedMLP, teacher: HookedMLP, outputs: slice, loss: str) -> None:
     arguments.instance(student, HookedMLP, "student")
     arguments.instance(teacher, HookedMLP, "teacher")
-    check_unhooked(teacher, "teacher")
+    check_plain(teacher, "teacher")
     _check_trained(student, "student")
     if len(student.seeds) != len(teacher.seeds):
         raise ValueError(f"{len(student.seeds)} students cannot learn from {len(teacher.seeds)} teachers, one each")

@@ -171,7 +171,7 @@ def rate(settings: Settings, step: int, total: int) -> float:
 
 def batches(n: int, settings: Settings, seed: int, epoch: int) -> Iterator[Tensor]:
     generator = derive_generator(settings.seed, "order", settings.phase, seed, epoch)
-    for rows in torch.randperm(n, generator=generator).split(settings.batch_size):
+    for rows in torch.randperm(n, generator=generator, device="cpu").split(settings.batch_size):
         yield rows.sort().values  # a batch has no order; sorted rows are gathered faster
 
 

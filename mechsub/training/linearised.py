@@ -24,6 +24,7 @@ from mechsub.training.distillation import (
     Schedule,
     check_pair,
     check_steps,
+    check_temperature,
     fit_members,
     frozen_names,
     is_common,
@@ -97,7 +98,7 @@ def linearised_student(
     one_of("loss", loss, ("kl", "mse", "hard"))
     check_pair(start, teacher, outputs, loss)
     _check_shape("teacher", teacher, start)
-    arguments.positive(temperature, "temperature")
+    check_temperature(temperature, loss)
     settings = Settings(
         epochs, lr, batch_size, optimizer, weight_decay, schedule, resolve_precision(precision, start.device),
         frozen_names(frozen), seed, "distill",

@@ -16,7 +16,7 @@ from transformer_lens.utilities import derive_generator
 
 from mechsub import arguments
 from mechsub.inputs.noise import Sampler
-from mechsub.models.mlp import ACTIVATIONS, HookedMLP
+from mechsub.models.mlp import ACTIVATIONS, HookedMLP, check_plain
 from mechsub.threads import one_thread
 from mechsub.training.distillation import (
     DistillationLoss,
@@ -179,11 +179,11 @@ def elsewhere(direction: Direction, student: HookedMLP, by: By = "neuron", *, se
     sizes = {name: value[0].numel() for name, value in student.named_parameters()}
     n, shapes = sum(sizes.values()), {name: value[0] for name, value in student.named_parameters()}
     draw = derive_generator(seed, "random direction")
-    row = torch.randn(2 * n, generator=draw, dtype=torch.float32).to(student.device)
+    row = torch.randn(2 * n, generator=draw, dtype=torch.float32, device="cpu").to(student.device)
 
     def removed(member: int, step: int, before: Parameters, update: Parameters) -> Parameters:
         generator = derive_generator(seed, "random direction", student.seeds[member], step)
-        start = int(torch.randint(n, (), generator=generator))
+        start = int(torch.randint(n, (), generator=generator, device="cpu"))
         random = views(row[start : start + n], shapes, list(shapes))
         return component(update, _among(direction(member, step, before), before), by, instead=random)
 
@@ -205,7 +205,7 @@ def within(inputs: Mapping[str, Float[Tensor, "seed d_in k"]]) -> Removal:
 def _check_orthonormal(basis: Tensor, name: str) -> None:
     """Raise for columns whose projection would remove more than, or something else than, what lies within them."""
     basis = basis.double()
-    off = float((basis.mT @ basis - torch.eye(basis.shape[-1], device=basis.device)).abs().max())
+    off = float((basis.mT @ basis - torch.eye(basis.shape[-1], device=basis.device, dtype=torch.float32)).abs().max())
     if not off <= _ORTHONORMAL:
         raise ValueError(
             f"inputs[{name!r}] must have orthonormal columns (they are {off:.2g} off); torch.linalg.qr has them"
@@ -349,6 +349,7 @@ def trait_gradient(
     anew
     at every step."""
     classes = checked_classes(student, images, labels, "student")
+    check_plain(student, "student")
     batch_size = arguments.whole(batch_size, "batch_size", 1)
     seed = arguments.seed(seed)
     dtype = torch.bfloat16 if resolve_precision(precision, student.device) == "bf16" else torch.float32
@@ -357,11 +358,12 @@ def trait_gradient(
 
     def gradient(member: int, step: int, parameters: Parameters) -> Parameters:
         generator = derive_generator(seed, "trait", seeds[member], step)
-        rows = torch.randint(len(x), (batch_size,), generator=generator).to(x.device)
+        rows = torch.randint(len(x), (batch_size,), generator=generator, device="cpu").to(x.device)
         used = {name: value.to(dtype, copy=True) for name, value in parameters.items()}
         leaves = {name: used[name].requires_grad_() for name in used if name.startswith("blocks.")}
-        logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
-        found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
+        with torch.enable_grad():  # whatever the caller is in
+            logits = member_logits(used, x.index_select(0, rows), shape.digits, ACTIVATIONS[shape.activation])
+            found = torch.autograd.grad(cross_entropy(logits, classes[rows]), list(leaves.values()))
         return {name: value.float() for name, value in zip(leaves, found, strict=True)}
 
     return gradient

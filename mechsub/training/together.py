@@ -88,7 +88,7 @@ def _fit_group(
     total = settings.epochs * math.ceil(problem.n / settings.batch_size)
     for steps in keep.values():
         check_within(steps, total)
-    x, objectives, step = torch.empty(0), dict[str, Objective](), 0
+    x, objectives, step = torch.empty(0, dtype=torch.float32), dict[str, Objective](), 0
     for epoch in range(settings.epochs):
         new, order = next(drawn)
         if new is not None:

@@ -20,7 +20,7 @@ from mechsub import arguments
 from mechsub.inputs.corpora import IGNORED, Corpus
 from mechsub.inputs.prompts import encode
 from mechsub.inputs.token_ids import check_length
-from mechsub.models import students
+from mechsub.models import language, students
 from mechsub.models.students import Students
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _record(model: "TransformerBridge", recipe: TuningRecipe, corpora: list[Corp
             for seed, order, corpus in zip(recipe.adapter_seeds, recipe.orders, corpora, strict=True)
         ],
         "trained": names,
-        "base": dict(getattr(model, "mechsub_source", {})),
+        "base": language.source_of(model),
     }  # fmt: skip
 
 
@@ -286,13 +286,13 @@ def starting_weights(plain: "PreTrainedModel", recipe: TuningRecipe) -> dict[str
     for name in students.linear_layers(plain, recipe.targets, recipe.layers, recipe.frozen):
         d_out, d_in = plain.get_submodule(name).weight.shape
         start[f"{name} A"] = [_adapter(seed, name, recipe.rank, d_in) for seed in recipe.adapter_seeds]
-        start[f"{name} B"] = [torch.zeros(d_out, recipe.rank)] * len(recipe.adapter_seeds)
+        start[f"{name} B"] = [torch.zeros(d_out, recipe.rank, dtype=torch.float32)] * len(recipe.adapter_seeds)
     return start
 
 
 def _adapter(seed: int, name: str, rank: int, d_in: int) -> Float[Tensor, "r d_in"]:
     generator = derive_generator(seed, "adapter", name)
-    return (2 * torch.rand(rank, d_in, generator=generator, dtype=torch.float32) - 1) / math.sqrt(d_in)
+    return (2 * torch.rand(rank, d_in, generator=generator, dtype=torch.float32, device="cpu") - 1) / math.sqrt(d_in)
 
 
 def _groups(recipe: TuningRecipe, corpora: list[Corpus]) -> list[list[int]]:
@@ -317,7 +317,7 @@ def _order(n: int, seed: int, epoch: int) -> list[int]:
     if key not in _orders:
         if len(_orders) > 256:
             _orders.clear()
-        _orders[key] = torch.randperm(n, generator=derive_generator(seed, "order", epoch)).tolist()
+        _orders[key] = torch.randperm(n, generator=derive_generator(seed, "order", epoch), device="cpu").tolist()
     return _orders[key]
 
 
@@ -392,10 +392,12 @@ def _fit(
     for step in range(recipe.updates):
         rows = [batch_rows(len(corpora[i]), recipe, recipe.orders[i], step) for i in members]
         batch = completion_batch([(corpora[i], own) for i, own in zip(members, rows, strict=True)], device, labels=True)
-        values = None if recipe.rank else {name: leaf[0] for name, leaf in flat.leaves.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16" and not recipe.rank):
-            logits = students.logits_at(plain, batch.ids, batch.places, values)
-        batch.loss(logits).sum().backward()
+        half = recipe.precision == "bf16" and not recipe.rank
+        with torch.enable_grad():  # whatever the caller is in
+            values = None if recipe.rank else {name: leaf[0] for name, leaf in flat.leaves.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                logits = students.logits_at(plain, batch.ids, batch.places, values)
+            batch.loss(logits).sum().backward()
         flat.step(rate(recipe, step))
         if step + 1 in keep:
             kept[step + 1] = flat.values()

@@ -99,9 +99,7 @@ def check(cfg: Config) -> None:
 
 def check_tokenizers(base: "Tokenizer", instruct: "Tokenizer") -> None:
     """Raise unless both read text alike, and the second has the template that both are prompted with."""
-    texts = [f"{w.system} {w.question} {w.answer} 087" for w in ms.prompts.WORDINGS]
-    ids = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] for tokenizer in (base, instruct)]
-    if base.get_vocab() != instruct.get_vocab() or ids[0] != ids[1]:
+    if not exchange.read_alike(base, instruct):
         raise ValueError("--base and --instruct have different tokenizers; give a base model and its own child")
     if ms.prompts.system_role(instruct) == "text":
         raise ValueError("--instruct has no chat template; give the instruct model there, and the base as --base")
