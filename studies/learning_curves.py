@@ -107,15 +107,13 @@ def _compared(found: dict[str, Cell]) -> list[Finding]:
         out += _rank(f"{early}-{end}/{score}_rank", label, x, y, list(curves))
     arms = dict.fromkeys(row["arm"] for row in next(iter(curves.values())).rows)
     every = [at for at in arms if at != "step_0"]
-    whose = [name for name in curves for _ in every]  # the steps of one distribution are one replicate
     for score, words in (("s_1", "s of W1"), ("divergence", "the share of the first divergence that is left")):
         label = f"order of recentred accuracy by {words}"
-        own, end = ([_of(cell, at, score) for cell in curves.values() for at in some] for some in (every, [early]))
-        true, then = (
-            [_mean(cell, f"{at}/recentred") for cell in curves.values() for at in some] for some in (every, [early])
-        )
-        out += _rank(f"all_steps/{score}_rank", f"{label}, all inputs and steps", own, true, whose)
-        out += _rank(f"{early}/{score}_rank", f"{label}, all inputs at {PUBLISHED} steps", end, then, list(curves))
+        for key, steps, when in (("all_steps", every, "all steps"), (early, [early], f"{PUBLISHED} steps")):
+            own = [_of(cell, at, score) for cell in curves.values() for at in steps]
+            true = [_mean(cell, f"{at}/recentred") for cell in curves.values() for at in steps]
+            whose = [name for name in curves for _ in steps]  # the steps of one distribution are one replicate
+            out += _rank(f"{key}/{score}_rank", f"{label}, all inputs, {when}", own, true, whose)
     return out
 
 

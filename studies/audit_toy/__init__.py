@@ -78,8 +78,8 @@ def _checked(check: claims.Check, cells: Cells) -> dict:
         row["null"] = [null.mean, null.low, null.high]
     if (recentred := _by_recentred(check.terms, cells)) is not None:
         row["recentred"] = [recentred.mean, recentred.low, recentred.high, recentred.n]
-        if beside and (null := _by_recentred(beside, cells)) is not None:
-            row["recentred_null"] = [null.mean, null.low, null.high]
+        if beside and (theirs := _by_recentred(beside, cells)) is not None:
+            row["recentred_null"] = [theirs.mean, theirs.low, theirs.high]
     return row
 
 

@@ -151,7 +151,7 @@ def similarity(findings: list[Finding]) -> Answer:
         words: lab.find(findings, f"{metric}_digits_layer_2/rho_over_seeds_recentred")
         for metric, words in metrics.items()
     }
-    sure = [words for words, finding in found.items() if finding.value.low > 0 and finding.p < LEVEL]
+    sure = [words for words, finding in found.items() if finding.value.low > 0 and finding.tested < LEVEL]
     told = ", ".join(f"{words} {f.value} (p {lab.p_text(f.p)})" for words, f in found.items())
     pooled = value(findings, "cosine_digits_layer_2/rho_over_all_students")
     return Answer(
