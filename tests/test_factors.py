@@ -220,7 +220,7 @@ def planted(**sweeps):
             for member, value in scores(base, seed=len(rows), sd=0.02).items():
                 kappa = (value - 0.1) / 0.9
                 own = {"arm": arm, "member": member, "teacher_accuracy": 0.94, "teacher_recentred": 0.91}
-                own |= dict.fromkeys(report.SCORES, value) | dict.fromkeys(report.KAPPAS, kappa)
+                own |= dict.fromkeys((*report.SCORES, "prior_matched"), value) | dict.fromkeys(report.KAPPAS, kappa)
                 rows.append({**defaults, **chosen, **own})
     return rows
 
