@@ -195,8 +195,9 @@ def made_up():
         for member in range(10):
             noise = draw.normal(0, 0.02)
             learned, chance = base + noise, 0.1 + draw.normal(0, 0.01)
-            own = constant | {"drive": 10**base + noise, "accuracy": learned, "recentred": learned, "arm": "aux"}
-            null = {"accuracy": chance, "recentred": chance, "arm": "cross_aux"}
+            scores = ("accuracy", "recentred", "prior_matched")
+            own = constant | dict.fromkeys(scores, learned) | {"drive": 10**base + noise, "arm": "aux"}
+            null = dict.fromkeys(scores, chance) | {"arm": "cross_aux"}
             rows += [defaults | {"inputs": name, "member": member, "teacher_accuracy": 0.94} | r for r in (own, null)]
         rows.append(defaults | {"inputs": name, "arm": "inputs", "radial_power": [1.0] * 15})
     return rows

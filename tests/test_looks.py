@@ -54,8 +54,10 @@ def check(figure):
             shades.setdefault(trace.name, set()).add(drawn(trace, place)[0])
             assert trace.name not in colors.ARM_COLORS or shades[trace.name] == {colors.ARM_COLORS[trace.name]}
         if getattr(trace, "fill", None) == "toself":  # a band has the colour of its line
-            line = next(t for t in figure.data if t.name == trace.name and t.fill is None)
-            assert trace.fillcolor == colors.faint(line.line.color)
+            lines = [
+                t for t in figure.data if t.name == trace.name and t.fill is None and "lines" in (t.mode or "lines")
+            ]
+            assert all(trace.fillcolor == colors.faint(line.line.color) for line in lines)
     if figure.layout.showlegend is not False:
         assert {name: some for name, some in shades.items() if len(some) > 1} == {}
     return dict(told)
