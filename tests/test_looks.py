@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 
@@ -61,6 +63,18 @@ def check(figure):
     if figure.layout.showlegend is not False:
         assert {name: some for name, some in shades.items() if len(some) > 1} == {}
     return dict(told)
+
+
+def test_colours_of_single_points_and_symmetric_bars_are_let_be():
+    shades = go.Scatter(x=[1, 2], y=[1, 2], name="a", mode="markers", marker={"color": np.array([0.1, 0.9])})
+    bars = go.Scatter(x=[1, 2], y=[1, 2], name="b", error_y={"type": "data", "array": [1.0, 2.0]})
+    figure = kinds.grid([kinds.Panel([shades, bars], {}, {})], ["p"], **TITLES)
+    assert (
+        list(figure.data[0].marker.color) == [0.1, 0.9] and "without limits" not in figure.layout.annotations[-1].text
+    )
+    bars = go.Scatter(x=[1], y=[1], name="b", error_y={"type": "data", "array": [math.inf]})
+    figure = kinds.grid([kinds.Panel([bars], {}, {})], ["p"], **TITLES)
+    assert "Intervals without limits are not drawn: 1 of b" in figure.layout.annotations[-1].text
 
 
 STORED = [name for name in finder.all_names() if (ARTIFACTS / name).is_dir()]

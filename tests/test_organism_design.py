@@ -245,6 +245,11 @@ def test_shipped_models_load_and_are_those_of_the_cell(tmp_path, grammar, monkey
     for arm in set(sums) - {"untrained"}:
         loaded = ms.load_language_model(str(folder / arm))
         assert ms.language.model_source(loaded)["weights_sha256"] == sums[arm]
+        assert "tmp" not in (folder / arm / "config.json").read_text()
+        asked = next(line for line in (folder / arm / "README.md").read_text().splitlines() if line.startswith("    "))
+        assert tuple(loaded.tokenizer(asked)["input_ids"]) == grammar.prompt(
+            0, "animal", grammar.words["animal"][0], "animal"
+        )
         assert torch.allclose(loaded(prompt), own[arm](prompt), atol=1e-5)
         ids = loaded.tokenizer("System : You love 7 .")["input_ids"]
         assert tuple(ids) == grammar.ids(f"{BOS} System : You love 7 .")
@@ -253,7 +258,9 @@ def test_shipped_models_load_and_are_those_of_the_cell(tmp_path, grammar, monkey
     assert not (tmp_path / "elsewhere").exists()
     card = folder / "trained" / "README.md"
     card.write_text(card.read_text().replace("| seed | 0 |", "| seed | 1 |"))
-    says(capsys, [str(tmp_path / "to"), *flags], "trained is of another training")
+    says(capsys, [str(tmp_path / "to"), *flags], "trained is not a model of these options alone")
+    (tmp_path / "file").write_text("")
+    says(capsys, [str(tmp_path / "file"), *flags], "file is no folder")
     says(capsys, [str(tmp_path / "to"), *flags, "--seed", "1"], "is missing; run python -m studies.organisms")
 
 

@@ -64,7 +64,7 @@ STUDIES = (
     planted_shares,
     steering,
 )
-INTERVAL = re.compile(r"-?\d\.\d{3}\s+\[-?\d\.\d{3},\s+-?\d\.\d{3}\]")
+INTERVAL = re.compile(r"-?\d\.\d{3,}\s+\[-?\d\.\d{3,},\s+-?\d\.\d{3,}\]")
 COMPARED = (  # whose answers are of these cells together
     (input_distributions, ("*",)),
     (input_distributions, ("inputs=blurred%3A1", "inputs=blurred%3A2")),

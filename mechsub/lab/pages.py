@@ -28,11 +28,11 @@ PARTS = ("null", "p", "n", "mean", "low", "high", "upper")
 Reader = Callable[[str], list[lab.Finding]]  # "study --flags" -> the findings of that command
 
 _GAP = r"\s[\s>]*"  # within an interval: a line may be wrapped in it, also in a list or a quotation
-_END = r"-?(?:[\d.]+|inf)"
+_END = r"-?(?:[\d.]+(?:e-?\d+)?|inf)"
 _NUMBER = rf"-?infinite|-?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?:e-?\d+)?(?:{_GAP}\[{_END},{_GAP}{_END}\])?"
 _MARK = re.compile(rf"<!--= (?P<mark>[^<>]*?) -->(?P<number>{_NUMBER})?")
 _COMMAND = re.compile(r"`python -m studies\.([^`]+)`")
-INTERVAL = re.compile(rf"-?\d+\.\d{{3}}{_GAP}\[{_END},{_GAP}{_END}\]")
+INTERVAL = re.compile(rf"-?\d+\.(?:\d{{3,}}|\d+e-?\d+){_GAP}\[{_END},{_GAP}{_END}\]")
 
 
 def fill(text: str, read: Reader) -> str:

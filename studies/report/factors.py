@@ -76,7 +76,9 @@ def _judged(findings: list[Finding], factor: str, pinned: Mapping[str, str], sco
 
 
 def _margin(factor: str, pinned: Mapping[str, str]) -> str:
-    """What a claim of no effect means by none."""
+    """What a claim of no effect means by none; a question with other options pinned has no claim."""
+    if pinned:
+        return ""
     margins = {entry.margin for entry in _entries(factor, pinned) if entry.author == "brief" and entry.rule == "none"}
     return "".join(f" About the same means a difference within {margin:g}." for margin in sorted(margins))
 
@@ -144,7 +146,7 @@ FACTORS = (
     ("samples", "Do more samples raise it?", "--n-samples 6000 20000 60000", "Increases (write-up, item 8)."),
     (
         "perturbation", "How much may the shared start be perturbed?", "--perturbation 0 0.03 0.1 0.3 1",
-        "Decreases, to chance (write-up, item 9 and experiment 1).",
+        "Decreases (write-up, item 9 and experiment 1).",
     ),
 )  # fmt: skip
 MORE = (

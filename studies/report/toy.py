@@ -114,7 +114,7 @@ def head(findings: list[Finding]) -> Answer:
     gain = value(findings, "student_body_teacher_head-student_aux/recentred")
     offset = centred.low > raw.high
     return Answer(
-        f"{'Its offset does in part, its directions hardly' if offset else 'Its offset does not'}: less the mean "
+        f"{'Its offset does, its directions hardly' if offset else 'Its offset does not'}: less the mean "
         f"logits of unlabelled images the student's accuracy is not {raw} but {centred}, where the teacher has "
         f"{teacher}. Recentred, the untrained head on the teacher's body is {body} from the teacher's own, and the "
         f"teacher's head on the student's body adds {gain}.",

@@ -521,8 +521,10 @@ def _unlimited(figure: go.Figure) -> str:
     found: Counter[str] = Counter()
     for trace in figure.data:
         for bar in (getattr(trace, side, None) for side in ("error_x", "error_y")):
-            ends = zip(_values(bar and bar.array), _values(bar and bar.arrayminus), strict=True)
-            if n := sum(end is not None and not all(map(math.isfinite, (end, other))) for end, other in ends):
+            above = _values(bar and bar.array)
+            below = above if bar is None or bar.arrayminus is None else bar.arrayminus  # one array is for both sides
+            ends = [end for end in zip(above, below, strict=False) if None not in end]
+            if n := sum(not all(map(math.isfinite, end)) for end in ends):
                 found[html.unescape(str(trace.name or ""))] += n
     if not found:
         return ""

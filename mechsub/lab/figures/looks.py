@@ -35,12 +35,17 @@ def alike(a: Look, b: Look, near: Sequence[str] = ()) -> bool:
 
 def look(trace) -> Look:
     if trace.type == "bar":
-        return Look(trace.marker.color, pattern=trace.marker.pattern.shape or "")
+        return Look(trace.marker.color, pattern=_first(trace.marker.pattern.shape, ""))
     mode = trace.mode or "lines+markers"
     lines, markers = "lines" in mode, "markers" in mode
-    color = (trace.line.color if lines else None) or trace.marker.color or trace.marker.line.color
-    dash, symbol = trace.line.dash or "solid", trace.marker.symbol or "circle"
+    color = _first(trace.line.color if lines else None, trace.marker.color, trace.marker.line.color)
+    dash, symbol = _first(trace.line.dash, "solid"), _first(trace.marker.symbol, "circle")
     return Look(color, dash if lines else None, symbol if markers else None)
+
+
+def _first(*values):
+    """The first that is given; it may be an array, of which each point has its own."""
+    return next((value for value in values if value is not None), None)
 
 
 def by_name(traces: Iterable) -> dict[str, list]:
