@@ -16,6 +16,7 @@ whose draws are the unit where several are named beside the trained weights.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -136,7 +137,8 @@ def intervals(statistic: Callable, words: list[str], n_columns: int, n: int, dra
         values = torch.tensor(drawn[name], dtype=torch.float64)
         values = values[values.isfinite()]
         values = values - (values.mean() - value)
-        low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        low, high = values.quantile(ends).tolist() if len(values) else (math.nan, math.nan)
         out[name] = {"value": value, "low": low, "high": high}
     return out
 
@@ -218,6 +220,8 @@ def _wordings(tensors: dict, words: list[str], cfg: Config, draw) -> Iterator[di
 
     for name, value in intervals(statistics, chosen, len(animals), cfg.n_resamples, draw).items():
         direction, part, over = name.split("/")
+        if over == "disattenuated" and math.isnan(value["value"]):
+            continue  # no wording brings one of them back, so that there is nothing to divide by
         yield {"kind": "wordings", "direction": direction, "of": part, "over": over, **value}
 
 

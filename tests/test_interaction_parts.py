@@ -115,3 +115,19 @@ def test_intervals_of_agreements_cover_the_truth():
         truth = sum(one[name]["value"] for one in found) / n
         covered = sum(one[name]["low"] <= truth <= one[name]["high"] for one in found)
         assert covered >= 0.88 * n, (name, covered)
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_wordings_that_bring_nothing_back_have_no_disattenuated_agreement(reliable):
+    """Of two wordings that contradict each other nothing can be divided by; the other rows are there."""
+    one, other = planted(pairs=1.0), planted(pairs=1.0, seed=5)
+    sign = 1.0 if reliable else -0.5
+    tensors = {
+        "subset_partner": torch.arange(len(WORDS)), "subset_animal": torch.arange(N_ANIMALS),
+        "number_to_animal_wordings": torch.stack([one, sign * one + 0.1 * other]),
+        "animal_to_number_wordings": torch.stack([one, sign * one + 0.1 * other]).mT,
+    }  # fmt: skip
+    cfg = spectrum.Config(n_resamples=4)
+    rows = list(spectrum._wordings(tensors, WORDS, cfg, torch.Generator().manual_seed(0)))
+    assert {"wording", "wordings"} <= {row["over"] for row in rows}
+    assert any(row["over"] == "disattenuated" for row in rows) == reliable
