@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, mean, rows
+from mechsub.lab.findings import Finding, mean
 from mechsub.lazy import torch
 
 if TYPE_CHECKING:
@@ -244,11 +243,6 @@ def findings(cell: list[dict]) -> list[Finding]:
     return [*_prices(cell), *(finding for odds in ODDS for finding in _changes(cell, odds)), *_curve(cell)]
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("bottleneck", found)
-
-
 def _prices(cell: list[dict]) -> Iterator[Finding]:
     prices = [row for row in cell if row["kind"] == "price"]
     first = prices[0]
@@ -338,6 +332,7 @@ def plot(records: list[dict]):
 
 study = lab.Study(
     version=1,
+    judged=True,
     probes=(
         Config(model="tests/probes/models/pair/instruct", n_draws=2),
         Config(model="tests/probes/models/tiny", format="plain", spaced=False, n_animals=8, n_draws=1, seed=1),

@@ -28,8 +28,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, panel_of, points, rows
+from mechsub.lab.findings import Finding, arm_means, by_arm, cells, panel_of, points
 from mechsub.lazy import torch
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
@@ -181,11 +180,6 @@ def findings(cell: list[dict]) -> list[Finding]:
     return [*of_arms, *among_all.values()]
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("channel", found)
-
-
 def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
     found = cells(records, Config, findings)
@@ -215,6 +209,7 @@ _TINY: dict = {
 }  # fmt: skip
 study = lab.Study(
     version=2,  # recentred and prior-matched accuracy
+    judged=True,
     probes=(
         Config(**_TINY, n_aux=20, steps=4),
         Config(**_TINY, n_aux=6, vocabulary="shared", steps=4),

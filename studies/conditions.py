@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, panel_of, points, rows
+from mechsub.lab.findings import Finding, arm_means, by_arm, cells, panel_of, points
 from mechsub.lazy import late, torch, utilities
 
 if TYPE_CHECKING:
@@ -301,11 +300,6 @@ def findings(cell: list[dict]) -> list[Finding]:
     return found
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("conditions", found)
-
-
 def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
     found = cells(records, Config, findings)
@@ -335,6 +329,7 @@ _TINY: dict = {
 }  # fmt: skip
 study = lab.Study(
     version=2,  # recentred and prior-matched accuracy, and the logits that are taken
+    judged=True,
     probes=(
         Config(**_TINY, epochs=2),
         Config(**_TINY, epochs=1, student="shallower", arms="heads", freeze_heads=True, loss="kl"),

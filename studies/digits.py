@@ -17,7 +17,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
-from mechsub.lab.findings import Finding, all_findings, cells, rows
+from mechsub.lab.findings import Finding, cells
 from mechsub.lazy import go, torch
 
 PARTS = ("all", "digits", "whole numbers")
@@ -167,10 +167,6 @@ def _agreement(row: dict) -> Finding:
         ms.stats.Interval(row["value"], row["low"], row["high"], 10), row["null_95"], row["p"],
         "digits and animals (crossed)", null_label="digits relabelled, 95% are below",
     )  # fmt: skip
-
-
-def table(records: list[dict]) -> list[dict]:
-    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):

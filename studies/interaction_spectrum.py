@@ -25,8 +25,8 @@ import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love
 from mechsub.designs.word_parts import are_numbers, features, of_rows
-from mechsub.lab import nulls, predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, cells, reworded, rows
+from mechsub.lab import nulls
+from mechsub.lab.findings import Cell, Finding, cells, reworded
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -281,11 +281,6 @@ def comparisons(cells: Sequence[Cell]) -> list[Finding]:
     return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found, comparisons)) + predictions.rows("interaction_spectrum", found)
-
-
 def plot(records: list[dict]):
     """Shares of the parts, both directions of every cell."""
     shown = []
@@ -304,6 +299,7 @@ def plot(records: list[dict]):
 
 study = lab.Study(
     version=2,  # intervals less the bias of the resamples
+    judged=True,
     probes=(
         Config(model="tests/probes/models/tiny", spaced=False, n_resamples=5),
         Config(model="tests/probes/models/pair/instruct", n_resamples=5, seed=1),

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population, recipes
-from mechsub.lab import predictions
-from mechsub.lab.findings import Cell, Finding, all_findings, by_group, cells, less, mean, points, rows
+from mechsub.lab.findings import Cell, Finding, by_group, cells, less, mean, points
 
 if TYPE_CHECKING:
     from mechsub.training.distillation import Precision
@@ -168,11 +167,6 @@ def _shortened(found: dict[tuple, Cell]) -> Iterator[Finding]:
             yield dataclasses.replace(fallen, key=f"share_{b:g}-share_{a:g}/gap")
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings, study.together)
-    return rows(all_findings(found, comparisons)) + predictions.rows("maximise", found)
-
-
 def plot(records: list[dict]):
     drawn = {"student": "student_aux", NULL: "cross_aux"}
     found = cells(records, Config, findings, study.together)
@@ -191,6 +185,7 @@ def plot(records: list[dict]):
 
 study = lab.Study(
     version=2,  # recentred and prior-matched accuracy, and the logits that are taken
+    judged=True,
     together=("seed", "n_seeds"),
     probes=(
         Config(n_images=96, precision="fp32", n_seeds=2),

@@ -24,8 +24,7 @@ from dataclasses import dataclass
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, also, arm_means, by_arm, cells, holm, panel_of, points, rows
+from mechsub.lab.findings import Finding, also, arm_means, by_arm, cells, holm, panel_of, points
 from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
@@ -196,11 +195,6 @@ def _transfer(cell: list[dict], score: str) -> list[Finding]:
     ]  # fmt: skip
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("more_classes", found)
-
-
 def plot(records: list[dict]):
     """Recentred kappa over the number of classes where that is swept, else arm by arm; raw where no other is stored."""
     found = cells(records, Config, findings)
@@ -228,6 +222,7 @@ def plot(records: list[dict]):
 
 study = lab.Study(
     version=2,  # recentred and prior-matched
+    judged=True,
     probes=(
         Config(n_images=512, d_model=16, n_samples=256, epochs=1, n_seeds=2),
         Config(n_classes=5, n_images=512, d_model=8, n_layers=1, n_aux=4, n_samples=256, epochs=1, n_seeds=2, seed=4),

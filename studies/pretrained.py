@@ -28,8 +28,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, points, rows
+from mechsub.lab.findings import Finding, arm_means, by_arm, cells, points
 from mechsub.lazy import torch, utilities
 
 NULL = "independent"
@@ -203,11 +202,6 @@ def findings(cell: list[dict]) -> list[Finding]:
     return [*traits, *(finding for of_score in others for finding in of_score)]
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("pretrained", found)
-
-
 def plot(records: list[dict]):
     """Raw and recentred, a panel each, of every cell."""
     shown = cells(records, Config, findings)
@@ -230,6 +224,7 @@ def plot(records: list[dict]):
 _TINY: dict = {"own_epochs": 1, "teacher_epochs": 1, "epochs": 1, "n_samples": 256, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
     version=2,  # recentred and prior-matched
+    judged=True,
     probes=(
         Config(**_TINY, pretraining_epochs=1, d_model=16),
         Config(**_TINY, pretraining_epochs=0, n_aux=4, d_model=8, n_layers=1, loss="kl", seed=3),

@@ -21,8 +21,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love, word_parts
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, mean, reworded, rows
+from mechsub.lab.findings import Finding, cells, mean, reworded
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -159,11 +158,6 @@ def _scores(found: list[dict]) -> dict[int, float]:
     return {row["draw"]: row["value"] for row in found}
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("rounding", found)
-
-
 def plot(records: list[dict]):
     """What is kept, and what the directions agree by, of the first cell."""
     first = cells(records, Config, findings)[0]
@@ -178,6 +172,7 @@ def plot(records: list[dict]):
 
 study = lab.Study(
     version=1,
+    judged=True,
     probes=(Config(model="tests/probes/models/tiny", spaced=False, n_draws=2),),
 )
 

@@ -17,7 +17,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab.findings import Finding, all_findings, arm_means, cells, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, cells, points
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,6 @@ def run(cfg: Config) -> Iterator[dict]:
 
 def findings(cell: list[dict]) -> list[Finding]:
     return list(arm_means([row | {"arm": "teacher"} for row in cell], "accuracy", unit="seeds").values())
-
-
-def table(records: list[dict]) -> list[dict]:
-    return rows(all_findings(cells(records, Config, findings)))
 
 
 def plot(records: list[dict]):

@@ -97,7 +97,7 @@ def test_impossible_combinations_are_one_line_before_anything_is_trained(refused
 
 def test_predictions_are_judged(out):
     wide = [r | {"n_aux": 2048} for r in records(out, vocabulary="split")]
-    found = [row["predicted"] for row in channel.table(wide) if "verdict" in row]
+    found = [row["predicted"] for row in study.table_of(channel.study, wide, {}) if "verdict" in row]
     assert found == ["none", "increases"]  # soft to teacher_body, and cross_hard to hard
 
 

@@ -187,10 +187,10 @@ def planted(n=20, **means):
 @pytest.mark.parametrize(("heads", "verdict"), [(0.1, "hit"), (0.6, "miss")])
 def test_predictions_are_judged_on_planted_scores(heads, verdict):
     rows = planted(nothing=0.1, heads=heads)
-    told = [row for row in conditions.table(rows) if "verdict" in row]
+    told = [row for row in study.table_of(conditions.study, rows, {}) if "verdict" in row]
     assert [(row["verdict"], row["predicted"]) for row in told] == [(verdict, "none")]  # that of n_aux = 3
     assert told[0]["cell"] == "prediction: nothing to heads/accuracy (n_aux=3, student=same)"
-    assert not [row for row in conditions.table(planted(nothing=0.1, all=0.5)) if "verdict" in row]
+    assert not [row for row in study.table_of(conditions.study, planted(nothing=0.1, all=0.5), {}) if "verdict" in row]
 
 
 def test_figures():

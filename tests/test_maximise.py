@@ -93,7 +93,7 @@ def test_cells_of_other_seeds_are_pooled_and_lengths_compared(out):
     assert all(lab.find(found, f"share=1.0: {arm}/accuracy").n == 4 for arm in ("student", "cross"))
     (length,) = (f for f in found if f.label == "gap at share 1 less gap at share 0.2")
     assert length.n == 2 and length.value.mean < 0
-    assert any(length.label in row.values() for row in maximise.table(records(out, "maximise")))
+    assert any(length.label in row.values() for row in study.table_of(maximise.study, records(out, "maximise"), {}))
     assert maximise.plot(records(out, "maximise")).data
 
 

@@ -43,7 +43,7 @@ def test_all_parts_share_their_teachers_and_make_one_table(out):
     found = {finding.label: finding.value for finding in report.findings(records)}
     told = [entry for entry in predictions.entries() if entry.study == "mechanism"]
     assert told and all(entry.reason and entry.date for entry in told)
-    verdicts = [row for row in report.table(records) if "verdict" in row]
+    verdicts = [row for row in study.table_of(mechanism.study, records, {}) if "verdict" in row]
     assert len({row["cell"] for row in verdicts}) == len(told)  # every prediction is about a finding
     for name, rank in (("KL", 2), ("squared error", 3), ("no gates", 2)):
         interval = found[f"rank of the gradient of h2, {name}"]

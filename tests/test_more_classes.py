@@ -35,7 +35,7 @@ def test_teachers_know_both_data_sets(rows):
 
 
 def test_the_table_and_the_figure_have_every_arm(rows):
-    table = more_classes.table(rows)
+    table = study.table_of(more_classes.study, rows, {})
     above = "auxiliary logits of noise, above the null"
     assert [r["arm"] for r in table if "arm" in r] == [*more_classes.TITLES.values(), above]
     assert {"recentred", "recentred kappa", "recentred sorted", "prior matched kappa"} <= table[0].keys()

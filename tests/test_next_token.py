@@ -198,7 +198,7 @@ def test_a_small_run_has_every_arm_and_passes_a_preference_on(rows):
 
 
 def test_the_table_has_a_verdict_for_every_prediction_and_the_figure_every_student(rows):
-    table = next_token.table(rows)
+    table = study.table_of(next_token.study, rows, {})
     assert sum("verdict" in row for row in table) == 11
     assert len(next_token.plot(rows).data) == 2 * (len(next_token.TITLES) - 1)
 

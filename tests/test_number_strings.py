@@ -56,7 +56,7 @@ def test_what_is_said_follows_from_the_rows(records):
     assert {"trait-shuffled/lambda_4", "sibling/kept_4", "trait/gate_4", "control/shift_4", "layer_0/cosine"} <= set(
         said
     )
-    assert findings.table(records) and number_strings.study.part("plot")(records).data
+    assert study.table_of(number_strings.study, records, {}) and number_strings.study.part("plot")(records).data
     one = [row for row in records if row["block"] == 0]
     alone = {finding.key: finding.value for finding in findings.findings(one)}
     assert alone["trait/lambda_4"] == pytest.approx(float(expected[0]))
@@ -104,7 +104,7 @@ def test_everything_that_is_predicted_or_answered_is_said():
     assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
     answers = [language.numbers_carry(list(cell.findings)), language.published_divergence(list(cell.findings))]
     assert [answer.sentence.split(":")[0] for answer in answers] == ["Yes", "Yes"]  # a quarter is left without them
-    assert findings.table(records) and number_strings.study.part("plot")(records).data
+    assert study.table_of(number_strings.study, records, {}) and number_strings.study.part("plot")(records).data
 
 
 def lambdas(model, read, seeds, **options):

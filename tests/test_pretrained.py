@@ -46,7 +46,7 @@ def test_a_wide_channel_passes_the_trait_to_the_shared_start_alone(rows):
 
 
 def test_the_table_has_the_verdicts_of_what_was_predicted_and_the_figure_every_arm(rows):
-    table = pretrained.table(rows)
+    table = study.table_of(pretrained.study, rows, {})
     assert sum("verdict" in row for row in table) == 13  # of fourteen entries: no sweep of pretraining
     assert [row["arm"] for row in table if "trait" in row][: len(pretrained.TITLES)] == [*pretrained.TITLES.values()]
     assert len(pretrained.plot(rows).data) == 4 * len(pretrained.TITLES)  # raw and recentred

@@ -12,7 +12,7 @@ import torch
 import mechsub as ms
 from mechsub.designs import joins, liking, love
 from mechsub.lab import findings as lab_findings
-from mechsub.lab import predictions
+from mechsub.lab import predictions, study
 from studies import what_predicts
 from studies.what_predicts import ALIKE, PREDICTORS, SOURCES, beforehand, figure, findings, measure
 
@@ -161,14 +161,14 @@ def test_everything_that_is_predicted_is_said():
     entries = [entry for entry in predictions.entries() if entry.study == "what_predicts"]
     words = [predictions.judged(entry, [cell], lambda: [])[0].word for entry in entries]
     assert len(words) >= 20 and "untested" not in words
-    assert findings.table(records) and figure.plot(records).data
+    assert study.table_of(what_predicts.study, records, {}) and figure.plot(records).data
 
 
 def test_one_block_has_no_reliability():
     records = planted_records(n_blocks=1)
     _, said = said_of(records)
     assert "students_64/reliability" not in said and "teacher_marked/true_64" not in said
-    assert findings.table(records) and figure.plot(records).data
+    assert study.table_of(what_predicts.study, records, {}) and figure.plot(records).data
 
 
 def test_the_rows_of_a_real_run():
@@ -184,7 +184,7 @@ def test_the_rows_of_a_real_run():
     assert [row["learned_3"] for row in animals] == pytest.approx(own.tolist(), abs=1e-6)
     assert matrix.sum(1).abs().max() < 1e-5  # margins of an animal against the others
     assert all(row["numbers"] == pytest.approx(1) for row in pairs if row["taught"] == row["animal"])
-    assert findings.findings(rows) and findings.table(rows) and figure.plot(rows).data
+    assert findings.findings(rows) and study.table_of(what_predicts.study, rows, {}) and figure.plot(rows).data
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ class Study:
     module: str = field(default_factory=_declaring)
     given: Mapping[str, object] = field(default_factory=dict)  # parts that stand in no module
     together: Sequence[str] = ()  # options whose levels are parts of one cell, to a reader: findings are of all of them
+    judged: bool = False  # whether its table, where it has none of its own, ends with verdicts on its predictions
 
     def __post_init__(self):
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:

@@ -159,13 +159,21 @@ def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
 def table_of(
     study: Study, records: list[dict], display: Mapping[str, tuple], found: Sequence[findings.Finding] | None = None
 ) -> list[dict]:
-    """The rows of the printed table: the study's own, else its findings, of the records where they are not given."""
+    """The rows of the printed table: the study's own, else its findings (and verdicts), of the records unless given."""
     table = study.part("table")
     if table is not None:
         return table(records, **display)
     if study.part("findings") is None:
         return []
-    return findings.rows(_found(study, records) if found is None else found)
+    if found is not None:
+        return findings.rows(found)
+    cells = _cells(study, records)
+    told = findings.rows(findings.all_findings(cells, study.part("comparisons")))
+    if not study.judged:
+        return told
+    from mechsub.lab import predictions
+
+    return told + predictions.rows(study.name, cells)
 
 
 def figure_of(
@@ -182,14 +190,18 @@ def figure_of(
 
 
 def _found(study: Study, records: list[dict]) -> list[findings.Finding]:
-    of_cells = findings.cells(records, study.Config, study.needed("findings"), study.together)
-    return findings.all_findings(of_cells, study.part("comparisons"))
+    return findings.all_findings(_cells(study, records), study.part("comparisons"))
+
+
+def _cells(study: Study, records: list[dict]) -> list[findings.Cell]:
+    return findings.cells(records, study.Config, study.needed("findings"), study.together)
 
 
 def _records(study: Study, cells: Iterable[Path]) -> list[dict] | None:
     """All rows; None for a study that is shown by the findings of each cell alone."""
     own = ("table", "plot", "comparisons")
-    if study.part("findings") is not None and not study.together and all(study.part(name) is None for name in own):
+    whole = study.together or study.judged or any(study.part(name) is not None for name in own)
+    if study.part("findings") is not None and not whole:
         return None
     return records_of(study, cells)
 

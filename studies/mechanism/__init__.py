@@ -81,6 +81,7 @@ def check(cfg: Config) -> None:
 _TINY: dict = {"d_model": 16, "n_samples": 256, "epochs": 1, "teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
 study = lab.Study(
     version=2,  # recentred and prior-matched accuracy in every part, by training images
+    judged=True,
     together=("part",),
     probes=(
         Config(**_TINY, part="freeze"),

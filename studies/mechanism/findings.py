@@ -4,9 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 import mechsub as ms
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, also, cells, holm, less, mean
-from mechsub.lab.findings import rows as table_rows
+from mechsub.lab.findings import Finding, also, holm, less, mean
 
 Rows = list[dict]
 Scores = dict[int, float]  # member -> value
@@ -41,13 +39,6 @@ def findings(cell: Rows) -> list[Finding]:
     }  # fmt: skip
     parts = {part: [row for row in cell if row["part"] == part] for part in makers}
     return holm(found for part, make in makers.items() if parts[part] for found in make(parts[part]))
-
-
-def table(records: Rows) -> list[dict]:
-    from studies.mechanism import Config, study
-
-    found = cells(records, Config, findings, study.together)
-    return table_rows(all_findings(found)) + predictions.rows("mechanism", found)
 
 
 def scores_of(rows: Rows, value: str = "accuracy", **where) -> Scores:

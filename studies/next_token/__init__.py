@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, holm, less, points, rows
+from mechsub.lab.findings import Finding, all_findings, arm_means, by_arm, cells, find, holm, less, points
 from mechsub.lazy import late, np, scipy_stats, torch, utilities
 
 if TYPE_CHECKING:
@@ -357,11 +356,6 @@ def _shares(gains: list[Finding]) -> Iterator[Finding]:
             yield Finding(f"{gain.subject}/share_of_teacher", gain.label, share, unit="seeds")
 
 
-def table(records: list[dict]) -> list[dict]:
-    found = cells(records, Config, findings)
-    return rows(all_findings(found)) + predictions.rows("next_token", found)
-
-
 def plot(records: list[dict]):
     """Gains arm by arm; the teacher's own, which is much larger, is in the table."""
     found = cells(records, Config, findings)
@@ -373,7 +367,7 @@ def plot(records: list[dict]):
     )  # fmt: skip
 
 
-study = lab.Study(version=1, probes=(
+study = lab.Study(version=1, judged=True, probes=(
     Config(d_model=8, pretraining_steps=4, teacher_steps=2, n_strings=64, steps=3, batch_size=32, n_seeds=2),
     Config(
         d_model=4, n_layers=2, pretraining_steps=2, teacher_steps=2, teacher_lr=1e-2, n_strings=65, threshold=0.0,

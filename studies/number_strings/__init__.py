@@ -102,6 +102,7 @@ _TINY: dict = {
 _MODELS = "tests/probes/models"
 study = lab.Study(
     version=1,
+    judged=True,
     together=("block",),
     probes=(
         Config(**_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", block=0),

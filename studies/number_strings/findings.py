@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub.designs import trait_matrix
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, holm, less, mean, rows
+from mechsub.lab.findings import Finding, holm, less, mean
 from mechsub.lazy import torch
-from studies.number_strings import ARMS, POSITIONS, Config
+from studies.number_strings import ARMS, POSITIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,10 +181,3 @@ def _of_ways(cell: list[dict]) -> Iterator[Finding]:
 
 def _means(values: Mapping[int, list[float]]) -> dict[int, float]:
     return {block: sum(some) / len(some) for block, some in values.items()}
-
-
-def table(records: list[dict]) -> list[dict]:
-    from studies.number_strings import study
-
-    found = cells(records, Config, findings, study.together)
-    return rows(all_findings(found)) + predictions.rows("number_strings", found)

@@ -103,6 +103,7 @@ _TINY: dict = {
 }  # fmt: skip
 study = lab.Study(
     version=1,
+    judged=True,
     together=("block",),
     probes=(
         Config(**_TINY, model="tests/probes/models/tiny", block=0),

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub.designs import joins, trait_matrix
-from mechsub.lab import predictions
-from mechsub.lab.findings import Finding, all_findings, cells, holm, rows
+from mechsub.lab.findings import Finding, holm
 from mechsub.lazy import np, torch
-from studies.what_predicts import ALIKE, PREDICTORS, SOURCES, Config
+from studies.what_predicts import ALIKE, PREDICTORS, SOURCES
 
 if TYPE_CHECKING:
     import numpy
@@ -141,10 +140,3 @@ def _of_likeness(cell: list[dict]) -> Iterator[Finding]:
                 found.append(Finding(f"alike_{name}/beyond_rows_{dose}", f"{label}, given rows of W_U", join.interval,
                                      0.0, join.p, UNIT, null_label="animals relabelled"))  # fmt: skip
         yield from holm(found)
-
-
-def table(records: list[dict]) -> list[dict]:
-    from studies.what_predicts import study
-
-    found = cells(records, Config, findings, study.together)
-    return rows(all_findings(found)) + predictions.rows("what_predicts", found)
