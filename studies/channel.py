@@ -28,7 +28,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab.findings import Finding, arm_means, by_arm, cells, panel_of, points
+from mechsub.lab.findings import Finding, arm_means, by_arm, cells
 from mechsub.lazy import torch
 
 NULLS = {"soft": "cross_soft", "hard": "cross_hard"}
@@ -182,24 +182,11 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def plot(records: list[dict]):
     """Over the number of outputs where that is swept, else arm by arm."""
-    found = cells(records, Config, findings)
-    drawn = [
-        point | {"n_aux": cell.options["n_aux"], "panel": panel_of(cell, "n_aux")}
-        for cell in found
-        for point in points(cell.findings, "recentred")
-        if point["arm"] in TITLES
-    ]
-    caption = "Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel."
-    if len({point["n_aux"] for point in drawn}) > 1:
-        return ms.kinds.interval_lines(
-            sorted(drawn, key=lambda point: point["n_aux"]),
-            x="n_aux", value="recentred", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
-            title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
-            y_title="recentred accuracy on test images",
-        )  # fmt: skip
-    return ms.kinds.interval_bars(
-        drawn, value="recentred", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
-        title="Students of a channel, soft and sampled", axis="recentred accuracy on test images",
+    return ms.kinds.swept(
+        cells(records, Config, findings), "n_aux", "recentred", TITLES, log_x=True, null=0.1,
+        title="Students of a channel, soft and sampled", x_title="outputs that are no digits",
+        axis="recentred accuracy on test images",
+        caption="Dashed: chance among ten digits. Bound and teacher's body are not trained on the channel.",
     )  # fmt: skip
 
 

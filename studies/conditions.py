@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab.findings import Finding, arm_means, by_arm, cells, panel_of, points
+from mechsub.lab.findings import Finding, arm_means, by_arm, cells
 from mechsub.lazy import late, torch, utilities
 
 if TYPE_CHECKING:
@@ -302,24 +302,11 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 def plot(records: list[dict]):
     """Over the number of auxiliary logits where that is swept, else arm by arm."""
-    found = cells(records, Config, findings)
-    drawn = [
-        point | {"n_aux": cell.options["n_aux"], "panel": panel_of(cell, "n_aux")}
-        for cell in found
-        for point in points(cell.findings, "recentred")
-        if point["arm"] in TITLES
-    ]
-    caption = "Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained."
-    if len({point["n_aux"] for point in drawn}) > 1:
-        return ms.kinds.interval_lines(
-            sorted(drawn, key=lambda point: point["n_aux"]),
-            x="n_aux", value="recentred", arm="label", facet="panel", log_x=True, null=0.1, caption=caption,
-            title="What a student must share with its teacher", x_title="auxiliary logits",
-            y_title="recentred accuracy on test images",
-        )  # fmt: skip
-    return ms.kinds.interval_bars(
-        drawn, value="recentred", label="label", facet="cell" if len(found) > 1 else None, null=0.1, caption=caption,
-        title="What a student must share with its teacher", axis="recentred accuracy on test images",
+    return ms.kinds.swept(
+        cells(records, Config, findings), "n_aux", "recentred", TITLES, log_x=True, null=0.1,
+        title="What a student must share with its teacher", x_title="auxiliary logits",
+        axis="recentred accuracy on test images",
+        caption="Dashed: chance. The null shares nothing with its teacher's start; the projected state is not trained.",
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population
-from mechsub.lab.findings import Finding, also, arm_means, by_arm, cells, holm, panel_of, points
+from mechsub.lab.findings import Finding, also, arm_means, by_arm, cells, holm
 from mechsub.lazy import torch, utilities
 
 NULL = "cross_aux"
@@ -199,24 +199,10 @@ def plot(records: list[dict]):
     """Recentred kappa over the number of classes where that is swept, else arm by arm; raw where no other is stored."""
     found = cells(records, Config, findings)
     score = "recentred_kappa" if all(cell.rows[0].keys() >= {"recentred_kappa"} for cell in found) else "kappa"
-    axis = f"{score.replace('_', ' ')} on test images"
-    drawn = [
-        point | {"n_classes": cell.options["n_classes"], "panel": panel_of(cell, "n_classes")}
-        for cell in sorted(found, key=lambda cell: cell.options["n_classes"])
-        for point in points(cell.findings, score)
-        if point["arm"] in TITLES
-    ]
-    caption = "Digits and clothes under one head. kappa: 0 is chance, 1 all right."
-    if len({point["n_classes"] for point in drawn}) > 1:
-        return ms.kinds.interval_lines(
-            drawn, x="n_classes", value=score, arm="label", facet="panel", null=0.0,
-            title="Students of teachers of more classes", x_title="classes", y_title=axis,
-            caption=caption,
-        )  # fmt: skip
-    return ms.kinds.interval_bars(
-        drawn, value=score, label="label", facet="cell" if len(found) > 1 else None, null=0.0,
-        title="Students of teachers of more classes",
-        axis=axis, caption=caption,
+    return ms.kinds.swept(
+        found, "n_classes", score, TITLES, null=0.0, title="Students of teachers of more classes", x_title="classes",
+        axis=f"{score.replace('_', ' ')} on test images",
+        caption="Digits and clothes under one head. kappa: 0 is chance, 1 all right.",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import math
 import numbers
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +23,12 @@ from plotly.subplots import make_subplots
 from mechsub.lab import store
 from mechsub.lab.figures import drawing, looks
 from mechsub.lab.figures.colors import ARM_COLORS, GREY, OKABE_ITO, arm_color, faint
-from mechsub.lab.findings import value_text
+from mechsub.lab.findings import panel_of, value_text
+from mechsub.lab.findings import points as points_of
 from mechsub.stats import student_t
 
 if TYPE_CHECKING:
-    from mechsub.lab.findings import Finding
+    from mechsub.lab.findings import Cell, Finding
 
 COLUMNS = 3  # panels side by side; more go below
 MANY = 24  # panels of bars; more facets stand along an axis
@@ -172,6 +173,24 @@ def interval_lines(
     _draw_null(figure, null, vertical=False)
     counts = _counts(records, (arm, facet, x))
     return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", 150 + tall, legend=True)
+
+
+def swept(
+    cells: "Sequence[Cell]", option: str, value: str, arms: Container[str], *, x_title: str, axis: str,
+    log_x: bool = False, **more,
+) -> go.Figure:  # fmt: skip
+    """A score over an option in which cells differ, with a panel for the options beside it; else arm by arm."""
+    drawn = [
+        point | {option: cell.options[option], "panel": panel_of(cell, option)}
+        for cell in sorted(cells, key=lambda cell: cell.options[option])
+        for point in points_of(cell.findings, value)
+        if point["arm"] in arms
+    ]
+    if len({point[option] for point in drawn}) > 1:
+        ways = {"x": option, "x_title": x_title, "y_title": axis, "log_x": log_x}
+        return interval_lines(drawn, value=value, arm="label", facet="panel", **ways, **more)
+    facet = "cell" if len(cells) > 1 else None
+    return interval_bars(drawn, value=value, label="label", facet=facet, axis=axis, **more)
 
 
 def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
