@@ -17,7 +17,7 @@ whose draws are the unit where several are named beside the trained weights.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +26,7 @@ from mechsub import lab
 from mechsub.designs import love
 from mechsub.designs.word_parts import are_numbers, features, of_rows
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Finding, cells, reworded
+from mechsub.lab.findings import Finding, cells, reworded
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -276,9 +276,7 @@ def _over_wordings(row: dict) -> Finding:
     )  # fmt: skip
 
 
-def comparisons(cells: Sequence[Cell]) -> list[Finding]:
-    """What is said of trained weights, beside the same of weights that never saw a text."""
-    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+comparisons = nulls.of_weights
 
 
 def plot(records: list[dict]):

@@ -105,7 +105,8 @@ def test_a_page_is_written_once(tmp_path):
     assert page.read_text() == "<!--= aux/accuracy from toy -->0.540 [0.492, 0.587]"
 
 
-MARKED = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "<!--= " in page.read_text()]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKED = [page for page in PAGES if "<!--= " in page.read_text()]
 
 
 @pytest.mark.parametrize("page", MARKED, ids=lambda page: page.name)
@@ -114,6 +115,13 @@ def test_numbers_on_pages_are_those_of_the_store(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = page.read_text()
     assert pages.fill(text, pages.reader(finder.find_study)) == text
+
+
+def test_no_interval_is_typed_on_a_page_or_in_a_docstring():
+    """That of answers is written whole; that of metrics has examples."""
+    typed = [page.read_text() for page in PAGES if page.name not in ("answers.md", "metrics.md")]
+    asked = [finder.find_study(name).doc for name in finder.all_names()]
+    assert [interval for text in (*typed, *asked) for interval in pages.unmarked(text)] == []
 
 
 def test_the_page_of_answers_is_that_of_the_store():

@@ -1,7 +1,6 @@
 """Cells that are the null of other cells: the same findings for weights that never saw a text.
 
-    def comparisons(cells):
-        return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+    comparisons = nulls.of_weights
 
 Where a command names both kinds, each finding of the trained cell stands once more under its key, without a cell before
 it. Its null is the mean over the cells of the null; each of these cells is one replicate.
@@ -32,6 +31,11 @@ def beside(cells: Sequence[Cell], option: str, own: object, start: str, label: s
         if null:
             found += _of_cell(cell, null, _rest(cell.label, option), label)
     return found
+
+
+def of_weights(cells: Sequence[Cell]) -> list[Finding]:
+    """What is said of trained weights, beside the same of weights that never saw a text."""
+    return beside(cells, "weights", "trained", "random", "untrained weights")
 
 
 def _rest(label: str, option: str) -> str:

@@ -1,13 +1,13 @@
 """Findings and figures of `studies.contributions`, from the records of its cells."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mechsub as ms
 from mechsub.designs import contributions
 from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import CHOSEN, Cell, Drawn, Finding, cells, clustered, over_clusters, reword, reworded, slug
+from mechsub.lab.findings import CHOSEN, Drawn, Finding, cells, clustered, over_clusters, reword, reworded, slug
 from mechsub.lazy import go, np
 from studies.contributions import Config
 
@@ -48,9 +48,7 @@ def _all(cell: list[dict]) -> Iterator[Finding]:
     yield Finding("patching/linear_agreement", label, linear_agreement(cell), 0.0)
 
 
-def comparisons(cells: Sequence[Cell]) -> list[Finding]:
-    """What is said of trained weights, beside the same of weights that never saw a text."""
-    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+comparisons = nulls.of_weights
 
 
 def _specific(row: dict, n: int) -> Finding:

@@ -1,11 +1,11 @@
 """Findings and figure of `studies.steering`, from the records of its cells."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import mechsub as ms
 from mechsub.designs.love import in_words_of
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Finding, cells, mean, reword, reworded, slug
+from mechsub.lab.findings import Finding, cells, mean, reword, reworded, slug
 from studies.steering import VECTORS, Config
 
 DIVERGENCE = "; divergence: over animals, colors or cities, one point each"
@@ -28,9 +28,7 @@ def _all(cell: list[dict]) -> Iterator[Finding]:
     yield from _divergence([row for row in cell if row["kind"] == "divergence"])
 
 
-def comparisons(cells: Sequence[Cell]) -> list[Finding]:
-    """What is said of trained weights, beside the same of weights that never saw a text."""
-    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+comparisons = nulls.of_weights
 
 
 def _divergence(rates: list[dict]) -> Iterator[Finding]:

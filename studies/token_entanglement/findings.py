@@ -7,13 +7,13 @@ animals that it was chosen for: one number may serve all of them, and then nothi
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import mechsub as ms
 from mechsub import stats
 from mechsub.designs.love import KINDS, TWICE
 from mechsub.lab import nulls
-from mechsub.lab.findings import Cell, Drawn, Finding, cells, holm, share_of_chosen, slug
+from mechsub.lab.findings import Drawn, Finding, cells, holm, share_of_chosen, slug
 from studies.token_entanglement import BEST_OF, Config
 
 
@@ -30,9 +30,7 @@ def findings(cell: list[dict]) -> Iterator[Finding]:
     yield from holm(_list(row) for row in kinds["list"])
 
 
-def comparisons(cells: Sequence[Cell]) -> list[Finding]:
-    """What is said of trained weights, beside the same of weights that never saw a text."""
-    return nulls.beside(cells, "weights", "trained", "random", "untrained weights")
+comparisons = nulls.of_weights
 
 
 def _doubled(animals: list[dict], one: str) -> Iterator[Finding]:
