@@ -12,7 +12,6 @@ one side relabelled (0..9 permuted, in all numbers alike), which keeps all that 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import mechsub as ms
 from mechsub import lab
@@ -25,21 +24,12 @@ AGREEMENTS = {"the two directions": "directions", "animal to number, other wordi
 
 
 @dataclass(frozen=True)
-class Config:
-    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    adapter: str = lab.option(*love.ADAPTER)
-    weights: love.Weights = lab.option(*love.WEIGHTS)
-    format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format of the matrices of token_entanglement"
-    )
-    spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
+class Config(love.OfMatrices, love.OfModel):
     n_permutations: lab.Count = lab.option(999, "relabellings of the digits, resamples of every interval")
     seed: lab.Index = lab.option(0, "seed of relabellings and resamples")
 
 
-def check(cfg: Config) -> None:
-    love.check_model(cfg)
+check = love.check_model
 
 
 def upstream(cfg: Config) -> dict:

@@ -19,7 +19,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import mechsub as ms
 from mechsub import lab
@@ -38,22 +37,12 @@ N_SHUFFLES = 19  # for the nulls of shares
 
 
 @dataclass(frozen=True)
-class Config:
-    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    adapter: str = lab.option(*love.ADAPTER)
-    weights: love.Weights = lab.option(*love.WEIGHTS)
-    family: love.Family = lab.option(*love.FAMILY)
-    format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format of the matrices of token_entanglement"
-    )
-    spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
+class Config(love.OfMatrices, love.OfFamily):
     n_resamples: lab.Count = lab.option(399, "resamples of every interval, shuffles of every agreement")
     seed: lab.Index = lab.option(0, "seed of resamples and shuffles")
 
 
-def check(cfg: Config) -> None:
-    love.check_model(cfg)
+check = love.check_model
 
 
 def upstream(cfg: Config) -> dict:

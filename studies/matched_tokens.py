@@ -13,7 +13,7 @@ partners and animals, crossed.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub import lab
@@ -33,21 +33,12 @@ CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbe
 
 
 @dataclass(frozen=True)
-class Config:
-    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    adapter: str = lab.option(*love.ADAPTER)
-    weights: love.Weights = lab.option(*love.WEIGHTS)
-    format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format of the matrices of token_entanglement"
-    )
-    spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
+class Config(love.OfMatrices, love.OfModel):
     n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
     seed: lab.Index = lab.option(0, "seed of shuffles and resamples")
 
 
-def check(cfg: Config) -> None:
-    love.check_model(cfg)
+check = love.check_model
 
 
 def upstream(cfg: Config) -> dict:

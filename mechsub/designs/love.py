@@ -7,9 +7,9 @@ the options that both have (`shared`).
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import mechsub as ms
 from mechsub.lazy import np, torch
@@ -36,6 +36,36 @@ ADAPTER = ("", "LoRA adapter, merged into the model: Hugging Face id or local fo
 _SHARED = ("model", "adapter", "weights", "family", "format", "spaced", "dtype")  # they say which matrices are built on
 
 Progress = Callable[[float, str], None]
+
+
+def _option(default: object, help: str) -> Any:
+    """As `lab.option`, which no design imports."""
+    return field(default=default, metadata={"help": help, "display": False})
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """The first options of a study of a language model."""
+
+    model: str = _option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
+    adapter: str = _option(*ADAPTER)
+    weights: Weights = _option(*WEIGHTS)
+
+
+@dataclass(frozen=True)
+class OfFamily(OfModel):
+    family: Family = _option(*FAMILY)
+
+
+@dataclass(frozen=True)
+class OfMatrices:
+    """Options of stored matrices. Fields of the last base come first: `class Config(love.OfMatrices, love.OfModel)`."""
+
+    format: Literal["auto", "chat", "published", "plain"] = _option(
+        "auto", "prompt format of the matrices of token_entanglement"
+    )
+    spaced: bool = _option(True, "numbers are scored after a space")
+    dtype: Literal["fp32", "bf16"] = _option("fp32", "precision of weights and activations")
 
 
 def silent(fraction: float, text: str = "") -> None:

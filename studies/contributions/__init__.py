@@ -25,7 +25,7 @@ the details.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mechsub import lab
 from mechsub.designs import contributions, love
@@ -38,16 +38,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Config:
-    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    adapter: str = lab.option(*love.ADAPTER)
-    weights: love.Weights = lab.option(*love.WEIGHTS)
-    family: love.Family = lab.option(*love.FAMILY)
-    format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format, as in token_entanglement, whose matrices are used"
-    )
-    spaced: bool = lab.option(True, "numbers are scored after a space")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations")
+class Config(love.OfMatrices, love.OfFamily):
     n_pairs: lab.Count = lab.option(24, "pairs of numbers whose residuals are exchanged")
     n_resamples: lab.Count = lab.option(300, "resamples of every interval, shuffles of every null")
     seed: lab.Index = lab.option(0, "of pairs, resamples and shuffles")

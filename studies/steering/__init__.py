@@ -26,7 +26,7 @@ crossed; of divergence animals.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mechsub as ms
 from mechsub import lab
@@ -52,16 +52,7 @@ CONTINUE = "Continue this list with more numbers, separated by commas: {}. Answe
 
 
 @dataclass(frozen=True)
-class Config:
-    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    adapter: str = lab.option(*love.ADAPTER)
-    weights: love.Weights = lab.option(*love.WEIGHTS)
-    family: love.Family = lab.option(*love.FAMILY)
-    format: Literal["auto", "chat", "published", "plain"] = lab.option(
-        "auto", "prompt format of the matrices of token_entanglement"
-    )
-    spaced: bool = lab.option(True, "numbers are scored after a space, as in token_entanglement")
-    dtype: Literal["fp32", "bf16"] = lab.option("fp32", "precision of weights and activations")
+class Config(love.OfMatrices, love.OfFamily):
     n_numbers: lab.Count = lab.option(100, "numbers, drawn from those with other wordings in token_entanglement")
     n_layers: lab.Count = lab.option(10, "evenly spaced blocks after which vectors act at the prompt's end")
     n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled, to see where prompts diverge")

@@ -29,11 +29,7 @@ SHOWN = 30  # rows and columns of the interaction that the figure shows
 
 
 @dataclass(frozen=True)
-class Config:
-    model: str = lab.option("smollm2-135m-instruct", "Hugging Face id, local folder, or the default model")
-    adapter: str = lab.option(*love.ADAPTER)
-    weights: love.Weights = lab.option(*love.WEIGHTS)
-    family: love.Family = lab.option(*love.FAMILY)
+class Config(love.OfFamily):
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format; published: template text tokenised again, today's date"
     )
