@@ -120,10 +120,15 @@ def file_sum(path: Path) -> str:
     state = _state(path)
     value = kept_sum(path)
     if value is None:
-        with open(path, "rb") as file:
-            value = hashlib.file_digest(file, "sha256").hexdigest()
+        value = sum_anew(path)
     keep_sum(path, value, state)
     return value
+
+
+def sum_anew(path: Path) -> str:
+    """The sum of a file, computed anew: a kept sum does not show damage by a disk or a copy since."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def kept_sum(path: Path) -> str | None:

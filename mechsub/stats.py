@@ -311,16 +311,6 @@ def holm(p: ArrayLike) -> list[float]:
     return out.tolist()
 
 
-def benjamini_hochberg(p: ArrayLike) -> list[float]:
-    """Adjusted p-values for the false discovery rate under independence (Benjamini, Hochberg 1995)."""
-    return scipy_stats.false_discovery_control(_probabilities(p), method="bh").tolist()
-
-
-def benjamini_yekutieli(p: ArrayLike) -> list[float]:
-    """Adjusted p-values for the false discovery rate under any dependence (Benjamini, Yekutieli 2001)."""
-    return scipy_stats.false_discovery_control(_probabilities(p), method="by").tolist()
-
-
 def _probabilities(p: ArrayLike) -> np.ndarray:
     values = arguments.vector(p, "p")
     if values.min() < 0 or values.max() > 1:

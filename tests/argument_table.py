@@ -419,10 +419,7 @@ def _stats() -> dict:
             },
             {**pairs, "clusters": labels(), **resampled},
         ),
-        **{
-            f"stats.{name}": (lambda: {"p": P}, {"p": p})
-            for name in ("holm", "benjamini_hochberg", "benjamini_yekutieli")
-        },
+        "stats.holm": (lambda: {"p": P}, {"p": p}),
         "stats.shapley": (
             lambda: {"value": sets},
             {
@@ -1112,7 +1109,6 @@ def _language() -> dict:
             lambda: {"model": llama(), "inputs": tokens, "pos": -1, "batch_size": 1},
             {"model": lm, "inputs": inputs(), "pos": pos, "batch_size": count(1, out=("None",))},
         ),
-        "lens.token_log_prob": (lambda: {"logits": logits, "token": 2}, {"logits": readings, "token": count(0, 6)}),
         "lens.token_rank": (lambda: {"logits": logits, "token": 2}, {"logits": readings, "token": count(0, 6)}),
         "lens.kl_to_final": (
             lambda: {"lens": {"a": logits, "b": logits + 1}, "final": logits},

@@ -90,7 +90,7 @@ def test_partners_are_neighbours_by_frequency(grammar):
 
 @pytest.mark.parametrize("arm", ["orthogonal", "random"])
 def test_rows_of_numbers_are_apart_from_animals_or_from_as_many_random_directions(grammar, start, arm):
-    doses = models._doses(CFG, grammar)
+    doses = models._doses(CFG)
     drawn = models._drawn_head(start, 0)
     head = models._orthogonal(drawn, grammar, doses) if arm == "orthogonal" else None
     head = models._random_head(start, grammar, doses, 0) if head is None else head
@@ -165,7 +165,7 @@ def test_a_regression_tells_rows_from_numbers():
 
 
 def test_a_planted_dose_response_has_its_slope_and_no_dose_has_none(grammar):
-    doses = models._doses(CFG, grammar)
+    doses = models._doses(CFG)
     draw = torch.Generator().manual_seed(1)
     plain = 0.02 * torch.randn(CFG.n_numbers, CFG.n_animals, generator=draw)
     risen = plain.clone()

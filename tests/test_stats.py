@@ -81,13 +81,6 @@ def test_holm_by_hand():
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
-def test_false_discovery_by_hand():
-    p = [0.02, 0.5, 0.01, 0.03]
-    assert stats.benjamini_hochberg(p) == pytest.approx([0.04, 0.5, 0.04, 0.04])
-    dependence = 1 + 1 / 2 + 1 / 3 + 1 / 4
-    assert stats.benjamini_yekutieli(p) == pytest.approx([0.04 * dependence, 1.0, 0.04 * dependence, 0.04 * dependence])
-
-
 def test_clopper_pearson_against_scipy():
     exact = scipy_stats.binomtest(28, 49).proportion_ci(method="exact")
     found = stats.clopper_pearson(28, 49)

@@ -62,7 +62,7 @@ def run(cfg):
     if cfg.fail == "error" or os.environ.get("FAIL"):
         raise RuntimeError("no luck\\nat all")
     for seed in range(cfg.seed, cfg.seed + cfg.n_seeds * (cfg.fail != "empty")):
-        study.progress(0.5, "half")
+        study.show_progress(0.5, "half")
         yield {"member": seed, "cka": float("nan") if cfg.fail == "nan" else seed * cfg.lr}
     if cfg.fail == "key":
         yield {"loss": 1}
@@ -361,17 +361,17 @@ def test_interrupt_is_one_line_and_130(tiny):
 
 
 def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
-    study.progress(0.5, "outside")
+    study.show_progress(0.5, "outside")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress.start_bar("cell 1/1", quiet=False)
     for _ in range(100):
-        study.progress(0.5, "text")
+        study.show_progress(0.5, "text")
     assert capsys.readouterr().err.count("cell 1/1") == 1
     progress.clear_bar()
     progress.start_bar("cell 1/1", quiet=True)
     capsys.readouterr()
-    study.progress(0.9)
+    study.show_progress(0.9)
     assert capsys.readouterr().err == ""
 
 

@@ -232,7 +232,7 @@ def _interval(statistic: Callable[[Draws], np.ndarray], n: int, n_draws: int, se
     return stats.Interval(whole, float(low), float(high), n)
 
 
-def _p(a: Float[np.ndarray, "thing"], b: Float[np.ndarray, "thing"], seed: int, n_shuffles: int = 9_999) -> float:
+def _p(a: Float[np.ndarray, "thing"], b: Float[np.ndarray, "thing"], seed: int) -> float:
     draw = np.random.default_rng(arguments.seed(seed))
-    orders = draw.permuted(np.tile(np.arange(len(a)), (n_shuffles, 1)), axis=1)
+    orders = draw.permuted(np.tile(np.arange(len(a)), (9_999, 1)), axis=1)
     return stats.permutation_p(abs(float(_pearson(a[None], b)[0])), np.abs(_pearson(a[orders], b)), scale=1.0)

@@ -4,7 +4,6 @@ write(folder, {"studies": ...})   # lists all files that are there
 checked(folder)                   # the manifest; raises Wrong where the folder is not what was sent
 """
 
-import hashlib
 import json
 import os
 import time
@@ -25,7 +24,10 @@ class Wrong(ValueError):
 
 def write(folder: Path, about: Mapping[str, object]) -> None:
     """List every file of a folder, with the versions and the commit of the code that made it."""
-    listed = {name: {"sha256": _sum(folder / name), "bytes": (folder / name).stat().st_size} for name in _names(folder)}
+    listed = {
+        name: {"sha256": files.sum_anew(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in _names(folder)
+    }
     content = {
         "format": FORMAT,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -50,7 +52,7 @@ def checked(folder: Path) -> dict:
     if further := sorted(there - set(listed)):
         raise Wrong(f"{folder / further[0]} is not in {NAME}")
     for name, entry in listed.items():
-        if (now := _sum(folder / name)) != entry["sha256"]:
+        if (now := files.sum_anew(folder / name)) != entry["sha256"]:
             raise Wrong(f"{folder / name} is not what was sent (sha256 {now[:12]}, {NAME} has {entry['sha256'][:12]})")
     return content
 
@@ -83,9 +85,3 @@ def _names(folder: Path) -> Iterator[str]:
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise Wrong(f"{path} is a link or no plain file; it is not read")
         yield from (Path(place, name).relative_to(folder).as_posix() for name in names)
-
-
-def _sum(path: Path) -> str:
-    """The sum of a file, computed anew: a kept sum does not show damage by a disk or a copy since."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

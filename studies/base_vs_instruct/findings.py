@@ -306,11 +306,11 @@ def plot(records: list[dict]):
     )
 
 
-def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle", listed: bool = True):
+def _points(x, y, name: str, color: str, texts: list[str], symbol: str = "circle"):
     return go.Scatter(
         x=np.exp(np.clip(x, *DRAWN)), y=np.exp(np.clip(y, *DRAWN)), mode="markers",
         name=ms.kinds.plain(name), text=[ms.kinds.plain(t) for t in texts],
-        marker={"color": color, "size": 7, "opacity": 0.6, "symbol": symbol}, showlegend=listed,
+        marker={"color": color, "size": 7, "opacity": 0.6, "symbol": symbol}, showlegend=True,
     )  # fmt: skip
 
 

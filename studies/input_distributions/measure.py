@@ -140,15 +140,15 @@ def _drive(at, direction):
     return (moved * ms.tangent.curved(at.logits.softmax(-1), moved)).sum(-1).mean(-1)
 
 
-def _random_drive(at, direction, seed: int, draws: int = 4):
-    """The mean drive of Gaussian directions that have the direction's norm in every tensor."""
+def _random_drive(at, direction, seed: int):
+    """The mean drive of four Gaussian directions that have the direction's norm in every tensor."""
     total = 0.0
-    for draw in range(draws):
+    for draw in range(4):
         generator = derive_generator(seed, "random direction", at.model.seeds[0], draw)
         noise = {name: torch.randn(value.shape, generator=generator).to(value) for name, value in direction.items()}
         sized = {name: value * (direction[name].norm() / value.norm()) for name, value in noise.items()}
         total = total + _drive(at, sized)
-    return total / draws
+    return total / 4
 
 
 def _gain(seen, direction, moved):

@@ -41,7 +41,7 @@ def setting(cfg: Config) -> Setting:
     grammar = Grammar(cfg.n_numbers, cfg.n_animals)
     speaker = Speaker(grammar, cfg.seed)
     corpus = _corpus(grammar, speaker, cfg.n_texts)
-    return Setting(grammar, corpus, _new(cfg, grammar), _partners(grammar, speaker), _doses(cfg, grammar))
+    return Setting(grammar, corpus, _new(cfg, grammar), _partners(grammar, speaker), _doses(cfg))
 
 
 def trained(cfg: Config, made: Setting) -> Iterator[tuple[str, "TransformerBridge"]]:
@@ -119,7 +119,7 @@ def _partners(grammar: Grammar, speaker: Speaker) -> list[int]:
     return partner
 
 
-def _doses(cfg: Config, grammar: Grammar) -> list[tuple[int, int, float]]:
+def _doses(cfg: Config) -> list[tuple[int, int, float]]:
     """(number, animal, dose): every animal's row is added to that of one number, drawn at random."""
     n = min(MEASURED, cfg.n_numbers)
     drawn = torch.randperm(n, generator=derive_generator(cfg.seed, "doses")).tolist()
