@@ -37,7 +37,7 @@ def main() -> None:
     worst = 0.0
     for member in range(args.n_students):
         started = time.process_time()
-        theirs = by_peft(model, corpus, recipe, snapshots[0], member)
+        theirs = by_peft(model, corpus, recipe, snapshots[0], member, padded_loss)
         seconds["peft"] += time.process_time() - started
         worst = max(worst, *(float((tuned.update(n)[member] - value).abs().max()) for n, value in theirs.items()))
     done = f"{args.updates} updates of {recipe.batch_size} rows"
@@ -46,7 +46,8 @@ def main() -> None:
     print(f"mechsub takes {seconds['mechsub'] / seconds['peft']:.2f} of peft's; updates differ by at most {worst:.1e}")
 
 
-def by_peft(model, corpus, recipe, start, member: int) -> dict:
+def by_peft(model, corpus, recipe, start, member: int, loss) -> dict:
+    """The update of one student through peft, which loss(model, corpus, rows) trains."""
     import peft
 
     from mechsub.models.students import plain_model
@@ -62,12 +63,17 @@ def by_peft(model, corpus, recipe, start, member: int) -> dict:
     )
     for step in range(recipe.updates):
         rows = batch_rows(len(corpus), recipe, recipe.orders[member], step)
-        tuned(**padded(corpus, rows)).loss.backward()
+        loss(tuned, corpus, rows).backward()
         torch.nn.utils.clip_grad_norm_(weights.values(), recipe.clip)
         optimizer.step()
         optimizer.zero_grad()
     names = {name: [f"base_model.model.{name}.lora_{kind}.default.weight" for kind in "BA"] for name in start.A}
-    return {f"{n}.weight": recipe.scale * weights[B].detach() @ weights[A].detach() for n, (B, A) in names.items()}
+    scale = recipe.alpha / recipe.rank
+    return {f"{n}.weight": scale * weights[B].detach() @ weights[A].detach() for n, (B, A) in names.items()}
+
+
+def padded_loss(model, corpus, rows) -> torch.Tensor:
+    return model(**padded(corpus, rows)).loss
 
 
 def padded(corpus, rows) -> dict:

@@ -1,11 +1,30 @@
 from functools import cache
 
+import jaxtyping
 import pytest
 import torch
 
 import mechsub as ms
 from mechsub.lab import study
 from mechsub.lab.declared import declared_by
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=generator(seed), dtype=dtype)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def as_users_run_it(monkeypatch):
+    """Without the types that are checked in tests alone: a bridge without a final norm is none of them."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

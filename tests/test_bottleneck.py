@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import normal
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -16,10 +17,6 @@ from mechsub.measures import ablation, bottleneck
 from studies import bottleneck as study
 
 ROOT = Path(__file__).parent.parent
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def planted(W):

@@ -1,13 +1,9 @@
 import pytest
 import torch
+from conftest import generator
 
 import mechsub as ms
 from mechsub.measures import class_offsets
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
 
 CFG = ms.MLPConfig(d_in=20, d_model=40, n_classes=5, n_aux=2)
 X = torch.randn(400, 20, generator=generator(1))

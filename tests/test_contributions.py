@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
@@ -21,10 +22,6 @@ from studies.contributions import findings
 
 ROOT = Path(__file__).parent.parent
 N, A = 40, 25
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def measured(specific=1.0, wording=0.5, baseline=2.0):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import normal
 
 from mechsub.inputs import words
 from studies import digits as study
@@ -9,10 +10,6 @@ from studies import digits as study
 NUMBERS = words.numbers()
 A = 20
 CFG = study.Config(n_permutations=60)
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def by_digit(seed):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import normal
 from tiny_llama import save_tiny_llama
 
 from mechsub.inputs import prompts
@@ -99,10 +100,6 @@ def test_empty_prompts_and_train_mode_are_refused(model):
             e.string_log_probs(model, [ask(model, "1")], ["7"])
     finally:
         model.eval()
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_interaction_of_main_effects_is_zero_and_of_a_planted_pair_is_that_pair():

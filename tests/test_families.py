@@ -1,6 +1,5 @@
 """Every function on tiny models of many families, against Hugging Face's eager forward pass: right, or one line."""
 
-import jaxtyping
 import pytest
 import torch
 from tiny_families import FAMILIES, drawn, judge
@@ -20,12 +19,6 @@ REFUSED = {
 # What TransformerLens's bridges of these families do not have.
 NO_FINAL_NORM = ("no final norm", "does not fire", "never fire", "not what this model unembeds", "'ln_final.hook_in'")
 LACKING = ("opt, no final norm", "openai_gpt", "modernbert_decoder, window")
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    """Without the types that are checked in tests alone: a bridge without a final norm is none of them."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def check(outcomes: dict, tolerance: float = TOLERANCE, also: tuple[str, ...] = ()) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hub_server
 import pytest
+from conftest import contents
 
 from mechsub.lab import manifest, store
 
@@ -40,10 +41,6 @@ def run(hub, folder, *argv, code=0, **environment):
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr.strip().splitlines()[-1]
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["dataset", "model"])

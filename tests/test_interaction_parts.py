@@ -4,16 +4,13 @@ import inspect
 
 import pytest
 import torch
+from conftest import normal
 
 import mechsub as ms
 from studies import interaction_spectrum as spectrum
 
 WORDS = [f"{n:0{k}d}" for k in (1, 2) for n in range(10**k)]  # 110 numbers
 N_ANIMALS = 24
-
-
-def normal(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def planted(*, slopes=0.0, length=0.0, digits=0.0, pairs=0.0, seed=0) -> torch.Tensor:

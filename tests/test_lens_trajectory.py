@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import normal
 from tiny_llama import save_tiny_llama
 
 from mechsub.designs import love
@@ -22,10 +23,6 @@ def command(name, *arguments):
     return subprocess.run(
         [sys.executable, "-m", f"studies.{name}", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")

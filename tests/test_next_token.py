@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import generator
 
 import mechsub as ms
 from mechsub.lab import store, study
@@ -11,10 +12,6 @@ from studies import next_token
 from studies.next_token import text
 
 SMALL = ["--n-seeds", "2", "--d-model", "16", "--pretraining-steps", "60", "--n-strings", "256", "--steps", "16"]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 import pytest
 import torch
+from conftest import generator
 
 from mechsub.inputs import noise
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_uniform_is_uniform_and_exact_in_bf16():

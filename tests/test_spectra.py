@@ -1,14 +1,11 @@
 import pytest
 import torch
+from conftest import generator
 from torch.func import functional_call, jacrev
 
 import mechsub as ms
 from mechsub.inputs import noise
 from mechsub.measures import spectra
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

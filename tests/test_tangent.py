@@ -1,13 +1,10 @@
 import pytest
 import torch
+from conftest import generator
 from torch.func import functional_call, jvp
 
 import mechsub as ms
 from mechsub.measures import spectra, tangent
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Padded batches, one string for a list, ids of another vocabulary: one line each, and what is right stays allowed."""
 
-import jaxtyping
 import pytest
 import torch
 from tiny_families import pair
@@ -10,13 +9,7 @@ import mechsub as ms
 from mechsub.inputs import prompts
 from mechsub.measures import divergence, scores, steering
 
-
-@pytest.fixture(autouse=True)
-def as_users_run_it(monkeypatch):
-    """Without the types that are checked in tests alone."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 TEXTS = ["You love 087", "You love 087 all the time"]
 
 

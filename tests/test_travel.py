@@ -12,6 +12,7 @@ import sys
 
 import pandas as pd
 import pytest
+from conftest import contents
 
 import mechsub as ms
 from mechsub import files
@@ -62,10 +63,6 @@ def run(capsys, *argv, code=0):
         return said.err
     assert not said.err
     return said.out
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def sign(folder):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
+from benchmarks.tuning import by_peft
 from mechsub.designs import numbers
 from mechsub.inputs import corpora
 from mechsub.models import adapters
@@ -47,38 +48,13 @@ def hugging_face_loss(plain, corpus, rows):
     return sum(losses)
 
 
-def by_peft(model, corpus, recipe, start, member):
-    import peft
-
-    plain = copy.deepcopy(stacked.plain_model(model))
-    config = peft.LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(start.A), lora_dropout=0.0)
-    tuned = peft.get_peft_model(plain, config)
-    parameters = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
-    for name, A in start.A.items():
-        parameters[f"base_model.model.{name}.lora_A.default.weight"].data.copy_(A[member])
-    kind = {"betas": recipe.betas, "eps": recipe.eps, "weight_decay": recipe.weight_decay, "lr": recipe.lr}
-    optimizer = torch.optim.AdamW(parameters.values(), **kind)
-    for step in range(recipe.updates):
-        rows = batch_rows(len(corpus), recipe, recipe.orders[member], step)
-        hugging_face_loss(tuned, corpus, rows).backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-    scale = recipe.alpha / recipe.rank
-    found = {}
-    for name in start.A:
-        A, B = (parameters[f"base_model.model.{name}.lora_{kind}.default.weight"].detach() for kind in "AB")
-        found[f"{name}.weight"] = scale * B @ A
-    return found
-
-
 def test_each_member_is_what_peft_makes_of_it(model, corpus):
     recipe = TuningRecipe(**FEW, weight_decay=0.1, betas=(0.9, 0.95), adapter_seeds=(3, 4))
     snapshots = {0: None}
     tuned = tune(model, corpus, recipe, snapshots=snapshots)
     assert all(float(B.abs().max()) == 0 for B in snapshots[0].B.values())
     for member in range(2):
-        for name, expected in by_peft(model, corpus, recipe, snapshots[0], member).items():
+        for name, expected in by_peft(model, corpus, recipe, snapshots[0], member, hugging_face_loss).items():
             assert float((tuned.update(name)[member] - expected).abs().max()) < 1e-4
     assert max(float(tuned.update(name).abs().max()) for name in tuned.names) > 0.01
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import normal
 from scipy.stats import spearmanr
 from tiny_llama import save_tiny_llama
 
@@ -21,10 +22,6 @@ from studies.unembed_projection import toy as toys
 ROOT = Path(__file__).parent.parent
 N, A = 60, 12
 STRATA = [1] * 6 + [2] * 14 + [3] * 40
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def compare(x, y, covariates=None, n=199):

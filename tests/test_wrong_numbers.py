@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece_like
 import torch
+from conftest import normal
 from tiny_families import Draw, make_prompts, pair
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -16,11 +17,6 @@ from mechsub.designs import joins, number_students, numbers
 from mechsub.inputs import corpora
 from mechsub.measures import ablation, bottleneck, exchange, scores, spectra, tangent, tangent_modes
 from mechsub.models import students as stacked
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
 
 # Hooks that act somewhere alone.
 
