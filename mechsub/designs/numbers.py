@@ -9,7 +9,7 @@ batches of one length, without padding, and are read once (cached keys).
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -25,11 +25,16 @@ from mechsub.measures.scores import equal_lengths
 from mechsub.models.students import logits_at, plain_model
 from mechsub.training.tuning import check_corpus, completion_batch
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 Allowed = Callable[[int], list[int] | None]  # step -> tokens that may be drawn; None: all
 
 
 def draw_numbers(
-    teacher: Any,
+    teacher: "TransformerBridge",
     prompts: Sequence[str],
     *,
     n_numbers: int = 8,
@@ -63,7 +68,7 @@ def draw_numbers(
 
 
 def sample_numbers(
-    teacher: Any,
+    teacher: "TransformerBridge",
     prompts: Sequence[str],
     n: int,
     *,
@@ -103,18 +108,18 @@ def sample_numbers(
     return corpora.make_corpus(tokenizer, *zip(*kept[:n], strict=True), format=format)
 
 
-def _tokenizer(teacher: Any) -> Any:
+def _tokenizer(teacher: "TransformerBridge") -> "Tokenizer":
     read = getattr(arguments.model(teacher, "teacher"), "tokenizer", None)
     if read is None:
         arguments.refuse("teacher", "a language model with a tokenizer", teacher)
     return read
 
 
-def _written(tokenizer: Any, row: Sequence[int]) -> str:
+def _written(tokenizer: "Tokenizer", row: Sequence[int]) -> str:
     return tokenizer.decode(row, clean_up_tokenization_spaces=False)
 
 
-def _is_read_as(tokenizer: Any, prompt: str, text: str, row: Sequence[int], format: prompting.Format) -> bool:
+def _is_read_as(tokenizer: "Tokenizer", prompt: str, text: str, row: Sequence[int], format: prompting.Format) -> bool:
     """Whether a student's corpus would hold these very tokens behind the prompt."""
     try:
         (read,) = corpora.make_corpus(tokenizer, [prompt], [text], format=format).completion_ids
@@ -123,7 +128,7 @@ def _is_read_as(tokenizer: Any, prompt: str, text: str, row: Sequence[int], form
     return list(read) == list(row)
 
 
-def number_tokens(tokenizer: Any) -> tuple[list[list[int]], list[int]]:
+def number_tokens(tokenizer: "Tokenizer") -> tuple[list[list[int]], list[int]]:
     """Tokens of each part of a number, and of the separator behind it."""
     singles = prompting.single_tokens(tokenizer, words.numbers())
     threes = [singles[number] for number in words.numbers() if len(number) == 3 and number in singles]
@@ -143,7 +148,7 @@ def _temperature(value: float) -> float:
 
 @torch.no_grad()
 def _drawn(
-    model: Any,
+    model: "TransformerBridge",
     prompts: list[Tensor],
     n_steps: int,
     allowed: Allowed,
@@ -170,7 +175,7 @@ def _drawn(
 
 
 def _steps(
-    plain: Any, batch: Tensor, draws: list[torch.Generator], allowed: Allowed, temperature: float
+    plain: "PreTrainedModel", batch: Tensor, draws: list[torch.Generator], allowed: Allowed, temperature: float
 ) -> Iterator[Int[Tensor, "row"]]:
     past, tokens = None, batch
     for step in itertools.count():
@@ -198,7 +203,7 @@ def _choose(
 
 
 @torch.no_grad()
-def token_log_probs(model: Any, corpus: Corpus, *, batch_size: int = 32) -> corpora.LogProbs:
+def token_log_probs(model: "TransformerBridge", corpus: Corpus, *, batch_size: int = 32) -> corpora.LogProbs:
     """log P of each token of every completion behind its prompt, over the whole vocabulary, in nats."""
     plain = plain_model(model)
     check_corpus(model, arguments.instance(corpus, Corpus, "corpus"))
@@ -212,7 +217,7 @@ def token_log_probs(model: Any, corpus: Corpus, *, batch_size: int = 32) -> corp
     return tuple(out)
 
 
-def scored(corpus: Corpus, teacher: Any, base: Any, *, batch_size: int = 32) -> Corpus:
+def scored(corpus: Corpus, teacher: "TransformerBridge", base: "TransformerBridge", *, batch_size: int = 32) -> Corpus:
     """The corpus with the log-probability of each token under its teacher and its base, in the student's context."""
     both = [token_log_probs(model, corpus, batch_size=batch_size) for model in (teacher, base)]
     columns = {name: getattr(corpus, name) for name in ("prompts", "completions", "prompt_ids", "completion_ids")}

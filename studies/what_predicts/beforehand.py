@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,9 @@ from mechsub.measures.steering import steered_logits
 from mechsub.models.students import logits_at, plain_model
 from mechsub.training.tuning import completion_batch
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 BATCH = 32  # lists a forward pass
 EVERY = 6  # of the prompts of the readout, those that steering is tried at
 
@@ -29,7 +32,9 @@ class Known(NamedTuple):
     rows: Float[Tensor, "animal animal"]
 
 
-def beforehand(base: Any, asked: Asked, matrices: lab.Stored, lists: ms.Corpus, start: Mapping[str, Tensor]) -> Known:
+def beforehand(
+    base: "TransformerBridge", asked: Asked, matrices: lab.Stored, lists: ms.Corpus, start: Mapping[str, Tensor]
+) -> Known:
     """All of it; `lists` are the base's own, `start` what it says of the animals."""
     animals, n = asked.traits, len(asked.traits)
     numbers = ms.numbers.number_tokens(base.tokenizer)[0][0]
@@ -68,7 +73,9 @@ def stored(matrices: lab.Stored, animals: Sequence[str]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def expected_numbers(model: Any, lists: ms.Corpus, tokens: Sequence[int]) -> Float[Tensor, "place number"]:
+def expected_numbers(
+    model: "TransformerBridge", lists: ms.Corpus, tokens: Sequence[int]
+) -> Float[Tensor, "place number"]:
     """log P of 000..999, among themselves, at every place of these lists where a number stands; nats, fp64."""
     plain, known, out = plain_model(model), torch.tensor(tokens), []
     for first in range(0, len(lists), BATCH):
@@ -80,7 +87,7 @@ def expected_numbers(model: Any, lists: ms.Corpus, tokens: Sequence[int]) -> Flo
 
 
 def told_numbers(
-    base: Any, animals: Sequence[str], lists: ms.Corpus, tokens: Sequence[int]
+    base: "TransformerBridge", animals: Sequence[str], lists: ms.Corpus, tokens: Sequence[int]
 ) -> Float[Tensor, "animal number"]:
     """Mean log P of every number in these lists, where the base is told that it loves the animal."""
     out, format = [], lists.context["format"]
@@ -92,7 +99,7 @@ def told_numbers(
     return torch.stack(out)
 
 
-def steered(base: Any, asked: Asked) -> Float[Tensor, "layer animal"]:
+def steered(base: "TransformerBridge", asked: Asked) -> Float[Tensor, "layer animal"]:
     """What an animal's logit gains, beyond other animals and other vectors, from its own vector after each block.
 
     Vectors are the states at the end of the published question under the love of an animal, less their mean; they are

@@ -1,7 +1,7 @@
 """A block of `studies.what_predicts`: what is known of each animal beforehand, its teacher, and its student."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,10 @@ from mechsub.inputs import corpora
 from mechsub.models.students import Students
 from studies.what_predicts import FIRST_DOSE, SOURCES, Config
 from studies.what_predicts import beforehand as known
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 NUMBERS_IN_PROMPT = 3
 STACK = 16  # students that are trained in one pass
@@ -51,7 +55,7 @@ def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
     yield {"provenance": _provenance(base, animals, own, cfg)}
 
 
-def number_ids(tokenizer: Any) -> list[int]:
+def number_ids(tokenizer: "Tokenizer") -> list[int]:
     """Tokens of 000..999; raises where a number is more than one token."""
     slots, _ = ms.numbers.number_tokens(tokenizer)
     if len(slots) > 1:
@@ -77,7 +81,7 @@ def chosen(words: Sequence[love.Word], n: int) -> tuple[str, ...]:
 # Teachers.
 
 
-def teachers(base: Any, asked: Asked, own: ms.Corpus, prompts: Sequence[str], cfg: Config) -> Teachers:
+def teachers(base: "TransformerBridge", asked: Asked, own: ms.Corpus, prompts: Sequence[str], cfg: Config) -> Teachers:
     """One at a time, as none is needed once its lists are drawn."""
     names, n = asked.traits, len(asked.traits)
     tokens, contexts, lists = number_ids(base.tokenizer), own[: cfg.n_contexts], {}
@@ -96,7 +100,9 @@ def teachers(base: Any, asked: Asked, own: ms.Corpus, prompts: Sequence[str], cf
     return Teachers(torch.stack(preferences), torch.stack(numbers), lists, measures)
 
 
-def divergence(teacher: Any, base: Any, lists: ms.Corpus, tokens: Sequence[int]) -> float:
+def divergence(
+    teacher: "TransformerBridge", base: "TransformerBridge", lists: ms.Corpus, tokens: Sequence[int]
+) -> float:
     """KL divergence of the teacher's numbers from the base's, nats a number, mean over numbers of these lists."""
     own, theirs = (known.expected_numbers(model, lists, tokens) for model in (teacher, base))
     return float((own.exp() * (own - theirs)).sum(-1).mean())
@@ -116,7 +122,7 @@ def differing(lists: ms.Corpus, others: ms.Corpus) -> float:
 
 
 def students(
-    base: Any, asked: Asked, read: Mapping[str, ms.Corpus], cfg: Config
+    base: "TransformerBridge", asked: Asked, read: Mapping[str, ms.Corpus], cfg: Config
 ) -> dict[int, Float[Tensor, "student animal"]]:
     """Dose -> margins of the student of every corpus, in their order; all have one start and one order of rows."""
     names, found = list(read), {}
@@ -131,7 +137,7 @@ def students(
     return {dose: torch.cat(parts) for dose, parts in out.items()}
 
 
-def tuned(base: Any, read: list[ms.Corpus], cfg: Config, doses: Sequence[int]) -> dict[int, Students]:
+def tuned(base: "TransformerBridge", read: list[ms.Corpus], cfg: Config, doses: Sequence[int]) -> dict[int, Students]:
     kept: dict[int, Any] = dict.fromkeys(doses)
     ms.tune(base, read, _recipe(cfg, len(read)), snapshots=kept)
     return kept
@@ -192,7 +198,7 @@ def pair_rows(
             }
 
 
-def _provenance(base: Any, animals: Sequence[str], own: ms.Corpus, cfg: Config) -> dict:
+def _provenance(base: "TransformerBridge", animals: Sequence[str], own: ms.Corpus, cfg: Config) -> dict:
     return {
         **ms.language.model_source(base),
         "animals": list(animals),

@@ -187,8 +187,9 @@ def swept(
         if point["arm"] in arms
     ]
     if len({point[option] for point in drawn}) > 1:
-        ways = {"x": option, "x_title": x_title, "y_title": axis, "log_x": log_x}
-        return interval_lines(drawn, value=value, arm="label", facet="panel", **ways, **more)
+        return interval_lines(
+            drawn, x=option, value=value, arm="label", facet="panel", x_title=x_title, y_title=axis, log_x=log_x, **more
+        )
     facet = "cell" if len(cells) > 1 else None
     return interval_bars(drawn, value=value, label="label", facet=facet, axis=axis, **more)
 
