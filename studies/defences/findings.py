@@ -1,0 +1,137 @@
+"""What the cells of `studies.defences` say: of every arm what is left of trait and task, and who can tell the lists."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import mechsub as ms
+from mechsub.designs import trait_matrix
+from mechsub.designs.number_lists import matrices
+from mechsub.lab import findings as lab_findings
+from mechsub.lab import predictions
+from mechsub.lab.findings import Finding, all_findings, cells, holm, less, rows
+from studies.defences import ARMS, SCORES, STUDENT_SCORES, Config
+
+UNIT = "blocks"
+TASKS = {"task_kept": ("loss_clean", "task, lists of the base"), "fit_kept": ("loss", "fit, lists of the teacher")}
+said = functools.partial(lab_findings.said, unit=UNIT)
+
+
+def findings(cell: list[dict]) -> list[Finding]:
+    """Of blocks that differ in their seeds alone."""
+    found = {arm: _lambda(cell, arm) for arm in ARMS if arm != "control"}
+    gains = {arm: {score: gained(cell, arm, loss) for score, (loss, _) in TASKS.items()} for arm in ARMS}
+    out = [_lambda(cell, "teacher", "teachers")]
+    for arm in ARMS:
+        out += [found[arm]] if arm in found else []
+        if arm != "trait":
+            out += _left(arm, found, gains)
+            out += _budget(cell, arm)
+    return [*out, *_beside(found), *_of_lists(cell), *_of_students(cell)]
+
+
+def _lambda(cell: Iterable[dict], arm: str, words: str = "") -> Finding:
+    students = [row for row in cell if row["kind"] == "student" and row["arm"] == arm]
+    blocks, scores = matrices(students, arm, students[0]["updates"])
+    by_block = dict(zip(blocks, trait_matrix.diagonal(scores).tolist(), strict=True))
+    more = {"null": 0.0, "p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
+    return said(f"{arm}/lambda", f"lambda: {words or ARMS[arm].words}", by_block, **more)
+
+
+def gained(cell: Iterable[dict], arm: str, loss: str) -> dict[int, float]:
+    """Block -> the loss of the base less that of the students of an arm, mean over traits."""
+    task = [row for row in cell if row["kind"] == "task"]
+    before, after = (_means((row["block"], row[loss]) for row in task if row["arm"] == name) for name in ("start", arm))
+    return {block: before[block] - value for block, value in after.items()}
+
+
+def _left(arm: str, found: Mapping[str, Finding], gains: Mapping[str, Mapping[str, dict]]) -> Iterator[Finding]:
+    """What is left, of what the undefended students have: of the trait, and of the gain in fit."""
+    words = ARMS[arm].words
+    if arm in found:
+        yield _share(f"{arm}/kept", f"lambda kept: {words}", found[arm].scores, found["trait"].scores)
+    for score, (_, what) in TASKS.items():
+        yield _share(f"{arm}/{score}", f"{what}, kept: {words}", gains[arm][score], gains["trait"][score])
+
+
+def _share(key: str, label: str, own: Mapping[int, float], whole: Mapping[int, float]) -> Finding:
+    pairs = [own[block] for block in whole], list(whole.values())
+    value = ms.stats.ratio_of_means(*pairs) if len(whole) > 1 else pairs[0][0] / pairs[1][0]
+    return Finding(key, label, value, 1.0, unit=UNIT, n=len(whole), null_label="undefended")
+
+
+def _budget(cell: Iterable[dict], arm: str) -> Iterator[Finding]:
+    shares = _means((row["block"], row["share"]) for row in cell if row["kind"] == "budget" and row["arm"] == arm)
+    if shares:
+        yield said(f"{arm}/budget", f"share that is changed: {ARMS[arm].words}", shares)
+
+
+def _beside(found: Mapping[str, Finding]) -> list[Finding]:
+    """Arms less those of the same budget, paired by block."""
+    if len(found["trait"].scores) < 2:
+        return []
+    return holm(
+        less(found[arm], found[other], label=f"lambda: {ARMS[arm].words}, less: {ARMS[other].words}")
+        for arm in found
+        for other in ARMS[arm].beside
+    )
+
+
+def _of_lists(cell: Iterable[dict]) -> Iterator[Finding]:
+    """AUROC of scores of a list, mean over traits; and less that of the base's loss."""
+    own = [row for row in cell if row["kind"] == "detected"]
+    nulls = _means((row["block"], row["null"]) for row in own if row["score"] == "direction")
+    found, level = {}, {}
+    for score, words in SCORES.items():
+        values = _means((row["block"], row["auroc"]) for row in own if row["score"] == score)
+        null = nulls if score == "direction" else dict.fromkeys(values, 0.5)
+        # Of a direction the better sign is taken, also of those at random: what it has beyond them is compared.
+        level[score] = said(f"detect/{score}", "", {block: value - null[block] for block, value in values.items()})
+        more: dict = {"null": sum(null.values()) / len(null)}
+        if len(values) > 1:
+            more["p"] = ms.stats.paired_difference(list(values.values()), [null[block] for block in values]).p
+        if score == "direction":
+            more["null_label"] = "directions with the covariance of the states"
+        found[score] = said(f"detect/{score}", f"AUROC of lists: {words}", values, **more)
+    yield from holm(found.values())
+    share = _means((row["block"], float(row["p"] <= 0.05)) for row in own if row["score"] == "direction")
+    yield said("detect/direction_found", "share of traits with p of the direction at most 0.05", share, null=0.05)
+    if len(nulls) > 1:
+        others = [score for score in SCORES if score != "loss"]
+        words = {score: f"AUROC beyond its null: {SCORES[score]}, less {SCORES['loss']}" for score in others}
+        yield from holm(less(level[score], level["loss"], label=words[score]) for score in others)
+
+
+def _of_students(cell: Iterable[dict]) -> Iterator[Finding]:
+    for score, words in STUDENT_SCORES.items():
+        told = [row for row in cell if row["kind"] == "student_detected" and row["score"] == score]
+        values = _means((row["block"], row["value"]) for row in told)
+        yield said(f"detect_student/{score}", f"trait students above the control: {words}", values, null=0.5)
+
+
+def _means(pairs: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Block -> mean of its values."""
+    own: dict[int, list[float]] = {}
+    for block, value in pairs:
+        own.setdefault(block, []).append(value)
+    return {block: sum(values) / len(values) for block, values in sorted(own.items())}
+
+
+def table(records: list[dict]) -> list[dict]:
+    from studies.defences import study
+
+    found = cells(records, Config, findings, study.together)
+    return rows(all_findings(found)) + predictions.rows("defences", found)
+
+
+def shown(records: list[dict], of_arms: bool) -> list[Finding]:
+    """Findings for a figure: their labels are the words of arms, or of scores."""
+    from studies.defences import study
+
+    out = []
+    for finding in all_findings(cells(records, Config, findings, study.together)):
+        if of_arms and finding.subject in ARMS and finding.score in ("kept", "task_kept"):
+            out.append(replace(finding, label=ARMS[finding.subject].words))
+        elif not of_arms and finding.subject == "detect" and finding.score in SCORES:
+            out.append(replace(finding, label=SCORES[finding.score], key=f"{finding.score}/AUROC"))
+    return out
