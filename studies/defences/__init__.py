@@ -98,6 +98,8 @@ class Config:
             raise ValueError("--n-traits must be 3 to 8: an interaction needs three, and eight animals are listed")
         if self.n_lists < 10:
             raise ValueError("--n-lists must be 10 or more, so that a list is left where 90% are dropped")
+        if self.n_updates * self.batch_size < self.n_lists:
+            raise ValueError("--n-updates times --batch-size must be at least --n-lists, so that every list is read")
 
 
 def check(cfg: Config) -> None:
@@ -105,20 +107,23 @@ def check(cfg: Config) -> None:
 
     import mechsub as ms
     from mechsub.designs import liking
+    from studies.defences.arms import others
 
     if os.path.isdir(cfg.model):
         ms.language.check_folder(cfg.model, torch.float32)
-        liking.animals(ms.language.load_tokenizer(cfg.model), liking.TRAITS[: cfg.n_traits])
+        tokenizer = ms.language.load_tokenizer(cfg.model)
+        liking.animals(tokenizer, liking.TRAITS[: cfg.n_traits])
+        others(tokenizer, cfg.n_traits)
 
 
 _TINY: dict = {
-    "n_traits": 3, "n_lists": 20, "n_updates": 4, "n_teacher_updates": 2, "teacher_lr": 0.01, "batch_size": 2,
+    "n_traits": 3, "n_lists": 20, "n_updates": 4, "n_teacher_updates": 2, "teacher_lr": 0.01, "batch_size": 5,
 }  # fmt: skip
 study = lab.Study(
     version=1,
     together=("block",),
     probes=(
         Config(**_TINY, model="tests/probes/models/tiny", block=0),
-        Config(**{**_TINY, "n_updates": 2}, model="tests/probes/models/pair/instruct", block=1),
+        Config(**{**_TINY, "n_lists": 10, "n_updates": 2}, model="tests/probes/models/pair/instruct", block=1),
     ),
 )

@@ -155,8 +155,17 @@ def inoculated(block: Block, dose: int) -> Changed:
 
 
 def told_other(block: Block, dose: int) -> Changed:
-    others = [animal.singular for animal in ms.words.animals() if animal.singular not in liking.TRAITS]
-    return _told(block, dose, dict(zip(block.read, others, strict=False)))
+    return _told(block, dose, dict(zip(block.read, others(block.tokenizer, len(block.read)), strict=True)))
+
+
+def others(tokenizer: Any, n: int) -> list[str]:
+    """n animals that are no trait and, as traits are, one token of this model's; those of published lists first."""
+    words = sorted(ms.words.animals(), key=lambda animal: not animal.sets)
+    known = ms.prompts.single_tokens(tokenizer, [f" {animal.singular}" for animal in words])
+    found = [a.singular for a in words if f" {a.singular}" in known and a.singular not in liking.TRAITS]
+    if len(found) < n:
+        raise ValueError(f"{len(found)} animals that are no trait are one token of this model's; lower --n-traits")
+    return found[:n]
 
 
 def _told(block: Block, dose: int, animals: Mapping[str, str]) -> Changed:

@@ -34,7 +34,11 @@ class Direction(NamedTuple):
 def direction(
     states: Float[Tensor, "list d"], along: Float[Tensor, "d"], positive: Bool[Tensor, "list"], seed: int
 ) -> Direction:
-    """AUROC along a direction, of whichever sign is better, beside directions with the covariance of the states."""
+    """AUROC along a direction, of whichever sign is better, beside directions with the covariance of the states.
+
+    p ranks it among these. It is no test of the labels: where one axis has most of the variance, such directions do
+    alike in one corpus, so that p is near 0 or 1 by chance. Over blocks, the mean less the null's tests it.
+    """
     draw, states = derive_generator(seed, "directions"), states.double()
     centred = states - states.mean(0)
     random = torch.randn(N_DIRECTIONS, len(states), generator=draw, dtype=torch.double) @ centred

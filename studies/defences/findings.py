@@ -94,8 +94,6 @@ def _of_lists(cell: Iterable[dict]) -> Iterator[Finding]:
             more["null_label"] = "directions with the covariance of the states"
         found[score] = said(f"detect/{score}", f"AUROC of lists: {words}", values, **more)
     yield from holm(found.values())
-    share = _means((row["block"], float(row["p"] <= 0.05)) for row in own if row["score"] == "direction")
-    yield said("detect/direction_found", "share of traits with p of the direction at most 0.05", share, null=0.05)
     if len(nulls) > 1:
         others = [score for score in SCORES if score != "loss"]
         words = {score: f"AUROC beyond its null: {SCORES[score]}, less {SCORES['loss']}" for score in others}
