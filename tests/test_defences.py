@@ -19,7 +19,7 @@ from studies.defences import ARMS, SCORES, STUDENT_SCORES, arms, detect, finding
 MODEL = "tests/probes/models/tiny"
 TRAITS = liking.TRAITS[:3]
 SMALL = (
-    f"--model {MODEL} --n-traits 3 --n-lists 10 --n-updates 2 --n-teacher-updates 2 --teacher-lr 0.01 --batch-size 5"
+    f"--model {MODEL} --n-traits 3 --n-lists 20 --n-updates 2 --n-teacher-updates 4 --teacher-lr 0.01 --batch-size 10"
 ).split()
 # Arms whose budget is a number of changed places that moving may leave as they were.
 MOVED = ("across_50", "across_100")
@@ -28,9 +28,9 @@ MOVED = ("across_50", "across_100")
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     out = tmp_path_factory.mktemp("defences")
-    study.command(defences.study, [*SMALL, "--block", "0", "1", "--out", str(out), "--quiet"])
-    cells = (out / "defences").glob("*/records.jsonl")
-    return [row for cell in sorted(cells) for row in store.read_records(cell.parent)]
+    study.command(defences.study, [*SMALL, "--block", "0", "--out", str(out), "--quiet"])
+    cells = (out / "defences").glob("*/records.jsonl*")
+    return [row for cell in cells for row in store.read_records(cell.parent)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def block(model):
     }
     rising = [[i + j / 100 for j in range(len(row))] for i, row in enumerate(read["owl"].completion_ids)]
     clean = ms.draw_numbers(model, texts, seed=measure.OTHER_NOISE)
-    return arms.Block(model.tokenizer, read, clean, firm, dict.fromkeys(TRAITS, rising), 7)
+    (tokens,), _ = ms.numbers.number_tokens(model.tokenizer)
+    return arms.Block(model.tokenizer, tokens, read, clean, firm, dict.fromkeys(TRAITS, rising), 7)
 
 
 # Real cells.
@@ -61,28 +62,28 @@ def test_a_row_for_every_student_loss_and_score(records):
     assert {row["arm"] for row in by_kind["student"]} == {"start", "teacher", *ARMS}
     assert {row["arm"] for row in by_kind["task"]} == {"start", *ARMS}
     assert {row["arm"] for row in by_kind["budget"]} == set(ARMS) - {"trait", "control"}
-    assert len(by_kind["task"]) == 2 * 3 * (1 + len(ARMS)) and all(row["loss"] > 0 for row in by_kind["task"])
-    assert len([row for row in by_kind["student"] if row["arm"] == "mixed_90"]) == 2 * 3 * 3
+    assert len(by_kind["task"]) == 3 * (1 + len(ARMS)) and all(row["loss"] > 0 for row in by_kind["task"])
+    assert len([row for row in by_kind["student"] if row["arm"] == "mixed_90"]) == 3 * 3
     assert {row["score"] for row in by_kind["detected"]} == set(SCORES)
-    assert len(by_kind["detected"]) == 2 * 3 * len(SCORES)
+    assert len(by_kind["detected"]) == 3 * len(SCORES)
     assert all(0 <= row["auroc"] <= 1 for row in by_kind["detected"])
     assert {row["score"] for row in by_kind["student_detected"]} == set(STUDENT_SCORES)
 
 
 def test_an_arm_has_the_budget_of_the_arm_beside_it(records):
-    share = {(r["arm"], r["trait"], r["block"]): r["share"] for r in records if r["kind"] == "budget"}
+    share = {(r["arm"], r["trait"]): r["share"] for r in records if r["kind"] == "budget"}
     compared = 0
-    for arm, trait, number in itertools.product(ARMS, TRAITS, (0, 1)):
+    for arm, trait in itertools.product(ARMS, TRAITS):
         for other in ARMS[arm].beside:
             near = 0.15 if arm in MOVED else 1e-12
-            assert share[arm, trait, number] == pytest.approx(share[other, trait, number], abs=near), (arm, other)
+            assert share[arm, trait] == pytest.approx(share[other, trait], abs=near), (arm, other)
             compared += 1
-    assert compared == 14 * 3 * 2
+    assert compared == 14 * 3
     assert {arm.rpartition("_")[0] or arm for arm in ARMS} - {"trait", "control"} == set(arms.CHANGES)
 
 
 def test_every_finding_has_its_key(records):
-    said = {finding.key: finding for finding in findings.findings(records)}
+    said = {finding.key: finding for finding in findings.findings(planted())}
     expected = {f"{arm}/lambda" for arm in ("teacher", *ARMS) if arm != "control"}
     changed = set(ARMS) - {"trait", "control"}
     expected |= {f"{arm}/{score}" for arm in changed for score in ("kept", "task_kept", "fit_kept", "budget")}
@@ -91,9 +92,10 @@ def test_every_finding_has_its_key(records):
     expected |= {f"detect/{score}" for score in SCORES} | {f"detect/{s}-loss" for s in SCORES if s != "loss"}
     expected |= {f"detect_student/{score}" for score in STUDENT_SCORES}
     assert set(said) == expected and "filtered_90-bottom_90/lambda" in said
-    assert findings.table(records)
-    assert defences.study.part("plot")(records).data and defences.study.part("plot_detection")(records).data
-    one = {finding.key: finding.value for finding in findings.findings([r for r in records if r["block"] == 0])}
+    for rows in (planted(), records):
+        assert findings.table(rows) and defences.study.part("plot")(rows).layout.title.text
+    assert defences.study.part("plot")(planted()).data and defences.study.part("plot_detection")(planted()).data
+    one = {finding.key: finding.value for finding in findings.findings(records)}
     assert set(one) == {key for key in expected if "-" not in key} and isinstance(one["mixed_50/kept"], float)
 
 
@@ -114,6 +116,7 @@ def planted(n_blocks: int = 4) -> list[dict]:
             loss = 5.0 - (0 if arm == "start" else size) + draw.gauss(0, 0.001)
             rows.append({"kind": "task", "arm": arm, "trait": trait, "block": number, "loss": loss})
             rows[-1] |= {"loss_clean": loss - 0.1}
+        for trait in TRAITS if arm not in ("start", "teacher", "trait", "control") else ():
             rows.append({"kind": "budget", "arm": arm, "trait": trait, "share": 0.5, "block": number})
     for number, trait, score in itertools.product(range(n_blocks), TRAITS, SCORES):
         auroc = {"ratio": 0.9, "direction": 0.6}.get(score, 0.5) + draw.gauss(0, 0.005)
@@ -121,7 +124,8 @@ def planted(n_blocks: int = 4) -> list[dict]:
         rows[-1] |= {"null": 0.6, "p": 0.5} if score == "direction" else {}
     for number, trait, score in itertools.product(range(n_blocks), TRAITS, STUDENT_SCORES):
         rows.append({"kind": "student_detected", "trait": trait, "score": score, "value": 1.0, "block": number})
-    return rows
+    usual = dataclasses.asdict(defences.Config(block=0))
+    return [{**usual, **row} for row in rows]
 
 
 def test_what_is_left_is_a_share_of_the_undefended():
@@ -349,6 +353,6 @@ def test_options_that_do_not_fit_are_one_line(change, message):
         dataclasses.replace(defences.Config(block=0), **change)
 
 
-def test_cells_of_several_blocks_are_one(records):
-    found = lab_findings.cells(records, defences.Config, findings.findings, defences.study.together)
-    assert len(found) == 1 and found[0].finding("trait/lambda").n == 2
+def test_cells_of_several_blocks_are_one():
+    found = lab_findings.cells(planted(), defences.Config, findings.findings, defences.study.together)
+    assert len(found) == 1 and found[0].finding("trait/lambda").n == 4

@@ -117,13 +117,13 @@ def check(cfg: Config) -> None:
 
 
 _TINY: dict = {
-    "n_traits": 3, "n_lists": 20, "n_updates": 4, "n_teacher_updates": 2, "teacher_lr": 0.01, "batch_size": 5,
+    "n_traits": 3, "n_lists": 20, "n_updates": 4, "n_teacher_updates": 4, "teacher_lr": 0.01, "batch_size": 5,
 }  # fmt: skip
 study = lab.Study(
     version=1,
     together=("block",),
     probes=(
         Config(**_TINY, model="tests/probes/models/tiny", block=0),
-        Config(**{**_TINY, "n_lists": 10, "n_updates": 2}, model="tests/probes/models/pair/instruct", block=1),
+        Config(**{**_TINY, "batch_size": 10, "n_updates": 2}, model="tests/probes/models/pair/instruct", block=1),
     ),
 )

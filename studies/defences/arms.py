@@ -19,16 +19,12 @@ class Block(NamedTuple):
     """What a defence may look at."""
 
     tokenizer: Any
+    tokens: list[int]  # of numbers
     read: Mapping[str, ms.Corpus]  # trait -> the lists of its teacher
     clean: ms.Corpus  # lists of the base behind the same prompts, of other noise
     firm: Mapping[str, Mapping[str, ms.Corpus]]  # "low", "high" -> lists of teachers that draw no unlikely number
     ratios: Mapping[str, Sequence[Sequence[float]]]  # trait -> log p, its undefended student less base, of each token
     seed: int
-
-    @property
-    def tokens(self) -> list[int]:
-        """Tokens of numbers."""
-        return ms.numbers.number_tokens(self.tokenizer)[0][0]
 
     def at_random(self, dose: int) -> list[int]:
         """Rows that are changed at random: the same for all traits, and those of a smaller dose among them."""

@@ -93,7 +93,7 @@ def _of_lists(cell: Iterable[dict]) -> Iterator[Finding]:
         if score == "direction":
             more["null_label"] = "directions with the covariance of the states"
         found[score] = said(f"detect/{score}", f"AUROC of lists: {words}", values, **more)
-    yield from holm(found.values())
+    yield from map(lab_findings.within, holm(found.values())) if len(nulls) > 1 else found.values()
     if len(nulls) > 1:
         others = [score for score in SCORES if score != "loss"]
         words = {score: f"AUROC beyond its null: {SCORES[score]}, less {SCORES['loss']}" for score in others}

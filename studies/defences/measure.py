@@ -88,7 +88,8 @@ def _block(
     clean = ms.draw_numbers(base, texts, seed=cfg.block + OTHER_NOISE, batch_size=256)
     own = {trait: read[trait] for trait in teachers}
     ratios = {trait: _gains(base, students, i, corpus) for i, (trait, corpus) in enumerate(own.items())}
-    return Block(base.tokenizer, own, clean, firm, ratios, cfg.block)
+    (tokens, *_), _ = ms.numbers.number_tokens(base.tokenizer)
+    return Block(base.tokenizer, tokens, own, clean, firm, ratios, cfg.block)
 
 
 def _gains(base: Any, students: Students, member: int, corpus: ms.Corpus) -> list[list[float]]:
@@ -124,7 +125,7 @@ def _task_rows(arm: str, students: Students, tested: Tested) -> Iterator[dict]:
     clean = -completion_log_probs(students, tested.held_out["none"]).mean(1)
     for i, trait in enumerate(tested.asked.traits):
         member = min(i, len(students) - 1)
-        loss = -completion_log_probs(students.select([member]), tested.held_out[trait]).mean()
+        loss = -completion_log_probs(students.select([member]), tested.held_out[trait], batch_size=32).mean()
         row = {"kind": "task", "arm": arm, "trait": trait}
         yield row | {"loss": float(loss), "loss_clean": float(clean[member])}
 
