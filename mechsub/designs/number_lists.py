@@ -93,7 +93,7 @@ def student_rows(
     whole = torch.stack(list(by_format.values())).mean(0)
     for i, trait in enumerate(trained):
         for j, evaluated in enumerate(asked.traits):
-            row = {"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated}
+            row: dict = {"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated}
             row |= {"updates": dose, "margin": float(whole[i, j]), "named_first": float(first[i, j])}
             yield row | {f"margin_{format}": float(values[i, j]) for format, values in by_format.items()}
 

@@ -79,16 +79,15 @@ def highest(scores: Sequence[float], dose: int) -> list[int]:
 def exchanged(corpus: ms.Corpus, other: ms.Corpus, rows: Sequence[int]) -> ms.Corpus:
     """The corpus with these rows of another."""
     taken = set(rows)
-    columns = {name: (getattr(corpus, name), getattr(other, name)) for name in _COLUMNS}
-    return replace(
-        corpus, **{name: tuple(pair[i in taken][i] for i in range(len(corpus))) for name, pair in columns.items()}
-    )
+    both = {name: (getattr(corpus, name), getattr(other, name)) for name in _COLUMNS}
+    columns: dict = {name: tuple(pair[i in taken][i] for i in range(len(corpus))) for name, pair in both.items()}
+    return replace(corpus, **columns)
 
 
 def _without(corpus: ms.Corpus, rows: Sequence[int]) -> tuple[ms.Corpus, float]:
     """The corpus without these rows, and their share."""
     left = sorted(set(range(len(corpus))) - set(rows))
-    columns = {name: tuple(getattr(corpus, name)[i] for i in left) for name in _COLUMNS}
+    columns: dict = {name: tuple(getattr(corpus, name)[i] for i in left) for name in _COLUMNS}
     return replace(corpus, **columns), len(rows) / len(corpus)
 
 

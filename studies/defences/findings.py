@@ -34,7 +34,11 @@ def _lambda(cell: Iterable[dict], arm: str, words: str = "") -> Finding:
     students = [row for row in cell if row["kind"] == "student" and row["arm"] == arm]
     blocks, scores = matrices(students, arm, students[0]["updates"])
     by_block = dict(zip(blocks, trait_matrix.diagonal(scores).tolist(), strict=True))
-    more = {"null": 0.0, "p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
+    more: dict = {
+        "null": 0.0,
+        "p": trait_matrix.within_blocks_p(scores),
+        "null_label": "animals shuffled within blocks",
+    }
     return said(f"{arm}/lambda", f"lambda: {words or ARMS[arm].words}", by_block, **more)
 
 
@@ -78,26 +82,28 @@ def _beside(found: Mapping[str, Finding]) -> list[Finding]:
 
 
 def _of_lists(cell: Iterable[dict]) -> Iterator[Finding]:
-    """AUROC of scores of a list, mean over traits; and less that of the base's loss."""
+    """AUROC of scores of a list, mean over traits; and what it has beyond its null, less what the base's loss has."""
     own = [row for row in cell if row["kind"] == "detected"]
-    nulls = _means((row["block"], row["null"]) for row in own if row["score"] == "direction")
-    found, level = {}, {}
+    drawn = _means((row["block"], row["null"]) for row in own if row["score"] == "direction")
+    found, beyond = [], {}
     for score, words in SCORES.items():
         values = _means((row["block"], row["auroc"]) for row in own if row["score"] == score)
-        null = nulls if score == "direction" else dict.fromkeys(values, 0.5)
-        # Of a direction the better sign is taken, also of those at random: what it has beyond them is compared.
-        level[score] = said(f"detect/{score}", "", {block: value - null[block] for block, value in values.items()})
+        # Of a direction the better sign is taken, and of those at random too.
+        null = drawn if score == "direction" else dict.fromkeys(values, 0.5)
         more: dict = {"null": sum(null.values()) / len(null)}
-        if len(values) > 1:
-            more["p"] = ms.stats.paired_difference(list(values.values()), [null[block] for block in values]).p
         if score == "direction":
             more["null_label"] = "directions with the covariance of the states"
-        found[score] = said(f"detect/{score}", f"AUROC of lists: {words}", values, **more)
-    yield from map(lab_findings.within, holm(found.values())) if len(nulls) > 1 else found.values()
-    if len(nulls) > 1:
-        others = [score for score in SCORES if score != "loss"]
-        words = {score: f"AUROC beyond its null: {SCORES[score]}, less {SCORES['loss']}" for score in others}
-        yield from holm(less(level[score], level["loss"], label=words[score]) for score in others)
+        if len(values) > 1:
+            more["p"] = ms.stats.paired_difference(list(values.values()), [null[block] for block in values]).p
+        found.append(said(f"detect/{score}", f"AUROC of lists: {words}", values, **more))
+        beyond[score] = said(f"detect/{score}", words, {block: value - null[block] for block, value in values.items()})
+    if len(drawn) < 2:
+        yield from found
+        return
+    yield from map(lab_findings.within, holm(found))
+    label = "AUROC beyond its null: {}, less " + SCORES["loss"]
+    others = {score: label.format(SCORES[score]) for score in SCORES if score != "loss"}
+    yield from holm(less(beyond[score], beyond["loss"], label=words) for score, words in others.items())
 
 
 def _of_students(cell: Iterable[dict]) -> Iterator[Finding]:

@@ -51,8 +51,8 @@ def _scores(blocks: Sequence[int], values: "Tensor") -> dict[int, float]:
 def _lambda(students: list[dict], arm: str, dose: int, *, label: str) -> Finding:
     blocks, scores = matrices(students, arm, dose)
     key = f"{arm}/lambda_{dose}" if dose else f"{arm}/lambda"
-    more = {"null": 0.0, "p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
-    return said(key, f"lambda: {label}", _scores(blocks, trait_matrix.diagonal(scores)), **more)
+    more: dict = {"p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
+    return said(key, f"lambda: {label}", _scores(blocks, trait_matrix.diagonal(scores)), null=0.0, **more)
 
 
 def _beside(found: Mapping[str, Finding], dose: int) -> Iterator[Finding]:
