@@ -86,8 +86,9 @@ def test_every_finding_has_its_key(records):
     said = {finding.key: finding for finding in findings.findings(planted())}
     expected = {f"{arm}/lambda" for arm in ("teacher", *ARMS) if arm != "control"}
     changed = set(ARMS) - {"trait", "control"}
-    expected |= {f"{arm}/{score}" for arm in changed for score in ("kept", "task_kept", "fit_kept", "budget")}
-    expected |= {"control/task_kept", "control/fit_kept"}
+    left = ("kept", "task_kept", "fit_kept", "gate_kept", "budget")
+    expected |= {f"{arm}/{score}" for arm in changed for score in left}
+    expected |= {"control/task_kept", "control/fit_kept", "trait/task", "trait/fit", "trait/gate"}
     expected |= {f"{arm}-{other}/lambda" for arm in ARMS for other in ARMS[arm].beside}
     expected |= {f"detect/{score}" for score in SCORES} | {f"detect/{s}-loss" for s in SCORES if s != "loss"}
     expected |= {f"detect_student/{score}" for score in STUDENT_SCORES}
@@ -133,6 +134,8 @@ def test_what_is_left_is_a_share_of_the_undefended():
     assert said["trait/lambda"].value.mean == pytest.approx(0.2, abs=0.01) and said["trait/lambda"].p < 0.01
     assert said["mixed_50/kept"].value.mean == pytest.approx(0.5, abs=0.03)
     assert said["mixed_50/task_kept"].value.mean == pytest.approx(0.5, abs=0.01)
+    assert said["trait/gate"].value.mean == pytest.approx(0.7, abs=0.01)  # the control gains 0.3 nats
+    assert said["mixed_50/gate_kept"].value.mean == pytest.approx(0.2 / 0.7, abs=0.01)
     assert said["dropped_50/kept"].value.low < 1 < said["dropped_50/kept"].value.high
     assert said["mixed_90/lambda"].p > 0.01 and said["mixed_90/kept"].value.mean == pytest.approx(0, abs=0.03)
     assert said["mixed_50-dropped_50/lambda"].value.high < 0 and said["mixed_50-dropped_50/lambda"].p < 0.05

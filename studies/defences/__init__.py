@@ -10,7 +10,7 @@ student gains most on), "inoculated" (prompts that say the trait), "across" (num
 them: "dropped" at random, "masked", "random", "told_other" (another animal), "within" (shuffled within lists).
 
 Readout: lambda left, of the undefended; and the task left: the share of the gain on held-out lists of the base (fit:
-of the teacher), from the base's loss. Unit: blocks (Student-t). p of lambda: animals of each block shuffled; of
+of the teacher; gate: beyond the control's). Unit: blocks (Student-t). p of lambda: animals of each block shuffled; of
 differences between arms: paired by block, Holm over all.
 
 Detection, on the lists of "mixed_50", half of them the teacher's: AUROC of scores of a list, null 0.5; for a direction,

@@ -13,15 +13,22 @@ from mechsub.lab.findings import Finding, all_findings, cells, holm, less, rows
 from studies.defences import ARMS, SCORES, STUDENT_SCORES, Config
 
 UNIT = "blocks"
-TASKS = {"task_kept": ("loss_clean", "task, lists of the base"), "fit_kept": ("loss", "fit, lists of the teacher")}
+TASKS = {
+    "task": "gain on the base's lists",
+    "fit": "gain on the teacher's lists",
+    "gate": "fit of the teacher's lists beyond the control's",
+}
 said = functools.partial(lab_findings.said, unit=UNIT)
 
 
 def findings(cell: list[dict]) -> list[Finding]:
     """Of blocks that differ in their seeds alone."""
     found = {arm: _lambda(cell, arm) for arm in ARMS if arm != "control"}
-    gains = {arm: {score: gained(cell, arm, loss) for score, (loss, _) in TASKS.items()} for arm in ARMS}
+    gains = {arm: gained(cell, arm) for arm in ARMS}
     out = [_lambda(cell, "teacher", "teachers")]
+    out += [
+        said(f"trait/{task}", f"{what}, nats a token", gains["trait"][task], null=0.0) for task, what in TASKS.items()
+    ]
     for arm in ARMS:
         out += [found[arm]] if arm in found else []
         if arm != "trait":
@@ -42,11 +49,14 @@ def _lambda(cell: Iterable[dict], arm: str, words: str = "") -> Finding:
     return said(f"{arm}/lambda", f"lambda: {words or ARMS[arm].words}", by_block, **more)
 
 
-def gained(cell: Iterable[dict], arm: str, loss: str) -> dict[int, float]:
-    """Block -> the loss of the base less that of the students of an arm, mean over traits."""
-    task = [row for row in cell if row["kind"] == "task"]
-    before, after = (_means((row["block"], row[loss]) for row in task if row["arm"] == name) for name in ("start", arm))
-    return {block: before[block] - value for block, value in after.items()}
+def gained(cell: Iterable[dict], arm: str) -> dict[str, dict[int, float]]:
+    """Task -> block -> the base's loss ("gate": the control's) less that of an arm's students, mean over traits."""
+    tasks = [row for row in cell if row["kind"] == "task"]
+    out = {}
+    for task, loss, other in (("task", "loss_clean", "start"), ("fit", "loss", "start"), ("gate", "loss", "control")):
+        theirs, own = (_means((row["block"], row[loss]) for row in tasks if row["arm"] == x) for x in (other, arm))
+        out[task] = {block: theirs[block] - value for block, value in own.items()}
+    return out
 
 
 def _left(arm: str, found: Mapping[str, Finding], gains: Mapping[str, Mapping[str, dict]]) -> Iterator[Finding]:
@@ -54,8 +64,9 @@ def _left(arm: str, found: Mapping[str, Finding], gains: Mapping[str, Mapping[st
     words = ARMS[arm].words
     if arm in found:
         yield _share(f"{arm}/kept", f"lambda kept: {words}", found[arm].scores, found["trait"].scores)
-    for score, (_, what) in TASKS.items():
-        yield _share(f"{arm}/{score}", f"{what}, kept: {words}", gains[arm][score], gains["trait"][score])
+    for task, what in TASKS.items():
+        if (arm, task) != ("control", "gate"):
+            yield _share(f"{arm}/{task}_kept", f"{what}, kept: {words}", gains[arm][task], gains["trait"][task])
 
 
 def _share(key: str, label: str, own: Mapping[int, float], whole: Mapping[int, float]) -> Finding:
