@@ -1774,8 +1774,13 @@ def _tuning() -> dict:
             },
         ),
         "numbers.draw_numbers": (
-            lambda: {"teacher": llama(), "prompts": ["a", "b"], "n_numbers": 2, **options},
-            {"teacher": model(), "n_numbers": count(1), **drawing},
+            lambda: {"teacher": llama(), "prompts": ["a", "b"], "n_numbers": 2, "least_probability": 0.1, **options},
+            {
+                "teacher": model(),
+                "n_numbers": count(1),
+                "least_probability": least_0(more=lambda v: {"one": 1.0}),
+                **drawing,
+            },
         ),
         "numbers.sample_numbers": (
             lambda: {"teacher": chatty(), "prompts": ["a", "b"], "n": 2, "most_tokens": 4, "strict": False, **options},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mechsub as ms
-from mechsub.designs import liking, number_students, trait_matrix
+from mechsub.designs import liking, number_lists, number_students, trait_matrix
 from mechsub.inputs import corpora
 from mechsub.lab import findings as lab_findings
 from mechsub.lab import predictions, store, study
@@ -50,7 +50,7 @@ def test_a_row_for_every_student_animal_and_dose(records):
 
 def test_what_is_said_follows_from_the_rows(records):
     said = {finding.key: finding for finding in findings.findings(records)}
-    blocks, scores = findings.matrices((row for row in records if row["kind"] == "student"), "trait", 4)
+    blocks, scores = number_lists.matrices((row for row in records if row["kind"] == "student"), "trait", 4)
     expected = ms.interaction(scores).diagonal(dim1=1, dim2=2).mean(1)
     assert blocks == [0, 1] and said["trait/lambda_4"].value.mean == pytest.approx(float(expected.mean()))
     assert {"trait-shuffled/lambda_4", "sibling/kept_4", "trait/gate_4", "control/shift_4", "layer_0/cosine"} <= set(
@@ -149,7 +149,7 @@ def test_lists_of_the_base_carry_no_trait(model):
 
 def test_shuffled_lists_keep_their_numbers(model):
     made = ms.draw_numbers(model, corpora.number_prompts(5), seed=1)
-    mixed = measure.shuffled(made, model.tokenizer, 3)
+    mixed = number_lists.shuffled(made, model.tokenizer, 3)
     for before, after in zip(made.completions, mixed.completions, strict=True):
         assert sorted(before.split(", ")) == sorted(after.split(", "))
     assert mixed.completions != made.completions and mixed.prompt_ids == made.prompt_ids

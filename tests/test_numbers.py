@@ -33,6 +33,32 @@ def test_greedy_numbers_are_the_likeliest_of_the_numbers(model):
         assert completion == (slot[int(logits.argmax())],)
 
 
+def test_no_number_below_the_least_probability_is_drawn(model):
+    """Among the numbers, given what was drawn before; where none reaches it, the likeliest."""
+    prompts, (slots, _) = corpora.number_prompts(6), numbers.number_tokens(model.tokenizer)
+
+    def likelihoods(made):
+        for prompt, row in zip(made.prompt_ids, made.completion_ids, strict=True):
+            for i, token in enumerate(row):
+                if token in slots[0]:
+                    p = model(torch.tensor([[*prompt, *row[:i]]]))[0, -1, slots[0]].double().softmax(-1)
+                    yield float(p[slots[0].index(token)]), p
+
+    plain = numbers.draw_numbers(model, prompts, n_numbers=2, seed=1)
+    drawn = [own for own, _ in likelihoods(plain)]
+    least = sorted(drawn)[len(drawn) // 2]
+    made = numbers.draw_numbers(model, prompts, n_numbers=2, seed=1, least_probability=least)
+    assert made != plain and made == numbers.draw_numbers(
+        model, prompts, n_numbers=2, seed=1, least_probability=least, batch_size=1
+    )
+    assert all(own >= min(least, float(p.max())) - 1e-9 for own, p in likelihoods(made))
+    assert plain == numbers.draw_numbers(model, prompts, n_numbers=2, seed=1, least_probability=min(drawn) / 1e3)
+    greedy = numbers.draw_numbers(model, prompts, n_numbers=2, temperature=0.0)
+    assert greedy == numbers.draw_numbers(model, prompts, n_numbers=2, seed=1, least_probability=0.999)
+    with pytest.raises(ValueError, match="least_probability has no effect at temperature 0"):
+        numbers.draw_numbers(model, prompts, temperature=0.0, least_probability=0.1)
+
+
 def test_token_log_probs_are_the_models(model):
     made = numbers.draw_numbers(model, corpora.number_prompts(3, least=1, most=3), n_numbers=2)
     scored = numbers.scored(made, model, model)

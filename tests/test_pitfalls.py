@@ -11,7 +11,7 @@ import torch
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
-from mechsub.designs import liking, number_students, numbers, positions
+from mechsub.designs import liking, number_lists, number_students, numbers, positions
 from mechsub.inputs import corpora
 from mechsub.models import students as stacked
 from mechsub.training.tuning import TuningRecipe, completion_log_probs, tune
@@ -83,7 +83,7 @@ def test_the_unit_is_the_block_and_not_the_prompt():
          "margin": float(t == e) + 0.1 * b}
         for b in range(3) for t in TRAITS for e in TRAITS
     ]  # fmt: skip
-    blocks, scores = findings.matrices(students, "trait", 4)
+    blocks, scores = number_lists.matrices(students, "trait", 4)
     said = findings.said(
         "trait/lambda_4", "", dict(zip(blocks, scores.diagonal(dim1=1, dim2=2).mean(1).tolist(), strict=True))
     )

@@ -42,21 +42,25 @@ def draw_numbers(
     seed: int = 0,
     format: prompting.Format = "auto",
     teacher_system: str | None = None,
+    least_probability: float = 0.0,
     batch_size: int = 64,
 ) -> Corpus:
     """A list of `n_numbers` numbers behind every prompt, all other tokens masked; temperature 0 takes the likeliest.
 
     A number is one token where 000..999 are single tokens, else three tokens of one digit. `teacher_system` is a system
-    text for the teacher that students do not see. Raises where the tokenizer reads a drawn list as other tokens.
+    text for the teacher that students do not see. Tokens below `least_probability` (among those that may be drawn, at
+    the temperature) are not drawn, by the same noise; where none reaches it, the likeliest is taken. Raises where the
+    tokenizer reads a drawn list as other tokens.
     """
     tokenizer = _tokenizer(teacher)
     n_numbers, temperature = arguments.whole(n_numbers, "n_numbers", 1), _temperature(temperature)
+    least = _least(least_probability, temperature)
     slots, separator = number_tokens(tokenizer)
     pattern = [[*slots, *[[token] for token in separator]] for _ in range(n_numbers)]
     steps = [allowed for one in pattern for allowed in one][: -len(separator)]
     texts = arguments.texts(prompts, "prompts")
     asked = corpora.prompt_ids(tokenizer, texts, format=format, system=teacher_system)
-    drawn = _drawn(teacher, asked, len(steps), steps.__getitem__, temperature, seed, batch_size, None)
+    drawn = _drawn(teacher, asked, len(steps), steps.__getitem__, temperature, seed, batch_size, None, least)
     completions = [_written(tokenizer, row) for row in drawn]
     made = corpora.make_corpus(tokenizer, texts, completions, format=format)
     for i, row in enumerate(drawn):
@@ -146,6 +150,15 @@ def _temperature(value: float) -> float:
     return arguments.number(value, "temperature", "a number of at least 0", least=0)
 
 
+def _least(value: float, temperature: float) -> float:
+    least = arguments.number(value, "least_probability", "a probability of at least 0 and below 1", least=0)
+    if least >= 1:
+        arguments.refuse("least_probability", "a probability of at least 0 and below 1", value)
+    if least and not temperature:
+        raise ValueError("least_probability has no effect at temperature 0, which takes the likeliest; leave it 0")
+    return float(least)
+
+
 @torch.no_grad()
 def _drawn(
     model: "TransformerBridge",
@@ -156,6 +169,7 @@ def _drawn(
     seed: int,
     size: int,
     end: int | None,
+    least: float = 0.0,
 ) -> list[list[int]]:
     """The tokens drawn behind every prompt, up to `end` and with it."""
     plain, seed = plain_model(model), arguments.seed(seed)
@@ -165,7 +179,7 @@ def _drawn(
     for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
         numbers = rows.tolist()
         draws = [derive_generator(seed, "numbers", row) for row in numbers]
-        for step, tokens in enumerate(_steps(plain, batch.to(model.W_U.device), draws, allowed, temperature)):
+        for step, tokens in enumerate(_steps(plain, batch.to(model.W_U.device), draws, allowed, temperature, least)):
             going = [i for i in range(len(numbers)) if end is None or end not in out[numbers[i]][-1:]]
             for i in going:
                 out[numbers[i]].append(int(tokens[i]))
@@ -175,7 +189,12 @@ def _drawn(
 
 
 def _steps(
-    plain: "PreTrainedModel", batch: Tensor, draws: list[torch.Generator], allowed: Allowed, temperature: float
+    plain: "PreTrainedModel",
+    batch: Tensor,
+    draws: list[torch.Generator],
+    allowed: Allowed,
+    temperature: float,
+    least: float,
 ) -> Iterator[Int[Tensor, "row"]]:
     past, tokens = None, batch
     for step in itertools.count():
@@ -183,13 +202,17 @@ def _steps(
             warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
             out = plain(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1)
         past, logits = out.past_key_values, out.logits[:, -1].double().cpu()
-        drawn = _choose(logits, allowed(step), draws, temperature)
+        drawn = _choose(logits, allowed(step), draws, temperature, least)
         yield drawn
         tokens = drawn[:, None].to(batch.device)
 
 
 def _choose(
-    logits: Float[Tensor, "row token"], among: list[int] | None, draws: list[torch.Generator], temperature: float
+    logits: Float[Tensor, "row token"],
+    among: list[int] | None,
+    draws: list[torch.Generator],
+    temperature: float,
+    least: float,
 ) -> Int[Tensor, "row"]:
     """One token a row, by the row's own Gumbel noise; no noise is drawn where there is no choice."""
     tokens = torch.arange(logits.shape[1]) if among is None else torch.tensor(among)
@@ -198,6 +221,9 @@ def _choose(
         uniform = torch.stack(
             [torch.rand(len(tokens), dtype=torch.double, generator=draw, device="cpu") for draw in draws]
         )
+        if least:
+            p = (logits / temperature).softmax(-1)
+            logits = logits.masked_fill((p < least) & (p < p.amax(-1, keepdim=True)), -torch.inf)
         logits = logits / temperature - (-uniform.clamp(min=1e-300).log()).log()
     return tokens[logits.argmax(-1)]
 

@@ -202,6 +202,14 @@ def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
     return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
 
 
+def said(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
+    """The mean over replicates with its interval; of one replicate its value, which has none."""
+    if len(scores) > 1:
+        return mean(key, label, scores, unit=unit, **more)
+    (value,) = scores.values()
+    return Finding(key, label, value, unit=unit, n=1, scores=scores, **more)
+
+
 def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
     """a - b, paired by the replicates that both have; p tests no difference, and is not adjusted."""
     common = [replicate for replicate in a.scores if replicate in b.scores]

@@ -3,8 +3,9 @@
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import trait_matrix
+from mechsub.designs.number_lists import matrices
 from studies.number_strings import ARMS
-from studies.number_strings.findings import doses, matrices
+from studies.number_strings.findings import doses
 
 
 def plot(records: list[dict]):

@@ -1,12 +1,14 @@
 """What the cells of `studies.number_strings` say: lambda of every arm and dose, its nulls, gates and mechanism."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import mechsub as ms
 from mechsub.designs import trait_matrix
-from mechsub.lab.findings import Finding, holm, less, mean
-from mechsub.lazy import torch
+from mechsub.designs.number_lists import matrices
+from mechsub.lab import findings as lab_findings
+from mechsub.lab.findings import Finding, holm, less
 from studies.number_strings import ARMS, POSITIONS
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ WAYS = {
     "specific": "cosine of what is specific in both updates",
 }
 WORDS = {**ARMS, **POSITIONS}
+said = functools.partial(lab_findings.said, unit=UNIT)
 
 
 def findings(cell: list[dict]) -> list[Finding]:
@@ -40,25 +43,6 @@ def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:
     return sorted({row["updates"] for row in students if row["arm"] == arm})
 
 
-def matrices(students: Iterable[dict], arm: str, dose: int, score: str = "margin") -> "tuple[list[int], Tensor]":
-    """Blocks, and their matrices [block, student, animal] of a score."""
-    own = [row for row in students if row["arm"] == arm and row["updates"] == dose]
-    places = {trait: i for i, trait in enumerate(dict.fromkeys(row["trait"] for row in own))}
-    blocks = {block: i for i, block in enumerate(sorted({row["block"] for row in own}))}
-    out = torch.full((len(blocks), len(places), len(places)), torch.nan, dtype=torch.float64)
-    for row in own:
-        out[blocks[row["block"]], places[row["trait"]], places[row["evaluated"]]] = row[score]
-    return list(blocks), out
-
-
-def said(key: str, label: str, scores: Mapping[int, float], **more) -> Finding:
-    """The mean over blocks with its interval; of one block its value."""
-    if len(scores) > 1:
-        return mean(key, label, scores, unit=UNIT, **more)
-    (value,) = scores.values()
-    return Finding(key, label, value, unit=UNIT, n=1, scores=scores, **more)
-
-
 def _scores(blocks: Sequence[int], values: "Tensor") -> dict[int, float]:
     return dict(zip(blocks, values.tolist(), strict=True))
 
@@ -66,8 +50,8 @@ def _scores(blocks: Sequence[int], values: "Tensor") -> dict[int, float]:
 def _lambda(students: list[dict], arm: str, dose: int, *, label: str) -> Finding:
     blocks, scores = matrices(students, arm, dose)
     key = f"{arm}/lambda_{dose}" if dose else f"{arm}/lambda"
-    more = {"null": 0.0, "p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
-    return said(key, f"lambda: {label}", _scores(blocks, trait_matrix.diagonal(scores)), **more)
+    more: dict = {"p": trait_matrix.within_blocks_p(scores), "null_label": "animals shuffled within blocks"}
+    return said(key, f"lambda: {label}", _scores(blocks, trait_matrix.diagonal(scores)), null=0.0, **more)
 
 
 def _beside(found: Mapping[str, Finding], dose: int) -> Iterator[Finding]:

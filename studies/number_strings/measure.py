@@ -4,32 +4,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.utilities import derive_generator
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import liking, positions
-from mechsub.designs.number_students import Asked, margins, named_first, scores, start_scores, tuned_teacher, update
+from mechsub.designs import liking, number_lists, positions
+from mechsub.designs.number_students import Asked, scores, start_scores, update
 from mechsub.inputs import corpora
 from mechsub.models.students import BLOCK, Students
 from mechsub.training.tuning import completion_log_probs
 from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models
-
-NUMBERS_IN_PROMPT = 3
 
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     base, traits = ms.load_language_model(cfg.model), liking.TRAITS[: cfg.n_traits]
     asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
-    yield from _student_rows("start", ["none"], start_scores(base, asked), asked, 0)
+    yield from number_lists.student_rows("start", ["none"], start_scores(base, asked), asked, 0)
     made = teachers(base, asked, cfg)
     for trait, teacher in made.items():
         system = liking.loving(trait) if cfg.route == "prompted" else None
         told = asked._replace(prompts=liking.prompts(base.tokenizer, system))
-        yield from _student_rows("teacher", [trait], start_scores(teacher, told), asked, 0)
+        yield from number_lists.student_rows("teacher", [trait], start_scores(teacher, told), asked, 0)
     lab.show_progress(0.05, "lists of numbers")
     lists = drawn(base, made, cfg)
     yield from _list_rows(base, made, lists, cfg)
@@ -44,7 +41,7 @@ def run(cfg: Config) -> Iterator[dict]:
     for i, arm in enumerate(arms):
         lab.show_progress(0.65 + 0.35 * i / len(arms), ARMS[arm])
         yield from _of_arm(arm, base, {trait: read[trait] for trait in traits}, cfg)
-    yield {"tensors": {"numbers": _numbers(lists)}}
+    yield {"tensors": {"numbers": number_lists.numbers_of(lists)}}
     yield {"provenance": _provenance(base, lists, cfg)}
 
 
@@ -55,79 +52,43 @@ def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
     """Trait -> the model that likes it: the base tuned on sentences, or the base itself, which is told so."""
     if cfg.route == "prompted":
         return dict.fromkeys(asked.traits, base)
-    return {
-        trait: tuned_teacher(base, trait, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, seed=cfg.block)
-        for trait in asked.traits
-    }
+    return number_lists.tuned_teachers(
+        base, asked.traits, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, seed=cfg.block
+    )
 
 
 def drawn(base: Any, made: Mapping[str, Any], cfg: Config) -> dict[str, ms.Corpus]:
     """Trait, and "none" for the base -> lists behind the same prompts, drawn with the same noise."""
-    n = cfg.n_lists + N_HELD_OUT
-    prompts = corpora.number_prompts(n, seed=cfg.block, least=NUMBERS_IN_PROMPT, most=NUMBERS_IN_PROMPT)
+    texts = number_lists.prompts(cfg.n_lists + N_HELD_OUT, cfg.block)
     told = {trait: liking.loving(trait) if cfg.route == "prompted" else None for trait in made}
-    return {
-        source: ms.draw_numbers(teacher, prompts, seed=cfg.block, teacher_system=told.get(source), batch_size=256)
-        for source, teacher in {**made, "none": base}.items()
-    }
-
-
-def shuffled(corpus: ms.Corpus, tokenizer: Any, seed: int) -> ms.Corpus:
-    """The same numbers, those of every list in another order."""
-    draw = derive_generator(seed, "shuffled within lists")
-    lists = [completion.split(corpora.SEPARATOR) for completion in corpus.completions]
-    mixed = [[one[i] for i in torch.randperm(len(one), generator=draw).tolist()] for one in lists]
-    completions = [corpora.SEPARATOR.join(one) for one in mixed]
-    return corpora.make_corpus(tokenizer, corpus.prompts, completions, format=corpus.context["format"])
-
-
-def _numbers(lists: Mapping[str, ms.Corpus]) -> Int[Tensor, "source row number"]:
-    """The numbers of every list; sources are the traits in their order, and the base last."""
-    rows = [[corpora.parse_numbers(text) for text in corpus.completions] for corpus in lists.values()]
-    return torch.tensor(rows, dtype=torch.int16)
+    return number_lists.drawn({**made, "none": base}, texts, seed=cfg.block, systems=told)
 
 
 def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
     """How well base and teacher fit held-out lists, nats a token, and how many numbers are those of the base."""
-    own, reference = _numbers(lists), lists["none"][cfg.n_lists :]
+    own, reference = number_lists.numbers_of(lists), lists["none"][cfg.n_lists :]
     for i, (trait, teacher) in enumerate(made.items()):
         scores = {"base": (base, lists[trait][cfg.n_lists :]), "base_own": (base, reference)}
         if cfg.route == "tuned":
             scores |= {"teacher": (teacher, lists[trait][cfg.n_lists :]), "teacher_base": (teacher, reference)}
-        losses = {f"loss_{name}": -_mean_log_prob(*pair) for name, pair in scores.items()}
+        losses = {f"loss_{name}": -number_lists.mean_log_prob(*pair) for name, pair in scores.items()}
         same = float((own[i] == own[-1]).double().mean())
         yield {"kind": "lists", "trait": trait, "same_as_base": same, **losses}
-
-
-def _mean_log_prob(model: Any, corpus: ms.Corpus) -> float:
-    rows = ms.numbers.token_log_probs(model, corpus)
-    return sum(map(sum, rows)) / sum(map(len, rows))
 
 
 # Students.
 
 
 def _recipe(cfg: Config, n: int, updates: int) -> ms.TuningRecipe:
-    """Members with one start and one order: they differ in their corpora alone."""
-    return ms.TuningRecipe(
-        rank=cfg.rank or None, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size,
-        adapter_seeds=(cfg.block,) * n, order_seeds=(cfg.block,) * n,
-    )  # fmt: skip
+    return number_lists.recipe(n, seed=cfg.block, rank=cfg.rank, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size)
 
 
 def tuned(
     model: Any, read: Mapping[str, ms.Corpus], cfg: Config, updates: int, share: tuple[float, float] | None = None
 ) -> dict[int, Students]:
     """Dose -> students, one for every corpus."""
-    kept: dict[int, Any] = {dose: None for dose in (*DOSES, updates) if dose <= updates}
-    low, high = share or (0.0, 0.0)
-
-    def progress(done: float) -> None:
-        if share:
-            lab.show_progress(low + done * (high - low), "students")
-
-    ms.tune(model, list(read.values()), _recipe(cfg, len(read), updates), snapshots=kept, progress=progress)
-    return dict(sorted(kept.items()))
+    progress = lab.span(*share, "students") if share else None
+    return number_lists.tuned(model, read, _recipe(cfg, len(read), updates), DOSES, progress)
 
 
 def _of_base(
@@ -141,7 +102,7 @@ def _of_base(
     """Trait students and the control, at every dose; their gate; and their ways beside their teachers'."""
     found = tuned(base, read, cfg, cfg.n_updates, (0.15, 0.5))
     for dose, students in found.items():
-        rows = list(_student_rows("trait", list(read), scores(students, asked), asked, dose))
+        rows = list(number_lists.student_rows("trait", list(read), scores(students, asked), asked, dose))
         yield from (row | {"arm": "control"} if row["trait"] == "none" else row for row in rows)
         for i, trait in enumerate(asked.traits):
             own, control = completion_log_probs(students.select([i, len(read) - 1]), held_out[trait]).mean(1).tolist()
@@ -171,7 +132,7 @@ def _of_positions(
                 own = positions.as_many_at_random(own, read[trait], tokens, cfg.block)
             lists[trait] = positions.changed(read[trait], own, change, tokens, cfg.block, base.tokenizer)
         for dose, students in tuned(base, lists, cfg, cfg.n_position_updates).items():
-            yield from _student_rows(arm, list(lists), scores(students, asked), asked, dose)
+            yield from number_lists.student_rows(arm, list(lists), scores(students, asked), asked, dose)
 
 
 def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
@@ -179,27 +140,11 @@ def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> 
     model = base if arm == "shuffled" else ms.load_language_model(models(cfg)[arm])
     asked = Asked(liking.prompts(model.tokenizer), liking.animals(model.tokenizer, tuple(read)), tuple(read))
     if arm == "shuffled":
-        lists = {trait: shuffled(corpus, base.tokenizer, cfg.block) for trait, corpus in read.items()}
+        lists = {trait: number_lists.shuffled(corpus, base.tokenizer, cfg.block) for trait, corpus in read.items()}
     else:
         lists = {t: corpora.make_corpus(model.tokenizer, c.prompts, c.completions) for t, c in read.items()}
     for dose, students in tuned(model, lists, cfg, cfg.n_null_updates).items():
-        yield from _student_rows(arm, list(read), scores(students, asked), asked, dose)
-
-
-# What models say.
-
-
-def _student_rows(arm: str, trained: list[str], found: Mapping[str, Tensor], asked: Asked, dose: int) -> Iterator[dict]:
-    """A row for every student and evaluated animal; the margin is the mean over formats."""
-    n = len(asked.traits)
-    by_format = {format: margins(values, n) for format, values in found.items()}
-    first = torch.stack([named_first(values, n) for values in found.values()]).mean(0)
-    whole = torch.stack(list(by_format.values())).mean(0)
-    for i, trait in enumerate(trained):
-        for j, evaluated in enumerate(asked.traits):
-            row = {"kind": "student", "arm": arm, "trait": trait, "evaluated": evaluated}
-            row |= {"updates": dose, "margin": float(whole[i, j]), "named_first": float(first[i, j])}
-            yield row | {f"margin_{format}": float(values[i, j]) for format, values in by_format.items()}
+        yield from number_lists.student_rows(arm, list(read), scores(students, asked), asked, dose)
 
 
 # The way that a student went, beside its teacher's.
