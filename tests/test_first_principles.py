@@ -38,6 +38,12 @@ def test_conditions_that_are_none(text, message):
         conditions.parsed(text)
 
 
+def test_fresh_conditions_are_no_part_of_the_first_design():
+    fresh = design.FRESH
+    assert len(set(fresh)) == 24 and not {*design.DESIGN, *conditions.STORED} & set(fresh)
+    assert all(conditions.written(conditions.parsed(text)) == text for text in fresh)
+
+
 def config(part, condition):
     return first_principles.Config(part=part, condition=condition, teacher_epochs=1, precision="fp32", n_seeds=2)
 
@@ -55,9 +61,15 @@ def test_students_are_trained_behind_their_predictions_only(tmp_path):
         cell = cells.make_cell(first_principles.study, config("train", name), tmp_path)
         assert any("first_principles" in used for used in store.read_provenance(cell)["made_from"])
         records += list(store.read_records(cell))
+        for part in found.FURTHER:
+            assert "predicted" not in first_principles.upstream(config(part, name))
+            more = cells.make_cell(first_principles.study, config(part, name), tmp_path)
+            records += list(store.read_records(more))
     arms = {row["arm"] for row in records}
-    assert arms == {"untrained", "midpoint", "start", "again", "line", "student", "cross"}
+    staged = {f"{n}_stages{again}" for n in ("two", "four") for again in ("", "_again")}
+    assert arms == {"untrained", "midpoint", "start", "again", "line", "student", "cross", "quarters", *staged}
     compared = found.comparisons(findings.cells(records, first_principles.Config, found.findings))
     keys = {finding.key for finding in compared}
     assert {"midpoint/recentred_error", "midpoint/s_1_bias", "untrained/raw_new_error"} <= keys
+    assert {"two_stages_again/recentred_error", "quarters/s_1_error", "four_stages/recentred_largest"} <= keys
     assert found.table(records) and found.plot(records).data

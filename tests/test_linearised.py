@@ -95,6 +95,65 @@ def test_midpoint_a_network_halfway_and_snapshots():
     assert 0 < apart(kept[3], start, teacher) < apart(a, start, teacher)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("at", ["start", "midpoint"])
+def test_with_a_stage_for_every_step_it_is_the_student(at, fresh):
+    """Linearised anew at each step, the gradient at "start" is the network's own; halfway to the teacher it is not."""
+    start, teacher = networks(activation="tanh", n_layers=2)
+    given = {"outputs": start.cfg.aux, **FIT, "lr": 0.01, "fresh": fresh, "n_samples": 120}
+    inputs = lambda n, generator: torch.randn(n, 12, generator=generator)  # noqa: E731
+    staged = ms.linearised_student(start, teacher, inputs, at=at, relinearised=range(1, 12), **given)
+    once = ms.linearised_student(start, teacher, inputs, at=at, **given)
+    student = ms.distill(start, teacher, inputs, **given)
+    errors = apart(staged, student, start), apart(once, student, start)
+    assert errors[0] < 1e-3 < errors[1] if at == "start" else 1e-3 < errors[0]
+
+
+def test_stages_come_nearer_to_the_student():
+    start, teacher = networks(activation="tanh")
+    given = {"outputs": start.cfg.aux, **FIT, "lr": 0.03}
+    student = ms.distill(start, teacher, X, **given)
+    errors = [
+        apart(ms.linearised_student(start, teacher, X, at="start", relinearised=steps, **given), student, start)
+        for steps in ((), (6,), (3, 6, 9))
+    ]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_network_for_each_stage():
+    """Where the stages' own networks are those that "start" takes, both are the same; quarters are a mean."""
+    start, teacher = networks()
+    given = {"outputs": start.cfg.aux, **FIT}
+    kept = {6: None}
+    a = ms.linearised_student(start, teacher, X, at="start", relinearised=[6], snapshots=kept, **given)
+    b = ms.linearised_student(start, teacher, X, at=[start, kept[6]], relinearised=[6], **given)
+    assert apart(a, b, start) < 1e-4
+    alone = ms.linearised_student(start.select([1]), teacher.select([1]), X, at="start", relinearised=[6], **given)
+    assert torch.equal(alone.blocks[0].W[0], a.blocks[0].W[1])
+    shut = dict.fromkeys(("quarters", "midpoint"))
+    for at in shut:
+        shut[at] = ms.linearised_student(start, teacher, X, at=at, frozen=["blocks"], **given)
+    assert apart(shut["quarters"], shut["midpoint"], start) < 1e-4  # hidden layers stay: one Jacobian everywhere
+    assert apart(ms.linearised_student(start, teacher, X, at="quarters", **given), a, start) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"relinearised": [12]}, "relinearised must be steps before the last of 12, not 12"),
+        ({"relinearised": [4, 2]}, "in increasing order"),
+        ({"relinearised": [3, 3]}, "in increasing order"),
+        ({"relinearised": [0]}, "a step of relinearised must be"),
+        ({"relinearised": [3], "at": networks()[1]}, "at has 1 networks for 2 stages"),
+        ({"at": []}, "at must hold at least 1"),
+    ],
+)
+def test_stages_that_are_none(options, message):
+    start, teacher = networks()
+    with pytest.raises(ValueError, match=message):
+        ms.linearised_student(start, teacher, X, outputs=start.cfg.aux, **FIT, **options)
+
+
 def test_members_are_independent_and_bf16_is_near():
     start, teacher = networks()
     given = {"outputs": start.cfg.aux, **FIT}

@@ -5,6 +5,7 @@ its teacher where both share an option. The students of a condition are those of
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -131,10 +132,14 @@ class Given:
             **self.settings, progress=progress,
         )  # fmt: skip
 
-    def linearised(self, at) -> "ms.HookedMLP":
-        """The predicted students, linearised at the given point."""
-        aux = self.start.cfg.aux
-        return ms.linearised_student(self.start, self.teacher, self.sampler, outputs=aux, at=at, **self.settings)
+    def linearised(self, at, **more) -> "ms.HookedMLP":
+        """The predicted students, linearised at the given point or points."""
+        given = {"outputs": self.start.cfg.aux, "at": at, **self.settings, **more}
+        return ms.linearised_student(self.start, self.teacher, self.sampler, **given)
+
+    def n_steps(self) -> int:
+        """The steps of a student."""
+        return self.condition.epochs * math.ceil(self.condition.n_samples / self.condition.batch_size)
 
 
 def given(text: str, teachers: dict, n_seeds: int, seed: int, precision: str) -> Given:

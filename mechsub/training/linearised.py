@@ -6,9 +6,14 @@
 
 with z_0 the start's own logits and J a Jacobian that stays fixed. All else is as in distillation: inputs, batches,
 their order, targets, loss, optimiser, schedule. The prediction is the network at the start plus D.
+
+In several stages, z_0 and J are taken anew where the network then stands. With a stage for every step, this is
+distillation itself.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -50,6 +55,7 @@ from mechsub.training.fitting import (
 )
 
 _CHUNK = 1024  # inputs at a time
+_SHARES = {"start": (0.0,), "midpoint": (0.5,), "quarters": (0.25, 0.75)}  # of the way to the teacher, by `at`
 
 
 class Linear(NamedTuple):
@@ -67,7 +73,8 @@ def linearised_student(
     inputs: Float[Tensor, "*#seed sample d_in"] | Sampler,
     *,
     outputs: slice,
-    at: HookedMLP | Literal["start", "midpoint"] = "midpoint",
+    at: HookedMLP | Sequence[HookedMLP] | Literal["start", "midpoint", "quarters"] = "midpoint",
+    relinearised: Sequence[int] = (),
     n_samples: int | None = None,
     noise: Literal["per_member", "shared"] = "per_member",
     loss: DistillationLoss = "kl",
@@ -90,10 +97,13 @@ def linearised_student(
     D.
 
     at: the point of the Jacobian J. "midpoint": halfway to the teacher, where J D is exact to second order for
-    D = teacher - start (frozen parameters stay at the start); "start": at the start; or at a network of yours, such as
-    halfway to an earlier prediction. The other arguments are those of `distill`; every member of start has its own
-    teacher. Raises ValueError where `distill` does, and for networks of different shapes. docs/concepts.md has the
-    derivation.
+    D = teacher - start (frozen parameters stay at the start); "start": at the start; "quarters": the mean of J at a
+    quarter and at three quarters of the way; or at a network of yours, such as halfway to an earlier prediction.
+    relinearised: steps after which the next stage begins. z_0 is then that of the network as moved so far, and J is
+    taken at that network ("start"), halfway from it to the teacher ("midpoint"), or at the stage's own network, where
+    `at` has one for each stage. The other arguments are those of `distill`; every member of start has its own teacher.
+    Raises ValueError where `distill` does, for networks of different shapes, and for steps that this run does not
+    have. docs/concepts.md has the derivation.
     """
     one_of("loss", loss, ("kl", "mse", "hard"))
     check_pair(start, teacher, outputs, loss)
@@ -104,27 +114,47 @@ def linearised_student(
         frozen_names(frozen), seed, "distill",
     )  # fmt: skip
     draw, lesson = lessons(teacher, inputs, n_samples, noise, target_noise, fresh, settings)
-    ends = [dict(m.named_parameters()) for m in (start, _point(start, teacher, at, settings.frozen))]
-    activation = ACTIVATIONS[start.cfg.activation]
+    stages = _stages(relinearised, settings.epochs * math.ceil(n_inputs(inputs, n_samples) / settings.batch_size))
+    points = _points(start, teacher, at, len(stages) + 1, settings.frozen)
+    named, activation = dict(start.named_parameters()), ACTIVATIONS[start.cfg.activation]
+    standing: dict[Members, _Standing] = {}
 
     def objectives(members: Members, epoch: int, inputs: Tensor) -> dict[str, Objective]:
         given = lesson(members, epoch, inputs)
-        own, point = ({n: v.detach()[members].to(settings.dtype) for n, v in some.items()} for some in ends)
-        line = linear(own, point, inputs, outputs, activation)
+        first = {n: v.detach()[members] for n, v in named.items()}
         of_logits = loss_of(loss, given.targets[..., outputs].contiguous(), temperature, given.seed)
+        now = standing.setdefault(members if isinstance(members, int) else tuple(members), _Standing())
+        lines: list[Linear] = []  # of these inputs, in the stage that they were made in
+
+        def linearised() -> list[Linear]:
+            own = now.moved(first)
+            at_own, *at_points = (
+                {n: v.to(settings.dtype) for n, v in some.items()} for some in (own, *points(now.stage, own, members))
+            )
+            return [linear(at_own, point, inputs, outputs, activation) for point in at_points]
 
         def objective(moves: Parameters, x: Tensor, rows: Tensor) -> Tensor:
-            value = of_logits(linear_logits(line, moves, x, rows, outputs), rows)
+            if now.steps in stages:
+                now.stage, now.since = now.stage + 1, {n: v.detach().clone() for n, v in moves.items()}
+                lines.clear()
+            if not lines:
+                lines.extend(linearised())
+            now.steps += 1
+            since = now.since
+            more = moves if since is None else {n: v - since[n] for n, v in moves.items()}
+            logits = torch.stack([linear_logits(line, more, x, rows, outputs) for line in lines]).mean(0)
+            value = of_logits(logits, rows)
             if not weight_decay:
                 return value
             # The optimiser adds that of the move; this is the start's.
-            return value + weight_decay * sum((own[n] * v).sum() for n, v in moves.items())
+            return value + weight_decay * sum((first[n].to(settings.dtype) * v).sum() for n, v in moves.items())
 
         return {"moves": objective}
 
     kept = None if snapshots is None else check_steps(snapshots)
     still = start.replace({name: torch.zeros_like(value) for name, value in start.named_parameters()})
     held = 2 * start.cfg.n_layers * start.cfg.d_model * settings.dtype.itemsize  # hidden states and slopes of an input
+    held *= len(_SHARES[at]) if isinstance(at, str) else 1
     problem = Problem(n_inputs(inputs, n_samples), draw, objectives, is_common(inputs, noise), held)
     moves = fit_members({"moves": Job(still, kept)}, problem, teacher.seeds, settings, progress)["moves"]
     if kept is not None:
@@ -138,16 +168,58 @@ def _moved(start: HookedMLP, moves: HookedMLP) -> HookedMLP:
     return start.replace({name: value + by[name] for name, value in start.named_parameters()})
 
 
-def _point(start: HookedMLP, teacher: HookedMLP, at: HookedMLP | str, frozen: tuple[str, ...]) -> HookedMLP:
-    """The network at the point of the Jacobian."""
-    if isinstance(at, HookedMLP):
-        check_pair(at, start, slice(None), "mse")
-        return _check_shape("at", at, start)
-    if arguments.choice(at, "at", ("start", "midpoint")) == "start":
-        return start
-    learned = dict(teacher.named_parameters())
-    names = trained_names(list(learned), frozen)
-    return start.replace({n: (v + learned[n]) / 2 for n, v in start.named_parameters() if n in names})
+@dataclass
+class _Standing:
+    """How far members have come: steps done, the stage, and the moves with which it began (None: none)."""
+
+    steps: int = 0
+    stage: int = 0
+    since: Parameters | None = None
+
+    def moved(self, first: Parameters) -> Parameters:
+        return first if self.since is None else {n: v + self.since[n].to(v.dtype) for n, v in first.items()}
+
+
+def _stages(relinearised: Sequence[int], total: int) -> list[int]:
+    """The steps after which a stage begins, checked."""
+    given = arguments.items(relinearised, "relinearised", "steps", 0)
+    steps = [arguments.whole(step, "a step of relinearised", 1) for step in given]
+    if steps and max(steps) >= total:
+        raise ValueError(f"relinearised must be steps before the last of {total}, not {max(steps)}")
+    if steps != sorted(set(steps)):
+        raise ValueError(f"relinearised must be steps in increasing order, not {steps}")
+    return steps
+
+
+def _points(
+    start: HookedMLP,
+    teacher: HookedMLP,
+    at: HookedMLP | Sequence[HookedMLP] | str,
+    stages: int,
+    frozen: tuple[str, ...],
+) -> Callable[[int, Parameters, Members], list[Parameters]]:
+    """Of a stage and the parameters that members have there: the points at which its Jacobian is taken."""
+    if isinstance(at, str):
+        shares = _SHARES[arguments.choice(at, "at", tuple(_SHARES))]
+        learned = {n: v.detach() for n, v in teacher.named_parameters()}
+        names = trained_names(list(learned), frozen)
+
+        def along(stage: int, own: Parameters, members: Members) -> list[Parameters]:
+            ends = {n: learned[n][members] if n in names else v for n, v in own.items()}
+            return [{n: (1 - share) * v + share * ends[n] for n, v in own.items()} for share in shares]
+
+        return along
+    networks = [at] if isinstance(at, HookedMLP) else arguments.items(at, "at", "networks")
+    if len(networks) != stages:
+        raise ValueError(f"at has {len(networks)} networks for {stages} stages; give one for each")
+    for network in networks:
+        check_pair(arguments.instance(network, HookedMLP, "at"), start, slice(None), "mse")
+        _check_shape("at", network, start)
+
+    def given(stage: int, own: Parameters, members: Members) -> list[Parameters]:
+        return [{n: v.detach()[members] for n, v in networks[stage].named_parameters()}]
+
+    return given
 
 
 def _check_shape(name: str, model: HookedMLP, start: HookedMLP) -> HookedMLP:

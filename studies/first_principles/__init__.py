@@ -12,6 +12,10 @@ initialisations and activations, one at a time and several at once. Predictions,
 * start: linearised at the start; again: at half of what midpoint predicts;
 * line: the point of the teacher's line at the shares that midpoint predicts.
 
+Further orders, each a part of its own: `two_stages` and `four_stages` take logits and Jacobian anew at equal numbers of
+steps, first at the network as it then stands, and again halfway through every stage of that; `quarters` takes the mean
+of two Jacobians. They were made up after the students of the design were known; FRESH has conditions that were not.
+
 Baselines: the mean of the other conditions; straight lines on quantities of `studies.input_distributions` (drive, and
 the cosine of the linearised student's least-squares move with the teacher's displacement), fitted to the other
 conditions.
@@ -26,15 +30,15 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import conditions, population
-from studies.first_principles.design import DESIGN
+from studies.first_principles.design import DESIGN, FRESH
 
 
 @dataclass(frozen=True)
 class Config:
-    part: Literal["predict", "train"] = lab.option(
-        "predict", "make predictions, or train the students that were predicted"
+    part: Literal["predict", "train", "two_stages", "four_stages", "quarters"] = lab.option(
+        "predict", "make predictions, also by further orders, or train the students that were predicted"
     )
-    condition: str = lab.option(DESIGN, "inputs, and options that differ, as blurred:1+d_model=64")
+    condition: str = lab.option((*DESIGN, *FRESH), "inputs, and options that differ, as blurred:1+d_model=64")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "precision of matrix products in training")
     n_seeds: lab.Replicates = lab.option(2, "seeds: one start, teacher and pair of students each")
@@ -47,7 +51,7 @@ class Config:
 def upstream(cfg: Config) -> dict:
     options = conditions.parsed(cfg.condition).teachers(cfg.teacher_epochs, cfg.n_seeds, cfg.seed, cfg.precision)
     taught = {"teachers": lab.upstream("teachers", **options)}
-    if cfg.part == "predict":
+    if cfg.part != "train":
         return taught
     same = {name: getattr(cfg, name) for name in ("condition", "teacher_epochs", "precision", "n_seeds", "seed")}
     return taught | {"predicted": lab.upstream("first_principles", beforehand=True, part="predict", **same)}
@@ -58,7 +62,12 @@ def run(cfg: Config, teachers: lab.Stored, predicted: lab.Stored | None = None) 
     from studies.first_principles import measure
 
     where = conditions.given(cfg.condition, teachers.tensors(), cfg.n_seeds, cfg.seed, cfg.precision)
-    yield from measure.predictions(where) if predicted is None else measure.students(where, predicted)
+    if predicted is not None:
+        yield from measure.students(where, predicted)
+    elif cfg.part == "predict":
+        yield from measure.predictions(where)
+    else:
+        yield from measure.further(where, cfg.part)
     yield {
         "provenance": {
             "data": ms.images.hashes("mnist"),
@@ -70,10 +79,13 @@ def run(cfg: Config, teachers: lab.Stored, predicted: lab.Stored | None = None) 
 
 
 _TINY: dict = {"teacher_epochs": 1, "precision": "fp32", "n_seeds": 2}
+_SMALL = "+batch_size=64+n_samples=256"
 study = lab.Study(version=1, probes=(
-    Config(condition="uniform+d_model=16+epochs=1+batch_size=64+n_samples=256", **_TINY),
+    Config(condition=f"uniform+d_model=16+epochs=1{_SMALL}", **_TINY),
     Config(
-        condition="perlin:4+d_model=16+n_layers=1+n_aux=1+init=torch+activation=tanh+loss=mse+epochs=1"
-        "+batch_size=64+n_samples=256", **_TINY,
+        condition=f"perlin:4+d_model=16+n_layers=1+n_aux=1+init=torch+activation=tanh+loss=mse+epochs=1{_SMALL}",
+        **_TINY,
     ),
+    Config(part="four_stages", condition=f"centred+d_model=16+epochs=1{_SMALL}", **_TINY),
+    Config(part="quarters", condition=f"images+d_model=16+activation=gelu+epochs=1{_SMALL}", **_TINY),
 ))  # fmt: skip

@@ -17,7 +17,13 @@ PREDICTED = {
     "start": "linearised at the start",
     "line": "the point of the teacher's line at the predicted shares",
     "untrained": "the untrained network",
+    "two_stages": "linearised in two stages, where each begins",
+    "two_stages_again": "linearised in two stages, halfway through each",
+    "four_stages": "linearised in four stages, where each begins",
+    "four_stages_again": "linearised in four stages, halfway through each",
+    "quarters": "the mean of two Jacobians, at a quarter and at three quarters of the way",
 }
+FURTHER = ("two_stages", "four_stages", "quarters")  # parts
 OPTIONS = ("d_model", "n_layers", "n_aux", "init", "activation", "loss", "epochs")
 QUANTITIES = {"drive": "drive of Theorem 1", "least_squares_cosine": "cosine of the least-squares move"}
 
@@ -29,16 +35,22 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
-    """Over conditions whose students are trained: all, those without images that have their mean, and new ones."""
+    """Over conditions whose students are trained: all of the design, those without images that have their mean, new
+    ones; and FRESH."""
     return by_group(("condition", "part"), found, _compared)
 
 
 def _compared(found: dict[tuple[str, str], Cell]) -> list[Finding]:
-    trained = {condition: _values(cell) for (condition, part), cell in found.items() if part == "train"}
+    every = {condition: _values(cell) for (condition, part), cell in found.items() if part == "train"}
+    for (condition, part), cell in found.items():
+        if part in FURTHER and condition in every:
+            every[condition] |= _values(cell)
+    trained = {c: v for c, v in every.items() if c not in design.FRESH}
     sets = {
         "": trained,
         "no_mean_images": {c: v for c, v in trained.items() if not _has_mean_images(c)},
         "new": {c: v for c, v in trained.items() if design.is_new(c)},
+        "fresh": {c: v for c, v in every.items() if c in design.FRESH},
     }
     whole = [finding for name, some in sets.items() if len(some) > 1 for finding in _of_set(name, some)]
     return whole + [finding for option in OPTIONS for finding in _of_option(option, trained)]
@@ -46,11 +58,12 @@ def _compared(found: dict[tuple[str, str], Cell]) -> list[Finding]:
 
 def _of_option(option: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
     """Errors over the conditions that change this option, maybe beside others."""
-    some = {c: v for c, v in trained.items() if option in conditions.parsed(c).changed()}
-    if len(some) < 2:
-        return []
+    changed = {c: v for c, v in trained.items() if option in conditions.parsed(c).changed()}
     found = []
-    for arm in ("midpoint", "again", "line"):
+    for arm in ("midpoint", "again", "line", "two_stages_again", "four_stages_again"):
+        some = {c: v for c, v in changed.items() if f"{arm}/recentred" in v}
+        if len(some) < 2:
+            continue
         said, true = ({c: v[f"{who}/recentred"] for c, v in some.items()} for who in (arm, "student"))
         told = f"{arm}/recentred_by_{option}", f"{PREDICTED[arm]}, recentred, {option}"
         found += [*agreement(*told, said, true)[:2], *extremes(*told, said, true)]
@@ -69,8 +82,9 @@ def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
     behind, words = (f"_{name}", f" ({name.replace('_', ' ')})") if name else ("", "")
     out = []
     for arm, label in PREDICTED.items():
-        for score in (*SCORES, "s_1"):
-            said, true = ({c: v[f"{who}/{score}"] for c, v in trained.items()} for who in (arm, "student"))
+        some = {c: v for c, v in trained.items() if f"{arm}/recentred" in v}
+        for score in (*SCORES, "s_1") if len(some) > 1 else ():
+            said, true = ({c: v[f"{who}/{score}"] for c, v in some.items()} for who in (arm, "student"))
             text = f"{label}, {score.replace('_', '-')}{words}"
             out += agreement(f"{arm}/{score}{behind}", text, said, true)
             out += extremes(f"{arm}/{score}{behind}", text, said, true) if score == "recentred" else []

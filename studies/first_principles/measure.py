@@ -1,5 +1,6 @@
 """What is predicted of a condition, and its students."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -27,6 +28,22 @@ def predictions(where: conditions.Given) -> Iterator[dict]:
     for row in conditions.scored(models, where):
         own = quantities[row["member"] - start.seeds[0]] if row["arm"] == "midpoint" else {}
         yield row | own
+
+
+def further(where: conditions.Given, part: str) -> Iterator[dict]:
+    """Rows of the predictions of a further order: of stages, at the networks where they begin, and halfway through."""
+    if part == "quarters":
+        yield from conditions.scored({part: where.linearised("quarters")}, where)
+        return
+    total, n = where.n_steps(), {"two_stages": 2, "four_stages": 4}[part]
+    steps = [total * i // n for i in range(1, n)]
+    kept: dict = dict.fromkeys((*steps, total))
+    models = {part: where.linearised("start", relinearised=steps, snapshots=kept)}
+    lab.show_progress(0.5, "again")
+    nodes = [where.start, *kept.values()]
+    middles = [halfway(*stage) for stage in itertools.pairwise(nodes)]
+    models[f"{part}_again"] = where.linearised(middles, relinearised=steps)
+    yield from conditions.scored(models, where)
 
 
 def halfway(start, end):
