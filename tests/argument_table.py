@@ -1333,12 +1333,12 @@ def _toy() -> dict:
             },
         ),
         "distillation.train": (
-            lambda: {"model": start(), "images": IMAGES, "labels": LABELS, **fit},
-            {"model": toy, "images": images, "labels": classes, **fitted},
+            lambda: {"model": start(), "images": IMAGES, "labels": LABELS, **fit, "progress": None},
+            {"model": toy, "images": images, "labels": classes, **fitted, "progress": progress()},
         ),
         "distillation.distill": (
-            lambda: {"student": start(), "teacher": teacher(), "inputs": IMAGES, **taught, **fit},
-            {"student": other, "teacher": other, "inputs": given, **teaching, **fitted},
+            lambda: {"student": start(), "teacher": teacher(), "inputs": IMAGES, **taught, **fit, "progress": None},
+            {"student": other, "teacher": other, "inputs": given, **teaching, **fitted, "progress": progress()},
         ),
         "distillation.distill_each": (
             lambda: {

@@ -375,6 +375,19 @@ def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+def test_a_log_says_that_a_long_cell_begins_and_what_like_cells_took(tiny, tmp_path, capsys):
+    config = {"n_seeds": 2, "lr": 0.2}
+    made = {"study": "tiny", "version": 1, "config": config, "seconds": 1440.0}
+    store.write_cell(tmp_path / "artifacts" / "tiny" / "lr=0.2", [{"member": 0}], made)
+    tiny("--lr", "0.3", "0.4")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 1)[1] for line in said] == [
+        f"making lr={lr}, about 24 min, as like cells took" for lr in ("0.3", "0.4")
+    ]
+    tiny("--lr", "0.5", "--quiet")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_first_run_that_fails_leaves_no_folder(tmp_path, capsys):
     from studies import token_entanglement
 

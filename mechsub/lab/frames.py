@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def frame(study: str, *, out: str | Path = "artifacts", **options: object) -> "pd.DataFrame":
+def frame(study: str, *, out: str | Path = store.USUAL, **options: object) -> "pd.DataFrame":
     """A row for every record of every stored cell with these options: the cell, all its options, the measurements.
 
     An option takes a value or a list of values; an option that is left out may have any value. Warns of stale cells.
@@ -91,6 +91,9 @@ def _nothing(study: str, root: Path, wanted: Mapping, stored: Iterable[Mapping])
     """One line: nothing is stored with these options, and which cells are stored."""
     stored = list(stored)
     if not stored:
+        there = finder.results_elsewhere(root)
+        if there is not None and store.complete_cells(there / study):
+            return f"no cell of {study} is stored under {root} in this folder; give out={str(there)!r}, which has some"
         return f"no cell of {study} is stored under {root}; run python -m studies.{study}"
     for name, values in wanted.items():
         there = list(dict.fromkeys(options[name] for options in stored if name in options))

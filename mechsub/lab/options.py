@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from mechsub.lab import store
 from mechsub.lab.declared import Study
 from mechsub.machine import devices
 
@@ -30,7 +31,7 @@ NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0
 _WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _RESERVED = {
-    "out": "artifacts", "executor": "local", "workers": None, "cells": None, "device": None,
+    "out": store.USUAL, "executor": "local", "workers": None, "cells": None, "device": None,
     "rerun": False, "dry_run": False, "debug": False, "quiet": False, "wide": False, "csv": None, "latex": None,
 }  # fmt: skip
 

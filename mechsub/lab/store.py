@@ -35,6 +35,7 @@ _T = TypeVar("_T")
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 SHORT_RECORDS = f"{RECORDS}.gz"
+USUAL = "artifacts"  # root of the results where nobody names one, in the folder of the command
 LARGE = 2**15  # bytes of records, from which on they are compressed
 FORMAT = 2  # of provenance.json; 1 had no seal
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
