@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\nA study: python -m studies.NAME; --help says its method and options. Times are those of the stored cells.")
     there = finder.results_elsewhere(out)
     if there is not None and any(store.complete_cells(there / study) for study in finder.all_names()):
-        print(f"There is no {out} in this folder; {there} has stored cells: --out {shlex.quote(str(there))} counts them.")
+        print(f"There is no {out} in this folder; --out {shlex.quote(str(there))} has stored cells.")
 
 
 if __name__ == "__main__":

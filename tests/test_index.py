@@ -30,7 +30,7 @@ def test_a_folder_without_results_is_told_of_those_of_the_checkout(tmp_path, mon
         of_study = capsys.readouterr()
         assert of_study.out.startswith("missing artifacts/token_entanglement/n_animals=9")
         there = str(finder.folder().parent / "artifacts")
-        assert (f"There is no artifacts in this folder; {there} has stored cells: --out {there} counts" in listed) is told
+        assert (f"There is no artifacts in this folder; --out {there} has stored cells." in listed) is told
         said = f"note: there is no artifacts in this folder; {there} has "
         assert (said in of_study.err and of_study.err.count("\n") == 1) if told else of_study.err == ""
         if told:

@@ -66,9 +66,7 @@ def test_training_tells_every_epoch_of_a_member_and_changes_no_number(at_once):
             with pytest.raises(TypeError, match="progress"):
                 way(progress=0.5)
     told = []
-    ms.removal.distill_without(
-        {"a": (start, None)}, start, images, outputs=start.cfg.aux, progress=told.append, **fit
-    )
+    ms.removal.distill_without({"a": (start, None)}, start, images, outputs=start.cfg.aux, progress=told.append, **fit)
     assert told == [i / 12 for i in range(1, 13)]
 
 

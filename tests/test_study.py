@@ -322,7 +322,7 @@ def test_config_mistakes_are_told_to_the_author():
 
 def test_table_format():
     text = study.format_table([{"arm": "a", "v": 0.12345, "n": 3}, {"arm": "long", "v": 1e-5, "p": True}])
-    assert text == "arm       v  n     p\na     0.123  3\nlong  1e-05     True\n"
+    assert text == "arm       v  n     p\na     0.123  3\nlong  0.000     True\n"
 
 
 def _process(*argv):

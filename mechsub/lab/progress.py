@@ -12,7 +12,13 @@ from mechsub import arguments
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
 _TIME = r"\d\d:\d\d:\d\d "  # as a line of progress begins
 SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
-_cell: dict = {"bar": None, "prefix": "", "logged": None, "relayed": None, "alarm": None}  # of the command that this process runs
+_cell: dict = {
+    "bar": None,
+    "prefix": "",
+    "logged": None,
+    "relayed": None,
+    "alarm": None,
+}  # of the command that this process runs
 
 
 def progress_bar(text: str) -> Callable[[float], None]:
