@@ -33,6 +33,7 @@ from mechsub.lab.cells import (
     make,
     name_of,
     no_empty,
+    on_device,
     part,
     planned_upstream,
     records_of,
@@ -323,15 +324,17 @@ def _make_wanted(
             remedy = "update the code" if _newer(cell, maker.study) else "--rerun recomputes it"
             print(f"stale: {cell}: {known.reason}; {remedy}", file=sys.stderr)
     _hint_at_edits([cell for cell in grid if cell not in wanted], maker.study)
-    if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
+    if options.executor == "local" and wanted:  # a node of a cluster has other memory: its worker asks
+        device = _checked_device(options.device) if options.device else None
         for cell in wanted:
             with part(f"cell {cell}"):
                 try:
-                    check(maker.study, grid[cell])
+                    with on_device(options.device):
+                        check(maker.study, grid[cell])
                 except ValueError as error:
                     _stop(str(error), 2)
-        if wanted and options.device:
-            _say_device(options.device)
+        if device:
+            print(f"device: {device}", file=sys.stderr)
     if wanted:
         _point_elsewhere(maker.study, options.out)
     with no_empty(folder):
@@ -357,12 +360,12 @@ def _point_elsewhere(study: Study, out: str) -> None:
         )
 
 
-def _say_device(name: str) -> None:
+def _checked_device(name: str) -> str:
+    """The device in words."""
     try:
-        device = devices.found(name)
+        return devices.described(devices.found(name))
     except ValueError as error:
         _stop(f"--device: {error}", 2)
-    print(f"device: {devices.described(device)}", file=sys.stderr)
 
 
 def _run(
