@@ -1,9 +1,11 @@
 """A study from its command line: grid, resume, staleness, failures, refusals; on one tiny real study."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -347,6 +350,33 @@ def test_as_a_command(tiny):
 def test_help_is_the_docstring(tiny):
     output, errors = _process("--help").communicate(timeout=300)
     assert output.count("100% yes.") == 1 and "--n-seeds" in output and "(default: 0.1)" in output and errors == ""
+    usage, *lines = output.splitlines()
+    assert usage.startswith("usage: ") and usage.endswith(" [--option VALUE ...]") and max(map(len, lines)) <= 120
+    common = output[output.index("options of every study (docs/commands.md has more):") :]
+    page = (ROOT / "docs" / "commands.md").read_text()
+    flags = [f"--{name.replace('_', '-')}" for name in options._RESERVED if name != "cells"]
+    assert all(flag in common and (f"| `{flag}" in page or f", `{flag} " in page) for flag in flags)
+    assert len(common.splitlines()) < 10 and not any(output[: output.index(common)].count(flag) for flag in flags)
+
+
+def test_help_of_many_values_says_how_many():
+    @dataclasses.dataclass(frozen=True)
+    class Many:
+        inputs: str = study.option(tuple(f"input_{i}" for i in range(128)), "inputs")
+        metric: Literal["a_long_name_of_a_metric", "another_one", "and_a_third_name_of_it"] = study.option(
+            "another_one", "what is drawn"
+        )
+        adapter: str = study.option("", "adapter")
+
+    said: list[str] = []
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+        options.command_line(Study(module=__name__, given={"Config": Many}), ["--help"], said.append)
+    text = " ".join(printed.getvalue().split())
+    assert "(default: input_0 input_1 input_2 ..., 128 in all)" in text and "input_3" not in text
+    assert (
+        "--metric NAME ... what is drawn (default: another_one); one of a_long_name_of_a_metric, another_one," in text
+    )
+    assert "adapter (default: left out)" in text
 
 
 def test_interrupt_is_one_line_and_130(tiny):
