@@ -1636,6 +1636,7 @@ def _rest() -> dict:
             },
         ),
         "words.family": (lambda: {"name": "trees"}, {"name": choice()}),
+        "words.number_of": (lambda: {"word": "owls"}, {"word": written}),
         "progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
         "frames.frame": (lambda: {"study": "theirs", "out": stored()}, {"study": written, "out": written}),
     }
