@@ -122,9 +122,11 @@ def _nothing(study: str, root: Path, wanted: Mapping, stored: Iterable[Mapping])
     """One line: nothing is stored with these options, and which cells are stored."""
     stored = list(stored)
     if not stored:
-        there = finder.results_elsewhere(root)
-        if there is not None and store.complete_cells(there / study):
-            return f"no cell of {study} is stored under {root} in this folder; give out={str(there)!r}, which has some"
+        elsewhere = finder.results_elsewhere(root)
+        if elsewhere is not None and store.complete_cells(elsewhere / study):
+            return (
+                f"no cell of {study} is stored under {root} in this folder; give out={str(elsewhere)!r}, which has some"
+            )
         return f"no cell of {study} is stored under {root}; run python -m studies.{study}"
     for name, values in wanted.items():
         there = list(dict.fromkeys(options[name] for options in stored if name in options))

@@ -48,9 +48,9 @@ class Attribution:
         if top is not None:
             order = np.argsort(-np.abs(values), axis=-1, kind="stable")[..., : arguments.whole(top, "top", 1)]
         *lead, token, _ = np.indices(order.shape)
-        named = dict(zip(("member", "input")[-len(lead) :], lead, strict=True))
-        named |= {"token": np.array(self.tokens, dtype=object)[token], "unit": np.array(self.units)[order]}
-        index = pd.MultiIndex.from_arrays([each.ravel() for each in named.values()], names=list(named))
+        labels = [*lead, np.array(self.tokens, dtype=object)[token], np.array(self.units)[order]]
+        names = ("member", "input", "token", "unit")[-len(labels) :]
+        index = pd.MultiIndex.from_arrays([each.ravel() for each in labels], names=names)
         return pd.DataFrame({"value": np.take_along_axis(values, order, -1).ravel()}, index=index)
 
     def __repr__(self) -> str:

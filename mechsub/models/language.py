@@ -509,16 +509,24 @@ def _rooms(place: dict) -> list[tuple[int, str]]:
     """
     if "device" in place:
         device = torch.device(place["device"])
-        there = device.type in ("cuda", "mps") and getattr(torch, device.type).is_available()
-        return [(memory.free_bytes(), ""), *([(devices.free_bytes(device), f" on {device}")] if there else [])]
-    n, mapped = torch.cuda.device_count(), place["device_map"]
-    named = set(mapped.values()) if isinstance(mapped, dict) else set(range(n)) or {"cpu"}
+        apart = device.type != "cpu" and _is_there(device)
+        return [(memory.free_bytes(), ""), *([(devices.free_bytes(device), f" on {device}")] if apart else [])]
+    mapped = place["device_map"]
+    named: set[str | int] = {*range(torch.cuda.device_count())} or {"cpu"}
+    if isinstance(mapped, dict):
+        named = {*mapped.values()}
     if "disk" in named:
         return []
     parts = {torch.device("cuda", one) if isinstance(one, int) else torch.device(one) for one in named}
-    if any(part.type == "cuda" and (part.index or 0) >= n for part in parts):
+    if not all(map(_is_there, parts)):
         return []
     return [(sum(map(devices.free_bytes, parts)), f" on {', '.join(sorted(map(str, parts)))}")]
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
 
 
 def _check_sizes(folder: Path, name: str) -> None:
