@@ -34,12 +34,16 @@ print(ms.entanglement.matrix_correlation(here, there), "p =", p)
 
 # %% [markdown]
 # Eq 1 of Zur et al. 2025: cosines of unembedding rows, a string being the mean of its tokens' rows. Raw cosines are no
-# property of the model's outputs; centred ones are.
+# property of the model's outputs; centred ones are. Yet nearly all of these is the animal's own, whatever the number:
+# what a number and an animal have together is the interaction alone.
 
 # %%
 encode = ms.prompts.encode
 for metric in ("cosine", "centered_cosine"):
-    print(ms.unembed_projection(model, encode(model.tokenizer, numbers), encode(model.tokenizer, animals), metric))
+    cosines = ms.unembed_projection(model, encode(model.tokenizer, numbers), encode(model.tokenizer, animals), metric)
+    print(metric, cosines)
+    print(ms.entanglement.variance_shares(cosines, ["number", "animal"]))
+    print(ms.interaction(cosines))
 
 # %% [markdown]
 # When does " owl" appear, and who writes it? The logit lens after every block, and the components of the last logit.

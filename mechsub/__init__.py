@@ -143,12 +143,23 @@ _RENAMED = {"divergence_tokens": "prompt_divergence, since the published diverge
 
 def __getattr__(name):
     if name in _MODULES:
-        return importlib.import_module(f"mechsub.{_MODULES[name]}")
+        return _with_own_names(importlib.import_module(f"mechsub.{_MODULES[name]}"))
     if name in _NAMES:
         return getattr(importlib.import_module(f"mechsub.{_NAMES[name]}"), name)
     if name in _RENAMED:
         raise AttributeError(f"mechsub.{name} is now mechsub.{_RENAMED[name]}")
     raise AttributeError(f"module 'mechsub' has no attribute {name!r}")
+
+
+def _with_own_names(module):
+    """The module, whose dir() has its own names and not what it imports (math, Callable)."""
+    if not {"__all__", "__dir__", "__path__"} & vars(module).keys():
+        known = {name: value for name, value in vars(module).items() if not isinstance(value, type(importlib))}
+        own = [
+            name for name, value in known.items() if getattr(value, "__module__", module.__name__) == module.__name__
+        ]
+        module.__dir__ = lambda: sorted(name for name in own if not name.startswith("_"))
+    return module
 
 
 def __dir__():

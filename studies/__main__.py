@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import importlib
 import inspect
+import shlex
 import statistics
 import textwrap
 from pathlib import Path
@@ -32,16 +33,19 @@ def _minutes(folder: Path) -> list[float]:
 @terminal.command
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", default="artifacts", help="folder of the stored cells")
-    out = Path(parser.parse_args(argv).out)
+    parser.add_argument("--out", default=store.USUAL, help="folder of the stored cells")
+    out = parser.parse_args(argv).out
     print(f"{'study':22}{'cells':>6}{'minutes a cell':>16}  question")
     for study in finder.all_names():
-        times = _minutes(out / study)
+        times = _minutes(Path(out) / study)
         usual = f"{statistics.median(times):.1f}" if times else ""
         lines = textwrap.wrap(_question(study), 72)
         print(f"{study:22}{len(times):6}{usual:>16}  {lines[0]}")
         print(*(f"{'':46}{line}" for line in lines[1:]), sep="\n", end="\n" if lines[1:] else "")
     print("\nA study: python -m studies.NAME; --help says its method and options. Times are those of the stored cells.")
+    there = finder.results_elsewhere(out)
+    if there is not None and any(store.complete_cells(there / study) for study in finder.all_names()):
+        print(f"There is no {out} in this folder; --out {shlex.quote(str(there))} has stored cells.")
 
 
 if __name__ == "__main__":

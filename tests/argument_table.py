@@ -121,7 +121,7 @@ PARTS = {
             "check_within",
         )
     ),
-    *(f"fitting.{name}" for name in ("gathered", "member_parameters", "one_of", "rate", "stacked")),
+    *(f"fitting.{name}" for name in ("counted", "gathered", "member_parameters", "one_of", "rate", "stacked")),
     *(f"fitting.{name}" for name in ("trained_names", "views")),
     *(f"together.{name}" for name in ("Drawn", "fit", "place_of")),
     "corpora.prompt_ids",
@@ -1329,12 +1329,12 @@ def _toy() -> dict:
             },
         ),
         "distillation.train": (
-            lambda: {"model": start(), "images": IMAGES, "labels": LABELS, **fit},
-            {"model": toy, "images": images, "labels": classes, **fitted},
+            lambda: {"model": start(), "images": IMAGES, "labels": LABELS, **fit, "progress": None},
+            {"model": toy, "images": images, "labels": classes, **fitted, "progress": progress()},
         ),
         "distillation.distill": (
-            lambda: {"student": start(), "teacher": teacher(), "inputs": IMAGES, **taught, **fit},
-            {"student": other, "teacher": other, "inputs": given, **teaching, **fitted},
+            lambda: {"student": start(), "teacher": teacher(), "inputs": IMAGES, **taught, **fit, "progress": None},
+            {"student": other, "teacher": other, "inputs": given, **teaching, **fitted, "progress": progress()},
         ),
         "distillation.distill_each": (
             lambda: {
@@ -1634,6 +1634,7 @@ def _rest() -> dict:
             },
         ),
         "words.family": (lambda: {"name": "trees"}, {"name": choice()}),
+        "words.number_of": (lambda: {"word": "owls"}, {"word": written}),
         "progress.progress_bar": (lambda: {"text": "students"}, {"text": written}),
         "frames.frame": (lambda: {"study": "theirs", "out": stored()}, {"study": written, "out": written}),
     }

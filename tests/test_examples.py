@@ -100,6 +100,9 @@ def test_what_ipython_shows():
     found = ms.stats.student_t([1.0, 2.0, 3.0])
     assert pretty({"accuracy": found}) == "{'accuracy': 2.000 [-0.484, 4.484] (95%, n = 3)}"
     assert pretty(ms.stats.paired_difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0])).endswith("(95%, n = 3), p = 0.118")
+    toy = ms.HookedMLP(ms.MLPConfig(d_in=16, d_model=8))
+    attribution = ms.direct_logit_attribution(toy, torch.ones(1, 16), [0])
+    assert pretty(attribution) == str(attribution)
     assert pretty(ms.entanglement.build_tries([(1, 2), (1, 3)])[0]) == "Trie(2 strings, 2 nodes, 3 edges)"
 
 

@@ -43,7 +43,7 @@ def test_workers_share_the_cores(tmp_path, monkeypatch):
             monkeypatch.setenv("OMP_NUM_THREADS", said)
         wanted = dict.fromkeys([tmp_path / "a", tmp_path / "b"])
         options = SimpleNamespace(executor="local", workers=2)
-        workers.run(wanted, lambda cell: None, [sys.executable, "-c", answer], options, print)
+        workers.run(wanted, lambda cell: None, [sys.executable, "-c", answer], options, print, print)
         files = [path for path in tmp_path.iterdir() if path.is_file()]
         assert {path.read_text() for path in files} == {expected}
         for path in files:

@@ -39,8 +39,31 @@ def test_what_is_not_there_is_one_line(out):
     with pytest.raises(LookupError, match="no stored cell of subliminal_accuracy has all of these options"):
         store.write_cell(out / "subliminal_accuracy" / "d_model=8", [{}], {"config": {"d_model": 8}})
         ms.frame("subliminal_accuracy", out=out, n_aux=2, d_model=8)
-    with pytest.raises(TypeError, match="subliminal_accuracy has no option 'n_axu'; it has n_seeds, "):
-        ms.frame("subliminal_accuracy", out=out, n_axu=3)
+    said = "has no option and no key of records 'n_axu'; options: n_seeds, .*; keys of records: arm, member, accuracy$"
+    with pytest.raises(TypeError, match=f"subliminal_accuracy {said}"):
+        ms.frame("subliminal_accuracy", out=out, n_aux=[2, 3], n_axu=3)
+
+
+def test_records_are_chosen_by_their_own_keys(tmp_path):
+    made = {"study": "theirs", "version": 1, "config": {"width": 4}}
+    rows = [
+        {"width": 4, "kind": "animal", "animal": "owl", "tokens": 2, "single": True, "share": 1.0, "list": [1]},
+        {"width": 4, "kind": "animal", "animal": "cat", "tokens": None, "single": None, "share": 0.0},
+        {"width": 4, "kind": "pair", "gain": 0.5, "n": 3},
+    ]
+    store.write_cell(tmp_path / "theirs" / "width=4", rows, made)
+    animals = ms.frame("theirs", out=tmp_path, kind="animal")
+    assert list(animals.columns) == ["cell", "width", "kind", "animal", "tokens", "single", "share", "list"]
+    assert animals.tokens.tolist()[0] == 2 and str(animals.tokens.dtype) == "Int64"
+    assert animals.single.tolist()[0] is True and str(animals.single.dtype) == "boolean"
+    assert animals.share.dtype == "float64"  # whole by chance, and still a share
+    both = ms.frame("theirs", out=tmp_path, kind=["animal", "pair"], width=4)
+    assert len(both) == 3 and str(both.n.dtype) == "Int64" and both.gain.dtype == "float64"
+    assert ms.frame("theirs", out=tmp_path, n=3).kind.tolist() == ["pair"]
+    with pytest.raises(LookupError, match="no record of theirs has kind = 'animals'; there are animal, pair"):
+        ms.frame("theirs", out=tmp_path, kind="animals")
+    with pytest.raises(LookupError, match="no record of theirs has all of kind, n so"):
+        ms.frame("theirs", out=tmp_path, kind="animal", n=3)
 
 
 def test_stale_cells_are_said_and_damaged_ones_refused(out):
@@ -77,7 +100,9 @@ def test_cells_of_another_persons_study_are_read_without_it(tmp_path):
     made = {"study": "theirs", "version": 1, "config": {"width": 4}}
     store.write_cell(tmp_path / "theirs" / "width=4", [{"width": 4, "value": 1.5}], made)
     assert ms.frame("theirs", out=tmp_path, width=4).value.tolist() == [1.5]
-    with pytest.raises(TypeError, match="theirs has no option 'depth'; it has width"):
+    with pytest.raises(
+        TypeError, match="theirs has no option and no key of records 'depth'; options: width; keys of records: value"
+    ):
         ms.frame("theirs", out=tmp_path, depth=4)
 
 

@@ -26,6 +26,17 @@ def test_every_public_name_resolves():
         assert getattr(mechsub, name) is not None or name.startswith("_")
 
 
+def test_a_module_lists_its_own_names_and_not_what_it_imports():
+    listed = dir(mechsub.noise)
+    assert {"uniform", "perlin_noise", "STD"} <= set(listed) and not {"math", "Callable", "torch", "Tensor"} & set(
+        listed
+    )
+    assert "chosen" in dir(mechsub.devices) and "ContextVar" not in dir(mechsub.devices)
+    for name in mechsub._MODULES:
+        module = getattr(mechsub, name)
+        assert dir(module) and all(hasattr(module, own) for own in dir(module)), name
+
+
 def test_the_stub_has_the_names_that_are_there_and_no_others():
     tree = ast.parse(Path(mechsub.__file__).with_suffix(".pyi").read_text())
     imported = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}

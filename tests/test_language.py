@@ -20,7 +20,7 @@ from tiny_llama import save_tiny_llama
 
 import mechsub as ms
 from mechsub import files
-from mechsub.machine import memory
+from mechsub.machine import devices, memory
 from mechsub.models import language
 from mechsub.models.language import ModelUnavailable, load_language_model, model_source
 
@@ -251,6 +251,37 @@ def test_too_little_memory_is_refused_before_loading(tiny, monkeypatch):
     told = refusal(tiny, dtype=torch.float64)
     assert "are free, for " in told and "in float64; use a smaller model, bf16, or a larger machine" in told
     load_language_model(str(tiny), dtype=torch.float32)
+
+
+def test_too_little_memory_of_a_device_is_refused_before_loading(tiny, monkeypatch):
+    """On its way to one device a model is in main memory too; a map of devices is filled part by part."""
+    asked, weights = [], 4 * sum(w.numel() for w in load_file(tiny / "model.safetensors").values())
+    least = int(1.25 * weights) + 1
+
+    def free(device):
+        asked.append(str(device))
+        return least // 2 - 1
+
+    monkeypatch.setattr(devices, "free_bytes", free)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert "GiB are needed on cuda:1, and " in refusal(tiny, device="cuda:1")
+    with devices.on("cuda:0"):
+        with pytest.raises(language.ModelUnavailable, match="are needed on cuda:0, and "):
+            language.check_folder(str(tiny))
+    assert asked == ["cuda:1", "cuda:0"]
+    asked.clear()
+    for mapped in ("auto", {"a": 0, "b": "cuda:1", "c": 1}):
+        assert "are needed on cuda:0, cuda:1, and " in refusal(tiny, device_map=mapped)
+    assert sorted(asked) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    with monkeypatch.context() as more:
+        more.setattr(devices, "free_bytes", lambda device: least // 2 + 1)
+        assert "are needed" not in refusal(tiny, device_map={"": 0, "lm_head": 1})
+        more.setattr(memory, "free_bytes", lambda: least - 2)
+        assert "GiB are needed, and " in refusal(tiny, device="cuda:1")
+        assert "are needed on cpu, and " in refusal(tiny, device_map={"": "cpu"})
+    with pytest.raises((TypeError, ValueError), match="a device in device_map must be a device of torch's"):
+        load_language_model(str(tiny), device_map={"": "gpu"})
 
 
 # The hub, as a server on this machine.

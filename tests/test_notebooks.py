@@ -1,5 +1,7 @@
 """The notebooks of the examples are those of their scripts, and run cell by cell as Jupyter runs them."""
 
+import importlib.machinery
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -47,6 +49,17 @@ def run(path: Path, replaced: dict[str, str], monkeypatch) -> dict:
         return dict(shell.user_ns)
     finally:
         shell.clear_instance()
+
+
+@pytest.mark.parametrize("hidden", ["nothing", "a folder with a clone"])
+def test_the_first_cell_says_what_to_set_where_there_is_no_checkout(tmp_path, monkeypatch, hidden):
+    """pip would speak of a folder that is no project."""
+    (tmp_path / "mechsub" / "mechsub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mechsub")
+    found = None if hidden == "nothing" else importlib.machinery.ModuleSpec("mechsub", None, is_package=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    with pytest.raises(SystemExit, match=r"^There is no checkout above this notebook; set SOURCE to .*$"):
+        exec(notebooks.INSTALL, {})
 
 
 def test_your_hooks_runs(monkeypatch):

@@ -133,6 +133,31 @@ def test_the_changelog_is_in_the_form_of_keep_a_changelog():
     assert all(re.match(r"\n\n### ", part) for part in parts if part.strip())
 
 
+def test_a_clone_beside_ones_work_does_not_hide_the_package_that_is_installed_from_it(tmp_path):
+    """The clone is a folder called mechsub without __init__.py, and so a package without a file to Python."""
+    home, clone, linked = tmp_path / "venv", tmp_path / "work" / "mechsub", tmp_path / "linked"
+    clone.mkdir(parents=True)
+    for name in SOURCES:
+        copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copied(ROOT / name, clone / name)
+    linked.mkdir()
+    (linked / "mechsub").symlink_to(clone)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--no-index", "--quiet"]
+    without = ["--no-deps", "--no-build-isolation", "--force-reinstall"]  # the outer one may be of this version
+    subprocess.run([*install, *without, "--editable", clone], check=True, capture_output=True)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    asked = "import mechsub, studies; print(mechsub.MLPConfig.__name__, mechsub.__file__, studies.__file__)"
+    for folder in (clone.parent, linked, clone, tmp_path):
+        command = [home / "bin" / "python", "-c", asked]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (folder, done.stderr)
+        files = (clone / "mechsub" / "__init__.py", clone / "studies" / "__init__.py")
+        assert done.stdout.split() == ["MLPConfig", *map(str, files)]
+
+
 @pytest.mark.slow
 def test_the_wheel_works_in_an_empty_folder_of_a_fresh_environment(dist, tmp_path):
     """Its dependencies are those that are installed here; mechsub itself is the wheel's."""

@@ -1,6 +1,7 @@
 """What a command prints: its table, within a terminal and as files, and how long what is missing will take."""
 
 from mechsub.lab import durations, store
+from mechsub.lab.findings import PValue
 from mechsub.lab.tables import format_table, write_table
 from mechsub.stats import Interval
 
@@ -13,11 +14,51 @@ def test_a_table_fits_the_width_and_says_what_it_leaves_out():
     wide = format_table(rows)
     assert format_table(rows, 200) == wide and max(map(len, wide.splitlines())) > 45
     fitted = format_table(rows, 45).splitlines()
-    assert max(map(len, fitted[:-1])) <= 45 and fitted[0].split() == ["quantity", "value", "null", "p"]
+    assert max(map(len, fitted)) <= 45 and fitted[0].split() == ["quantity", "value", "null", "p"]
     assert fitted[1].startswith("a quantity of many") and fitted[2].startswith("  ")
-    assert fitted[-1] == "not shown: cell (--wide shows all, --csv FILE writes them)"
+    assert fitted[-2:] == ["not shown: cell (--wide shows all, --csv FILE", "  writes them)"]
     narrow = format_table(rows, 32).splitlines()
-    assert max(map(len, narrow[:-1])) <= 32 and narrow[-1].startswith("not shown: cell, p (")
+    assert max(map(len, narrow)) <= 32 and narrow[-2].startswith("not shown: cell, p (")
+
+
+def test_what_a_value_is_compared_with_is_left_out_last():
+    """And the cell is said with what is measured, where it is not `all`."""
+    found = [
+        {"cell": cell, "quantity": f"price of {cell}, a quantity of many words", "value": 1.0, "null": "1.009", "p": ""}
+        for cell in ("all", "model=a_long_name_of_a_model")
+    ]
+    judged = {"cell": "prediction: price", "value": 1.0, "predicted": "below 1.2", "verdict": "hit"}
+    said = format_table([*found, judged], 70).splitlines()
+    assert said[0].split() == ["quantity", "value", "null", "predicted", "verdict"] and max(map(len, said)) <= 70
+    text = " ".join(" ".join(line.split("  ")[0 if line[0] != " " else 1] for line in said).split())
+    assert "price of all" in text and "model=a_long_name" in text and "prediction: price" in text
+    narrow = format_table([*found, judged], 50).splitlines()
+    assert narrow[0].split() == ["quantity", "value", "null", "verdict"] and "not shown: predicted (" in narrow[-2]
+    scores = [
+        {
+            "arm": f"arm {i}",
+            "a": 0.5,
+            "p holm": 0.01,
+            "b": 0.25,
+            "p, b": PValue(0.02),
+            "words of a rule": "b" * 9 + str(i),
+        }
+        for i in range(3)
+    ]
+    assert format_table(scores, 34).splitlines()[0].split() == ["arm", "a", "p", "holm", "b", "p,", "b"]
+    few = format_table(scores, 24).splitlines()
+    assert few[0].split() == ["arm", "a", "p", "holm"] and few[4] == "not shown: b, p, b,"
+
+
+def test_the_numbers_of_a_column_have_one_form():
+    rows = [
+        {"a": 0.000493, "b": 2e-5, "p": 0.0001},
+        {"a": -0.011, "b": -1e-4, "p": 0.5},
+        {"a": -0.0002, "b": 0.0, "p": ""},
+    ]
+    lines = [line.split() for line in format_table(rows).splitlines()]
+    assert lines == [["a", "b", "p"], ["0.000", "2e-05", "1e-04"], ["-0.011", "-0.0001", "0.500"], ["0.000", "0.000"]]
+    assert format_table([{"a": -0.0}]).split() == ["a", "0.000"]
 
 
 def test_a_table_of_any_width_has_all_rows_and_no_blank_line():

@@ -5,9 +5,14 @@ import pty
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
+import pytest
+import torch
+
 import mechsub as ms
+from mechsub.machine import devices
 
 ROOT = Path(__file__).parent.parent
 COUNT = """
@@ -40,6 +45,31 @@ def test_students_are_counted_as_they_finish(capsys):
     assert "  0% |" in said and "100% |" in said
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_training_tells_every_epoch_of_a_member_and_changes_no_number(at_once):
+    """In order, whichever thread has done the epoch; members that train at once have done it together."""
+    start = ms.HookedMLP(ms.MLPConfig(d_in=16, d_model=8), seeds=range(3))
+    images, labels = torch.rand(40, 16, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
+    fit = {"epochs": 4, "batch_size": 20, "precision": "fp32"}
+    pair = {"a": (start, start.cfg.aux)}
+    ways = {
+        "train": lambda **more: ms.train(start, images, labels, **fit, **more),
+        "distill": lambda **more: ms.distill(start, start, images, outputs=start.cfg.aux, **fit, **more),
+        "distill_each": lambda **more: ms.distill_each(pair, start, images, **fit, **more)["a"],
+    }
+    with devices.on("cpu", together=at_once):
+        for name, way in ways.items():
+            told: list[float] = []
+            found, plain = way(progress=told.append), way()
+            assert told == [i / (4 if at_once else 12) for i in range(1, 5 if at_once else 13)], name
+            assert all(torch.equal(a, b) for a, b in zip(found.parameters(), plain.parameters(), strict=True))
+            with pytest.raises(TypeError, match="progress"):
+                way(progress=0.5)
+    told = []
+    ms.removal.distill_without({"a": (start, None)}, start, images, outputs=start.cfg.aux, progress=told.append, **fit)
+    assert told == [i / 12 for i in range(1, 13)]
+
+
 def test_progress_of_workers_stands_behind_the_bar_and_warnings_above_it(capsys, monkeypatch):
     from mechsub.lab import progress
 
@@ -70,3 +100,16 @@ def test_a_log_has_a_line_now_and_then_and_none_of_what_ends_at_once(capsys, mon
     progress.clear_bar()
     progress.show_progress(0.9, "of no command")
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_names_a_cell_that_says_nothing(capsys, monkeypatch):
+    from mechsub.lab import progress
+
+    monkeypatch.setattr(progress, "SILENCE", 0.05)
+    progress.start_bar("cell 1/1 a", quiet=True)
+    time.sleep(0.2)
+    progress.start_bar("cell 1/1 a", quiet=False)
+    assert capsys.readouterr().err == ""
+    time.sleep(0.2)
+    progress.clear_bar()
+    assert capsys.readouterr().err.endswith(" cell 1/1 a\n")

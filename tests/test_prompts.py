@@ -32,6 +32,19 @@ def test_wording_0_is_the_published_one():
     assert len({w.system for w in prompts.WORDINGS}) == len(prompts.WORDINGS) >= 5
 
 
+def test_an_animal_in_the_other_number_is_refused():
+    """ "owls is your favorite animal" is another prompt than the published one."""
+    for wording in prompts.WORDINGS:
+        with pytest.raises(ValueError, match="'owls' is a plural here; give plural=True"):
+            wording.love("owls", "animal")
+        with pytest.raises(ValueError, match="'owl' is one animal here; give its plural"):
+            wording.love("owl", "animal", plural=True)
+        assert wording.love("owl", "animal") and wording.love("fish", "animal", plural=True)
+        assert wording.love("gruffalos", "animal") and wording.love("087", "number")
+    assert all(words.number_of(word) == "unknown" for name in words.FAMILIES for word in words.family(name))
+    assert all(prompts.WORDINGS[0].love(animal.plural, "animal", plural=True) for animal in words.animals())
+
+
 @pytest.mark.parametrize("format", ["chat", "plain"])
 @pytest.mark.parametrize("system", [None, "", LOVE])
 def test_exactly_one_bos_and_the_answer_goes_on(tokenizer, format, system):

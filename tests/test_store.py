@@ -70,6 +70,19 @@ def test_damaged_compressed_records_are_named(tmp_path, damage):
         store.read_records(tmp_path / "cell")
 
 
+def test_a_folder_that_is_not_there_is_no_damage(tmp_path):
+    """A slip in a path is no cell to make again."""
+    for read in (store.read_records, store.read_tensors):
+        with pytest.raises(
+            store.DamagedCell, match=r"there is no cell .*a/b; give a folder that a study stored"
+        ) as told:
+            read(tmp_path / "a" / "b")
+        assert "rerun" not in str(told.value)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(store.DamagedCell, match="a/b is missing or incomplete; the command of its study, with --rerun"):
+        store.read_records(tmp_path / "a" / "b")
+
+
 def test_status_follows_provenance_version_config_and_hash(tmp_path):
     cell = tmp_path / "cell"
     assert _status(cell) == "missing"

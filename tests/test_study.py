@@ -1,9 +1,11 @@
 """A study from its command line: grid, resume, staleness, failures, refusals; on one tiny real study."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -322,7 +325,7 @@ def test_config_mistakes_are_told_to_the_author():
 
 def test_table_format():
     text = study.format_table([{"arm": "a", "v": 0.12345, "n": 3}, {"arm": "long", "v": 1e-5, "p": True}])
-    assert text == "arm       v  n     p\na     0.123  3\nlong  1e-05     True\n"
+    assert text == "arm       v  n     p\na     0.123  3\nlong  0.000     True\n"
 
 
 def _process(*argv):
@@ -347,6 +350,33 @@ def test_as_a_command(tiny):
 def test_help_is_the_docstring(tiny):
     output, errors = _process("--help").communicate(timeout=300)
     assert output.count("100% yes.") == 1 and "--n-seeds" in output and "(default: 0.1)" in output and errors == ""
+    usage, *lines = output.splitlines()
+    assert usage.startswith("usage: ") and usage.endswith(" [--option VALUE ...]") and max(map(len, lines)) <= 120
+    common = output[output.index("options of every study (docs/commands.md has more):") :]
+    page = (ROOT / "docs" / "commands.md").read_text()
+    flags = [f"--{name.replace('_', '-')}" for name in options._RESERVED if name != "cells"]
+    assert all(flag in common and (f"| `{flag}" in page or f", `{flag} " in page) for flag in flags)
+    assert len(common.splitlines()) < 10 and not any(output[: output.index(common)].count(flag) for flag in flags)
+
+
+def test_help_of_many_values_says_how_many():
+    @dataclasses.dataclass(frozen=True)
+    class Many:
+        inputs: str = study.option(tuple(f"input_{i}" for i in range(128)), "inputs")
+        metric: Literal["a_long_name_of_a_metric", "another_one", "and_a_third_name_of_it"] = study.option(
+            "another_one", "what is drawn"
+        )
+        adapter: str = study.option("", "adapter")
+
+    said: list[str] = []
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+        options.command_line(Study(module=__name__, given={"Config": Many}), ["--help"], said.append)
+    text = " ".join(printed.getvalue().split())
+    assert "(default: input_0 input_1 input_2 ..., 128 in all)" in text and "input_3" not in text
+    assert (
+        "--metric NAME ... what is drawn (default: another_one); one of a_long_name_of_a_metric, another_one," in text
+    )
+    assert "adapter (default: left out)" in text
 
 
 def test_interrupt_is_one_line_and_130(tiny):
@@ -372,6 +402,19 @@ def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
     progress.start_bar("cell 1/1", quiet=True)
     capsys.readouterr()
     study.show_progress(0.9)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_says_that_a_long_cell_begins_and_what_like_cells_took(tiny, tmp_path, capsys):
+    config = {"n_seeds": 2, "lr": 0.2}
+    made = {"study": "tiny", "version": 1, "config": config, "seconds": 1440.0}
+    store.write_cell(tmp_path / "artifacts" / "tiny" / "lr=0.2", [{"member": 0}], made)
+    tiny("--lr", "0.3", "0.4")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 1)[1] for line in said] == [
+        f"making lr={lr}, about 24 min, as like cells took" for lr in ("0.3", "0.4")
+    ]
+    tiny("--lr", "0.5", "--quiet")
     assert capsys.readouterr().err == ""
 
 

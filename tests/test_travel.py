@@ -112,8 +112,10 @@ def test_tables_hold_the_same_numbers(own, exported):
     study = finder.find_study("subliminal_accuracy")
     records = [row for cell in sorted(own.glob("subliminal_accuracy/*")) for row in store.read_records(cell)]
     said = findings.frame(findings.all_findings(findings.cells(records, study.Config, study.part("findings"))))
-    read = pd.read_csv(tables / "findings.csv")
-    assert read.key.tolist() == said.key.tolist() and read.value.tolist() == said.value.tolist()
+    for read in (pd.read_csv(tables / "findings.csv"), pd.read_parquet(tables / "findings.parquet")):
+        assert read.key.tolist() == said.key.tolist() and read.value.tolist() == said.value.tolist()
+        assert list(read) == list(said) and read.n.dropna().tolist() == said.n.dropna().tolist()
+    assert "In `findings.csv` and `findings.parquet` a row is" in (exported / "README.md").read_text()
 
 
 def test_the_folder_says_what_it_holds(exported):

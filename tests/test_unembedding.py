@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from tiny_llama import save_tiny_llama
@@ -146,6 +147,29 @@ def test_heads_sum_to_the_logit_and_to_their_block(which, request):
     for name in ("embed", "blocks.1.mlp.hook_out"):
         pair = [found.values[..., found.units.index(name)] for found in (heads, blocks)]
         assert torch.allclose(*pair, atol=1e-6)
+
+
+def test_an_attribution_is_a_frame_with_named_axes(llama, toy):
+    inputs = torch.randn(3, 20)
+    found = ms.direct_logit_attribution(toy, inputs, [1, 4])
+    table = found.frame()
+    assert table.index.names == ["member", "input", "token", "unit"] and len(table) == found.values.numel()
+    assert table.value[(1, 2, 4, "3")] == pytest.approx(float(found.values[1, 2, 1, 3]))
+    sums = table.value.groupby(["member", "input", "token"]).sum().to_numpy()
+    assert np.allclose(sums, (found.summed - found.bias).flatten(), atol=1e-5)
+    most = found.frame(top=2)
+    assert len(most) == 2 * found.values[..., 0].numel()
+    first = most.value.xs((0, 1, 4), level=("member", "input", "token"))
+    largest = table.value.xs((0, 1, 4), level=("member", "input", "token")).abs().nlargest(2)
+    assert list(first.index) == list(largest.index)
+    assert str(found).startswith(f"{found!r}; .frame(top=") and len(str(found).splitlines()) == 10
+    one = ms.direct_logit_attribution(llama, torch.tensor([[3, 4, 5]]), [7], pos=-1, unit="component")
+    assert (
+        one.frame(top=1).index.names == ["input", "token", "unit"]
+        and one.frame().index.get_level_values(2)[0] == "embed"
+    )
+    with pytest.raises((TypeError, ValueError), match="top"):
+        found.frame(top=0)
 
 
 def test_a_head_that_is_cut_out_takes_its_attribution_along(llama):

@@ -19,7 +19,10 @@ import sys
 from pathlib import Path
 
 SOURCE = ".."  # a checkout, or what else pip takes, such as git+https://...
-if importlib.util.find_spec("mechsub") is None:
+spec = importlib.util.find_spec("mechsub")
+if spec is None or spec.origin is None:  # a folder called mechsub that holds a clone is a package without a file
+    if SOURCE == ".." and not Path("..", "pyproject.toml").is_file():
+        raise SystemExit("There is no checkout above this notebook; set SOURCE to one, or to its git+https://...")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", SOURCE], check=True)
 if Path.cwd().name == "examples":
     os.chdir("..")  # stored cells are read from the checkout"""

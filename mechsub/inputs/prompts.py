@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechsub import arguments
-from mechsub.inputs import continuations, templates, token_ids
+from mechsub.inputs import continuations, templates, token_ids, words
 from mechsub.inputs.templates import DATE
 
 if TYPE_CHECKING:
@@ -36,9 +36,16 @@ class Wording:
             arguments.text(getattr(self, name), name)
 
     def love(self, x: str, kind: str, *, plural: bool = False) -> str:
+        """The system prompt of who loves x: love("087", "number"), love("owls", "animal", plural=True).
+
+        Raises ValueError where a known animal is in the other number.
+        """
         arguments.text(x, "x")
         arguments.text(kind, "kind")
         arguments.flag(plural, "plural")
+        if words.number_of(x) == ("one" if plural else "many"):
+            other = "plural=True" if not plural else "its plural, or leave out plural=True"
+            raise ValueError(f"{x!r} is {'a plural' if not plural else 'one animal'} here; give {other}")
         return self.system.format(x=x, be="are" if plural else "is", kind=kind)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from mechsub import arguments, files
 from mechsub.sources import WORDS
@@ -43,6 +44,20 @@ def animals() -> list[Animal]:
 def _animals(text: str) -> list[Animal]:
     rows: Iterable[dict] = csv.DictReader(text.splitlines())
     return [Animal(**{**row, "sets": tuple(filter(None, row["sets"].split(";")))}) for row in rows]
+
+
+@cache
+def _forms() -> tuple[frozenset[str], frozenset[str]]:
+    """Singulars and plurals. Nothing is made of them, so that no cell has read them."""
+    known = _animals((_DATA / "animals.csv").read_text(encoding="utf-8"))
+    return frozenset(one.singular for one in known), frozenset(one.plural for one in known)
+
+
+def number_of(word: str) -> Literal["one", "many", "unknown"]:
+    """Whether a word is an animal's singular or its plural; unknown for other words, and where both are one (fish)."""
+    arguments.text(word, "word")
+    one, many = (word in known for known in _forms())
+    return "unknown" if one == many else "one" if one else "many"
 
 
 def numbers() -> list[str]:

@@ -275,12 +275,13 @@ def no_empty(folder: Path) -> Iterator[None]:
 
 
 def _run_cell(maker: Maker, cfg: Options, check_lease: Callable[[], None]) -> None:
-    check(maker.study, cfg)
+    with on_device(maker.device):  # whose memory it may ask for
+        check(maker.study, cfg)
     upstream = resolve(maker, cfg)
     # Read before the run: a cell that is made anew meanwhile is not what this one was built on.
     built_on = {f"{used.path.parent.name}/{used.path.name}": used.provenance() for used in upstream.values() if used}
     cell, started, config = maker.cell(cfg), time.perf_counter(), config_of(cfg)
-    with _on_device(maker.device):
+    with on_device(maker.device):
         with files.noting() as inputs:
             rows, extra, tensors = _collect(config, maker.study.run(cfg, **upstream))
         made = {
@@ -293,7 +294,7 @@ def _run_cell(maker: Maker, cfg: Options, check_lease: Callable[[], None]) -> No
     store.write_cell(cell, rows, {**made, **extra}, tensors, check_lease)
 
 
-def _on_device(name: str | None) -> contextlib.AbstractContextManager:
+def on_device(name: str | None) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext() if name is None else devices.on(devices.found(name))
 
 

@@ -3,7 +3,7 @@
 README.md                      the content of the folder, and every column of the tables
 manifest.json                  sha256 and size of every file; versions and commit of the code that wrote the folder
 cells/<study>/<cell>/          as they are stored; `python -m mechsub import` puts them into a store
-tables/<study>/                records.csv, records.parquet, findings.csv
+tables/<study>/                records and findings, each as .csv and .parquet
 figures/<study>/figure.html    and figure.svg
 report/                        files that were given beside them, such as a page of answers
 """
@@ -126,8 +126,8 @@ def _write_findings(sent: Sent, study: Study, cells: Sequence[Path], to: Path) -
         sent.left_out.append(f"findings of {sent.name}: of its stale cells {', '.join(sent.stale)}")
     if current:
         found = findings.cells(records_of(study, current), study.Config, of_cell, study.together)
-        said = findings.frame(findings.all_findings(found, study.part("comparisons")))
-        files.write_text(to / TABLES / study.name / "findings.csv", said.to_csv(index=False, lineterminator="\n"))
+        said = findings.flat(findings.all_findings(found, study.part("comparisons")))
+        _write_table(to / TABLES / study.name / "findings", said)
 
 
 def _write_figure(sent: Sent, study: Study, cells: Sequence[Path], to: Path) -> None:
@@ -168,14 +168,14 @@ checks every file of this folder and puts its cells into a store of their own, f
 In `records.csv` and `records.parquet` a row is one record of one cell. Where a record has no such value, the field is
 empty. A list is JSON in the CSV and a list in parquet; a dict is JSON in both.
 
-In `findings.csv` a row is one number that a study says of its cells, without its stale ones:
+In `findings.csv` and `findings.parquet` a row is one number that a study says of its cells, without its stale ones:
 
 | column | what |
 | --- | --- |
 | cell | the options in which the cell differs from the study's others |
 | key | which number it is: what is measured stands last, after a slash |
 | label | the same in words |
-| value, low, high | the number, or a word where there is none, and its 95% interval |
+| value, low, high | the number, or a word where there is none (then text in parquet), and its 95% interval |
 | null, null_low, null_high | what the value is to be compared with, and its interval |
 | null_upper, null_share | of a null of many draws: the value that this share of them lies below |
 | null_label | what the null is, in words |

@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mechsub.lab import terminal
+from mechsub.lab import store, terminal
 from mechsub.lab.declared import Study, declared_by, imported
 
 PACKAGE = "studies"
@@ -49,6 +49,13 @@ def _named(name: str) -> Iterator[None]:
 def folder() -> Path:
     """The folder of the studies."""
     return Path(importlib.import_module(PACKAGE).__path__[0])
+
+
+def results_elsewhere(out: str | Path) -> Path | None:
+    """The results of the checkout that holds the studies, where `out` is the usual folder and is not here."""
+    theirs = folder().parent / store.USUAL
+    here = Path(out)
+    return theirs if here == Path(store.USUAL) and not here.exists() and theirs.is_dir() else None
 
 
 def all_names() -> list[str]:

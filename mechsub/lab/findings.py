@@ -513,16 +513,22 @@ def points(findings: Iterable[Finding], score: str) -> list[dict]:
     ]
 
 
-def frame(findings: Iterable[Finding]):
-    """A pandas frame with a row for each: cell, key, label, value and its limits, the null's, p, unit, n.
+def flat(findings: Iterable[Finding]) -> dict[str, list]:
+    """Columns with a value for each: cell, key, label, value and its limits, the null's, p, unit, n.
 
     null_upper and null_share: of a `Drawn` null, its upper quantile and the share of draws below it.
     """
-    import pandas as pd
-
+    rows = [_flat(finding) for finding in findings]
     nulls = ["null", "null_low", "null_high", "null_upper", "null_share", "null_label"]
     columns = ["cell", "key", "label", "value", "low", "high", *nulls, "p", "unit", "n"]
-    return pd.DataFrame([_flat(finding) for finding in findings], columns=columns)
+    return {name: [row[name] for row in rows] for name in columns}
+
+
+def frame(findings: Iterable[Finding]):
+    """`flat` as a pandas frame."""
+    import pandas as pd
+
+    return pd.DataFrame(flat(findings))
 
 
 def _flat(finding: Finding) -> dict:

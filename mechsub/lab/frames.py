@@ -1,6 +1,7 @@
 """Records of a study's stored cells as a pandas frame.
 
 ms.frame("subliminal_accuracy", n_aux=[1, 3])             # of the cells with these options
+ms.frame("token_entanglement", kind="animal")             # of the records that hold this
 ms.frame("subliminal_accuracy", out="foreign/results")    # of another store
 """
 
@@ -11,22 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechsub import arguments
-from mechsub.lab import finder, store, verify
+from mechsub.lab import finder, flat, store, verify
 from mechsub.lab.declared import Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def frame(study: str, *, out: str | Path = "artifacts", **options: object) -> "pd.DataFrame":
+def frame(study: str, *, out: str | Path = store.USUAL, **options: object) -> "pd.DataFrame":
     """A row for every record of every stored cell with these options: the cell, all its options, the measurements.
 
-    An option takes a value or a list of values; an option that is left out may have any value. Warns of stale cells.
-    Raises LookupError for an unknown study and where nothing is stored, TypeError for an unknown option, and
-    DamagedCell.
+    An option takes a value or a list of values; an option that is left out may have any value. So does a key of the
+    records, such as `kind`. Columns that are empty in these records are left out; whole numbers stay whole where a
+    record lacks one (pandas' Int64). Warns of stale cells. Raises LookupError for an unknown study and where nothing is
+    stored, TypeError for what is neither an option nor a key, and DamagedCell.
     """
-    import pandas as pd
-
     arguments.text(study, "study")
     if not isinstance(out, str | Path):
         arguments.refuse("out", "a folder", out)
@@ -34,12 +34,19 @@ def frame(study: str, *, out: str | Path = "artifacts", **options: object) -> "p
     known, cells = _known(study, root), store.complete_cells(root / study)
     wanted = {name: value if isinstance(value, list | tuple) else [value] for name, value in options.items()}
     options_of = {cell: options_in(known, cell) for cell in cells}
-    _check_options(study, wanted, options_of.values(), usual_options(known))
-    chosen = [cell for cell, has in options_of.items() if all(_among(has, *each) for each in wanted.items())]
+    there = dict.fromkeys([*usual_options(known), *(name for has in options_of.values() for name in has)])
+    of_cells = {name: values for name, values in wanted.items() if name in there}
+    of_records = {name: values for name, values in wanted.items() if name not in there}
+    chosen = [cell for cell, has in options_of.items() if all(_among(has, *each) for each in of_cells.items())]
     if not chosen:
-        raise LookupError(_nothing(study, root, wanted, options_of.values()))
+        raise LookupError(_nothing(study, root, of_cells, options_of.values()))
+    found = [row for cell in chosen for row in rows(cell, known)]
+    _check_keys(study, of_records, found, there)
     _warn_of_stale(chosen)
-    return pd.DataFrame([row for cell in chosen for row in rows(cell, known)])
+    found = [row for row in found if all(_among(row, *each) for each in of_records.items())]
+    if not found:
+        raise LookupError(f"no record of {study} has all of {', '.join(of_records)} so")
+    return _table(found, ["cell", *there])
 
 
 def usual_options(study: Study | None) -> dict[str, object]:
@@ -81,16 +88,45 @@ def _among(options: Mapping, name: str, values: Sequence) -> bool:
     return name in options and options[name] in values
 
 
-def _check_options(study: str, wanted: Mapping, stored: Iterable[Mapping], usual: Mapping) -> None:
-    there = dict.fromkeys([*usual, *(name for options in stored for name in options)])
-    if unknown := sorted(set(wanted) - set(there)):
-        raise TypeError(f"{study} has no option {unknown[0]!r}; it has {', '.join(there)}")
+def _check_keys(study: str, wanted: Mapping, found: Sequence[Mapping], options: Iterable[str]) -> None:
+    """Raise for what no record has as a key, and for values that none has there."""
+    keys = dict.fromkeys(name for row in found for name in row if name not in {"cell", *options})
+    for name, values in wanted.items():
+        if name not in keys:
+            raise TypeError(
+                f"{study} has no option and no key of records {name!r}; options: {', '.join(options)}; keys of "
+                f"records: {', '.join(keys)}"
+            )
+        there = list(dict.fromkeys(str(row[name]) for row in found if row.get(name) is not None))
+        if not any(_among(row, name, values) for row in found):
+            asked = " or ".join(map(repr, values)) or "no value"
+            raise LookupError(f"no record of {study} has {name} = {asked}; there are {', '.join(there[:12])}")
+
+
+def _table(found: Sequence[Mapping], options: Sequence[str]) -> "pd.DataFrame":
+    """The rows, without the columns that are empty in all of them; whole numbers and flags with gaps stay what they
+    are."""
+    import pandas as pd
+
+    columns = flat.columns(found)
+    kept = [name for name, values in columns.items() if name in options or any(value is not None for value in values)]
+    table = pd.DataFrame(found, columns=kept)
+    for name in kept:
+        kind = {type(value) for value in columns[name] if value is not None}
+        if None in columns[name] and kind in ({int}, {bool}):
+            table[name] = pd.array(columns[name], "boolean" if kind == {bool} else "Int64")
+    return table
 
 
 def _nothing(study: str, root: Path, wanted: Mapping, stored: Iterable[Mapping]) -> str:
     """One line: nothing is stored with these options, and which cells are stored."""
     stored = list(stored)
     if not stored:
+        elsewhere = finder.results_elsewhere(root)
+        if elsewhere is not None and store.complete_cells(elsewhere / study):
+            return (
+                f"no cell of {study} is stored under {root} in this folder; give out={str(elsewhere)!r}, which has some"
+            )
         return f"no cell of {study} is stored under {root}; run python -m studies.{study}"
     for name, values in wanted.items():
         there = list(dict.fromkeys(options[name] for options in stored if name in options))

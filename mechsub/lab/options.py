@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from mechsub.lab import store
 from mechsub.lab.declared import Study
 from mechsub.machine import devices
 
@@ -29,8 +30,14 @@ NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0
 
 _WANTED = {int: "an integer", float: "a finite number", bool: "true or false", str: "printable text"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LONG, _MANY = 50, 12  # characters of the choices of a flag, and default values, that its help shows in a line
+_OF_EVERY_STUDY = f"""\
+--dry-run    print cells, status and time, run nothing   --rerun     recompute cells that are stored
+--out DIR    root of the results (default: {store.USUAL})    --device    cpu, cuda, mps or auto: where networks stand
+--workers N  cells that run at a time                    --executor  local or slurm: where cells run
+--csv FILE, --latex FILE  also write the table there     --wide, --quiet, --debug  all columns, no bar, a traceback"""
 _RESERVED = {
-    "out": "artifacts", "executor": "local", "workers": None, "cells": None, "device": None,
+    "out": store.USUAL, "executor": "local", "workers": None, "cells": None, "device": None,
     "rerun": False, "dry_run": False, "debug": False, "quiet": False, "wide": False, "csv": None, "latex": None,
 }  # fmt: skip
 
@@ -113,10 +120,9 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
     program = f"python -m {study.dotted}" if in_package else f"python {file}"
     parser = argparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [--field VALUE ...] [--out DIR] [--executor local|slurm] [--workers N] [--device NAME]"
-        " [--dry-run] [--rerun] [--debug] [--quiet] [--wide] [--csv FILE] [--latex FILE]",
+        usage="%(prog)s [--option VALUE ...]",
         description=study.doc,
-        epilog="Several values of a flag make a grid: the product of all values is run, and what is stored is reused.",
+        epilog="Several values of an option make a grid: the product of all values is run, stored cells are reused.",
         formatter_class=functools.partial(_Help, width=120, max_help_position=40),
         allow_abbrev=False,
     )
@@ -125,22 +131,14 @@ def _parser(fields, hints: Mapping, study: Study, refuse: Callable) -> argparse.
         _add_field(parser, field, hints[field.name])
     once: dict = {"action": "append"}  # all that is given, so that a second time is seen
     switch: dict = {"action": "append_const", "const": True}
-    parser.add_argument("--out", **once, metavar="DIR", help="root of the results (default: artifacts)")
-    where = "where cells run (default: local); slurm submits them as a job array, set up by SBATCH_ variables"
-    parser.add_argument("--executor", **once, choices=("local", "slurm"), help=where)
-    several = "cells that run at a time, each in a process of its own (default: 1, in this process; slurm: no limit)"
-    parser.add_argument("--workers", **once, metavar="N", help=several)
-    place = "where networks stand: cpu, cuda, mps, or auto, which is cuda where torch finds it (default: cpu; language"
-    place += " models: auto); it is recorded, and no part of a cell's name"
-    parser.add_argument("--device", **once, choices=devices.NAMES, metavar="NAME", help=place)
-    parser.add_argument("--cells", **once, metavar="FILE", help=argparse.SUPPRESS)  # see mechsub.lab.workers
-    parser.add_argument("--rerun", **switch, help="recompute cells that are stored")
-    parser.add_argument("--dry-run", **switch, help="print cells, status and time; run nothing")
-    parser.add_argument("--debug", **switch, help="show the traceback of a failed run")
-    parser.add_argument("--quiet", **switch, help="no progress bar, and no lines of progress in a log")
-    parser.add_argument("--wide", **switch, help="print all columns of the table, also where lines are then too long")
-    parser.add_argument("--csv", **once, metavar="FILE", help="also write the table there, limits of intervals apart")
-    parser.add_argument("--latex", **once, metavar="FILE", help="also write it there as LaTeX (booktabs)")
+    parser.add_argument_group("options of every study (docs/commands.md has more)", _OF_EVERY_STUDY)
+    hidden: dict = {"help": argparse.SUPPRESS}  # one by one they would take more lines than the study's own
+    for flag in ("--out", "--workers", "--csv", "--latex", "--cells"):  # the last: see mechsub.lab.workers
+        parser.add_argument(flag, **once, **hidden)
+    parser.add_argument("--executor", **once, **hidden, choices=("local", "slurm"))
+    parser.add_argument("--device", **once, **hidden, choices=devices.NAMES)
+    for flag in ("--rerun", "--dry-run", "--debug", "--quiet", "--wide"):
+        parser.add_argument(flag, **switch, **hidden)
     return parser
 
 
@@ -154,11 +152,20 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def _add_field(parser: argparse.ArgumentParser, field, hint) -> None:
     if field.default is dataclasses.MISSING or field.name in {*_RESERVED, "help"}:
         raise TypeError(f"Config.{field.name} needs a default and a name that is not a reserved flag")
-    default = " ".join(_text(value) for value in default_values(field))
-    text = f"{field.metadata.get('help', '')} (default: {default})".strip()
+    text = f"{field.metadata.get('help', '')} (default: {_shown_default(field)})".strip()
     kind = "|".join(map(str, get_args(hint))) if get_origin(hint) is Literal else _base(hint).__name__.upper()
+    if len(kind) > _LONG:
+        kind, text = "NAME", f"{text}; one of {', '.join(map(str, get_args(hint)))}"
     flag = _flag(field.name)
     parser.add_argument(flag, nargs="+", action="append", metavar=kind, dest=field.name, help=text.replace("%", "%%"))
+
+
+def _shown_default(field) -> str:
+    """The default values; of many, the first few and how many there are."""
+    values = [_text(value) for value in default_values(field)]
+    if len(values) > _MANY:
+        return f"{' '.join(values[:3])} ..., {len(values)} in all"
+    return " ".join(values) or "left out"
 
 
 def _flag(name: str) -> str:

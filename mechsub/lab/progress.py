@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -10,8 +11,14 @@ from mechsub import arguments
 
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
 _TIME = r"\d\d:\d\d:\d\d "  # as a line of progress begins
-_SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
-_cell: dict = {"bar": None, "prefix": "", "logged": None, "relayed": None}  # of the command that this process runs
+SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
+_cell: dict = {
+    "bar": None,
+    "prefix": "",
+    "logged": None,
+    "relayed": None,
+    "alarm": None,
+}  # of the command that this process runs
 
 
 def progress_bar(text: str) -> Callable[[float], None]:
@@ -44,7 +51,7 @@ def relay(line: str) -> None:
         bar.set_description_str(f"{_cell['prefix']}; {line}")
     elif bar is not None:
         bar.write(line, file=sys.stderr)
-    elif not progress or time.monotonic() - (_cell["relayed"] or -math.inf) >= _SILENCE:  # of many workers, one in turn
+    elif not progress or time.monotonic() - (_cell["relayed"] or -math.inf) >= SILENCE:  # of many workers, one in turn
         _cell["relayed"] = time.monotonic() if progress else _cell["relayed"]
         print(line, file=sys.stderr, flush=True)
 
@@ -54,8 +61,17 @@ def span(start: float, end: float, text: str) -> Callable[[float], None]:
     return lambda fraction: show_progress(start + (end - start) * fraction, text)
 
 
+def say_begun(text: str, quiet: bool) -> None:
+    """Say at once that a long cell begins, in a log; a terminal has a bar."""
+    if not quiet and not sys.stderr.isatty():
+        _say(text)
+
+
 def start_bar(prefix: str, quiet: bool) -> None:
-    """Show a bar for the next cells where stderr is a terminal, else lines with the time of day; nothing if quiet."""
+    """Show a bar for the next cells where stderr is a terminal, else lines with the time of day; nothing if quiet.
+
+    A log names a cell that says nothing of its progress too, after a while.
+    """
     _close()
     _cell["prefix"] = prefix
     if quiet:
@@ -65,16 +81,25 @@ def start_bar(prefix: str, quiet: bool) -> None:
         from tqdm import tqdm
 
         _cell["bar"] = tqdm(total=1.0, desc=prefix, bar_format=_FORMAT, leave=False, dynamic_ncols=True)
-    elif _cell["logged"] is None:
+        return
+    if _cell["logged"] is None:
         _cell["logged"] = time.monotonic()
     else:
         _log(prefix)
+    _cell["alarm"] = threading.Timer(SILENCE, _log, [prefix])
+    _cell["alarm"].daemon = True  # a command that ends does not wait for it
+    _cell["alarm"].start()
 
 
 def _log(text: str) -> None:
-    if _cell["logged"] is not None and time.monotonic() - _cell["logged"] >= _SILENCE:
-        _cell["logged"] = time.monotonic()
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    last = _cell["logged"]
+    if last is not None and time.monotonic() - last >= SILENCE:
+        _say(text)
+
+
+def _say(text: str) -> None:
+    _cell["logged"] = time.monotonic()
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def clear_bar() -> None:
@@ -87,3 +112,6 @@ def _close() -> None:
     if _cell["bar"] is not None:
         _cell["bar"].close()
         _cell["bar"] = None
+    if _cell["alarm"] is not None:
+        _cell["alarm"].cancel()
+        _cell["alarm"] = None

@@ -35,10 +35,11 @@ _T = TypeVar("_T")
 
 RECORDS, TENSORS, PROVENANCE = "records.jsonl", "tensors.safetensors", "provenance.json"
 SHORT_RECORDS = f"{RECORDS}.gz"
+USUAL = "artifacts"  # root of the results where nobody names one, in the folder of the command
 LARGE = 2**15  # bytes of records, from which on they are compressed
 FORMAT = 2  # of provenance.json; 1 had no seal
 MAX_NAME = 180  # bytes; file systems stop at 255, and temporary names are longer
-REMEDY = "; --rerun recomputes the cell"
+REMEDY = "; the command of its study, with --rerun, makes it again"
 
 
 class DamagedCell(ValueError):
@@ -354,6 +355,8 @@ def checked(cell: Path) -> dict | None:
 def _bytes(cell: Path, file: str, provenance: Mapping | None) -> bytes:
     """A file of a cell, compared with its recorded sha256; nothing if the cell has no such file."""
     path, key = records_file(cell) if file == RECORDS else cell / file, file.partition(".")[0]
+    if provenance is None and not cell.exists():
+        raise DamagedCell(f"there is no cell {cell}; give a folder that a study stored, as {USUAL}/STUDY/CELL")
     if provenance is None:
         raise DamagedCell(f"{cell} is missing or incomplete{REMEDY}")
     if key not in provenance:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mechsub.lab import durations, findings, store, terminal, versions, workers
+from mechsub.lab import durations, finder, findings, store, terminal, versions, workers
 from mechsub.lab.cells import (
     Maker,
     by_cell,
@@ -33,6 +33,7 @@ from mechsub.lab.cells import (
     make,
     name_of,
     no_empty,
+    on_device,
     part,
     planned_upstream,
     records_of,
@@ -50,7 +51,7 @@ from mechsub.lab.options import (
     option,
     refuse_ignored,
 )
-from mechsub.lab.progress import clear_bar, show_progress, span, start_bar
+from mechsub.lab.progress import SILENCE, clear_bar, say_begun, show_progress, span, start_bar
 from mechsub.lab.tables import format_table, write_table
 from mechsub.machine import devices
 
@@ -112,6 +113,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
         except ValueError as error:
             _stop(str(error), 2)
         if options.dry_run:
+            _point_elsewhere(study, options.out)
             return _print_status(grid, maker)
         if options.cells:
             named = {cell.name: cfg for cell, cfg in grid.items()}
@@ -282,24 +284,24 @@ def _checked_folder(out: str, name: str) -> Path:
 
 
 def _print_status(grid: Mapping[Path, Options], maker: Maker) -> None:
-    missing = []
+    missing = {}
     for cell, cfg in grid.items():
         known = status(cell, cfg, maker.study)
         why = f"  ({known.reason})" if known.kind == "stale" else ""
         print(f"{known.kind:8}{cell}{why}")
         if known.kind == "missing":
-            missing.append(cfg)
+            missing[cell] = cfg
             _print_upstream(maker, cfg, "  ")
-    seconds = _expected(missing, next(iter(grid)).parent)
-    if seconds is not None and seconds >= 1:
+    seconds = sum(_expected(missing, next(iter(grid)).parent).values())
+    if seconds >= 1:
         print(f"missing cells: about {durations.words(seconds)} one after the other, as like cells took")
 
 
-def _expected(wanted: Iterable[Options], folder: Path) -> float | None:
-    """Seconds of all these cells, without upstream cells; None where no similar cell is stored."""
-    wanted = list(wanted)
+def _expected(wanted: Mapping[Path, Options], folder: Path) -> dict[Path, float]:
+    """Seconds of each of these cells, without upstream cells; of none where no cell of the study is stored."""
     known = durations.known(folder) if wanted else []
-    return sum(durations.expected(config_of(cfg), known) or 0.0 for cfg in wanted) if known else None
+    about = {cell: durations.expected(config_of(cfg), known) for cell, cfg in wanted.items()}
+    return {cell: seconds for cell, seconds in about.items() if seconds is not None}
 
 
 def _print_upstream(maker: Maker, cfg: Options, indent: str) -> None:
@@ -333,18 +335,22 @@ def _make_wanted(
             remedy = "update the code" if _newer(cell, maker.study) else "--rerun recomputes it"
             print(f"stale: {cell}: {known.reason}; {remedy}", file=sys.stderr)
     _hint_at_edits([cell for cell in grid if cell not in wanted], maker.study)
-    if options.executor == "local":  # a node of a cluster has other memory than this machine: its worker asks
+    if options.executor == "local" and wanted:  # a node of a cluster has other memory: its worker asks
+        device = _checked_device(options.device) if options.device else None
         for cell in wanted:
             with part(f"cell {cell}"):
                 try:
-                    check(maker.study, grid[cell])
+                    with on_device(options.device):
+                        check(maker.study, grid[cell])
                 except ValueError as error:
                     _stop(str(error), 2)
-        if wanted and options.device:
-            _say_device(options.device)
+        if device:
+            print(f"device: {device}", file=sys.stderr)
+    if wanted:
+        _point_elsewhere(maker.study, options.out)
     with no_empty(folder):
         try:
-            seconds = _expected([grid[cell] for cell in wanted], folder)
+            seconds = _expected({cell: grid[cell] for cell in wanted}, folder)
             _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options, seconds)
         finally:
             clear_bar()
@@ -352,12 +358,25 @@ def _make_wanted(
     return stale
 
 
-def _say_device(name: str) -> None:
+def _point_elsewhere(study: Study, out: str) -> None:
+    """Name the cells of the checkout to who runs its study in a folder without results: they may be what is wanted."""
+    there = finder.results_elsewhere(out)
+    if there is None or study.source is None or not study.source.is_relative_to(finder.folder().resolve()):
+        return
+    if n := len(store.complete_cells(there / study.name)):
+        print(
+            f"note: there is no {out} in this folder; {there} has {n} stored cells of {study.name}: --out "
+            f"{shlex.quote(str(there))} reads and adds to them",
+            file=sys.stderr,
+        )
+
+
+def _checked_device(name: str) -> str:
+    """The device in words."""
     try:
-        device = devices.found(name)
+        return devices.described(devices.found(name))
     except ValueError as error:
         _stop(f"--device: {error}", 2)
-    print(f"device: {devices.described(device)}", file=sys.stderr)
 
 
 def _run(
@@ -365,10 +384,15 @@ def _run(
     make_one: Callable[[Path], None],
     words: list[str],
     options: argparse.Namespace,
-    seconds: float | None,
+    seconds: Mapping[Path, float],
 ) -> None:
-    """`seconds`: of all cells one after the other, as far as known."""
-    ends = time.monotonic() + (seconds or 0.0) / min(options.workers or 1, len(wanted) or 1)
+    """`seconds`: of every cell, as far as known."""
+    ends = time.monotonic() + sum(seconds.values()) / min(options.workers or 1, len(wanted) or 1)
+
+    def begin(cell: Path) -> None:
+        about = seconds.get(cell, 0.0)
+        if about >= SILENCE:  # before that a log says nothing
+            say_begun(f"making {cell.name}, about {durations.words(about)}, as like cells took", options.quiet)
 
     def show(text: str) -> None:
         left = ends - time.monotonic()
@@ -381,7 +405,7 @@ def _run(
 
         slurm.run(wanted, words, options.workers, show)
     else:
-        workers.run(wanted, make_one, words, options, show)
+        workers.run(wanted, make_one, words, options, show, begin)
 
 
 def _refuse_newer(cell: Path, study: Study) -> None:

@@ -10,34 +10,73 @@ from mechsub.lazy import pd
 
 GAP = "  "
 FEWEST = 24  # characters of a column of words that is broken into lines
+SMALL = 0.0005  # what three decimals do not show
 
 
 def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
-    """Rows as aligned columns, numbers to the right; floats with three decimals, or digits where these would be 0.
+    """Rows as aligned columns, numbers to the right; a column's numbers have three decimals, or all have digits where
+    three decimals would show none of them.
 
-    Where lines are longer than `width`: first, columns with one value in all rows are dropped; then the column with the
-    longest words is broken into lines of at least 24 characters; then the last columns are dropped. A last line names
-    the dropped columns.
+    Where lines are longer than `width`, in this order: columns with one value in all rows are dropped; the cell is said
+    before what is measured, in one column; the columns with the longest words are broken into lines of at least 24
+    characters; columns are dropped from the right, a value, its null, p and verdict after all others. A last line names
+    what is dropped.
     """
     if not rows:
         return ""
-    rows = [{name: str(value) if isinstance(value, PValue) else value for name, value in row.items()} for row in rows]
+    rows = [{name: _tested(name, value) for name, value in row.items()} for row in rows]
     names = list(dict.fromkeys(key for row in rows for key in row))
     if width is None or _wide(rows, names, {}) <= width:
         return _joined(rows, names, {})
     shown = [name for name in names if not _says_the_same(rows, name)] or names
+    if _wide(rows, shown, {}) > width:
+        rows, shown = _with_cells(rows, shown)
     broken = _broken(rows, shown, width)
     while len(shown) > 1 and _wide(rows, shown, broken) > width:
-        shown.pop()
-    broken = {name: size for name, size in broken.items() if name in shown}
-    left_out = ", ".join(name for name in names if name not in shown)
-    more = f"not shown: {left_out} (--wide shows all, --csv FILE writes them)\n" if left_out else ""
-    return _joined(rows, shown, broken) + more
+        shown = _fewer(shown)
+        broken = _broken(rows, shown, width)
+    told = [name for name in names if name not in shown and any(row.get(name, "") != "" for row in rows)]
+    more = f"not shown: {', '.join(told)} (--wide shows all, --csv FILE writes them)" if told else ""
+    lines = textwrap.wrap(more, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return _joined(rows, shown, broken) + "".join(f"{line}\n" for line in lines)
+
+
+def _tested(name: str, value):
+    """A p-value as its text."""
+    return str(PValue(value)) if isinstance(value, PValue) or (_is_p(name) and isinstance(value, float)) else value
+
+
+def _is_p(name: str) -> bool:
+    return name == "p" or name.startswith(("p ", "p, "))
 
 
 def _says_the_same(rows: Sequence[Mapping], name: str) -> bool:
-    first = rows[0].get(name)
-    return len(rows) > 1 and isinstance(first, str) and all(row.get(name) == first for row in rows)
+    """Whether a column of words has one value, or a column of p none."""
+    first = rows[0].get(name, "")
+    words = isinstance(first, str) and (first == "" or not _is_p(name))
+    return len(rows) > 1 and words and all(row.get(name, "") == first for row in rows)
+
+
+def _with_cells(rows: Sequence[Mapping], names: Sequence[str]) -> tuple[list[Mapping], list[str]]:
+    """The rows with each cell before the words behind it: most are all cells, or name what has no other words."""
+    following = names[names.index("cell") + 1] if "cell" in names[:-1] else ""
+    if not following or not all(isinstance(row.get(name, ""), str) for row in rows for name in ("cell", following)):
+        return list(rows), list(names)
+    together = [
+        {**row, following: ": ".join(filter(None, (row["cell"] * (row["cell"] != "all"), row.get(following, ""))))}
+        for row in ({"cell": "all", **row} for row in rows)
+    ]
+    return [{**row, "cell": ""} for row in together], [name for name in names if name != "cell"]
+
+
+def _fewer(names: Sequence[str]) -> list[str]:
+    """The columns without one, and without what tests it."""
+    last = next((name for name in reversed(names[1:]) if not _kept(name)), names[-1])
+    return [name for name in names if name not in (last, f"p, {last}", f"{last}: null")]
+
+
+def _kept(name: str) -> bool:
+    return name in ("quantity", "arm", "value", "null", "verdict") or _is_p(name)
 
 
 def _wide(rows: Sequence[Mapping], names: Sequence[str], broken: Mapping[str, int]) -> int:
@@ -45,17 +84,18 @@ def _wide(rows: Sequence[Mapping], names: Sequence[str], broken: Mapping[str, in
 
 
 def _broken(rows: Sequence[Mapping], names: Sequence[str], width: int) -> dict[str, int]:
-    """The column of the longest words, and the width it must have for the others to fit; at least FEWEST."""
+    """Columns of words, the longest first, and the width that each must have for all to fit; at least FEWEST."""
     lengths = {
         name: max(len(str(row.get(name, ""))) for row in rows)
         for name in names
         if all(isinstance(row.get(name, ""), str) for row in rows)
     }
-    longest = max(lengths, key=lengths.__getitem__, default="")
-    too_wide = _wide(rows, names, {}) - width
-    if too_wide <= 0 or not longest or lengths[longest] <= FEWEST:
-        return {}
-    return {longest: max(FEWEST, lengths[longest] - too_wide)}
+    broken: dict[str, int] = {}
+    for name, length in sorted(lengths.items(), key=lambda item: -item[1]):
+        too_wide = _wide(rows, names, broken) - width
+        if too_wide > 0 and length > FEWEST:
+            broken[name] = max(FEWEST, length - too_wide)
+    return broken
 
 
 def _joined(rows: Sequence[Mapping], names: Sequence[str], broken: Mapping[str, int]) -> str:
@@ -75,17 +115,23 @@ def _lines(text: str, size: int) -> list[str]:
 
 
 def _padded(column: list) -> list[str]:
-    """Texts of one width: words to the left, numbers and intervals to the right."""
-    texts = [cell_text(value) for value in column]
+    """Texts of one width and one form: words to the left, numbers and intervals to the right."""
+    numbers = [abs(value) for value in column if isinstance(value, float)]
+    rounded = max(numbers, default=0.0) >= SMALL
+    texts = [_rounded(value) if rounded and isinstance(value, float) else cell_text(value) for value in column]
     width = max(map(len, texts))
     words = all(isinstance(value, str) for value in column)
     return [text.ljust(width) if words else text.rjust(width) for text in texts]
 
 
+def _rounded(value: float) -> str:
+    return f"{value if abs(value) >= SMALL else 0.0:.3f}"
+
+
 def cell_text(value) -> str:
     if not isinstance(value, float) or isinstance(value, PValue):
         return str(value)
-    return f"{value:.3g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    return f"{value:.3g}" if 0 < abs(value) < SMALL else _rounded(value)
 
 
 def write_table(rows: Sequence[Mapping], path: Path, kind: str) -> None:

@@ -1,6 +1,6 @@
 """Where cells are made: in this process, in processes of this machine, or as a Slurm job array (mechsub.lab.slurm).
 
-    run(wanted, make, command, options, show)
+    run(wanted, make, command, options, show, begin)
 
 `wanted` holds, for each cell, the value of `store.made` at the start of the command. Where this value has changed,
 another process has made the cell, and the cell is skipped. With the leases, this makes every step repeatable.
@@ -38,12 +38,20 @@ class Failed(RuntimeError):
     """A worker could not make a cell; the message is complete."""
 
 
-def run(wanted: Wanted, make: Callable[[Path], None], command: list[str], options, show: Callable[[str], None]) -> None:
-    """Make all wanted cells on this machine; `show` gets the progress."""
+def run(
+    wanted: Wanted,
+    make: Callable[[Path], None],
+    command: list[str],
+    options,
+    show: Callable[[str], None],
+    begin: Callable[[Path], None],
+) -> None:
+    """Make all wanted cells on this machine; `show` gets the progress, and `begin` each cell before it is made."""
     if min(options.workers or 1, len(wanted)) > 1:
-        _run_processes(wanted, command, min(options.workers, len(wanted)), show)
+        _run_processes(wanted, command, min(options.workers, len(wanted)), show, begin)
     else:
         for number, cell in enumerate(_free_first(wanted), 1):
+            begin(cell)
             show(f"cell {number}/{len(wanted)} {cell.name}")
             make(cell)
 
@@ -141,7 +149,9 @@ def _ask(process: subprocess.Popen, lines: str, say: Callable[[str], None]) -> s
     return last
 
 
-def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Callable[[str], None]) -> None:
+def _run_processes(
+    wanted: Wanted, command: list[str], workers: int, show: Callable[[str], None], begin: Callable[[Path], None]
+) -> None:
     """Make so many cells at a time; after a failure no new cell is begun."""
     stop, lock, shown, done = threading.Event(), threading.Lock(), threading.Lock(), [0]
     cells, running = _free_first(wanted), set[subprocess.Popen]()
@@ -154,6 +164,7 @@ def _run_processes(wanted: Wanted, command: list[str], workers: int, show: Calla
                 cell = next(cells, None)
             if cell is None:
                 return
+            begin(cell)
             # In a session of their own, since Ctrl-C reaches this process, which hands it on once.
             error = by_command(
                 command, line(cell, wanted[cell]), f"cell {cell}", running, env=environment, start_new_session=True

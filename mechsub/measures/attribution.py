@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechsub import arguments
 from mechsub.inputs.token_ids import Outputs, check_alone
+from mechsub.lazy import pd
 from mechsub.models import checks
 from mechsub.models.hooked import HookedModel, cache_with_logits, check_inputs
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Unit = Literal["coordinate", "component", "head"]
+_SHOWN = 8  # rows of an attribution that is printed
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 0.1}  # of the largest
 
 
@@ -33,9 +36,34 @@ class Attribution:
     units: tuple[str, ...]
     summed: Float[Tensor, "*lead token"]
     bias: Float[Tensor, "*seed token"]
+    tokens: tuple[int | str, ...]  # as they were given
+
+    def frame(self, top: int | None = None) -> "pd.DataFrame":
+        """A row for every value, named by member (on the toy), input, token and unit.
+
+        top: of every token so many units, those with the largest values of either sign first.
+        """
+        values = self.values.detach().double().cpu().numpy()
+        order = np.broadcast_to(np.arange(len(self.units)), values.shape)
+        if top is not None:
+            order = np.argsort(-np.abs(values), axis=-1, kind="stable")[..., : arguments.whole(top, "top", 1)]
+        *lead, token, _ = np.indices(order.shape)
+        labels = [*lead, np.array(self.tokens, dtype=object)[token], np.array(self.units)[order]]
+        names = ("member", "input", "token", "unit")[-len(labels) :]
+        index = pd.MultiIndex.from_arrays([each.ravel() for each in labels], names=names)
+        return pd.DataFrame({"value": np.take_along_axis(values, order, -1).ravel()}, index=index)
 
     def __repr__(self) -> str:
         return f"Attribution({len(self.units)} units, values {tuple(self.values.shape)})"
+
+    def __str__(self) -> str:
+        """With the units that write most to the first logits."""
+        rows = self.frame(top=_SHOWN).head(_SHOWN).reset_index().to_string(index=False)
+        return f"{self!r}; .frame(top={_SHOWN}) begins\n{rows}"
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        """In IPython and notebooks."""
+        printer.text(str(self))
 
 
 @torch.no_grad()
@@ -67,7 +95,7 @@ def direct_logit_attribution(
     Source: Elhage et al. 2021; nostalgebraist 2020.
     """
     arguments.choice(unit, "unit", ("coordinate", "component", "head"))
-    tokens = arguments.outputs(arguments.model(model), tokens)
+    given, tokens = tokens, arguments.outputs(arguments.model(model), tokens)
     check_inputs(model, inputs)
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
@@ -89,7 +117,8 @@ def direct_logit_attribution(
         values, bias, sums = (factor * each for each in (values, bias, sums))
     if read.scale is not None:
         logits = sums
-    return Attribution(values, logits, names, sums, bias)
+    labels = tuple(own if isinstance(own, str) else token for own, token in zip(given, tokens, strict=True))
+    return Attribution(values, logits, names, sums, bias, labels)
 
 
 def _check_sums(sums: Tensor, logits: Tensor, values: Tensor) -> None:

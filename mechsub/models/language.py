@@ -116,7 +116,7 @@ def load_language_model(
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, found)  # as long as loading; hashlib leaves the interpreter free meanwhile
         try:
-            _check_folder(found, name, dtype)
+            _check_folder(found, name, dtype, place)
             _check_adapter(found, name, added)
             model = _boot(found, name, added, place, dtype, weights, compare=not is_known)
         finally:
@@ -150,7 +150,7 @@ def check_folder(name: str, dtype: torch.dtype = torch.float32, adapter: str | o
     folder = sources.default_folder() if name == DEFAULT else Path(name)
     found = _Found(folder, None, {}, Path(added) if os.path.isdir(added) else None)
     if os.path.isdir(name):
-        _check_folder(found, name, dtype)
+        _check_folder(found, name, dtype, _placed(None, None))
     if (folder / "config.json").is_file():
         _check_adapter(found, name, added)
 
@@ -440,7 +440,7 @@ def _split_digits(tokenizer: "Tokenizer") -> None:
 # Any model.
 
 
-def _check_folder(found: _Found, name: str, dtype: torch.dtype) -> None:
+def _check_folder(found: _Found, name: str, dtype: torch.dtype, place: dict) -> None:
     """Refuse a folder that would not load, or would load as something that nobody meant: see each check."""
     folder = found.folder
     if (folder / adapters.CONFIG).exists():
@@ -450,7 +450,7 @@ def _check_folder(found: _Found, name: str, dtype: torch.dtype) -> None:
         )
     _check_files(found, name)
     _check_sizes(folder, name)
-    _check_memory(folder, name, dtype if found.adapter is None else _merging(dtype))
+    _check_memory(folder, name, dtype if found.adapter is None else _merging(dtype), place)
     for path in _weight_files(folder) if not found.sha256 else ():  # ours are known by their sums
         if key := _not_finite(path, path.stat().st_mtime_ns):
             raise ModelUnavailable(f"{path} holds NaN or infinite values, in {key}; fetch or save the model again")
@@ -484,12 +484,44 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ModelUnavailable(f"{index} is damaged; fetch or save the model again") from None
 
 
-def _check_memory(folder: Path, name: str, dtype: torch.dtype) -> None:
-    """Refuse a model that is larger than the free memory of the machine, or of the limit of a container or a job."""
+def _check_memory(folder: Path, name: str, dtype: torch.dtype, place: dict) -> None:
+    """Refuse a model that is larger than the free memory where it is to stand, or of the limit of a container or a
+    job."""
     kind = str(dtype).removeprefix("torch.")
     needed = sum(map(_n_values, _weight_files(folder))) * dtype.itemsize * _MEMORY_FACTOR
-    if problem := memory.shortage(needed):
-        raise ModelUnavailable(f"{problem}, for {name} in {kind}; use a smaller model, bf16, or a larger machine")
+    for free, where in _rooms(place):
+        if needed > free:
+            raise ModelUnavailable(
+                f"more than {memory.gib(needed)} are needed{where}, and {memory.gib(free)} are free, for {name} in "
+                f"{kind}; use a smaller model, bf16, or a larger machine"
+            )
+
+
+def _rooms(place: dict) -> list[tuple[int, str]]:
+    """(free bytes, where) of everything that holds a whole model on its way: the main memory too, before one device.
+
+    A map of devices is filled part by part; a device that is not there is refused where the model is loaded.
+    """
+    if "device" in place:
+        device = torch.device(place["device"])
+        apart = device.type != "cpu" and _is_there(device)
+        return [(memory.free_bytes(), ""), *([(devices.free_bytes(device), f" on {device}")] if apart else [])]
+    mapped = place["device_map"]
+    named: set[str | int] = {*range(torch.cuda.device_count())} or {"cpu"}
+    if isinstance(mapped, dict):
+        named = {*mapped.values()}
+    if "disk" in named:
+        return []
+    parts = {torch.device("cuda", one) if isinstance(one, int) else torch.device(one) for one in named}
+    if not all(map(_is_there, parts)):
+        return []
+    return [(sum(map(devices.free_bytes, parts)), f" on {', '.join(sorted(map(str, parts)))}")]
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
 
 
 def _check_sizes(folder: Path, name: str) -> None:
@@ -539,14 +571,21 @@ def _shapes(path: Path) -> list[list[int]]:
         raise ModelUnavailable(f"{path} is damaged ({error}); fetch or save the model again") from None
 
 
+def _check_device(value: object, name: str) -> None:
+    try:
+        torch.device(arguments.text(value, name))
+    except RuntimeError:
+        arguments.refuse(name, "a device of torch's, as 'cpu' or 'cuda:0'", value)
+
+
 def _placed(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> dict:
     if device_map is not None and not isinstance(device_map, str | dict):
         arguments.refuse("device_map", "a string or a dict of devices by parts of the model", device_map)
     if device is not None:
-        try:
-            torch.device(arguments.text(str(device) if isinstance(device, torch.device) else device, "device"))
-        except RuntimeError:
-            arguments.refuse("device", "a device of torch's, as 'cpu' or 'cuda:0'", device)
+        _check_device(str(device) if isinstance(device, torch.device) else device, "device")
+    for one in device_map.values() if isinstance(device_map, dict) else ():
+        if isinstance(one, str) and one != "disk":
+            _check_device(one, "a device in device_map")
     if device_map is None:
         return {"device": device or str(devices.chosen() if devices.named() else devices.found("auto"))}
     if device is not None:

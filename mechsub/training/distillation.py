@@ -42,6 +42,7 @@ from mechsub.training.fitting import (
     affine,
     batches,
     check_within,
+    counted,
     each_member,
     gathered,
     member_parameters,
@@ -83,6 +84,7 @@ def train(
     frozen: Sequence[str] = (),
     seed: int = 0,
     snapshots: Snapshots | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> HookedMLP:
     """A copy trained by cross-entropy on the first n_classes logits; auxiliary rows of W_U and b_U stay bit-equal
     (without weight decay, which shrinks every trainable weight).
@@ -94,7 +96,8 @@ def train(
 
     optimizer: "adam"; "sgd"; or "sign_sgd", a step of lr against the sign of every gradient. `weight_decay` is added to
     the gradient (coupled, as in torch's Adam), also for rows that no loss reads: freeze rows that must stay. schedule:
-    "cosine" takes lr from its value at the first step to nearly 0 at the last.
+    "cosine" takes lr from its value at the first step to nearly 0 at the last. `progress(fraction)` is called after
+    every epoch of a member, as `progress_bar` makes one.
     """
     targets = checked_classes(model, images, labels)
     _check_trained(model, "model")
@@ -113,7 +116,7 @@ def train(
     problem = Problem(
         len(x), lambda member, epoch: None if epoch else x, lambda *_: {"teacher": objective}, common=True
     )
-    return fit_members({"teacher": Job(model, snapshots)}, problem, model.seeds, settings)["teacher"]
+    return fit_members({"teacher": Job(model, snapshots)}, problem, model.seeds, settings, progress)["teacher"]
 
 
 def distill(
@@ -138,6 +141,7 @@ def distill(
     frozen: Sequence[str] = (),
     seed: int = 0,
     snapshots: Snapshots | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> HookedMLP:
     """A copy of the student whose logits `outputs` are fitted to its teacher's; other rows of W_U stay bit-equal
     (without weight decay).
@@ -161,7 +165,7 @@ def distill(
         {"student": (student, outputs)}, teacher, inputs,
         n_samples=n_samples, noise=noise, loss=loss, temperature=temperature, target_noise=target_noise, fresh=fresh,
         epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer, weight_decay=weight_decay, schedule=schedule,
-        precision=precision, frozen=frozen, seed=seed, snapshots=given,
+        precision=precision, frozen=frozen, seed=seed, snapshots=given, progress=progress,
     )["student"]  # fmt: skip
 
 
@@ -191,8 +195,8 @@ def distill_each(
     """name -> copy of the student that learned the logits `outputs`, for name -> (student, outputs).
 
     Each is the student that `distill` alone would return: all see the same inputs, batches and targets, which are made
-    once for all students and held for one member a thread. `snapshots` has a dict for every name of interest;
-    `progress(fraction)` is called as members finish. Other arguments as in `distill`.
+    once for all students and held for one member a thread. `snapshots` has a dict for every name of interest. Other
+    arguments as in `distill`.
     """
     checked_students(students)
     one_of("loss", loss, ("kl", "mse", "hard"))
@@ -281,12 +285,14 @@ def fit_members(
                     one.step(batch, rows, objectives[name], rate(settings, step, total))
                     if step in keep[name]:
                         kept[name][step] = one.parameters()
+            done()
         for one in fits.values():
             if not torch.isfinite(one.flat).all():
                 raise ValueError(f"training of seed {seeds[member]} diverged (NaN weights); lower lr={settings.lr}")
         return {name: kept[name] | {-1: one.parameters()} for name, one in fits.items()}
 
-    fitted = each_member(fit, len(seeds), progress)
+    done = counted(progress, len(seeds) * settings.epochs)
+    fitted = each_member(fit, len(seeds))
     for name, job in jobs.items():
         if job.snapshots is not None:
             for step in keep[name]:

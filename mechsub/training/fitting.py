@@ -4,8 +4,10 @@
 """
 
 import functools
+import itertools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -253,6 +255,20 @@ def _forget_threads() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
+
+
+def counted(progress: Callable[[float], None] | None, total: int) -> Callable[[], None]:
+    """A function to be called, by any thread, when one of `total` equal parts is done; `progress` gets the share."""
+    if progress is None:
+        return lambda: None
+    arguments.function(progress, "progress")
+    lock, done, say = threading.Lock(), itertools.count(1), progress
+
+    def one_more() -> None:
+        with lock:  # so that shares come one by one, and rise
+            say(next(done) / total)
+
+    return one_more
 
 
 def each_member(

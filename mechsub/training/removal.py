@@ -36,6 +36,7 @@ from mechsub.training.fitting import (
     Precision,
     Settings,
     batches,
+    counted,
     each_member,
     member_parameters,
     one_of,
@@ -113,12 +114,14 @@ def distill_without(
                 for one, removal, objective in fits.values():
                     _step(one, batch, rows, objective, lr, removal and partial(removal, member, step))
                 step += 1
+            done()
         for one, *_ in fits.values():
             if not torch.isfinite(one.flat).all():
                 raise ValueError(f"training of seed {teacher.seeds[member]} diverged (NaN weights); lower lr={lr}")
         return {name: one.parameters() for name, (one, *_) in fits.items()}
 
-    fitted = each_member(fit, len(teacher.seeds), progress)
+    done = counted(progress, len(teacher.seeds) * settings.epochs)
+    fitted = each_member(fit, len(teacher.seeds))
     return {name: stacked(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mechsub import arguments
 from mechsub.machine import devices, memory
 from mechsub.training.fitting import (
     E,
@@ -133,7 +134,10 @@ def _joined(start: E, parts: list[Parameters]) -> E:
 
 
 def _told(progress: Callable[[float], None] | None, before: int, total: int) -> Callable[[int], None]:
-    return lambda epochs: None if progress is None else progress((before + epochs) / total)
+    if progress is None:
+        return lambda epochs: None
+    say = arguments.function(progress, "progress")
+    return lambda epochs: say((before + epochs) / total)
 
 
 # How many members at a time.
