@@ -160,7 +160,7 @@ def test_a_cell_of_another_version_that_cannot_be_read_is_said_and_is_no_answer(
 
 
 def test_what_is_not_stored_is_not_answered(found):
-    assert found["pairs"].answer is None and found["pairs"].verdict == report.OPEN
+    assert found["pairs"].answer is None and found["pairs"].verdict == report.UNANSWERED
     assert found["fashion"].why_not and found["squared-error"].why_not
 
 

@@ -202,6 +202,25 @@ def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
     return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
 
 
+FISHER, LOG = (math.atanh, math.tanh), (math.log, math.exp)  # of correlations and of ratios: there and back
+
+
+def scaled(
+    key: str, label: str, scores: Scores, scale: tuple[Callable[[float], float], Callable[[float], float]],
+    *, unit: str, **more,
+) -> Finding:  # fmt: skip
+    """Mean of the scores on another scale, with its Student-t interval there; all three are given on the own scale.
+
+    So they stay within what the quantity can be.
+    """
+    there, back = scale
+    ordered = dict(sorted(scores.items()))
+    found = ms.stats.student_t([there(score) for score in ordered.values()])
+    ends = {end: back(getattr(found, end)) for end in ("mean", "low", "high")}
+    value = dataclasses.replace(found, **ends)
+    return Finding(key, label, value, unit=unit, scores=ordered, **more)
+
+
 def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
     """a - b, paired by the replicates that both have; p tests no difference, and is not adjusted."""
     common = [replicate for replicate in a.scores if replicate in b.scores]
