@@ -202,7 +202,13 @@ def mean(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
     return Finding(key, label, ms.stats.student_t(list(ordered.values())), unit=unit, scores=ordered, **more)
 
 
-FISHER, LOG = (math.atanh, math.tanh), (math.log, math.exp)  # of correlations and of ratios: there and back
+def _z(correlation: float) -> float:
+    """Fisher's z. A correlation of 1, which may be rounded to beyond it, has a large one."""
+    return math.atanh(math.copysign(_MOST, correlation) if _MOST < abs(correlation) < 2 - _MOST else correlation)
+
+
+_MOST = 1 - 1e-12
+FISHER, LOG = (_z, math.tanh), (math.log, math.exp)  # of correlations and of ratios: there and back
 
 
 def scaled(

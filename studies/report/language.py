@@ -230,23 +230,15 @@ def cosine(found: F) -> Answer:
     claim=f"Writing an animal raises its number because of their projection ({ZUR}).",
 )
 def dla(found: F) -> Answer:
-    rule, first, explained, share, other = (
-        value(found, key)
-        for key in (
-            "geometry/rule",
-            "geometry/first_rule",
-            "geometry/explained",
-            "dla_concept/share",
-            "dla_other/share",
-        )
-    )
+    keys = ("geometry/rule", "geometry/first_rule", "geometry/explained", "dla_concept/share", "dla_other/share")
+    rule, first, explained, share, other = (value(found, key) for key in keys)
+    reached = value(found, "animal_to_number_dla_concept/of_ceiling")
     return Answer(
-        f"{first.capitalize()}, by the rule stated before the run: that of the ratio of correlations. By its square, "
-        "which replaced it "
-        f"after the first result: {rule}. The animal's own output direction explains {explained} of what other "
-        f"wordings explain, and carries a share of {share} of the interaction.",
+        f"{first.capitalize()}, by the rule stated before the run, on the mean of a ratio of correlations: {reached}. "
+        f"By its square, which replaced it after the first result: {rule}. The animal's own output direction explains "
+        f"{explained} of what other wordings explain, and carries a share of {share} of the interaction.",
         f"other animals' directions carry {other}",
-        {"refuted": REFUTED, "partial": PARTLY, "half or more": CONFIRMED}[first],
+        {"refuted": REFUTED, "partial": PARTLY, "half or more": CONFIRMED}[first],  # declared: of a mean
     )
 
 
@@ -268,7 +260,7 @@ def bottleneck(found: F) -> Answer:
         f"holds every number where it is, is {held.value} times as long as the one that holds nothing ({tokens}).",
         f"as many tokens of their norm and frequency held: {lab.value_text(matched)}; nothing forced: 1; forced: "
         "infinite",
-        of_parts(judged("above", held.value, TWICE), judged("above", held.value, matched)),
+        of_parts(REFUTED, judged("above", held.value, matched)),  # it can, at a price; which is one of numbers
     )
 
 
