@@ -202,7 +202,7 @@ def test_a_model_with_more_numbers_than_dimensions_pays_an_infinite_price(tmp_pa
 
 
 def test_prices_of_the_curve_are_medians_whose_intervals_lie_between_prices():
-    """A mean of prices with a long tail is that of the tail, and its interval reaches below 1, which no price can be."""
+    """A mean of prices with a long tail is that of the tail; its interval reaches below 1, which no price can be."""
     prices, usual = [1.5 + 0.01 * i for i in range(19)] + [900.0], {"kind": "curve", "d_model": 576, "n_held": 576}
     rows = [usual | {"animal": str(i), "price": price} for i, price in enumerate(prices)]
     (found,) = study._curve(rows)

@@ -222,8 +222,7 @@ def scaled(
     there, back = scale
     ordered = dict(sorted(scores.items()))
     found = ms.stats.student_t([there(score) for score in ordered.values()])
-    ends = {end: back(getattr(found, end)) for end in ("mean", "low", "high")}
-    value = dataclasses.replace(found, **ends)
+    value = dataclasses.replace(found, mean=back(found.mean), low=back(found.low), high=back(found.high))
     return Finding(key, label, value, unit=unit, scores=ordered, **more)
 
 

@@ -299,8 +299,8 @@ def blur(findings: list[Finding]) -> Answer:
             raise LookupError("no blurred noise")
         told[score] = ", ".join(f"{gain} ({pixels} px)" for pixels, gain in gains.items())
         verdict = of_parts(*(judged("above", gain) for gain in gains.values()))
-        short = {CONFIRMED: "Yes", REFUTED: "No, less", PARTLY: "Not at every width"}
-        words[score] = short.get(verdict, "Not shown at every width"), verdict
+        said = {CONFIRMED: "Yes", REFUTED: "No, less", PARTLY: "Not at every width"}
+        words[score] = said.get(verdict, "Not shown at every width"), verdict
     (short, verdict), (_, raw_verdict) = words["recentred"], words["accuracy"]
     return Answer(
         f"{short}, at equal variance: blurred less white noise, paired by seed, recentred {told['recentred']}; raw "
