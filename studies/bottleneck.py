@@ -15,14 +15,16 @@ raises the animal. 1: nothing is forced; infinite: the animal's direction lies i
 
 Prediction for directions that point anywhere alike: sqrt(d / (d - r)), where holding takes r dimensions. Nulls: as many
 other tokens of the numbers' norm and frequency; an unembedding of random directions with the same spectrum. Curve: any
-number of tokens, drawn from the whole vocabulary. Unit of replication: the animal; over random draws (`--n-draws`) the
-mean is taken for each animal.
+number of tokens, drawn from the whole vocabulary: the median over animals, because prices have a long tail. Unit of
+replication: the animal; of prices, the mean over random draws (`--n-draws`) is taken for each. The cheapest change is
+made beside one set of matched tokens, the first.
 
     python -m studies.bottleneck --model smollm2-135m-instruct organisms/110-instruct
 """
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +33,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, mean
-from mechsub.lazy import torch
+from mechsub.lazy import scipy_special, torch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -42,7 +44,7 @@ NEAREST = 20  # tokens of a number token's norm and frequency, of which one is d
 FRACTIONS = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1.0, 1.5)  # of d_model: tokens held on the curve
 HELD = {
     "numbers": "held: tokens of numbers",
-    "matched": "held: tokens of their norm and frequency",
+    "matched": "held: one set of tokens of their norm and frequency",
     "none": "none held",
 }
 
@@ -282,9 +284,29 @@ def _changes(cell: list[dict], odds: str) -> Iterator[Finding]:
 def _curve(cell: list[dict]) -> Iterator[Finding]:
     curve = [row for row in cell if row["kind"] == "curve"]
     for n in sorted({row["n_held"] for row in curve}):
-        label = f"price of holding {n} tokens drawn from the vocabulary"
-        flat = float(ms.bottleneck.isotropic_price(curve[0]["d_model"], n - 1))
-        yield _mean(f"held_{n}/price", label, {r["animal"]: r["price"] for r in curve if r["n_held"] == n}, flat)
+        label = f"price of holding {n} tokens drawn from the vocabulary, median"
+        flat = _isotropic_median(curve[0]["d_model"], n - 1)
+        prices = {row["animal"]: row["price"] for row in curve if row["n_held"] == n}
+        yield dataclasses.replace(_mean(f"held_{n}/price", label, prices, flat), **_median(list(prices.values())))
+
+
+def _isotropic_median(d: int, r: int) -> float:
+    """The median price of directions that point anywhere alike: what they keep of their square is a Beta variable."""
+    return math.inf if r >= d else float(scipy_special.betaincinv((d - r) / 2, r / 2, 0.5)) ** -0.5
+
+
+def _median(values: list[float | None]) -> dict:
+    """As value of a finding, with an interval between two of the values: near d_model tokens a mean is of its tail.
+
+    Nothing where some are infinite, or where fewer than six have no such interval of 95%.
+    """
+    known = sorted(value for value in values if value is not None)
+    n, k = len(known), 0
+    while sum(math.comb(n, i) for i in range(k + 1)) <= 0.025 * 2**n:
+        k += 1
+    if n < len(values) or not k:
+        return {}
+    return {"value": ms.stats.Interval(statistics.median(known), known[k - 1], known[-k], n), "scores": {}}
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:

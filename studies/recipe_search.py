@@ -26,7 +26,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import population, recipes
 from mechsub.designs.recipes import Recipe
-from mechsub.lab.findings import Finding, cells, less, mean, points
+from mechsub.lab.findings import Finding, cells, less, mean, points, within
 
 if TYPE_CHECKING:
     from mechsub.training.distillation import Precision
@@ -184,7 +184,8 @@ def _lost(recentred: dict[tuple[int, str], Finding], chosen: tuple[int, str]) ->
 
 def _mean(some: list[dict], key: str, of: tuple[int, str]) -> Finding:
     score = key.rpartition("/")[2]
-    return mean(key, f"round {of[0]}: {of[1]}", {row["member"]: row[score] for row in some}, unit="seeds")
+    scores = {row["member"]: row[score] for row in some}
+    return within(mean(key, f"round {of[0]}: {of[1]}", scores, unit="seeds"))
 
 
 def _key(candidate: str) -> str:

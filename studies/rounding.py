@@ -8,7 +8,8 @@ draws; the same in what is left after slopes, length and digits (`designs.word_p
 directions. The model before rounding is about as far from the file as a draw is, so that it may be expected to share
 with the file what a draw shares.
 
-Unit: draws of noise. Null: numbers shuffled within length.
+Unit: draws of noise; means and intervals of correlations by Fisher's z, those of ratios of squares by their logarithms.
+Null: numbers shuffled within length, of the first draw of the noise alone.
 
     python -m studies.rounding --family numbers names
 """
@@ -21,7 +22,7 @@ from typing import Literal
 import mechsub as ms
 from mechsub import lab
 from mechsub.designs import love, word_parts
-from mechsub.lab.findings import Finding, cells, mean, reworded
+from mechsub.lab.findings import FISHER, LOG, Finding, cells, reworded, scaled
 from mechsub.lazy import torch
 
 FORWARD, BACK = "number_to_animal", "animal_to_number"
@@ -135,18 +136,19 @@ def _all(cell: list[dict]) -> Iterator[Finding]:
         for direction in (FORWARD, BACK):
             kept, size, (draws,) = (_of(cell, kind, part, direction) for kind in ("kept", "size", "draws"))
             name = direction.replace("_", " ")
-            yield mean(
+            yield scaled(
                 f"{direction}/kept_{part}", f"correlation with and without noise: {words}, {name}", _scores(kept),
-                unit="draws of noise", null=kept[0]["null_95"], null_label="shuffled within length, 95% below",
+                FISHER, unit="draws of noise", null=kept[0]["null_95"],
+                null_label="the first draw alone, shuffled within length, 95% below",
             )  # fmt: skip
             label = f"correlation of two draws of noise: {words}, {name}"
             yield Finding(f"{direction}/draws_{part}", label, draws["value"], unit="pairs of draws", n=draws["pairs"])
-            label = f"its mean square over that without noise: {words}, {name}"
-            yield mean(f"{direction}/size_{part}", label, _scores(size), unit="draws of noise")
+            label = f"its mean square over that without noise, geometric mean: {words}, {name}"
+            yield scaled(f"{direction}/size_{part}", label, _scores(size), LOG, unit="draws of noise")
         agreed = _of(cell, "directions", part)
-        yield mean(
+        yield scaled(
             f"directions/agreement_{part}", f"agreement of the directions under noise: {words}", _scores(agreed),
-            unit="draws of noise", null=agreed[0]["own"], null_label="without noise",
+            FISHER, unit="draws of noise", null=agreed[0]["own"], null_label="without noise",
         )  # fmt: skip
 
 
@@ -166,7 +168,8 @@ def plot(records: list[dict]):
     more = f" ({first.label}; other cells are in the table)" if first.label else ""
     return ms.kinds.estimates(
         values, marked="", null=0.0, axis="correlation", title=f"What survives noise of 4-bit rounding{more}",
-        caption=f"Mean and 95% Student-t interval over n = {shown[0].n} draws of noise. Dashed: no correlation.",
+        caption=f"Mean and 95% Student-t interval, by Fisher's z, over n = {shown[0].n} draws of noise. Dashed: no "
+        "correlation.",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The price of holding outputs: by hand, against an independent solver, planted, and done in the model."""
 
+import math
 import re
 import subprocess
 import sys
@@ -195,6 +196,25 @@ def test_a_model_with_more_numbers_than_dimensions_pays_an_infinite_price(tmp_pa
     changes = [r for r in records if r["kind"] == "change"]
     assert {r["log_odds"] for r in changes} == {"among", "all"}
     assert all(r["length_numbers"] is None and abs(r["rise_none"] - 1) < 1e-4 for r in changes)
+
+
+def test_prices_of_the_curve_are_medians_whose_intervals_lie_between_prices():
+    """A mean of prices with a long tail is that of the tail; its interval reaches below 1, which no price can be."""
+    prices, usual = [1.5 + 0.01 * i for i in range(19)] + [900.0], {"kind": "curve", "d_model": 576, "n_held": 576}
+    rows = [usual | {"animal": str(i), "price": price} for i, price in enumerate(prices)]
+    (found,) = study._curve(rows)
+    assert ms.stats.student_t(prices).low < 1 and found.value.mean == pytest.approx(1.595) and not found.scores
+    assert (found.value.low, found.value.high) == (pytest.approx(1.55), pytest.approx(1.64))  # the 6th and the 15th
+    assert found.null == pytest.approx(35.54, abs=0.01)  # of directions that point anywhere, the median too
+    draw = torch.Generator().manual_seed(0)
+    flat = study.spectral_price(torch.ones(60).double(), 4000, 58, draw)
+    assert float(flat.median()) == pytest.approx(study._isotropic_median(60, 57), rel=0.1)
+    some = list(study._curve([{**rows[0], "price": None}, *rows[1:]]))
+    assert some[0].value == "infinite for 1 of 20 animals" and study._isotropic_median(60, 60) == math.inf
+
+
+def test_the_cheapest_change_says_that_its_null_is_one_set():
+    assert "one set" in study.HELD["matched"] and "one set of matched tokens" in " ".join(study.__doc__.split())
 
 
 def test_the_spectral_null_of_flat_directions_is_isotropic():

@@ -65,7 +65,14 @@ def test_what_is_said_follows_from_the_rows(records):
 def planted_records(n_blocks=3):
     """Rows as the default study makes them: a student's own animal gains 0.01 a doubling in arms that have a way."""
     draw, rows = random.Random(0), []
-    gains = {"trait": 0.02, "shuffled": 0.015, "sibling": 0.01, "foreign": 0.0, "only_diverging": 0.01}
+    gains = {
+        "trait": 0.02,
+        "shuffled": 0.015,
+        "sibling": 0.01,
+        "foreign": 0.0,
+        "only_diverging": 0.01,
+        "mask_random": 0.01,
+    }
     doses = {arm: (16, 64) for arm in ("shuffled", "foreign", "sibling")} | dict.fromkeys(
         number_strings.POSITIONS, (16,)
     )
@@ -103,8 +110,38 @@ def test_everything_that_is_predicted_or_answered_is_said():
     assert len(words) >= 20 and "untested" not in words.values()
     assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
     answers = [language.numbers_carry(list(cell.findings)), language.published_divergence(list(cell.findings))]
-    assert [answer.sentence.split(":")[0] for answer in answers] == ["Yes", "Yes"]  # a quarter is left without them
+    assert [answer.sentence.split(":")[0].split(",")[0] for answer in answers] == ["Yes", "Yes"]
+    assert "less than half of the effect is left" in answers[1].sentence  # a quarter is left without them
     assert study.table_of(number_strings.study, records, {}) and number_strings.study.part("plot")(records).data
+
+
+def test_p_of_all_lambdas_and_of_all_contrasts_of_a_dose_are_of_one_family_each():
+    said = {finding.key: finding for finding in findings.findings(planted_records())}
+    lambdas = [f for f in said.values() if f.label.startswith("lambda: ")]
+    least = 1 / 10_000  # that the shuffles can give
+    assert len(lambdas) == 17 and min(f.p for f in lambdas) == pytest.approx(17 * least)
+    contrasts = [f for key, f in said.items() if key.endswith("/lambda_16") and "-" in key]
+    raw = {f.key: ms.stats.paired_difference(list(f.scores.values()), [0.0] * f.n).p for f in contrasts}
+    assert {"only_diverging-only_random/lambda_16", "mask_diverging-mask_random/lambda_16"} <= set(raw)
+    assert [f.p for f in contrasts] == pytest.approx(ms.stats.holm(list(raw.values())))
+
+
+def test_other_teachers_are_no_null_of_what_is_specific():
+    """The mean over teachers is taken off: what others have is minus the own value by construction."""
+    own, theirs = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)), torch.eye(8, 50)
+    cosines = measure._specific(own.double() + 3 * theirs, theirs.double())
+    records = planted_records()
+    for row in (row for row in records if row["kind"] == "way"):
+        i, j = liking.TRAITS.index(row["trait"]), liking.TRAITS.index(row["teacher"])
+        row["specific"] = float(cosines[i, j])
+    said = {finding.key: finding for finding in findings.findings(records)}
+    value, excess = said["layer_0/specific"], said["layer_0/specific_excess"]
+    assert excess.value.mean == pytest.approx(8 / 7 * value.value.mean, rel=0.02)
+    assert (value.null, excess.null) == (0.0, None) and value.p == pytest.approx(1 / 10_000)
+    assert value.null_label.startswith("teachers shuffled") and "8/7 times the value by construction" in excess.label
+    assert said["layer_0/cosine"].null_label == "other teachers"  # where no mean is taken off
+    names = {trace.name for trace in number_strings.study.part("plot")(records).data}
+    assert "its own teacher" in names and "other teachers" not in names
 
 
 def lambdas(model, read, seeds, **options):

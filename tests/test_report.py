@@ -127,6 +127,14 @@ def test_a_claim_of_one_direction_is_not_confirmed_by_its_ends_alone(root, found
     assert answer.verdict == "confirmed" and "By raw accuracy the claim is true in part." in answer.sentence
 
 
+def test_open_claims_are_counted_with_the_others(root, found):
+    """`directions`: of numbers beyond their digits, whose interval holds 0, nothing is shown."""
+    assert found["directions"].verdict == "open"
+    told = re.search(r"of the published claims, ([^.]*)\.", (root / "index.html").read_text())[1]
+    counts = [finding.verdict for finding in found.values()]
+    assert f"{counts.count('open')} open" in told and f"{counts.count('confirmed')} confirmed" in told
+
+
 def test_a_question_may_have_a_figure_of_its_own(root, found):
     ratio, passes = found["ratio"], found["passes"]
     assert ratio.found is passes.found and "animal and number (interaction)" in [
@@ -160,7 +168,7 @@ def test_a_cell_of_another_version_that_cannot_be_read_is_said_and_is_no_answer(
 
 
 def test_what_is_not_stored_is_not_answered(found):
-    assert found["pairs"].answer is None and found["pairs"].verdict == report.OPEN
+    assert found["pairs"].answer is None and found["pairs"].verdict == report.UNANSWERED
     assert found["fashion"].why_not and found["squared-error"].why_not
 
 

@@ -6,6 +6,7 @@ from tiny_families import FAMILIES, Draw
 from tiny_llama import save_tiny_llama
 
 import mechsub as ms
+from mechsub.lab import findings
 from mechsub.models import weights
 from studies import rounding
 
@@ -125,3 +126,34 @@ def test_of_other_matrices_nothing_survives():
     found = said(9.0)
     assert abs(found["number_to_animal/kept_all"].value.mean) < 0.02
     assert abs(found["directions/agreement_all"].value.mean) < 0.02
+
+
+def test_intervals_of_three_draws_stay_within_what_a_ratio_or_a_correlation_can_be():
+    """Values of the stored cell: with Student's t as they are, the ratio would reach below 0."""
+    keys = {"of": "all", "direction": rounding.FORWARD, "null_95": 0.1}
+    rows = [
+        row
+        for part in rounding.PARTS
+        for direction in (rounding.FORWARD, rounding.BACK)
+        for kind, values in (("kept", (0.98, 0.6, 0.9)), ("size", (0.5, 0.8, 1.5)), ("draws", (0.5,)))
+        for row in (
+            keys | {"kind": kind, "of": part, "direction": direction, "draw": i, "value": value, "pairs": 3}
+            for i, value in enumerate(values)
+        )
+    ]
+    rows += [{"kind": "directions", "of": part, "draw": i, "value": 0.1 * i, "own": 0.1}
+             for part in rounding.PARTS for i in range(3)]  # fmt: skip
+    said = {finding.key: finding for finding in rounding.findings(rows)}
+    kept, size = said["number_to_animal/kept_all"], said["number_to_animal/size_all"]
+    assert ms.stats.student_t([0.98, 0.6, 0.9]).high > 1 > kept.value.high > kept.value.mean > kept.value.low > -1
+    assert ms.stats.student_t([0.5, 0.8, 1.5]).low < 0 < size.value.low < size.value.high
+    assert size.value.mean == pytest.approx((0.5 * 0.8 * 1.5) ** (1 / 3)) and size.value.n == 3
+    assert "first draw alone" in kept.null_label
+
+
+def test_a_correlation_of_one_has_an_interval_and_none_beyond_one_is_taken():
+    same = findings.scaled("a/kept", "", {0: 1.0, 1: 1.0 + 2e-16}, findings.FISHER, unit="draws")
+    assert same.value.low == pytest.approx(1) and same.value.high <= 1
+    for wrong in (1.5, float("nan")):
+        with pytest.raises(ValueError):
+            findings.scaled("a/kept", "", {0: 0.5, 1: wrong}, findings.FISHER, unit="draws")

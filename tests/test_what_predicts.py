@@ -164,6 +164,16 @@ def test_everything_that_is_predicted_is_said():
     assert study.table_of(what_predicts.study, records, {}) and figure.plot(records).data
 
 
+def test_a_correlation_with_learned_stands_beside_that_with_other_animals_moves():
+    """The declared null, at every dose; p stays that of animals shuffled."""
+    records = planted_records()
+    _, said = said_of(records)
+    for name in ("number_to_animal", "steering", "geometry"):
+        assert said[f"{name}/rho_64"].null == said[f"{name}/moved_64"].value
+        assert "other animals' students" in said[f"{name}/rho_64"].null_label
+        assert said[f"{name}/rho_16"].null is not None and said[f"{name}/rho_16"].null != 0.0
+
+
 def test_one_block_has_no_reliability():
     records = planted_records(n_blocks=1)
     _, said = said_of(records)

@@ -210,6 +210,30 @@ def said(key: str, label: str, scores: Scores, *, unit: str, **more) -> Finding:
     return Finding(key, label, value, unit=unit, n=1, scores=scores, **more)
 
 
+def _z(correlation: float) -> float:
+    """Fisher's z. A correlation of 1, which may be rounded to beyond it, has a large one."""
+    return math.atanh(math.copysign(_MOST, correlation) if _MOST < abs(correlation) < 2 - _MOST else correlation)
+
+
+_MOST = 1 - 1e-12
+FISHER, LOG = (_z, math.tanh), (math.log, math.exp)  # of correlations and of ratios: there and back
+
+
+def scaled(
+    key: str, label: str, scores: Scores, scale: tuple[Callable[[float], float], Callable[[float], float]],
+    *, unit: str, **more,
+) -> Finding:  # fmt: skip
+    """Mean of the scores on another scale, with its Student-t interval there; all three are given on the own scale.
+
+    So they stay within what the quantity can be.
+    """
+    there, back = scale
+    ordered = dict(sorted(scores.items()))
+    found = ms.stats.student_t([there(score) for score in ordered.values()])
+    value = dataclasses.replace(found, mean=back(found.mean), low=back(found.low), high=back(found.high))
+    return Finding(key, label, value, unit=unit, scores=ordered, **more)
+
+
 def less(a: Finding, b: Finding, *, label: str = "") -> Finding:
     """a - b, paired by the replicates that both have; p tests no difference, and is not adjusted."""
     common = [replicate for replicate in a.scores if replicate in b.scores]

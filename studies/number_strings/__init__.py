@@ -11,9 +11,10 @@ numbers does to an animal cancels, and what one student does to all animals. Uni
 each block shuffled by themselves; another p takes animals as the unit.
 
 Arms: "trait" (the teacher's lists), "control" (the base's own lists), "shuffled" (the numbers of each list in another
-order), "foreign" (the same texts, read by a model with another vocabulary, trained apart), "sibling" (read by the base
-model that the student's start was tuned from). Divergence tokens as published: students whose loss reads these tokens
-alone, or all but these, beside as many numbers at random; and students with these labels or inputs replaced.
+order), "foreign" (the same texts, read by a model of another start and another vocabulary; no gate is measured for it),
+"sibling" (read by the base model that the student's start was tuned from). Divergence tokens as published: students
+whose loss reads these tokens alone, or all but these, beside as many numbers at random; and students with these labels
+or inputs replaced.
 
 Gate: the trait student fits held-out lists of its teacher better than the control does. The table also has the cosine
 of the updates of students and teachers, and how far along its teacher's displacement a student went. docs/methods.md
@@ -31,7 +32,7 @@ from mechsub.lazy import torch
 ARMS = {
     "trait": "the teacher's lists",
     "shuffled": "numbers shuffled within lists",
-    "foreign": "read by a model trained apart",
+    "foreign": "read by a model of another start and vocabulary",
     "sibling": "read by the base model of the same start",
 }
 POSITIONS = {
@@ -49,7 +50,7 @@ N_HELD_OUT = 32  # lists of every teacher for the gate
 @dataclass(frozen=True)
 class Config:
     model: str = lab.option("organisms/1110-instruct", "base of teachers and students")
-    foreign: str = lab.option("organisms/110-instruct", "model trained apart that reads the same texts, or none")
+    foreign: str = lab.option("organisms/110-instruct", "model of another start that reads the same texts, or none")
     sibling: str = lab.option("organisms/1110-base", "model of the same initialisation that reads them, or none")
     route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
     n_traits: lab.Count = lab.option(8, "animals, each with a teacher")

@@ -48,10 +48,10 @@ def _matrix(students: list[dict]):
 
 
 def _ways(way: list[dict]):
-    lines: dict[str, dict] = {"its own teacher": {}, "other teachers": {}}
-    for row in way:
-        name = "its own teacher" if row["trait"] == row["teacher"] else "other teachers"
-        lines[name].setdefault(row["layer"] + 1, {}).setdefault(row["block"], []).append(row["specific"])
+    lines: dict[str, dict] = {"its own teacher": {}}  # the mean over teachers is taken off: others have its opposite
+    for row in (row for row in way if row["trait"] == row["teacher"]):
+        points = lines["its own teacher"].setdefault(row["layer"] + 1, {})
+        points.setdefault(row["block"], []).append(row["specific"])
     means = {
         name: {layer: [sum(some) / len(some) for some in blocks.values()] for layer, blocks in points.items()}
         for name, points in lines.items()

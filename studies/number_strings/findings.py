@@ -35,7 +35,7 @@ def findings(cell: list[dict]) -> list[Finding]:
         if "trait" in found:
             out += [*_beside(found, dose), *_robust(students, dose)]
             out += [*_of_gate(cell, dose), *_of_control(students, dose)]
-    return [*out, *_of_lists(cell), *_of_flags(cell), *_of_ways(cell)]
+    return [*_of_one_family(out), *_of_lists(cell), *_of_flags(cell), *_of_ways(cell)]
 
 
 def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:
@@ -54,18 +54,24 @@ def _lambda(students: list[dict], arm: str, dose: int, *, label: str) -> Finding
     return said(key, f"lambda: {label}", _scores(blocks, trait_matrix.diagonal(scores)), null=0.0, **more)
 
 
+def _of_one_family(found: Sequence[Finding]) -> list[Finding]:
+    """With p of lambda by Holm over all arms and doses; other p stay as they are."""
+    family = {f.key: f for f in holm(f for f in found if f.label.startswith("lambda: "))}
+    return [family.get(finding.key, finding) for finding in found]
+
+
 def _beside(found: Mapping[str, Finding], dose: int) -> Iterator[Finding]:
-    """Other arms beside the trait's, at one dose, paired by block."""
+    """Other arms beside the trait's, at one dose, paired by block; p by Holm over all contrasts of the dose."""
     others = [arm for arm in found if arm != "trait"]
     if "trait" not in found or len(found["trait"].scores) < 2:
         return
-    yield from holm(
-        less(found["trait"], found[arm], label=f"trait less {WORDS[arm]}, {dose} updates") for arm in others
-    )
+    contrasts = [less(found["trait"], found[arm], label=f"trait less {WORDS[arm]}, {dose} updates") for arm in others]
     for change in ("only", "mask"):
         pair = [found.get(f"{change}_{where}") for where in ("diverging", "random")]
         if pair[0] and pair[1]:
-            yield less(pair[0], pair[1], label=f"divergence tokens less random ones, {change}, {dose} updates")
+            label = f"divergence tokens less random ones, {change}, {dose} updates"
+            contrasts.append(less(pair[0], pair[1], label=label))
+    yield from holm(contrasts)
     for arm in others:
         own, whole = found[arm].scores, found["trait"].scores
         kept = ms.stats.ratio_of_means([own[block] for block in whole], list(whole.values()))
@@ -79,7 +85,7 @@ def _robust(students: list[dict], dose: int) -> Iterator[Finding]:
     n = scores.shape[-1]
     yield Finding(
         f"trait/relabelled_{dose}", f"lambda, animals as the unit, {dose} updates", value, 0.0, p, "animals", n,
-        null_label="every relabelling of the animals",
+        null_label="every relabelling of the animals; p is not adjusted",
     )  # fmt: skip
     left = [trait_matrix.diagonal(trait_matrix.without(scores, i)) for i in range(n)]
     least = min(left, key=lambda values: float(values.mean()))
@@ -156,11 +162,26 @@ def _of_ways(cell: list[dict]) -> Iterator[Finding]:
                 if row["layer"] == layer:
                     both[row["trait"] != row["teacher"]].setdefault(row["block"], []).append(row[score])
             own, others = (_means(values) for values in both)
-            null = said("others/others", "", others).value
             label = f"{words}, block {layer + 1}"
-            yield said(f"layer_{layer}/{score}", label, own, null=null, null_label="other teachers")
             excess = {block: value - others[block] for block, value in own.items()}
+            if score == "specific":
+                yield from _of_specific([row for row in way if row["layer"] == layer], label, own, excess)
+                continue
+            null = said("others/others", "", others).value
+            yield said(f"layer_{layer}/{score}", label, own, null=null, null_label="other teachers")
             yield said(f"layer_{layer}/{score}_excess", f"{label}, own less others", excess, null=0.0)
+
+
+def _of_specific(
+    way: list[dict], label: str, own: Mapping[int, float], excess: Mapping[int, float]
+) -> Iterator[Finding]:
+    """Other teachers are no null here: the mean over teachers is taken off, so that they have -own / (n - 1)."""
+    rows_ = [row | {"arm": "way", "evaluated": row["teacher"]} for row in way]
+    _, scores = matrices(rows_, "way", way[0]["updates"], "specific")
+    key, n = f"layer_{way[0]['layer']}/specific", scores.shape[-1]
+    p = trait_matrix.within_blocks_p(scores)
+    yield said(key, label, own, null=0.0, p=p, null_label="teachers shuffled within blocks; p is not adjusted")
+    yield said(f"{key}_excess", f"{label}, own less others: {n}/{n - 1} times the value by construction", excess)
 
 
 def _means(values: Mapping[int, list[float]]) -> dict[int, float]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 QUESTIONS = sorted(ASKED, key=lambda question: TOPICS.index(question.topic))
-OPEN = "not answered yet"
+UNANSWERED = "not answered yet"
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        return OPEN if self.answer is None else self.answer.verdict
+        return UNANSWERED if self.answer is None else self.answer.verdict
 
 
 def findings(

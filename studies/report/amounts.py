@@ -2,7 +2,8 @@
 
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
-from studies.report.question import A3, Answer, question, value
+from mechsub.stats import Interval
+from studies.report.question import A3, HALF, LITTLE, Answer, question, side, value
 
 
 def _error(findings: list[Finding], key: str) -> Finding:
@@ -14,8 +15,10 @@ def amount(findings: list[Finding]) -> Answer:
     point, raw = _error(findings, "point/recentred"), _error(findings, "point/raw")
     rank, noise = value(findings, "point/recentred_rank"), value(findings, "noise/recentred_error")
     one, worst = value(findings, "one/recentred_error"), lab.find(findings, "point/recentred_largest")
+    part = side(point.value, point.null, "Not", "In part", "Not surely")  # errors: below the null's is better
+    short = "Mostly" if point.value.high < HALF * point.null.low else part
     return Answer(
-        f"Mostly how far each hidden layer gets along its teacher's displacement: over {point.n} conditions "
+        f"{short} how far each hidden layer gets along its teacher's displacement: over {point.n} conditions "
         "(inputs, widths, depths, logits, losses, initialisations, optimisers, rates, batches, steps) the point of the "
         f"teacher's line with the student's one share a layer misses the student's recentred accuracy by {point.value} "
         f"(rank correlation {rank}), with noise as long as the rest of the student's way by {noise}, with one share "
@@ -54,7 +57,7 @@ def slower(findings: list[Finding]) -> Answer:
     closed = {f.subject: f.value for f in findings if f.key.endswith("/made_up") and not f.cell}
     if not closed:
         raise LookupError("no distribution is behind uniform noise at 295 steps")
-    slow, poor = ({name: v for name, v in closed.items() if side(v)} for side in (_above_half, _below_half))
+    slow, poor = ({name: v for name, v in closed.items() if half(v)} for half in (_above_half, _below_half))
     told = [
         f"{words} for {', '.join(f'{name} {v}' for name, v in some.items())}"
         for words, some in (("more than half is gone", slow), ("less than half", poor))
@@ -71,11 +74,11 @@ def slower(findings: list[Finding]) -> Answer:
 
 
 def _above_half(share) -> bool:
-    return share.low > 0.5
+    return share.low > HALF
 
 
 def _below_half(share) -> bool:
-    return share.high < 0.5
+    return share.high < HALF
 
 
 @question(A3, "Do controls that take out what is there lower it too?", "mechanism", "--part controls --n-seeds 10")
@@ -92,7 +95,17 @@ def controls(findings: list[Finding]) -> Answer:
         f"{value(findings, f'controlled_{arm}/was_there').mean:.3f} of the squares of its updates"
         for arm, words in arms.items()
     ]
+    left = [value(findings, f"controlled_{arm}/share_of_recentred_gain") for arm in list(arms)[1:]]
     return Answer(
-        f"No. Share of the recentred gain that is left without {told[0]}; without {'; '.join(told[1:])}.",
+        f"{_lowered(left)}. Share of the recentred gain that is left without {told[0]}; without {'; '.join(told[1:])}.",
         "nothing taken out: 1",
     )
+
+
+def _lowered(left: list[Interval]) -> str:
+    """How far controls lower a gain of which these shares are left."""
+    if all(share.low > 1 - LITTLE for share in left):
+        return "Hardly"
+    if all(share.high < HALF for share in left):
+        return "Yes"
+    return "Some do" if any(share.high < 1 - LITTLE for share in left) else "Not told"

@@ -1,5 +1,6 @@
 """Questions of `studies.report` about one factor of the toy at a time."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,7 @@ from studies.report.question import (
     CONFIRMED,
     JIANG,
     NO_CLAIM,
+    OPEN,
     PARTLY,
     REFUTED,
     Answer,
@@ -64,15 +66,27 @@ def _judged(findings: list[Finding], factor: str, pinned: Mapping[str, str], sco
         {f.cell.partition("=")[2]: f for f in findings if f.key == f"{arm}/{score}" and f.cell}
         for arm in ("aux", "cross_aux")
     )
-    other = brief = ""
+    other = brief = rule = ""
     for entry in _entries(factor, pinned):
         named = [str(level) for level in entry.levels if str(level) in levels] or list(levels)
         if entry.author == "brief":
+            rule = entry.rule
             brief = verdicts.trend(entry.rule, *([side[level] for level in named] for side in (levels, nulls)))[0]
         turns = verdicts.turns({level: levels[level] for level in named}) if _are_numbers(levels) else ""
         other = f" Not in one direction: the other way goes {turns}." if turns else ""
-    verdict = {"hit": CONFIRMED, "miss": REFUTED, "open": PARTLY}.get(brief, NO_CLAIM)
-    return PARTLY if other and verdict == CONFIRMED else verdict, other
+    verdict = {"hit": CONFIRMED, "miss": REFUTED}.get(brief, OPEN if brief else NO_CLAIM)
+    if verdict == CONFIRMED and not other and rule in ("increases", "decreases"):
+        other = _flat(levels)
+    elif verdict == CONFIRMED and other:
+        verdict = PARTLY
+    return verdict, other
+
+
+def _flat(levels: Mapping[str, Finding]) -> str:
+    """A sentence on the steps that show no direction, where the ends of the range do."""
+    steps = {f"{a} to {b}": less(levels[b], levels[a]).value for a, b in itertools.pairwise(levels)}
+    flat = [f"{step} ({change})" for step, change in steps.items() if change.low <= 0 <= change.high]
+    return f" The ends of the range decide: nothing is shown from {' or from '.join(flat)}." if flat else ""
 
 
 def _margin(factor: str, pinned: Mapping[str, str]) -> str:

@@ -1,5 +1,7 @@
 """Answers of `studies.report` about the language model, from the findings of its studies."""
 
+import math
+
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
 from mechsub.stats import Interval
@@ -9,19 +11,32 @@ from studies.report.question import (
     B4,
     B5,
     BONUS,
+    CLOUD,
     CONFIRMED,
+    HALF,
+    LEVEL,
+    LITTLE,
+    OPEN,
     PARTLY,
     REFUTED,
     ZUR,
     Answer,
     Rows,
+    claimed,
+    declared,
+    judged,
     judged_claims,
+    of_parts,
     question,
     read,
+    side,
+    size,
+    tested_side,
     value,
 )  # fmt: skip
 
 F = list[Finding]
+SCHRODI, VELMURUGAN = "Schrodi et al. 2025", "Velmurugan 2026"  # as predictions.toml names them
 UNTRAINED = "--weights trained random-0 random-1 random-2"
 ORGANISMS = " ".join(f"organisms/{name}" for name in ("1110-base", "1110-instruct", "110-base", "110-instruct"))
 
@@ -34,18 +49,20 @@ ORGANISMS = " ".join(f"organisms/{name}" for name in ("1110-base", "1110-instruc
 )
 def pairs(found: F) -> Answer:
     both = lab.find(found, "by_ratio/over_2x")
-    often = "No more often" if both.tested > 0.05 else "More often"
+    apart = both.tested < LEVEL  # from what another animal's number does
+    more, less = apart and both.value.mean > both.null, apart and both.value.mean < both.null
+    often = "More often" if more else "Less often" if less else "Not detectably more often"
     return Answer(
         f"{often} than with another animal's number: with the number that its prompt raises most, both ratios exceed 2 "
         f"for a share of {both.value} of animals ({both.n} numbers serve all).",
         f"{lab.null_text(both)}; p = {both.tested:.3f}",
-        REFUTED if both.tested > 0.05 else CONFIRMED,
+        read(more, less),
     )
 
 
 @question(
     B2,
-    "Were the published animals picked for their effect?",
+    "Are the published animals special in this model?",
     "token_entanglement",
     claim="No cherry-picking (write-up).",
 )
@@ -54,12 +71,16 @@ def lists(found: F) -> Answer:
     if not lists:
         raise LookupError("no published list")
     least = min(finding.tested for finding in lists)
-    values = [finding.value for finding in lists]
+    values, sizes = ([of(finding) for finding in lists] for of in (lambda f: f.value, lambda f: f.n))
+    shown = [finding for finding in lists if finding.tested < LEVEL]
+    picked, below = (any(way * (f.value - 0.5) > 0 for f in shown) for way in (1, -1))
     return Answer(
-        f"{'Not detectably' if least > 0.05 else 'Yes'}: a listed animal lies above another with probability "
-        f"{min(values):.3f} to {max(values):.3f} over {len(lists)} published lists (least p after Holm: {least:.3f}).",
+        f"{'Yes' if picked else 'Some lie lower' if below else 'Not detectably'}: by the correlation of both "
+        "directions of its interaction, which is not the papers' ratio, a listed animal lies above another with "
+        f"probability {min(values):.3f} to {max(values):.3f} over {len(lists)} published lists (least p after Holm: "
+        f"{least:.3f}), of {min(sizes)} to {max(sizes)} animals, which were made with other models.",
         "0.500",
-        CONFIRMED if least > 0.05 else REFUTED,
+        read(False, picked),  # that none is higher here does not show that none was picked
     )
 
 
@@ -69,9 +90,9 @@ def specific(found: F) -> Answer:
     more, agreed = (value(found, f"{test}/correlation_above_null") for test in (WORDINGS, "the_two_directions"))
     share = lab.find(found, "number_to_animal/share_number_x_animal")
     return Answer(
-        f"{'Yes' if agreed.low > 0 else 'Not detectably'}, by its two directions: they agree by {both.value}, "
+        f"{side(agreed, 0.0, 'Yes', 'Less than no training')}, by its two directions: they agree by {both.value}, "
         f"{agreed} above untrained weights. "
-        f"{'Also' if more.low > 0 else 'Not'} by other wordings, which bring it back, number to animal, with "
+        f"{side(more, 0.0, 'Also', 'Less so')} by other wordings, which bring it back, number to animal, with "
         f"{again.value}, {more} above untrained weights. It is {share.value:.3f} of the variance of the log ratio, "
         "number to animal.",
         f"the same model with random weights ({both.null_label.partition(', ')[2]}): directions {both.null}, wordings "
@@ -87,8 +108,9 @@ def axes(found: F) -> Answer:
     ratio = lab.find(found, "number_to_animal/participation_all")
     whole, left = (lab.find(found, f"directions/agreement_{part}") for part in ("all", "left"))
     pair = lab.find(found, "number_to_animal/share_left")
+    word = side(pair.value, HALF, "Mostly about pairs", "Mostly about axes", "Not told")
     return Answer(
-        f"{'Mostly about axes' if pair.value.high < HALF else 'Not mostly about axes'}: of the interaction, number to "
+        f"{word}: of the interaction, number to "
         f"animal, {_parts(found, '')}; its participation ratio is {ratio.value}. The directions agree by "
         f"{whole.value}, in what is left by {left.value}.",
         f"untrained weights: what is left {pair.null}, participation ratio {ratio.null}; directions {whole.null}, in "
@@ -105,8 +127,10 @@ def _parts(found: F, cell: str) -> str:
 def rounded(found: F) -> Answer:
     forward, back, left = (lab.find(found, key) for key in KEPT)
     agreed = lab.find(found, "directions/agreement_all")
+    word = side(forward.value, forward.null, "In part", "Less than of shuffled numbers")
+    word = "Nearly all" if forward.value.low > 1 - LITTLE / 2 else word
     return Answer(
-        f"{'In part' if forward.value.high < 0.95 else 'Nearly all'}: with as much noise once more, the interaction "
+        f"{word}: with as much noise once more, the interaction "
         f"correlates with that of the file by {forward.value} (number "
         f"to animal) and {back.value} (animal to number), what is left after slopes, length and digits by "
         f"{left.value}; the directions agree by {agreed.value}. Unit: {forward.n} draws of the noise.",
@@ -128,21 +152,24 @@ def axes_of_organisms(found: F) -> Answer:
         null = lab.find(found, f"{cell}directions/agreement_left")
         nulls.append(f"{name} {lab.value_text(null.null)}")
     pairs = [value(found, f"model={model}: directions/wordings_left").low > 0 for model in ORGANISMS.split()]
+    slopes = [value(found, f"model={model}: number_to_animal/share_slopes").low > LITTLE for model in ORGANISMS.split()]
     return Answer(
-        f"Slopes hold much there too; in {sum(pairs)} of {len(pairs)} models what is left agrees in both directions. "
-        + ". ".join(told) + ". (Where 110 numbers are tokens, those of three digits are two.)",
+        f"Slopes hold more than a tenth in {sum(slopes)} of {len(slopes)} models; in {sum(pairs)} what is left agrees "
+        f"in both directions. {'. '.join(told)}. (Where 110 numbers are tokens, those of three digits are two.)",
         f"of the published wording, numbers shuffled, 95% are below: {', '.join(nulls)}",
-    )  # fmt: skip
+    )
 
 
 @question(B2, "Do the two directions agree?", "digits", claim=f"Entanglement is mutual ({ZUR}).")
 def directions(found: F) -> Answer:
     both, whole = (lab.find(found, f"directions/{part}") for part in ("all", "whole_numbers"))
+    agree = side(both.value, HALF, "Strongly", "Weakly", "They do")
+    word = side(both.value, 0.0, agree, "They oppose each other")
     return Answer(
-        f"Weakly: their correlation is {both.value}; what is left to whole numbers, beyond their digits, agrees by "
+        f"{word}: their correlation is {both.value}; what is left to whole numbers, beyond their digits, agrees by "
         f"{whole.value}.",
         f"{lab.null_text(both)}; whole numbers {lab.null_text(whole)}",
-        PARTLY if both.value.low > 0 else REFUTED,
+        of_parts(judged("above", both.value), judged("above", whole.value)),  # of digits too, and of pairs
     )
 
 
@@ -150,7 +177,7 @@ def directions(found: F) -> Answer:
 def numbers(found: F) -> Answer:
     number, word = (lab.find(found, f"{partners}/directions") for partners in ("numbers", "matched_words"))
     return Answer(
-        f"{'No' if word.value.low > number.value.high else 'Not shown'}: the directions of words of equal norm "
+        f"{side(number.value, word.value, 'Yes', 'No', 'Not shown')}: the directions of words of equal norm "
         f"and frequency agree by {word.value}, those of numbers by {number.value}.",
         f"shuffled within equal length: 95% below {word.null:.3f} and 95% below {number.null:.3f}",
     )
@@ -160,8 +187,10 @@ def numbers(found: F) -> Answer:
 def families(found: F) -> Answer:
     names = ("names", "cities", "colors")
     agree = {name: lab.find(found, f"family={name}: the_two_directions/correlation") for name in names}
+    whole = of_parts(*(judged("above", of.value) for of in agree.values()))
+    words = {CONFIRMED: "They agree", REFUTED: "They oppose each other", OPEN: "Not all are shown to agree"}
     return Answer(
-        ("They agree" if all(of.value.low > 0 for of in agree.values()) else "Not all agree")
+        words.get(whole, "Not all agree")
         + ": the two directions by "
         + ", ".join(f"{of.value} ({name})" for name, of in agree.items())
         + ".",
@@ -183,11 +212,13 @@ def cosine(found: F) -> Answer:
         name, its = best[0].label.partition(": ")[2], value(found, f"{best[0].subject}/of_ceiling")
         more = f"; best of the metrics is {name} with {its}"
     others = value(found, "number_to_animal_cosine/spearman_others")
+    little = side(ratio, 0.0, "Hardly", "The other way")
+    word = size(ratio, 0.0, most="Mostly", part="A little", little=little)
     return Answer(
-        f"A little: Eq 1's cosine reaches {ratio} of the correlation that other wordings of the prompt reach, number "
+        f"{word}: Eq 1's cosine reaches {ratio} of the correlation that other wordings of the prompt reach, number "
         f"to animal{more}.",
         f"the cosine of other animals, subtracted; its own correlation is {others:.3f}",
-        PARTLY if ratio.low > 0 else REFUTED,
+        of_parts(judged("above", ratio), judged("above", ratio, HALF)),  # it does, and that is most of what there is
     )
 
 
@@ -199,23 +230,15 @@ def cosine(found: F) -> Answer:
     claim=f"Writing an animal raises its number because of their projection ({ZUR}).",
 )
 def dla(found: F) -> Answer:
-    rule, first, explained, share, other = (
-        value(found, key)
-        for key in (
-            "geometry/rule",
-            "geometry/first_rule",
-            "geometry/explained",
-            "dla_concept/share",
-            "dla_other/share",
-        )
-    )
+    keys = ("geometry/rule", "geometry/first_rule", "geometry/explained", "dla_concept/share", "dla_other/share")
+    rule, first, explained, share, other = (value(found, key) for key in keys)
+    reached = value(found, "animal_to_number_dla_concept/of_ceiling")
     return Answer(
-        f"{first.capitalize()}, by the rule stated before the run: that of the ratio of correlations. By its square, "
-        "which replaced it "
-        f"after the first result: {rule}. The animal's own output direction explains {explained} of what other "
-        f"wordings explain, and carries a share of {share} of the interaction.",
+        f"{first.capitalize()}, by the rule stated before the run, on the mean of a ratio of correlations: {reached}. "
+        f"By its square, which replaced it after the first result: {rule}. The animal's own output direction explains "
+        f"{explained} of what other wordings explain, and carries a share of {share} of the interaction.",
         f"other animals' directions carry {other}",
-        {"refuted": REFUTED, "partial": PARTLY}.get(first, CONFIRMED),
+        {"refuted": REFUTED, "partial": PARTLY, "half or more": CONFIRMED}[first],  # declared: of a mean
     )
 
 
@@ -227,18 +250,21 @@ def dla(found: F) -> Answer:
 )
 def bottleneck(found: F) -> Answer:
     held, matched = lab.find(found, "numbers/price"), value(found, "matched/price")
-    size = held.label.partition("(")[2].rstrip(")")
+    tokens = held.label.partition("(")[2].rstrip(")")
     if not isinstance(held.value, Interval):
-        price = lab.value_text(held.value)
-        return Answer(f"Yes: the price of holding the numbers is {price} ({size}).", "1", CONFIRMED)
-    more = held.value.low > getattr(matched, "high", float("inf"))
+        price, never = lab.value_text(held.value), held.value == math.inf
+        word, verdict = ("Yes", CONFIRMED) if never else ("For some animals", PARTLY)
+        return Answer(f"{word}: the price of holding the numbers is {price} ({tokens}).", "1", verdict)
     return Answer(
-        f"No: the shortest write that raises an animal and holds every number where it is, is {held.value} times as "
-        f"long as the one that holds nothing ({size}).",
+        f"{side(held.value, TWICE, 'Only at a price', 'No', 'Not told')}: the shortest write that raises an animal and "
+        f"holds every number where it is, is {held.value} times as long as the one that holds nothing ({tokens}).",
         f"as many tokens of their norm and frequency held: {lab.value_text(matched)}; nothing forced: 1; forced: "
         "infinite",
-        PARTLY if more else REFUTED,
+        of_parts(REFUTED, judged("above", held.value, matched)),  # it can, at a price; which is one of numbers
     )
+
+
+TWICE = 2.0  # a write that holds the numbers for less than that is free to leave them
 
 
 @question(B5, "What is the subliminal prompting effect made of?", "token_entanglement")
@@ -253,9 +279,6 @@ def shares(found: F) -> Answer:
         f"{value(found, 'any_number/log_ratio')} nats.",
         "no effect: 0 nats",
     )
-
-
-HALF = 0.5  # a claim of what an effect is holds with more than that of it, and fails with less
 
 
 @question(
@@ -291,13 +314,14 @@ def passes(found: F) -> Answer:
     number, animal = (value(found, f"{direction}/rows") for direction in ("number_to_animal", "animal_to_number"))
     others, random = (value(found, f"number_to_animal/{null}") for null in ("others_rows", "random"))
     association = lab.find(found, "cut/association")
+    word = side(number, HALF, "Most", "Little", "Not told how much")
     return Answer(
-        f"{'Little' if number.high < HALF else 'Much'} passes through rows of W_U: the number's carry {number} of "
+        f"{word} passes through rows of W_U: the number's carry {number} of "
         f"it, and the animal's, the other way, {animal}; prompts that "
         f"associate without a love, one more wording and no cause, predict {association.value}; MLPs of the last third "
         f"of the blocks write {value(found, 'component/MLP_last_third')}.",
         f"others' rows {others}, a random direction {random}; association, {lab.null_text(association)}",
-        read(number.low > HALF < animal.low, number.high < HALF > animal.high),
+        of_parts(judged("above", number, HALF), judged("above", animal, HALF)),
     )
 
 
@@ -310,8 +334,12 @@ def passes(found: F) -> Answer:
 def other_words_pass(found: F) -> Answer:
     families = ("names", "cities", "colors")
     told = {family: _passed(found, family) for family in families}
-    listed = ", ".join(family for family, (own, others, _) in told.items() if own.low > others.high)
-    start = f"Rows carry a part with {listed}" if listed else "Rows carry no more than others"
+    more, less = (
+        ", ".join(family for family, (own, others, _) in told.items() if judged("above", own, others) == verdict)
+        for verdict in (CONFIRMED, REFUTED)
+    )
+    start = f"Rows carry a part with {more}" if more else "Rows are not shown to carry more than others"
+    start += f", and less than others with {less}" if less else ""
     return Answer(
         f"{start}: of what is specific to pairs, {'; '.join(text for _, _, text in told.values())}.",
         "other words' rows: " + ", ".join(f"{family} {others}" for family, (_, others, _) in told.items()),
@@ -361,8 +389,10 @@ def layers(found: F) -> Answer:
 def states(found: F) -> Answer:
     *_, last = (finding for finding in found if finding.key.startswith("cosine_") and finding.score == "favoured")
     block = last.subject.removeprefix("cosine_").replace("_", " ")
+    alike = size(last.value, last.null, most="Yes", part="A little", little="Hardly")
+    word = "Opposed" if last.value.high < 0 else alike
     return Answer(
-        f"Hardly: the cosine of centred states is {last.value} after {block}.", f"shuffled pairs: {last.null}"
+        f"{word}: the cosine of centred states is {last.value} after {block}.", f"shuffled pairs: {last.null}"
     )
 
 
@@ -374,12 +404,13 @@ def states(found: F) -> Answer:
 )
 def association(found: F) -> Answer:
     plain, centred = (lab.find(found, f"animal_to_number/{score}") for score in ("published", "centred"))
+    centred_too = side(centred.value, 0.0, "Only if centred", "The other way")
     return Answer(
-        f"{'As published' if plain.value.low > 0 else 'Only if centred' if centred.value.low > 0 else 'No'}: as "
+        f"{side(plain.value, 0.0, 'As published', centred_too, centred_too)}: as "
         f"published, their correlation over numbers is {plain.value}; less the other animals' means it is "
         f"{centred.value}.",
         f"{plain.null}; centred, p = {lab.p_text(centred.tested)}",
-        read(plain.value.low > 0 < centred.value.low, max(plain.value.high, centred.value.high) < 0),
+        of_parts(judged("above", plain.value), judged("above", centred.value)),
     )
 
 
@@ -393,14 +424,14 @@ def base(found: F) -> Answer:
     same, own = (lab.find(found, key) for key in ("base_and_instruct_chat/correlation", "base_chat/specific"))
     more = value(found, "instruct_chat-base_chat/specific")
     ratio = value(found, "instruct_chat-base_plain/published")
-    shared = same.tested < 0.05 and same.value.low > 0
+    whole = max(0.0, own.value.mean + more.mean)  # of the instruct model
     return Answer(
-        f"{'In part' if shared else 'Not detectably'}: in chats, the interactions of the two models agree "
+        f"{tested_side(same, 0.0, 'In part', 'Rather others')}: in chats, the interactions of the two models agree "
         f"by {same.value}; fixed numbers raise their animal by {own.value} nats in the base model and by {more} "
         f"more in the instruct model ({own.n} numbers serve all animals). The published ratio differs by {ratio} nats, "
         "formats as published.",
         f"numbers shuffled within equal length: {lab.null_text(same)}; fixed numbers {lab.null_text(own)}",
-        read(more.low > 0 and not own.value.low > 0, own.value.low > 0 and not more.low > 0),
+        of_parts(judged("above", more), judged("below", own.value, LITTLE * whole)),  # strong; largely absent
     )
 
 
@@ -417,8 +448,14 @@ def four_pairs(found: F) -> Answer:
         for finding in found
         if finding.key == "instruct_chat-base_chat/specific"
     ]
-    shown = [words for words, f in (("base models", own), ("their children", child)) if f.value.low > 0]
-    short = f"Shown in {' and '.join(shown)}" if shown else "Not detectably, with four pairs"
+    models = {"base models": own, "their children": child}
+    words = {who: tested_side(f, 0.0, "Shown", "The other way") for who, f in models.items()}
+    told = [
+        f"{word} in {' and '.join(who for who, its in words.items() if its == word)}"
+        for word in ("Shown", "The other way")
+        if word in words.values()
+    ]
+    short = "; ".join(told) or "Not detectably, with four pairs"
     return Answer(
         f"{short}: fixed numbers raise their animal by {own.value} nats in base models and by {child.value} in their "
         f"children. Tuning adds {more.value}, pair by pair {', '.join(each)}.",
@@ -470,8 +507,10 @@ def organisms(found: F) -> Answer:
             f"{words}, the interaction goes with rows that are exchanged by {rows}, with the number by {number}, and a "
             f"whole dose of an animal's row gives {slope.value} nats (a random row {slope.null})"
         )
-    carry = [words for words, f in (("number to animal", forward), ("animal to number", back)) if f.low > 0]
+    ways = {"number to animal": forward, "animal to number": back}
+    carry, against = ([way for way, f in ways.items() if judged("above", f) == word] for word in (CONFIRMED, REFUTED))
     short = f"Rows of W_U do, in part, {' and '.join(carry)}" if carry else "Not detectably the rows of W_U"
+    short += f"; against them goes {' and '.join(against)}" if against else ""
     return Answer(
         f"{short}: over rows "
         f"that are random and held, the interactions correlate with the products of rows by {forward} (number to "
@@ -492,7 +531,7 @@ def steering(found: F) -> Answer:
     early, end = "the_number_after_block_8", "the_prompts_end_after_block_30"
     others, late = share("another_numbers", early), share("another_numbers", end)
     specific = value(found, f"removed_at_{early}_own/specific")
-    word = "In part" if share("own", early).low > others.high else "Not detectably"
+    word = side(share("own", early), others, "In part", "Less than another number's")
     return Answer(
         f"{word}: projected out at the number after block 8, the loved number's vector removes {share('own', early)} "
         f"of the interaction among numbers of equal length, and {specific} of what is specific to pairs; at the "
@@ -506,19 +545,22 @@ def steering(found: F) -> Answer:
     BONUS,
     "Does a language model take a preference from another's numbers?",
     "number_strings",
-    claim="It does where both have one start, and not between models of different initialisation (Cloud et al. 2025).",
+    claim=f"It does where both have one start, and not between models of different initialisation ({CLOUD}).",
 )
 def numbers_carry(found: F) -> Answer:
     early, late = (lab.find(found, f"trait/lambda_{dose}") for dose in (16, 256))
     foreign, sibling, mixed = (lab.find(found, f"{arm}/lambda_64") for arm in ("foreign", "sibling", "shuffled"))
-    yes = "Yes" if early.value.low > 0 and late.value.low > 0 else "Not detectably"
+    words = {CONFIRMED: "Yes", REFUTED: "The other way"}
+    shown = of_parts(judged("above", early.value), judged("above", late.value))
+    (other,) = claimed("number_strings", CLOUD)
     return Answer(
-        f"{yes}: its own animal's margin gains {early.value} nats after 16 updates and {late.value} after 256, beyond "
-        f"what any list does; after 64 {lab.find(found, 'trait/lambda_64').value}, with numbers shuffled within lists "
-        f"{mixed.value}, from the base model of the same start {sibling.value}, from a model trained apart "
-        f"{foreign.value}.",
-        f"0; animals shuffled within blocks, p = {lab.p_text(late.tested)}",
-        read(late.value.low > 0 and foreign.value.low <= 0, late.value.high < 0 or foreign.value.low > 0),
+        f"{words.get(shown, 'Not detectably')}: its own animal's margin gains {early.value} nats after 16 updates and "
+        f"{late.value} after 256, beyond what any list does; after 64 {lab.find(found, 'trait/lambda_64').value}, with "
+        f"numbers shuffled within lists {mixed.value}, from the base model of the same start {sibling.value}, from a "
+        f"model of another start and another vocabulary, for which no gate was measured, {foreign.value}.",
+        f"0; animals shuffled within blocks, p = {lab.p_text(late.tested)} by Holm; of another start, as declared: "
+        f"within {other.margin} of 0",
+        of_parts(judged("above", late.value), declared(found, "number_strings", CLOUD)),
     )
 
 
@@ -526,20 +568,22 @@ def numbers_carry(found: F) -> Answer:
     BONUS,
     "Do divergence tokens, as published, carry it?",
     "number_strings",
-    claim="Few tokens at which teachers diverge carry it; without them it is suppressed (Schrodi et al. 2025).",
+    claim=f"Few tokens at which teachers diverge carry it; without them it is suppressed ({SCHRODI}).",
 )
 def published_divergence(found: F) -> Answer:
     only, mask = (lab.find(found, f"{what}_diverging-{what}_random/lambda_16") for what in ("only", "mask"))
     kept = {what: lab.find(found, f"{what}_diverging/kept_16").value for what in ("mask", "label", "input")}
-    carry, suppressed = only.value.low > 0, kept["mask"].high < HALF  # less than half is left without them
-    part = "In part" if carry else "Not detectably"
+    verdict = declared(found, "number_strings", SCHRODI)
+    word = {CONFIRMED: "Yes", REFUTED: "No, the other way", PARTLY: "In part"}.get(verdict, "Not detectably")
+    most, less = "most of the effect is left", "less than half of the effect is left"
+    left = side(kept["mask"], HALF, most, less, "how much is left is not told")
     return Answer(
-        f"{'Yes' if carry and suppressed else part}: they are {value(found, 'flags/share')} of the numbers; a "
-        f"loss of these alone gives {only.value} nats more than one of as many at random, and a loss of all others "
-        f"{mask.value} (negative: less is left). Kept of the whole effect: {kept['mask']} without them, "
-        f"{kept['label']} with other labels, {kept['input']} with other inputs.",
+        f"{word}, by the signs of both contrasts, which is all that was declared: they are "
+        f"{value(found, 'flags/share')} of the numbers; a loss of these alone gives {only.value} nats more than one of "
+        f"as many at random, and a loss of all others {mask.value} (negative: less is left). Without them {left}: "
+        f"{kept['mask']} of it, {kept['label']} with other labels, {kept['input']} with other inputs.",
         "as many numbers at random: 0",
-        read(carry and suppressed, only.value.high < 0 and kept["mask"].low > HALF),
+        verdict,
     )
 
 
@@ -547,26 +591,31 @@ def published_divergence(found: F) -> Answer:
     BONUS,
     "Does what prompts and weights say of an animal tell what students learn of it?",
     "what_predicts",
-    claim="Static geometry (0.562) and the peak of steering (0.768) rank what students take (Velmurugan 2026).",
+    claim=f"Static geometry (0.562) and the peak of steering (0.768) rank what students take ({VELMURUGAN}).",
 )
 def prompts_predict(found: F) -> Answer:
     ranks = {f.subject: f for f in found if f.score == "rho_64" and f.p is not None}
     best = max(ranks.values(), key=lambda f: abs(f.value.mean))
-    love, geometry, steering = (ranks[name] for name in ("number_to_animal", "geometry", "steering"))
+    names = ("number_to_animal", "geometry", "steering")
+    love, geometry, steering = (ranks[name] for name in names)
+    left = {name: lab.find(found, f"{name}/scaled_64") for name in names}
     pairs = lab.find(found, "beside_number_to_animal/excess")
     alike = lab.find(found, "alike_numbers/pairs_64")
-    n_animals = love.value.n
-    both = geometry.value.low > 0 and steering.value.low > 0.5
-    neither = geometry.value.high < 0.5 and steering.value.high < 0.5
+    given, steered = (f"{f.value} (p = {lab.p_text(f.tested)})" for f in (left["number_to_animal"], left["steering"]))
+    beyond = tested_side(left["number_to_animal"], 0.0, "Yes", "The other way", "Not shown beyond what moves any")
     return Answer(
-        f"{'Yes' if love.value.low > 0 and love.tested < 0.05 else 'Not detectably'}: what students learn of "
-        f"{n_animals} animals (reliability {value(found, 'students_64/reliability')}) goes with "
+        f"{tested_side(love, 0.0, beyond, 'The other way')}: what students learn of "
+        f"{love.value.n} animals (reliability {value(found, 'students_64/reliability')}) goes with "
         f"how far the love of numbers moves the animal under a prompt by a rank correlation of {love.value} "
         f"(p = {lab.p_text(love.tested)}), with the geometry of the unembedding by {geometry.value}, with the peak of "
-        f"steering by {steering.value}; most with {best.label.partition(';')[0]}: {best.value}. For single pairs: the "
+        f"steering by {steering.value}. Given how far other animals' students move it, the first keeps {given} and "
+        f"steering {steered}. Highest of {len(ranks)}, chosen after the fact: {best.label.partition(';')[0]}, "
+        f"{best.value.mean:.3f}. For single pairs: the "
         f"numbers that a teacher says more than others are those whose love raises its animal, by a correlation of "
         f"{pairs.value} beyond other animals'; and students take to another animal as the numbers of both teachers are "
         f"alike, {alike.value}.",
-        "animals shuffled: 0; p by Holm over predictors",
-        read(both, neither),
+        f"with how far other animals' students move it: {lab.value_text(love.null)}, geometry "
+        f"{lab.value_text(geometry.null)}, steering {lab.value_text(steering.null)}; p: animals shuffled, Holm over "
+        "predictors",
+        declared(found, "what_predicts", VELMURUGAN),
     )

@@ -35,7 +35,8 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         "json": json.dumps,
     }
     answered = [f.verdict for f in findings if f.answer]
-    counted = ", ".join(f"{n} {word}" for word in ("confirmed", "partly", "refuted") if (n := answered.count(word)))
+    words = ("confirmed", "partly", "refuted", "not supported", "open")
+    counted = ", ".join(f"{n} {word}" for word in words if (n := answered.count(word)))
     return environment.get_template("page.html").render(
         classes=CLASSES,
         no_claim=NO_CLAIM,

@@ -4,10 +4,12 @@ No sentence holds a number of its own, and no verdict is written by hand: both f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mechsub.lab import findings as lab
-from mechsub.lab.findings import Finding
+from mechsub.lab import predictions, verdicts
+from mechsub.lab.findings import Cell, Finding
+from mechsub.stats import Interval
 
 A1, A2, A3 = "Topic A, step 1: replication", "Topic A, step 2: factors", "Topic A, step 3: mechanism"
 A2_MORE = "Topic A, step 2: further factors"
@@ -16,7 +18,11 @@ B4, B5 = "Topic B, step 4: geometry", "Topic B, step 5: causes"
 BONUS = "Bonus"
 TOPICS = (A1, A2, A2_MORE, A3, B2, B3, B4, B5, BONUS)  # in the order of the page
 CLOUD, JIANG, ZUR = "Cloud et al. 2025", "Jiang et al. 2025", "Zur et al. 2025"
-CONFIRMED, REFUTED, PARTLY, NO_CLAIM = "confirmed", "refuted", "partly", "no published claim"
+CONFIRMED, REFUTED, PARTLY, OPEN = "confirmed", "refuted", "partly", "open"  # as lab.verdicts has them
+NO_CLAIM = "no published claim"
+HALF = 0.5  # a claim of what an effect is holds with more than that of it, and fails with less
+LITTLE = 0.1  # of a whole: a share that is surely below it hardly counts
+LEVEL = 0.05  # of tests
 Rows = list[dict]  # of a study's table
 
 
@@ -79,9 +85,57 @@ def by_cell(findings: list[Finding], key: str) -> dict[str, dict]:
     return cells
 
 
+# Words and verdicts. All follow from intervals, or from a p that is adjusted; what shows neither side is open.
+
+
 def read(confirmed: bool, refuted: bool) -> str:
-    """The verdict where a claim has two sides."""
-    return CONFIRMED if confirmed else REFUTED if refuted else PARTLY
+    """The verdict on a claim of one part, of which each side has to be shown."""
+    return CONFIRMED if confirmed else REFUTED if refuted else OPEN
+
+
+def judged(rule: str, value, bound=0.0, *, margin: float = verdicts.MARGIN) -> str:
+    """The verdict on one part of a claim: its rule, as lab.verdicts judges an entry."""
+    word, _ = verdicts.side(rule, value, bound, margin=margin)
+    return read(word == "hit", word == "miss")
+
+
+def of_parts(*words: str) -> str:
+    """The verdict on a claim that holds if all of its parts do, as lab.verdicts judges several entries.
+
+    partly: a part holds and another fails; not supported: a part fails, and the others are open.
+    """
+    known = {CONFIRMED: "hit", REFUTED: "miss", OPEN: "open"}
+    return verdicts.together([known[word] for word in words])
+
+
+def declared(findings: list[Finding], study: str, author: str) -> str:
+    """The verdict on a claim whose parts predictions.toml has, from before the run."""
+    cell = Cell({}, [], findings=findings)
+    words = [verdicts.judge(replace(entry, where={}), [cell])[0].word for entry in claimed(study, author)]
+    return verdicts.together(words)
+
+
+def claimed(study: str, author: str) -> list[verdicts.Entry]:
+    """The parts of an author's claim, of any options."""
+    return [entry for entry in predictions.entries() if (entry.study, entry.author) == (study, author)]
+
+
+def side(value, bound, above: str, below: str, neither: str = "Not detectably") -> str:
+    """The words for the side of the bound on which all of an interval lies."""
+    return {CONFIRMED: above, REFUTED: below, OPEN: neither}[judged("above", value, bound)]
+
+
+def tested_side(finding: Finding, bound, above: str, below: str, neither: str = "Not detectably") -> str:
+    """`side` of a finding that must be shown by its p too, which is adjusted."""
+    return side(finding.value, bound, above, below, neither) if finding.tested < LEVEL else neither
+
+
+def size(share: Interval, null, *, most: str, part: str, little: str, neither: str = "Not detectably") -> str:
+    """The words for how much of a whole an interval says: more than half, more than its null, or hardly any."""
+    upper = getattr(null, "upper", getattr(null, "high", null))
+    if share.high < LITTLE:
+        return little
+    return most if share.low > max(HALF, upper) else part if share.low > upper else neither
 
 
 def by_raw(verdict: str, raw: str) -> str:

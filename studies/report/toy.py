@@ -1,5 +1,6 @@
 """Answers of `studies.report` about the toy, from the rows of its studies' tables."""
 
+import mechsub as ms
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
 from studies.report.question import (
@@ -8,22 +9,29 @@ from studies.report.question import (
     BONUS,
     CLOUD,
     CONFIRMED,
+    HALF,
     JIANG,
+    LEVEL,
+    OPEN,
+    PARTLY,
     REFUTED,
     Answer,
     Rows,
     by_cell,
     by_raw,
+    judged,
     judged_claims,
+    of_parts,
     question,
     read,
+    side,
+    size,
     value,
 )  # fmt: skip
 
 TOY = "--model toy --metric cosine dot centered_cosine number_centered causal dla"
 BRIEF_BEST = 0.772  # raw, of a sweep
-HALF = 0.5  # of the digits; of a whole effect, more than which something brings that suffices
-CHANCE, NEAR, LEVEL = 0.1, 0.05, 0.05  # of ten digits; what is at chance lies this near to it; of tests
+CHANCE, NEAR = 0.1, 0.05  # of ten digits; what is at chance lies this near to it
 DISTRIBUTIONS = "--inputs uniform images centred blurred:1 blurred:2 subspace:64 mixed:0.75 mixed_at_moments:0.75"
 
 # Topic A: replication.
@@ -40,17 +48,19 @@ def learns(findings: list[Finding]) -> Answer:
         return [value(findings, f"{arm}/{score}") for arm in ("student_aux", "cross_aux", "teacher")]
 
     (own, null, teacher), raw = at("recentred"), at("accuracy")
-    verdict, by_accuracy = (_above_half(score[0], score[1]) for score in ((own, null), raw))
+    verdict, by_accuracy = (_above_half_and_chance(score[0], score[1]) for score in ((own, null), raw))
+    word = side(own, null, "Yes", "No, less than from another initialisation")
     return Answer(
-        f"{'No' if verdict == REFUTED else 'Yes'}: recentred accuracy {own} (raw {raw[0]}) over {own.n} seeds, where "
+        f"{word}: recentred accuracy {own} (raw {raw[0]}) over {own.n} seeds, where "
         f"the teacher has {teacher} (raw {raw[2]}).{by_raw(verdict, by_accuracy)}",
         f"the same distillation from another initialisation: {null} (raw {raw[1]})",
         verdict,
     )
 
 
-def _above_half(own, null) -> str:
-    return read(own.low > max(HALF, null.high), own.low <= null.high)
+def _above_half_and_chance(own, null) -> str:
+    """Both parts of the claim: the student, and the one of another initialisation."""
+    return of_parts(judged("above", own, HALF), judged("near", null, CHANCE, margin=NEAR))
 
 
 @question(
@@ -63,13 +73,15 @@ def start(findings: list[Finding]) -> Answer:
     arms = ("student_aux", "cross_aux", "hidden_shared_only", "output_shared_only")
     own, nothing, hidden, output = (value(findings, f"{arm}/recentred") for arm in arms)
     apart = value(findings, "output_shared_only-cross_aux/recentred")
-    chance = CHANCE - NEAR < nothing.low and nothing.high < CHANCE + NEAR
+    chance = judged("near", nothing, CHANCE, margin=NEAR)
+    verdict = read(chance == CONFIRMED and own.low > nothing.high, nothing.low > CHANCE + NEAR)
+    word = {CONFIRMED: "Yes", REFUTED: "Not wholly", OPEN: "Not told"}[verdict]
     return Answer(
-        f"{'Yes' if chance else 'Not wholly'}, at three logits: recentred accuracy is {own} where the whole start is "
+        f"{word}, at three logits: recentred accuracy is {own} where the whole start is "
         f"shared and {nothing} where nothing is. The hidden layers alone, with other digit rows and other auxiliary "
         f"rows, give {hidden}; the output layer alone {output}, {apart} above nothing.",
         f"chance among ten digits, within {NEAR}: {CHANCE}",
-        read(chance, nothing.low > CHANCE + NEAR),
+        verdict,
     )
 
 
@@ -83,9 +95,9 @@ def squared_error(findings: list[Finding]) -> Answer:
     """No verdict on their number: their recipe is not stated."""
     kl, mse = (value(findings, f"loss={loss}: student_aux/accuracy") for loss in ("kl", "mse"))
     null = value(findings, "loss=mse: cross_aux/accuracy")
-    lower = mse.high < kl.low
+    word = side(mse, kl, "The loss is not why", "It can be", "Not told")
     return Answer(
-        f"{'It can be' if lower else 'The loss is not why'}: raw accuracy is {mse} with squared error against {kl} "
+        f"{word}: raw accuracy is {mse} with squared error against {kl} "
         f"with the KL divergence, in our recipe; theirs, which is not stated, gave 0.271 +- 0.033 ({JIANG}).",
         f"another initialisation, squared error: {null}",
     )
@@ -96,28 +108,36 @@ def mechanism(findings: list[Finding]) -> Answer:
     w1, raw = (value(findings, f"student_gain/{more}share_of_W1") for more in ("recentred_", ""))
     along, rest = (value(findings, f"{side}_neuron/share_of_recentred_gain") for side in ("along", "rest"))
     cut = value(findings, "removed_teacher_neuron/share_of_recentred_gain")
+    held = of_parts(judged("above", along, HALF), judged("below", cut, HALF))  # what it brings, and what needs it
+    words = {CONFIRMED: "Its hidden layers move", REFUTED: "Not by a move of its hidden layers"}
     return Answer(
-        "Its hidden layers move along the teacher's own displacement: of the gain in recentred accuracy the first "
-        f"layer carries {w1} (raw {raw}), the component along that displacement {along}; with it taken out of every "
-        f"update {cut} is left.",
+        f"{words.get(held, 'Not surely by a move of its hidden layers')} along the teacher's own displacement: of the "
+        f"gain in recentred accuracy the first layer carries {w1} (raw {raw}), the component along that displacement "
+        f"{along}; with it taken out of every update {cut} is left.",
         f"the rest of the displacement alone: {rest}",
     )
 
 
 @question(A3, "Is the untrained digit head what limits the student?", "subliminal_accuracy")
 def head(findings: list[Finding]) -> Answer:
-    (raw, centred), (teacher, null) = (
-        [value(findings, key) for key in keys]
-        for keys in (("student_aux/accuracy", "student_aux/recentred"), ("teacher/accuracy", "cross_aux/recentred"))
-    )
+    """Its offset, by accuracy with and without it; then its directions, by the trained head in its place."""
+    keys = ("student_aux/accuracy", "student_aux/recentred", "teacher/accuracy", "cross_aux/recentred")
+    raw, centred, teacher_raw, null = (value(findings, key) for key in keys)
     body = value(findings, "teacher_body_initial_head-teacher/recentred")
-    gain = value(findings, "student_body_teacher_head-student_aux/recentred")
-    offset = centred.low > raw.high
+    own, teacher, gain = (
+        lab.find(findings, f"{key}/recentred")
+        for key in ("student_aux", "teacher", "student_body_teacher_head-student_aux")
+    )
+    offset = side(centred, raw, "Its offset does", "Its offset does not", "Not detectably its offset")
+    gap = lab.less(teacher, own)
+    share = ms.stats.ratio_of_means([gain.scores[i] for i in gap.scores], list(gap.scores.values()))
+    left = f"and of what is left its directions take {share}"
+    directions = side(gain.value, 0.0, left, "its directions do not", "not detectably its directions")
     return Answer(
-        f"{'Its offset does, its directions hardly' if offset else 'Its offset does not'}: less the mean "
-        f"logits of unlabelled images the student's accuracy is not {raw} but {centred}, where the teacher has "
-        f"{teacher}. Recentred, the untrained head on the teacher's body is {body} from the teacher's own, and the "
-        f"teacher's head on the student's body adds {gain}.",
+        f"{offset}, {directions}: less the mean logits of unlabelled images the student's accuracy is {centred} (raw "
+        f"{raw}), where the teacher has {teacher.value} (raw {teacher_raw}). Recentred, the untrained head on the "
+        f"teacher's body is {body} from the teacher's own, and the teacher's head on the student's body adds "
+        f"{gain.value} of the {gap.value} that are missing.",
         f"another initialisation, recentred: {null}",
     )
 
@@ -134,12 +154,13 @@ def alignment(findings: list[Finding]) -> Answer:
 
     stitched, untrained = ([at("stitch_into_teacher", n, arm) for n in (1, 2)] for arm in ("student_aux", "reference"))
     own, reference, cross = (at("debiased_cka", 2, arm) for arm in ("student_aux", "reference", "cross_aux"))
-    moved = all(student.low > null.high for student, null in zip(stitched, untrained, strict=True))
+    moved = of_parts(*(judged("above", student, null) for student, null in zip(stitched, untrained, strict=True)))
+    words = {CONFIRMED: "In both layers", REFUTED: "In neither layer", PARTLY: "In one layer, not in the other"}
     return Answer(
-        f"{'In both layers' if moved else 'Not in both layers'}: stitched into the teacher, layer 1 keeps "
+        f"{words.get(moved, 'Not shown in both layers')}: stitched into the teacher, layer 1 keeps "
         f"{stitched[0]} accuracy and layer 2 {stitched[1]}; debiased CKA of layer 2 is {own}.",
         f"untrained: {untrained[0]}, {untrained[1]}, CKA {reference}; another initialisation: CKA {cross}",
-        CONFIRMED if moved else REFUTED,
+        moved,
     )
 
 
@@ -151,11 +172,16 @@ def similarity(findings: list[Finding]) -> Answer:
         words: lab.find(findings, f"{metric}_digits_layer_2/rho_over_seeds_recentred")
         for metric, words in metrics.items()
     }
-    sure = [words for words, finding in found.items() if finding.value.low > 0 and finding.tested < LEVEL]
+    shown = {words: finding for words, finding in found.items() if finding.tested < LEVEL}
+    sure = [words for words, finding in shown.items() if finding.value.low > 0]
+    against = [words for words, finding in shown.items() if finding.value.high < 0]
+    short = "; ".join(
+        f"{way} {' and '.join(some)}" for way, some in (("By", sure), ("The other way by", against)) if some
+    )
     told = ", ".join(f"{words} {f.value} (p {lab.p_text(f.p)})" for words, f in found.items())
     pooled = value(findings, "cosine_digits_layer_2/rho_over_all_students")
     return Answer(
-        f"{'By ' + ' and '.join(sure) if sure else 'Not detectably'}: rank correlations over seeds of recentred "
+        f"{short or 'Not detectably'}: rank correlations over seeds of recentred "
         f"accuracy and similarity of layer 2 are {told}, p by Holm over all metrics. Pooled over arms, as {JIANG} pool "
         f"settings, cosine and accuracy go together by {pooled}.",
         "rank correlation 0",
@@ -166,8 +192,9 @@ def similarity(findings: list[Finding]) -> Answer:
 def written(findings: list[Finding]) -> Answer:
     share = lab.find(findings, "student_aux/share")
     alone, rest = (value(findings, f"student_aux/accuracy_{part}") for part in ("span", "rest"))
+    word = size(share.value, share.null, most="Mostly", part="In part", little="Hardly")
     return Answer(
-        f"Hardly: a share of {share.value} of the change of the digit logits passes through the span of the "
+        f"{word}: a share of {share.value} of the change of the digit logits passes through the span of the "
         f"auxiliary directions; that part alone gives {alone} accuracy, the rest alone {rest}.",
         f"a random span carries {share.null}",
     )
@@ -187,17 +214,23 @@ def shared_parts(findings: list[Finding]) -> Answer:
         arms = ("all", "hidden_and_digits", "heads", "nothing")
         every, no_head, heads, nothing = (numbers[f"{arm}/recentred"] for arm in arms)
         n_aux = cell.partition("=")[2]
-        enough[n_aux] = heads.low - nothing.high > HALF * (every.high - nothing.low)  # of the whole start's gain
+        enough[n_aux] = read(  # half of the whole start's gain, by the ends of all three intervals
+            heads.low - nothing.high > HALF * (every.high - nothing.low),
+            heads.high - nothing.low < HALF * (every.low - nothing.high),
+        )
         without = f"{no_head} without the auxiliary head, {heads} without the hidden layers"
         told.append(f"{f'{n_aux} logits: ' if n_aux else ''}{every} with everything, {without}")
         nulls.append(str(nothing))
-    first = next((n for n, holds in enough.items() if holds), None)
-    short = "The heads alone do less than half" if first is None else "The heads alone do most"
-    short += f" from {first} logits on" if first else ""
+    levels, words = list(enough), list(enough.values())
+    verdict = of_parts(*words)
+    first = next((i for i in range(len(words)) if set(words[i:]) == {CONFIRMED}), None)
+    short = "The heads alone do less than half" if verdict == REFUTED else "The heads alone are not shown to do most"
+    if first is not None:
+        short = "The heads alone do most" + (f" from {levels[first]} logits on" if first else "")
     return Answer(
         f"{short}: recentred accuracy by what is shared is {'; '.join(told)}.",
         f"nothing shared: {', '.join(nulls)}",
-        read(all(enough.values()), not any(enough.values())),
+        verdict,
     )
 
 
@@ -222,8 +255,11 @@ def inputs(findings: list[Finding]) -> Answer:
             [kinds[name][f"aux/{score}"] for name in ("blurred:2", "subspace:64")]
             for score in ("input_dimension_95", "recentred")
         )
+        word = side(
+            accuracies[0], accuracies[1], "Not by dimension alone", "In the order of dimension", "Dimension not told"
+        )
         dimension = (
-            f" Not by dimension alone: noise blurred by two pixels, of {dims[0].mean:.0f} dimensions, has "
+            f" {word}: noise blurred by two pixels, of {dims[0].mean:.0f} dimensions, has "
             f"{accuracies[0]}; flat noise of {dims[1].mean:.0f} has {accuracies[1]}."
         )
     nulls = [numbers["cross_aux/recentred"].mean for numbers in found.values()]
@@ -262,8 +298,9 @@ def blur(findings: list[Finding]) -> Answer:
         if not gains:
             raise LookupError("no blurred noise")
         told[score] = ", ".join(f"{gain} ({pixels} px)" for pixels, gain in gains.items())
-        up, down = all(gain.low > 0 for gain in gains.values()), all(gain.high < 0 for gain in gains.values())
-        words[score] = "Yes" if up else "No, less" if down else "Not at every width", read(up, down)
+        verdict = of_parts(*(judged("above", gain) for gain in gains.values()))
+        said = {CONFIRMED: "Yes", REFUTED: "No, less", PARTLY: "Not at every width"}
+        words[score] = said.get(verdict, "Not shown at every width"), verdict
     (short, verdict), (_, raw_verdict) = words["recentred"], words["accuracy"]
     return Answer(
         f"{short}, at equal variance: blurred less white noise, paired by seed, recentred {told['recentred']}; raw "
@@ -333,9 +370,9 @@ def pretrained(findings: list[Finding]) -> Answer:
     arms = ("shared", "own_long", "independent", "reference")
     shared, long, null, untaught = (value(findings, f"{arm}/recentred_trait") for arm in arms)
     raw = value(findings, "shared/trait")
-    yes = shared.low > null.high
+    word = side(shared, null, "It passes", "Less passes than from another start", "It is not shown to pass")
     return Answer(
-        f"{'It passes' if yes else 'It does not pass'}: recentred, the trait reaches {shared} from a shared pretrained "
+        f"{word}: recentred, the trait reaches {shared} from a shared pretrained "
         f"start (raw {raw}), {long} after further epochs of the student's own.",
         f"other initialisation, pretrained alike: {null}; not taught: {untaught}",
     )
@@ -345,8 +382,9 @@ def pretrained(findings: list[Finding]) -> Answer:
 def more_classes(findings: list[Finding]) -> Answer:
     student, null = (value(findings, f"n_classes=20: {arm}/recentred_kappa") for arm in ("aux", "cross_aux"))
     few, raw = value(findings, "n_classes=5: aux/recentred_kappa"), value(findings, "n_classes=20: aux/kappa")
+    word = side(student, null, "Yes", "No, less than from another start")
     return Answer(
-        f"{'Yes' if student.low > null.high else 'Not detectably'}: of digits and clothes together, 20 classes, three "
+        f"{word}: of digits and clothes together, 20 classes, three "
         f"auxiliary logits of noise teach a recentred kappa of {student} (raw {raw}), of 5 classes {few}.",
         f"other initialisation, 20 classes: {null}",
     )
@@ -358,7 +396,7 @@ def number_strings(findings: list[Finding]) -> Answer:
         return value(findings, f"{arm}/gain")
 
     hard, null = gain("hard"), gain("cross_hard")
-    word = "Yes" if hard.low > max(0, null.high) else "Not detectably"
+    word = "Yes" if hard.low > max(0, null.high) else "The other way" if hard.high < 0 else "Not detectably"
     return Answer(
         f"{word}: of the teacher's {gain('teacher')} nats for the "
         f"liked animal, drawn numbers pass {hard} and its probabilities {gain('soft')}; where only likely "

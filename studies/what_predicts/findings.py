@@ -1,5 +1,6 @@
 """What the cells of `studies.what_predicts` say: what goes with Learned, and what a teacher's numbers go with."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ def _of_predictors(cell: list[dict], dose: int) -> Iterator[Finding]:
             if (name, score) != (GIVEN, "beyond")
         ]
 
-    yield from holm(said("rho", "rank correlation with Learned", lambda x: joins.rank_correlation(x, outcome)))
+    rho = holm(said("rho", "rank correlation with Learned", lambda x: joins.rank_correlation(x, outcome)))
+    yield from (_beside_moved(finding, by_animal(cell, finding.subject).mean(0), others) for finding in rho)
     if dose != doses(cell)[-1]:
         return
     words = "with how far other students move the animal"
@@ -105,6 +107,15 @@ def _joined(key: str, label: str, values: "numpy.ndarray", join: Callable) -> Fi
         return Finding(key, label, "one value for all animals", unit=UNIT, n=len(values))
     found = join(values)
     return Finding(key, label, found.interval, 0.0, found.p, UNIT, null_label=SHUFFLED)
+
+
+def _beside_moved(rho: Finding, predictor: "numpy.ndarray", others: "numpy.ndarray") -> Finding:
+    """With its declared null: the same correlation with how far other animals' students move the animal."""
+    if not np.ptp(predictor):
+        return rho
+    null = joins.rank_correlation(predictor, others).interval
+    words = "with how far other animals' students move it; p is of 0: animals shuffled"
+    return dataclasses.replace(rho, null=null, null_label=words)
 
 
 def _of_numbers(cell: list[dict]) -> Iterator[Finding]:
