@@ -15,7 +15,7 @@ raises the animal. 1: nothing is forced; infinite: the animal's direction lies i
 
 Prediction for directions that point anywhere alike: sqrt(d / (d - r)), where holding takes r dimensions. Nulls: as many
 other tokens of the numbers' norm and frequency; an unembedding of random directions with the same spectrum. Curve: any
-number of tokens, drawn from the whole vocabulary: the median over animals, because prices have a long tail. Unit of
+number of tokens, drawn from the whole vocabulary; also its median over animals, since prices have a long tail. Unit of
 replication: the animal; of prices, the mean over random draws (`--n-draws`) is taken for each. The cheapest change is
 made beside one set of matched tokens, the first.
 
@@ -284,10 +284,14 @@ def _changes(cell: list[dict], odds: str) -> Iterator[Finding]:
 def _curve(cell: list[dict]) -> Iterator[Finding]:
     curve = [row for row in cell if row["kind"] == "curve"]
     for n in sorted({row["n_held"] for row in curve}):
-        label = f"price of holding {n} tokens drawn from the vocabulary, median"
-        flat = _isotropic_median(curve[0]["d_model"], n - 1)
+        d, label = curve[0]["d_model"], f"price of holding {n} tokens drawn from the vocabulary"
         prices = {row["animal"]: row["price"] for row in curve if row["n_held"] == n}
-        yield dataclasses.replace(_mean(f"held_{n}/price", label, prices, flat), **_median(list(prices.values())))
+        found = _mean(f"held_{n}/price", label, prices, float(ms.bottleneck.isotropic_price(d, n - 1)))
+        if isinstance(found.value, ms.stats.Interval):  # no price is below 1
+            found = dataclasses.replace(found, value=dataclasses.replace(found.value, low=max(1.0, found.value.low)))
+        yield found
+        middle = _mean(f"held_{n}/median_price", f"{label}, median", prices, _isotropic_median(d, n - 1))
+        yield dataclasses.replace(middle, **_median(list(prices.values())))
 
 
 def _isotropic_median(d: int, r: int) -> float:

@@ -202,7 +202,8 @@ def test_prices_of_the_curve_are_medians_whose_intervals_lie_between_prices():
     """A mean of prices with a long tail is that of the tail; its interval reaches below 1, which no price can be."""
     prices, usual = [1.5 + 0.01 * i for i in range(19)] + [900.0], {"kind": "curve", "d_model": 576, "n_held": 576}
     rows = [usual | {"animal": str(i), "price": price} for i, price in enumerate(prices)]
-    (found,) = study._curve(rows)
+    mean, found = study._curve(rows)
+    assert mean.value.mean == pytest.approx(sum(prices) / 20) and mean.value.low == 1  # as it was predicted
     assert ms.stats.student_t(prices).low < 1 and found.value.mean == pytest.approx(1.595) and not found.scores
     assert (found.value.low, found.value.high) == (pytest.approx(1.55), pytest.approx(1.64))  # the 6th and the 15th
     assert found.null == pytest.approx(35.54, abs=0.01)  # of directions that point anywhere, the median too
