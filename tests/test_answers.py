@@ -6,7 +6,7 @@ import pytest
 
 from mechsub.lab.findings import Drawn, Finding
 from mechsub.stats import Interval
-from studies.report import amounts, factors, language, toy
+from studies.report import amounts, defences, factors, language, toy
 from studies.report.question import ASKED, declared, judged, of_parts, read, size
 
 HIGH, LOW, WIDE = Interval(0.8, 0.7, 0.9, 9), Interval(-0.8, -0.9, -0.7, 9), Interval(0.31, -0.5, 1.1, 9)
@@ -14,6 +14,9 @@ SIDES = (HIGH, LOW, WIDE)
 USUAL = Interval(0.3, 0.2, 0.4, 9)
 AT_CHANCE = Interval(0.1, 0.09, 0.11, 9)
 NUMBERS = ("_largest", "_median", "spearman_others", "/share_number_x_animal")  # said without an interval
+
+
+STAGES = ("midpoint", "two_stages_again", "four_stages_again")
 
 
 def number(mean, low, high):
@@ -104,6 +107,14 @@ CASES = [
     (amounts.controls, NONE, [dict.fromkeys((f"controlled_{arm}/share_of_recentred_gain" for arm in (
         "own_rest", "next_teacher", "fixed_direction", "teacher_neuron_control")), left)
         for left in (number(0.1, 0.05, 0.15), number(1.0, 0.98, 1.02), number(0.8, 0.4, 1.2))]),
+    (amounts.stages, NONE, [
+        {f"{arm}/recentred_fresh_error": number(0.02, 0.01, 0.03) if arm in near else USUAL for arm in STAGES}
+        for near in (STAGES, STAGES[2:], ())]),
+    (defences.taken_out, ALL, cases("threshold_low/kept", "threshold_high/kept")[1:2] + [
+        dict.fromkeys(("threshold_low/kept", "threshold_high/kept"), side) for side in (number(1.0, 0.9, 1.1), WIDE)]),
+    (defences.told_apart, NONE, [
+        {"detect/told": {"value": value, "p": p}, "detect_student/update_norm": value}
+        for value, p in ((HIGH, 0.001), (LOW, 0.001), (WIDE, 0.5))]),
     (factors.sweep("d_model", {}), ALL, [by_width(0.9, 0.5, 0.2), by_width(0.2, 0.5, 0.9), by_width(0.5, 0.5, 0.5)]),
     (language.pairs, ALL, [{"by_ratio/over_2x": {"value": value, "null": 0.5, "p": p}} for value, p in (
         (number(0.9, 0.8, 1.0), 1e-6), (number(0.1, 0.05, 0.15), 1e-6), (number(0.9, 0.2, 1.0), 0.3))]),

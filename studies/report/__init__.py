@@ -36,7 +36,7 @@ from mechsub.lab.findings import Cell, all_findings
 from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.stored import readable
 from mechsub.lab.study import planned, table_of
-from studies.report import amounts, answers, elsewhere, factors, language, page, toy  # noqa: F401 - some ask questions
+from studies.report import amounts, answers, defences, elsewhere, factors, language, page, toy  # noqa: F401 - some ask questions
 from studies.report.question import ASKED, TOPICS, Answer, Question
 
 if TYPE_CHECKING:

@@ -52,6 +52,28 @@ def predicted(findings: list[Finding]) -> Answer:
     )
 
 
+BAR = 0.05  # error of recentred accuracy that a prediction may have
+
+
+@question(A3, "How often must the problem be linearised anew?", "first_principles",
+          "--part train two_stages four_stages quarters")  # fmt: skip
+def stages(findings: list[Finding]) -> Answer:
+    arms = {"once": "midpoint", "twice": "two_stages_again", "four times": "four_stages_again"}
+    fresh = {words: _error(findings, f"{arm}/recentred_fresh") for words, arm in arms.items()}
+    enough = [words for words, error in fresh.items() if error.value.high < BAR]
+    first = f"{enough[0].capitalize()} for an error below {BAR}" if enough else "More than four times"
+    known = {words: _error(findings, f"{arm}/recentred") for words, arm in arms.items()}
+    start, quarters = (_error(findings, f"{arm}/recentred_fresh") for arm in ("four_stages", "quarters"))
+    told, again = (", ".join(f"{words} {error.value}" for words, error in some.items()) for some in (fresh, known))
+    return Answer(
+        f"{first}: over {start.n} conditions that were drawn by a seed and predicted before training, the linearised "
+        f"student misses recentred accuracy by: linearised {told}. With Jacobians where four stages begin, at the "
+        f"cost of one training, by {start.value}; with the mean of two Jacobians in one stage by {quarters.value}. "
+        f"Over {known['twice'].n} conditions whose students were known: linearised {again}.",
+        f"the mean of the other conditions: {start.null}",
+    )
+
+
 @question(A3, "Do poor inputs teach less, or only more slowly?", "learning_curves")
 def slower(findings: list[Finding]) -> Answer:
     closed = {f.subject: f.value for f in findings if f.key.endswith("/made_up") and not f.cell}
