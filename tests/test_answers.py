@@ -1,5 +1,6 @@
 """Answers follow from findings: made-up ones on both sides, and one that shows neither, have words of their own."""
 
+import dataclasses
 import re
 
 import pytest
@@ -26,7 +27,8 @@ def number(mean, low, high):
 def finding(name, value=USUAL, null=0.0, p=0.001):
     cell, _, key = name.rpartition(": ")
     scores = {i: getattr(value, "mean", 0.0) + (i - 4) / 100 for i in range(9)} if isinstance(value, Interval) else {}
-    return Finding(key, "a label", value, null, p, "seeds", 9, cell=cell, scores=scores)
+    label = "held (110 tokens held, 109 dimensions, of 128)" if key == "numbers/price" else "a label"
+    return Finding(key, label, value, null, p, "seeds", 9, cell=cell, scores=scores)
 
 
 def told(answer, decisive):
@@ -240,6 +242,15 @@ def test_a_declared_claim_has_the_verdict_of_its_study_s_table():
     found = [finding("foreign/lambda_64", value) for value in (number(-0.009, -0.0222, 0.0036),)]
     assert declared(found, "number_strings", "Cloud et al. 2025") == "open"
     assert declared([finding("foreign/lambda_64", LOW)], "number_strings", "Cloud et al. 2025") == "refuted"
+
+
+def test_few_numbers_of_many_dimensions_cannot_test_a_bottleneck():
+    few = finding("numbers/price", number(1.03, 1.02, 1.04))
+    few = dataclasses.replace(few, label="price of holding (11 tokens held, 10 dimensions, of 576)")
+    matched = finding("matched/price", number(1.5, 1.4, 1.6))
+    answer = language.bottleneck([few, matched])
+    assert (answer.short, answer.verdict) == ("No", "not testable here")
+    assert told(language.bottleneck, {f.key: f.value for f in (few, matched)}).verdict == "refuted"
 
 
 def test_how_much_is_said_by_both_ends():

@@ -1,6 +1,7 @@
 """Answers of `studies.report` about the language model, from the findings of its studies."""
 
 import math
+import re
 
 from mechsub.lab import findings as lab
 from mechsub.lab.findings import Finding
@@ -16,6 +17,7 @@ from studies.report.question import (
     HALF,
     LEVEL,
     LITTLE,
+    NOT_TESTABLE,
     OPEN,
     PARTLY,
     REFUTED,
@@ -255,12 +257,14 @@ def bottleneck(found: F) -> Answer:
         price, never = lab.value_text(held.value), held.value == math.inf
         word, verdict = ("Yes", CONFIRMED) if never else ("For some animals", PARTLY)
         return Answer(f"{word}: the price of holding the numbers is {price} ({tokens}).", "1", verdict)
+    rank, d_model = (int(number) for number in re.findall(r"(\d+) dimensions, of (\d+)", tokens)[0])
     return Answer(
         f"{side(held.value, TWICE, 'Only at a price', 'No', 'Not told')}: the shortest write that raises an animal and "
         f"holds every number where it is, is {held.value} times as long as the one that holds nothing ({tokens}).",
         f"as many tokens of their norm and frequency held: {lab.value_text(matched)}; nothing forced: 1; forced: "
         "infinite",
-        of_parts(REFUTED, judged("above", held.value, matched)),  # it can, at a price; which is one of numbers
+        # It can, at a price; which is one of numbers. Where they fill few of the dimensions, none could be forced.
+        NOT_TESTABLE if rank < LITTLE * d_model else of_parts(REFUTED, judged("above", held.value, matched)),
     )
 
 

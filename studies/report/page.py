@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mechsub.lab import recheck, store, tables
 from mechsub.lab.figures import drawing
-from studies.report.question import NO_CLAIM
+from studies.report.question import NO_CLAIM, NOT_TESTABLE
 
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
 FOLDER = Path(__file__).parent
@@ -35,7 +35,7 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         "json": json.dumps,
     }
     answered = [f.verdict for f in findings if f.answer]
-    words = ("confirmed", "partly", "refuted", "not supported", "open")
+    words = ("confirmed", "partly", "refuted", "not supported", "open", NOT_TESTABLE)
     counted = ", ".join(f"{n} {word}" for word in words if (n := answered.count(word)))
     return environment.get_template("page.html").render(
         classes=CLASSES,
