@@ -249,3 +249,23 @@ def test_one_trait_that_moves_everything_is_no_diagonal():
     assert trait_matrix.diagonal(scores).abs().max() < 1e-9 and trait_matrix.within_blocks_p(scores) == 1.0
     with pytest.raises(ValueError, match="must be square"):
         trait_matrix.diagonal(torch.zeros(1, 1))
+
+
+def test_an_adapter_is_merged_into_the_base_and_another_s_is_refused(tmp_path):
+    base = ms.load_language_model(f"{MODELS}/tiny")
+    recipe = ms.TuningRecipe(rank=2, updates=3, lr=0.05, batch_size=4)
+    format = liking.formats(base.tokenizer)[0]
+    students = ms.tune(base, liking.sentences(base.tokenizer, "owl", format), recipe)
+    ms.students.save_adapter(students, 0, tmp_path / "adapter")
+    options = [*SMALL, "--block", "0", "--out", str(tmp_path), "--quiet"]
+    study.command(number_strings.study, [*options, "--adapter", str(tmp_path / "adapter")])
+    (found,) = (tmp_path / "number_strings").glob("*/records.jsonl")
+    own = [row["margin"] for row in store.read_records(found.parent) if row["kind"] == "student" and row["arm"] == "start"]
+    traits = liking.TRAITS[:3]
+    asked = number_students.Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
+    said = number_students.start_scores(ms.students.merged(students, 0), asked).values()
+    wanted = torch.stack([number_students.margins(values, 3)[0] for values in said]).mean(0)
+    assert own == pytest.approx(wanted.tolist(), abs=1e-4)
+    other = number_strings.Config(model=f"{MODELS}/pair/instruct", adapter=str(tmp_path / "adapter"), block=0)
+    with pytest.raises(Exception, match="the adapter .* was trained|base"):
+        number_strings.check(other)

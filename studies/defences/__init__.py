@@ -92,6 +92,7 @@ class Config:
     n_teacher_updates: lab.Count = lab.option(24, "updates of a teacher, of 8 sentences each")
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of teachers")
     block: lab.Index = lab.option(tuple(range(8)), "seeds of all draws, one replicate each")
+    adapter: str = lab.option("", "LoRA adapter that is merged into the base: Hugging Face id or local folder")
 
     def __post_init__(self):
         if not 3 <= self.n_traits <= 8:
@@ -109,8 +110,9 @@ def check(cfg: Config) -> None:
     from mechsub.designs import liking
     from studies.defences.arms import others
 
+    if os.path.isdir(cfg.model) or cfg.adapter:
+        ms.language.check_folder(cfg.model, torch.float32, cfg.adapter or None)
     if os.path.isdir(cfg.model):
-        ms.language.check_folder(cfg.model, torch.float32)
         tokenizer = ms.language.load_tokenizer(cfg.model)
         liking.animals(tokenizer, liking.TRAITS[: cfg.n_traits])
         others(tokenizer, cfg.n_traits)

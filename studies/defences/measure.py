@@ -8,7 +8,7 @@ from torch import Tensor
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import liking, number_lists
+from mechsub.designs import liking, love, number_lists
 from mechsub.designs.number_students import Asked, margins, scores, start_scores
 from mechsub.models.students import Students, merged
 from mechsub.training.tuning import completion_log_probs
@@ -28,7 +28,7 @@ class Tested(NamedTuple):
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    base, traits = ms.load_language_model(cfg.model), liking.TRAITS[: cfg.n_traits]
+    base, traits = love.load_model(cfg.model, "fp32", cfg.adapter), liking.TRAITS[: cfg.n_traits]
     asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
     start = start_scores(base, asked)
     yield from number_lists.student_rows("start", ["none"], start, asked, 0)

@@ -64,6 +64,7 @@ class Config:
     n_teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of tuned teachers")
     block: lab.Index = lab.option(tuple(range(10)), "seeds of all draws, one replicate each")
+    adapter: str = lab.option("", "LoRA adapter that is merged into the base: Hugging Face id or local folder")
 
     def __post_init__(self):
         if not 3 <= self.n_traits <= 8:
@@ -84,6 +85,8 @@ def check(cfg: Config) -> None:
     import mechsub as ms
     from mechsub.designs import liking
 
+    if cfg.adapter:
+        ms.language.check_folder(cfg.model, torch.float32, cfg.adapter)
     for name in models(cfg).values():
         if os.path.isdir(name):
             ms.language.check_folder(name, torch.float32)

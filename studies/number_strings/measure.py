@@ -9,7 +9,7 @@ from torch import Tensor
 
 import mechsub as ms
 from mechsub import lab, threads
-from mechsub.designs import liking, number_lists, positions
+from mechsub.designs import liking, love, number_lists, positions
 from mechsub.designs.number_students import Asked, scores, start_scores, update
 from mechsub.inputs import corpora
 from mechsub.models.students import BLOCK, Students
@@ -19,7 +19,7 @@ from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, m
 
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
-    base, traits = ms.load_language_model(cfg.model), liking.TRAITS[: cfg.n_traits]
+    base, traits = love.load_model(cfg.model, "fp32", cfg.adapter), liking.TRAITS[: cfg.n_traits]
     asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
     yield from number_lists.student_rows("start", ["none"], start_scores(base, asked), asked, 0)
     made = teachers(base, asked, cfg)

@@ -71,6 +71,7 @@ class Config:
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of teachers")
     n_contexts: lab.Count = lab.option(64, "lists in which the numbers that models expect are read")
     block: lab.Index = lab.option((100, 101), "seeds of all draws, one run each")
+    adapter: str = lab.option("", "LoRA adapter that is merged into the base: Hugging Face id or local folder")
 
     def __post_init__(self):
         if self.n_animals < 10:
@@ -86,15 +87,16 @@ def check(cfg: Config) -> None:
     from mechsub.designs import love
     from studies.what_predicts import measure
 
+    if os.path.isdir(cfg.model) or cfg.adapter:
+        ms.language.check_folder(cfg.model, torch.float32, cfg.adapter or None)
     if os.path.isdir(cfg.model):
-        ms.language.check_folder(cfg.model, torch.float32)
         tokenizer = ms.language.load_tokenizer(cfg.model)
         measure.number_ids(tokenizer)
         measure.chosen(love.choose_animals(tokenizer, love.asking(cfg)), cfg.n_animals)
 
 
 def upstream(cfg: Config) -> dict:
-    return {"matrices": lab.upstream("token_entanglement", model=cfg.model)}
+    return {"matrices": lab.upstream("token_entanglement", model=cfg.model, adapter=cfg.adapter)}
 
 
 _TINY: dict = {

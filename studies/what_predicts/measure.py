@@ -36,7 +36,7 @@ class Teachers(NamedTuple):
 
 @threads.made_by_one
 def run(cfg: Config, matrices: lab.Stored) -> Iterator[dict]:
-    base = ms.load_language_model(cfg.model)
+    base = love.load_model(cfg.model, "fp32", cfg.adapter)
     animals = chosen(love.choose_animals(base.tokenizer, love.asking(cfg)), cfg.n_animals)
     asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, animals), animals)
     start = start_scores(base, asked)
