@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mechsub.designs import conditions
-from mechsub.lab import cells, findings, store
+from mechsub.lab import cells, findings, store, study
 from studies import first_principles
 from studies.first_principles import design
 from studies.first_principles import findings as found
@@ -42,6 +42,15 @@ def test_fresh_conditions_are_no_part_of_the_first_design():
     fresh = design.FRESH
     assert len(set(fresh)) == 24 and not {*design.DESIGN, *conditions.STORED} & set(fresh)
     assert all(conditions.written(conditions.parsed(text)) == text for text in fresh)
+
+
+def test_a_word_stands_for_the_fresh_conditions(capsys):
+    study.command(first_principles.study, ["--condition", "fresh", "uniform", "--part", "quarters", "--dry-run"])
+    said = capsys.readouterr().out
+    assert said.count("part=quarters") == 25 and "condition=uniform\n" in said
+    with pytest.raises(SystemExit):
+        study.command(first_principles.study, ["--condition", "fresh", design.FRESH[0], "--dry-run"])
+    assert "a value is given twice" in capsys.readouterr().err
 
 
 def config(part, condition):

@@ -42,10 +42,11 @@ _RESERVED = {
 }  # fmt: skip
 
 
-def option(default, help: str, *, display: bool = False) -> Any:
+def option(default, help: str, *, display: bool = False, groups: Mapping[str, tuple] | None = None) -> Any:
     """A field of a Config. A display option (such as the metric to draw) does not change cells: `plot` and `table` get
-    its values as a keyword argument, a tuple; its default may be a tuple too."""
-    return dataclasses.field(default=default, metadata={"help": help, "display": display})
+    its values as a keyword argument, a tuple; its default may be a tuple too. groups: words of the command line that
+    stand for several values."""
+    return dataclasses.field(default=default, metadata={"help": help, "display": display, "groups": groups or {}})
 
 
 def check_values(cfg) -> None:
@@ -152,7 +153,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def _add_field(parser: argparse.ArgumentParser, field, hint) -> None:
     if field.default is dataclasses.MISSING or field.name in {*_RESERVED, "help"}:
         raise TypeError(f"Config.{field.name} needs a default and a name that is not a reserved flag")
-    text = f"{field.metadata.get('help', '')} (default: {_shown_default(field)})".strip()
+    stand = [f"{word}: {len(values)} of them" for word, values in field.metadata.get("groups", {}).items()]
+    text = f"{'; '.join([field.metadata.get('help', ''), *stand])} (default: {_shown_default(field)})".strip()
     kind = "|".join(map(str, get_args(hint))) if get_origin(hint) is Literal else _base(hint).__name__.upper()
     if len(kind) > _LONG:
         kind, text = "NAME", f"{text}; one of {', '.join(map(str, get_args(hint)))}"
@@ -194,7 +196,9 @@ def _values(field, hint, given: list[list[str]] | None) -> tuple:
         return default_values(field)
     if len(given) > 1:
         raise ValueError("given twice; put all values after one flag")
-    values = tuple(_read(hint, text) for text in given[0])
+    groups = field.metadata.get("groups", {})
+    texts = [one for text in given[0] for one in (map(_text, groups[text]) if text in groups else (text,))]
+    values = tuple(_read(hint, text) for text in texts)
     if len(set(values)) < len(values):
         raise ValueError("a value is given twice")
     return values

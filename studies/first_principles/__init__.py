@@ -20,7 +20,7 @@ Baselines: the mean of the other conditions; straight lines on quantities of `st
 the cosine of the linearised student's least-squares move with the teacher's displacement), fitted to the other
 conditions.
 
-    python -m studies.first_principles --part predict train --condition uniform
+    python -m studies.first_principles --part predict two_stages four_stages quarters train --condition fresh
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,9 @@ class Config:
     part: Literal["predict", "train", "two_stages", "four_stages", "quarters"] = lab.option(
         "predict", "make predictions, also by further orders, or train the students that were predicted"
     )
-    condition: str = lab.option((*DESIGN, *FRESH), "inputs, and options that differ, as blurred:1+d_model=64")
+    condition: str = lab.option(
+        DESIGN, "inputs, and options that differ, as blurred:1+d_model=64", groups={"design": DESIGN, "fresh": FRESH}
+    )
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "precision of matrix products in training")
     n_seeds: lab.Replicates = lab.option(2, "seeds: one start, teacher and pair of students each")

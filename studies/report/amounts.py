@@ -56,7 +56,7 @@ BAR = 0.05  # error of recentred accuracy that a prediction may have
 
 
 @question(A3, "How often must the problem be linearised anew?", "first_principles",
-          "--part train two_stages four_stages quarters")  # fmt: skip
+          "--part train two_stages four_stages quarters --condition fresh")  # fmt: skip
 def stages(findings: list[Finding]) -> Answer:
     arms = {"once": "midpoint", "twice": "two_stages_again", "four times": "four_stages_again"}
     fresh = {words: _error(findings, f"{arm}/recentred_fresh") for words, arm in arms.items()}
