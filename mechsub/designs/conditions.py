@@ -59,6 +59,10 @@ class Condition:
         """The options that differ from the published ones."""
         return {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default}
 
+    def n_steps(self) -> int:
+        """The steps of a student."""
+        return self.epochs * math.ceil(self.n_samples / self.batch_size)
+
     def settings(self) -> dict:
         """The arguments of `distill`, without inputs, logits, precision and seed."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in NOT_OF_DISTILL}
@@ -136,10 +140,6 @@ class Given:
         """The predicted students, linearised at the given point or points."""
         given = {"outputs": self.start.cfg.aux, "at": at, **self.settings, **more}
         return ms.linearised_student(self.start, self.teacher, self.sampler, **given)
-
-    def n_steps(self) -> int:
-        """The steps of a student."""
-        return self.condition.epochs * math.ceil(self.condition.n_samples / self.condition.batch_size)
 
 
 def given(text: str, teachers: dict, n_seeds: int, seed: int, precision: str) -> Given:

@@ -102,7 +102,7 @@ def prompt_states(model: Any, corpus: ms.Corpus) -> Float[Tensor, "list d"]:
 
 def _last(model: Any, batch: Tensor, pos: int | None = None) -> Tensor:
     name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
-    return ms.cache_activations(model, batch, [name], pos=pos)[name].cpu()
+    return ms.cache_activations(model, batch.to(model.W_U.device), [name], pos=pos)[name].cpu()
 
 
 def student_rows(

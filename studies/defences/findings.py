@@ -43,7 +43,7 @@ def _lambda(cell: Iterable[dict], arm: str, words: str = "") -> Finding:
     more: dict = {
         "null": 0.0,
         "p": trait_matrix.within_blocks_p(scores),
-        "null_label": "animals shuffled within blocks",
+        "null_label": "animals shuffled within blocks; p is not adjusted",
     }
     return said(f"{arm}/lambda", f"lambda: {words or ARMS[arm].words}", by_block, **more)
 

@@ -32,6 +32,8 @@ from mechsub import lab, threads
 from mechsub.designs import conditions, population
 from studies.first_principles.design import DESIGN, FRESH
 
+STAGES = {"two_stages": 2, "four_stages": 4}  # of these parts
+
 
 @dataclass(frozen=True)
 class Config:
@@ -47,7 +49,8 @@ class Config:
     seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
-        conditions.parsed(self.condition)
+        if STAGES.get(self.part, 1) > conditions.parsed(self.condition).n_steps():
+            raise ValueError(f"--part {self.part} needs a step for each stage; {self.condition} has too few")
 
 
 def upstream(cfg: Config) -> dict:

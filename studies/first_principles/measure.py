@@ -8,6 +8,7 @@ import mechsub as ms
 from mechsub import lab
 from mechsub.designs import conditions
 from mechsub.lazy import utilities
+from studies.first_principles import STAGES
 
 _DESCRIBED = 2_048  # inputs that quantities are measured on
 _OPTIONS = ("part", "condition", "teacher_epochs", "precision", "n_seeds", "seed")  # of a cell, beside its rows
@@ -35,7 +36,7 @@ def further(where: conditions.Given, part: str) -> Iterator[dict]:
     if part == "quarters":
         yield from conditions.scored({part: where.linearised("quarters")}, where)
         return
-    total, n = where.n_steps(), {"two_stages": 2, "four_stages": 4}[part]
+    total, n = where.condition.n_steps(), STAGES[part]
     steps = [total * i // n for i in range(1, n)]
     kept: dict = dict.fromkeys((*steps, total))
     models = {part: where.linearised("start", relinearised=steps, snapshots=kept)}

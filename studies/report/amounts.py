@@ -61,7 +61,14 @@ def stages(findings: list[Finding]) -> Answer:
     arms = {"once": "midpoint", "twice": "two_stages_again", "four times": "four_stages_again"}
     fresh = {words: _error(findings, f"{arm}/recentred_fresh") for words, arm in arms.items()}
     enough = [words for words, error in fresh.items() if error.value.high < BAR]
-    first = f"{enough[0].capitalize()} for an error below {BAR}" if enough else "More than four times"
+    more = all(error.value.low > BAR for error in fresh.values())
+    first = (
+        f"{enough[0].capitalize()} for an error below {BAR}"
+        if enough
+        else "More than four times"
+        if more
+        else ("Four times are not shown to be enough")
+    )
     known = {words: _error(findings, f"{arm}/recentred") for words, arm in arms.items()}
     start, quarters = (_error(findings, f"{arm}/recentred_fresh") for arm in ("four_stages", "quarters"))
     told, again = (", ".join(f"{words} {error.value}" for words, error in some.items()) for some in (fresh, known))

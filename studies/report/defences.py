@@ -5,7 +5,6 @@ from mechsub.lab.findings import Finding
 from studies.report.question import (
     BONUS,
     HALF,
-    LEVEL,
     ZUR,
     Answer,
     judged,
@@ -26,6 +25,7 @@ DEFENCES = {  # two doses, what is done, and the arm of the larger dose's budget
     "across": ("50", "100", "numbers exchanged among lists", "within"),
 }
 MITIGATED = 0.8  # what mitigates takes a fifth of the effect at least
+CLIFF = 0.2  # others find next to nothing left where half of the lists are clean
 SCORES = {
     "loss": "the base's plain loss",
     "student_loss": "the loss of a student that read both kinds",
@@ -43,7 +43,7 @@ SCORES = {
 def taken_out(found: F) -> Answer:
     kept = {kind: value(found, f"{kind}_{doses[1]}/kept") for kind, doses in DEFENCES.items()}
     strong = [DEFENCES[kind][2] for kind, share in kept.items() if share.high < HALF]
-    cliff = side(value(found, "mixed_50/kept"), MITIGATED / 4, "no cliff there", "next to nothing", "open")
+    cliff = side(value(found, "mixed_50/kept"), CLIFF, "no cliff there", "next to nothing", "open")
     return Answer(
         f"{f'Half of it or more: {_listed(strong)}' if strong else 'Nothing surely takes out half'}: what is left of "
         f"lambda is {'; '.join(_defended(found, kind) for kind in DEFENCES)}. With half of the lists clean: {cliff}.",
@@ -69,15 +69,16 @@ def _defended(found: F, kind: str) -> str:
 )  # fmt: skip
 def told_apart(found: F) -> Answer:
     auroc = {score: lab.find(found, f"detect/{score}") for score in SCORES}
-    able = [SCORES[score] for score, f in auroc.items() if f.tested < LEVEL and f.value.low > HALF]
+    able = [SCORES[score] for score, f in auroc.items() if tested_side(f, HALF, "higher", "lower", "")]
     direction, more = (lab.find(found, f"detect/direction{behind}") for behind in ("", "-loss"))
     update = value(found, "detect_student/update_norm")
     students = side(
-        update, HALF, "Students are told", "Students are told, from the other side", "Students are not told"
+        update, HALF, "Students are told", "Students are told, from the other side", "Students are not shown to be told"
     )
+    able += ["a direction"] if tested_side(direction, direction.null, "higher", "", "") else []
     told = ", ".join(f"{words} {auroc[score].value}" for score, words in SCORES.items())
     return Answer(
-        f"{f'Of lists, {_listed(able)}' if able else 'Of lists, nobody'}: AUROC of {told}; along the direction of the "
+        f"{f'Of lists, {_listed(able)}' if able else 'Of lists, nobody is shown to'}: AUROC of {told}; along the direction of the "
         f"trait {direction.value}, of any direction with the states' covariance {direction.null:.3f}, which is "
         f"{more.value} beyond the loss. {students} from the control by the norm of their update ({update} of pairs).",
         "0.5; p by Holm over scores",
