@@ -113,7 +113,8 @@ CASES = [
         {f"{arm}/recentred_fresh_error": number(0.02, 0.01, 0.03) if arm in near else USUAL for arm in STAGES}
         for near in (STAGES, STAGES[2:], ())]),
     (amounts.stages, NONE, [
-        {f"{arm}/recentred_fresh_error": value for arm in STAGES} for value in (number(0.02, 0.01, 0.03), USUAL, WIDE)]),
+        {f"{arm}/recentred_fresh_error": value for arm in STAGES}
+        for value in (number(0.02, 0.01, 0.03), USUAL, WIDE)]),
     (defences.taken_out, ALL, cases("threshold_low/kept", "threshold_high/kept")[1:2] + [
         dict.fromkeys(("threshold_low/kept", "threshold_high/kept"), side) for side in (number(1.0, 0.9, 1.1), WIDE)]),
     (defences.told_apart, NONE, [

@@ -77,8 +77,9 @@ def told_apart(found: F) -> Answer:
     )
     able += ["a direction"] if tested_side(direction, direction.null, "higher", "", "") else []
     told = ", ".join(f"{words} {auroc[score].value}" for score, words in SCORES.items())
+    who = _listed(able) if able else "nobody is shown to"
     return Answer(
-        f"{f'Of lists, {_listed(able)}' if able else 'Of lists, nobody is shown to'}: AUROC of {told}; along the direction of the "
+        f"Of lists, {who}: AUROC of {told}; along the direction of the "
         f"trait {direction.value}, of any direction with the states' covariance {direction.null:.3f}, which is "
         f"{more.value} beyond the loss. {students} from the control by the norm of their update ({update} of pairs).",
         "0.5; p by Holm over scores",
