@@ -6,7 +6,18 @@ import mechsub as ms
 from mechsub.designs import conditions
 from mechsub.lab import predictions
 from mechsub.lab.agreement import agreement, extremes, line_error
-from mechsub.lab.findings import Cell, Finding, all_findings, arm_means, by_group, cells, like_the_first, rows
+from mechsub.lab.findings import (
+    Cell,
+    Finding,
+    all_findings,
+    arm_means,
+    by_group,
+    cells,
+    holm,
+    less,
+    like_the_first,
+    rows,
+)
 from mechsub.lazy import go
 from studies.first_principles import Config, design
 
@@ -88,6 +99,7 @@ def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
             text = f"{label}, {score.replace('_', '-')}{words}"
             out += agreement(f"{arm}/{score}{behind}", text, said, true)
             out += extremes(f"{arm}/{score}{behind}", text, said, true) if score == "recentred" else []
+    out += _further(out, behind, words)
     for quantity, label in QUANTITIES.items():
         some = {c: v for c, v in trained.items() if f"midpoint/{quantity}" in v}
         for score in ("raw", "recentred") if len(some) > 3 else ():
@@ -98,6 +110,16 @@ def _of_set(name: str, trained: dict[str, dict[str, float]]) -> list[Finding]:
     return out
 
 
+def _further(found: list[Finding], behind: str, words: str) -> list[Finding]:
+    """Errors of further orders less those of the midpoint, paired by conditions."""
+    errors = {finding.subject: finding for finding in found if finding.score == f"recentred{behind}_error"}
+    orders = [arm for arm in PREDICTED if arm.startswith(FURTHER) and arm in errors]
+    return holm(
+        less(errors[arm], errors["midpoint"], label=f"error, {PREDICTED[arm]}, less halfway to the teacher{words}")
+        for arm in orders
+    )
+
+
 def table(records: list[dict]) -> list[dict]:
     found = cells(records, Config, findings)
     compared = comparisons(found)
@@ -105,15 +127,22 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    """Every condition: recentred and raw accuracy, found against predicted."""
-    trained = [cell for cell in cells(records, Config, findings) if cell.options["part"] == "train"]
+    """Every condition: recentred and raw accuracy, found against predicted; in stages where these are there."""
+    every = cells(records, Config, findings)
+    trained = [cell for cell in every if cell.options["part"] == "train"]
     found = {cell.options["condition"]: _values(cell) for cell in like_the_first(("condition",), trained)}
+    series = {"recentred": ("midpoint", "recentred"), "raw": ("midpoint", "raw")}
+    for cell in every:
+        if cell.options["part"] == "four_stages" and cell.options["condition"] in found:
+            found[cell.options["condition"]] |= _values(cell)
+    if all("four_stages_again/recentred" in values for values in found.values()):
+        series = {"in one stage": ("midpoint", "recentred"), "in four stages": ("four_stages_again", "recentred")}
     more = "" if len(found) == len(trained) else " Other cells are in the table."
     kinds = ms.kinds  # it registers the template
     figure = go.Figure()
-    for score in ("recentred", "raw"):
-        x, y = ([values[f"{arm}/{score}"] for values in found.values()] for arm in ("midpoint", "student"))
-        figure.add_scatter(x=x, y=y, text=list(found), mode="markers", name=score)
+    for name, (said, score) in series.items():
+        x, y = ([values[f"{arm}/{score}"] for values in found.values()] for arm in (said, "student"))
+        figure.add_scatter(x=x, y=y, text=list(found), mode="markers", name=name)
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="as predicted", line={"dash": "dash", "color": "gray"})
     figure.update_layout(
         title="What students learn, predicted before they are trained", template="mechsub",
