@@ -60,9 +60,12 @@ def test_records_are_chosen_by_their_own_keys(tmp_path):
     both = ms.frame("theirs", out=tmp_path, kind=["animal", "pair"], width=4)
     assert len(both) == 3 and str(both.n.dtype) == "Int64" and both.gain.dtype == "float64"
     assert ms.frame("theirs", out=tmp_path, n=3).kind.tolist() == ["pair"]
-    with pytest.raises(LookupError, match="no record of theirs has kind = 'animals'; there are animal, pair"):
-        ms.frame("theirs", out=tmp_path, kind="animals")
-    with pytest.raises(LookupError, match="no record of theirs has all of kind, n so"):
+    for kind in ("animals", ["pair", "animals"]):  # a slip among several would lose an arm
+        with pytest.raises(LookupError, match="no record of theirs has kind = 'animals'; there are animal, pair"):
+            ms.frame("theirs", out=tmp_path, kind=kind)
+    with pytest.raises(LookupError, match="no stored cell of theirs has width = 5; stored: 4"):
+        ms.frame("theirs", out=tmp_path, width=[4, 5])
+    with pytest.raises(LookupError, match="no record of theirs has all of these: kind = 'animal', n = 3; leave"):
         ms.frame("theirs", out=tmp_path, kind="animal", n=3)
 
 

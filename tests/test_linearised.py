@@ -140,11 +140,11 @@ def test_a_network_for_each_stage():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relinearised": [12]}, "relinearised must be steps before the last of 12, not 12"),
+        ({"relinearised": [12]}, "relinearised must be steps between 1 and 11, not 12"),
         ({"relinearised": [4, 2]}, "in increasing order"),
         ({"relinearised": [3, 3]}, "in increasing order"),
         ({"relinearised": [0]}, "a step of relinearised must be"),
-        ({"relinearised": [3], "at": networks()[1]}, "at has 1 networks for 2 stages"),
+        ({"relinearised": [3], "at": networks()[1]}, "at must have a network for each of the 2 stages, not 1"),
         ({"at": []}, "at must hold at least 1"),
     ],
 )

@@ -48,9 +48,10 @@ def draw_numbers(
     """A list of `n_numbers` numbers behind every prompt, all other tokens masked; temperature 0 takes the likeliest.
 
     A number is one token where 000..999 are single tokens, else three tokens of one digit. `teacher_system` is a system
-    text for the teacher that students do not see. Tokens below `least_probability` (among those that may be drawn, at
-    the temperature) are not drawn, by the same noise; where none reaches it, the likeliest is taken. Raises where the
-    tokenizer reads a drawn list as other tokens.
+    text for the teacher that students do not see. No token is drawn whose probability is below
+    `least_probability`, among the tokens that may stand there (of 1,000 equally likely numbers each has 0.001); the
+    likeliest always may. The noise is that of a call without it. Raises where the tokenizer reads a drawn list as
+    other tokens.
     """
     tokenizer = _tokenizer(teacher)
     n_numbers, temperature = arguments.whole(n_numbers, "n_numbers", 1), _temperature(temperature)

@@ -38,14 +38,20 @@ def frame(study: str, *, out: str | Path = store.USUAL, **options: object) -> "p
     of_cells = {name: values for name, values in wanted.items() if name in there}
     of_records = {name: values for name, values in wanted.items() if name not in there}
     chosen = [cell for cell, has in options_of.items() if all(_among(has, *each) for each in of_cells.items())]
-    if not chosen:
-        raise LookupError(_nothing(study, root, of_cells, options_of.values()))
+    lacking = {  # of several values, one that no cell has is a slip that would lose an arm
+        name: [value for value in values if not any(_among(has, name, [value]) for has in options_of.values())]
+        for name, values in of_cells.items()
+    }
+    if not chosen or any(lacking.values()):
+        unknown = {name: values for name, values in lacking.items() if values}
+        raise LookupError(_nothing(study, root, unknown if chosen else of_cells, options_of.values()))
     found = [row for cell in chosen for row in rows(cell, known)]
     _check_keys(study, of_records, found, there)
     _warn_of_stale(chosen)
     found = [row for row in found if all(_among(row, *each) for each in of_records.items())]
     if not found:
-        raise LookupError(f"no record of {study} has all of {', '.join(of_records)} so")
+        asked = ", ".join(f"{name} = {' or '.join(map(repr, values))}" for name, values in of_records.items())
+        raise LookupError(f"no record of {study} has all of these: {asked}; leave one out")
     return _table(found, ["cell", *there])
 
 
@@ -98,8 +104,9 @@ def _check_keys(study: str, wanted: Mapping, found: Sequence[Mapping], options: 
                 f"records: {', '.join(keys)}"
             )
         there = list(dict.fromkeys(str(row[name]) for row in found if row.get(name) is not None))
-        if not any(_among(row, name, values) for row in found):
-            asked = " or ".join(map(repr, values)) or "no value"
+        lacking = [value for value in values if not any(_among(row, name, [value]) for row in found)]
+        if lacking or not values:
+            asked = " or ".join(map(repr, lacking)) or "no value"
             raise LookupError(f"no record of {study} has {name} = {asked}; there are {', '.join(there[:12])}")
 
 

@@ -415,7 +415,8 @@ def student_inputs(
             raise ValueError("noise='shared' is for samplers; inputs of every member cannot be shared")
         common = inputs.to(teacher.device, settings.dtype) if inputs.ndim == 2 else None
         return lambda i, epoch: common if common is not None else inputs[i % len(inputs)].to(settings.dtype)
-    arguments.function(inputs, "inputs")
+    if not callable(inputs):
+        arguments.refuse("inputs", "a tensor, or a sampler such as ms.noise.uniform", inputs)
     n_samples = n_inputs(inputs, n_samples)
     if noise == "shared" and not fresh:
         with one_thread():

@@ -103,7 +103,9 @@ def linearised_student(
     taken at that network ("start"), halfway from it to the teacher ("midpoint"), or at the stage's own network, where
     `at` has one for each stage. The other arguments are those of `distill`; every member of start has its own teacher.
     Raises ValueError where `distill` does, for networks of different shapes, and for steps that this run does not
-    have. docs/concepts.md has the derivation.
+    have. A run has epochs x ceil(n_samples / batch_size) steps. With a stage for every step, "start" is `distill`
+    itself, and "midpoint" is not: for stages take "start", then, for a second pass, networks halfway through each stage
+    (`snapshots` has its ends). docs/concepts.md has the derivation.
     """
     one_of("loss", loss, ("kl", "mse", "hard"))
     check_pair(start, teacher, outputs, loss)
@@ -185,7 +187,8 @@ def _stages(relinearised: Sequence[int], total: int) -> list[int]:
     given = arguments.items(relinearised, "relinearised", "steps", 0)
     steps = [arguments.whole(step, "a step of relinearised", 1) for step in given]
     if steps and max(steps) >= total:
-        raise ValueError(f"relinearised must be steps before the last of {total}, not {max(steps)}")
+        allowed = f"be steps between 1 and {total - 1}" if total > 1 else "be empty in a run of one step"
+        raise ValueError(f"relinearised must {allowed}, not {max(steps)}")
     if steps != sorted(set(steps)):
         raise ValueError(f"relinearised must be steps in increasing order, not {steps}")
     return steps
@@ -209,9 +212,12 @@ def _points(
             return [{n: (1 - share) * v + share * ends[n] for n, v in own.items()} for share in shares]
 
         return along
+    wanted = f"{', '.join(map(repr, _SHARES))}, a HookedMLP, or a list of them"
+    if not isinstance(at, HookedMLP | list | tuple):
+        arguments.refuse("at", wanted, at)
     networks = [at] if isinstance(at, HookedMLP) else arguments.items(at, "at", "networks")
     if len(networks) != stages:
-        raise ValueError(f"at has {len(networks)} networks for {stages} stages; give one for each")
+        raise ValueError(f"at must have a network for each of the {stages} stages, not {len(networks)}")
     for network in networks:
         check_pair(arguments.instance(network, HookedMLP, "at"), start, slice(None), "mse")
         _check_shape("at", network, start)
