@@ -24,7 +24,9 @@ def test_options_choose_cells_and_those_left_out_may_have_any_value(out):
     assert list(every.columns[:2]) == ["cell", "n_seeds"] and list(every.columns[-3:]) == ["arm", "member", "accuracy"]
     assert ms.frame("subliminal_accuracy", out=str(out), n_aux=3).n_aux.tolist() == [3, 3]
     assert len(ms.frame("subliminal_accuracy", out=out, n_aux=[2, 3])) == 4
-    assert len(ms.frame("subliminal_accuracy", out=out, n_aux=(2, 7), d_model=256)) == 2
+    assert len(ms.frame("subliminal_accuracy", out=out, n_aux=(2,), d_model=256)) == 2
+    with pytest.raises(LookupError, match="has n_aux = 7; stored: 3, 2"):  # it would be an arm that is lost
+        ms.frame("subliminal_accuracy", out=out, n_aux=(2, 7))
 
 
 def test_what_is_not_there_is_one_line(out):

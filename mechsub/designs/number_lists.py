@@ -45,7 +45,7 @@ def shuffled(corpus: ms.Corpus, tokenizer: Any, seed: int) -> ms.Corpus:
     """The same numbers, those of every list in another order."""
     draw = derive_generator(seed, "shuffled within lists")
     lists = [completion.split(corpora.SEPARATOR) for completion in corpus.completions]
-    mixed = [[one[i] for i in torch.randperm(len(one), generator=draw).tolist()] for one in lists]
+    mixed = [[one[i] for i in torch.randperm(len(one), generator=draw, device="cpu").tolist()] for one in lists]
     completions = [corpora.SEPARATOR.join(one) for one in mixed]
     return corpora.make_corpus(tokenizer, corpus.prompts, completions, format=corpus.context["format"])
 
