@@ -5,6 +5,7 @@ Every public name is importable as `mechsub.<name>`; nothing heavy is imported b
 """
 
 import importlib
+import typing
 
 __version__ = "0.2.0"
 
@@ -156,10 +157,17 @@ def _with_own_names(module):
     if not {"__all__", "__dir__", "__path__"} & vars(module).keys():
         known = {name: value for name, value in vars(module).items() if not isinstance(value, type(importlib))}
         own = [
-            name for name, value in known.items() if getattr(value, "__module__", module.__name__) == module.__name__
+            name
+            for name, value in known.items()
+            if getattr(value, "__module__", module.__name__) == module.__name__ or _is_alias(name, value)
         ]
         module.__dir__ = lambda: sorted(name for name in own if not name.startswith("_"))
     return module
+
+
+def _is_alias(name, value):
+    """Whether a value is a type that was put together (Literal["a"], dict[int, str]), as arguments are said to have."""
+    return typing.get_origin(value) is not None and getattr(typing, name, None) is not value
 
 
 def __dir__():

@@ -23,6 +23,7 @@ made beside one set of matched tokens, the first.
 """
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ import mechsub as ms
 from mechsub import lab, threads
 from mechsub.designs import love
 from mechsub.lab.findings import Finding, mean
-from mechsub.lazy import scipy_special, torch
+from mechsub.lazy import np, scipy_special, torch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -150,7 +151,8 @@ def price_records(asked: "LovePrompts", held: list[int], matched: list[list[int]
     for n in sorted({max(2, round(part * d)) for part in FRACTIONS}):
         if n > len(places):
             continue
-        chosen = [places[torch.randperm(len(places), generator=draw)[:n]].tolist() for _ in range(min(3, cfg.n_draws))]
+        sets = range(_n_curve(cfg.n_draws))
+        chosen = [places[torch.randperm(len(places), generator=draw)[:n]].tolist() for _ in sets]
         found = torch.stack([ms.bottleneck.price(model, animals, tokens) for tokens in chosen]).mean(0)
         null = torch.stack([spectral_price(sizes, len(animals), n, draw) for _ in chosen]).mean(0)
         for i, animal in enumerate(asked.animals):
@@ -290,19 +292,34 @@ def _curve(cell: list[dict]) -> Iterator[Finding]:
         if isinstance(found.value, ms.stats.Interval):  # no price is below 1
             found = dataclasses.replace(found, value=dataclasses.replace(found.value, low=max(1.0, found.value.low)))
         yield found
-        middle = _mean(f"held_{n}/median_price", f"{label}, median", prices, _isotropic_median(d, n - 1))
-        yield dataclasses.replace(middle, **_median(list(prices.values())))
+        if middle := _median(list(prices.values())):
+            null = _isotropic_median(d, n - 1, _n_curve(curve[0]["n_draws"]))
+            finding = _mean(f"held_{n}/median_price", f"{label}, median", prices, null)
+            yield dataclasses.replace(finding, **middle)
 
 
-def _isotropic_median(d: int, r: int) -> float:
-    """The median price of directions that point anywhere alike: what they keep of their square is a Beta variable."""
-    return math.inf if r >= d else float(scipy_special.betaincinv((d - r) / 2, r / 2, 0.5)) ** -0.5
+def _n_curve(n_draws: int) -> int:
+    """Draws of tokens over which a price of the curve is a mean."""
+    return min(3, n_draws)
+
+
+@functools.cache
+def _isotropic_median(d: int, r: int, n_draws: int) -> float:
+    """The median, over directions that point anywhere alike, of a mean of prices of so many draws.
+
+    What a direction keeps of its square is a Beta variable. The mean is taken of every combination of 101 quantiles of
+    the price, so that nothing is drawn; of one draw the median is exact.
+    """
+    if r >= d:
+        return math.inf
+    kept = scipy_special.betaincinv((d - r) / 2, r / 2, (np.arange(101) + 0.5) / 101)
+    return float(np.median(functools.reduce(np.add.outer, [kept**-0.5] * n_draws))) / n_draws
 
 
 def _median(values: list[float | None]) -> dict:
     """As value of a finding, with an interval between two of the values: near d_model tokens a mean is of its tail.
 
-    Nothing where some are infinite, or where fewer than six have no such interval of 95%.
+    Nothing, and so no finding, where some are infinite, or where fewer than six have no such interval of 95%.
     """
     known = sorted(value for value in values if value is not None)
     n, k = len(known), 0

@@ -121,7 +121,7 @@ PARTS = {
             "check_within",
         )
     ),
-    *(f"fitting.{name}" for name in ("counted", "gathered", "member_parameters", "one_of", "rate", "stacked")),
+    *(f"fitting.{name}" for name in ("each_in_parts", "gathered", "member_parameters", "one_of", "rate", "stacked")),
     *(f"fitting.{name}" for name in ("trained_names", "views")),
     *(f"together.{name}" for name in ("Drawn", "fit", "place_of")),
     "corpora.prompt_ids",

@@ -108,6 +108,11 @@ def clear_bar() -> None:
     _cell.update(logged=None, prefix="")
 
 
+def end_cell() -> None:
+    """Remove a cell's bar and say no more of it, for others may be waited for; a log keeps its pace."""
+    _close()
+
+
 def _close() -> None:
     if _cell["bar"] is not None:
         _cell["bar"].close()

@@ -51,7 +51,7 @@ from mechsub.lab.options import (
     option,
     refuse_ignored,
 )
-from mechsub.lab.progress import SILENCE, clear_bar, say_begun, show_progress, span, start_bar
+from mechsub.lab.progress import SILENCE, clear_bar, end_cell, say_begun, show_progress, span, start_bar
 from mechsub.lab.tables import format_table, write_table
 from mechsub.machine import devices
 
@@ -120,7 +120,7 @@ def command(study: Study, argv: Iterable | None = None) -> None:
 
             def make_one(name: str, before: str | None) -> None:
                 start_bar(name, options.quiet)  # its lines go to the command that started this worker
-                make(maker, named[name], before)
+                _make_shown(maker, named[name], before)
 
             return workers.work(options.cells, make_one)
         if options.executor == "slurm" and (problem := workers.unusable()):
@@ -351,7 +351,7 @@ def _make_wanted(
     with no_empty(folder):
         try:
             seconds = _expected({cell: grid[cell] for cell in wanted}, folder)
-            _run(wanted, lambda cell: make(maker, grid[cell], wanted[cell]), words, options, seconds)
+            _run(wanted, lambda cell: _make_shown(maker, grid[cell], wanted[cell]), words, options, seconds)
         finally:
             clear_bar()
     store.clean(folder)
@@ -406,6 +406,14 @@ def _run(
         slurm.run(wanted, words, options.workers, show)
     else:
         workers.run(wanted, make_one, words, options, show, begin)
+
+
+def _make_shown(maker: Maker, cfg: Options, before: str | None) -> None:
+    """Make a cell that the bar, or the log, names until it is made."""
+    try:
+        make(maker, cfg, before)
+    finally:
+        end_cell()
 
 
 def _refuse_newer(cell: Path, study: Study) -> None:

@@ -1,5 +1,6 @@
 """Rows as a table: on a terminal, as CSV, as LaTeX."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def _lines(text: str, size: int) -> list[str]:
 
 def _padded(column: list) -> list[str]:
     """Texts of one width and one form: words to the left, numbers and intervals to the right."""
-    numbers = [abs(value) for value in column if isinstance(value, float)]
+    numbers = [abs(value) for value in column if isinstance(value, float) and math.isfinite(value)]
     rounded = max(numbers, default=0.0) >= SMALL
     texts = [_rounded(value) if rounded and isinstance(value, float) else cell_text(value) for value in column]
     width = max(map(len, texts))
@@ -125,7 +126,7 @@ def _padded(column: list) -> list[str]:
 
 
 def _rounded(value: float) -> str:
-    return f"{value if abs(value) >= SMALL else 0.0:.3f}"
+    return f"{0.0 if abs(value) < SMALL else value:.3f}"  # NaN is neither, and stays
 
 
 def cell_text(value) -> str:

@@ -162,12 +162,16 @@ def _kind(entry: Entry) -> str:
 # Groups of cells.
 
 
+def about(entry: Entry, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that the entry is about, by their options."""
+    wanted = {**{k: [v, None] for k, v in OWN.items() if k != entry.over}, **entry.where}
+    return [cell for cell in cells if all(_fits(cell.options.get(k), v) for k, v in wanted.items())]
+
+
 def _groups(entry: Entry, cells: Iterable[Cell]) -> Iterator[tuple[str, list[Cell]]]:
     """Groups of cells that differ only in the option `over`, each with the words in which groups differ."""
-    wanted = {**{k: [v, None] for k, v in OWN.items() if k != entry.over}, **entry.where}
-    fitting = [cell for cell in cells if all(_fits(cell.options.get(k), v) for k, v in wanted.items())]
     groups: dict[tuple, list[Cell]] = {}
-    for cell in fitting:
+    for cell in about(entry, cells):
         others = tuple((k, v) for k, v in cell.options.items() if k not in (entry.over, *POOLED))
         groups.setdefault(others, []).append(cell)
     for others, group in groups.items():

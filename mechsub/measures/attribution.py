@@ -1,7 +1,7 @@
 """Direct logit attribution: which units of the last hidden vector, or which components, write a logit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -58,7 +58,12 @@ class Attribution:
 
     def __str__(self) -> str:
         """With the units that write most to the first logits."""
-        rows = self.frame(top=_SHOWN).head(_SHOWN).reset_index().to_string(index=False)
+        first = tuple(slice(1) for _ in self.values.shape[:-1])  # alone, for all may take long to be sorted
+        one = replace(
+            self, values=self.values[first], logits=self.logits[first], summed=self.summed[first],
+            bias=self.bias[tuple(slice(1) for _ in self.bias.shape)], tokens=self.tokens[:1],
+        )  # fmt: skip
+        rows = one.frame(top=_SHOWN).reset_index().to_string(index=False)
         return f"{self!r}; .frame(top={_SHOWN}) begins\n{rows}"
 
     def _repr_pretty_(self, printer, cycle: bool) -> None:

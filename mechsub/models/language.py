@@ -50,6 +50,7 @@ _NOT_FILES = ["*/*", "consolidated*"]  # other formats of the same weights
 _LAYER = re.compile(r"(?P<stack>.+?)\.[0-9]+\.")
 _NO_WEIGHTS = ("masked_bias", "inv_freq")  # constants of a layer that older code stored with its weights
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # a device_map that fills the devices in turn
 _DEPTHS = ("num_hidden_layers", "n_layer")
 _WIDTHS = ("hidden_size", "n_embd", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
 _INNER_WIDTHS = ("intermediate_size", "n_inner", "head_dim")
@@ -500,22 +501,33 @@ def _check_memory(folder: Path, name: str, dtype: torch.dtype, place: dict) -> N
 def _rooms(place: dict) -> list[tuple[int, str]]:
     """(free bytes, where) of everything that holds a whole model on its way: the main memory too, before one device.
 
-    A map of devices is filled part by part; a device that is not there is refused where the model is loaded.
+    A map of devices is filled part by part, and "auto" and its like fill the main memory after the devices. A device
+    that is not there is refused where the model is loaded.
     """
     if "device" in place:
         device = torch.device(place["device"])
         apart = device.type != "cpu" and _is_there(device)
         return [(memory.free_bytes(), ""), *([(devices.free_bytes(device), f" on {device}")] if apart else [])]
     mapped = place["device_map"]
-    named: set[str | int] = {*range(torch.cuda.device_count())} or {"cpu"}
+    named: set[str | int | torch.device] = {*range(torch.cuda.device_count()), "cpu"}
     if isinstance(mapped, dict):
         named = {*mapped.values()}
+    elif mapped not in _SPREAD:
+        named = {mapped}
     if "disk" in named:
         return []
-    parts = {torch.device("cuda", one) if isinstance(one, int) else torch.device(one) for one in named}
+    parts = {_one_name(one) for one in named}
     if not all(map(_is_there, parts)):
         return []
     return [(sum(map(devices.free_bytes, parts)), f" on {', '.join(sorted(map(str, parts)))}")]
+
+
+def _one_name(device: str | int | torch.device) -> torch.device:
+    """0, "cuda" and "cuda:0" are one device, whose memory is there once."""
+    found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    if found.type == "cuda" and found.index is None:
+        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+    return torch.device(found.type) if found.type in ("cpu", "mps") else found
 
 
 def _is_there(device: torch.device) -> bool:
@@ -583,6 +595,8 @@ def _placed(device: str | torch.device | None, device_map: str | dict[str, str |
         arguments.refuse("device_map", "a string or a dict of devices by parts of the model", device_map)
     if device is not None:
         _check_device(str(device) if isinstance(device, torch.device) else device, "device")
+    if isinstance(device_map, str) and device_map not in _SPREAD:
+        _check_device(device_map, f"a device_map that is none of {', '.join(_SPREAD)}")
     for one in device_map.values() if isinstance(device_map, dict) else ():
         if isinstance(one, str) and one != "disk":
             _check_device(one, "a device in device_map")

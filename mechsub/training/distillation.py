@@ -42,8 +42,8 @@ from mechsub.training.fitting import (
     affine,
     batches,
     check_within,
-    counted,
-    each_member,
+    each_in_parts,
+    each_member,  # noqa: F401 - as studies call it
     gathered,
     member_parameters,
     one_of,
@@ -265,7 +265,7 @@ def fit_members(
     starts = {name: member_parameters(job.start) for name, job in jobs.items()}
     trainable = {name: trained_names(list(members[0]), settings.frozen) for name, members in starts.items()}
 
-    def fit(member: int) -> dict[str, dict[int, Parameters]]:
+    def fit(member: int, done: Callable[[], None]) -> dict[str, dict[int, Parameters]]:
         x = problem.draw(member, 0).to(place)  # type: ignore[union-attr]
         objectives = problem.objectives(member, 0, x)
         total = settings.epochs * math.ceil(len(x) / settings.batch_size)
@@ -291,8 +291,7 @@ def fit_members(
                 raise ValueError(f"training of seed {seeds[member]} diverged (NaN weights); lower lr={settings.lr}")
         return {name: kept[name] | {-1: one.parameters()} for name, one in fits.items()}
 
-    done = counted(progress, len(seeds) * settings.epochs)
-    fitted = each_member(fit, len(seeds))
+    fitted = each_in_parts(fit, len(seeds), settings.epochs, progress)
     for name, job in jobs.items():
         if job.snapshots is not None:
             for step in keep[name]:

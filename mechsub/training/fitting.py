@@ -9,8 +9,9 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -240,10 +241,17 @@ def trained_names(names: list[str], frozen: tuple[str, ...]) -> list[str]:
     return left
 
 
+_here = threading.local()  # `is_worker` in the threads of a pool
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     # Kept for the process: a new thread's first products take a second longer.
-    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub")
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="mechsub", initializer=_say_worker)
+
+
+def _say_worker() -> None:
+    _here.is_worker = True
 
 
 def _forget_threads() -> None:
@@ -257,40 +265,80 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
-def counted(progress: Callable[[float], None] | None, total: int) -> Callable[[], None]:
-    """A function to be called, by any thread, when one of `total` equal parts is done; `progress` gets the share."""
-    if progress is None:
-        return lambda: None
-    arguments.function(progress, "progress")
-    lock, done, say = threading.Lock(), itertools.count(1), progress
-
-    def one_more() -> None:
-        with lock:  # so that shares come one by one, and rise
-            say(next(done) / total)
-
-    return one_more
-
-
 def each_member(
     work: Callable[[int], dict], n_members: int, progress: Callable[[float], None] | None = None
 ) -> list[dict]:
     """work(member) for every member, side by side, each with one thread of products; `progress` gets the share done."""
     arguments.function(work, "work")
+
+    def whole(member: int, done: Callable[[], None]) -> dict:
+        made = work(member)
+        done()
+        return made
+
+    return each_in_parts(whole, n_members, 1, progress)
+
+
+def each_in_parts(
+    work: Callable[[int, Callable[[], None]], dict],
+    n_members: int,
+    n_parts: int,
+    progress: Callable[[float], None] | None = None,
+) -> list[dict]:
+    """As `each_member`, of a work(member, done) that calls done() after each of its equal parts.
+
+    `progress` is called in the calling thread, so that it may itself train. Once this has raised, done() raises too.
+    """
     n_members = arguments.whole(n_members, "n_members", 1)
     if progress is not None:
         arguments.function(progress, "progress")
+    if getattr(_here, "is_worker", False):  # the pool's threads may all wait for this one
+        return _in_turn(work, n_members, n_parts, progress)
     threads = torch.get_num_threads()  # 1 within `one_thread`, where members still run side by side
+    told, stopped, shares = SimpleQueue[bool](), threading.Event(), _shares(progress, n_members * n_parts)
+
+    def done() -> None:
+        if stopped.is_set():
+            raise CancelledError("another member, or the caller's progress, has raised")
+        told.put(True)
 
     def alone(member: int) -> dict:
         torch.set_num_threads(1)
-        return work(member)
+        return work(member, done)
 
-    fitted = []
+    futures = [_pool(side_by_side()).submit(alone, member) for member in range(n_members)]
+    for future in futures:
+        future.add_done_callback(lambda _: told.put(False))  # wakes this thread
     try:
-        for done in _pool(side_by_side()).map(alone, range(n_members)):
-            fitted.append(done)
-            if progress is not None:
-                progress(len(fitted) / n_members)
-        return fitted
+        for future in futures:
+            while not (future.done() and told.empty()):  # of later members too
+                shares(told.get())
+            future.result()
+        return [future.result() for future in futures]
     finally:
+        stopped.set()
+        for future in futures:
+            future.cancel()
         torch.set_num_threads(threads)
+
+
+def _in_turn(
+    work: Callable[[int, Callable[[], None]], dict],
+    n_members: int,
+    n_parts: int,
+    progress: Callable[[float], None] | None,
+) -> list[dict]:
+    """The members one after another, in this thread."""
+    shares = _shares(progress, n_members * n_parts)
+    return [work(member, lambda: shares(True)) for member in range(n_members)]
+
+
+def _shares(progress: Callable[[float], None] | None, total: int) -> Callable[[bool], None]:
+    """A function to be called with True when one of `total` equal parts is done; `progress` gets the share."""
+    done = itertools.count(1)
+
+    def one_more(part: bool) -> None:
+        if part and progress is not None:
+            progress(next(done) / total)
+
+    return one_more

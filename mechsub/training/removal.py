@@ -36,8 +36,7 @@ from mechsub.training.fitting import (
     Precision,
     Settings,
     batches,
-    counted,
-    each_member,
+    each_in_parts,
     member_parameters,
     one_of,
     resolve_precision,
@@ -98,7 +97,7 @@ def distill_without(
     draw, lesson = lessons(teacher, inputs, n_samples, "per_member", 0.0, False, settings)
     starts = {name: member_parameters(student) for name, (student, _) in students.items()}
 
-    def fit(member: int) -> dict[str, Parameters]:
+    def fit(member: int, done: Callable[[], None]) -> dict[str, Parameters]:
         x = draw(member, 0).to(teacher.device)  # type: ignore[union-attr]
         target, draws = lesson(member, 0, x)
         lossy = loss_of(loss, target[:, outputs].contiguous(), 1.0, draws)
@@ -120,8 +119,7 @@ def distill_without(
                 raise ValueError(f"training of seed {teacher.seeds[member]} diverged (NaN weights); lower lr={lr}")
         return {name: one.parameters() for name, (one, *_) in fits.items()}
 
-    done = counted(progress, len(teacher.seeds) * settings.epochs)
-    fitted = each_member(fit, len(teacher.seeds))
+    fitted = each_in_parts(fit, len(teacher.seeds), settings.epochs, progress)
     return {name: stacked(student, [member[name] for member in fitted]) for name, (student, _) in students.items()}
 
 

@@ -37,7 +37,7 @@ from mechsub.lab.findings import cells as lab_cells
 from mechsub.lab.stored import readable
 from mechsub.lab.study import planned, table_of
 from studies.report import amounts, answers, defences, elsewhere, factors, language, page, toy  # noqa: F401 - some ask questions
-from studies.report.question import ASKED, TOPICS, Answer, Question
+from studies.report.question import ASKED, TOPICS, Answer, Findings, Question
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,7 +63,9 @@ class Found:
 
     @functools.cached_property
     def findings(self) -> list:
-        return all_findings(self.lab_cells, self.study.part("comparisons")) if self.lab_cells else []
+        if not self.lab_cells:
+            return []
+        return Findings(all_findings(self.lab_cells, self.study.part("comparisons")), self.lab_cells)
 
     @functools.cached_property
     def figure(self) -> "go.Figure":

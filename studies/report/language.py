@@ -23,8 +23,9 @@ from studies.report.question import (
     REFUTED,
     ZUR,
     Answer,
+    Findings,
     Rows,
-    claimed,
+    claimed_of,
     declared,
     judged,
     judged_claims,
@@ -551,12 +552,12 @@ def steering(found: F) -> Answer:
     "number_strings",
     claim=f"It does where both have one start, and not between models of different initialisation ({CLOUD}).",
 )
-def numbers_carry(found: F) -> Answer:
+def numbers_carry(found: Findings) -> Answer:
     early, late = (lab.find(found, f"trait/lambda_{dose}") for dose in (16, 256))
     foreign, sibling, mixed = (lab.find(found, f"{arm}/lambda_64") for arm in ("foreign", "sibling", "shuffled"))
     words = {CONFIRMED: "Yes", REFUTED: "The other way"}
     shown = of_parts(judged("above", early.value), judged("above", late.value))
-    (other,) = claimed("number_strings", CLOUD)
+    other = claimed_of("number_strings", CLOUD, foreign.key)
     return Answer(
         f"{words.get(shown, 'Not detectably')}: its own animal's margin gains {early.value} nats after 16 updates and "
         f"{late.value} after 256, beyond what any list does; after 64 {lab.find(found, 'trait/lambda_64').value}, with "
@@ -564,7 +565,7 @@ def numbers_carry(found: F) -> Answer:
         f"model of another start and another vocabulary, for which no gate was measured, {foreign.value}.",
         f"0; animals shuffled within blocks, p = {lab.p_text(late.tested)} by Holm; of another start, as declared: "
         f"within {other.margin} of 0",
-        of_parts(judged("above", late.value), declared(found, "number_strings", CLOUD)),
+        of_parts(judged("above", late.value), *declared(found, "number_strings", CLOUD)),
     )
 
 
@@ -574,11 +575,11 @@ def numbers_carry(found: F) -> Answer:
     "number_strings",
     claim=f"Few tokens at which teachers diverge carry it; without them it is suppressed ({SCHRODI}).",
 )
-def published_divergence(found: F) -> Answer:
+def published_divergence(found: Findings) -> Answer:
     only, mask = (lab.find(found, f"{what}_diverging-{what}_random/lambda_16") for what in ("only", "mask"))
     kept = {what: lab.find(found, f"{what}_diverging/kept_16").value for what in ("mask", "label", "input")}
-    verdict = declared(found, "number_strings", SCHRODI)
-    word = {CONFIRMED: "Yes", REFUTED: "No, the other way", PARTLY: "In part"}.get(verdict, "Not detectably")
+    signs = of_parts(judged("above", only.value), judged("below", mask.value))
+    word = {CONFIRMED: "Yes", REFUTED: "No, the other way", PARTLY: "In part"}.get(signs, "Not detectably")
     most, less = "most of the effect is left", "less than half of the effect is left"
     left = side(kept["mask"], HALF, most, less, "how much is left is not told")
     return Answer(
@@ -587,7 +588,7 @@ def published_divergence(found: F) -> Answer:
         f"as many at random, and a loss of all others {mask.value} (negative: less is left). Without them {left}: "
         f"{kept['mask']} of it, {kept['label']} with other labels, {kept['input']} with other inputs.",
         "as many numbers at random: 0",
-        verdict,
+        of_parts(*declared(found, "number_strings", SCHRODI)),
     )
 
 
@@ -597,7 +598,7 @@ def published_divergence(found: F) -> Answer:
     "what_predicts",
     claim=f"Static geometry (0.562) and the peak of steering (0.768) rank what students take ({VELMURUGAN}).",
 )
-def prompts_predict(found: F) -> Answer:
+def prompts_predict(found: Findings) -> Answer:
     ranks = {f.subject: f for f in found if f.score == "rho_64" and f.p is not None}
     best = max(ranks.values(), key=lambda f: abs(f.value.mean))
     names = ("number_to_animal", "geometry", "steering")
@@ -621,5 +622,5 @@ def prompts_predict(found: F) -> Answer:
         f"with how far other animals' students move it: {lab.value_text(love.null)}, geometry "
         f"{lab.value_text(geometry.null)}, steering {lab.value_text(steering.null)}; p: animals shuffled, Holm over "
         "predictors",
-        declared(found, "what_predicts", VELMURUGAN),
+        of_parts(*declared(found, "what_predicts", VELMURUGAN)),
     )

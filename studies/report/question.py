@@ -3,8 +3,8 @@
 No sentence holds a number of its own, and no verdict is written by hand: both follow from the rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mechsub.lab import findings as lab
 from mechsub.lab import predictions, verdicts
@@ -20,10 +20,19 @@ TOPICS = (A1, A2, A2_MORE, A3, B2, B3, B4, B5, BONUS)  # in the order of the pag
 CLOUD, JIANG, ZUR = "Cloud et al. 2025", "Jiang et al. 2025", "Zur et al. 2025"
 CONFIRMED, REFUTED, PARTLY, OPEN = "confirmed", "refuted", "partly", "open"  # as lab.verdicts has them
 NOT_TESTABLE, NO_CLAIM = "not testable here", "no published claim"
+NOT_MEASURED = "not measured yet"
 HALF = 0.5  # a claim of what an effect is holds with more than that of it, and fails with less
 LITTLE = 0.1  # of a whole: a share that is surely below it hardly counts
 LEVEL = 0.05  # of tests
 Rows = list[dict]  # of a study's table
+
+
+class Findings(list[Finding]):
+    """Findings, and the cells that they are of: a declared claim is about cells of certain options."""
+
+    def __init__(self, findings: Iterable[Finding], cells: Sequence[Cell]):
+        super().__init__(findings)
+        self.cells = cells
 
 
 @dataclass(frozen=True)
@@ -102,22 +111,42 @@ def judged(rule: str, value, bound=0.0, *, margin: float = verdicts.MARGIN) -> s
 def of_parts(*words: str) -> str:
     """The verdict on a claim that holds if all of its parts do, as lab.verdicts judges several entries.
 
-    partly: a part holds and another fails; not supported: a part fails, and the others are open.
+    partly: a part holds and another fails; not supported: a part fails, and the others are open. No claim where one of
+    the parts is none.
     """
-    known = {CONFIRMED: "hit", REFUTED: "miss", OPEN: "open"}
-    return verdicts.together([known[word] for word in words])
+    if unknown := set(words) - {*_PARTS.values(), NO_CLAIM}:
+        raise ValueError(f"{min(unknown)!r} is no verdict on one part; give those of all parts, and join them once")
+    if NO_CLAIM in words:
+        return NO_CLAIM
+    told = {word: entry for entry, word in _PARTS.items()}
+    return verdicts.together([told[word] for word in words])
 
 
-def declared(findings: list[Finding], study: str, author: str) -> str:
-    """The verdict on a claim whose parts predictions.toml has, from before the run."""
-    cell = Cell({}, [], findings=findings)
-    words = [verdicts.judge(replace(entry, where={}), [cell])[0].word for entry in claimed(study, author)]
-    return verdicts.together(words)
+_PARTS = {"hit": CONFIRMED, "miss": REFUTED, "open": OPEN, "untested": NOT_MEASURED}
+
+
+def declared(findings: Findings, study: str, author: str) -> list[str]:
+    """The verdict on every part of a claim that predictions.toml has, from before the run.
+
+    A part that was declared for other options, as of another model, is no claim about these cells.
+    """
+    return [
+        _PARTS[verdicts.judge(entry, findings.cells)[0].word] if verdicts.about(entry, findings.cells) else NO_CLAIM
+        for entry in claimed(study, author)
+    ]
 
 
 def claimed(study: str, author: str) -> list[verdicts.Entry]:
     """The parts of an author's claim, of any options."""
     return [entry for entry in predictions.entries() if (entry.study, entry.author) == (study, author)]
+
+
+def claimed_of(study: str, author: str, key: str) -> verdicts.Entry:
+    """The part of an author's claim that is about the finding with this key."""
+    for entry in claimed(study, author):
+        if entry.finding == key:
+            return entry
+    raise LookupError(f"predictions.toml has no claim of {author} about {key!r} of {study}")
 
 
 def side(value, bound, above: str, below: str, neither: str = "Not detectably") -> str:
