@@ -103,3 +103,15 @@ def test_a_missing_cell_will_take_as_long_as_the_one_most_like_it(tmp_path):
     (tmp_path / "torn" / "provenance.json").write_text('{"sec')
     assert [one.seconds for one in durations.known(tmp_path)] == [5.0]
     assert [durations.words(s) for s in (40.0, 720.0, 12_000.0)] == ["40 s", "12 min", "3 h 20 min"]
+
+
+def test_a_verdict_that_does_not_fit_stands_behind_the_words_and_empty_rows_are_left_out():
+    rows = [
+        {"quantity": "share of all that is there", "value": 0.51234567, "null": "0.500 (animals shuffled)"},
+        {"quantity": "prediction: share", "value": 0.5, "predicted": "above 0.4", "verdict": "hit"},
+        {"quantity": "highest by the rule", "rule": "refuted, and no more than any other direction"},
+    ]
+    said = format_table(rows, width=44)
+    assert "prediction: share: hit" in said and "highest" not in said
+    assert "not shown: null, predicted, verdict, rule" in " ".join(said.split())
+    assert "highest by the rule" in format_table(rows)

@@ -20,8 +20,8 @@ def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
 
     Where lines are longer than `width`, in this order: columns with one value in all rows are dropped; the cell is said
     before what is measured, in one column; the columns with the longest words are broken into lines of at least 24
-    characters; columns are dropped from the right, a value, its null, p and verdict after all others. A last line names
-    what is dropped.
+    characters; columns are dropped from the right, a value, its null, p and verdict after all others; rows that say
+    nothing then are left out. A last line names what is dropped.
     """
     if not rows:
         return ""
@@ -37,9 +37,18 @@ def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
         shown = _fewer(shown)
         broken = _broken(rows, shown, width)
     told = [name for name in names if name not in shown and any(row.get(name, "") != "" for row in rows)]
+    rows = _telling(rows, shown)
     more = f"not shown: {', '.join(told)} (--wide shows all, --csv FILE writes them)" if told else ""
     lines = textwrap.wrap(more, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return _joined(rows, shown, broken) + "".join(f"{line}\n" for line in lines)
+
+
+def _telling(rows: Sequence[Mapping], shown: Sequence[str]) -> Sequence[Mapping]:
+    """Rows that say something in the columns that are shown; a verdict that is not shown stands behind the words."""
+    first = shown[0]
+    if "verdict" not in shown and all(isinstance(row.get(first, ""), str) for row in rows):
+        rows = [{**row, first: f"{row[first]}: {row['verdict']}"} if row.get("verdict") else row for row in rows]
+    return [row for row in rows if any(row.get(name, "") != "" for name in shown[1:])] or rows
 
 
 def _tested(name: str, value):
