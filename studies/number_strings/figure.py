@@ -37,7 +37,8 @@ def _doses(students: list[dict]):
         for dose in doses(students, arm):
             lines.setdefault(words, {})[dose] = trait_matrix.diagonal(matrices(students, arm, dose)[1]).tolist()
     panel = ms.kinds.line_panel(lines, "updates", "lambda, nats")
-    return ms.kinds.Panel(panel.traces, {**panel.x, "type": "log"}, panel.y)
+    ticks = sorted({dose for points in lines.values() for dose in points})
+    return ms.kinds.Panel(panel.traces, {**panel.x, "type": "log", "tickvals": ticks}, panel.y)
 
 
 def _matrix(students: list[dict]):
