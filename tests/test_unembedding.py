@@ -167,6 +167,13 @@ def test_an_attribution_is_a_frame_with_named_axes(llama, toy):
     rows = found.frame(top=8).head(8).reset_index().to_string(index=False)
     assert str(found) == f"{found!r}; .frame(top=8) begins\n{rows}"
     assert str(ms.direct_logit_attribution(llama, torch.arange(5)[None], [7, 12], pos=-1)).count("\n") == 9
+    one = ms.direct_logit_attribution(llama, torch.tensor([[3, 4, 5]]), [7], pos=-1, unit="component")
+    assert (
+        one.frame(top=1).index.names == ["input", "token", "unit"]
+        and one.frame().index.get_level_values(2)[0] == "embed"
+    )
+    with pytest.raises((TypeError, ValueError), match="top"):
+        found.frame(top=0)
 
 
 def test_an_attribution_of_many_inputs_is_printed_without_a_frame_of_all(toy):
@@ -178,13 +185,6 @@ def test_an_attribution_of_many_inputs_is_printed_without_a_frame_of_all(toy):
         assert tracemalloc.get_traced_memory()[1] < found.values.numel()  # a byte for each value; all take 50
     finally:
         tracemalloc.stop()
-    one = ms.direct_logit_attribution(llama, torch.tensor([[3, 4, 5]]), [7], pos=-1, unit="component")
-    assert (
-        one.frame(top=1).index.names == ["input", "token", "unit"]
-        and one.frame().index.get_level_values(2)[0] == "embed"
-    )
-    with pytest.raises((TypeError, ValueError), match="top"):
-        found.frame(top=0)
 
 
 def test_a_head_that_is_cut_out_takes_its_attribution_along(llama):
