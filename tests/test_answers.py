@@ -1,16 +1,19 @@
 """Answers follow from findings: made-up ones on both sides, and one that shows neither, have words of their own."""
 
 import dataclasses
+import functools
 import re
 
 import pytest
 
-from mechsub.lab.findings import Drawn, Finding
+from mechsub.lab import predictions
+from mechsub.lab.findings import Cell, Drawn, Finding
 from mechsub.stats import Interval
 from studies.report import amounts, defences, factors, language, toy
-from studies.report.question import ASKED, declared, judged, of_parts, read, size
+from studies.report.question import ASKED, Findings, claimed_of, declared, judged, of_parts, read, size
 
 HIGH, LOW, WIDE = Interval(0.8, 0.7, 0.9, 9), Interval(-0.8, -0.9, -0.7, 9), Interval(0.31, -0.5, 1.1, 9)
+AUTHORS = ("Cloud et al. 2025", language.SCHRODI, language.VELMURUGAN)  # whose claims predictions.toml has
 SIDES = (HIGH, LOW, WIDE)
 USUAL = Interval(0.3, 0.2, 0.4, 9)
 AT_CHANCE = Interval(0.1, 0.09, 0.11, 9)
@@ -31,12 +34,20 @@ def finding(name, value=USUAL, null=0.0, p=0.001):
     return Finding(key, label, value, null, p, "seeds", 9, cell=cell, scores=scores)
 
 
-def told(answer, decisive):
+def declared_of(answer, findings, **options):
+    """Findings of a cell with the options of which the study's claims were declared, but for these."""
+    study = next((question.study for question in ASKED if question.answer is answer), "")
+    wheres = [dict(entry.where) for entry in predictions.entries() if entry.study == study and entry.author in AUTHORS]
+    where = functools.reduce(dict.__or__, wheres, {})
+    return Findings(findings, [Cell({**where, **options}, [], findings=findings)])
+
+
+def told(answer, decisive, **options):
     """The answer to findings of which these decide; every other one that it looks up has the usual value."""
     found = {name: finding(name, **(it if isinstance(it, dict) else {"value": it})) for name, it in decisive.items()}
     while True:
         try:
-            return answer(list(found.values()))
+            return answer(declared_of(answer, list(found.values()), **options))
         except LookupError as error:
             name = re.search(r"'([^']+)'", str(error))
             if name is None or name[1] in found:
@@ -242,9 +253,34 @@ def test_a_claim_of_which_one_part_fails_is_partly_true_and_an_undecided_one_is_
 
 def test_a_declared_claim_has_the_verdict_of_its_study_s_table():
     """Of numbers that the sceptic was told "confirmed" about."""
-    found = [finding("foreign/lambda_64", value) for value in (number(-0.009, -0.0222, 0.0036),)]
-    assert declared(found, "number_strings", "Cloud et al. 2025") == "open"
-    assert declared([finding("foreign/lambda_64", LOW)], "number_strings", "Cloud et al. 2025") == "refuted"
+    for value, word in ((number(-0.009, -0.0222, 0.0036), "open"), (LOW, "refuted")):
+        found = declared_of(language.numbers_carry, [finding("foreign/lambda_64", value)])
+        assert declared(found, "number_strings", "Cloud et al. 2025") == [word]
+
+
+def test_parts_of_a_declared_claim_are_joined_once_with_others():
+    """One holds and another fails: this was a KeyError, which the page took for a missing row."""
+    parts = {"only_diverging-only_random/lambda_16": HIGH, "mask_diverging-mask_random/lambda_16": HIGH}
+    found = declared_of(language.published_divergence, [finding(key, value) for key, value in parts.items()])
+    words = declared(found, "number_strings", language.SCHRODI)
+    assert words == ["confirmed", "refuted"] and of_parts("confirmed", *words) == "partly"
+    found = declared_of(language.published_divergence, [finding("only_diverging-only_random/lambda_16", HIGH)])
+    words = declared(found, "number_strings", language.SCHRODI)
+    assert words == ["confirmed", "not measured yet"] and of_parts(*words) == "confirmed (by 1 of 2 checks)"
+    assert of_parts("not measured yet") == "not measured yet"
+    with pytest.raises(ValueError, match="'partly' is no verdict on one part"):
+        of_parts("confirmed", "partly")
+    with pytest.raises(LookupError, match=r"no claim of Cloud et al. 2025 about 'trait/lambda_16'"):
+        claimed_of("number_strings", "Cloud et al. 2025", "trait/lambda_16")
+
+
+@pytest.mark.parametrize("answer", [language.numbers_carry, language.published_divergence, language.prompts_predict])
+def test_what_was_declared_of_one_model_is_no_claim_about_another(answer):
+    """The sentence is said all the same, by the same findings."""
+    given = {f"{name}/rho_64": HIGH for name in ("number_to_animal", "geometry", "steering")}
+    own, other = told(answer, given), told(answer, given, model="organisms/110-instruct")
+    assert own.verdict in ("confirmed", "partly", "refuted", "not supported", "open")
+    assert other.verdict == "no published claim" and other.sentence == own.sentence
 
 
 def test_few_numbers_of_many_dimensions_cannot_test_a_bottleneck():

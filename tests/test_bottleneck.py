@@ -200,18 +200,29 @@ def test_a_model_with_more_numbers_than_dimensions_pays_an_infinite_price(tmp_pa
 
 def test_prices_of_the_curve_are_medians_whose_intervals_lie_between_prices():
     """A mean of prices with a long tail is that of the tail; its interval reaches below 1, which no price can be."""
-    prices, usual = [1.5 + 0.01 * i for i in range(19)] + [900.0], {"kind": "curve", "d_model": 576, "n_held": 576}
+    prices = [1.5 + 0.01 * i for i in range(19)] + [900.0]
+    usual = {"kind": "curve", "d_model": 576, "n_held": 576, "n_draws": 1}
     rows = [usual | {"animal": str(i), "price": price} for i, price in enumerate(prices)]
     mean, found = study._curve(rows)
     assert mean.value.mean == pytest.approx(sum(prices) / 20) and mean.value.low == 1  # as it was predicted
     assert ms.stats.student_t(prices).low < 1 and found.value.mean == pytest.approx(1.595) and not found.scores
     assert (found.value.low, found.value.high) == (pytest.approx(1.55), pytest.approx(1.64))  # the 6th and the 15th
     assert found.null == pytest.approx(35.54, abs=0.01)  # of directions that point anywhere, the median too
+    (some,) = study._curve([{**rows[0], "price": None}, *rows[1:]])  # which have no median with an interval
+    assert some.value == "infinite for 1 of 20 animals" and study._isotropic_median(60, 60, 3) == math.inf
+    assert [f.key for f in study._curve(rows[:5])] == ["held_576/price"]  # nor have so few
+
+
+def test_the_null_of_a_median_is_of_means_of_as_many_draws():
+    """A stored price is a mean over three sets of tokens, whose median lies above that of one price."""
     draw = torch.Generator().manual_seed(0)
-    flat = study.spectral_price(torch.ones(60).double(), 4000, 58, draw)
-    assert float(flat.median()) == pytest.approx(study._isotropic_median(60, 57), rel=0.1)
-    some = list(study._curve([{**rows[0], "price": None}, *rows[1:]]))
-    assert some[0].value == "infinite for 1 of 20 animals" and study._isotropic_median(60, 60) == math.inf
+    flat = torch.stack([study.spectral_price(torch.ones(60).double(), 4000, 58, draw) for _ in range(3)])
+    for n in (1, 2, 3):
+        found = float(flat[:n].mean(0).median())
+        assert found == pytest.approx(study._isotropic_median(60, 57, n), rel=0.02)
+    usual = {"kind": "curve", "d_model": 60, "n_held": 58, "n_draws": 10}
+    found = list(study._curve([usual | {"animal": str(i), "price": 6.0 + i} for i in range(8)]))
+    assert found[1].null == study._isotropic_median(60, 57, 3) > 1.1 * study._isotropic_median(60, 57, 1)
 
 
 def test_the_cheapest_change_says_that_its_null_is_one_set():

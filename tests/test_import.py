@@ -32,8 +32,13 @@ def test_a_module_lists_its_own_names_and_not_what_it_imports():
         listed
     )
     assert "chosen" in dir(mechsub.devices) and "ContextVar" not in dir(mechsub.devices)
+    assert {"Optimizer", "Schedule", "Precision"} <= set(dir(mechsub.distillation)) and "Format" in dir(mechsub.prompts)
+    assert {"Metric", "Basis"} <= set(dir(mechsub.unembedding)) and "Unit" in dir(mechsub.attribution)
+    assert "Sampler" in dir(mechsub.noise) and "Members" in dir(mechsub.fitting)
+    typed = {"Literal", "NamedTuple", "Protocol", "Generic", "TypeVar", "Any", "Annotated", "get_args"}
     for name in mechsub._MODULES:
         module = getattr(mechsub, name)
+        assert not typed & set(dir(module)) or "__dir__" not in vars(module), name
         assert dir(module) and all(hasattr(module, own) for own in dir(module)), name
 
 

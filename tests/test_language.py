@@ -271,9 +271,18 @@ def test_too_little_memory_of_a_device_is_refused_before_loading(tiny, monkeypat
             language.check_folder(str(tiny))
     assert asked == ["cuda:1", "cuda:0"]
     asked.clear()
-    for mapped in ("auto", {"a": 0, "b": "cuda:1", "c": 1}):
-        assert "are needed on cuda:0, cuda:1, and " in refusal(tiny, device_map=mapped)
-    assert sorted(asked) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert "are needed on cuda:0, cuda:1, and " in refusal(tiny, device_map={"a": 0, "b": "cuda:1", "c": 1})
+    assert sorted(asked) == ["cuda:0", "cuda:1"]
+    for mapped in ({"a": "cuda", "b": "cuda:0", "c": 0, "d": torch.device("cuda", 0)}, "cuda", "cuda:0"):  # one card
+        assert "are needed on cuda:0, and " in refusal(tiny, device_map=mapped)
+    for mapped in ("auto", "balanced", "balanced_low_0", "sequential"):  # which go on in main memory
+        asked.clear()
+        monkeypatch.setattr(devices, "free_bytes", lambda device: asked.append(str(device)) or least // 3 - 1)
+        assert "are needed on cpu, cuda:0, cuda:1, and " in refusal(tiny, device_map=mapped)
+        assert sorted(asked) == ["cpu", "cuda:0", "cuda:1"]
+    monkeypatch.setattr(devices, "free_bytes", lambda device: least // 3 + 1)
+    load_language_model(str(tiny), device_map="auto")
+    monkeypatch.setattr(devices, "free_bytes", free)
     with monkeypatch.context() as more:
         more.setattr(devices, "free_bytes", lambda device: least // 2 + 1)
         assert "are needed" not in refusal(tiny, device_map={"": 0, "lm_head": 1})
@@ -282,6 +291,8 @@ def test_too_little_memory_of_a_device_is_refused_before_loading(tiny, monkeypat
         assert "are needed on cpu, and " in refusal(tiny, device_map={"": "cpu"})
     with pytest.raises((TypeError, ValueError), match="a device in device_map must be a device of torch's"):
         load_language_model(str(tiny), device_map={"": "gpu"})
+    with pytest.raises((TypeError, ValueError), match=r"none of auto, .* must be a device of torch's"):
+        load_language_model(str(tiny), device_map="gpu")
 
 
 # The hub, as a server on this machine.

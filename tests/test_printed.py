@@ -1,8 +1,10 @@
 """What a command prints: its table, within a terminal and as files, and how long what is missing will take."""
 
+import math
+
 from mechsub.lab import durations, store
 from mechsub.lab.findings import PValue
-from mechsub.lab.tables import format_table, write_table
+from mechsub.lab.tables import cell_text, format_table, write_table
 from mechsub.stats import Interval
 
 
@@ -59,6 +61,13 @@ def test_the_numbers_of_a_column_have_one_form():
     lines = [line.split() for line in format_table(rows).splitlines()]
     assert lines == [["a", "b", "p"], ["0.000", "2e-05", "1e-04"], ["-0.011", "-0.0001", "0.500"], ["0.000", "0.000"]]
     assert format_table([{"a": -0.0}]).split() == ["a", "0.000"]
+
+
+def test_nan_and_infinity_are_printed_as_they_are():
+    """NaN stood as 0.000; an infinity is no reason to hide the other numbers of its column."""
+    assert format_table([{"a": math.nan}, {"a": 0.5}]).split() == ["a", "nan", "0.500"]
+    assert format_table([{"a": math.inf}, {"a": 2e-5}, {"a": -math.inf}]).split() == ["a", "inf", "2e-05", "-inf"]
+    assert [cell_text(value) for value in (math.nan, math.inf, -math.inf, -0.0)] == ["nan", "inf", "-inf", "0.000"]
 
 
 def test_a_table_of_any_width_has_all_rows_and_no_blank_line():

@@ -2,9 +2,11 @@
 
 import os
 import pty
+import queue
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 
 import mechsub as ms
 from mechsub.machine import devices
+from mechsub.training import fitting
 
 ROOT = Path(__file__).parent.parent
 COUNT = """
@@ -68,6 +71,69 @@ def test_training_tells_every_epoch_of_a_member_and_changes_no_number(at_once):
     told = []
     ms.removal.distill_without({"a": (start, None)}, start, images, outputs=start.cfg.aux, progress=told.append, **fit)
     assert told == [i / 12 for i in range(1, 13)]
+
+
+def test_a_progress_may_itself_train():
+    """In a thread of the pool it would wait for the members that wait for it."""
+    torch.set_num_threads(2)
+    start = ms.HookedMLP(ms.MLPConfig(d_in=16, d_model=8), seeds=range(3))
+    images, labels = torch.rand(40, 16, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
+    fit = {"epochs": 2, "batch_size": 20, "precision": "fp32"}
+    plain, shares = ms.train(start, images, labels, **fit), []
+
+    def progress(share):
+        assert threading.current_thread() is here
+        again = ms.train(start, images, labels, **fit)
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), plain.parameters(), strict=True))
+        shares.append(share)
+
+    here = threading.current_thread()
+    found = ms.train(start, images, labels, **fit, progress=progress)
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), plain.parameters(), strict=True))
+    pair = {"a": (start, None)}
+    ms.removal.distill_without(pair, start, images, outputs=start.cfg.aux, progress=progress, **fit)
+    ms.distillation.each_member(lambda member: {}, 3, progress)
+    assert shares == [i / 6 for i in range(1, 7)] * 2 + [1 / 3, 2 / 3, 1.0]
+
+
+def test_a_progress_that_raises_ends_the_training():
+    """Also that of the members that are under way: they end after their epoch, and those that wait never begin."""
+    torch.set_num_threads(2)
+    begun, left = [], threading.Event()
+
+    def work(member, done):
+        begun.append(member)
+        done()
+        assert left.wait(20)
+        try:
+            done()
+        except BaseException as error:
+            ended.put(type(error).__name__)
+            raise
+        return {}
+
+    def progress(share):
+        raise KeyError("enough")
+
+    ended = queue.SimpleQueue()
+    with pytest.raises(KeyError, match="enough"):
+        fitting.each_in_parts(work, 8, 2, progress)
+    left.set()
+    assert ended.get(timeout=20) == "CancelledError" and len(begun) <= 2
+
+
+def test_of_several_members_that_fail_the_first_is_told():
+    torch.set_num_threads(2)
+    other = threading.Event()
+
+    def work(member):
+        if member:
+            other.set()
+        assert other.wait(20)
+        raise ValueError(f"member {member}")
+
+    with pytest.raises(ValueError, match="member 0"):
+        ms.distillation.each_member(work, 2)
 
 
 def test_progress_of_workers_stands_behind_the_bar_and_warnings_above_it(capsys, monkeypatch):

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Literal
@@ -403,6 +404,13 @@ def test_progress_needs_a_terminal_and_is_rate_limited(capsys, monkeypatch):
     capsys.readouterr()
     study.show_progress(0.9)
     assert capsys.readouterr().err == ""
+
+
+def test_a_worker_that_waits_for_its_next_cell_says_no_more_of_the_last(tiny, tmp_path):
+    (tmp_path / "cells").write_text('{"cell": "lr=0.3", "before": null}\n')
+    tiny("--lr", "0.3", "--cells", str(tmp_path / "cells"))
+    assert tiny.runs() == 1
+    assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer) and not t.finished.is_set()]
 
 
 def test_a_log_says_that_a_long_cell_begins_and_what_like_cells_took(tiny, tmp_path, capsys):

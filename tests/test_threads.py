@@ -177,6 +177,19 @@ def test_members_still_run_side_by_side():
     assert torch.get_num_threads() == 2
 
 
+def test_members_within_a_member_take_turns_in_its_thread():
+    """The pool's threads could all wait for members that no thread is left for."""
+    torch.set_num_threads(2)
+
+    def outer(member):
+        inner, told = [], []
+        made = ms.distillation.each_member(lambda i: inner.append(threading.get_ident()) or {"i": i}, 3, told.append)
+        assert set(inner) == {threading.get_ident()} and told == [1 / 3, 2 / 3, 1.0]
+        return {"made": made}
+
+    assert ms.distillation.each_member(outer, 1) == [{"made": [{"i": 0}, {"i": 1}, {"i": 2}]}]
+
+
 def test_threads_come_back():
     torch.set_num_threads(3)
 

@@ -1,6 +1,7 @@
 """Metrics of output directions in closed form, on both kinds of model; heads' attributions."""
 
 import inspect
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -163,6 +164,9 @@ def test_an_attribution_is_a_frame_with_named_axes(llama, toy):
     largest = table.value.xs((0, 1, 4), level=("member", "input", "token")).abs().nlargest(2)
     assert list(first.index) == list(largest.index)
     assert str(found).startswith(f"{found!r}; .frame(top=") and len(str(found).splitlines()) == 10
+    rows = found.frame(top=8).head(8).reset_index().to_string(index=False)
+    assert str(found) == f"{found!r}; .frame(top=8) begins\n{rows}"
+    assert str(ms.direct_logit_attribution(llama, torch.arange(5)[None], [7, 12], pos=-1)).count("\n") == 9
     one = ms.direct_logit_attribution(llama, torch.tensor([[3, 4, 5]]), [7], pos=-1, unit="component")
     assert (
         one.frame(top=1).index.names == ["input", "token", "unit"]
@@ -170,6 +174,17 @@ def test_an_attribution_is_a_frame_with_named_axes(llama, toy):
     )
     with pytest.raises((TypeError, ValueError), match="top"):
         found.frame(top=0)
+
+
+def test_an_attribution_of_many_inputs_is_printed_without_a_frame_of_all(toy):
+    found = ms.direct_logit_attribution(toy, torch.randn(3000, 20), [1, 4])
+    str(found)  # imports
+    tracemalloc.start()
+    try:
+        str(found)
+        assert tracemalloc.get_traced_memory()[1] < found.values.numel()  # a byte for each value; all take 50
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_head_that_is_cut_out_takes_its_attribution_along(llama):
