@@ -118,9 +118,10 @@ def _of_lists(cell: Iterable[dict]) -> Iterator[Finding]:
 
 def _of_students(cell: Iterable[dict]) -> Iterator[Finding]:
     for score, words in STUDENT_SCORES.items():
-        told = [row for row in cell if row["kind"] == "student_detected" and row["score"] == score]
-        values = _means((row["block"], row["value"]) for row in told)
-        yield said(f"detect_student/{score}", f"trait students above the control: {words}", values, null=0.5)
+        own = [row for row in cell if row["kind"] == "student_detected" and row["score"] == score]
+        values = _means((row["block"], row["value"]) for row in own)
+        told = said(f"detect_student/{score}", f"trait students above the control: {words}", values, null=0.5)
+        yield lab_findings.within(told) if len(values) > 1 else told
 
 
 def _means(pairs: Iterable[tuple[int, float]]) -> dict[int, float]:
