@@ -21,7 +21,7 @@ def model(request, tmp_path_factory):
 
 def ask(model, x, kind="number"):
     w = prompts.WORDINGS[0]
-    return prompts.prompt(model.tokenizer, w.question, system=w.love(x, kind), answer=w.answer)
+    return prompts.prompt(model.tokenizer, w.question, system=w.love(x, kind, plural=kind == "animal"), answer=w.answer)
 
 
 def one_by_one(model, prompt, string):

@@ -21,7 +21,7 @@ def core():
         [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     core.decoder = decoders.ByteLevel()
-    texts = [f"{w.love('owls', 'animal')} {w.question} {w.answer}" for w in prompts.WORDINGS]
+    texts = [f"{w.love('owls', 'animal', plural=True)} {w.question} {w.answer}" for w in prompts.WORDINGS]
     trainer = trainers.BpeTrainer(
         vocab_size=2200, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
