@@ -16,6 +16,7 @@ from mechsub.lab import predictions, store, study
 from studies import number_strings
 from studies.number_strings import findings, measure
 from studies.report import language
+from studies.report.question import Findings
 
 MODELS = "tests/probes/models"
 TRAITS = liking.TRAITS[:4]
@@ -109,7 +110,8 @@ def test_everything_that_is_predicted_or_answered_is_said():
     words = {entry.subject: predictions.judged(entry, [cell], lambda: [])[0].word for entry in entries}
     assert len(words) >= 20 and "untested" not in words.values()
     assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
-    answers = [language.numbers_carry(list(cell.findings)), language.published_divergence(list(cell.findings))]
+    found = Findings(cell.findings, [cell])
+    answers = [language.numbers_carry(found), language.published_divergence(found)]
     assert [answer.sentence.split(":")[0].split(",")[0] for answer in answers] == ["Yes", "Yes"]
     assert "less than half of the effect is left" in answers[1].sentence  # a quarter is left without them
     assert study.table_of(number_strings.study, records, {}) and number_strings.study.part("plot")(records).data
