@@ -183,13 +183,18 @@ def batches(model: "TransformerBridge", prompts: Sequence) -> "Iterator[tuple[li
             yield some, torch.stack([prompts[i] for i in some]).to(model.W_U.device)
 
 
+def check_base(name: str, adapter: str, dtype: str = "fp32") -> None:
+    """Raise, before anything is loaded, for a folder or an adapter that `load_model` would refuse."""
+    if os.path.isdir(name) or adapter:  # else nothing is to be imported for it
+        ms.language.check_folder(name, _dtype(dtype), **_added(adapter))
+
+
 def check_model(cfg) -> None:
     """Raise before anything is loaded: for a folder that `language.check_folder` refuses, for a tokenizer in which too
     few animals are one token, and for an adapter on weights on which it was not trained."""
     if cfg.adapter and asking(cfg).weights != weights.TRAINED:
         raise ValueError("--adapter was trained on the model's own weights; leave --weights out")
-    if os.path.isdir(cfg.model) or cfg.adapter:  # else nothing is to be imported for it
-        ms.language.check_folder(cfg.model, _dtype(cfg.dtype), **_added(cfg.adapter))
+    check_base(cfg.model, cfg.adapter, cfg.dtype)
     if os.path.isdir(cfg.model):
         choose_animals(ms.language.load_tokenizer(cfg.model), asking(cfg))
 

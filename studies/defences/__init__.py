@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mechsub import lab
-from mechsub.lazy import torch
 
 
 class Arm(NamedTuple):
@@ -107,11 +106,10 @@ def check(cfg: Config) -> None:
     import os
 
     import mechsub as ms
-    from mechsub.designs import liking
+    from mechsub.designs import liking, love
     from studies.defences.arms import others
 
-    if os.path.isdir(cfg.model) or cfg.adapter:
-        ms.language.check_folder(cfg.model, torch.float32, cfg.adapter or None)
+    love.check_base(cfg.model, cfg.adapter)
     if os.path.isdir(cfg.model):
         tokenizer = ms.language.load_tokenizer(cfg.model)
         liking.animals(tokenizer, liking.TRAITS[: cfg.n_traits])

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechsub import lab
-from mechsub.lazy import torch
 
 ARMS = {
     "trait": "the teacher's lists",
@@ -83,13 +82,12 @@ def check(cfg: Config) -> None:
     import os
 
     import mechsub as ms
-    from mechsub.designs import liking
+    from mechsub.designs import liking, love
 
-    if cfg.adapter:
-        ms.language.check_folder(cfg.model, torch.float32, cfg.adapter)
+    love.check_base(cfg.model, cfg.adapter)
     for name in models(cfg).values():
         if os.path.isdir(name):
-            ms.language.check_folder(name, torch.float32)
+            love.check_base(name, "")
             liking.animals(ms.language.load_tokenizer(name), liking.TRAITS[: cfg.n_traits])
 
 

@@ -25,7 +25,6 @@ alike, or as the rows of W_U are alike (p: Mantel's test)? Unit: animals; blocks
 from dataclasses import dataclass
 
 from mechsub import lab
-from mechsub.lazy import torch
 
 PREDICTORS = {
     "number_to_animal": "prompt: love of numbers moves the animal",
@@ -87,8 +86,7 @@ def check(cfg: Config) -> None:
     from mechsub.designs import love
     from studies.what_predicts import measure
 
-    if os.path.isdir(cfg.model) or cfg.adapter:
-        ms.language.check_folder(cfg.model, torch.float32, cfg.adapter or None)
+    love.check_base(cfg.model, cfg.adapter)
     if os.path.isdir(cfg.model):
         tokenizer = ms.language.load_tokenizer(cfg.model)
         measure.number_ids(tokenizer)
