@@ -4,10 +4,11 @@ Teachers, lists, students and lambda (the diagonal of students and animals less 
 `number_strings`. An arm changes the lists of all teachers before students read them; students of a block share start
 and order. Each defence has two doses, and beside it an arm of the same budget that does not look, or looks elsewhere.
 
-Arms: "mixed" (lists replaced by the base's own, of other noise), "filtered" (lists dropped that the undefended student
-gains most on; "bottom": least), "threshold" (the teacher draws no unlikely number), "replaced" (labels the undefended
-student gains most on), "inoculated" (prompts that say the trait), "across" (numbers exchanged among lists). Beside
-them: "dropped" at random, "masked", "random", "told_other" (another animal), "within" (shuffled within lists).
+Arms: "mixed" (lists of the base replace some), "filtered" (the lists on which the undefended student gains most are
+dropped; "bottom": those on which it gains least), "threshold" (the teacher draws no unlikely number), "replaced" (other
+labels where the undefended student gains most), "inoculated" (prompts say the trait), "across" (numbers change places
+among lists). Beside them: "dropped" (lists at random), "masked" (numbers that the loss leaves out), "random" (other
+labels at random), "told_other" (prompts say another animal), "within" (numbers change places within lists).
 
 Readout: lambda left, of the undefended; and the task left: the share of the gain on held-out lists of the base (fit:
 of the teacher; gate: beyond the control's). Unit: blocks (Student-t). p of lambda: animals of each block shuffled; of

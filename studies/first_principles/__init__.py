@@ -14,7 +14,8 @@ initialisations and activations, one at a time and several at once. Predictions,
 
 Further orders, each a part of its own: `two_stages` and `four_stages` take logits and Jacobian anew at equal numbers of
 steps, first at the network as it then stands, and again halfway through every stage of that; `quarters` takes the mean
-of two Jacobians. They were made up after the students of the design were known; FRESH has conditions that were not.
+of two Jacobians. They were made up when the students of the design were known; `--condition fresh` has 24 conditions
+whose students were not.
 
 Baselines: the mean of the other conditions; straight lines on quantities of `studies.input_distributions` (drive, and
 the cosine of the linearised student's least-squares move with the teacher's displacement), fitted to the other
