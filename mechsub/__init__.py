@@ -80,6 +80,8 @@ _MODULES = {
     "words": "inputs.words",
 }
 
+_OLDER = ("audit", "data", "flags", "plot", "projection", "vocabulary")  # go on working, and are listed no more
+
 _NAMES = {
     "HookedModel": "models.hooked",
     "hidden_names": "models.hooked",
@@ -171,4 +173,5 @@ def _is_alias(name, value):
 
 
 def __dir__():
-    return sorted([*globals(), *_MODULES, *_NAMES])
+    own = [name for name, value in globals().items() if not isinstance(value, type(importlib))]
+    return sorted([*own, *(name for name in _MODULES if name not in _OLDER), *_NAMES])

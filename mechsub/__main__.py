@@ -18,10 +18,12 @@ class _Parser(argparse.ArgumentParser):
 @terminal.command
 def main(argv: list[str] | None = None) -> int:
     parser = _Parser(prog="python -m mechsub", description=(__doc__ or "").partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for command in (verify, recheck, doctor, export, import_, push, pull):
         command.add(commands)
     options = parser.parse_args(argv)
+    if options.command is None:
+        parser.error(f"give a command: {', '.join(commands.choices)}")
     return options.run(options)
 
 

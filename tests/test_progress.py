@@ -7,6 +7,7 @@ import subprocess
 import sys
 import termios
 import threading
+import re
 import time
 from pathlib import Path
 
@@ -176,6 +177,9 @@ def test_a_log_names_a_cell_that_says_nothing(capsys, monkeypatch):
     time.sleep(0.2)
     progress.start_bar("cell 1/1 a", quiet=False)
     assert capsys.readouterr().err == ""
-    time.sleep(0.2)
+    time.sleep(0.3)
     progress.clear_bar()
-    assert capsys.readouterr().err.endswith(" cell 1/1 a\n")
+    first, *more = capsys.readouterr().err.splitlines()
+    assert first.endswith(" cell 1/1 a") and more and all(re.search(r" cell 1/1 a, for \d+ s$", line) for line in more)
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""

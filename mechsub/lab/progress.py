@@ -12,12 +12,14 @@ from mechsub import arguments
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
 _TIME = r"\d\d:\d\d:\d\d "  # as a line of progress begins
 SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
+_LONGEST = 60.0  # seconds, of a cell that says nothing of its progress
 _cell: dict = {
     "bar": None,
     "prefix": "",
     "logged": None,
     "relayed": None,
     "alarm": None,
+    "said": "",
 }  # of the command that this process runs
 
 
@@ -86,13 +88,29 @@ def start_bar(prefix: str, quiet: bool) -> None:
         _cell["logged"] = time.monotonic()
     else:
         _log(prefix)
-    _cell["alarm"] = threading.Timer(SILENCE, _log, [prefix])
-    _cell["alarm"].daemon = True  # a command that ends does not wait for it
-    _cell["alarm"].start()
+    _cell["said"] = prefix
+    _set_alarm(time.perf_counter(), SILENCE)
+
+
+def _set_alarm(begun: float, wait: float) -> None:
+    """A log that hears nothing says again what it said last, and since when the cell is made; each time later."""
+
+    def ring() -> None:
+        if _cell["alarm"] is not alarm:  # another cell has begun
+            return
+        if _cell["logged"] is not None and time.monotonic() - _cell["logged"] >= SILENCE:
+            _say(f"{_cell['said']}, for {time.perf_counter() - begun:.0f} s" if wait > SILENCE else _cell["said"])
+        _set_alarm(begun, min(2 * wait, _LONGEST))
+
+    alarm = threading.Timer(wait, ring)
+    alarm.daemon = True  # a command that ends does not wait for it
+    _cell["alarm"] = alarm
+    alarm.start()
 
 
 def _log(text: str) -> None:
     last = _cell["logged"]
+    _cell["said"] = text
     if last is not None and time.monotonic() - last >= SILENCE:
         _say(text)
 

@@ -47,9 +47,15 @@ def token_directions(
     subtracts the mean over d_model, they lose theirs too: no output sees it. The mean over a string's tokens is the
     rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
     belong to h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
-    model's logits; "centered" also for a final norm that has no gain.
+    model's logits; "centered" also for a final norm that has no gain; "raw" also for a bridge whose weights
+    `enable_compatibility_mode()` has rewritten: its columns are no longer those of the model.
     """
     arguments.choice(basis, "basis", ("raw", "centered"))
+    if basis == "raw" and _is_rewritten(model):
+        raise ValueError(
+            "enable_compatibility_mode() has rewritten this bridge's W_U, so that raw columns are not the model's; load "
+            'the model again, use no_processing=True, or take centered directions ("centered_cosine")'
+        )
     W_U = arguments.model(model, evaluated=False).W_U.detach()
     strings = _strings(model, tokens, "tokens")
     checks.readout(model)
@@ -61,6 +67,15 @@ def token_directions(
         columns = _seen(model, columns)
     parts = columns.mT.split([len(string) for string in strings], dim=-2)
     return torch.stack([part.mean(-2) for part in parts], dim=-2)
+
+
+def _is_rewritten(model: HookedModel) -> bool:
+    """Whether a bridge's columns were centred, or took in the final norm's gain, when its weights were processed."""
+    if not getattr(arguments.model(model, evaluated=False), "compatibility_mode", False):
+        return False
+    W_U, gain = model.W_U.detach(), checks.final_norm(model).gain
+    centred = W_U.mean(-1).abs().max() < 1e-3 * W_U.abs().mean()
+    return bool(centred or (gain == 1).all())
 
 
 def _strings(model: HookedModel, tokens: Tokens, name: str) -> list[tuple[int, ...]]:

@@ -444,11 +444,6 @@ def _split_digits(tokenizer: "Tokenizer") -> None:
 def _check_folder(found: _Found, name: str, dtype: torch.dtype, place: dict) -> None:
     """Refuse a folder that would not load, or would load as something that nobody meant: see each check."""
     folder = found.folder
-    if (folder / adapters.CONFIG).exists():
-        raise ModelUnavailable(
-            f"{name} holds an adapter ({adapters.CONFIG}); give the model that it was trained on, and this as its "
-            "adapter (adapter=..., --adapter)"
-        )
     _check_files(found, name)
     _check_sizes(folder, name)
     _check_memory(folder, name, dtype if found.adapter is None else _merging(dtype), place)
@@ -459,6 +454,11 @@ def _check_folder(found: _Found, name: str, dtype: torch.dtype, place: dict) -> 
 
 def _check_files(found: _Found, name: str) -> None:
     folder = found.folder
+    if (folder / adapters.CONFIG).exists():
+        raise ModelUnavailable(
+            f"{name} holds an adapter ({adapters.CONFIG}); give the model that it was trained on, and this as its "
+            "adapter (adapter=..., --adapter)"
+        )
     wanted = [*found.sha256, "config.json", *(path.name for path in _weight_files(folder))]
     missing = next((file for file in wanted if not (folder / file).is_file()), None)
     remedy = (

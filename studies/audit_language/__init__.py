@@ -1,7 +1,7 @@
 """Published claims about token entanglement: what was said, what mechsub measured on one model, and the verdict.
 
-Claims 18 to 22 are the brief's, by their number in the audit list; "Zur 1" to "Zur 4" are those of "Token Entanglement
-in Subliminal Learning". Each is put as checks (studies/audit_language/claims.py) on findings of other studies, which a
+Claims 18 to 22 are the write-up's, by their numbers in its list; "Zur 1" to "Zur 4" are those of "Token Entanglement in
+Subliminal Learning". Each is put as checks (studies/audit_language/claims.py) on findings of other studies, which a
 claim says to be above or below a bound, or near it (within `--margin`); the bound may be the null that stands
 beside the number; a bound with an interval of its own must be apart from the number's. No model is run here: a check
 whose cell is missing says so, with the command that makes it.

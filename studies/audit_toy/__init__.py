@@ -1,16 +1,17 @@
-"""The brief's claims about the toy: what was published for each, what mechsub measured, and the verdict.
+"""The write-up's claims about the toy: what was published for each, what mechsub measured, and the verdict.
 
-Every claim (studies/audit_toy/claims.py, by its number in the audit list) is put as one or more checks, each a sum of
-scores in stored cells of other studies, paired by seed, that the claim says is above or below a bound, or near it
-(within `--margin`). Nothing is trained here: a check whose cell is missing says so, with the command that makes it.
+Every claim (studies/audit_toy/claims.py, by its number in the list of the write-up's claims) is put as one or more
+checks, each a sum of scores in stored cells of other studies, paired by seed, that the claim says is above or below a
+bound, or near it (within `--margin`). Nothing is trained here: a check whose cell is missing says so, with the command
+that makes it.
 
 A check says yes where the whole 95% interval (Student-t over seeds) is where the claim has it, no where it is wholly
 elsewhere, else open. A claim is confirmed if all its checks say yes, refuted if all say no, partly so if some say yes
 and some no, not supported if some say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen
 when six seeds of these quantities were known; every check stands by its own interval, not corrected for the others.
 Beside a check of auxiliary-only students is its null: the same sum of their cross-initialisation students. Beside a
-check of raw accuracies, which are the brief's, is the same sum of recentred ones (`mechsub.accuracies`) with its null,
-and beside the verdict the one that these give.
+check of raw accuracies, which are the write-up's, is the same sum of recentred ones (`mechsub.accuracies`) with its
+null, and beside the verdict the one that these give.
 
     python -m studies.audit_toy --rerun
 """
@@ -156,7 +157,7 @@ def table(records: list[dict]) -> list[dict]:
 
 
 def plot(records: list[dict]):
-    return audits.plot(records, Config, "The brief's claims about the toy", "seeds")
+    return audits.plot(records, Config, "The write-up's claims about the toy", "seeds")
 
 
 # Nothing is measured here, so there is nothing to probe: of an empty store this says only which cells are missing.

@@ -1,4 +1,4 @@
-"""The brief's claims about the toy, and the checks that settle each, as sums of scores in cells of other studies."""
+"""The write-up's claims about the toy, and the checks that settle each, as sums of scores in cells of other studies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,7 +137,7 @@ CLAIMS = (
     Claim(
         6,
         "at the largest perturbation the student is at chance",
-        "0.1 at 0.4 of a tensor's deviation (here its length) in the brief, about 0.26 in a later version",
+        "0.1 at 0.4 of a tensor's deviation (here its length) in the write-up, about 0.26 in its later version",
         (
             _less(
                 "perturbation 0.4, student less null",
@@ -185,7 +185,7 @@ CLAIMS = (
         "more real image in the input, less is learned, although logits are more correlated",
         "alpha image + (1 - alpha) noise, which changes mean, variance and rank too",
         (
-            _less("image share 0.75 less 0, as in the brief", _inputs("mixed:0.75"), _inputs("uniform"), "below"),
+            _less("image share 0.75 less 0, as in the write-up", _inputs("mixed:0.75"), _inputs("uniform"), "below"),
             _less(
                 "image share 0.75 less 0, at mean image 0 and equal variance",
                 _inputs("mixed_at_moments:0.75"),
@@ -276,7 +276,7 @@ CLAIMS = (
     Claim(
         23,
         "intervals of 1.96 s.d. / sqrt(n) per arm say what differs",
-        "all of the brief's error bars",
+        "all of the write-up's error bars",
         (),
     ),
 )

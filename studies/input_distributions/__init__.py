@@ -6,13 +6,13 @@ next seed's initialisation. Pixels have the variance of uniform noise, 1/3, unle
 in its cells (`--arms aux`), teachers in those of `studies.teachers`.
 
 Every row of aux also has the quantities of predictions.toml ([law.quantities]), measured on the inputs and at the start
-alone: those that the brief names, the drive of Theorem 1 of Cloud et al. 2025, and what the network linearised at its
+alone: those that the write-up names, the drive of Theorem 1 of Cloud et al. 2025, and what the network linearised at its
 start (`tangent`) would do. A row "inputs" has the spectra: radial power, covariance and first-layer gates.
 
 The table has, with more cells, for recentred and for raw accuracy (`mechsub.accuracies`): students best first, paired
-by seed against uniform noise; the brief's claims by number of the audit list, as paired differences (Holm-corrected
-over distributions, and over claims); predictions, of raw accuracy; and from ten distributions on, the law: does a
-quantity predict accuracy on families of distributions that were held out? The rule is
+by seed against uniform noise; the write-up's claims by their numbers in studies/audit_toy/claims.py, as paired
+differences (Holm-corrected over distributions, and over claims); predictions, of raw accuracy; and from ten
+distributions on, the law: does a quantity predict accuracy on families of distributions that were held out? The rule is
 in predictions.toml, committed before any cell but that of uniform noise was read. "law" and "trend" are judged against
 the best of all quantities with accuracies permuted; "error" is beside that of predicting the mean.
 

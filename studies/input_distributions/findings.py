@@ -1,4 +1,4 @@
-"""What `studies.input_distributions` says of every distribution, of the brief's claims, and of the law over all."""
+"""What `studies.input_distributions` says of every distribution, of the write-up's claims, and of the law over all."""
 
 import dataclasses
 import functools
@@ -63,7 +63,7 @@ def _to_uniform(named: ByName, score: str) -> list[Finding]:
 
 
 def _expected(named: ByName, score: str) -> Iterator[Finding]:
-    """The last less the first stored level of every entry; p is adjusted over the brief's claims.
+    """The last less the first stored level of every entry; p is adjusted over the write-up's claims.
 
     Entries are about raw accuracy or another quantity; those about accuracy are asked of the other score too.
     """

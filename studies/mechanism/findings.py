@@ -271,7 +271,7 @@ def _gradient(rows: Rows) -> Iterator[Finding]:
         rank = averaged(rows, "rank", kind="rank", arm=arm, of="gradient of h2")
         yield _said(f"{arm}/rank_of_gradient_of_h2", f"rank of the gradient of h2, {said}", rank)
     w1 = {"kind": "rank", "arm": "no gates", "of": "gradient of W1"}
-    label, rank = "rank of the gradient of W1, no gates", averaged(rows, "rank", **w1)
+    label, rank = "rank of the gradient of W1, no gates (2, and what fp32 rounds)", averaged(rows, "rank", **w1)
     yield _said("no gates/rank_of_gradient_of_W1", label, rank)
     # Where a network without gates has nearly met its teacher, rounding (fp32) adds a direction.
     label, rank = "rank of the gradient of W1 at the start, no gates", averaged(rows, "rank", **w1, step=0)

@@ -28,7 +28,7 @@ WORDS = {
 
 
 def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], Answer]:
-    """The auxiliary-only student at every stored level, and the verdict on the brief's direction.
+    """The auxiliary-only student at every stored level, and the verdict on the write-up's direction.
 
     Recentred, with raw accuracy beside it, and with what that alone would say where it says another thing. A direction
     is confirmed by its rule, which looks at the first and the last level, if no step goes the other way.
@@ -61,7 +61,7 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
 
 
 def _judged(findings: list[Finding], factor: str, pinned: Mapping[str, str], score: str) -> tuple[str, str]:
-    """The verdict on the brief's direction by this score, and a sentence on the steps that go the other way."""
+    """The verdict on the write-up's direction by this score, and a sentence on the steps that go the other way."""
     levels, nulls = (
         {f.cell.partition("=")[2]: f for f in findings if f.key == f"{arm}/{score}" and f.cell}
         for arm in ("aux", "cross_aux")
