@@ -63,9 +63,9 @@ ms.direct_logit_attribution(model, ids, [owl], pos=-1, unit="component")
 # %%
 from pathlib import Path
 
-import pandas as pd
-
-cell = Path("artifacts/token_entanglement/default")
-frame = pd.DataFrame(row for row in ms.store.read_records(cell) if row["kind"] == "animal")
+results = Path(ms.__file__).parents[1] / "artifacts"  # of the checkout, whatever the folder that this runs in
+default = {"model": "smollm2-135m-instruct", "weights": "trained", "family": "numbers"}
+frame = ms.frame("token_entanglement", kind="animal", out=results, **default)
 print(frame[["animal", "loved", "any_number", "number_by_probability"]].head())
-print({name: tuple(matrix.shape) for name, matrix in ms.store.read_tensors(cell).items()})
+matrices = ms.store.read_tensors(results / "token_entanglement" / "default")
+print({name: tuple(matrix.shape) for name, matrix in matrices.items()})
