@@ -8,6 +8,29 @@ from studies.factors import ARMS, Config
 from studies.factors.findings import KAPPAS, findings, scores_of, swept
 
 SAID = {"recentred": "recentred accuracy", "recentred_kappa": "recentred kappa"}
+SAID_OF = {
+    "teacher": "teacher",
+    "aux": "student of auxiliary logits",
+    "cross_aux": "student of another start (null)",
+    "all": "student of all logits",
+    "digits": "student of digit logits",
+    "real": "student of auxiliary logits, on training images",
+}
+WORDS = {  # of factors whose names are no words
+    "d_model": "neurons of a hidden layer",
+    "n_layers": "hidden layers",
+    "n_aux": "auxiliary logits",
+    "n_classes": "classes",
+    "init": "initialisation",
+    "signal": "share of image in the inputs",
+    "n_samples": "inputs",
+    "target_noise": "noise on the teacher's logits, standard deviation",
+    "perturb_where": "what of the start is perturbed",
+    "perturb_direction": "direction of the perturbation",
+    "lr": "learning rate",
+    "batch_size": "inputs a step",
+    "optimizer": "optimiser",
+}
 DRAWN = {"aux": "student_aux", "all": "student_all", "digits": "student_digits", "real": "student_real"}
 
 
@@ -23,7 +46,7 @@ def plot(records: list[dict]):
 def _drawn(found: list[Cell], score: str) -> list[dict]:
     """A row for every student and teacher, under the names that arms have in all figures."""
     return [
-        {**cell.options, **point, "arm": DRAWN.get(point["arm"], point["arm"])}
+        {**cell.options, **point, "arm": DRAWN.get(point["arm"], point["arm"]), "said": SAID_OF[point["arm"]]}
         for cell in found
         for point in points(cell.findings, score)
         if point["arm"] in (*ARMS, "teacher")
@@ -32,9 +55,9 @@ def _drawn(found: list[Cell], score: str) -> list[dict]:
 
 def _bars(drawn: list[dict]):
     return ms.kinds.interval_bars(
-        drawn, value="recentred", title="Students of one setting", label="arm",
+        drawn, value="recentred", title="Students of one setting", label="said",
         axis="recentred accuracy on test images", null=1 / drawn[0]["n_classes"],
-        caption="One point per seed. Dashed: chance. cross_aux, from another initialisation, is the null.",
+        caption="One point per seed. Dashed: chance.",
     )  # fmt: skip
 
 
@@ -45,10 +68,10 @@ def _lines(drawn: list[dict], factors: Mapping[str, list]):
     rows = [r | {"x": _shown(r[factor]), "panel": ", ".join(f"{name}={r[name]}" for name, _ in others)} for r in drawn]
     return ms.kinds.interval_lines(
         sorted(rows, key=lambda r: levels.index(r[factor])),
-        x="x", value=value, facet="panel" if others else None,
+        x="x", value=value, arm="said", facet="panel" if others else None,
         title=f"Student against {_words(factor)}", x_title=_words(factor), y_title=f"{SAID[value]} on test images",
         null=0.0 if value in KAPPAS else 1 / drawn[0]["n_classes"], log_x=_spread(levels),
-        caption="Dashed: chance. cross_aux, from another initialisation, is the null.",
+        caption="Dashed: chance.",
     )  # fmt: skip
 
 
@@ -71,7 +94,7 @@ def _shown(level):
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def _spread(levels: list) -> bool:

@@ -145,13 +145,18 @@ def interval_lines(
     y_title: str,
     caption: str,
     arm: str = "arm",
+    color: str = "arm",
     facet: str | None = None,
     unit: str = "seeds",
     null: float | int | tuple | None = None,
     log_x: bool = False,
     interval: Callable | None = None,
 ) -> go.Figure:
-    """The mean over x with its interval as a band, one line for each arm, one panel (side by side) for each `facet`."""
+    """The mean over x with its interval as a band, one line for each arm, one panel (side by side) for each `facet`.
+
+    Settings that are words have no line between them: a mean and its interval each, arms side by side. `color` names
+    the key of the arm that gives the colour.
+    """
     records = list(records)
     arms, facets = _distinct(records, arm), _distinct(records, facet)
     places = _distinct(records, x)
@@ -163,16 +168,24 @@ def interval_lines(
         xs = sorted(set(row[x] for row in chosen)) if axis is None else _distinct(chosen, x)
         bounds = [_summary([row[value] for row in chosen if row[x] == spot], interval) for spot in xs]
         shown = xs if axis is None else [_text(spot) for spot in xs]
-        style = {"legendgroup": plain(str(name)), "name": plain(name)}
-        band, line = _band_and_line(shown, bounds, arm_color(name), **style)
-        figure.add_trace(band, **_cell(panel))
-        figure.add_trace(line.update(showlegend=name not in listed), **_cell(panel))
+        style = {"legendgroup": plain(str(name)), "name": plain(name), "showlegend": name not in listed}
+        shade = arm_color(chosen[0].get(color, name))
+        drawn = _band_and_line if axis is None else _marks
+        for trace in drawn(shown, bounds, shade, **style):
+            figure.add_trace(trace, **_cell(panel))
         listed.add(name)
     figure.update_xaxes(title_text=plain(x_title), **({"type": "log" if log_x else None} if axis is None else axis))
-    figure.update_yaxes(title_text=plain(y_title), col=1)
+    figure.update_yaxes(title_text=plain(y_title), col=1).update_layout(scattermode="group", scattergap=0.6)
     _draw_null(figure, null, vertical=False)
     counts = _counts(records, (arm, facet, x))
     return _finish(figure, title, f"{caption} {_interval_note(interval, unit, counts)}", 150 + tall, legend=True)
+
+
+def _marks(x: list[str], bounds: list[tuple], color: str, **style) -> list[go.Scatter]:
+    """Means at settings that are words, with their intervals."""
+    marks = {"mode": "markers", "marker": {"color": color, "size": 9}, "offsetgroup": style["legendgroup"]}
+    y = [mean for mean, _, _ in bounds]
+    return [go.Scatter(x=x, y=y, error_y=error_bar(bounds, color=color), **marks, **style)]
 
 
 def swept(
@@ -370,13 +383,13 @@ def _band_and_line(x: list, bounds: list[tuple], color: str, **style) -> list[go
         outline += [(None, None)] * bool(outline) + [(x[place], bounds[place][2]) for place in run]
         outline += [(x[place], bounds[place][1]) for place in reversed(run)]
     filled = {"fill": "toself", "fillcolor": faint(color), "line": {"width": 0}, "hoverinfo": "skip", "mode": "lines"}
-    area = {"x": [spot for spot, _ in outline], "y": [end for _, end in outline], "showlegend": False}
+    area = {"x": [spot for spot, _ in outline], "y": [end for _, end in outline]}
     within = {place for run in runs if len(run) > 1 for place in run}
     line = _line(x, bounds, color, **style)
     if len(within) < len(x):
         bars = [None if place in within else bound for place, bound in enumerate(bounds)]
         line.update(error_y=error_bar(bars, color=color))
-    return [go.Scatter(**area, **filled, **style), line]
+    return [go.Scatter(**area, **filled, **{**style, "showlegend": False}), line]
 
 
 def _line(x: list, bounds: list[tuple], color: str, **style) -> go.Scatter:

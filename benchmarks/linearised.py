@@ -1,0 +1,57 @@
+"""What a prediction costs beside the training that it predicts: seconds of the processor, as ratios in one run.
+
+    python benchmarks/linearised.py [--n-seeds 2] [--inputs uniform] [--n-closed 700]
+
+A student is distilled in fp32 as published (295 steps of 1,024 inputs); then predicted, linearised once at the teacher's
+midpoint, and in four stages. The closed form is one eigendecomposition of the kernel of `--n-closed` inputs, and a
+share of the teacher's displacement for every number of steps up to 4,012. Nothing is asserted.
+"""
+
+import argparse
+import itertools
+import time
+
+import torch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n-seeds", type=int, default=2)
+    parser.add_argument("--inputs", default="uniform")
+    parser.add_argument("--n-closed", type=int, default=700)
+    args = parser.parse_args()
+    import mechsub as ms
+    from mechsub.inputs import distributions
+
+    images, labels = ms.mnist("train")
+    start = ms.HookedMLP(seeds=range(args.n_seeds))
+    teacher = ms.train(start, images, labels)
+    given = {"outputs": start.cfg.aux, "n_samples": 60_000, "precision": "fp32"}
+    sampler = distributions.sampler(args.inputs)
+    training = seconds(lambda: ms.distill(start, teacher, sampler, **given))
+    print(f"{args.n_seeds} seeds, {args.inputs}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
+    print(f"distill: {training:.1f} s of the processor")
+    for words, more in {"one stage": {}, "four stages": {"at": "start", "relinearised": (74, 148, 221)}}.items():
+        took = seconds(lambda more=more: ms.linearised_student(start, teacher, sampler, **given, **more))
+        print(f"linearised_student, {words}: {took / training:.2f} of it")
+    took = seconds(lambda: shares(ms, start, teacher, sampler, args.n_closed))
+    print(f"closed form of {args.n_closed} inputs, 4,012 numbers of steps: {took / args.n_seeds:.1f} s a seed")
+
+
+def seconds(call) -> float:
+    begun = time.process_time()
+    call()
+    return time.process_time() - begun
+
+
+def shares(ms, start, teacher, sampler, n: int) -> list:
+    start, teacher = start.double(), teacher.double()
+    way, aux = ms.spectra.displacement(teacher, start), start.cfg.aux
+    middle = start.replace({name: value + way[name] / 2 for name, value in start.named_parameters()})
+    at = ms.tangent.tangent(middle, sampler(n, torch.Generator().manual_seed(0)).double(), aux)
+    found = ms.tangent_modes.tangent_modes(at, ms.tangent.push(at, way), start(at.x)[..., aux].softmax(-1))
+    return [ms.tangent_modes.way_learned(found, way, steps, 3e-4) for steps in itertools.islice(itertools.count(1), 4012)]
+
+
+if __name__ == "__main__":
+    main()
