@@ -3,11 +3,11 @@
 import os
 import pty
 import queue
+import re
 import subprocess
 import sys
 import termios
 import threading
-import re
 import time
 from pathlib import Path
 

@@ -53,8 +53,8 @@ def token_directions(
     arguments.choice(basis, "basis", ("raw", "centered"))
     if basis == "raw" and _is_rewritten(model):
         raise ValueError(
-            "enable_compatibility_mode() has rewritten this bridge's W_U, so that raw columns are not the model's; load "
-            'the model again, use no_processing=True, or take centered directions ("centered_cosine")'
+            "enable_compatibility_mode() has rewritten this bridge's W_U, so that raw columns are not the model's; "
+            'load the model again, use no_processing=True, or take centered directions ("centered_cosine")'
         )
     W_U = arguments.model(model, evaluated=False).W_U.detach()
     strings = _strings(model, tokens, "tokens")

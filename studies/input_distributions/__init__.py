@@ -6,8 +6,8 @@ next seed's initialisation. Pixels have the variance of uniform noise, 1/3, unle
 in its cells (`--arms aux`), teachers in those of `studies.teachers`.
 
 Every row of aux also has the quantities of predictions.toml ([law.quantities]), measured on the inputs and at the start
-alone: those that the write-up names, the drive of Theorem 1 of Cloud et al. 2025, and what the network linearised at its
-start (`tangent`) would do. A row "inputs" has the spectra: radial power, covariance and first-layer gates.
+alone: those that the write-up names, the drive of Theorem 1 of Cloud et al. 2025, and what the network linearised at
+its start (`tangent`) would do. A row "inputs" has the spectra: radial power, covariance and first-layer gates.
 
 The table has, with more cells, for recentred and for raw accuracy (`mechsub.accuracies`): students best first, paired
 by seed against uniform noise; the write-up's claims by their numbers in studies/audit_toy/claims.py, as paired
