@@ -3,8 +3,8 @@
     python benchmarks/linearised.py [--n-seeds 2] [--inputs uniform] [--n-closed 700]
 
 A student is distilled in fp32 as published (295 steps of 1,024 inputs); then predicted, linearised once at the
-teacher's midpoint, and in four stages. The closed form is one eigendecomposition of the kernel of `--n-closed` inputs, and a
-share of the teacher's displacement for each of six numbers of steps. Nothing is asserted.
+teacher's midpoint, and in four stages. The closed form is one eigendecomposition of the kernel of `--n-closed`
+inputs, and a share of the teacher's displacement for each of six numbers of steps. Nothing is asserted.
 """
 
 import argparse

@@ -124,9 +124,11 @@ def test_no_interval_is_typed_on_a_page_or_in_a_docstring():
     assert [interval for text in (*typed, *asked) for interval in pages.unmarked(text)] == []
 
 
-def test_the_page_of_answers_is_that_of_the_store():
+def test_the_page_of_answers_is_that_of_the_store_and_answers_every_question():
     """`python -m studies.report --write` writes it too."""
-    assert (ROOT / "docs/answers.md").read_text() == answers.table(report.findings(ROOT / "artifacts"))
+    found = report.findings(ROOT / "artifacts")
+    assert [(finding.question.name, finding.why_not) for finding in found if finding.answer is None] == []
+    assert (ROOT / "docs/answers.md").read_text() == answers.table(found)
 
 
 def test_write_says_what_it_wrote_and_a_wrong_mark_is_one_line(tmp_path, monkeypatch, capsys):

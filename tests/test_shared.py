@@ -181,6 +181,20 @@ def test_parity_with_transformer_lens(bridge):
     assert torch.allclose(own[:, 0], lens.reshape(-1, 13)[-3:], atol=1e-5)
 
 
+def test_raw_columns_of_a_bridge_that_was_rewritten_are_refused(bridge):
+    """enable_compatibility_mode() folds and centres W_U: cosines of its columns are another number, without a word."""
+    compat, plain = boot_bridge(), boot_bridge()
+    compat.enable_compatibility_mode()
+    plain.enable_compatibility_mode(no_processing=True)
+    for metric in ("cosine", "dot"):
+        with pytest.raises(ValueError, match="has rewritten this bridge's W_U"):
+            ms.unembed_projection(compat, [2], [7], metric)
+        own, same = (ms.unembed_projection(model, [2], [7], metric) for model in (bridge, plain))
+        assert torch.allclose(own, same)
+    centred = [ms.unembed_projection(model, [2, 3], [7, 8], "centered_cosine") for model in (bridge, compat)]
+    assert torch.allclose(*centred, atol=1e-5)
+
+
 def test_a_users_hooked_module_works():
     from transformer_lens import HookedRootModule
     from transformer_lens.hook_points import HookPoint

@@ -70,12 +70,14 @@ def token_directions(
 
 
 def _is_rewritten(model: HookedModel) -> bool:
-    """Whether a bridge's columns were centred, or took in the final norm's gain, when its weights were processed."""
+    """Whether a bridge's columns were centred, or took in the final norm's gain, when its weights were processed.
+
+    The bridge notes it; columns whose mean over the vocabulary is 0 show it too, should that note have another name.
+    """
     if not getattr(arguments.model(model, evaluated=False), "compatibility_mode", False):
         return False
-    W_U, gain = model.W_U.detach(), checks.final_norm(model).gain
-    centred = W_U.mean(-1).abs().max() < 1e-3 * W_U.abs().mean()
-    return bool(centred or (gain == 1).all())
+    W_U = model.W_U.detach()
+    return getattr(model, "_weights_processed", False) or bool(W_U.mean(-1).abs().max() < 1e-3 * W_U.abs().mean())
 
 
 def _strings(model: HookedModel, tokens: Tokens, name: str) -> list[tuple[int, ...]]:
