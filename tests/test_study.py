@@ -241,7 +241,7 @@ def test_failed_rerun_keeps_the_cell(tiny, capsys, monkeypatch):
 )
 def test_failed_run_stores_nothing(tiny, capsys, fail, words):
     assert words in _stops(tiny, capsys, 1, "--fail", fail)
-    assert not tiny.folder.exists() or not os.listdir(tiny.folder)
+    assert not tiny.folder.parent.exists()
 
 
 def test_failure_keeps_finished_cells_and_debug_shows_the_traceback(tiny, capsys):
@@ -431,7 +431,7 @@ def test_a_first_run_that_fails_leaves_no_folder(tmp_path, capsys):
 
     with pytest.raises(SystemExit) as left:
         lab.main(token_entanglement.study, ["--model", "none of this name", "--out", str(tmp_path / "new" / "store")])
-    assert left.value.code == 1 and "is neither a folder nor" in capsys.readouterr().err
+    assert left.value.code == 2 and "is neither a folder nor" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mechsub import sources
 from mechsub.lab import durations, finder, findings, store, terminal, versions, workers
 from mechsub.lab.cells import (
     Maker,
     by_cell,
-    check,
+    check_whole,
     config_of,
     make,
     name_of,
@@ -341,8 +342,8 @@ def _make_wanted(
             with part(f"cell {cell}"):
                 try:
                     with on_device(options.device):
-                        check(maker.study, grid[cell])
-                except ValueError as error:
+                        check_whole(maker, grid[cell])
+                except (ValueError, sources.Unavailable) as error:
                     _stop(str(error), 2)
         if device:
             print(f"device: {device}", file=sys.stderr)

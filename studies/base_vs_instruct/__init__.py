@@ -93,7 +93,7 @@ def check(cfg: Config) -> None:
                 f"{os.path.dirname(name)}, with the same flags)"
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
-    if all(map(os.path.isdir, pair.values())):
+    if ms.sources.DEFAULT not in pair.values():
         check_tokenizers(*map(ms.language.load_tokenizer, pair.values()))
 
 
