@@ -522,6 +522,20 @@ def test_cells_read_one_by_one_say_what_they_say_together(summarised, tmp_path, 
     assert "number=17" in shown
 
 
+def test_a_pipe_gets_the_whole_table_unless_columns_names_its_width(summarised, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    numbers = ["--number", *map(str, range(25)), "--quiet"]
+    lab.main(summarised.study, numbers)
+    whole = capsys.readouterr().out
+    lab.main(summarised.study, [*numbers, "--wide"])
+    assert capsys.readouterr().out == whole and whole.count("\n") == 77
+    monkeypatch.setenv("COLUMNS", "40")
+    lab.main(summarised.study, numbers)
+    lines = capsys.readouterr().out.split("figure: ")[0].splitlines()
+    assert max(map(len, lines)) <= 40 < max(map(len, whole.splitlines()))
+    assert lines[-2].startswith("not shown: 15 of 75 rows")
+
+
 def _name(number):
     return "default" if number == "0" else f"number={number}"
 

@@ -35,7 +35,7 @@ _OF_EVERY_STUDY = f"""\
 --dry-run    print cells, status and time, run nothing   --rerun     recompute cells that are stored
 --out DIR    root of the results (default: {store.USUAL})    --device    cpu, cuda, mps or auto: where networks stand
 --workers N  cells that run at a time                    --executor  local or slurm: where cells run
---csv FILE, --latex FILE  also write the table there     --wide, --quiet, --debug  all columns, no bar, a traceback"""
+--csv FILE, --latex FILE  also write the table there     --wide, --quiet, --debug  whole table, no bar, a traceback"""
 _RESERVED = {
     "out": store.USUAL, "executor": "local", "workers": None, "cells": None, "device": None,
     "rerun": False, "dry_run": False, "debug": False, "quiet": False, "wide": False, "csv": None, "latex": None,

@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 import time
@@ -149,9 +148,8 @@ def command(study: Study, argv: Iterable | None = None) -> None:
 
 
 def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
-    """Print the table, as wide as the terminal where there is a terminal."""
-    fits = sys.stdout.isatty() and not options.wide
-    print(format_table(rows, shutil.get_terminal_size().columns if fits else None), end="")
+    """Print the table, as wide as its reader's lines."""
+    print(format_table(rows, None if options.wide else terminal.width()), end="")
     for kind in ("csv", "latex"):
         if path := getattr(options, kind):
             write_table(rows, Path(path), kind)
