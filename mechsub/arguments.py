@@ -4,6 +4,8 @@ The line names the argument, says what it must be, and shows what it was. Checks
 they cost microseconds; only `finite` reads all values. Torch is not imported here: a tensor brings it along.
 """
 
+import contextlib
+import inspect
 import math
 import numbers
 import operator
@@ -124,6 +126,19 @@ def choice(value: object, name: str, choices: Iterable[str]) -> str:
 
 def function(value: object, name: str) -> Callable:
     return value if callable(value) else refuse(name, "a function", value)
+
+
+def progress(value: object) -> Callable[[float], object]:
+    """A function of the share that is done. A class, such as tqdm itself, would show nothing."""
+    takes_one = callable(value) and not isinstance(value, type)
+    if takes_one:
+        with contextlib.suppress(ValueError):  # a function of C that does not say what it takes
+            signature = inspect.signature(value)
+            try:
+                signature.bind(0.5)
+            except TypeError:
+                takes_one = False
+    return value if takes_one else refuse("progress", "a function of the share done, as ms.progress_bar(text)", value)
 
 
 def generator(value: object, name: str = "generator") -> "Generator":
