@@ -24,6 +24,8 @@ from mechsub.machine import devices
 Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
 # Of seeds, wordings, models: an interval needs two.
 Replicates = Annotated[int, ("an integer >= 2 and <= 1000000", lambda value: 2 <= value <= 1_000_000)]
+# Of a percentile interval; at 95% two or three of them lie beyond each end (stats.LEAST_RESAMPLES).
+Resamples = Annotated[int, ("an integer >= 100 and <= 1000000", lambda value: 100 <= value <= 1_000_000)]
 Index = Annotated[int, ("an integer >= 0", lambda value: value >= 0)]
 Positive = Annotated[float, ("a finite number > 0", lambda value: value > 0)]
 NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0)]
