@@ -4,7 +4,6 @@ The line names the argument, says what it must be, and shows what it was. Checks
 they cost microseconds; only `finite` reads all values. Torch is not imported here: a tensor brings it along.
 """
 
-import contextlib
 import inspect
 import math
 import numbers
@@ -130,15 +129,19 @@ def function(value: object, name: str) -> Callable:
 
 def progress(value: object) -> Callable[[float], object]:
     """A function of the share that is done. A class, such as tqdm itself, would show nothing."""
-    takes_one = callable(value) and not isinstance(value, type)
-    if takes_one:
-        with contextlib.suppress(ValueError):  # a function of C that does not say what it takes
-            signature = inspect.signature(value)
-            try:
-                signature.bind(0.5)
-            except TypeError:
-                takes_one = False
-    return value if takes_one else refuse("progress", "a function of the share done, as ms.progress_bar(text)", value)
+    if isinstance(value, type) or not callable(value) or not _takes_one(value):
+        refuse("progress", "a function of the share done, as ms.progress_bar(text)", value)
+    return value
+
+
+def _takes_one(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind(0.5)
+    except TypeError:
+        return False
+    except ValueError:  # a function of C that does not say what it takes
+        pass
+    return True
 
 
 def generator(value: object, name: str = "generator") -> "Generator":

@@ -60,7 +60,7 @@ def adjusted(rows: Sequence[Mapping]) -> list[float | None]:
     """`p_value` of every check, adjusted by Holm for all that are measured; one without a p counts as p = 1."""
     own = [p_value(row) for row in rows]
     measured = [i for i, row in enumerate(rows) if "missing" not in row]
-    family = iter(stats.holm([1.0 if own[i] is None else own[i] for i in measured]) if measured else [])
+    family = iter(stats.holm([1.0 if (p := own[i]) is None else p for i in measured]) if measured else [])
     found = {i: next(family) for i in measured}
     return [None if p is None else found[i] for i, p in enumerate(own)]
 
