@@ -127,7 +127,7 @@ def function(value: object, name: str) -> Callable:
     return value if callable(value) else refuse(name, "a function", value)
 
 
-def progress(value: object) -> Callable[[float], object]:
+def progress(value: object) -> Callable[[float], None]:
     """A function of the share that is done. A class, such as tqdm itself, would show nothing."""
     if isinstance(value, type) or not callable(value) or not _takes_one(value):
         refuse("progress", "a function of the share done, as ms.progress_bar(text)", value)
