@@ -4,6 +4,7 @@ The line names the argument, says what it must be, and shows what it was. Checks
 they cost microseconds; only `finite` reads all values. Torch is not imported here: a tensor brings it along.
 """
 
+import inspect
 import math
 import numbers
 import operator
@@ -124,6 +125,23 @@ def choice(value: object, name: str, choices: Iterable[str]) -> str:
 
 def function(value: object, name: str) -> Callable:
     return value if callable(value) else refuse(name, "a function", value)
+
+
+def progress(value: object) -> Callable[[float], None]:
+    """A function of the share that is done. A class, such as tqdm itself, would show nothing."""
+    if isinstance(value, type) or not callable(value) or not _takes_one(value):
+        refuse("progress", "a function of the share done, as ms.progress_bar(text)", value)
+    return value
+
+
+def _takes_one(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind(0.5)
+    except TypeError:
+        return False
+    except ValueError:  # a function of C that does not say what it takes
+        pass
+    return True
 
 
 def generator(value: object, name: str = "generator") -> "Generator":

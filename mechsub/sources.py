@@ -43,6 +43,10 @@ UNUSED = {"trainer_state.json", "mechsub-manifest.json"}
 SUMS = "SHA256SUMS"
 
 
+class Unavailable(RuntimeError):
+    """What a command names is not to be had here, or cannot be used; the message says what to do."""
+
+
 def default_folder() -> Path:
     """The folder of the default model; the first use makes it."""
     return files.cache_folder() / DEFAULT

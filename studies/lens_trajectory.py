@@ -52,7 +52,7 @@ class Config:
     model: str = lab.option("smollm2-135m-instruct", "a language model (Hugging Face id, local folder), or: toy")
     adapter: str = lab.option(*love.ADAPTER)
     weights: love.Weights = lab.option(*love.WEIGHTS)
-    n_permutations: lab.Count = lab.option(999, "shuffles and resamples per layer (language models)")
+    n_permutations: lab.Resamples = lab.option(999, "shuffles and resamples per layer (language models)")
     format: Literal["auto", "chat", "published", "plain"] = lab.option(
         "auto", "prompt format (language models), as in token_entanglement, whose matrices are used"
     )
@@ -444,7 +444,7 @@ def _drawn(arm: str, step: int, final: int) -> list[tuple[str, int]]:
 study = lab.Study(
     version=1,
     probes=(
-        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=100),
         Config(model="toy", n_seeds=2, d_model=16, epochs=1, precision="fp32", n_steps=2),
     ),
 )

@@ -34,7 +34,7 @@ CALIPER = 0.1  # standard deviations, of norm and log-probability over the numbe
 
 @dataclass(frozen=True)
 class Config(love.OfMatrices, love.OfModel):
-    n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    n_permutations: lab.Resamples = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
     seed: lab.Index = lab.option(0, "seed of shuffles and resamples")
 
 
@@ -201,8 +201,8 @@ def plot(records: list[dict]):
 study = lab.Study(
     version=1,
     probes=(
-        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=9),
-        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=19, seed=1),
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=100),
+        Config(model="tests/probes/models/tiny", spaced=False, n_permutations=119, seed=1),
     ),
 )
 

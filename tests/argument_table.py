@@ -1040,10 +1040,10 @@ def _language() -> dict:
                 "statistic": lambda rows, columns: float(rows.double().mean()),
                 "n_rows": 4,
                 "n_columns": 5,
-                "n": 5,
+                "n": 100,
                 "seed": 1,
             },
-            {"statistic": fn, "n_rows": count(2), "n_columns": count(2), "n": count(1), "seed": seed()},
+            {"statistic": fn, "n_rows": count(2), "n_columns": count(2), "n": count(100), "seed": seed()},
         ),
         "scores.best_of_null": (
             lambda: {"effects": torch.tensor(TEN), "k": 3, "n": 5, "seed": 1},
@@ -1252,7 +1252,7 @@ def _toy() -> dict:
     each = argument(lambda value: {**many(value), "swapped": {"a": next(iter(value.values()))[::-1]}})(
         says=("student", "outputs")
     )
-    progress = argument(lambda v: {"number": 1, "text": "yes"})
+    progress = argument(lambda v: {"number": 1, "text": "yes", "class": int, "of nothing": lambda: None})
     moves, pieces = direction(), {"blocks.0.W": normal(2, 16, 3)}
     through = {f"a value: {label}": "NaN in, NaN out" for label in ("NaN", "infinity")}
     algebra = dict.fromkeys(("empty",), "no parameters, no products")
@@ -1831,7 +1831,13 @@ def _tuning() -> dict:
             },
         ),
         "tuning.tune": (
-            lambda: {"model": llama(), "corpus": corpus(), "recipe": few(), "snapshots": {0: None}, "progress": int},
+            lambda: {
+                "model": llama(),
+                "corpus": corpus(),
+                "recipe": few(),
+                "snapshots": {0: None},
+                "progress": [].append,
+            },
             {
                 "model": model(),
                 "corpus": argument(
@@ -1936,7 +1942,7 @@ def _convolutions() -> dict:
                 "frozen": texts(right={"empty": "nothing is frozen"}, more=lambda value: {"unknown": ["block.0"]}),
                 "seed": seed(),
                 "snapshots": kept(says=("snapshot",)),
-                "progress": argument(lambda v: {"number": 1, "text": "yes"})(),
+                "progress": argument(lambda v: {"number": 1, "text": "yes", "class": int})(),
             },
         ),
     }

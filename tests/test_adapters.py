@@ -250,7 +250,7 @@ def test_a_toy_has_no_adapter(adapter):
 def test_a_cell_is_stale_once_its_adapter_changes(base, copy, tmp_path, capsys):
     from studies import token_entanglement as te
 
-    words = f"--n-animals 8 --n-partners 8 --n-wordings 1 --n-permutations 9 --model {base} --adapter {copy}"
+    words = f"--n-animals 8 --n-partners 8 --n-wordings 1 --n-permutations 100 --model {base} --adapter {copy}"
     flags = [*words.split(), "--out", str(tmp_path / "out"), "--quiet"]
     ms.lab.main(te.study, flags)
     capsys.readouterr()

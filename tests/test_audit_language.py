@@ -4,6 +4,7 @@ import importlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mechsub import stats
@@ -73,6 +74,40 @@ def test_a_bound_is_read_as_the_value_is(monkeypatch):
     assert audits.outcome({**tested, "expected": "above"}) == "yes"
     assert audits.outcome({**tested, "expected": "below"}) == "no"
     assert {audits.outcome({**tested, "expected": word, "p": 0.5}) for word in ("above", "near")} == {"open"}
+
+
+def test_a_p_of_something_else_than_the_bound_decides_nothing(monkeypatch):
+    said = {"b/x": Finding("b/x", "b", 0.7, 0.5, 0.01)}
+    monkeypatch.setattr(audit_language, "_finding", lambda reading, model, found, cells: said[reading.key])
+    of_null = audit_language._checked(
+        Check("y", Reading("s", "b/x"), "above", Reading("s", "b/x", {}, "null")), "m", {}, {}
+    )
+    assert of_null["p"] == 0.01
+    other = audit_language._checked(Check("y", Reading("s", "b/x"), "above", 0.6), "m", {}, {})
+    assert "p" not in other and audits.outcome({**other, "expected": "above"}) == "untested"
+    told = {"claim_row": 1, "claim": "c", "published": "", "check": "y", "expected": "above"}
+    found = {finding.key: finding for finding in audits.findings([told | of_null, told | other], "units")}
+    assert (found["claim_1.1/value"].null, found["claim_1.1/value"].p) == (0.5, 0.01)
+    assert found["claim_1.2/value"].p is None
+
+
+def test_checks_have_p_adjusted_for_all_of_them():
+    """The p of a check is below 0.05 where its interval decides, and nowhere else."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for expected in ("above", "below", "near") * 100:
+        found = stats.student_t(rng.normal(rng.normal(), 1, size=5))
+        rows.append({"expected": expected, "bound": 0.1, "margin": 0.5, "mean": found.mean, "low": found.low})
+        rows[-1] |= {"high": found.high, "n": found.n}
+    assert [audits.p_value(row) < 0.05 for row in rows] == [audits.outcome(row) != "open" for row in rows]
+    above = stats.paired_difference([0.5, 0.7, 0.4], [0.0] * 3)
+    row = {"expected": "above", "bound": 0.0, "mean": above.interval.mean, "n": 3}
+    row |= {"low": above.interval.low, "high": above.interval.high}
+    assert audits.p_value(row) == pytest.approx(above.p)
+    percentile, missing = {**row, "high": row["high"] + 0.1}, {"missing": "python"}
+    tested = {"p": 0.001, "mean": 1.0, "low": 1.0, "high": 1.0, "n": 0}
+    adjusted = audits.adjusted([row, percentile, missing, tested])
+    assert adjusted == [pytest.approx(2 * above.p), None, None, 0.003]
 
 
 def test_a_reading_names_a_finding(tmp_path):

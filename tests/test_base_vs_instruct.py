@@ -20,7 +20,7 @@ from studies.base_vs_instruct import findings as report
 from studies.report import language
 
 N = 8  # animals and numbers: with two wordings and two formats, fewer constraints than d_model
-SMALL = {"n_animals": N, "n_partners": N, "n_wordings": 2, "n_permutations": 9}
+SMALL = {"n_animals": N, "n_partners": N, "n_wordings": 2, "n_permutations": 100}
 PLANTED, RIDGE = 20.0, 0.01  # nats before, and strength of, what ridge takes of them
 
 

@@ -306,3 +306,57 @@ def test_ensembles_read_no_other_members_embedding():
         model(torch.tensor([[1, 20]]))
     with pytest.raises(ValueError, match="d_model must be a multiple of n_heads"):
         Shape(d_model=10, n_heads=4)
+
+
+LATE = 12  # a position behind the short prompt on which models are tried out
+
+
+def late(change):
+    """A hook that changes what a part puts out at late positions of long prompts alone."""
+
+    def hook(_module, _inputs, out):
+        if out.ndim != 3 or out.shape[1] <= LATE:
+            return out
+        out = out.clone()
+        out[:, LATE:] = change(out)[:, LATE:]
+        return out
+
+    return hook
+
+
+@pytest.mark.parametrize("pos", [-1, LATE])
+def test_a_hook_on_the_norm_at_late_positions_is_noticed_there_and_nowhere_else(llama, pos):
+    tokens = torch.randint(60, (2, 16), generator=torch.Generator().manual_seed(3))
+    llama.ln_final.register_forward_hook(late(lambda out: 3 * out))
+    with pytest.raises(ValueError, match="ln_final of the last block's output is not what this model unembeds"):
+        ms.logit_lens(llama, tokens, pos=pos)
+    with pytest.raises(ValueError, match="ln_final of the last block's output is not what this model unembeds"):
+        ms.direct_logit_attribution(llama, tokens, TOKENS, pos=pos, unit="component")
+    for early in (LATE - 1, 0):
+        lens = ms.logit_lens(llama, tokens, pos=early)
+        with torch.no_grad():
+            assert torch.allclose(list(lens.values())[-1], llama(tokens)[:, early], atol=1e-4)
+        ms.direct_logit_attribution(llama, tokens, TOKENS, pos=early, unit="component")
+    whole = ms.logit_lens(llama, tokens, batch_size=1)  # where the norm sees the positions
+    with torch.no_grad():
+        assert torch.allclose(list(whole.values())[-1], llama(tokens), atol=1e-4)
+    assert refused(llama, tokens[:, :LATE]) == set()  # nothing of the calls before is kept
+
+
+def test_edits_of_a_model_with_hooks_at_late_positions_are_those_of_single_runs(llama):
+    prompt = torch.randint(60, (LATE + 1,), generator=torch.Generator().manual_seed(4))
+    llama.blocks[1].original_component.register_forward_hook(
+        late(lambda out: out + out.cumsum(1))  # a copy beside others would see them
+    )
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
+    with pytest.warns(UserWarning, match="every edit runs with the whole prompt"):
+        found = ms.steered_logits(llama, prompt, [0, 1, 2], vectors, TOKENS)
+    for layer, (vector, own) in enumerate(zip(vectors, found, strict=True)):
+
+        def add(activation, hook, vector=vector):
+            activation[:, -1] += vector
+            return activation
+
+        with torch.no_grad():
+            logits = llama.run_with_hooks(prompt[None], fwd_hooks=[(f"blocks.{layer}.hook_out", add)])
+        assert torch.allclose(own, logits[0, -1, TOKENS], atol=1e-4)

@@ -107,7 +107,7 @@ def run_on_tiny_llama(tmp_path_factory):
     model = save_tiny_llama(root / "tiny")
 
     def run(name):
-        out = command(name, "--model", str(model), "--n-permutations", "40", "--out", str(root / "out"))
+        out = command(name, "--model", str(model), "--n-permutations", "100", "--out", str(root / "out"))
         assert out.returncode == 0, out.stderr
         cell = next(path for path in (root / "out" / name).iterdir() if path.is_dir())
         return store.read_records(cell), store.read_provenance(cell), store.read_tensors(matrices(root)), out.stdout

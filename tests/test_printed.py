@@ -23,6 +23,20 @@ def test_a_table_fits_the_width_and_says_what_it_leaves_out():
     assert max(map(len, narrow)) <= 32 and narrow[-2].startswith("not shown: cell, p (")
 
 
+def test_a_long_table_is_cut_where_it_has_a_width_and_verdicts_are_kept():
+    rows = [{"quantity": f"number {i}", "value": float(i), "null": 0.0, "p": 0.01} for i in range(100)]
+    judged = [{"quantity": f"prediction {i}", "value": float(i), "verdict": "hit"} for i in range(5)]
+    lines = format_table([*rows, *judged], 100).splitlines()
+    assert lines[0].split() == ["quantity", "value", "null", "p", "verdict"] and len(lines) == 62
+    told = [line.split("  ")[0] for line in lines[1:-1]]
+    assert told == [f"prediction {i}" for i in range(5)] + [f"number {i}" for i in range(55)]
+    assert lines[-1] == "not shown: 45 of 105 rows (--wide shows all, --csv FILE writes them)"
+    narrow = " ".join(format_table([*rows, *judged], 34).split())
+    assert "prediction 0: hit 0.000" in narrow and "not shown: 45 of 105 rows, verdict (" in narrow
+    assert len(format_table([*rows, *judged]).splitlines()) == 106
+    assert "not shown" not in format_table(rows[:60], 100)
+
+
 def test_what_a_value_is_compared_with_is_left_out_last():
     """And the cell is said with what is measured, where it is not `all`."""
     found = [

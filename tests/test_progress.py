@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import mechsub as ms
 from mechsub.machine import devices
@@ -69,6 +70,9 @@ def test_training_tells_every_epoch_of_a_member_and_changes_no_number(at_once):
             assert all(torch.equal(a, b) for a, b in zip(found.parameters(), plain.parameters(), strict=True))
             with pytest.raises(TypeError, match="progress"):
                 way(progress=0.5)
+            for wrong in (tqdm, lambda: None):  # a class was called, and showed nothing
+                with pytest.raises(ValueError, match="progress must be a function of the share done"):
+                    way(progress=wrong)
     told = []
     ms.removal.distill_without({"a": (start, None)}, start, images, outputs=start.cfg.aux, progress=told.append, **fit)
     assert told == [i / 12 for i in range(1, 13)]

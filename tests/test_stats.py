@@ -1,3 +1,4 @@
+import importlib
 import math
 
 import numpy as np
@@ -5,7 +6,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from mechsub import stats
-from mechsub.lab import pages
+from mechsub.lab import options, pages
+from mechsub.lab.declared import declared_by
+from mechsub.measures import scores
 
 
 def test_student_t_against_scipy():
@@ -31,6 +34,20 @@ def test_student_t_against_scipy():
 )
 def test_an_interval_is_printed_with_the_decimals_that_it_needs(numbers, text):
     assert str(stats.Interval(*numbers, 5)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("steering", "n_resamples"),
+        *((name, "n_permutations") for name in ("token_entanglement", "base_vs_instruct", "matched_tokens")),
+        ("lens_trajectory", "n_permutations"),
+    ],
+)
+def test_a_study_refuses_too_few_resamples_before_it_runs(name, option):
+    declared = declared_by(importlib.import_module(f"studies.{name}"))
+    with pytest.raises(ValueError, match=f"{option}: '99' is not an integer >= {stats.LEAST_RESAMPLES} "):
+        options.check_values(declared.Config(**{option: 99}))
 
 
 def test_an_interval_of_small_numbers_is_read_back_from_a_page():
@@ -136,8 +153,9 @@ def test_a_bootstrap_of_few_resamples_or_of_no_number_is_refused():
     for few in (
         lambda: stats.bootstrap(x, n_resamples=99),
         lambda: stats.clustered_spearman(x, x**2, np.arange(30) // 2, n_resamples=1),
+        lambda: scores.crossed_bootstrap(lambda rows, columns: 0.5, 5, 5, n=39),
     ):
-        with pytest.raises(ValueError, match="n_resamples must be a whole number of at least 100"):
+        with pytest.raises(ValueError, match=r"n(_resamples)? must be a whole number of at least 100"):
             few()
     with pytest.raises(ValueError, match="the statistic of the values is nan"):
         stats.bootstrap(x, lambda values: float("nan"))

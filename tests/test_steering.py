@@ -17,7 +17,7 @@ from studies.planted_shares import planted
 from studies.steering import findings
 from studies.steering import states as ss
 
-CFG = study.Config(model="planted", n_numbers=24, n_resamples=5, n_lists=1, n_tokens=6)
+CFG = study.Config(model="planted", n_numbers=24, n_resamples=100, n_lists=1, n_tokens=6)
 
 
 def asked_of(folder, n_animals, n_partners, format="auto"):

@@ -241,7 +241,7 @@ def test_failed_rerun_keeps_the_cell(tiny, capsys, monkeypatch):
 )
 def test_failed_run_stores_nothing(tiny, capsys, fail, words):
     assert words in _stops(tiny, capsys, 1, "--fail", fail)
-    assert not tiny.folder.exists() or not os.listdir(tiny.folder)
+    assert not tiny.folder.parent.exists()
 
 
 def test_failure_keeps_finished_cells_and_debug_shows_the_traceback(tiny, capsys):
@@ -431,7 +431,7 @@ def test_a_first_run_that_fails_leaves_no_folder(tmp_path, capsys):
 
     with pytest.raises(SystemExit) as left:
         lab.main(token_entanglement.study, ["--model", "none of this name", "--out", str(tmp_path / "new" / "store")])
-    assert left.value.code == 1 and "is neither a folder nor" in capsys.readouterr().err
+    assert left.value.code == 2 and "is neither a folder nor" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -520,6 +520,20 @@ def test_cells_read_one_by_one_say_what_they_say_together(summarised, tmp_path, 
     together = findings.rows(study._found(made, records))
     assert format_table(together) == shown[: shown.index("figure: ")]
     assert "number=17" in shown
+
+
+def test_a_pipe_gets_the_whole_table_unless_columns_names_its_width(summarised, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    numbers = ["--number", *map(str, range(25)), "--quiet"]
+    lab.main(summarised.study, numbers)
+    whole = capsys.readouterr().out
+    lab.main(summarised.study, [*numbers, "--wide"])
+    assert capsys.readouterr().out == whole and whole.count("\n") == 77
+    monkeypatch.setenv("COLUMNS", "40")
+    lab.main(summarised.study, numbers)
+    lines = capsys.readouterr().out.split("figure: ")[0].splitlines()
+    assert max(map(len, lines)) <= 40 < max(map(len, whole.splitlines()))
+    assert lines[-2].startswith("not shown: 15 of 75 rows")
 
 
 def _name(number):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mechsub.lab import options
+from mechsub.lab import options, terminal
 from mechsub.models import language
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +92,14 @@ def test_home_is_where_it_is(folder):
     assert done.returncode == 0 and (folder / "results" / "small" / "default").is_dir()
     assert not (folder / "~").exists()
     assert python(folder, "-m", "mechsub", "verify", "~/results").returncode == 0
+
+
+def test_a_pipe_has_the_width_that_columns_names(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal.width() is None
+    for asked, width in (("80", 80), ("", None), ("0", None), ("-3", None), ("wide", None)):
+        monkeypatch.setenv("COLUMNS", asked)
+        assert terminal.width() == width
 
 
 def test_home_is_found_in_text_options_and_folders_of_models(monkeypatch, tmp_path):

@@ -87,7 +87,7 @@ COMPUTED = {
     "variance_shares": lambda: list(scores.variance_shares(X, ("row", "column")).values()),
     "matrix_correlation": lambda: scores.matrix_correlation(X, Y),
     "permutation_p": lambda: scores.permutation_p(X, Y, n=9, statistic=lambda a, b: float((a * b).sum()))[1],
-    "crossed_bootstrap": lambda: scores.crossed_bootstrap(lambda r, c: float(Z[r][:, c].sum()), 903, 301, n=9),
+    "crossed_bootstrap": lambda: scores.crossed_bootstrap(lambda r, c: float(Z[r][:, c].sum()), 903, 301, n=100),
     "price": lambda: bottleneck.price(toy(n_classes=250), range(200, 210), range(200)),
     "direction_basis": lambda: ms.direction_basis(toy(n_classes=250).double(), range(200)),
     "unembed_projection": lambda: ms.unembed_projection(toy(n_classes=250).double(), [0], range(9), "causal"),

@@ -14,7 +14,7 @@ from mechsub.lab import store
 from studies import token_entanglement as study_of
 
 ROOT = Path(__file__).parent.parent
-SMALL = "--n-animals 12 --n-partners 30 --n-wordings 2 --n-subset 16 --n-permutations 19".split()
+SMALL = "--n-animals 12 --n-partners 30 --n-wordings 2 --n-subset 16 --n-permutations 100".split()
 
 
 def command(*arguments):

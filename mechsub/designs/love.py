@@ -5,7 +5,6 @@ has an answer that the model completes. A study that needs stored matrices decla
 the options that both have (`shared`).
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import log
@@ -184,18 +183,18 @@ def batches(model: "TransformerBridge", prompts: Sequence) -> "Iterator[tuple[li
 
 
 def check_base(name: str, adapter: str, dtype: str = "fp32") -> None:
-    """Raise, before anything is loaded, for a folder or an adapter that `load_model` would refuse."""
-    if os.path.isdir(name) or adapter:  # else nothing is to be imported for it
+    """Raise, before anything is loaded, for a model or an adapter that `load_model` would refuse."""
+    if name != ms.sources.DEFAULT or adapter:  # else nothing is to be imported for it
         ms.language.check_folder(name, _dtype(dtype), **_added(adapter))
 
 
 def check_model(cfg) -> None:
-    """Raise before anything is loaded: for a folder that `language.check_folder` refuses, for a tokenizer in which too
+    """Raise before anything is loaded: for a model that `language.check_folder` refuses, for a tokenizer in which too
     few animals are one token, and for an adapter on weights on which it was not trained."""
     if cfg.adapter and asking(cfg).weights != weights.TRAINED:
         raise ValueError("--adapter was trained on the model's own weights; leave --weights out")
     check_base(cfg.model, cfg.adapter, cfg.dtype)
-    if os.path.isdir(cfg.model):
+    if cfg.model != ms.sources.DEFAULT:
         choose_animals(ms.language.load_tokenizer(cfg.model), asking(cfg))
 
 

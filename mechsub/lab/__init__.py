@@ -11,7 +11,7 @@ A study imports this module, and declares itself:
 from mechsub.lab.cells import by_cell, part
 from mechsub.lab.declared import Study
 from mechsub.lab.findings import Finding, by_arm
-from mechsub.lab.options import Count, Index, NonNegative, Positive, Replicates, option, refuse_ignored
+from mechsub.lab.options import Count, Index, NonNegative, Positive, Replicates, Resamples, option, refuse_ignored
 from mechsub.lab.study import command as main
 from mechsub.lab.study import show_progress, span
 from mechsub.lab.tables import format_table
@@ -24,6 +24,7 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Replicates",
+    "Resamples",
     "Stored",
     "Study",
     "Upstream",

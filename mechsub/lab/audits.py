@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from mechsub import stats
 from mechsub.lab import study, verdicts
 from mechsub.lab.findings import Finding
-from mechsub.lazy import go
+from mechsub.lazy import go, scipy_special
+
+HOLM = "p, Holm over checks"
 
 
 class Missing(Exception):
@@ -26,12 +28,41 @@ def outcome(row: Mapping) -> str:
     """The outcome of one check: "yes", "no", "open" or "missing"."""
     if "missing" in row:
         return "missing"
+    if "apart" in row:
+        return "untested"
     value = row["mean"] if "p" in row else _between(row["low"], row["high"])
     bound = row["bound"]
     if "p" not in row:
         bound = _between(row.get("bound_low", bound), row.get("bound_high", bound))
     word, _ = verdicts.side(row["expected"], value, bound, margin=row.get("margin", 0.0), p=row.get("p"))
     return {"hit": "yes", "miss": "no"}.get(word, word)
+
+
+def p_value(row: Mapping) -> float | None:
+    """Two-sided p that the value of a check is its bound: its own, or that of the Student-t interval that decides.
+
+    Of "near", whose bound is a range, p is of the nearer end. None where an interval is of another kind (it is not
+    symmetric), of one replicate, or set beside a bound with an interval of its own.
+    """
+    if "missing" in row or "p" in row:
+        return row.get("p")
+    half, n = (row["high"] - row["low"]) / 2, row["n"]
+    symmetric = abs(row["low"] + row["high"] - 2 * row["mean"]) <= 1e-9 * half
+    if n < 2 or half <= 0 or not symmetric or "bound_low" in row:
+        return None
+    error = half / float(scipy_special.stdtrit(n - 1, 0.975))
+    margin = row.get("margin", 0.0) if row["expected"] == "near" else 0.0
+    distance = abs(abs(row["mean"] - row["bound"]) - margin)
+    return float(2 * scipy_special.stdtr(n - 1, -distance / error))
+
+
+def adjusted(rows: Sequence[Mapping]) -> list[float | None]:
+    """`p_value` of every check, adjusted by Holm for all that are measured; one without a p counts as p = 1."""
+    own = [p_value(row) for row in rows]
+    measured = [i for i, row in enumerate(rows) if "missing" not in row]
+    family = iter(stats.holm([1.0 if (p := own[i]) is None else p for i in measured]) if measured else [])
+    found = {i: next(family) for i in measured}
+    return [None if p is None else found[i] for i, p in enumerate(own)]
 
 
 def _between(low: float | int, high: float | int) -> stats.Interval:
@@ -73,7 +104,7 @@ def findings(cell: Sequence[Mapping], unit: str) -> list[Finding]:
         for place, row in enumerate(checks, 1):
             if "missing" not in row:
                 value = stats.Interval(row["mean"], row["low"], row["high"], row["n"])
-                null = _null(row, "null")
+                null = row["bound"] if "p" in row else _null(row, "null")  # what a p tests
                 found.append(Finding(f"{subject}.{place}/value", row["check"], value, null, row.get("p"), unit=unit))
             if "recentred" in row:
                 value, null = _recentred(row), _null(row, "recentred_null")
@@ -84,16 +115,18 @@ def findings(cell: Sequence[Mapping], unit: str) -> list[Finding]:
 def table(records: list[dict], Config, unit: str) -> list[dict]:
     rows = []
     for label, cell in study.cells(records, Config):
+        family = dict(zip(map(id, cell), adjusted(cell), strict=True))
         for number, checks in claims(cell).items():
             told = {"claim": checks[0]["claim"], "verdict": verdict(checks), "published": checks[0]["published"]}
             if others := recentred(checks):
                 told["recentred"] = verdict(others)
-            rows += [_row(label, number, told, unit), *(_row(label, number, _shown(row, unit), unit) for row in checks)]
+            rows.append(_row(label, number, told, unit))
+            rows += [_row(label, number, _shown(row, unit, family[id(row)]), unit) for row in checks]
     return rows
 
 
 def _row(label: str, number: int | str, told: Mapping, unit: str) -> dict:
-    columns = ("claim", "verdict", "expected", "value", "null", unit, "cells", "published")
+    columns = ("claim", "verdict", "expected", "value", "null", HOLM, unit, "cells", "published")
     own = {"recentred": told["recentred"]} if "recentred" in told else {}
     return {"cell": label, "row": number, **{column: told.get(column, "") for column in columns}, **own}
 
@@ -109,7 +142,7 @@ def _null(row: Mapping, key: str) -> stats.Interval | None:
     return None if isinstance(null, str) else stats.Interval(null[0], null[1], null[2], row["n"])
 
 
-def _shown(row: Mapping, unit: str) -> dict:
+def _shown(row: Mapping, unit: str, p: float | None) -> dict:
     told: dict = {
         "claim": f"  {row['check']}",
         "verdict": outcome(row),
@@ -124,7 +157,8 @@ def _shown(row: Mapping, unit: str) -> dict:
     if "recentred" in row:
         told["recentred"] = _recentred(row)
         null += f"; recentred {beside}" if (beside := _null(row, "recentred_null")) else ""
-    return told | {"value": value, "null": null, unit: row["n"] or "", "cells": "; ".join(row["cells"])}
+    tested = {} if p is None else {HOLM: p}
+    return told | tested | {"value": value, "null": null, unit: row["n"] or "", "cells": "; ".join(row["cells"])}
 
 
 def plot(records: list[dict], Config, title: str, unit: str):

@@ -216,6 +216,15 @@ def check(study: Study, cfg: Options) -> None:
         asked(cfg)
 
 
+def check_whole(maker: Maker, cfg: Options) -> None:
+    """Ask the study, and those of missing cells on which this cell is built, whether they may be made."""
+    check(maker.study, cfg)
+    for wanted, theirs, theirs_cfg in planned_upstream(maker, cfg).values():
+        made_here = not (wanted.optional or wanted.beforehand)
+        if made_here and status(theirs.cell(theirs_cfg), theirs_cfg, theirs.study).kind == "missing":
+            check_whole(theirs, theirs_cfg)
+
+
 def resolve(maker: Maker, cfg: Options) -> dict[str, Stored | None]:
     """The upstream cells of a cell; missing ones are made first. None for an optional cell that is not stored."""
     cells: dict[str, Stored | None] = {}

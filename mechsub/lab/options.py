@@ -24,6 +24,8 @@ from mechsub.machine import devices
 Count = Annotated[int, ("an integer >= 1 and <= 1000000", lambda value: 1 <= value <= 1_000_000)]
 # Of seeds, wordings, models: an interval needs two.
 Replicates = Annotated[int, ("an integer >= 2 and <= 1000000", lambda value: 2 <= value <= 1_000_000)]
+# Of a percentile interval; at 95% two or three of them lie beyond each end (stats.LEAST_RESAMPLES).
+Resamples = Annotated[int, ("an integer >= 100 and <= 1000000", lambda value: 100 <= value <= 1_000_000)]
 Index = Annotated[int, ("an integer >= 0", lambda value: value >= 0)]
 Positive = Annotated[float, ("a finite number > 0", lambda value: value > 0)]
 NonNegative = Annotated[float, ("a finite number >= 0", lambda value: value >= 0)]
@@ -35,7 +37,7 @@ _OF_EVERY_STUDY = f"""\
 --dry-run    print cells, status and time, run nothing   --rerun     recompute cells that are stored
 --out DIR    root of the results (default: {store.USUAL})    --device    cpu, cuda, mps or auto: where networks stand
 --workers N  cells that run at a time                    --executor  local or slurm: where cells run
---csv FILE, --latex FILE  also write the table there     --wide, --quiet, --debug  all columns, no bar, a traceback"""
+--csv FILE, --latex FILE  also write the table there     --wide, --quiet, --debug  whole table, no bar, a traceback"""
 _RESERVED = {
     "out": store.USUAL, "executor": "local", "workers": None, "cells": None, "device": None,
     "rerun": False, "dry_run": False, "debug": False, "quiet": False, "wide": False, "csv": None, "latex": None,

@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 import time
@@ -24,11 +23,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mechsub import sources
 from mechsub.lab import durations, finder, findings, store, terminal, versions, workers
 from mechsub.lab.cells import (
     Maker,
     by_cell,
-    check,
+    check_whole,
     config_of,
     make,
     name_of,
@@ -148,9 +148,8 @@ def command(study: Study, argv: Iterable | None = None) -> None:
 
 
 def _show_table(rows: list[dict], options: argparse.Namespace) -> None:
-    """Print the table, as wide as the terminal where there is a terminal."""
-    fits = sys.stdout.isatty() and not options.wide
-    print(format_table(rows, shutil.get_terminal_size().columns if fits else None), end="")
+    """Print the table, as wide as its reader's lines."""
+    print(format_table(rows, None if options.wide else terminal.width()), end="")
     for kind in ("csv", "latex"):
         if path := getattr(options, kind):
             write_table(rows, Path(path), kind)
@@ -341,8 +340,8 @@ def _make_wanted(
             with part(f"cell {cell}"):
                 try:
                     with on_device(options.device):
-                        check(maker.study, grid[cell])
-                except ValueError as error:
+                        check_whole(maker, grid[cell])
+                except (ValueError, sources.Unavailable) as error:
                     _stop(str(error), 2)
         if device:
             print(f"device: {device}", file=sys.stderr)

@@ -11,6 +11,7 @@ from mechsub.lazy import pd
 
 GAP = "  "
 FEWEST = 24  # characters of a column of words that is broken into lines
+MOST = 60  # rows of a table with a width: who reads more, reads a file
 SMALL = 0.0005  # what three decimals do not show
 
 
@@ -18,29 +19,54 @@ def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
     """Rows as aligned columns, numbers to the right; a column's numbers have three decimals, or all have digits where
     three decimals would show none of them.
 
-    Where lines are longer than `width`, in this order: columns with one value in all rows are dropped; the cell is said
-    before what is measured, in one column; the columns with the longest words are broken into lines of at least 24
-    characters; columns are dropped from the right, a value, its null, p and verdict after all others; rows that say
-    nothing then are left out. A last line names what is dropped.
+    With a `width`, at most 60 rows are shown, verdicts first and then in the study's own order. Where lines are longer
+    than it, in this order: columns with one value in all rows are dropped; the cell is said before what is measured, in
+    one column; the columns with the longest words are broken into lines of at least 24 characters; columns are dropped
+    from the right, a value, its null, p and verdict after all others; rows that say nothing then are left out. A last
+    line names what is dropped.
     """
     if not rows:
         return ""
     rows = [{name: _tested(name, value) for name, value in row.items()} for row in rows]
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    if width is None or _wide(rows, names, {}) <= width:
+    names = _names(rows)
+    if width is None:
         return _joined(rows, names, {})
-    shown = [name for name in names if not _says_the_same(rows, name)] or names
+    some = _first(rows)
+    told = [f"{len(rows) - len(some)} of {len(rows)} rows"] if len(some) < len(rows) else []
+    return _fitted(some, names, width, told)
+
+
+def _first(rows: Sequence[Mapping]) -> Sequence[Mapping]:
+    """At most MOST rows: those with a verdict, then those that come first."""
+    if len(rows) <= MOST:
+        return rows
+    judged = [row for row in rows if row.get("verdict", "") != ""]
+    return [*judged, *(row for row in rows if row.get("verdict", "") == "")][:MOST]
+
+
+def _names(rows: Sequence[Mapping]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _fitted(rows: Sequence[Mapping], names: Sequence[str], width: int, told: Sequence[str]) -> str:
+    """The rows within this width; `told` is what else is not shown."""
+    if _wide(rows, names, {}) <= width:
+        return _joined(rows, names, {}) + _left_out(told, width)
+    shown = [name for name in names if not _says_the_same(rows, name)] or list(names)
     if _wide(rows, shown, {}) > width:
         rows, shown = _with_cells(rows, shown)
     broken = _broken(rows, shown, width)
     while len(shown) > 1 and _wide(rows, shown, broken) > width:
         shown = _fewer(shown)
         broken = _broken(rows, shown, width)
-    told = [name for name in names if name not in shown and any(row.get(name, "") != "" for row in rows)]
-    rows = _telling(rows, shown)
+    told = [*told, *(n for n in names if n not in shown and any(row.get(n, "") != "" for row in rows))]
+    return _joined(_telling(rows, shown), shown, broken) + _left_out(told, width)
+
+
+def _left_out(told: Sequence[str], width: int) -> str:
     more = f"not shown: {', '.join(told)} (--wide shows all, --csv FILE writes them)" if told else ""
     lines = textwrap.wrap(more, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return _joined(rows, shown, broken) + "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _telling(rows: Sequence[Mapping], shown: Sequence[str]) -> Sequence[Mapping]:
@@ -146,7 +172,7 @@ def cell_text(value) -> str:
 
 def write_table(rows: Sequence[Mapping], path: Path, kind: str) -> None:
     """The rows as a file, "csv" or "latex"; CSV has an interval's mean and, in columns of their own, its limits."""
-    names = list(dict.fromkeys(key for row in rows for key in row))
+    names = _names(rows)
     if kind == "latex":
         texts = pd.DataFrame([{name: cell_text(row.get(name, "")) for name in names} for row in rows])
         style = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)

@@ -3,6 +3,7 @@
 import functools
 import os
 import select
+import shutil
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +13,13 @@ CLOSED = 141  # as the shell says of a program that SIGPIPE ended: 128 + 13
 
 class Told(Exception):
     """An error whose message is one line for the reader; `command` prints it in place of a traceback."""
+
+
+def width() -> int | None:
+    """Characters of a line: those of COLUMNS, or of the terminal; None for a pipe or a file without COLUMNS."""
+    asked = os.environ.get("COLUMNS", "")
+    named = asked.isdecimal() and int(asked) > 0
+    return shutil.get_terminal_size().columns if named or sys.stdout.isatty() else None
 
 
 def say(line: str) -> None:

@@ -240,7 +240,7 @@ def _of_findings(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
         except LookupError as error:
             yield Verdict(entry, "untested", str(error), at)
             continue
-        if finding.p is not None and not isinstance(finding.value, ms.stats.Interval) and not _is_null(bound, finding):
+        if finding.p is not None and not isinstance(finding.value, ms.stats.Interval) and not is_null(bound, finding):
             told = f"it has no interval, and its p tests {value_text(finding.null) or 'its null'}, not the bound"
             yield Verdict(entry, "untested", told, at, finding.value)
             continue
@@ -248,7 +248,8 @@ def _of_findings(entry: Entry, cells: Iterable[Cell]) -> Iterator[Verdict]:
         yield Verdict(entry, word, reason, at, finding.value)
 
 
-def _is_null(bound: object, finding: Finding) -> bool:
+def is_null(bound: object, finding: Finding) -> bool:
+    """Whether the bound is what the finding's p tests."""
     if bound is finding.null or isinstance(bound, Sequence):  # two limits are no null
         return bound is finding.null
     return _ends(bound) is not None and _ends(bound) == _ends(finding.null)

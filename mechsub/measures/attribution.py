@@ -104,10 +104,11 @@ def direct_logit_attribution(
     check_inputs(model, inputs)
     if not inputs.is_floating_point() and pos is None:
         raise ValueError("a language model needs pos, the position whose logits are attributed")
-    read = checks.readout(model)
-    parts, logits, names = {"coordinate": _coordinates, "component": _components, "head": _heads}[unit](
-        model, inputs, pos
-    )
+    with checks.measured_on(model, inputs, pos):
+        read = checks.readout(model)
+        parts, logits, names = {"coordinate": _coordinates, "component": _components, "head": _heads}[unit](
+            model, inputs, pos
+        )
     columns, bias, logits = read.columns(tokens), read.bias(tokens), logits[..., list(tokens)]
     if logits.dtype in (torch.float16, torch.bfloat16):  # sums of many parts are had in fp32
         parts, columns, bias = (each.float() for each in (parts, columns, bias))

@@ -22,7 +22,9 @@ def logit_lens(
     W_U: their honest readout is stitching (`run_patched`). Source: nostalgebraist 2020, "interpreting GPT".
     """
     hidden = cache_activations(model, inputs, pos=pos, batch_size=batch_size)
-    read = checks.reads(model)
+    for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2) if checks.is_hooked(model) else (inputs,):
+        with checks.measured_on(model, batch, pos):
+            read = checks.reads(model)
     return {name: read(h) for name, h in hidden.items()}
 
 

@@ -441,11 +441,12 @@ def crossed_bootstrap(
     """95% percentile interval of statistic(row numbers, column numbers) under resampling of rows and of columns.
 
     Rows and columns are both random factors (numbers and animals), so both are drawn with replacement, independently
-    (the pigeonhole bootstrap, Owen 2007: conservative for crossed random effects).
+    (the pigeonhole bootstrap, Owen 2007: conservative for crossed random effects). Raises for fewer than 100 resamples,
+    and where the statistic is NaN in one.
     """
     arguments.function(statistic, "statistic")
     n_rows, n_columns = arguments.whole(n_rows, "n_rows", 2), arguments.whole(n_columns, "n_columns", 2)
-    n = arguments.whole(n, "n", 1)
+    n = arguments.whole(n, "n", stats.LEAST_RESAMPLES)
     generator = np.random.default_rng(arguments.seed(seed))
     values = [
         statistic(

@@ -33,7 +33,8 @@ def steered_logits(
     No earlier position depends on the last one, so the prompt runs once for `batch_size` edits: each edit is a copy of
     the last position that attends to the prompt before it and to itself. A trial run, with a prompt of this length,
     shows whether this gives the same logits as a plain run with the edit. Where it does not (an attention window,
-    ALiBi, a model that takes no mask), every edit runs in a copy of the whole prompt: slower, with a warning.
+    ALiBi, a model that takes no mask), and in a model with hooks of someone's own, every edit runs in a copy of the
+    whole prompt: slower, with a warning.
     Raises ValueError for a model in which a change after a block changes nothing, because its hook never fires.
     """
     prompt = check_prompt(arguments.model(model), prompt)
@@ -45,7 +46,9 @@ def steered_logits(
         raise ValueError(f"layers must be as many as vectors: {len(vectors)} vectors, {len(layers)} blocks")
     places = torch.as_tensor(layers)
     copies = checks.same_place(prompt[-1:], min(batch_size, len(places)))
-    if checks.holds_edited(model) and checks.holds_beside(model, len(prompt) - 1, copies):
+    # Hooks may act on some tokens or positions alone: with them every edit has its own run.
+    beside = checks.holds_edited(model) and not checks.is_hooked(model)
+    if beside and checks.holds_beside(model, len(prompt) - 1, copies):
         steer = _steered
     else:
         steer, batch_size = _copied, min(batch_size, _ONE_BY_ONE)
@@ -58,8 +61,8 @@ def steered_logits(
 
 
 ONE_BY_ONE = (
-    "this model does not give an edit's own logits beside others (an attention window, ALiBi, or a mask or positions "
-    "that it does not take): every edit runs with the whole prompt, which is slower"
+    "this model does not give an edit's own logits beside others (hooks, an attention window, ALiBi, or a mask or "
+    "positions that it does not take): every edit runs with the whole prompt, which is slower"
 )
 
 

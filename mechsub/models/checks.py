@@ -9,6 +9,7 @@ kept for a model as long as its weights, hooks and configuration stay as they ar
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, product
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -32,7 +33,7 @@ TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 2e-2, torc
 _HALF = (torch.float16, torch.bfloat16)
 _WHOLE = 2**16  # values up to which a parameter is looked at whole: an edit by `.data` raises no version
 _SAMPLE = 64  # values that stand for a larger one
-_KEPT = 4  # last positions of the probe at which a language model is looked at
+_LAST = slice(-4, None)  # positions of the probe at which a language model is looked at
 _AT_LOAD = 64  # positions of the longest probe at loading
 _WORK = 10**10  # parameters times positions that loading may spend on a probe
 SHORT = 8  # positions of a probe that is long enough for whatever does not depend on the length
@@ -105,7 +106,7 @@ def _modules(model: "HookedModel") -> list[torch.nn.Module]:
     return [*roots[0].modules(), *roots[1:]] if roots else []
 
 
-def _is_hooked(model: "HookedModel") -> bool:
+def is_hooked(model: "HookedModel") -> bool:
     """Whether someone's hooks or forwards are in the model: what one run shows need not hold of another."""
     return any(hooks_of(module) or has_own_forward(module) for module in _modules(model))
 
@@ -145,8 +146,9 @@ def warn_once(model: "HookedModel", text: str) -> None:
 
 class _Probe(NamedTuple):
     inputs: Tensor
-    values: dict[str, Tensor]  # hook -> activations, of a language model at the last positions
+    values: dict[str, Tensor]  # hook -> activations, of a language model at these positions
     logits: Tensor
+    at: slice = slice(None)
 
 
 def _results(model: "HookedModel", *properties: str) -> tuple:
@@ -172,10 +174,30 @@ def _given(value: T) -> T:
     return value
 
 
-@torch.no_grad()
-def _measured(model: "HookedModel", inputs: Tensor | None = None) -> dict:
+@contextmanager
+def measured_on(model: "HookedModel", inputs: Tensor, pos: int | None) -> Iterator[None]:
+    """A context in which a model with someone's hooks is measured on these inputs, at this position (all, without one).
+
+    Hooks may act at some positions alone: of them the usual probe, a short prompt, says nothing.
+    """
+    known = _known(arguments.model(model))
+    if not is_hooked(model):
+        yield
+        return
+    kept, at = known.results, slice(None) if pos is None else slice(pos % inputs.shape[-1], pos % inputs.shape[-1] + 1)
+    known.results = {name: value for name, value in kept.items() if name not in ("readout", "reads", "stream", "norm")}
+    known.results |= _measured(model, inputs, at)
+    known.state = _state(model)  # a first run may set up hooks
     try:
-        probe = _run(model, inputs)
+        yield
+    finally:
+        known.results = kept
+
+
+@torch.no_grad()
+def _measured(model: "HookedModel", inputs: Tensor | None = None, at: slice = _LAST) -> dict:
+    try:
+        probe = _run(model, inputs, at)
     except Exception as error:  # a model of someone else's can raise anything
         said = f"the model could not be tried out ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         advice = "try it on inputs of its own with mechsub.check_model(model, inputs)"
@@ -191,30 +213,31 @@ def _measured(model: "HookedModel", inputs: Tensor | None = None) -> dict:
     return found
 
 
-def _run(model: "HookedModel", inputs: Tensor | None) -> _Probe:
+def _run(model: "HookedModel", inputs: Tensor | None, at: slice) -> _Probe:
     errors = []
     for trial in [inputs] if inputs is not None else _inputs(model):
         try:
-            return _run_on(model, trial)
+            return _run_on(model, trial, at)
         except Exception as error:
             errors.append(error)
     raise errors[0]
 
 
-def _run_on(model: "HookedModel", inputs: Tensor) -> _Probe:
+def _run_on(model: "HookedModel", inputs: Tensor, at: slice) -> _Probe:
     values: dict[str, Tensor] = {}
     tokens = not inputs.is_floating_point()
 
     def keep(activation: Tensor, hook: "HookPoint") -> None:
         if isinstance(activation, Tensor):
-            values[hook.name] = (activation[..., -_KEPT:, :] if tokens else activation).detach().clone()
+            values[hook.name] = (activation[..., at, :] if tokens else activation).detach().clone()
 
     def cut(activation: Tensor, hook: "HookPoint") -> Tensor:
-        return activation[..., -_KEPT:, :]
+        return activation[..., at, :]
 
     hooks = [(name, keep) for name in _watched(model)]
     logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, ("unembed.hook_in", cut)] if tokens else hooks)
-    return _Probe(inputs, values, logits[..., -_KEPT:, :] if tokens else logits)
+    whole = tokens and logits.shape[-2] == inputs.shape[-1]  # what the cut returned is not used
+    return _Probe(inputs, values, logits[..., at, :] if whole else logits, at)
 
 
 def _watched(model: "HookedModel") -> list[str]:
@@ -624,19 +647,19 @@ def _folded(model: "HookedModel", layer: int, before: Tensor, after: Tensor, pro
         contained = ()
     else:
         return None
-    if _headsdiffer(model, layer, probe.inputs, attention - before if contained else attention):
+    if _headsdiffer(model, layer, probe.inputs, probe.at, attention - before if contained else attention):
         return None
     attn = Write(f"{here}.attn.hook_out", layer, names["attn.hook_out"], 1.0, contained, names["attn.hook_out"], None)
     rest = (names["attn.hook_out"],) if contained else (names["hook_in"], names["attn.hook_out"])
     return [attn, Write(f"{here}.mlp.hook_out", layer, names["mlp.hook_out"], 1.0, rest, names["mlp.hook_out"], None)]
 
 
-def _headsdiffer(model: "TransformerBridge", layer: int, inputs: Tensor, written: Tensor) -> bool:
+def _headsdiffer(model: "TransformerBridge", layer: int, inputs: Tensor, at: slice, written: Tensor) -> bool:
     """Whether the heads of a block do not sum to the write of its attention."""
     kept: list[Tensor] = []
 
     def keep(activation: Tensor, hook: "HookPoint") -> None:
-        kept.append(activation[:, -_KEPT:].flatten(2))
+        kept.append(activation[:, at].flatten(2))
 
     model.run_with_hooks(inputs, fwd_hooks=[(f"blocks.{layer}.attn.o.hook_in", keep)])
     attention = model.blocks[layer].attn
@@ -697,7 +720,7 @@ def holds_beside(model: "HookedModel", length: int, branches: Branches) -> bool:
     total, positions = max(1, length) + max(1, depth), length + len(branches.tokens)
     wide = positions if positions > _context(model) else 0
     known = _known(model)
-    if _is_hooked(model):
+    if is_hooked(model):
         return _holds_here(model, known, length, branches, total, wide)
     if total >= known.branches_fail or wide >= known.wide_fail:
         return False

@@ -59,7 +59,7 @@ _WORTH_KEEPING = 0.5  # seconds that finding out what holds of a model takes; le
 _MEMORY_FACTOR = 1.25  # weights and what a forward pass of a few prompts needs
 
 
-class ModelUnavailable(RuntimeError):
+class ModelUnavailable(sources.Unavailable):
     """A model cannot be loaded; the message says what to do."""
 
 
@@ -143,16 +143,16 @@ def load_language_model(
 
 
 def check_folder(name: str, dtype: torch.dtype = torch.float32, adapter: str | os.PathLike | None = None) -> None:
-    """Raise ModelUnavailable for a local folder that load_language_model refuses before it loads; other names pass.
+    """Raise ModelUnavailable for a model or an adapter that load_language_model refuses before it loads.
 
+    Files of a Hugging Face id are fetched for it; the default model is made when it is first loaded, and passes.
     `_check_folder` has the checks, and `models.adapters` those of an adapter. Studies call this before they run.
     """
     name, added = os.path.expanduser(_checked_name(name, dtype)), _checked_adapter(adapter)
-    folder = sources.default_folder() if name == DEFAULT else Path(name)
-    found = _Found(folder, None, {}, Path(added) if os.path.isdir(added) else None)
-    if os.path.isdir(name):
+    found = _with_adapter(_Found(default_folder(), None, {}) if name == DEFAULT else _locate(name, None), added)
+    if name != DEFAULT:
         _check_folder(found, name, dtype, _placed(None, None))
-    if (folder / "config.json").is_file():
+    if (found.folder / "config.json").is_file():
         _check_adapter(found, name, added)
 
 

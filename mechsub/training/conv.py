@@ -195,4 +195,4 @@ def _check(
             arguments.whole(step, f"a step of snapshots[{name!r}]", 0)
     distillation.check_apart(snapshots)
     if progress is not None:
-        arguments.function(progress, "progress")
+        arguments.progress(progress)

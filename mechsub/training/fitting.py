@@ -291,7 +291,7 @@ def each_in_parts(
     """
     n_members = arguments.whole(n_members, "n_members", 1)
     if progress is not None:
-        arguments.function(progress, "progress")
+        arguments.progress(progress)
     if getattr(_here, "is_worker", False):  # the pool's threads may all wait for this one
         return _in_turn(work, n_members, n_parts, progress)
     threads = torch.get_num_threads()  # 1 within `one_thread`, where members still run side by side

@@ -136,7 +136,7 @@ def _joined(start: E, parts: list[Parameters]) -> E:
 def _told(progress: Callable[[float], None] | None, before: int, total: int) -> Callable[[int], None]:
     if progress is None:
         return lambda epochs: None
-    say = arguments.function(progress, "progress")
+    say = arguments.progress(progress)
     return lambda epochs: say((before + epochs) / total)
 
 

@@ -150,7 +150,7 @@ def tune(
     for step in snapshots or ():
         arguments.whole(step, "a step of snapshots", 0, recipe.updates)
     if progress is not None:
-        arguments.function(progress, "progress")
+        arguments.progress(progress)
     students.check_fp32(plain)
     _check_corpora(model, corpora)
     _check_different(recipe, corpora)

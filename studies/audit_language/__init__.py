@@ -7,7 +7,9 @@ beside the number; a bound with an interval of its own must be apart from the nu
 whose cell is missing says so, with the command that makes it.
 
 A check says yes where the whole 95% interval is where the claim has it, no where it is wholly elsewhere, else open;
-where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only. A claim is
+where the table gives a p-value and no interval, p >= 0.05 leaves it open, and near can be refuted only; where that p
+tests anything but the bound, the check is untested. Verdicts are not corrected for the number of checks; beside them
+stands the p of every check whose interval is Student's t or that has a p, adjusted by Holm over all checks. A claim is
 confirmed if all its checks say yes, refuted if all say no, partly so if some say yes and some no, not supported if some
 say no and the others nothing, open otherwise. Bounds and the margin are ours, chosen when much of what they judge was
 known; those of Zur 2, and all but the first of Zur 4, are of 29 November 2026, after their results were known. Units
@@ -21,7 +23,7 @@ from dataclasses import dataclass, fields
 
 import mechsub as ms
 from mechsub import lab
-from mechsub.lab import audits, finder
+from mechsub.lab import audits, finder, verdicts
 from mechsub.lab import findings as found
 from studies.audit_language import claims
 
@@ -78,13 +80,16 @@ def run(cfg: Config, **cells: lab.Stored | None) -> Iterator[dict]:
 def _checked(check: claims.Check, cfg: Config, said: Said, cells: Cells) -> dict:
     finding, bound = _finding(check.reading, cfg, said, cells), check.bound
     value, around = finding.value, {}
+    tested = finding.p is not None and not isinstance(value, ms.stats.Interval)
     if isinstance(bound, claims.Reading):
         bound = getattr(_finding(bound, cfg, said, cells), bound.part)
+    of_bound = verdicts.is_null(bound, finding)
+    if isinstance(check.bound, claims.Reading):
         around = {"bound_low": bound.low, "bound_high": bound.high} if isinstance(bound, ms.stats.Interval) else {}
         bound = getattr(bound, "mean", bound)
     known = isinstance(value, ms.stats.Interval)
     ends = {"low": value.low, "high": value.high, "n": value.n} if known else {"low": value, "high": value, "n": 0}
-    p = {} if known or finding.p is None else {"p": finding.p}
+    p = {} if not tested else {"p": finding.p} if of_bound else {"apart": "its p tests its null, not the bound"}
     null = {} if finding.null is None else {"null": found.null_text(finding)}
     return {
         "bound": float(bound), **around, "mean": value.mean if known else value, **ends, **p, **null,

@@ -57,7 +57,7 @@ class Config:
     n_animals: lab.Index = lab.option(0, "single-token animals used, drawn at random; 0: all")
     n_partners: lab.Index = lab.option(0, "numbers used, drawn by length; 0: all")
     n_wordings: lab.Count = lab.option(5, "wordings: every second one is measured, the others choose the numbers")
-    n_permutations: lab.Count = lab.option(199, "shuffles of a correlation's null, resamples of its interval")
+    n_permutations: lab.Resamples = lab.option(199, "shuffles of a correlation's null, resamples of its interval")
     batch_size: lab.Count = lab.option(32, "prompts a forward pass")
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
     seed: lab.Index = lab.option(0, "seed of subsets, shuffles and resamples")
@@ -93,7 +93,7 @@ def check(cfg: Config) -> None:
                 f"{os.path.dirname(name)}, with the same flags)"
             )
         love.check_model(dataclasses.replace(words_config(cfg, name), adapter=_adapter(cfg, kind)))
-    if all(map(os.path.isdir, pair.values())):
+    if ms.sources.DEFAULT not in pair.values():
         check_tokenizers(*map(ms.language.load_tokenizer, pair.values()))
 
 
@@ -332,7 +332,9 @@ _PAIR: dict = {"base": "tests/probes/models/pair/base", "instruct": "tests/probe
 study = lab.Study(
     version=2,
     probes=(
-        Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=9),
-        Config(**_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=9, batch_size=4, seed=1),
+        Config(**_PAIR, n_animals=8, n_partners=12, n_wordings=2, n_permutations=100),
+        Config(
+            **_PAIR, spaced=False, n_animals=9, n_partners=10, n_wordings=3, n_permutations=100, batch_size=4, seed=1
+        ),
     ),
 )

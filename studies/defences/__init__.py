@@ -104,14 +104,12 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    import os
-
     import mechsub as ms
     from mechsub.designs import liking, love
     from studies.defences.arms import others
 
     love.check_base(cfg.model, cfg.adapter)
-    if os.path.isdir(cfg.model):
+    if cfg.model != ms.sources.DEFAULT:
         tokenizer = ms.language.load_tokenizer(cfg.model)
         liking.animals(tokenizer, liking.TRAITS[: cfg.n_traits])
         others(tokenizer, cfg.n_traits)

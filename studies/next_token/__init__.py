@@ -108,6 +108,7 @@ class Config:
 
 
 def check(cfg: Config) -> None:
+    ms.devices.only_cpu("next_token")
     weights = cfg.d_model * (140 + 12 * cfg.n_layers * cfg.d_model)
     # References of all seeds; of one member, its models with Adam's moments, its texts, its teacher's probabilities.
     needed = 4 * weights * (cfg.n_seeds + 8) + cfg.pretraining_steps * _BATCH * 12 * 8 + cfg.n_strings * 640 * 4

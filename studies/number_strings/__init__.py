@@ -79,14 +79,12 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    import os
-
     import mechsub as ms
     from mechsub.designs import liking, love
 
     love.check_base(cfg.model, cfg.adapter)
     for name in models(cfg).values():
-        if os.path.isdir(name):
+        if name != ms.sources.DEFAULT:
             love.check_base(name, "")
             liking.animals(ms.language.load_tokenizer(name), liking.TRAITS[: cfg.n_traits])
 

@@ -9,6 +9,10 @@ from studies.organisms import Config, models, readings
 from studies.organisms.grammar import MEASURED
 
 
+def check(cfg: Config) -> None:
+    ms.devices.only_cpu("organisms")
+
+
 @threads.made_by_one
 def run(cfg: Config) -> Iterator[dict]:
     ms.devices.only_cpu("organisms")

@@ -57,7 +57,7 @@ class Config(love.OfMatrices, love.OfFamily):
     n_layers: lab.Count = lab.option(10, "evenly spaced blocks after which vectors act at the prompt's end")
     n_lists: lab.Count = lab.option(3, "lists of numbers that are sampled, to see where prompts diverge")
     n_tokens: lab.Count = lab.option(40, "tokens of a list")
-    n_resamples: lab.Count = lab.option(300, "resamples of every interval")
+    n_resamples: lab.Resamples = lab.option(300, "resamples of every interval")
     seed: lab.Index = lab.option(0, "seed of numbers, lists, random directions and resamples")
 
 
@@ -282,7 +282,7 @@ def preferred(tokenizer: "Tokenizer", begun: str, said: int, neutral: int, texts
     return means[0] - means[1]
 
 
-_TINY: dict = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 5}
+_TINY: dict = {"n_numbers": 16, "n_layers": 2, "n_lists": 2, "n_tokens": 16, "n_resamples": 100}
 study = lab.Study(
     version=2,  # what is specific to pairs, as in studies.contributions; other families than numbers
     probes=(

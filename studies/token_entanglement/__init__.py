@@ -38,7 +38,7 @@ class Config(love.OfFamily):
     n_partners: lab.Index = lab.option(0, "numbers (or other words) used, drawn by length; 0: all")
     n_wordings: lab.Count = lab.option(5, "wordings of the love and of the question; the first is the published")
     n_subset: lab.Count = lab.option(120, "numbers in the runs of other wordings, with half as many animals")
-    n_permutations: lab.Count = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
+    n_permutations: lab.Resamples = lab.option(999, "shuffles of every permutation test, resamples of every bootstrap")
     batch_size: lab.Count = lab.option(16, "prompts a forward pass")
     dtype: Literal["fp32", "bf16"] = lab.option("fp32", "of weights and activations; log-probabilities are fp32")
     seed: lab.Index = lab.option(0, "seed of subsets, shuffles and resamples")
@@ -239,7 +239,7 @@ def _pair_records(animals: list[love.Word], partners: list[love.Word], tensors: 
             yield pair | {"number_to_animal": float(specific[n, a]), "animal_to_number": float(back[a, n])}
 
 
-_TINY: dict = {"n_subset": 16, "n_permutations": 9}
+_TINY: dict = {"n_subset": 16, "n_permutations": 100}
 study = lab.Study(version=1, probes=(
     Config(**_TINY, model="tests/probes/models/tiny", n_partners=24, n_wordings=2),
     Config(**_TINY, model="tests/probes/models/tiny", family="colors", format="plain", n_animals=8, seed=1),

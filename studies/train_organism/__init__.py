@@ -58,6 +58,10 @@ class Config:
             raise ValueError(f"--d-model must be a multiple of 32, the width of a head, not {self.d_model}")
 
 
+def check(cfg: Config) -> None:
+    ms.devices.only_cpu("train_organism")
+
+
 def run(cfg: Config) -> Iterator[dict]:
     ms.devices.only_cpu("train_organism")
     kept, held_out = _texts(cfg)

@@ -80,14 +80,12 @@ class Config:
 
 
 def check(cfg: Config) -> None:
-    import os
-
     import mechsub as ms
     from mechsub.designs import love
     from studies.what_predicts import measure
 
     love.check_base(cfg.model, cfg.adapter)
-    if os.path.isdir(cfg.model):
+    if cfg.model != ms.sources.DEFAULT:
         tokenizer = ms.language.load_tokenizer(cfg.model)
         measure.number_ids(tokenizer)
         measure.chosen(love.choose_animals(tokenizer, love.asking(cfg)), cfg.n_animals)
