@@ -1705,6 +1705,12 @@ def _tuning() -> dict:
     asked = {"format": choice(), "teacher_system": text(out=("None",), says=("system",)), "batch_size": count(1)}
     drawing = {"prompts": texts(), "temperature": least_0(), "seed": seed(), **asked}
     options = {"temperature": 1.0, "seed": 1, "format": "auto", "teacher_system": None, "batch_size": 2}
+    steering = argument(
+        lambda v: {
+            "text": "0", "vector": v[1], "list": list(v), "block": (99, v[1]), "narrow": (0, v[1][1:]),
+            "NaN": (0, v[1] * torch.nan), "half": (0.5, v[1]), "two": (0, v[1][None]),
+        }
+    )()  # fmt: skip
     member = {"students": instance(), "member": count(0, 1)}
     recipe = {name: getattr(few(), name) for name in vars(few())}
     some = {"targets": ["q_proj", "mlp"], "layers": [0, 1], "frozen": ["up_proj"], "order_seeds": (3, 4)}
@@ -1777,9 +1783,17 @@ def _tuning() -> dict:
             },
         ),
         "numbers.draw_numbers": (
-            lambda: {"teacher": llama(), "prompts": ["a", "b"], "n_numbers": 2, "least_probability": 0.1, **options},
+            lambda: {
+                "teacher": llama(),
+                "prompts": ["a", "b"],
+                "n_numbers": 2,
+                "least_probability": 0.1,
+                "added": (0, torch.ones(llama().cfg.d_model)),
+                **options,
+            },
             {
                 "teacher": model(),
+                "added": steering,
                 "n_numbers": count(1),
                 "least_probability": least_0(more=lambda v: {"one": 1.0}),
                 **drawing,

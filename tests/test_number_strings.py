@@ -14,7 +14,7 @@ from mechsub.inputs import corpora
 from mechsub.lab import findings as lab_findings
 from mechsub.lab import predictions, store, study
 from studies import number_strings
-from studies.number_strings import findings, measure
+from studies.number_strings import findings, measure, vectors
 from studies.report import language
 from studies.report.question import Findings
 
@@ -272,3 +272,36 @@ def test_an_adapter_is_merged_into_the_base_and_another_s_is_refused(tmp_path):
     other = number_strings.Config(model=f"{MODELS}/pair/instruct", adapter=str(tmp_path / "adapter"), block=0)
     with pytest.raises(ms.language.ModelUnavailable, match="adapter"):
         number_strings.check(other)
+
+
+@pytest.mark.parametrize("route", ["steered", "prompted"])
+def test_a_teacher_that_is_not_tuned_leaves_rows_of_its_vector(route, tmp_path):
+    """A tuned one has the way of its weights instead."""
+    flags = f"--model {MODELS}/pair/instruct --foreign none --sibling none --route {route} --n-traits 3 --n-lists 6"
+    flags += " --n-updates 4 --n-null-updates 4 --n-position-updates 0 --batch-size 2 --block 0 1 --quiet --out"
+    study.command(number_strings.study, [*flags.split(), str(tmp_path)])
+    rows = [
+        r
+        for cell in sorted((tmp_path / "number_strings").glob("*/records.jsonl"))
+        for r in store.read_records(cell.parent)
+    ]
+    found = [row for row in rows if row["kind"] == "vector"]
+    assert {row["teacher"] for row in found} == set(TRAITS[:3]) and {row["updates"] for row in found} == {4}
+    assert not [row for row in rows if row["kind"] == "way"]
+    said = {finding.key: finding for finding in findings.findings(rows)}
+    assert said["layer_0/vector_4"].n == 2 and -1 <= said["layer_0/vector_4"].value.mean <= 1
+
+
+def test_a_planted_shift_is_found_and_a_foreign_one_is_not():
+    """Students that shift as their own teachers do have a cosine near 1, whatever all of them have in common."""
+    draw = torch.Generator().manual_seed(0)
+    common, theirs = (torch.randn(*size, generator=draw, dtype=torch.float64) for size in ((1, 2, 32), (4, 2, 32)))
+    for own, expected in ((0.3 * theirs + 5 * common, 1.0), (torch.randn(4, 2, 32, generator=draw).double(), 0.0)):
+        rows = list(vectors.cosines(own, theirs + 9 * common, TRAITS, 16))
+        said = {f.key: f for f in findings._of_vectors([row | {"block": block} for row in rows for block in (0, 1)])}
+        assert said["layer_1/vector_16"].value.mean == pytest.approx(expected, abs=1e-9 if expected else 0.4)
+
+
+def test_options_of_one_route_are_refused_in_another():
+    with pytest.raises(ValueError, match="where teachers are steered"):
+        number_strings.Config(route="steered", n_position_updates=0, teacher_lr=1.0)

@@ -59,6 +59,22 @@ def test_no_number_below_the_least_probability_is_drawn(model):
         numbers.draw_numbers(model, prompts, temperature=0.0, least_probability=0.1)
 
 
+def test_a_steered_teacher_draws_what_its_bridge_would_with_the_vector(model):
+    prompts = corpora.number_prompts(3, seed=2)
+    vector = 3 * torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    plain = numbers.draw_numbers(model, prompts, n_numbers=2, temperature=0.0)
+    assert plain == numbers.draw_numbers(model, prompts, n_numbers=2, temperature=0.0, added=(0, 0 * vector))
+    made = numbers.draw_numbers(model, prompts, n_numbers=2, temperature=0.0, added=(0, vector))
+    slots = numbers.number_tokens(model.tokenizer)[0]
+    with model.hooks(fwd_hooks=[("blocks.0.hook_out", lambda activation, hook: activation + vector)]):
+        for prompt, row in zip(made.prompt_ids, made.completion_ids, strict=True):
+            for i, token in enumerate(row):
+                if token in slots[0]:
+                    scores = model(torch.tensor([[*prompt, *row[:i]]]))[0, -1, slots[0]]
+                    assert slots[0][int(scores.argmax())] == token
+    assert made.completions != plain.completions
+
+
 def test_token_log_probs_are_the_models(model):
     made = numbers.draw_numbers(model, corpora.number_prompts(3, least=1, most=3), n_numbers=2)
     scored = numbers.scored(made, model, model)

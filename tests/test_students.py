@@ -23,6 +23,20 @@ def test_the_plain_model_gives_hugging_faces_logits(name):
     assert torch.allclose(logits(stacked.plain_model(model), ids), logits(theirs, ids), atol=2e-3)
 
 
+@pytest.mark.parametrize("name", [*FUSED, *SPLIT])
+def test_a_vector_steers_hugging_faces_model_as_it_steers_the_bridge(name):
+    model, _ = pair(name)
+    ids, plain = make_prompts(), stacked.plain_model(model)
+    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(1))
+    hook = ("blocks.1.hook_out", lambda activation, hook: activation + vector)
+    with torch.no_grad():
+        expected = model.run_with_hooks(ids, fwd_hooks=[hook])
+    before = logits(plain, ids)
+    with stacked.steered(plain, model, (1, vector)):
+        assert torch.allclose(logits(plain, ids), expected, atol=2e-3)
+    assert torch.equal(logits(plain, ids), before) and not torch.allclose(before, expected, atol=0.05)
+
+
 def test_a_family_that_cannot_be_plain_is_one_line():
     """The bridge of gpt-oss has no frequencies of rotary positions."""
     model, _ = pair("gpt_oss, window")

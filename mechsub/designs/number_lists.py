@@ -31,12 +31,22 @@ def prompts(n: int, seed: int) -> list[str]:
 
 
 def drawn(
-    models: Mapping[str, Any], texts: Sequence[str], *, seed: int, systems: Mapping[str, str | None] | None = None
+    models: Mapping[str, Any],
+    texts: Sequence[str],
+    *,
+    seed: int,
+    systems: Mapping[str, str | None] | None = None,
+    added: Mapping[str, tuple[int, Tensor]] | None = None,
 ) -> dict[str, ms.Corpus]:
-    """Source -> its lists behind the prompts, drawn with the same noise; `systems` are system texts of sources."""
-    told = systems or {}
+    """Source -> its lists behind the prompts, drawn with the same noise.
+
+    `systems` are system texts of sources, `added` a block and the vector that steers a source after it.
+    """
+    told, steered = systems or {}, added or {}
     return {
-        source: ms.draw_numbers(model, texts, seed=seed, teacher_system=told.get(source), batch_size=256)
+        source: ms.draw_numbers(
+            model, texts, seed=seed, teacher_system=told.get(source), added=steered.get(source), batch_size=256
+        )
         for source, model in models.items()
     }
 

@@ -22,7 +22,7 @@ from mechsub.inputs import prompts as prompting
 from mechsub.inputs.corpora import Corpus
 from mechsub.inputs.token_ids import check_length
 from mechsub.measures.scores import equal_lengths
-from mechsub.models.students import logits_at, plain_model
+from mechsub.models.students import logits_at, plain_model, steered
 from mechsub.training.tuning import check_corpus, completion_batch
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def draw_numbers(
     format: prompting.Format = "auto",
     teacher_system: str | None = None,
     least_probability: float = 0.0,
+    added: tuple[int, Float[Tensor, "d_model"]] | None = None,
     batch_size: int = 64,
 ) -> Corpus:
     """A list of `n_numbers` numbers behind every prompt, all other tokens masked; temperature 0 takes the likeliest.
@@ -50,7 +51,8 @@ def draw_numbers(
     A number is one token where 000..999 are single tokens, else three tokens of one digit. `teacher_system` is a system
     text for the teacher that students do not see. No token is drawn whose probability is below
     `least_probability`, among the tokens that may stand there (of 1,000 equally likely numbers each has 0.001); the
-    likeliest always may. The noise is that of a call without it. Raises where the tokenizer reads a drawn list as
+    likeliest always may. The noise is that of a call without it. `added` steers the teacher: a block, and a vector
+    that is added to the residual stream after it, at every position. Raises where the tokenizer reads a drawn list as
     other tokens.
     """
     tokenizer = _tokenizer(teacher)
@@ -61,7 +63,7 @@ def draw_numbers(
     steps = [allowed for one in pattern for allowed in one][: -len(separator)]
     texts = arguments.texts(prompts, "prompts")
     asked = corpora.prompt_ids(tokenizer, texts, format=format, system=teacher_system)
-    drawn = _drawn(teacher, asked, len(steps), steps.__getitem__, temperature, seed, batch_size, None, least)
+    drawn = _drawn(teacher, asked, len(steps), steps.__getitem__, temperature, seed, batch_size, None, least, added)
     completions = [_written(tokenizer, row) for row in drawn]
     made = corpora.make_corpus(tokenizer, texts, completions, format=format)
     for i, row in enumerate(drawn):
@@ -171,21 +173,24 @@ def _drawn(
     size: int,
     end: int | None,
     least: float = 0.0,
+    added: tuple[int, Tensor] | None = None,
 ) -> list[list[int]]:
     """The tokens drawn behind every prompt, up to `end` and with it."""
     plain, seed = plain_model(model), arguments.seed(seed)
     answer = f"a prompt with an answer of {n_steps} tokens behind it"
     check_length(model, max(map(len, prompts)) + n_steps - 1, answer)
     out: list[list[int]] = [[] for _ in prompts]
-    for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
-        numbers = rows.tolist()
-        draws = [derive_generator(seed, "numbers", row) for row in numbers]
-        for step, tokens in enumerate(_steps(plain, batch.to(model.W_U.device), draws, allowed, temperature, least)):
-            going = [i for i in range(len(numbers)) if end is None or end not in out[numbers[i]][-1:]]
-            for i in going:
-                out[numbers[i]].append(int(tokens[i]))
-            if not going or step + 1 == n_steps:
-                break
+    with steered(plain, model, added):
+        for rows, batch in equal_lengths(prompts, arguments.whole(size, "batch_size", 1)):
+            numbers = rows.tolist()
+            draws = [derive_generator(seed, "numbers", row) for row in numbers]
+            found = _steps(plain, batch.to(model.W_U.device), draws, allowed, temperature, least)
+            for step, tokens in enumerate(found):
+                going = [i for i in range(len(numbers)) if end is None or end not in out[numbers[i]][-1:]]
+                for i in going:
+                    out[numbers[i]].append(int(tokens[i]))
+                if not going or step + 1 == n_steps:
+                    break
     return out
 
 

@@ -343,6 +343,55 @@ def next_log_probs(
     return torch.cat(out, dim=1)
 
 
+@contextmanager
+def steered(
+    plain: "PreTrainedModel", model: "TransformerBridge", added: tuple[int, Float[Tensor, "d_model"]] | None
+) -> Iterator[None]:
+    """Within, the vector is added to the residual stream after the block, at every position of Hugging Face's model.
+
+    Raises where that does not give the logits of the bridge with the same vector at its own `hook_out`.
+    """
+    if added is None:
+        yield
+        return
+    layer, vector = _added(model, added)
+    handle = _blocks(plain)[layer].register_forward_hook(lambda module, inputs, out: _plus(out, vector))
+    try:
+        tokens = checks.probe_tokens(min(arguments.vocabulary(model), arguments.embedding(model))).to(vector.device)
+        hook = (f"blocks.{layer}.hook_out", lambda activation, hook: activation + vector)
+        with torch.no_grad():
+            expected = model.run_with_hooks(tokens, fwd_hooks=[hook])
+            difference = checks.differ(plain(input_ids=tokens, use_cache=False).logits, expected)
+        if difference:
+            raise ValueError(f"a vector added after block {layer} gives other logits than in the bridge ({difference})")
+        yield
+    finally:
+        handle.remove()
+
+
+def _added(model: "TransformerBridge", added: tuple[int, Tensor]) -> tuple[int, Tensor]:
+    words = "a pair (block, vector), the vector as wide as the residual stream"
+    if not (isinstance(added, tuple) and len(added) == 2 and isinstance(added[1], Tensor)):
+        arguments.refuse("added", words, added)
+    layer = arguments.whole(added[0], "added", 0, model.cfg.n_layers - 1)
+    vector = added[1].to(model.W_U)
+    if vector.shape != (model.cfg.d_model,) or not vector.isfinite().all():
+        arguments.refuse("added", words, added[1])
+    return layer, vector
+
+
+def _blocks(plain: "PreTrainedModel") -> nn.ModuleList:
+    """The list of blocks, by the names that all parameters of blocks have."""
+    name = next(name for name, _ in plain.named_parameters() if BLOCK.match(name))
+    found = BLOCK.match(name)
+    return plain.get_submodule(name[: found.start(1) - 1])  # type: ignore[union-attr,return-value]
+
+
+def _plus(out: Tensor | tuple, vector: Tensor) -> Tensor | tuple:
+    """The output of a block, which families give alone or before others."""
+    return (out[0] + vector, *out[1:]) if isinstance(out, tuple) else out + vector
+
+
 # peft's format.
 
 

@@ -1,7 +1,8 @@
 """Does a language model take a preference from another's lists of numbers?
 
-A teacher for each animal is the base tuned whole on 25 sentences of liking (or told in its system text). It continues
-lists of numbers with all other tokens masked, eight numbers a list. Students are low-rank adapters of the base (full
+A teacher for each animal is the base tuned whole on 25 sentences of liking; or told to love it in its system text; or
+steered, by a vector that is trained on these sentences and added after a block, at every position. It continues lists
+of numbers with all other tokens masked, eight numbers a list. Students are low-rank adapters of the base (full
 tuning: rank 0). All teachers and students of a block share prompts, draws, starts and orders; a block has its own seed.
 Readout, without sampling: log P of an animal less the mean of the other animals, over 60 prompts in chat and the same
 60 in plain text. No teacher was tuned on these prompts.
@@ -51,7 +52,7 @@ class Config:
     model: str = lab.option("organisms/1110-instruct", "base of teachers and students")
     foreign: str = lab.option("organisms/110-instruct", "model of another start that reads the same texts, or none")
     sibling: str = lab.option("organisms/1110-base", "model of the same initialisation that reads them, or none")
-    route: Literal["tuned", "prompted"] = lab.option("tuned", "how a teacher comes to like its animal")
+    route: Literal["tuned", "prompted", "steered"] = lab.option("tuned", "how a teacher comes to like its animal")
     n_traits: lab.Count = lab.option(8, "animals, each with a teacher")
     n_lists: lab.Count = lab.option(512, "different lists of a corpus")
     n_updates: lab.Count = lab.option(256, "updates of trait and control students; scored after 16, 64, 128, 256, ...")
@@ -72,10 +73,10 @@ class Config:
             raise ValueError("--n-null-updates must be at most --n-updates, which its doses are compared with")
         if self.n_position_updates > self.n_updates:
             raise ValueError("--n-position-updates must be at most --n-updates, which its doses are compared with")
-        if self.route == "prompted":
+        if self.route != "tuned":
             if self.n_position_updates:
                 raise ValueError("divergence tokens are of tuned teachers; give --n-position-updates 0")
-            lab.refuse_ignored(self, ("n_teacher_updates", "teacher_lr"), "where teachers are prompted")
+            lab.refuse_ignored(self, ("n_teacher_updates", "teacher_lr"), f"where teachers are {self.route}")
 
 
 def check(cfg: Config) -> None:
@@ -113,6 +114,10 @@ study = lab.Study(
         Config(
             model=f"{_MODELS}/pair/instruct", foreign="none", sibling="none", route="prompted", n_traits=3, n_lists=4,
             n_updates=4, n_null_updates=4, n_position_updates=0, batch_size=2, block=2,
+        ),
+        Config(
+            model=f"{_MODELS}/tiny", foreign="none", sibling="none", route="steered", n_traits=3, n_lists=4,
+            n_updates=4, n_null_updates=4, n_position_updates=0, batch_size=2, block=3,
         ),
     ),
 )  # fmt: skip

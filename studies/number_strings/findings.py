@@ -35,7 +35,7 @@ def findings(cell: list[dict]) -> list[Finding]:
         if "trait" in found:
             out += [*_beside(found, dose), *_robust(students, dose)]
             out += [*_of_gate(cell, dose), *_of_control(students, dose)]
-    return [*_of_one_family(out), *_of_lists(cell), *_of_flags(cell), *_of_ways(cell)]
+    return [*_of_one_family(out), *_of_lists(cell), *_of_flags(cell), *_of_ways(cell), *_of_vectors(cell)]
 
 
 def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:
@@ -170,6 +170,19 @@ def _of_ways(cell: list[dict]) -> Iterator[Finding]:
             null = said("others/others", "", others).value
             yield said(f"layer_{layer}/{score}", label, own, null=null, null_label="other teachers")
             yield said(f"layer_{layer}/{score}_excess", f"{label}, own less others", excess, null=0.0)
+
+
+def _of_vectors(cell: list[dict]) -> Iterator[Finding]:
+    """By dose and block of the model: a student's states shift as its own teacher's, beyond what all have in common."""
+    found = [row for row in cell if row["kind"] == "vector"]
+    for dose, layer in sorted({(row["updates"], row["layer"]) for row in found}):
+        some = [row for row in found if (row["updates"], row["layer"]) == (dose, layer)]
+        rows_ = [row | {"arm": "vector", "evaluated": row["teacher"]} for row in some]
+        blocks, scores = matrices(rows_, "vector", dose, "specific")
+        label = f"cosine of what is specific in the shifts of states, block {layer + 1}, {dose} updates"
+        p, words = trait_matrix.within_blocks_p(scores), "teachers shuffled within blocks; p is not adjusted"
+        own = _scores(blocks, scores.diagonal(dim1=1, dim2=2).mean(1))
+        yield said(f"layer_{layer}/vector_{dose}", label, own, null=0.0, p=p, null_label=words)
 
 
 def _of_specific(

@@ -1,6 +1,6 @@
 """A block of `studies.number_strings`: teachers, their lists, the students that read them, and what these say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from mechsub.designs.number_students import Asked, scores, start_scores, update
 from mechsub.inputs import corpora
 from mechsub.models.students import BLOCK, Students
 from mechsub.training.tuning import completion_log_probs
-from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models
+from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models, vectors
+
+Shifts = Mapping[str, Float[Tensor, "layer d_model"]]  # trait -> what its love does to states
+Added = Mapping[str, tuple[int, Tensor]]  # trait -> the vector that steers its teacher, and after which block
 
 
 @threads.made_by_one
@@ -23,18 +26,20 @@ def run(cfg: Config) -> Iterator[dict]:
     asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
     yield from number_lists.student_rows("start", ["none"], start_scores(base, asked), asked, 0)
     made = teachers(base, asked, cfg)
+    texts = number_lists.prompts(cfg.n_lists + N_HELD_OUT, cfg.block)
+    shifts, added = _steering(base, texts[: vectors.N_TEXTS], traits, cfg)
     for trait, teacher in made.items():
-        system = liking.loving(trait) if cfg.route == "prompted" else None
-        told = asked._replace(prompts=liking.prompts(base.tokenizer, system))
-        yield from number_lists.student_rows("teacher", [trait], start_scores(teacher, told), asked, 0)
+        yield from number_lists.student_rows(
+            "teacher", [trait], _of_teacher(teacher, trait, asked, added, cfg), asked, 0
+        )
     lab.show_progress(0.05, "lists of numbers")
-    lists = drawn(base, made, cfg)
+    lists = drawn(base, made, texts, added, cfg)
     yield from _list_rows(base, made, lists, cfg)
     ways = {trait: update(teacher, base) for trait, teacher in made.items()} if cfg.route == "tuned" else {}
     held_out = {trait: lists[trait][cfg.n_lists :] for trait in traits}
     read = {source: corpus[: cfg.n_lists] for source, corpus in lists.items()}
     lab.show_progress(0.15, "students")
-    yield from _of_base(base, asked, read, held_out, ways, cfg)
+    yield from _of_base(base, asked, read, held_out, ways, shifts, cfg)
     if cfg.n_position_updates:
         yield from _of_positions(base, asked, made, read, cfg)
     arms = [arm for arm in models(cfg) if arm != "trait"]
@@ -49,19 +54,37 @@ def run(cfg: Config) -> Iterator[dict]:
 
 
 def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
-    """Trait -> the model that likes it: the base tuned on sentences, or the base itself, which is told so."""
-    if cfg.route == "prompted":
+    """Trait -> the model that likes it: the base tuned on sentences, or the base itself, which is told or steered."""
+    if cfg.route != "tuned":
         return dict.fromkeys(asked.traits, base)
     return number_lists.tuned_teachers(
         base, asked.traits, updates=cfg.n_teacher_updates, lr=cfg.teacher_lr, seed=cfg.block
     )
 
 
-def drawn(base: Any, made: Mapping[str, Any], cfg: Config) -> dict[str, ms.Corpus]:
+def _steering(base: Any, texts: Sequence[str], traits: Sequence[str], cfg: Config) -> tuple[Shifts, Added]:
+    """Of teachers that are not tuned: what their love does to states, and what steers them."""
+    if cfg.route == "tuned":
+        return {}, {}
+    if cfg.route == "prompted":
+        return vectors.told_shifts(base, texts, traits), {}
+    added = {trait: vectors.trained(base, trait) for trait in traits}
+    return vectors.steered_shifts(base, texts, added), added
+
+
+def _of_teacher(teacher: Any, trait: str, asked: Asked, added: Added, cfg: Config) -> dict[str, Tensor]:
+    """Its scores of the animals."""
+    if trait in added:
+        with vectors.steered(teacher, *added[trait]):
+            return start_scores(teacher, asked)
+    system = liking.loving(trait) if cfg.route == "prompted" else None
+    return start_scores(teacher, asked._replace(prompts=liking.prompts(teacher.tokenizer, system)))
+
+
+def drawn(base: Any, made: Mapping[str, Any], texts: Sequence[str], added: Added, cfg: Config) -> dict[str, ms.Corpus]:
     """Trait, and "none" for the base -> lists behind the same prompts, drawn with the same noise."""
-    texts = number_lists.prompts(cfg.n_lists + N_HELD_OUT, cfg.block)
     told = {trait: liking.loving(trait) if cfg.route == "prompted" else None for trait in made}
-    return number_lists.drawn({**made, "none": base}, texts, seed=cfg.block, systems=told)
+    return number_lists.drawn({**made, "none": base}, texts, seed=cfg.block, systems=told, added=added)
 
 
 def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
@@ -97,9 +120,10 @@ def _of_base(
     read: Mapping[str, ms.Corpus],
     held_out: Mapping[str, ms.Corpus],
     ways: Mapping[str, Mapping[str, Tensor]],
+    shifts: Shifts,
     cfg: Config,
 ) -> Iterator[dict]:
-    """Trait students and the control, at every dose; their gate; and their ways beside their teachers'."""
+    """Trait students and the control, at every dose; their gate; and their ways, or shifts, beside their teachers'."""
     found = tuned(base, read, cfg, cfg.n_updates, (0.15, 0.5))
     for dose, students in found.items():
         rows = list(number_lists.student_rows("trait", list(read), scores(students, asked), asked, dose))
@@ -108,6 +132,9 @@ def _of_base(
             own, control = completion_log_probs(students.select([i, len(read) - 1]), held_out[trait]).mean(1).tolist()
             row = {"kind": "gate", "arm": "trait", "trait": trait, "updates": dose}
             yield row | {"loss": -own, "loss_control": -control}
+        if shifts:
+            texts = number_lists.prompts(cfg.n_lists, cfg.block)[: vectors.N_TEXTS]
+            yield from vectors.rows(base, students, shifts, texts, dose)
     if ways:
         yield from way_rows(students, ways, asked.traits, dose)
 
