@@ -37,7 +37,7 @@ class Config:
     epochs: lab.Count = lab.option(68, "epochs of the student, of 59 steps each")
     teacher_epochs: lab.Count = lab.option(5, "epochs of the teacher")
     precision: Literal["auto", "fp32", "bf16"] = lab.option("auto", "precision of matrix products in training")
-    n_seeds: lab.Replicates = lab.option(3, "seeds: one start, teacher and student each")
+    n_seeds: lab.Replicates = lab.option(10, "seeds: one start, teacher and student each")
     seed: lab.Index = lab.option(0, "first seed")
 
     def __post_init__(self):
