@@ -107,6 +107,7 @@ def test_everything_that_is_predicted_or_answered_is_said():
     records = planted_records()
     (cell,) = lab_findings.cells(records, number_strings.Config, findings.findings, number_strings.study.together)
     entries = [entry for entry in predictions.entries() if entry.study == "number_strings"]
+    entries = [entry for entry in entries if dict(entry.where)["route"] == "tuned"]
     words = {entry.subject: predictions.judged(entry, [cell], lambda: [])[0].word for entry in entries}
     assert len(words) >= 20 and "untested" not in words.values()
     assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
