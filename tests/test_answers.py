@@ -10,7 +10,7 @@ from mechsub.lab import predictions
 from mechsub.lab.findings import Cell, Drawn, Finding
 from mechsub.stats import Interval
 from studies.report import amounts, defences, factors, language, toy
-from studies.report.question import ASKED, Findings, claimed_of, declared, judged, of_parts, read, size
+from studies.report.question import ASKED, Answer, Findings, claimed_of, declared, judged, of_parts, read, size
 
 HIGH, LOW, WIDE = Interval(0.8, 0.7, 0.9, 9), Interval(-0.8, -0.9, -0.7, 9), Interval(0.31, -0.5, 1.1, 9)
 AUTHORS = ("Cloud et al. 2025", language.SCHRODI, language.VELMURUGAN)  # whose claims predictions.toml has
@@ -20,6 +20,7 @@ AT_CHANCE = Interval(0.1, 0.09, 0.11, 9)
 NUMBERS = ("_largest", "_median", "spearman_others", "/share_number_x_animal")  # said without an interval
 
 
+WORDS = 6  # of an answer in the page's contents
 STAGES = ("midpoint", "two_stages_again", "four_stages_again")
 
 
@@ -186,10 +187,27 @@ def test_every_question_is_tried():
     assert {question.answer.__name__ for question in ASKED} == tried | set(WITHOUT_SIDES)
 
 
+def test_what_stands_before_the_first_colon_or_full_stop_is_the_short_answer():
+    told = {"Yes: 0.5 of it. More.": "Yes", "Hardly. Share: 0.1": "Hardly", "To 0.98: to 1.0.": "To 0.98", "No.": "No"}
+    assert {sentence: Answer(sentence, "").short for sentence in told} == told
+
+
+@pytest.mark.parametrize("word", ["lecun", "he"])
+def test_the_highest_of_words_is_said_and_which_are_not_told_from_it(word):
+    levels = {"lecun": number(0.8, 0.7, 0.9), "he": number(0.5, 0.4, 0.6), "torch": number(0.2, 0.1, 0.3)}
+    found = {f"init={level}: {arm}/{score}": value for level, value in levels.items() for arm in ("aux", "cross_aux")
+             for score in ("recentred", "accuracy")}  # fmt: skip
+    answer = told(factors.sweep("init", {}), found | {f"init={word}: aux/recentred": levels["lecun"]})
+    tied = word == "he"
+    assert answer.short == "Highest with lecun" + ", not surely" * tied
+    assert ("Not told apart from lecun: he." in answer.sentence) == tied
+
+
 @pytest.mark.parametrize(("answer", "verdicts", "sides"), CASES, ids=lambda case: getattr(case, "__name__", ""))
 def test_no_function_says_the_same_word_for_opposite_findings(answer, verdicts, sides):
     answers = [told(answer, side) for side in sides]
     assert tuple(a.verdict for a in answers) == verdicts
+    assert [a.short for a in answers if len(a.short.split()) > WORDS] == []
     words = [re.sub(r"-?\d[\d.]*( \[[^]]*\])?", "", a.sentence) for a in answers]  # without their numbers
     yes, no, neither = zip(words, verdicts, strict=True)
     assert yes != no and neither not in (yes, no)

@@ -124,11 +124,19 @@ def test_no_interval_is_typed_on_a_page_or_in_a_docstring():
     assert [interval for text in (*typed, *asked) for interval in pages.unmarked(text)] == []
 
 
-def test_the_page_of_answers_is_that_of_the_store_and_answers_every_question():
+@pytest.fixture(scope="module")
+def answered():
+    return report.findings(ROOT / "artifacts")
+
+
+def test_the_page_of_answers_is_that_of_the_store(answered):
     """`python -m studies.report --write` writes it too."""
-    found = report.findings(ROOT / "artifacts")
-    assert [(finding.question.name, finding.why_not) for finding in found if finding.answer is None] == []
-    assert (ROOT / "docs/answers.md").read_text() == answers.table(found)
+    assert (ROOT / "docs/answers.md").read_text() == answers.table(answered)
+
+
+def test_every_question_is_answered_in_six_words(answered):
+    short = {finding.question.name: finding.answer.short for finding in answered if finding.answer}
+    assert len(short) == len(report.QUESTIONS) and [say for say in short.values() if len(say.split()) > 6] == []
 
 
 def test_write_says_what_it_wrote_and_a_wrong_mark_is_one_line(tmp_path, monkeypatch, capsys):
@@ -145,3 +153,11 @@ def test_write_says_what_it_wrote_and_a_wrong_mark_is_one_line(tmp_path, monkeyp
         report.main(["--write", "--out", str(ROOT / "artifacts")])
     said = capsys.readouterr().err
     assert left.value.code == 1 and said.startswith("error: README.md: 'directions/some' from digits: no finding")
+
+
+def test_a_page_is_read_without_its_marks():
+    shown = pages.without_marks(TABLE)
+    assert "<!--=" not in shown and "| one | `python -m studies.toy` | 0.540 [0.492, 0.587], p = 0.201 |" in shown
+    assert shown.endswith(
+        "\n In words infinite and, wrapped, 0.649 [0.604,\n0.695], -0.250; 0.540 [0.492, 0.587]. <!-- a comment -->\n"
+    )

@@ -110,6 +110,11 @@ def _kept(before: str, now: str) -> str:
     return before if " ".join(before.split()) == now else now
 
 
+def without_marks(text: str) -> str:
+    """The page as its reader sees it."""
+    return _MARK.sub(lambda match: match["number"] or "", text)
+
+
 def unmarked(text: str) -> list[str]:
     """Intervals without a mark before them: a person typed them."""
     return [" ".join(interval.split()) for interval in INTERVAL.findall(_MARK.sub("", text))]

@@ -1,8 +1,9 @@
-"""One page with every question of the research write-up, answered from stored cells alone: artifacts/index.html.
+"""One page with the story and every question of the research write-up, from stored cells alone: artifacts/index.html.
 
-Runs nothing. Every answer is a sentence made from the table that the question's study prints, with its null, a verdict
-on the published claim, the study's own figure and the command that remakes it. Missing and stale cells are said to be
-so, damaged ones are named and not shown. The page needs no network, only `plotly.min.js`, which is written beside it.
+Runs nothing. The page begins with the story, docs/findings.md, where the numbers of that are those of the store. Every
+answer is a sentence made from the table that the question's study prints, with its null, a verdict on the published
+claim, the study's own figure and the command that remakes it. Missing and stale cells are said to be so, damaged ones
+are named and not shown. The page needs no network, only `plotly.min.js`, which is written beside it.
 
 To add a question, add the function that answers it, from the rows of the study's table, under `@question(...)` in
 studies/report/toy.py or studies/report/language.py (CONTRIBUTING.md has an example). It may raise LookupError where a
@@ -260,10 +261,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(found: list[Finding], root: Path) -> None:
-    from studies.report import predictions
+    from studies.report import predictions, story
 
     ms.kinds.share_plotlyjs(root / "plotly.min.js")
-    store.write_text(root / "index.html", page.page(found, list(predictions.judged(root)), root))
+    told = page.page(found, list(predictions.judged(root)), root, story.story(found, root))
+    store.write_text(root / "index.html", told)
 
 
 class _Parser(argparse.ArgumentParser):

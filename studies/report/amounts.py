@@ -18,8 +18,9 @@ def amount(findings: list[Finding]) -> Answer:
     part = side(point.value, point.null, "Not", "In part", "Not surely")  # errors: below the null's is better
     short = "Mostly" if point.value.high < HALF * point.null.low else part
     return Answer(
-        f"{short} how far each hidden layer gets along its teacher's displacement: over {point.n} conditions "
-        "(inputs, widths, depths, logits, losses, initialisations, optimisers, rates, batches, steps) the point of the "
+        f"{short} progress along teachers' lines: how far each hidden layer gets along its teacher's displacement. "
+        f"Over {point.n} conditions (inputs, widths, depths, logits, losses, initialisations, optimisers, rates, "
+        "batches, steps) the point of the "
         f"teacher's line with the student's one share a layer misses the student's recentred accuracy by {point.value} "
         f"(rank correlation {rank}), with noise as long as the rest of the student's way by {noise}, with one share "
         f"for all layers by {one}. The largest error is {worst.value:.3f} "
@@ -63,11 +64,11 @@ def stages(findings: list[Finding]) -> Answer:
     enough = [words for words, error in fresh.items() if error.value.high < BAR]
     more = all(error.value.low > BAR for error in fresh.values())
     first = (
-        f"{enough[0].capitalize()} for an error below {BAR}"
+        f"{enough[0].capitalize()}, for errors below {BAR}"
         if enough
         else "More than four times"
         if more
-        else ("Four times are not shown to be enough")
+        else "Open whether four times are enough"
     )
     start, quarters = (_error(findings, f"{arm}/recentred_fresh") for arm in ("four_stages", "quarters"))
     told = ", ".join(f"{words} {error.value}" for words, error in fresh.items())

@@ -43,10 +43,13 @@ SCORES = {
 def taken_out(found: F) -> Answer:
     kept = {kind: value(found, f"{kind}_{doses[1]}/kept") for kind, doses in DEFENCES.items()}
     strong = [DEFENCES[kind][2] for kind, share in kept.items() if share.high < HALF]
+    short = "Nothing surely takes out half"
+    if strong:
+        short = f"{len(strong)} of {len(kept)} take out half: {_listed(strong)}"
     cliff = side(value(found, "mixed_50/kept"), CLIFF, "no cliff there", "next to nothing", "open")
     return Answer(
-        f"{f'Half of it or more: {_listed(strong)}' if strong else 'Nothing surely takes out half'}: what is left of "
-        f"lambda is {'; '.join(_defended(found, kind) for kind in DEFENCES)}. With half of the lists clean: {cliff}.",
+        f"{short}. What is left of lambda is {'; '.join(_defended(found, kind) for kind in DEFENCES)}. With half of "
+        f"the lists clean: {cliff}.",
         "undefended: 1",
         of_parts(*(judged("below", value(found, f"threshold_{dose}/kept"), MITIGATED) for dose in ("low", "high"))),
     )
@@ -77,9 +80,9 @@ def told_apart(found: F) -> Answer:
     )
     able += ["a direction"] if tested_side(direction, direction.null, "higher", "", "") else []
     told = ", ".join(f"{words} {auroc[score].value}" for score, words in SCORES.items())
-    who = _listed(able) if able else "nobody is shown to"
+    who = f"{len(able)} of {len(auroc) + 1} tell lists: {_listed(able)}" if able else "Nobody is shown to tell lists"
     return Answer(
-        f"Of lists, {who}: AUROC of {told}; along the direction of the "
+        f"{who}. AUROC of {told}; along the direction of the "
         f"trait {direction.value}, of any direction with the states' covariance {direction.null:.3f}, which is "
         f"{more.value} beyond the loss. {students} from the control by the norm of their update ({update} of pairs).",
         "0.5; p by Holm over scores",

@@ -52,7 +52,7 @@ def sweep(factor: str, pinned: Mapping[str, str]) -> Callable[[list[Finding]], A
         means = [null.value.mean for null in nulls.values()]
         return Answer(
             f"{_short(levels)}: recentred {what} by {by} is {shown}. Paired by seed: {_differences(levels)}; raw "
-            f"{_differences(raw_levels)}.{other}{apart}{_margin(factor, pinned)}",
+            f"{_differences(raw_levels)}.{_beside_best(levels)}{other}{apart}{_margin(factor, pinned)}",
             f"another initialisation: {min(means):.3f} to {max(means):.3f}",
             verdict,
         )
@@ -106,15 +106,29 @@ def _short(levels: Mapping[str, Finding]) -> str:
     (first, a), *_, (last, b) = levels.items()
     if _are_numbers(levels) or len(levels) == 2:
         return _word(b, a, last, first)
+    best, others = _best(levels)
+    return f"Highest with {best}" + (", not surely" if others else "")
+
+
+def _best(levels: Mapping[str, Finding]) -> tuple[str, list[str]]:
+    """The highest level, and those that are not told apart from it."""
     best = max(levels, key=lambda level: levels[level].value.mean)
-    others = [level for level in levels if level != best and less(levels[best], levels[level]).value.low <= 0]
-    return f"Highest with {best}" + (f", not told apart from {' and '.join(others)}" if others else "")
+    return best, [level for level in levels if level != best and less(levels[best], levels[level]).value.low <= 0]
+
+
+def _beside_best(levels: Mapping[str, Finding]) -> str:
+    """A sentence on the words that are not told apart from the best of more than two."""
+    if _are_numbers(levels) or len(levels) == 2:
+        return ""
+    best, others = _best(levels)
+    return f" Not told apart from {best}: {' and '.join(others)}." if others else ""
 
 
 def _word(own: Finding, other: Finding, level: str, beside: str) -> str:
     difference = less(own, other).value
-    word = "Higher" if difference.low > 0 else "Lower" if difference.high < 0 else "Not detectably other"
-    return f"{word} at {level} than at {beside}"
+    if difference.low <= 0 <= difference.high:
+        return f"No difference shown, {beside} to {level}"
+    return f"{'Higher' if difference.low > 0 else 'Lower'} at {level} than at {beside}"
 
 
 def _differences(levels: Mapping[str, Finding]) -> str:

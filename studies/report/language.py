@@ -54,10 +54,10 @@ def pairs(found: F) -> Answer:
     both = lab.find(found, "by_ratio/over_2x")
     apart = both.tested < LEVEL  # from what another animal's number does
     more, less = apart and both.value.mean > both.null, apart and both.value.mean < both.null
-    often = "More often" if more else "Less often" if less else "Not detectably more often"
+    often = "More often" if more else "Less often" if less else "Not detectably more"
     return Answer(
-        f"{often} than with another animal's number: with the number that its prompt raises most, both ratios exceed 2 "
-        f"for a share of {both.value} of animals ({both.n} numbers serve all).",
+        f"{often} than another animal's: with the number that its prompt raises most, both ratios exceed 2 for a share "
+        f"of {both.value} of animals ({both.n} numbers serve all).",
         f"{lab.null_text(both)}; p = {both.tested:.3f}",
         read(more, less),
     )
@@ -93,8 +93,8 @@ def specific(found: F) -> Answer:
     more, agreed = (value(found, f"{test}/correlation_above_null") for test in (WORDINGS, "the_two_directions"))
     share = lab.find(found, "number_to_animal/share_number_x_animal")
     return Answer(
-        f"{side(agreed, 0.0, 'Yes', 'Less than no training')}, by its two directions: they agree by {both.value}, "
-        f"{agreed} above untrained weights. "
+        f"{side(agreed, 0.0, 'Yes', 'Less than no training')}: its two directions agree by {both.value}, {agreed} "
+        "above untrained weights. "
         f"{side(more, 0.0, 'Also', 'Less so')} by other wordings, which bring it back, number to animal, with "
         f"{again.value}, {more} above untrained weights. It is {share.value:.3f} of the variance of the log ratio, "
         "number to animal.",
@@ -157,8 +157,9 @@ def axes_of_organisms(found: F) -> Answer:
     pairs = [value(found, f"model={model}: directions/wordings_left").low > 0 for model in ORGANISMS.split()]
     slopes = [value(found, f"model={model}: number_to_animal/share_slopes").low > LITTLE for model in ORGANISMS.split()]
     return Answer(
-        f"Slopes hold more than a tenth in {sum(slopes)} of {len(slopes)} models; in {sum(pairs)} what is left agrees "
-        f"in both directions. {'. '.join(told)}. (Where 110 numbers are tokens, those of three digits are two.)",
+        f"Pairs agree in {sum(pairs)} of {len(pairs)}: in so many models both directions agree in what is left after "
+        f"slopes, length and digits; slopes hold more than a tenth in {sum(slopes)}. {'. '.join(told)}. (Where 110 "
+        "numbers are tokens, those of three digits are two.)",
         f"of the published wording, numbers shuffled, 95% are below: {', '.join(nulls)}",
     )
 
@@ -237,7 +238,7 @@ def dla(found: F) -> Answer:
     rule, first, explained, share, other = (value(found, key) for key in keys)
     reached = value(found, "animal_to_number_dla_concept/of_ceiling")
     return Answer(
-        f"{first.capitalize()}, by the rule stated before the run, on the mean of a ratio of correlations: {reached}. "
+        f"{first.capitalize()}: by the rule stated before the run, on the mean of a ratio of correlations: {reached}. "
         f"By its square, which replaced it after the first result: {rule}. The animal's own output direction explains "
         f"{explained} of what other wordings explain, and carries a share of {share} of the interaction.",
         f"other animals' directions carry {other}",
@@ -319,9 +320,9 @@ def passes(found: F) -> Answer:
     number, animal = (value(found, f"{direction}/rows") for direction in ("number_to_animal", "animal_to_number"))
     others, random = (value(found, f"number_to_animal/{null}") for null in ("others_rows", "random"))
     association = lab.find(found, "cut/association")
-    word = side(number, HALF, "Most", "Little", "Not told how much")
+    word = side(number, HALF, "Mostly rows of W_U", "Little through rows of W_U", "Not told")
     return Answer(
-        f"{word} passes through rows of W_U: the number's carry {number} of "
+        f"{word}: the number's rows of W_U carry {number} of "
         f"it, and the animal's, the other way, {animal}; prompts that "
         f"associate without a love, one more wording and no cause, predict {association.value}; MLPs of the last third "
         f"of the blocks write {value(found, 'component/MLP_last_third')}.",
@@ -340,13 +341,16 @@ def other_words_pass(found: F) -> Answer:
     families = ("names", "cities", "colors")
     told = {family: _passed(found, family) for family in families}
     more, less = (
-        ", ".join(family for family, (own, others, _) in told.items() if judged("above", own, others) == verdict)
+        [family for family, (own, others, _) in told.items() if judged("above", own, others) == verdict]
         for verdict in (CONFIRMED, REFUTED)
     )
-    start = f"Rows carry a part with {more}" if more else "Rows are not shown to carry more than others"
-    start += f", and less than others with {less}" if less else ""
+    ways = {"Partly rows": more, "Not rows": less}
+    start = next((f"{way}, in {len(some)} of {len(told)}" for way, some in ways.items() if some), "Not shown")
+    sides = (("more", more), ("less", less))
+    carry = " and ".join(f"{than} with {', '.join(some)}" for than, some in sides if some) or "not shown to be more"
     return Answer(
-        f"{start}: of what is specific to pairs, {'; '.join(text for _, _, text in told.values())}.",
+        f"{start}: beside what other words' rows carry, {carry}. Of what is specific to pairs, "
+        f"{'; '.join(text for _, _, text in told.values())}.",
         "other words' rows: " + ", ".join(f"{family} {others}" for family, (_, others, _) in told.items()),
     )
 
@@ -454,13 +458,12 @@ def four_pairs(found: F) -> Answer:
         if finding.key == "instruct_chat-base_chat/specific"
     ]
     models = {"base models": own, "their children": child}
-    words = {who: tested_side(f, 0.0, "Shown", "The other way") for who, f in models.items()}
-    told = [
-        f"{word} in {' and '.join(who for who, its in words.items() if its == word)}"
-        for word in ("Shown", "The other way")
-        if word in words.values()
-    ]
-    short = "; ".join(told) or "Not detectably, with four pairs"
+    words = {who: tested_side(f, 0.0, "Shown", "The other way", "") for who, f in models.items()}
+    shown = {who: word for who, word in words.items() if word}
+    short = "Opposite in parents and children" if shown else "Not detectably, with four pairs"
+    if len(set(shown.values())) == 1:
+        (who, word), *both = shown.items()
+        short = f"{word} in {'both' if both else who}"
     return Answer(
         f"{short}: fixed numbers raise their animal by {own.value} nats in base models and by {child.value} in their "
         f"children. Tuning adds {more.value}, pair by pair {', '.join(each)}.",
@@ -478,19 +481,21 @@ FRESH = "--rows isotropic five --seed 1000 --n-models 20"
 
 @question(B5, "Are such shares recovered where they are planted?", "planted_shares", FRESH)
 def planted(found: F) -> Answer:
-    told, lacking = [], []
+    told, lacking, covering = [], [], []
     for cell in dict.fromkeys(f.cell for f in found):
         coverage = [f for f in found if f.cell == cell and f.score == "coverage"]
         coverage = [f for f in coverage if f.label.endswith(": all but none")]
         rows = lab.find(coverage, f"{cell}: rows_number_to_animal_all_but_none/coverage")
         told.append(f"{_covered(rows)} ({cell.replace('=', ' ')}), {rows.value}")
+        covering.append(rows)
         lacking += [
             f"{f.label.partition(';')[0]} {_covered(f)} ({cell})" for f in coverage if f.value.mean < float(rows.null)
         ]
     also = f" Below what is asked for: {'; '.join(lacking)}." if lacking else ""
     return Answer(
-        "Of models that were not used while building, the 95% interval of the share that passes through rows covers "
-        f"the planted one in {' and in '.join(told)}.{also}",
+        f"Covered in {sum(map(_n_covered, covering))} of {sum(rows.n for rows in covering)}: of models that were not "
+        "used while building, the 95% interval of the share that passes through rows covers the planted one in "
+        f"{' and in '.join(told)}.{also}",
         f"coverage asked for: {rows.null}",
     )
 
@@ -514,10 +519,13 @@ def organisms(found: F) -> Answer:
         )
     ways = {"number to animal": forward, "animal to number": back}
     carry, against = ([way for way, f in ways.items() if judged("above", f) == word] for word in (CONFIRMED, REFUTED))
-    short = f"Rows of W_U do, in part, {' and '.join(carry)}" if carry else "Not detectably the rows of W_U"
-    short += f"; against them goes {' and '.join(against)}" if against else ""
+    short = "Against rows of W_U" if against else "Not detectably the rows of W_U"
+    if carry:
+        short = "Rows of W_U, in part" if len(carry) == len(ways) else "Rows of W_U, one way"
+    sides = (("with the rows goes", carry), ("against them goes", against))
+    which = "; ".join(f"{words} {' and '.join(some)}" for words, some in sides if some)
     return Answer(
-        f"{short}: over rows "
+        f"{short}: {which + '; ' if which else ''}over rows "
         f"that are random and held, the interactions correlate with the products of rows by {forward} (number to "
         f"animal) and {back} (animal to number); {'; '.join(told)}. Both directions agree by {agreement.value}.",
         f"untrained, agreement {agreement.null}",
@@ -525,7 +533,11 @@ def organisms(found: F) -> Answer:
 
 
 def _covered(coverage: Finding) -> str:
-    return f"{round(coverage.value.mean * coverage.n)} of {coverage.n}"
+    return f"{_n_covered(coverage)} of {coverage.n}"
+
+
+def _n_covered(coverage: Finding) -> int:
+    return round(coverage.value.mean * coverage.n)
 
 
 @question(B5, "Does a steering vector carry it?", "steering")
@@ -583,7 +595,7 @@ def published_divergence(found: Findings) -> Answer:
     most, less = "most of the effect is left", "less than half of the effect is left"
     left = side(kept["mask"], HALF, most, less, "how much is left is not told")
     return Answer(
-        f"{word}, by the signs of both contrasts, which is all that was declared: they are "
+        f"{word}: by the signs of both contrasts, which is all that was declared: they are "
         f"{value(found, 'flags/share')} of the numbers; a loss of these alone gives {only.value} nats more than one of "
         f"as many at random, and a loss of all others {mask.value} (negative: less is left). Without them {left}: "
         f"{kept['mask']} of it, {kept['label']} with other labels, {kept['input']} with other inputs.",

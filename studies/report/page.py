@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mechsub.lab import recheck, store, tables
 from mechsub.lab.figures import drawing
 from studies.report.question import NO_CLAIM, NOT_TESTABLE
+from studies.report.story import Story
 
 CLASSES = {"confirmed": "good", "hit": "good", "refuted": "bad", "miss": "bad", "partly": "part"}
 FOLDER = Path(__file__).parent
@@ -19,9 +20,11 @@ WARNINGS = {
 }
 
 
-def page(findings: list, predictions: list[Mapping], root: Path) -> str:
-    """The page as HTML."""
+def page(findings: list, predictions: list[Mapping], root: Path, story: Story | None = None) -> str:
+    """The page as HTML. It begins with the story, which has the figures of some questions."""
     import jinja2
+
+    drawings = _drawings(findings)
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
@@ -30,8 +33,7 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         "shown": tables.cell_text,
         "columns": lambda rows: list(dict.fromkeys(key for row in rows for key in row)),
         "warnings": _warnings,
-        "drawing": drawing.drawing,
-        "told": lambda cells: [_told(cell, status, root) for cell, status in cells.items()],
+        "told": lambda cells: _provenance([_told(cell, status, root) for cell, status in cells.items()]),
         "json": json.dumps,
     }
     answered = [f.verdict for f in findings if f.answer]
@@ -45,29 +47,44 @@ def page(findings: list, predictions: list[Mapping], root: Path) -> str:
         n_answered=len(answered),
         n_questions=len(findings),
         counted=counted or "none",
+        story=story,
+        drawings=drawings,
+        by_name={f.question.name: f for f in findings},
         topics=[_topic(name, findings) for name in dict.fromkeys(f.question.topic for f in findings)],
+        first=_first(findings, drawings, story.figures if story else []),
         predictions=_predictions(predictions),
         rechecks=_rechecks(root),
     )
 
 
 def _topic(name: str, findings: list) -> dict:
-    """The questions of a topic, and which of them shows a figure, or the cells of a command, first."""
     own = [f for f in findings if f.question.topic == name]
-    answered = [f for f in own if f.answer]
-    seen: dict[int, str] = {}
     return {
         "name": name,
         "anchor": f"waiting-{''.join(c if c.isalnum() else '-' for c in name.lower())}",
-        "answered": answered,
+        "answered": [f for f in own if f.answer],
         "waiting": [f for f in own if not f.answer],
-        "first": {
-            f.question.name: {
-                "figure": seen.setdefault(id(f.figure), f.question.name),
-                "cells": seen.setdefault(id(f.found), f.question.name),
-            }
-            for f in answered
-        },
+    }
+
+
+def _drawings(findings: list) -> dict[str, drawing.Drawing]:
+    """The figure of every answered question; questions of the same cells share it."""
+    figures = {id(f.figure): f.figure for f in findings if f.answer}
+    drawn = {key: drawing.drawing(figure) for key, figure in figures.items()}
+    return {f.question.name: drawn[id(f.figure)] for f in findings if f.answer}
+
+
+def _first(findings: list, drawings: Mapping[str, drawing.Drawing], told: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Where the figure, and the cells, of every answered question are shown: each once, a figure in the story first."""
+    figures = {drawings[name].data: f"figure-{name}" for name in told}
+    cells: dict[int, str] = {}
+    return {
+        f.question.name: {
+            "figure": figures.setdefault(drawings[f.question.name].data, f.question.name),
+            "cells": cells.setdefault(id(f.found), f.question.name),
+        }
+        for f in findings
+        if f.answer
     }
 
 
@@ -94,6 +111,16 @@ def _rechecks(root: Path) -> dict:
         return {"problem": "", "result": recheck.result(root)}
     except ValueError as error:
         return {"problem": str(error)}
+
+
+def _provenance(told: list[dict]) -> dict:
+    """What all cells of a command have in common, said once, and the rest of each."""
+    made = [cell["made"] for cell in told if cell["made"]]
+    if len(made) < 2:
+        return {"common": {}, "cells": told}
+    common = {key: value for key, value in made[0].items() if all(each.get(key) == value for each in made)}
+    own = [cell | {"made": {k: v for k, v in cell["made"].items() if k not in common}} for cell in told]
+    return {"common": common, "cells": own}
 
 
 def _told(cell: Path, status: str, root: Path) -> dict:

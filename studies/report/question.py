@@ -3,6 +3,7 @@
 No sentence holds a number of its own, and no verdict is written by hand: both follow from the rows.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,8 +45,8 @@ class Answer:
 
     @property
     def short(self) -> str:
-        """What stands before the sentence's first colon, or its full stop, for the page's contents."""
-        return self.sentence.partition(": ")[0].removesuffix(".")
+        """What stands before the sentence's first colon or full stop, for the page's contents: six words at most."""
+        return re.split(r"[:.](?:\s|$)", self.sentence, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)

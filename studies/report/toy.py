@@ -109,11 +109,15 @@ def mechanism(findings: list[Finding]) -> Answer:
     along, rest = (value(findings, f"{side}_neuron/share_of_recentred_gain") for side in ("along", "rest"))
     cut = value(findings, "removed_teacher_neuron/share_of_recentred_gain")
     held = of_parts(judged("above", along, HALF), judged("below", cut, HALF))  # what it brings, and what needs it
-    words = {CONFIRMED: "Its hidden layers move", REFUTED: "Not by a move of its hidden layers"}
+    neither = "Not surely along its teacher's displacement"
+    words = {
+        CONFIRMED: "By moving along its teacher's displacement",
+        REFUTED: "Not along its teacher's displacement",
+    }
     return Answer(
-        f"{words.get(held, 'Not surely by a move of its hidden layers')} along the teacher's own displacement: of the "
-        f"gain in recentred accuracy the first layer carries {w1} (raw {raw}), the component along that displacement "
-        f"{along}; with it taken out of every update {cut} is left.",
+        f"{words.get(held, neither)}: of the gain in recentred accuracy the first layer carries {w1} (raw {raw}), the "
+        f"part of the hidden layers' move along the teacher's own displacement {along}; with it taken out of every "
+        f"update {cut} is left.",
         f"the rest of the displacement alone: {rest}",
     )
 
@@ -128,16 +132,20 @@ def head(findings: list[Finding]) -> Answer:
         lab.find(findings, f"{key}/recentred")
         for key in ("student_aux", "teacher", "student_body_teacher_head-student_aux")
     )
-    offset = side(centred, raw, "Its offset does", "Its offset does not", "Not detectably its offset")
+    limits = {"offset": judged("above", centred, raw), "directions": judged("above", gain.value)}
+    word = "Not by its offset or directions" if set(limits.values()) == {REFUTED} else "Not detectably"
+    if shown := [what for what, verdict in limits.items() if verdict == CONFIRMED]:
+        word = f"By its {' and '.join(shown)}"
+    offset = side(centred, raw, "its offset does", "its offset does not", "not detectably its offset")
     gap = lab.less(teacher, own)
     share = ms.stats.ratio_of_means([gain.scores[i] for i in gap.scores], list(gap.scores.values()))
-    left = f"and of what is left its directions take {share}"
+    left = f"of what is left its directions take {share}"
     directions = side(gain.value, 0.0, left, "its directions do not", "not detectably its directions")
     return Answer(
-        f"{offset}, {directions}: less the mean logits of unlabelled images the student's accuracy is {centred} (raw "
-        f"{raw}), where the teacher has {teacher.value} (raw {teacher_raw}). Recentred, the untrained head on the "
-        f"teacher's body is {body} from the teacher's own, and the teacher's head on the student's body adds "
-        f"{gain.value} of the {gap.value} that are missing.",
+        f"{word}: {offset}, {directions}. Less the mean logits of unlabelled images the student's accuracy is "
+        f"{centred} (raw {raw}), where the teacher has {teacher.value} (raw {teacher_raw}). Recentred, the untrained "
+        f"head on the teacher's body is {body} from the teacher's own, and the teacher's head on the student's body "
+        f"adds {gain.value} of the {gap.value} that are missing.",
         f"another initialisation, recentred: {null}",
     )
 
@@ -155,7 +163,7 @@ def alignment(findings: list[Finding]) -> Answer:
     stitched, untrained = ([at("stitch_into_teacher", n, arm) for n in (1, 2)] for arm in ("student_aux", "reference"))
     own, reference, cross = (at("debiased_cka", 2, arm) for arm in ("student_aux", "reference", "cross_aux"))
     moved = of_parts(*(judged("above", student, null) for student, null in zip(stitched, untrained, strict=True)))
-    words = {CONFIRMED: "In both layers", REFUTED: "In neither layer", PARTLY: "In one layer, not in the other"}
+    words = {CONFIRMED: "In both layers", REFUTED: "In neither layer", PARTLY: "In one layer only"}
     return Answer(
         f"{words.get(moved, 'Not shown in both layers')}: stitched into the teacher, layer 1 keeps "
         f"{stitched[0]} accuracy and layer 2 {stitched[1]}; debiased CKA of layer 2 is {own}.",
@@ -175,15 +183,13 @@ def similarity(findings: list[Finding]) -> Answer:
     shown = {words: finding for words, finding in found.items() if finding.tested < LEVEL}
     sure = [words for words, finding in shown.items() if finding.value.low > 0]
     against = [words for words, finding in shown.items() if finding.value.high < 0]
-    short = "; ".join(
-        f"{way} {' and '.join(some)}" for way, some in (("By", sure), ("The other way by", against)) if some
-    )
+    ways = [f"{way} {len(some)} of {len(found)}" for way, some in (("By", sure), ("Opposed by", against)) if some]
+    short = "By some, against others" if len(ways) == 2 else "".join(ways) or "Not detectably"
     told = ", ".join(f"{words} {f.value} (p {lab.p_text(f.p)})" for words, f in found.items())
     pooled = value(findings, "cosine_digits_layer_2/rho_over_all_students")
     return Answer(
-        f"{short or 'Not detectably'}: rank correlations over seeds of recentred "
-        f"accuracy and similarity of layer 2 are {told}, p by Holm over all metrics. Pooled over arms, as {JIANG} pool "
-        f"settings, cosine and accuracy go together by {pooled}.",
+        f"{short}: rank correlations over seeds of recentred accuracy and similarity of layer 2 are {told}, p by Holm "
+        f"over all metrics. Pooled over arms, as {JIANG} pool settings, cosine and accuracy go together by {pooled}.",
         "rank correlation 0",
     )
 
@@ -224,11 +230,11 @@ def shared_parts(findings: list[Finding]) -> Answer:
     levels, words = list(enough), list(enough.values())
     verdict = of_parts(*words)
     first = next((i for i in range(len(words)) if set(words[i:]) == {CONFIRMED}), None)
-    short = "The heads alone do less than half" if verdict == REFUTED else "The heads alone are not shown to do most"
+    short = "Heads do less than half" if verdict == REFUTED else "Heads not shown to do most"
     if first is not None:
-        short = "The heads alone do most" + (f" from {levels[first]} logits on" if first else "")
+        short = "Heads do most" + (f" from {levels[first]} logits" if first else "")
     return Answer(
-        f"{short}: recentred accuracy by what is shared is {'; '.join(told)}.",
+        f"{short}: recentred accuracy, of the whole start and of its parts alone, is {'; '.join(told)}.",
         f"nothing shared: {', '.join(nulls)}",
         verdict,
     )
@@ -303,7 +309,7 @@ def blur(findings: list[Finding]) -> Answer:
         words[score] = said.get(verdict, "Not shown at every width"), verdict
     (short, verdict), (_, raw_verdict) = words["recentred"], words["accuracy"]
     return Answer(
-        f"{short}, at equal variance: blurred less white noise, paired by seed, recentred {told['recentred']}; raw "
+        f"{short}: blurred less white noise, at equal variance and paired by seed, recentred {told['recentred']}; raw "
         f"{told['accuracy']}.{by_raw(verdict, raw_verdict)}",
         "difference 0",
         verdict,
@@ -420,9 +426,9 @@ def channel(findings: list[Finding]) -> Answer:
         told.append(f"{soft} from probabilities, {hard} from one drawn symbol an input{where}")
         nulls.append(str(null))
         above.append(hard.low > null.high)
-    taught = f"Drawn symbols teach in {sum(above)} of {len(above)} set-ups"
     return Answer(
-        f"{taught}: recentred accuracy is {'; '.join(told)}.",
+        f"Symbols teach in {sum(above)} of {len(above)}: in so many set-ups drawn symbols do, and recentred accuracy "
+        f"is {'; '.join(told)}.",
         f"drawn symbols, another initialisation: {', '.join(nulls)}",
     )
 

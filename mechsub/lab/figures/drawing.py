@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from mechsub.lab.figures import colors
 
 FOLDER = Path(__file__).parent
+DIGITS = 8
 
 
 class Drawing(NamedTuple):
@@ -34,8 +35,17 @@ def drawing(figure: go.Figure) -> Drawing:
     top, bottom = (40 if layout["annotations"] else 20), 90
     layout["height"] = layout.get("height", 450) - margin.get("t", 100) - margin.get("b", 80) + top + bottom
     layout["margin"] = margin | {"t": top, "b": bottom, "r": margin.get("r", 20)}
-    data = json.dumps(given, sort_keys=True).replace("<", "\\u003c")
+    data = json.dumps(_short(given), sort_keys=True, separators=(",", ":")).replace("<", "\\u003c")
     return Drawing(title, caption, layout["height"], data)
+
+
+def _short(value):
+    """Numbers with DIGITS digits, more than an eye or a pointer tells apart: a page has many."""
+    if isinstance(value, dict):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def script(**config: bool) -> str:
