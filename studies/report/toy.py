@@ -436,7 +436,7 @@ def channel(findings: list[Finding]) -> Answer:
 # The research write-up's claims, as studies.audit_toy judges them.
 
 
-@question(A1, "Which of the research write-up's claims about the toy hold?", "audit_toy", "--rerun")
+@question(A1, "Which of the research write-up's claims about the toy hold?", "audit_toy")
 def write_up(rows: Rows) -> Answer:
     return judged_claims(
         rows,
