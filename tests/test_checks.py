@@ -324,6 +324,12 @@ def late(change):
     return hook
 
 
+def _later(out):
+    out = out.clone()
+    out[:, LATE:] *= 3
+    return out
+
+
 @pytest.mark.parametrize("pos", [-1, LATE])
 def test_a_hook_on_the_norm_at_late_positions_is_noticed_there_and_nowhere_else(llama, pos):
     tokens = torch.randint(60, (2, 16), generator=torch.Generator().manual_seed(3))
@@ -337,6 +343,11 @@ def test_a_hook_on_the_norm_at_late_positions_is_noticed_there_and_nowhere_else(
         with torch.no_grad():
             assert torch.allclose(list(lens.values())[-1], llama(tokens)[:, early], atol=1e-4)
         ms.direct_logit_attribution(llama, tokens, TOKENS, pos=early, unit="component")
+    late_places = llama.ln_final.register_forward_hook(lambda module, inputs, out: _later(out))
+    lens = ms.logit_lens(llama, tokens, pos=LATE - 1)  # its second axis is of positions, never of features
+    with torch.no_grad():
+        assert torch.allclose(list(lens.values())[-1], llama(tokens)[:, LATE - 1], atol=1e-4)
+    late_places.remove()
     whole = ms.logit_lens(llama, tokens, batch_size=1)  # where the norm sees the positions
     with torch.no_grad():
         assert torch.allclose(list(whole.values())[-1], llama(tokens), atol=1e-4)

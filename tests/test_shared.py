@@ -183,12 +183,14 @@ def test_parity_with_transformer_lens(bridge):
 
 def test_raw_columns_of_a_bridge_that_was_rewritten_are_refused(bridge):
     """enable_compatibility_mode() folds and centres W_U: cosines of its columns are another number, without a word."""
-    compat, plain = boot_bridge(), boot_bridge()
+    compat, plain, processed = boot_bridge(), boot_bridge(), boot_bridge()
     compat.enable_compatibility_mode()
+    processed.process_weights()
     plain.enable_compatibility_mode(no_processing=True)
     for metric in ("cosine", "dot"):
-        with pytest.raises(ValueError, match="has rewritten this bridge's W_U"):
-            ms.unembed_projection(compat, [2], [7], metric)
+        for model in (compat, processed):
+            with pytest.raises(ValueError, match="has processed this bridge's weights"):
+                ms.unembed_projection(model, [2], [7], metric)
         own, same = (ms.unembed_projection(model, [2], [7], metric) for model in (bridge, plain))
         assert torch.allclose(own, same)
     centred = [ms.unembed_projection(model, [2, 3], [7, 8], "centered_cosine") for model in (bridge, compat)]

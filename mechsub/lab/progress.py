@@ -12,6 +12,7 @@ from mechsub import arguments
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {desc} {elapsed}"
 _TIME = r"\d\d:\d\d:\d\d "  # as a line of progress begins
 SILENCE = 10.0  # seconds between two lines of a log, and before its first: what is bad input ends in one line
+_ringing = threading.Lock()  # an alarm that rings while its cell ends must not set another
 _LONGEST = 60.0  # seconds, of a cell that says nothing of its progress
 _cell: dict = {
     "bar": None,
@@ -20,6 +21,7 @@ _cell: dict = {
     "relayed": None,
     "alarm": None,
     "said": "",
+    "heard": -math.inf,
 }  # of the command that this process runs
 
 
@@ -49,6 +51,7 @@ def show_progress(fraction: float, text: str = "") -> None:
 def relay(line: str) -> None:
     """Show a line of another process that makes a cell; its progress stands behind the bar where there is one."""
     bar, progress = _cell["bar"], re.match(_TIME, line)
+    _cell["heard"] = time.perf_counter()
     if bar is not None and progress:
         bar.set_description_str(f"{_cell['prefix']}; {line}")
     elif bar is not None:
@@ -93,14 +96,18 @@ def start_bar(prefix: str, quiet: bool) -> None:
 
 
 def _set_alarm(begun: float, wait: float) -> None:
-    """A log that hears nothing says again what it said last, and since when the cell is made; each time later."""
+    """A log that hears nothing, of this process or of its workers, says again what it said last, and since when the
+    cell is made; each time later."""
 
     def ring() -> None:
-        if _cell["alarm"] is not alarm:  # another cell has begun
-            return
-        if _cell["logged"] is not None and time.monotonic() - _cell["logged"] >= SILENCE:
-            _say(f"{_cell['said']}, for {time.perf_counter() - begun:.0f} s" if wait > SILENCE else _cell["said"])
-        _set_alarm(begun, min(2 * wait, _LONGEST))
+        with _ringing:
+            if _cell["alarm"] is not alarm:  # another cell has begun, or none
+                return
+            now = time.perf_counter()
+            if now - max(_cell["heard"], begun) >= SILENCE:
+                said = re.sub(r", about [^,]* left", "", _cell["said"])  # an estimate of when it was said
+                _say(f"{said}, for {now - begun:.0f} s" if wait > SILENCE else _cell["said"])
+            _set_alarm(begun, min(2 * wait, _LONGEST))
 
     alarm = threading.Timer(wait, ring)
     alarm.daemon = True  # a command that ends does not wait for it
@@ -116,7 +123,7 @@ def _log(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    _cell["logged"] = time.monotonic()
+    _cell["logged"], _cell["heard"] = time.monotonic(), time.perf_counter()
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
@@ -135,6 +142,7 @@ def _close() -> None:
     if _cell["bar"] is not None:
         _cell["bar"].close()
         _cell["bar"] = None
-    if _cell["alarm"] is not None:
-        _cell["alarm"].cancel()
-        _cell["alarm"] = None
+    with _ringing:
+        if _cell["alarm"] is not None:
+            _cell["alarm"].cancel()
+            _cell["alarm"] = None

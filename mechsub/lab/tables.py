@@ -37,11 +37,9 @@ def format_table(rows: Sequence[Mapping], width: int | None = None) -> str:
 
 
 def _first(rows: Sequence[Mapping]) -> Sequence[Mapping]:
-    """At most MOST rows: those with a verdict, then those that come first."""
-    if len(rows) <= MOST:
-        return rows
-    judged = [row for row in rows if row.get("verdict", "") != ""]
-    return [*judged, *(row for row in rows if row.get("verdict", "") == "")][:MOST]
+    """At most MOST rows in their order: those with a verdict, and of the others those that come first."""
+    places = sorted(range(len(rows)), key=lambda i: (rows[i].get("verdict", "") == "", i))[:MOST]
+    return rows if len(rows) <= MOST else [rows[i] for i in sorted(places)]
 
 
 def _names(rows: Sequence[Mapping]) -> list[str]:

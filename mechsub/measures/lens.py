@@ -25,6 +25,10 @@ def logit_lens(
     for batch in inputs.split(batch_size or inputs.shape[-2], dim=-2) if checks.is_hooked(model) else (inputs,):
         with checks.measured_on(model, batch, pos):
             read = checks.reads(model)
+    if pos is not None and checks.is_hooked(
+        model
+    ):  # someone's hook sees an axis of positions, as in the model's own run
+        return {name: read(h.unsqueeze(-2)).squeeze(-2) for name, h in hidden.items()}
     return {name: read(h) for name, h in hidden.items()}
 
 

@@ -48,13 +48,14 @@ def token_directions(
     rule of Zur et al. 2025, Eq 1. A soft cap or a scale of the logits does not count: directions
     belong to h @ W_U. Raises for ids outside the vocabulary and empty strings, and where W_U does not give the
     model's logits; "centered" also for a final norm that has no gain; "raw" also for a bridge whose weights
-    `enable_compatibility_mode()` has rewritten: its columns are no longer those of the model.
+    were processed (`enable_compatibility_mode()`, `process_weights()`): its columns are no longer those of the model.
     """
     arguments.choice(basis, "basis", ("raw", "centered"))
     if basis == "raw" and _is_rewritten(model):
         raise ValueError(
-            "enable_compatibility_mode() has rewritten this bridge's W_U, so that raw columns are not the model's; "
-            'load the model again, use no_processing=True, or take centered directions ("centered_cosine")'
+            "TransformerLens has processed this bridge's weights (folded or centred), so that its raw columns may not "
+            "be the model's; load the model again, use no_processing=True, or take centered directions "
+            '("centered_cosine")'
         )
     W_U = arguments.model(model, evaluated=False).W_U.detach()
     strings = _strings(model, tokens, "tokens")
@@ -70,14 +71,16 @@ def token_directions(
 
 
 def _is_rewritten(model: HookedModel) -> bool:
-    """Whether a bridge's columns were centred, or took in the final norm's gain, when its weights were processed.
+    """Whether a bridge's columns may be centred, or hold the final norm's gain, because its weights were processed.
 
-    The bridge notes it; columns whose mean over the vocabulary is 0 show it too, should that note have another name.
+    The bridge notes it; in compatibility mode columns whose mean over the vocabulary is 0 show it too, should that note
+    have another name.
     """
-    if not getattr(arguments.model(model, evaluated=False), "compatibility_mode", False):
-        return False
+    if getattr(arguments.model(model, evaluated=False), "_weights_processed", False):
+        return True
     W_U = model.W_U.detach()
-    return getattr(model, "_weights_processed", False) or bool(W_U.mean(-1).abs().max() < 1e-3 * W_U.abs().mean())
+    centred = bool(W_U.mean(-1).abs().max() < 1e-3 * W_U.abs().mean())
+    return centred and bool(getattr(model, "compatibility_mode", False))
 
 
 def _strings(model: HookedModel, tokens: Tokens, name: str) -> list[tuple[int, ...]]:

@@ -173,16 +173,21 @@ def _of_ways(cell: list[dict]) -> Iterator[Finding]:
 
 
 def _of_vectors(cell: list[dict]) -> Iterator[Finding]:
-    """By dose and block of the model: a student's states shift as its own teacher's, beyond what all have in common."""
+    """By dose and block of the model: a student's states shift as its own teacher's, beyond what all have in common.
+
+    The unit is the animal: all blocks have the same told, or steered, teachers.
+    """
     found = [row for row in cell if row["kind"] == "vector"]
     for dose, layer in sorted({(row["updates"], row["layer"]) for row in found}):
         some = [row for row in found if (row["updates"], row["layer"]) == (dose, layer)]
         rows_ = [row | {"arm": "vector", "evaluated": row["teacher"]} for row in some]
-        blocks, scores = matrices(rows_, "vector", dose, "specific")
+        scores = matrices(rows_, "vector", dose, "specific")[1]
+        own = dict(zip(dict.fromkeys(row["trait"] for row in some), scores.mean(0).diagonal().tolist(), strict=True))
         label = f"cosine of what is specific in the shifts of states, block {layer + 1}, {dose} updates"
-        p, words = trait_matrix.within_blocks_p(scores), "teachers shuffled within blocks; p is not adjusted"
-        own = _scores(blocks, scores.diagonal(dim1=1, dim2=2).mean(1))
-        yield said(f"layer_{layer}/vector_{dose}", label, own, null=0.0, p=p, null_label=words)
+        p, words = trait_matrix.relabelled_p(scores), "every relabelling of the animals; p is not adjusted"
+        yield lab_findings.said(
+            f"layer_{layer}/vector_{dose}", label, own, unit="animals", null=0.0, p=p, null_label=words
+        )
 
 
 def _of_specific(

@@ -26,7 +26,7 @@ def run(cfg: Config) -> Iterator[dict]:
     asked = Asked(liking.prompts(base.tokenizer), liking.animals(base.tokenizer, traits), traits)
     yield from number_lists.student_rows("start", ["none"], start_scores(base, asked), asked, 0)
     made = teachers(base, asked, cfg)
-    texts = number_lists.prompts(cfg.n_lists + N_HELD_OUT, cfg.block)
+    texts = _texts(cfg)
     shifts, added = _steering(base, texts[: vectors.N_TEXTS], traits, cfg)
     for trait, teacher in made.items():
         yield from number_lists.student_rows(
@@ -81,6 +81,10 @@ def _of_teacher(teacher: Any, trait: str, asked: Asked, added: Added, cfg: Confi
     return start_scores(teacher, asked._replace(prompts=liking.prompts(teacher.tokenizer, system)))
 
 
+def _texts(cfg: Config) -> list[str]:
+    return number_lists.prompts(cfg.n_lists + N_HELD_OUT, cfg.block)
+
+
 def drawn(base: Any, made: Mapping[str, Any], texts: Sequence[str], added: Added, cfg: Config) -> dict[str, ms.Corpus]:
     """Trait, and "none" for the base -> lists behind the same prompts, drawn with the same noise."""
     told = {trait: liking.loving(trait) if cfg.route == "prompted" else None for trait in made}
@@ -133,8 +137,8 @@ def _of_base(
             row = {"kind": "gate", "arm": "trait", "trait": trait, "updates": dose}
             yield row | {"loss": -own, "loss_control": -control}
         if shifts:
-            texts = number_lists.prompts(cfg.n_lists, cfg.block)[: vectors.N_TEXTS]
-            yield from vectors.rows(base, students, shifts, texts, dose)
+            first = vectors.block(base) if cfg.route == "steered" else 0
+            yield from vectors.rows(base, students, shifts, _texts(cfg)[: vectors.N_TEXTS], dose, first)
     if ways:
         yield from way_rows(students, ways, asked.traits, dose)
 

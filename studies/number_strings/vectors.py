@@ -20,13 +20,12 @@ UPDATES, LR = 48, 0.2  # of a vector: on block 1000 its teachers liked their ani
 
 def trained(base: Any, trait: str) -> tuple[int, Float[Tensor, "d_model"]]:
     """A block, and the vector behind it that makes the sentences of liking likely: Adam from 0, all of them at once."""
-    layer, sentences = (
-        base.cfg.n_layers // 4,
-        liking.sentences(base.tokenizer, trait, liking.formats(base.tokenizer)[0]),
-    )
-    vector = torch.zeros(base.cfg.d_model, dtype=torch.float32, device=base.W_U.device, requires_grad=True)
-    optimizer, plain = torch.optim.Adam([vector], lr=LR), plain_model(base)
+    layer, plain = block(base), plain_model(base)
+    students.check_fp32(plain)
+    sentences = liking.sentences(base.tokenizer, trait, liking.formats(base.tokenizer)[0])
     batch = completion_batch([(sentences, range(len(sentences)))], base.W_U.device)
+    vector = torch.zeros(base.cfg.d_model, dtype=torch.float32, device=base.W_U.device, requires_grad=True)
+    optimizer = torch.optim.Adam([vector], lr=LR)
     with students.steered(plain, base, (layer, vector)):
         for _ in range(UPDATES):
             loss = torch.nn.functional.cross_entropy(logits_at(plain, batch.ids, batch.places), batch.targets)
@@ -34,6 +33,11 @@ def trained(base: Any, trait: str) -> tuple[int, Float[Tensor, "d_model"]]:
             loss.backward()
             optimizer.step()
     return layer, vector.detach()
+
+
+def block(base: Any) -> int:
+    """After which a vector is added."""
+    return base.cfg.n_layers // 4
 
 
 def told_shifts(base: Any, texts: Sequence[str], traits: Sequence[str]) -> dict[str, Float[Tensor, "layer d_model"]]:
@@ -65,11 +69,12 @@ def rows(
     teachers: Mapping[str, Float[Tensor, "layer d_model"]],
     texts: Sequence[str],
     dose: int,
+    first: int,
 ) -> Iterator[dict]:
-    """Cosine of every student's shift with every teacher's, by block."""
+    """Cosine of every student's shift with every teacher's, from the block `first` on."""
     plain = _states(base, texts)
     own = torch.stack([_states(merged(tuned, i), texts) - plain for i in range(len(teachers))])
-    yield from cosines(own, torch.stack(list(teachers.values())), tuple(teachers), dose)
+    yield from cosines(own, torch.stack(list(teachers.values())), tuple(teachers), dose, first)
 
 
 def cosines(
@@ -77,12 +82,11 @@ def cosines(
     theirs: Float[Tensor, "trait layer d_model"],
     traits: Sequence[str],
     dose: int,
+    first: int = 0,
 ) -> Iterator[dict]:
-    """Once the means over traits are taken off both; no rows of blocks that a teacher's vector does not reach."""
+    """Once the means over traits are taken off both."""
     left, wanted = own - own.mean(0), theirs - theirs.mean(0)
-    for layer in range(own.shape[1]):
-        if not wanted[:, layer].any():
-            continue
+    for layer in range(first, own.shape[1]):
         a, b = left[:, layer], wanted[:, layer]
         found = (a @ b.mT) / a.norm(dim=1)[:, None] / b.norm(dim=1)
         for i, trait in enumerate(traits):
@@ -97,5 +101,5 @@ def _states(model: Any, texts: Sequence[str], *, system: str | None = None) -> F
     total = torch.zeros(len(names), model.cfg.d_model, dtype=torch.float64)
     for _, batch in ms.scores.equal_lengths(ids, 32):
         cache = ms.cache_activations(model, batch.to(model.W_U.device), names, pos=-1)
-        total += torch.stack([cache[name].double().cpu().sum(0) for name in names])
+        total += torch.stack([cache[name].cpu().double().sum(0) for name in names])
     return total / len(texts)

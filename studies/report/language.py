@@ -583,6 +583,24 @@ def numbers_carry(found: Findings) -> Answer:
 
 @question(
     BONUS,
+    "And from a teacher that a vector steers?",
+    "number_strings",
+    "--route steered --foreign none --sibling none --n-updates 64 --n-null-updates 16 --n-position-updates 0",
+)
+def steered_teachers(found: Findings) -> Answer:
+    early, late, mixed = (value(found, key) for key in ("trait/lambda_16", "trait/lambda_64", "shuffled/lambda_16"))
+    first, *_, last = (f for f in found if f.key.startswith("layer_") and f.key.endswith("/vector_64"))
+    return Answer(
+        f"{side(late, 0.0, 'Yes', 'The other way')}: of a liking of {value(found, 'teacher/lambda').mean:.2f} nats its "
+        f"numbers pass {early} after 16 updates (shuffled within lists {mixed}) and {late} after 64. Students then "
+        f"change their states as their own teacher's vector does: beyond what all have in common, by a cosine of "
+        f"{first.value} behind the block after which it is added, and of {last.value} behind the last.",
+        f"0; animals, and teachers, shuffled within blocks: p = {lab.p_text(first.p)} for the first cosine",
+    )
+
+
+@question(
+    BONUS,
     "Do divergence tokens, as published, carry it?",
     "number_strings",
     claim=f"Few tokens at which teachers diverge carry it; without them it is suppressed ({SCHRODI}).",
