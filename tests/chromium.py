@@ -27,21 +27,23 @@ def _path() -> str | None:
     return os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-# Texts of a page's figures that lie on each other, or are cut.
-OVERLAPS = """
-[...document.querySelectorAll('.plot')].flatMap(plot => {
+# Texts of a page's figures, or of an SVG, that lie on each other, or are cut.
+_OVERLAPS = """
+[...document.querySelectorAll('%s')].flatMap(plot => {
   const frame = plot.getBoundingClientRect();
-  const boxes = [...plot.querySelectorAll('.main-svg text')].filter(text => text.textContent.trim()).map(text => {
+  const boxes = [...plot.querySelectorAll('%s')].filter(text => text.textContent.trim()).map(text => {
     const box = text.getBoundingClientRect();
     return {text: text.textContent, l: box.left + 1, r: box.right - 1, t: box.top + 1.5, b: box.bottom - 1.5};
   }).filter(box => box.r > box.l && box.b > box.t);
   const over = (p, q) => p.l < q.r && q.l < p.r && p.t < q.b && q.t < p.b;
   return boxes.flatMap((p, i) => [
     ...boxes.slice(i + 1).filter(q => over(p, q)).map(q => [p.text, q.text]),
-    ...(p.l < frame.left - 2 || p.r > frame.right + 2 ? [[p.text, 'is cut']] : []),
+    ...(p.l < frame.left - 2 || p.r > frame.right + 2 || p.t < frame.top - 2 || p.b > frame.bottom + 2
+      ? [[p.text, 'is cut']] : []),
   ]);
 })
 """
+OVERLAPS, SVG_OVERLAPS = _OVERLAPS % (".plot", ".main-svg text"), _OVERLAPS % (":root", "text")
 
 
 def needed(test):

@@ -13,6 +13,7 @@ import chromium
 import pytest
 
 from mechsub.lab import store
+from mechsub.lab.figures import export
 from mechsub.lab.predictions import entries
 from studies import report
 from studies.report import page as report_page
@@ -200,11 +201,29 @@ def test_the_page_is_the_same_again_and_text_is_escaped(root, found):
 
 def test_bad_options_are_one_line(capsys, tmp_path):
     root = ["--out", str(tmp_path)]
-    for argv in (["--out", str(tmp_path / "none")], [*root, "--only", "nothing"], [*root, "--only", "learns"]):
+    wrong = (["--only", "nothing"], ["--only", "learns"], ["--panels"])
+    for argv in (["--out", str(tmp_path / "none")], *([*root, *words] for words in wrong)):
         with pytest.raises(SystemExit) as stop:
             report.main(argv)
         said = capsys.readouterr().err
         assert stop.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
+def test_every_panel_is_written_as_an_image_of_its_own(root, tmp_path, monkeypatch, capsys, kind):
+    """Which images are asked for; tests/test_export.py draws such."""
+    asked = {}
+    monkeypatch.setattr(export, "problem", lambda: None)
+    monkeypatch.setattr(export, "write_images", asked.update)
+    told = ["--out", str(root), "--export", str(tmp_path), "--only", "learns", "ratio", "--format", kind]
+    report.main(told)
+    assert {path.name for path in asked} == {f"learns.{kind}", f"ratio.{kind}"}
+    asked.clear()
+    report.main([*told, "--panels"])
+    titles = {path.name: figure.layout.title.text for path, figure in asked.items()}
+    assert titles.keys() == {f"learns-1.{kind}", f"learns-2.{kind}", f"ratio-1.{kind}"}
+    assert (titles[f"learns-1.{kind}"], titles[f"learns-2.{kind}"]) == ("raw", "recentred")
+    assert f"figure: {tmp_path / f'learns-2.{kind}'}\n" in capsys.readouterr().out
 
 
 # In a browser.

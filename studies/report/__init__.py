@@ -13,6 +13,7 @@ finds them; of an option that a question sweeps, all levels that are stored.
     python -m studies.report
     python -m studies.report --write    # instead of the page: marked numbers of README.md and docs/, docs/answers.md
     python -m studies.report --export docs/figures --only learns ratio    # static images instead of the page
+    python -m studies.report --export slides --format png --only mechanism --panels    # each panel as an image
     python -m studies.report --beside foreign/llama    # with the answers of a store that `mechsub import` made
 
 Where a store has no cell of a question's own model but of another, the question is answered for that one.
@@ -24,7 +25,7 @@ import functools
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -245,6 +246,8 @@ def main(argv: list[str] | None = None) -> None:
         _stop(f"--only: {min(unknown)!r} is not one of {names}", 2)
     if options.only and not options.export:
         _stop("--only chooses images; give --export too", 2)
+    if options.panels and not options.export:
+        _stop("--panels chooses images; give --export too", 2)
     if options.beside and (options.export or options.write):
         _stop("--beside is of the page alone; leave out --export and --write", 2)
     if options.write:
@@ -288,6 +291,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=("svg", "png", "pdf"), default="svg", help="of the images (default: svg)")
     names = "the questions whose images are written (default: all); names are the page's anchors"
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=names)
+    each = "write every panel of a figure as an image of its own: NAME-1.svg, NAME-2.svg, ..."
+    parser.add_argument("--panels", action="store_true", help=each)
     return parser.parse_args(argv)
 
 
@@ -297,12 +302,23 @@ def _export(root: Path, options: argparse.Namespace) -> None:
     if problem := export.problem():
         _stop(problem, 2)
     drawn = [f for f in findings(root, options.only) if f.figure is not None]
-    images = {Path(options.export) / f"{f.question.name}.{options.format}": f.figure for f in drawn}
+    images = {
+        Path(options.export) / f"{f.question.name}{part}.{options.format}": figure
+        for f in drawn
+        for part, figure in _parts(f.figure, options.panels)
+    }
     try:
         export.write_images(images)
     except export.Failed as error:
         _stop(str(error), 1)
     print("".join(f"figure: {path}\n" for path in images), end="")
+
+
+def _parts(figure: "go.Figure", panels: bool) -> "Iterable[tuple[str, go.Figure]]":
+    """The figure, or every panel of it with its number, as names of files have it."""
+    from mechsub.lab.figures.panels import alone
+
+    return [(f"-{n}", panel) for n, panel in enumerate(alone(figure), 1)] if panels else [("", figure)]
 
 
 def _write_pages(root: Path) -> None:

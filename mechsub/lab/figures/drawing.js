@@ -93,7 +93,7 @@ function arranged(figure, width) {
       if (axis.title) axis.title.font = Object.assign({}, axis.title.font, {size: 12});
     }
     if (panel.x.title && panel.x.title.text) panel.x.title.text = wrapped(panel.x.title.text, Math.floor(panel.room / LETTER));
-    panel.title = panels.length > 1 && titles.find((note) => !note.taken && Math.abs(note.x - (panel.across[0] + panel.across[1]) / 2) < 0.03 && Math.abs(note.y - panel.down[1]) < 0.03);
+    panel.title = titles.find((note) => !note.taken && Math.abs(note.x - (panel.across[0] + panel.across[1]) / 2) < 0.03 && Math.abs(note.y - panel.down[1]) < 0.03);
     if (panel.title) { panel.title.taken = true; panel.title.font = Object.assign({}, panel.title.font, {size: 13}); panel.title.text = titleOf(panel.title.text, width); }
     const room = panel.y.title && panel.y.title.text ? String(panel.y.title.text).length * LETTER : 0;
     panel.height = Math.max(height, rows, Math.min(room, 420), 160);

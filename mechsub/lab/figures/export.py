@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from mechsub.lab import store
+from mechsub.lab.figures.fitting import fitted
 
 FORMATS = ("svg", "png", "pdf")
 WIDTH = 1200  # pixels; half a slide's, and PNG has two dots a pixel
@@ -63,8 +64,9 @@ def _job(path: Path, figure, drawn: Path) -> dict:
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(f"{path.name}: the format must be one of {', '.join(FORMATS)}")
-    options = {"format": kind, "width": WIDTH, "height": figure.layout.height, "scale": 2 if kind == "png" else 1}
-    return {"fig": json.loads(figure.to_json()), "path": f"{drawn}.{kind}", "opts": options}
+    drawing = fitted(figure, WIDTH)
+    options = {"format": kind, "width": WIDTH, "height": drawing.layout.height, "scale": 2 if kind == "png" else 1}
+    return {"fig": json.loads(drawing.to_json()), "path": f"{drawn}.{kind}", "opts": options}
 
 
 def _run(folder: str, timeout: float) -> None:

@@ -545,11 +545,11 @@ def _finish(figure: go.Figure, title: str, caption: str, height: int, *, legend:
             height = max(height, top + 20 * names + 40)
         left = looks.tell_apart(looks.by_name(figure.data))
         caption += f" {len(left)} names look like others: there are too many to tell apart." if left else ""
-    add_caption(figure, caption + _unlimited(figure))
+    add_caption(figure, caption + unlimited(figure))
     return figure.update_layout(**layout, height=height + figure.layout.margin.b)
 
 
-def _unlimited(figure: go.Figure) -> str:
+def unlimited(figure: go.Figure) -> str:
     """A sentence for intervals without limits: a mean without a bar or a band would pass for an exact number."""
     found: Counter[str] = Counter()
     for trace in figure.data:
