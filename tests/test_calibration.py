@@ -29,7 +29,7 @@ def test_pairs_within_clusters_need_the_clustered_interval():
 
 
 def test_the_crossed_bootstrap_covers():
-    experiment, truth = c.crossed(60, 26, 0.8, 1.0, 99)
+    experiment, truth = c.crossed(60, 26, 0.8, 1.0, 100)
     assert 0.88 < c.coverage(experiment, truth, 60) <= 1
 
 

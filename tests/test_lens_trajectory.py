@@ -56,8 +56,8 @@ STRATA = [1] * 6 + [2] * 12 + [3] * 22
 
 def test_agreement_finds_a_planted_interaction():
     shared, noise = (interaction(normal(40, 15, seed=seed)) for seed in (0, 1))
-    found = study.agreement(shared, shared + 2 * noise, STRATA, n=99, seed=0)
-    assert found["p"] == found["p_numbers"] == 0.01
+    found = study.agreement(shared, shared + 2 * noise, STRATA, n=199, seed=0)
+    assert found["p"] == found["p_numbers"] == 0.005
     assert found["null_high"] < found["low"] < found["value"] < found["high"]
 
 
@@ -69,7 +69,7 @@ def test_agreement_of_unrelated_interactions_is_the_null():
         return interaction(normal(40, 15, seed=seed) + 2 * normal(40, 1, seed=seed + 50) * pattern)
 
     for seed in range(20):
-        found = study.agreement(unrelated(seed), unrelated(seed + 20), STRATA, n=59, seed=seed)
+        found = study.agreement(unrelated(seed), unrelated(seed + 20), STRATA, n=100, seed=seed)
         small += found["p_numbers"] <= 0.05
     assert small <= 5  # of 20, expected 1; P(6 or more) = 0.0003
 

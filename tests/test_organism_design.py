@@ -355,8 +355,12 @@ def test_every_prediction_is_about_a_finding_of_the_whole_design():
 
 def test_the_answer_says_which_direction_rows_carry():
     both, one = (language.organisms(findings.comparisons(list(whole_grid(back)))) for back in (0.2, -0.2))
-    assert both.short == "Rows of W_U do, in part, number to animal and animal to number"
-    assert one.short == "Rows of W_U do, in part, number to animal; against them goes animal to number"
+    assert (
+        both.short == "Rows of W_U, in part"
+        and "with the rows goes number to animal and animal to number" in both.sentence
+    )
+    assert one.short == "Rows of W_U, one way"
+    assert "with the rows goes number to animal; against them goes animal to number" in one.sentence
     assert "agree by 0.305" in one.sentence and "untrained, agreement 0.005" in one.null
 
 
