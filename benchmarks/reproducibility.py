@@ -30,7 +30,7 @@ TOY = {"n_seeds": 2, "epochs": 1, "d_model": 32, "batch_size": 4096}
 SMALL = {
     "subliminal_accuracy": TOY,
     "hidden_alignment": {**TOY, "n_images": 60, "n_steps": 1},
-    "token_entanglement": {"n_animals": 10, "n_partners": 40, "n_wordings": 2, "n_subset": 20, "n_permutations": 99},
+    "token_entanglement": {"n_animals": 10, "n_partners": 40, "n_wordings": 2, "n_subset": 20, "n_permutations": 100},
 }
 PRECISIONS = ("fp32", "bf16")
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}

@@ -29,7 +29,7 @@ def test_a_long_table_is_cut_where_it_has_a_width_and_verdicts_are_kept():
     lines = format_table([*rows, *judged], 100).splitlines()
     assert lines[0].split() == ["quantity", "value", "null", "p", "verdict"] and len(lines) == 62
     told = [line.split("  ")[0] for line in lines[1:-1]]
-    assert told == [f"prediction {i}" for i in range(5)] + [f"number {i}" for i in range(55)]
+    assert told == [f"number {i}" for i in range(55)] + [f"prediction {i}" for i in range(5)]
     assert lines[-1] == "not shown: 45 of 105 rows (--wide shows all, --csv FILE writes them)"
     narrow = " ".join(format_table([*rows, *judged], 34).split())
     assert "prediction 0: hit 0.000" in narrow and "not shown: 45 of 105 rows, verdict (" in narrow
