@@ -384,7 +384,7 @@ def _blocks(plain: "PreTrainedModel") -> nn.ModuleList:
     """The list of blocks, by the names that all parameters of blocks have."""
     name = next(name for name, _ in plain.named_parameters() if BLOCK.match(name))
     found = BLOCK.match(name)
-    return plain.get_submodule(name[: found.start(1) - 1])  # type: ignore[union-attr,return-value]
+    return plain.get_submodule(name[: found.start(1) - 1])  # type: ignore[union-attr]
 
 
 def _plus(out: Tensor | tuple, vector: Tensor) -> Tensor | tuple:
