@@ -1,5 +1,6 @@
 """The study, for real on a tiny Llama in which numbers are single tokens, and what it says of planted matrices."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "studies.token_entanglement", *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, check=False,
+        env=dict(os.environ),  # readline has set COLUMNS for children, and not there
     )  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def test_numbers_are_scored_with_and_without_a_space(stored, tmp_path):
         (["--n-partners", "4"], 2, "at least 8"),
         (["--n-subset", "15"], 2, "at least 16"),
         (["--family", "fruits"], 2, "not one of"),
-        (["--model", "./no_such_folder"], 1, "neither a folder nor a Hugging Face id"),
+        (["--model", "./no_such_folder"], 2, "neither a folder nor a Hugging Face id"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, code, said):
