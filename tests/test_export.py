@@ -149,6 +149,13 @@ def test_every_panel_is_a_figure_with_its_title_axes_names_and_caption():
             assert panel.data and {(trace.xaxis, trace.yaxis) for trace in panel.data} == {(None, None)}
 
 
+def test_an_empty_field_of_a_grid_is_no_panel():
+    panel = kinds.interval_panel({"a": [0.1, 0.2]}, "x")
+    one = alone(kinds.grid([panel] * 3, ["first", "second", "third"], title="T", caption="The last two: c."))
+    assert [figure.layout.title.text for figure in one] == ["first", "second", "third"]
+    assert ["c." in _caption(figure) for figure in one] == [False, True, True]
+
+
 def test_a_panel_has_the_axis_title_of_its_row_the_colour_bar_and_the_names_that_it_draws():
     grid, lines, bars, _ = (alone(figure) for _, figure, _ in _kinds())
     assert [panel.layout.yaxis.title.text for panel in lines] == [LONG] * 3

@@ -24,7 +24,8 @@ PLACED = ("x", "y", "xref", "yref", "len", "xanchor", "yanchor")  # of a colour 
 def alone(figure: go.Figure) -> list[go.Figure]:
     """Every panel as a figure; the figure itself where it has one."""
     layout = figure.layout.to_plotly_json()
-    found = places(layout)
+    drawn = {_axes(trace) for trace in figure.data}
+    found = [place for place in places(layout) if (place.x, place.y) in drawn]  # a grid may have an empty field
     if len(found) < 2:
         return [figure]
     return [_of(figure, layout, found, place) for place in found]
