@@ -117,6 +117,12 @@ def test_numbers_on_pages_are_those_of_the_store(page, monkeypatch):
     assert pages.fill(text, pages.reader(finder.find_study)) == text
 
 
+def test_no_line_of_a_page_begins_with_a_mark():
+    """A comment there begins a block of HTML: the rest of the line would be shown as it is, and end the paragraph."""
+    lines = [(page.name, line) for page in PAGES for line in page.read_text().splitlines()]
+    assert [(name, line) for name, line in lines if line.lstrip().startswith("<!--=")] == []
+
+
 def test_no_interval_is_typed_on_a_page_or_in_a_docstring():
     """That of answers is written whole; that of metrics has examples."""
     typed = [page.read_text() for page in PAGES if page.name not in ("answers.md", "metrics.md")]
