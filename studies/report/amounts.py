@@ -74,8 +74,8 @@ def stages(findings: list[Finding]) -> Answer:
     told = ", ".join(f"{words} {error.value}" for words, error in fresh.items())
     return Answer(
         f"{first}: over {start.n} conditions that were drawn by a seed and predicted before training, the linearised "
-        f"student misses recentred accuracy by: linearised {told}. With Jacobians where four stages begin, at the "
-        f"cost of one training, by {start.value}; with the mean of two Jacobians in one stage by {quarters.value}.",
+        f"student misses recentred accuracy by: linearised {told}. With Jacobians where four stages begin, in one "
+        f"pass, by {start.value}; with the mean of two Jacobians in one stage by {quarters.value}.",
         f"the mean of the other conditions: {start.null}",
     )
 
