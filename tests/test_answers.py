@@ -122,10 +122,11 @@ CASES = [
         "own_rest", "next_teacher", "fixed_direction", "teacher_neuron_control")), left)
         for left in (number(0.1, 0.05, 0.15), number(1.0, 0.98, 1.02), number(0.8, 0.4, 1.2))]),
     (amounts.stages, NONE, [
-        {f"{arm}/recentred_fresh_error": number(0.02, 0.01, 0.03) if arm in near else USUAL for arm in STAGES}
+        {f"{arm}/recentred{of}_error": number(0.02, 0.01, 0.03) if arm in near else USUAL
+         for arm in STAGES for of in ("", "_fresh")}
         for near in (STAGES, STAGES[2:], ())]),
     (amounts.stages, NONE, [
-        {f"{arm}/recentred_fresh_error": value for arm in STAGES}
+        {f"{arm}/recentred{of}_error": value for arm in STAGES for of in ("", "_fresh")}
         for value in (number(0.02, 0.01, 0.03), USUAL, WIDE)]),
     (defences.taken_out, ALL, cases("threshold_low/kept", "threshold_high/kept")[1:2] + [
         dict.fromkeys(("threshold_low/kept", "threshold_high/kept"), side) for side in (number(1.0, 0.9, 1.1), WIDE)]),
