@@ -5,7 +5,7 @@ order of rows: they differ in their corpora alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -72,10 +72,19 @@ def mean_log_prob(model: Any, corpus: ms.Corpus) -> float:
     return sum(map(sum, rows)) / sum(map(len, rows))
 
 
-def recipe(n: int, *, seed: int, rank: int, updates: int, lr: float, batch_size: int) -> ms.TuningRecipe:
+def recipe(
+    n: int,
+    *,
+    seed: int,
+    rank: int,
+    updates: int,
+    lr: float,
+    batch_size: int,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> ms.TuningRecipe:
     """n members with one start and one order; rank 0 is full tuning."""
     return ms.TuningRecipe(
-        rank=rank or None, updates=updates, lr=lr, batch_size=batch_size,
+        rank=rank or None, updates=updates, lr=lr, batch_size=batch_size, precision=precision,
         adapter_seeds=(seed,) * n, order_seeds=(seed,) * n,
     )  # fmt: skip
 

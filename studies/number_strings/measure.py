@@ -107,7 +107,9 @@ def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus
 
 
 def _recipe(cfg: Config, n: int, updates: int) -> ms.TuningRecipe:
-    return number_lists.recipe(n, seed=cfg.block, rank=cfg.rank, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size)
+    return number_lists.recipe(
+        n, seed=cfg.block, rank=cfg.rank, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size, precision=cfg.precision
+    )
 
 
 def tuned(
