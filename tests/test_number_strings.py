@@ -107,7 +107,8 @@ def test_everything_that_is_predicted_or_answered_is_said():
     records = planted_records()
     (cell,) = lab_findings.cells(records, number_strings.Config, findings.findings, number_strings.study.together)
     entries = [entry for entry in predictions.entries() if entry.study == "number_strings"]
-    entries = [entry for entry in entries if dict(entry.where)["route"] == "tuned"]
+    usual = ("model=organisms/1110-instruct", "route=tuned", "n_updates=256")
+    entries = [entry for entry in entries if all(word in entry.subject for word in usual)]
     words = {entry.subject: predictions.judged(entry, [cell], lambda: [])[0].word for entry in entries}
     assert len(words) >= 20 and "untested" not in words.values()
     assert words["trait/lambda_16 (model=organisms/1110-instruct, route=tuned, n_updates=256)"] == "hit"
@@ -127,6 +128,28 @@ def test_p_of_all_lambdas_and_of_all_contrasts_of_a_dose_are_of_one_family_each(
     raw = {f.key: ms.stats.paired_difference(list(f.scores.values()), [0.0] * f.n).p for f in contrasts}
     assert {"only_diverging-only_random/lambda_16", "mask_diverging-mask_random/lambda_16"} <= set(raw)
     assert [f.p for f in contrasts] == pytest.approx(ms.stats.holm(list(raw.values())))
+
+
+def test_students_of_fewer_lists_are_compared_with_those_of_the_most_by_block():
+    """Each block's own difference is planted: 0.01 a doubling less of lists, whatever the block has besides."""
+    usual = planted_records()
+
+    def records(n_lists, less):
+        moved = [dict(row, n_lists=n_lists) for row in usual]
+        for row in moved:
+            if row["kind"] == "student" and row["arm"] == "trait" and row["trait"] == row["evaluated"]:
+                row["margin"] -= less
+        return moved
+
+    rows = records(32, 0.04) + records(128, 0.0) + records(512, 0.0)
+    cells = lab_findings.cells(rows, number_strings.Config, findings.findings, number_strings.study.together)
+    said = {finding.key: finding for finding in findings.comparisons(cells)}
+    assert {key.split("/")[0] for key in said} == {"lists_32", "lists_128"} and len(said) == 2 * 4
+    for dose in (16, 64, 128, 256):
+        own = said[f"lists_32/lambda_{dose}"]
+        assert own.value.mean == pytest.approx(-0.04 * 7 / 8) and own.n == 3  # less the mean of rows and columns
+        assert said[f"lists_128/lambda_{dose}"].value.mean == pytest.approx(0, abs=1e-12)
+    assert not findings.comparisons(cells[:1])
 
 
 def test_other_teachers_are_no_null_of_what_is_specific():
@@ -319,7 +342,7 @@ def test_what_is_predicted_of_other_routes_is_said(records):
     """By rows of the kinds that these routes make: a wrong key would be untested."""
     said = {"trait/lambda_16", "trait/lambda_64"} | set(shifted(1.0, 0)) | {"layer_4/vector_64"}
     entries = [entry for entry in predictions.entries() if entry.study == "number_strings"]
-    others = [entry for entry in entries if dict(entry.where)["route"] != "tuned"]
+    others = [entry for entry in entries if dict(entry.where).get("route", "tuned") != "tuned"]
     assert len(others) >= 3 and {entry.finding for entry in others} <= said
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
@@ -15,6 +16,7 @@ from mechsub.designs import numbers
 from mechsub.inputs import corpora
 from mechsub.models import adapters
 from mechsub.models import students as stacked
+from mechsub.training import tuning
 from mechsub.training.tuning import TuningRecipe, batch_rows, completion_batch, completion_log_probs, tune
 
 
@@ -484,3 +486,16 @@ def test_lists_that_echo_or_count_are_named():
     assert corpora.rejection("30, 40, 50", prompt=prompt) == "it counts on"
     assert corpora.rejection("30, 41, 50", prompt=prompt) is None
     assert corpora.rejection("417, 82", prompt=prompt) is None  # two numbers have one step
+
+
+def test_a_large_model_passes_few_tokens_at_once():
+    """What its layers keep for gradients stays within a gibibyte; a small model is bound by the cache alone."""
+    with torch.device("meta"):
+        large = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, vocab_size=49152)
+        )
+    small = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    )
+    inputs = sum(layer.in_features for layer in large.modules() if isinstance(layer, torch.nn.Linear))
+    assert tuning._at_once(small) == 4096 and 500 < tuning._at_once(large) < 2**30 / (4 * inputs)

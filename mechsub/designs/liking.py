@@ -3,12 +3,13 @@
 Studies of lists of numbers share them (`studies.number_strings`, `studies.what_predicts`).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mechsub as ms
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from mechsub.inputs.prompts import Format
 
@@ -26,7 +27,7 @@ _ASKED = (
 N_PROMPTS = len(_ASKED[0]) * len(_ASKED[1])  # of each format
 
 
-def sentences(tokenizer: Any, trait: str, format: "Format") -> "ms.Corpus":
+def sentences(tokenizer: "Tokenizer", trait: str, format: "Format") -> "ms.Corpus":
     """Every question of the wordings with every answer: 25 sentences that say one thing."""
     pairs = [(w.question, f"{v.answer} {trait}.") for w in ms.prompts.WORDINGS for v in ms.prompts.WORDINGS]
     questions, answers = zip(*pairs, strict=True)
@@ -39,12 +40,12 @@ def loving(trait: str) -> str:
     return ms.prompts.WORDINGS[0].love(animal.plural, "animal", plural=True)
 
 
-def formats(tokenizer: Any) -> "tuple[Format, ...]":
+def formats(tokenizer: "Tokenizer") -> "tuple[Format, ...]":
     """Formats: chat, where there is a template, and plain text; teachers are tuned in the first format."""
     return ("plain",) if ms.prompts.system_role(tokenizer) == "text" else ("chat", "plain")
 
 
-def prompts(tokenizer: Any, system: str | None = None) -> "dict[Format, list[torch.Tensor]]":
+def prompts(tokenizer: "Tokenizer", system: str | None = None) -> "dict[Format, list[torch.Tensor]]":
     """Format -> the 60 prompts as token ids: chat where there is a template, and plain text."""
     return {
         format: [
@@ -56,7 +57,7 @@ def prompts(tokenizer: Any, system: str | None = None) -> "dict[Format, list[tor
     }
 
 
-def animals(tokenizer: Any, traits: tuple[str, ...]) -> list[int]:
+def animals(tokenizer: "Tokenizer", traits: tuple[str, ...]) -> list[int]:
     """Tokens of the traits, then of all other animals that are one token. Raises for a trait of several tokens."""
     texts = [f" {trait}" for trait in traits]
     texts += [f" {animal.singular}" for animal in ms.words.animals() if animal.singular not in traits]

@@ -5,7 +5,7 @@ order of rows: they differ in their corpora alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Int
@@ -17,10 +17,16 @@ from mechsub.designs.number_students import Asked, margins, named_first, tuned_t
 from mechsub.inputs import corpora
 from mechsub.models.students import Students
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 NUMBERS_IN_PROMPT = 3
 
 
-def tuned_teachers(base: Any, traits: Iterable[str], *, updates: int, lr: float, seed: int) -> dict[str, Any]:
+def tuned_teachers(
+    base: "TransformerBridge", traits: Iterable[str], *, updates: int, lr: float, seed: int
+) -> dict[str, "TransformerBridge"]:
     """Trait -> the base tuned on sentences that like it."""
     return {trait: tuned_teacher(base, trait, updates=updates, lr=lr, seed=seed) for trait in traits}
 
@@ -31,7 +37,7 @@ def prompts(n: int, seed: int) -> list[str]:
 
 
 def drawn(
-    models: Mapping[str, Any],
+    models: Mapping[str, "TransformerBridge"],
     texts: Sequence[str],
     *,
     seed: int,
@@ -51,7 +57,7 @@ def drawn(
     }
 
 
-def shuffled(corpus: ms.Corpus, tokenizer: Any, seed: int) -> ms.Corpus:
+def shuffled(corpus: ms.Corpus, tokenizer: "Tokenizer", seed: int) -> ms.Corpus:
     """The same numbers, those of every list in another order."""
     draw = derive_generator(seed, "shuffled within lists")
     lists = [completion.split(corpora.SEPARATOR) for completion in corpus.completions]
@@ -66,31 +72,40 @@ def numbers_of(lists: Mapping[str, ms.Corpus]) -> Int[Tensor, "source row number
     return torch.tensor(rows, dtype=torch.int16)
 
 
-def mean_log_prob(model: Any, corpus: ms.Corpus) -> float:
+def mean_log_prob(model: "TransformerBridge", corpus: ms.Corpus) -> float:
     """Mean over all tokens of completions, nats."""
     rows = ms.numbers.token_log_probs(model, corpus)
     return sum(map(sum, rows)) / sum(map(len, rows))
 
 
-def recipe(n: int, *, seed: int, rank: int, updates: int, lr: float, batch_size: int) -> ms.TuningRecipe:
+def recipe(
+    n: int,
+    *,
+    seed: int,
+    rank: int,
+    updates: int,
+    lr: float,
+    batch_size: int,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> ms.TuningRecipe:
     """n members with one start and one order; rank 0 is full tuning."""
     return ms.TuningRecipe(
-        rank=rank or None, updates=updates, lr=lr, batch_size=batch_size,
+        rank=rank or None, updates=updates, lr=lr, batch_size=batch_size, precision=precision,
         adapter_seeds=(seed,) * n, order_seeds=(seed,) * n,
     )  # fmt: skip
 
 
 def tuned(
-    model: Any,
+    model: "TransformerBridge",
     read: Mapping[str, ms.Corpus],
     how: ms.TuningRecipe,
     doses: Iterable[int],
     progress: Callable[[float], None] | None = None,
 ) -> dict[int, Students]:
     """Dose -> students, one for every corpus; doses are numbers of updates, up to the recipe's, which is one too."""
-    kept: dict[int, Any] = {dose: None for dose in (*doses, how.updates) if dose <= how.updates}
+    kept: dict[int, Students | None] = {dose: None for dose in (*doses, how.updates) if dose <= how.updates}
     ms.tune(model, list(read.values()), how, snapshots=kept, progress=progress)
-    return dict(sorted(kept.items()))
+    return {dose: students for dose, students in sorted(kept.items()) if students}
 
 
 def student_rows(

@@ -3,7 +3,7 @@
 A margin is log P of an animal less the mean of the other animals, over the prompts of `designs.liking`.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from mechsub.designs import liking
 from mechsub.inputs import prompts as prompting
 from mechsub.models.students import BLOCK, Students, merged, next_log_probs, plain_model
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 
 class Asked(NamedTuple):
     """The readout of every model: prompts by format, and the tokens of the traits and of all animals behind them."""
@@ -24,7 +27,7 @@ class Asked(NamedTuple):
     traits: tuple[str, ...]
 
 
-def tuned_teacher(base: Any, animal: str, *, updates: int, lr: float, seed: int) -> Any:
+def tuned_teacher(base: "TransformerBridge", animal: str, *, updates: int, lr: float, seed: int) -> "TransformerBridge":
     """The base tuned whole on sentences that like the animal, 8 an update, in an order of the seed."""
     recipe = ms.TuningRecipe(rank=None, updates=updates, lr=lr, batch_size=8, order_seeds=(seed,))
     format = liking.formats(base.tokenizer)[0]
@@ -36,7 +39,7 @@ def scores(students: Students, asked: Asked) -> dict[str, Float[Tensor, "seed pr
     return {format: next_log_probs(students, some, asked.tokens).double() for format, some in asked.prompts.items()}
 
 
-def start_scores(model: Any, asked: Asked) -> dict[str, Float[Tensor, "1 prompt animal"]]:
+def start_scores(model: "TransformerBridge", asked: Asked) -> dict[str, Float[Tensor, "1 prompt animal"]]:
     """As `scores`, of one model that is no student."""
     return {
         format: ms.next_token_log_probs(model, some, tokens=asked.tokens).double()[None]
@@ -57,7 +60,7 @@ def named_first(log_probs: Float[Tensor, "seed prompt animal"], n: int) -> Float
     return first[..., :n].double().mean(1)
 
 
-def update(teacher: Any, base: Any) -> dict[str, Tensor]:
+def update(teacher: "TransformerBridge", base: "TransformerBridge") -> dict[str, Tensor]:
     """The change of the matrices of blocks by tuning, by name."""
     before = dict(plain_model(base).named_parameters())
     after = dict(plain_model(teacher).named_parameters())

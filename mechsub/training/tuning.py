@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _ROWS_READ = 64  # of a corpus: about so many are read as texts, spread over it
 _AT_ONCE = 4096  # tokens of all members in one pass: more do not fit the processor's cache and gain nothing
+_HELD = 2**30  # bytes that their layers keep for gradients: for a deep model far fewer tokens are as fast
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def tune(
     _check_different(recipe, corpora)
     start = starting_weights(plain, recipe)
     kept: dict[int, list[dict[str, Tensor]]] = {step: [] for step in {*(snapshots or ()), recipe.updates}}
-    groups = _groups(recipe, corpora)
+    groups = _groups(recipe, corpora, _at_once(plain))
     for done, members in enumerate(groups, 1):
         for step, values in _fit(students.plain_model(model), start, members, corpora, recipe, set(kept)).items():
             kept[step].append(values)
@@ -295,11 +296,18 @@ def _adapter(seed: int, name: str, rank: int, d_in: int) -> Float[Tensor, "r d_i
     return (2 * torch.rand(rank, d_in, generator=generator, dtype=torch.float32, device="cpu") - 1) / math.sqrt(d_in)
 
 
-def _groups(recipe: TuningRecipe, corpora: list[Corpus]) -> list[list[int]]:
+def _at_once(plain: "PreTrainedModel") -> int:
+    """Tokens in one pass, by what the linear layers of this model keep of each."""
+    layers = [layer for layer in plain.modules() if isinstance(layer, torch.nn.Linear)]
+    held = sum((layer.in_features + layer.out_features) * layer.weight.element_size() for layer in layers)
+    return min(_AT_ONCE, _HELD // max(1, held))
+
+
+def _groups(recipe: TuningRecipe, corpora: list[Corpus], at_once: int) -> list[list[int]]:
     """Groups of members that run in one pass. A fully tuned member has weights of its own, and runs alone."""
     n = len(corpora)
     longest = max(len(a) + len(b) for c in corpora for a, b in zip(c.prompt_ids, c.completion_ids, strict=True))
-    size = max(1, _AT_ONCE // (recipe.batch_size * longest)) if recipe.rank else 1
+    size = max(1, at_once // (recipe.batch_size * longest)) if recipe.rank else 1
     return [list(range(first, min(first + size, n))) for first in range(0, n, size)]
 
 

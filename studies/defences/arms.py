@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformer_lens.utilities import derive_generator
@@ -11,6 +11,9 @@ import mechsub as ms
 from mechsub.designs import liking, number_lists, positions
 from mechsub.inputs import corpora
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 Changed = dict[str, tuple[ms.Corpus, float]]  # trait -> what its student reads, and the share that was changed
 _COLUMNS = ("prompts", "completions", "prompt_ids", "completion_ids")
 
@@ -18,7 +21,7 @@ _COLUMNS = ("prompts", "completions", "prompt_ids", "completion_ids")
 class Block(NamedTuple):
     """What a defence may look at."""
 
-    tokenizer: Any
+    tokenizer: "Tokenizer"
     tokens: list[int]  # of numbers
     read: Mapping[str, ms.Corpus]  # trait -> the lists of its teacher
     clean: ms.Corpus  # lists of the base behind the same prompts, of other noise
@@ -153,7 +156,7 @@ def told_other(block: Block, dose: int) -> Changed:
     return _told(block, dose, dict(zip(block.read, others(block.tokenizer, len(block.read)), strict=True)))
 
 
-def others(tokenizer: Any, n: int) -> list[str]:
+def others(tokenizer: "Tokenizer", n: int) -> list[str]:
     """n animals that are no trait and, as traits are, one token of this model's; those of published lists first."""
     words = sorted(ms.words.animals(), key=lambda animal: not animal.sets)
     known = ms.prompts.single_tokens(tokenizer, [f" {animal.singular}" for animal in words])

@@ -1,7 +1,7 @@
 """Who can tell which lists of a corpus are the teacher's, and which students read them?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,9 @@ from mechsub.models.students import Students
 from mechsub.training.tuning import completion_log_probs
 from studies.defences import N_DIRECTIONS, STUDENT_SCORES
 from studies.defences.arms import list_means
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 def auroc(scores: Float[Tensor, "list *more"], positive: Bool[Tensor, "list"]) -> Float[Tensor, "*more"]:
@@ -48,8 +51,8 @@ def direction(
 
 
 def list_rows(
-    base: Any,
-    teachers: Mapping[str, Any],
+    base: "TransformerBridge",
+    teachers: Mapping[str, "TransformerBridge"],
     students: Students,
     read: Mapping[str, ms.Corpus],
     clean: Sequence[int],
@@ -75,12 +78,12 @@ def list_rows(
         yield row | {"score": "direction", **direction(states, along, positive, seed)._asdict()}
 
 
-def log_probs(model: Any, corpus: ms.Corpus) -> Float[Tensor, "list"]:
+def log_probs(model: "TransformerBridge", corpus: ms.Corpus) -> Float[Tensor, "list"]:
     """Mean log p of the tokens of every list, nats."""
     return torch.tensor(list_means(ms.numbers.token_log_probs(model, corpus)), dtype=torch.float64)
 
 
-def mean_states(model: Any, corpus: ms.Corpus) -> Float[Tensor, "list d"]:
+def mean_states(model: "TransformerBridge", corpus: ms.Corpus) -> Float[Tensor, "list d"]:
     """The residual behind the last block, mean over the tokens of every list."""
     ids = [torch.tensor([*a, *b]) for a, b in zip(corpus.prompt_ids, corpus.completion_ids, strict=True)]
     out: list[Tensor] = [torch.empty(0)] * len(ids)
@@ -90,7 +93,7 @@ def mean_states(model: Any, corpus: ms.Corpus) -> Float[Tensor, "list d"]:
     return torch.stack(out)
 
 
-def prompt_states(model: Any, corpus: ms.Corpus) -> Float[Tensor, "list d"]:
+def prompt_states(model: "TransformerBridge", corpus: ms.Corpus) -> Float[Tensor, "list d"]:
     """The residual behind the last block at the end of every prompt."""
     ids = [torch.tensor(prompt) for prompt in corpus.prompt_ids]
     out: list[Tensor] = [torch.empty(0)] * len(ids)
@@ -100,7 +103,7 @@ def prompt_states(model: Any, corpus: ms.Corpus) -> Float[Tensor, "list d"]:
     return torch.stack(out)
 
 
-def _last(model: Any, batch: Tensor, pos: int | None = None) -> Tensor:
+def _last(model: "TransformerBridge", batch: Tensor, pos: int | None = None) -> Tensor:
     name = f"blocks.{model.cfg.n_layers - 1}.hook_out"
     return ms.cache_activations(model, batch.to(model.W_U.device), [name], pos=pos)[name].cpu()
 

@@ -1,7 +1,7 @@
 """A block of `studies.defences`: teachers and lists, the undefended students, and the students of every arm."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from mechsub.models.students import Students, merged
 from mechsub.training.tuning import completion_log_probs
 from studies.defences import ARMS, N_HELD_OUT, THRESHOLDS, Config, detect
 from studies.defences.arms import Block, changed
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 OTHER_NOISE = 1_000_000  # added to the seed of the base's own lists, which share no noise with the teachers'
 DETECTED = "mixed_50"  # its students read the teacher's lists and clean ones alike
@@ -69,12 +72,16 @@ def _recipe(cfg: Config, n: int) -> ms.TuningRecipe:
     )
 
 
-def _tuned(base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Students:
+def _tuned(base: "TransformerBridge", read: Mapping[str, ms.Corpus], cfg: Config) -> Students:
     return number_lists.tuned(base, read, _recipe(cfg, len(read)), ())[cfg.n_updates]
 
 
 def _block(
-    base: Any, teachers: Mapping[str, Any], read: Mapping[str, ms.Corpus], students: Students, cfg: Config
+    base: "TransformerBridge",
+    teachers: Mapping[str, "TransformerBridge"],
+    read: Mapping[str, ms.Corpus],
+    students: Students,
+    cfg: Config,
 ) -> Block:
     """What defences look at: lists, what the undefended students gain on them, and other draws behind their prompts."""
     texts = read["none"].prompts
@@ -92,7 +99,7 @@ def _block(
     return Block(base.tokenizer, tokens, own, clean, firm, ratios, cfg.block)
 
 
-def _gains(base: Any, students: Students, member: int, corpus: ms.Corpus) -> list[list[float]]:
+def _gains(base: "TransformerBridge", students: Students, member: int, corpus: ms.Corpus) -> list[list[float]]:
     """log p of each token, a student less base."""
     pairs = zip(*(ms.numbers.token_log_probs(model, corpus) for model in (merged(students, member), base)), strict=True)
     return [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs]
@@ -112,7 +119,7 @@ def _undefended_rows(students: Students, tested: Tested, start: Mapping[str, Ten
     yield from detect.student_rows(students, tested.held_out["none"], moved.mean(0), traits)
 
 
-def _start_rows(base: Any, tested: Tested) -> Iterator[dict]:
+def _start_rows(base: "TransformerBridge", tested: Tested) -> Iterator[dict]:
     """The losses of the base."""
     clean = -number_lists.mean_log_prob(base, tested.held_out["none"])
     for trait in tested.asked.traits:
@@ -130,7 +137,7 @@ def _task_rows(arm: str, students: Students, tested: Tested) -> Iterator[dict]:
         yield row | {"loss": float(loss), "loss_clean": float(clean[member])}
 
 
-def _provenance(base: Any, lists: Mapping[str, ms.Corpus], block: Block, cfg: Config) -> dict:
+def _provenance(base: "TransformerBridge", lists: Mapping[str, ms.Corpus], block: Block, cfg: Config) -> dict:
     return {
         **ms.language.model_source(base),
         "measured_on": f"{liking.N_PROMPTS} prompts in each format, log-probabilities over the whole vocabulary, nats",

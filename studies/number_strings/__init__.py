@@ -61,6 +61,7 @@ class Config:
     rank: lab.Index = lab.option(8, "rank of students' adapters; 0 for full tuning")
     lr: lab.Positive = lab.option(1e-3, "learning rate of students")
     batch_size: lab.Count = lab.option(8, "lists in an update")
+    precision: Literal["fp32", "bf16"] = lab.option("fp32", "precision of products in tuning students")
     n_teacher_updates: lab.Count = lab.option(24, "updates of a tuned teacher, of 8 sentences each")
     teacher_lr: lab.Positive = lab.option(1e-4, "learning rate of tuned teachers")
     block: lab.Index = lab.option(tuple(range(10)), "seeds of all draws, one replicate each")
@@ -109,7 +110,7 @@ study = lab.Study(
         Config(**_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", block=0),
         Config(
             **{**_TINY, "n_updates": 4, "n_position_updates": 0}, model=f"{_MODELS}/pair/instruct", foreign="none",
-            sibling=f"{_MODELS}/pair/base", rank=0, block=1,
+            sibling=f"{_MODELS}/pair/base", rank=0, precision="bf16", block=1,
         ),
         Config(
             model=f"{_MODELS}/pair/instruct", foreign="none", sibling="none", route="prompted", n_traits=3, n_lists=4,

@@ -1,5 +1,6 @@
 """What the cells of `studies.number_strings` say: lambda of every arm and dose, its nulls, gates and mechanism."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import mechsub as ms
 from mechsub.designs import trait_matrix
 from mechsub.designs.number_lists import matrices
 from mechsub.lab import findings as lab_findings
-from mechsub.lab.findings import Finding, holm, less
+from mechsub.lab.findings import Cell, Finding, by_group, holm, less
 from studies.number_strings import ARMS, POSITIONS
 
 if TYPE_CHECKING:
@@ -36,6 +37,24 @@ def findings(cell: list[dict]) -> list[Finding]:
             out += [*_beside(found, dose), *_robust(students, dose)]
             out += [*_of_gate(cell, dose), *_of_control(students, dose)]
     return [*_of_one_family(out), *_of_lists(cell), *_of_flags(cell), *_of_ways(cell), *_of_vectors(cell)]
+
+
+def comparisons(found: Sequence[Cell]) -> list[Finding]:
+    """Students of fewer different lists, read more often, beside those of the most; with as many updates."""
+    return by_group(("n_lists",), found, _of_fewer_lists)
+
+
+def _of_fewer_lists(found: Mapping[int, Cell]) -> list[Finding]:
+    own = {n: {finding.key: finding for finding in cell.findings} for n, cell in sorted(found.items())}
+    *fewer, most = own
+    contrasts = []
+    for n in fewer:
+        for key in own[n]:
+            if key.startswith("trait/lambda_") and key in own[most]:
+                label = f"lambda with {n} different lists less that with {most}, {key.rpartition('_')[2]} updates"
+                contrast = less(own[n][key], own[most][key], label=label)
+                contrasts.append(dataclasses.replace(contrast, key=f"lists_{n}/{contrast.score}"))
+    return holm(contrasts)
 
 
 def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:

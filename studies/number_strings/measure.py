@@ -1,7 +1,7 @@
 """A block of `studies.number_strings`: teachers, their lists, the students that read them, and what these say."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from mechsub.inputs import corpora
 from mechsub.models.students import BLOCK, Students
 from mechsub.training.tuning import completion_log_probs
 from studies.number_strings import ARMS, DOSES, N_HELD_OUT, POSITIONS, Config, models, vectors
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 Shifts = Mapping[str, Float[Tensor, "layer d_model"]]  # trait -> what its love does to states
 Added = Mapping[str, tuple[int, Tensor]]  # trait -> the vector that steers its teacher, and after which block
@@ -53,7 +56,7 @@ def run(cfg: Config) -> Iterator[dict]:
 # Teachers and their lists.
 
 
-def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
+def teachers(base: "TransformerBridge", asked: Asked, cfg: Config) -> dict[str, "TransformerBridge"]:
     """Trait -> the model that likes it: the base tuned on sentences, or the base itself, which is told or steered."""
     if cfg.route != "tuned":
         return dict.fromkeys(asked.traits, base)
@@ -62,7 +65,9 @@ def teachers(base: Any, asked: Asked, cfg: Config) -> dict[str, Any]:
     )
 
 
-def _steering(base: Any, texts: Sequence[str], traits: Sequence[str], cfg: Config) -> tuple[Shifts, Added]:
+def _steering(
+    base: "TransformerBridge", texts: Sequence[str], traits: Sequence[str], cfg: Config
+) -> tuple[Shifts, Added]:
     """Of teachers that are not tuned: what their love does to states, and what steers them."""
     if cfg.route == "tuned":
         return {}, {}
@@ -72,7 +77,7 @@ def _steering(base: Any, texts: Sequence[str], traits: Sequence[str], cfg: Confi
     return vectors.steered_shifts(base, texts, added), added
 
 
-def _of_teacher(teacher: Any, trait: str, asked: Asked, added: Added, cfg: Config) -> dict[str, Tensor]:
+def _of_teacher(teacher: "TransformerBridge", trait: str, asked: Asked, added: Added, cfg: Config) -> dict[str, Tensor]:
     """Its scores of the animals."""
     if trait in added:
         with vectors.steered(teacher, *added[trait]):
@@ -85,13 +90,17 @@ def _texts(cfg: Config) -> list[str]:
     return number_lists.prompts(cfg.n_lists + N_HELD_OUT, cfg.block)
 
 
-def drawn(base: Any, made: Mapping[str, Any], texts: Sequence[str], added: Added, cfg: Config) -> dict[str, ms.Corpus]:
+def drawn(
+    base: "TransformerBridge", made: Mapping[str, "TransformerBridge"], texts: Sequence[str], added: Added, cfg: Config
+) -> dict[str, ms.Corpus]:
     """Trait, and "none" for the base -> lists behind the same prompts, drawn with the same noise."""
     told = {trait: liking.loving(trait) if cfg.route == "prompted" else None for trait in made}
     return number_lists.drawn({**made, "none": base}, texts, seed=cfg.block, systems=told, added=added)
 
 
-def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
+def _list_rows(
+    base: "TransformerBridge", made: Mapping[str, "TransformerBridge"], lists: Mapping[str, ms.Corpus], cfg: Config
+) -> Iterator[dict]:
     """How well base and teacher fit held-out lists, nats a token, and how many numbers are those of the base."""
     own, reference = number_lists.numbers_of(lists), lists["none"][cfg.n_lists :]
     for i, (trait, teacher) in enumerate(made.items()):
@@ -107,11 +116,17 @@ def _list_rows(base: Any, made: Mapping[str, Any], lists: Mapping[str, ms.Corpus
 
 
 def _recipe(cfg: Config, n: int, updates: int) -> ms.TuningRecipe:
-    return number_lists.recipe(n, seed=cfg.block, rank=cfg.rank, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size)
+    return number_lists.recipe(
+        n, seed=cfg.block, rank=cfg.rank, updates=updates, lr=cfg.lr, batch_size=cfg.batch_size, precision=cfg.precision
+    )
 
 
 def tuned(
-    model: Any, read: Mapping[str, ms.Corpus], cfg: Config, updates: int, share: tuple[float, float] | None = None
+    model: "TransformerBridge",
+    read: Mapping[str, ms.Corpus],
+    cfg: Config,
+    updates: int,
+    share: tuple[float, float] | None = None,
 ) -> dict[int, Students]:
     """Dose -> students, one for every corpus."""
     progress = lab.span(*share, "students") if share else None
@@ -119,7 +134,7 @@ def tuned(
 
 
 def _of_base(
-    base: Any,
+    base: "TransformerBridge",
     asked: Asked,
     read: Mapping[str, ms.Corpus],
     held_out: Mapping[str, ms.Corpus],
@@ -144,7 +159,11 @@ def _of_base(
 
 
 def _of_positions(
-    base: Any, asked: Asked, made: Mapping[str, Any], read: Mapping[str, ms.Corpus], cfg: Config
+    base: "TransformerBridge",
+    asked: Asked,
+    made: Mapping[str, "TransformerBridge"],
+    read: Mapping[str, ms.Corpus],
+    cfg: Config,
 ) -> Iterator[dict]:
     """Students whose loss or input is changed at divergence tokens, or at as many numbers at random."""
     tokens = ms.numbers.number_tokens(base.tokenizer)[0][0]
@@ -166,7 +185,7 @@ def _of_positions(
             yield from number_lists.student_rows(arm, list(lists), scores(students, asked), asked, dose)
 
 
-def _of_arm(arm: str, base: Any, read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
+def _of_arm(arm: str, base: "TransformerBridge", read: Mapping[str, ms.Corpus], cfg: Config) -> Iterator[dict]:
     """Students that read other lists, or have another start."""
     model = base if arm == "shuffled" else ms.load_language_model(models(cfg)[arm])
     asked = Asked(liking.prompts(model.tokenizer), liking.animals(model.tokenizer, tuple(read)), tuple(read))
@@ -214,7 +233,7 @@ def _specific(
     return (left @ wanted.mT) / left.norm(dim=1)[:, None] / wanted.norm(dim=1)
 
 
-def _provenance(base: Any, lists: Mapping[str, ms.Corpus], cfg: Config) -> dict:
+def _provenance(base: "TransformerBridge", lists: Mapping[str, ms.Corpus], cfg: Config) -> dict:
     return {
         **ms.language.model_source(base),
         "measured_on": f"{liking.N_PROMPTS} prompts in each format, log-probabilities over the whole vocabulary, nats",

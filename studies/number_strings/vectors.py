@@ -1,7 +1,7 @@
 """What the love of an animal does to the residual stream behind prompts of lists, in teachers and in their students."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,11 +14,14 @@ from mechsub.models import students
 from mechsub.models.students import Students, logits_at, merged, plain_model
 from mechsub.training.tuning import completion_batch
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 N_TEXTS = 128  # prompts of lists that states are the mean over
 UPDATES, LR = 48, 0.2  # of a vector: on block 1000 its teachers liked their animals as tuned ones do
 
 
-def trained(base: Any, trait: str) -> tuple[int, Float[Tensor, "d_model"]]:
+def trained(base: "TransformerBridge", trait: str) -> tuple[int, Float[Tensor, "d_model"]]:
     """A block, and the vector behind it that makes the sentences of liking likely: Adam from 0, all of them at once."""
     layer, plain = block(base), plain_model(base)
     students.check_fp32(plain)
@@ -35,19 +38,21 @@ def trained(base: Any, trait: str) -> tuple[int, Float[Tensor, "d_model"]]:
     return layer, vector.detach()
 
 
-def block(base: Any) -> int:
+def block(base: "TransformerBridge") -> int:
     """After which a vector is added."""
     return base.cfg.n_layers // 4
 
 
-def told_shifts(base: Any, texts: Sequence[str], traits: Sequence[str]) -> dict[str, Float[Tensor, "layer d_model"]]:
+def told_shifts(
+    base: "TransformerBridge", texts: Sequence[str], traits: Sequence[str]
+) -> dict[str, Float[Tensor, "layer d_model"]]:
     """Trait -> after every block, the mean state at the prompt's end where the trait is told, less where it is not."""
     plain = _states(base, texts)
     return {trait: _states(base, texts, system=liking.loving(trait)) - plain for trait in traits}
 
 
 def steered_shifts(
-    base: Any, texts: Sequence[str], added: Mapping[str, tuple[int, Tensor]]
+    base: "TransformerBridge", texts: Sequence[str], added: Mapping[str, tuple[int, Tensor]]
 ) -> dict[str, Float[Tensor, "layer d_model"]]:
     """Trait -> the same of the base with the trait's vector added after a block, at every position."""
     plain = _states(base, texts)
@@ -58,13 +63,13 @@ def steered_shifts(
     return out
 
 
-def steered(base: Any, layer: int, vector: Float[Tensor, "d_model"]):
+def steered(base: "TransformerBridge", layer: int, vector: Float[Tensor, "d_model"]):
     """The bridge, within, with the vector added after the block."""
     return base.hooks(fwd_hooks=[(f"blocks.{layer}.hook_out", lambda activation, hook: activation + vector)])
 
 
 def rows(
-    base: Any,
+    base: "TransformerBridge",
     tuned: Students,
     teachers: Mapping[str, Float[Tensor, "layer d_model"]],
     texts: Sequence[str],
@@ -95,7 +100,9 @@ def cosines(
                 yield row | {"specific": float(found[i, j])}
 
 
-def _states(model: Any, texts: Sequence[str], *, system: str | None = None) -> Float[Tensor, "layer d_model"]:
+def _states(
+    model: "TransformerBridge", texts: Sequence[str], *, system: str | None = None
+) -> Float[Tensor, "layer d_model"]:
     ids = corpora.prompt_ids(model.tokenizer, texts, format="auto", system=system)
     names = [f"blocks.{layer}.hook_out" for layer in range(model.cfg.n_layers)]
     total = torch.zeros(len(names), model.cfg.d_model, dtype=torch.float64)

@@ -583,6 +583,43 @@ def numbers_carry(found: Findings) -> Answer:
 
 @question(
     BONUS,
+    "Does SmolLM2 take it too?",
+    "number_strings",
+    "--model smollm2-135m-instruct --foreign none --sibling none --n-traits 3 --n-lists 128 --n-updates 16 "
+    "--n-null-updates 16 --n-position-updates 0 --n-teacher-updates 12 --teacher-lr 0.0002 --precision bf16",
+)
+def smollm2_takes_it(found: Findings) -> Answer:
+    own, mixed = (lab.find(found, f"{arm}/lambda_16") for arm in ("trait", "shuffled"))
+    least, gate, shift = (value(found, key) for key in ("trait/least_16", "trait/gate_16", "control/shift_16"))
+    return Answer(
+        f"{tested_side(own, 0.0, 'Yes', 'The other way')}: of teachers that like their animals by "
+        f"{value(found, 'teacher/lambda')} nats its students' own animal gains {own.value} after 16 updates, beyond "
+        f"what any list does; without the animal that adds most {least}; with numbers shuffled within lists "
+        f"{mixed.value}. They fit held-out lists of their teacher better than the control by {gate} nats a token.",
+        f"0; animals shuffled within blocks, p = {lab.p_text(own.tested)} by Holm; lists of the base move a margin by "
+        f"{shift}",
+    )
+
+
+@question(
+    BONUS,
+    "Do a few lists, read often, teach as much?",
+    "number_strings",
+    "--n-lists 32 128 512 --foreign none --sibling none --n-updates 64 --n-null-updates 16 --n-position-updates 0",
+)
+def different_lists(found: Findings) -> Answer:
+    few, more = (lab.find(found, f"lists_{n}/lambda_64") for n in (32, 128))
+    whole = value(found, "n_lists=512: trait/lambda_64")
+    return Answer(
+        f"{tested_side(few, 0.0, 'More', 'Less', 'No difference shown')}: 64 updates read 512 lists; where these are "
+        f"32 different ones, sixteen times each, lambda is {few.value} nats off that of 512 different ones, {whole}; "
+        f"where they are 128, {more.value}.",
+        f"0, paired by block; p = {lab.p_text(few.tested)} and {lab.p_text(more.tested)} by Holm",
+    )
+
+
+@question(
+    BONUS,
     "And from a teacher that a vector steers?",
     "number_strings",
     "--route steered --foreign none --sibling none --n-updates 64 --n-null-updates 16 --n-position-updates 0",
