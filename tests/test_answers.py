@@ -170,7 +170,6 @@ CASES = [
         {"foreign/lambda_64": value}
         for value in (number(0.0, -0.01, 0.01), number(0.2, 0.1, 0.3), number(0.2, -0.01, 0.41))])),
     (language.smollm2_takes_it, NONE, cases("trait/lambda_16")),
-    (language.different_lists, NONE, cases("lists_32/lambda_64")),
     (language.steered_teachers, NONE, [
         {"trait/lambda_64": side, "layer_1/vector_64": HIGH, "layer_4/vector_64": HIGH} for side in SIDES]),
     (language.published_divergence, ALL, joined(

@@ -603,23 +603,6 @@ def smollm2_takes_it(found: Findings) -> Answer:
 
 @question(
     BONUS,
-    "Do a few lists, read often, teach as much?",
-    "number_strings",
-    "--n-lists 32 128 512 --foreign none --sibling none --n-updates 64 --n-null-updates 16 --n-position-updates 0",
-)
-def different_lists(found: Findings) -> Answer:
-    few, more = (lab.find(found, f"lists_{n}/lambda_64") for n in (32, 128))
-    whole = value(found, "n_lists=512: trait/lambda_64")
-    return Answer(
-        f"{tested_side(few, 0.0, 'More', 'Less', 'No difference shown')}: 64 updates read 512 lists; where these are "
-        f"32 different ones, sixteen times each, lambda is {few.value} nats off that of 512 different ones, {whole}; "
-        f"where they are 128, {more.value}.",
-        f"0, paired by block; p = {lab.p_text(few.tested)} and {lab.p_text(more.tested)} by Holm",
-    )
-
-
-@question(
-    BONUS,
     "And from a teacher that a vector steers?",
     "number_strings",
     "--route steered --foreign none --sibling none --n-updates 64 --n-null-updates 16 --n-position-updates 0",
