@@ -4,7 +4,6 @@ All kinds take plain records, one dict per seed (or pair), never averages. Mean,
 that the caption's n is the n of the figure. Text from records is escaped.
 """
 
-import dataclasses
 import html
 import itertools
 import math
@@ -217,21 +216,14 @@ def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
     if not found:
         caption = "No number here has an interval; the table has all of them."
         return _finish(go.Figure(), title, caption, 170, legend=False)
-<<<<<<< HEAD
-    rows, scores = _rows(found), list(dict.fromkeys(finding.score for finding in found))
-=======
     scores = list(dict.fromkeys(finding.score for finding in found))
->>>>>>> 30b26f78 (Findings of many cells stand along an axis; files of a code are read once for all cells; rows of a cell are read at once)
     units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit)) or "replicates"
     if len(cells := list(dict.fromkeys(finding.cell for finding in found))) > MANY:
         figure, tall = _over_cells(found, cells, scores)
         bars = " with 95% intervals" if len(cells) <= MARKED else ""
         caption = f"{len(cells)} cells. Means{bars} over {units}; grey: the null of each."
         return _finish(figure, title, caption, 190 + tall, legend=True)
-<<<<<<< HEAD
-=======
     rows = _rows(found)
->>>>>>> 30b26f78 (Findings of many cells stand along an axis; files of a code are read once for all cells; rows of a cell are read at once)
     place_of = {row: place for place, row in enumerate(rows)}
     figure, tall = _panels(scores, True, 35 * len(rows))
     for panel, score in enumerate(scores, 1):
@@ -257,24 +249,16 @@ def _over_cells(found: "Sequence[Finding]", cells: list[str], scores: list[str])
     panels; up to MARKED cells have intervals."""
     name, places = _numbered(cells)
     spots = dict(zip(cells, places, strict=True))
-<<<<<<< HEAD
-    words = _rows(dataclasses.replace(finding, cell="") for finding in found)
-=======
     kinds = dict.fromkeys((finding.subject, finding.label) for finding in found)
     often = Counter(label for _, label in kinds)
     words = {kind: kind[1] if often[kind[1]] == 1 else f"{kind[1]} ({kind[0]})" for kind in kinds}
->>>>>>> 30b26f78 (Findings of many cells stand along an axis; files of a code are read once for all cells; rows of a cell are read at once)
     figure, tall = _panels(scores, False, 370)
     dots, size = (go.Scatter, 6) if len(cells) <= MARKED else (go.Scattergl, 3)
     for panel, score in enumerate(scores, 1):
         groups: dict[str, list[Finding]] = {}
         for finding in found:
             if finding.score == score:
-<<<<<<< HEAD
-                groups.setdefault(words["", finding.subject, finding.label], []).append(finding)
-=======
                 groups.setdefault(words[finding.subject, finding.label], []).append(finding)
->>>>>>> 30b26f78 (Findings of many cells stand along an axis; files of a code are read once for all cells; rows of a cell are read at once)
         for i, (label, own) in enumerate(groups.items()):
             line = {"x": [spots[finding.cell] for finding in own], "mode": "markers"}
             nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
