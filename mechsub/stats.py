@@ -59,7 +59,8 @@ def student_t(values: ArrayLike, level: float = 0.95) -> Interval:
     x = arguments.vector(values, "values", 2)
     arguments.share(level, "level")
     half = float(scipy_special.stdtrit(len(x) - 1, (1 + level) / 2)) * float(x.std(ddof=1)) / math.sqrt(len(x))
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), level)
+    mean = float(x.mean())
+    return Interval(mean, mean - half, mean + half, len(x), level)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:

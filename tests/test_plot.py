@@ -258,6 +258,29 @@ def test_a_figure_of_findings_has_a_panel_for_every_score(n_scores):
         assert title.x == pytest.approx(sum(axis.domain) / 2) and trace.name == title.text
 
 
+def test_findings_of_many_cells_stand_along_the_number_in_which_they_differ():
+    def told(n):
+        found = [
+            Finding(f"{arm}/{score}", arm, stats.Interval(i / n, 0, 1, 5), 0.5, cell=f"seed={10 * i}", unit="seeds")
+            for i in range(n)
+            for arm in ("own", "other")
+            for score in ("accuracy", "loss")
+        ]
+        return kinds.findings(found, "T")
+
+    for n in (kinds.MANY + 1, kinds.MARKED + 1):
+        figure = told(n)
+        named = [trace for trace in figure.data if trace.name == "own"]
+        assert len(figure.data) == 8 and [len(trace.x) for trace in named] == [n, n]  # and no row for each
+        assert list(named[0].x[:3]) == [0, 10, 20] and list(named[0].y[:2]) == [0, 1 / n]
+        assert named[0].hovertext[1] == "seed=10" and figure.layout.xaxis.title.text == "seed"
+        assert f"{n} cells." in _words(figure) and figure.layout.height < 1000
+        assert (named[0].type, "intervals" in _words(figure)) == (
+            ("scatter", True) if n <= kinds.MARKED else ("scattergl", False)
+        )
+    assert [trace.name for trace in told(kinds.MANY).data[::2]] == ["accuracy", "loss"]
+
+
 def test_a_figure_of_findings_without_intervals_is_empty_and_says_so():
     for found in ([], [Finding("a/n", "A", 3), Finding("b/note", "B", "infinite")]):
         figure = kinds.findings(found, "T")

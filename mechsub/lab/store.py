@@ -328,7 +328,8 @@ def _check_form(made: Mapping) -> None:
 @_settled
 def read_records(cell: Path) -> list[dict]:
     """All rows of a complete cell, exactly as they were written."""
-    return [json.loads(line) for line in _bytes(cell, RECORDS, read_provenance(cell)).splitlines()]
+    lines = _bytes(cell, RECORDS, read_provenance(cell)).splitlines()
+    return json.loads(b"[" + b",".join(lines) + b"]")  # at once: a call for each row takes twice as long
 
 
 @_settled

@@ -436,11 +436,11 @@ def _hint_at_edits(known: Iterable[Path], study: Study) -> None:
     """For a study without probes: name the files edited since its cells were made. Its author decides."""
     if study.source is None:
         return
-    changed: dict[str, None] = {}
+    codes: dict[tuple, None] = {}  # most cells have one code, whose files are read once
     for cell in known:
         with contextlib.suppress(store.DamagedCell):
-            code = (store.read_provenance(cell) or {}).get("code", {})
-            changed.update(dict.fromkeys(versions.edited(code, study.folder) if code else ()))
+            codes[tuple((store.read_provenance(cell) or {}).get("code", {}).items())] = None
+    changed = dict.fromkeys(name for code in codes if code for name in versions.edited(dict(code), study.folder))
     if changed:
         names = ", ".join(changed)
         print(

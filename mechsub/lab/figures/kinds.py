@@ -208,16 +208,27 @@ def swept(
 
 
 def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
-    """Findings with intervals (`mechsub.lab.findings`), a panel for each score; the null of each is a cross."""
+    """Findings with intervals (`mechsub.lab.findings`), a panel for each score; the null of each is a cross.
+
+    A row for each; more than MANY cells stand along an axis.
+    """
     found = [finding for finding in found if hasattr(finding.value, "low")]
     if not found:
         caption = "No number here has an interval; the table has all of them."
         return _finish(go.Figure(), title, caption, 170, legend=False)
-    rows, scores = _rows(found), list(dict.fromkeys(finding.score for finding in found))
+    scores = list(dict.fromkeys(finding.score for finding in found))
+    units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit)) or "replicates"
+    if len(cells := list(dict.fromkeys(finding.cell for finding in found))) > MANY:
+        figure, tall = _over_cells(found, cells, scores)
+        bars = " with 95% intervals" if len(cells) <= MARKED else ""
+        caption = f"{len(cells)} cells. Means{bars} over {units}; grey: the null of each."
+        return _finish(figure, title, caption, 190 + tall, legend=True)
+    rows = _rows(found)
+    place_of = {row: place for place, row in enumerate(rows)}
     figure, tall = _panels(scores, True, 35 * len(rows))
     for panel, score in enumerate(scores, 1):
         own = [finding for finding in found if finding.score == score]
-        places = [list(rows).index(_row(finding)) for finding in own]
+        places = [place_of[_row(finding)] for finding in own]
         values = [finding.value for finding in own]
         error = error_bar(((value.mean, value.low, value.high) for value in values), color=GREY)
         mean = go.Scatter(
@@ -229,9 +240,39 @@ def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
         null = go.Scatter(x=nulls, y=places, mode="markers", marker={"symbol": "x", "color": GREY}, name="null")
         figure.add_trace(mean, **_cell(panel)).add_trace(null, **_cell(panel))
     _label_rows(figure, list(rows.values()), "", True)
-    units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit))
-    caption = f"Means with 95% intervals over {units or 'replicates'}; crosses: the null of each."
+    caption = f"Means with 95% intervals over {units}; crosses: the null of each."
     return _finish(figure, title, caption, 170 + tall, legend=False)
+
+
+def _over_cells(found: "Sequence[Finding]", cells: list[str], scores: list[str]) -> tuple[go.Figure, int]:
+    """Findings of many cells along the one number in which these differ, else in their order, and the pixels of all
+    panels; up to MARKED cells have intervals."""
+    name, places = _numbered(cells)
+    spots = dict(zip(cells, places, strict=True))
+    kinds = dict.fromkeys((finding.subject, finding.label) for finding in found)
+    often = Counter(label for _, label in kinds)
+    words = {kind: kind[1] if often[kind[1]] == 1 else f"{kind[1]} ({kind[0]})" for kind in kinds}
+    figure, tall = _panels(scores, False, 370)
+    dots, size = (go.Scatter, 6) if len(cells) <= MARKED else (go.Scattergl, 3)
+    for panel, score in enumerate(scores, 1):
+        groups: dict[str, list[Finding]] = {}
+        for finding in found:
+            if finding.score == score:
+                groups.setdefault(words[finding.subject, finding.label], []).append(finding)
+        for i, (label, own) in enumerate(groups.items()):
+            line = {"x": [spots[finding.cell] for finding in own], "mode": "markers"}
+            nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
+            nulls = [null if _is_number(null) else None for null in nulls]  # some are words
+            marker = {"symbol": "x", "color": GREY, "size": size}
+            figure.add_trace(dots(**line, y=nulls, marker=marker, name="null"), **_cell(panel))
+            shade, values = OKABE_ITO[i % len(OKABE_ITO)], [finding.value for finding in own]
+            bars = error_bar(((value.mean, value.low, value.high) for value in values), color=shade)
+            more = {"error_y": bars} if len(cells) <= MARKED else {}
+            y, texts = [value.mean for value in values], [plain(finding.cell) for finding in own]
+            marker = {"color": shade, "size": size}
+            trace = dots(**line, **more, y=y, hovertext=texts, marker=marker, name=plain(label))
+            figure.add_trace(trace, **_cell(panel))
+    return figure.update_xaxes(title_text=plain(name or "cell")), tall
 
 
 def _row(finding: "Finding") -> tuple[str, str, str]:
