@@ -5,11 +5,11 @@
 
 Parameters are counted in Hugging Face's own models, made from their configurations without memory (torch's meta
 device). What studies keep is read off their code: every factor has its name below, and `measure` compares those that
-a small model shows. Nothing in the tables was run on such a card.
+a small model shows. Nothing in the tables was run on such a card, and what
+students with adapters keep for their gradients is not counted.
 """
 
 import argparse
-import copy
 import functools
 import sys
 from pathlib import Path
@@ -24,14 +24,15 @@ SHARE = 0.4  # of the rates that products are assumed to reach
 RATES = {"fp32": 67e12, "bf16": 989e12}  # of an H100 (SXM), by its data sheet; torch uses no TF32 unless it is asked
 BYTES = {"fp32": 4, "bf16": 2}
 
-# Copies of a model's weights in fp32.
+# Copies of a model's weights in fp32, read off the code.
 TUNING = 5  # whole tuning: weights, gradient, two moments of AdamW, and the copy that is kept
 FIRST_TO_LAST = 7  # teachers of number_strings and defences that are held while the eighth is tuned
 SPECTRUM = 3  # bottleneck: fp64 copies of W_U that live together
 
-# Tokens of number_strings' prompts and lists in the default model's tokenizer, which splits digits, and the students
-# that read batches of 8 of them in one pass (4,096 tokens at most).
-PROMPT, LIST, AT_ONCE = 48, 35, 6
+PROMPT, LIST = (
+    48,
+    35,
+)  # tokens of number_strings' prompts and lists in the default model's tokenizer, which splits digits
 SENTENCE = 54  # the longest that a teacher is tuned on
 
 # Configurations as the public model cards have them, and the billions of parameters that these state.
@@ -67,13 +68,15 @@ class Sizes(NamedTuple):
 
 
 @functools.cache
-def made(name: str, n_layers: int = 0) -> Any:
-    """Hugging Face's model on the meta device; `n_layers`: with so many blocks."""
+def made(name: str) -> Any:
+    """Hugging Face's model on the meta device."""
     import torch
     import transformers
 
     kind, options, _ = MODELS[name]
-    config = getattr(transformers, f"{kind}Config")(**{**options, **({"num_hidden_layers": n_layers} if n_layers else {})})
+    config = getattr(transformers, f"{kind}Config")(
+        **{**options, **({"num_hidden_layers": n_layers} if n_layers else {})}
+    )
     with torch.device("meta"):
         return getattr(transformers, f"{kind}ForCausalLM")(config).requires_grad_(False)
 
@@ -124,47 +127,6 @@ def with_ways(name: str) -> float:
 def one_teacher(name: str) -> int:
     """what_predicts: the base, the teacher before, and the one that is tuned."""
     return (1 + 1 + TUNING) * weights(name, "fp32")
-
-
-def prompted(name: str) -> float:
-    """number_strings --route prompted: the base alone, and a pass of students with adapters, with 3 copies of logits."""
-    model = made(name)
-    logits = 3 * 4 * AT_ONCE * 8 * LIST * model.config.vocab_size
-    return weights(name, "fp32") + kept_by_a_block(name) * model.config.num_hidden_layers + logits
-
-
-@functools.cache
-def kept_by_a_block(name: str) -> int:
-    """Bytes that autograd keeps of each block for a pass of the students, counted on the meta device."""
-    return kept_for_backward(name, 2) - kept_for_backward(name, 1)
-
-
-def kept_for_backward(name: str, n_layers: int) -> int:
-    import torch
-
-    from mechsub.models import students
-
-    model, rank = copy.deepcopy(made(name, n_layers)), 8
-    own = {value.untyped_storage()._cdata for value in model.parameters()}
-    layers, A, B = students.linear_layers(model, None, None, ()), {}, {}
-    with torch.device("meta"):
-        for layer in layers:
-            d_out, d_in = model.get_submodule(layer).weight.shape
-            A[layer] = torch.empty(AT_ONCE, rank, d_in, requires_grad=True)
-            B[layer] = torch.empty(AT_ONCE, d_out, rank, requires_grad=True)
-        ids = torch.zeros(AT_ONCE * 8, PROMPT + LIST, dtype=torch.long)
-    students.stack(model, A, B, 1.0)
-    held: dict[int, torch.Tensor] = {}
-
-    def keep(value: torch.Tensor) -> torch.Tensor:
-        if (place := value.untyped_storage()._cdata) not in own:
-            held[place] = value
-        return value
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        out = model(input_ids=ids, use_cache=False)
-    assert out.logits.requires_grad
-    return sum(value.untyped_storage().nbytes() for value in held.values())
 
 
 def fits(name: str) -> str:
@@ -294,8 +256,8 @@ def hours(products: float, dtype: str) -> float:
 
 
 def print_tables() -> None:
-    print("| model | parameters | weights, GiB: fp32; bf16 | to load one: fp32; bf16 | to load the second of a pair: fp32; "
-          "bf16 | bottleneck: fp32; bf16 | what runs | PFLOP | hours: fp32; bf16 |")  # fmt: skip
+    print("| model | parameters | weights, GiB: fp32; bf16 | to load one | the second of a pair | bottleneck | "
+          "what runs | PFLOP | hours: fp32; bf16 |")  # fmt: skip
     print("| --- " * 9 + "|")
     for name in MODELS:
         columns = [_both(weights, name), _both(demanded, name), _both(lambda *a: demanded(*a, 1), name)]
@@ -303,15 +265,15 @@ def print_tables() -> None:
         took = "; ".join(f"{hours(products, dtype):.2g}" for dtype in BYTES)
         row = [name, f"{sizes(name).total / 1e9:.3g}e9", *columns, _both(with_spectrum, name), fits(name)]
         print(f"| {' | '.join([*row, f'{products / 1e15:.0f}', took])} |")
-    print("\n| model | number_strings, GiB: teachers; then | defences | what_predicts | number_strings prompted | what runs | "
+    print("\n| model | number_strings, GiB: teachers; then | defences | what_predicts | what runs | "
           "PFLOP a block | hours |")  # fmt: skip
-    print("| --- " * 8 + "|")
+    print("| --- " * 7 + "|")
     for name in MODELS:
         needed = {"number_strings": max(taught(name), with_ways(name)), "defences": taught(name),
-                  "what_predicts": one_teacher(name), "number_strings prompted": prompted(name)}  # fmt: skip
+                  "what_predicts": one_teacher(name)}  # fmt: skip
         row = [name, f"{_gib(taught(name))}; {_gib(with_ways(name))}", *map(_gib, list(needed.values())[1:])]
         runs = [study for study, size in needed.items() if size <= ROOM]
-        row += [", ".join(runs) or "none: a smaller model"]
+        row += [", ".join(runs) or "none: a smaller model, or number_strings `--route prompted`, which keeps one copy"]
         row += [f"{of_block(name) / 1e15:.0f}", f"{hours(of_block(name), 'fp32'):.2g}"]
         print(f"| {' | '.join(row)} |")
 
@@ -368,7 +330,9 @@ def scored(name: str) -> tuple[float, float]:
 
     model = ms.load_language_model(name)
     prompts = scaling.prompts(16, scaling.LENGTH)
-    size = Sizes(0, sum(v.numel() for n, v in model.original_model.named_parameters() if v.ndim == 2), model.W_U.numel())
+    size = Sizes(
+        0, sum(v.numel() for n, v in model.original_model.named_parameters() if v.ndim == 2), model.W_U.numel()
+    )
     size = size._replace(blocks=size.blocks - size.head)  # the embedding, once where it is tied
     ms.next_token_log_probs(model, prompts[:2])
     found, _ = scaling.cost(lambda: ms.next_token_log_probs(model, prompts))
