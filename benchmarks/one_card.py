@@ -1,12 +1,9 @@
-"""What `make paper-scale`, and the studies that train, would take on one card of 80 GB, by model.
+"""What `make paper-scale`, and the studies that train, would take on one card of 80 GB, by model: extrapolated.
 
     python benchmarks/one_card.py            # the tables of docs/scaling.md, from configurations; nothing is loaded
-    python benchmarks/one_card.py measure    # the factors behind them, measured here on two small models
 
 Parameters are counted in Hugging Face's own models, made from their configurations without memory (torch's meta
-device). What studies keep is read off their code: every factor has its name below, and `measure` compares those that
-a small model shows. Nothing in the tables was run on such a card, and what
-students with adapters keep for their gradients is not counted.
+device). What studies keep is read off their code: every factor has its name below. Nothing was run on such a card.
 """
 
 import argparse
@@ -29,11 +26,11 @@ TUNING = 5  # whole tuning: weights, gradient, two moments of AdamW, and the cop
 FIRST_TO_LAST = 7  # teachers of number_strings and defences that are held while the eighth is tuned
 SPECTRUM = 3  # bottleneck: fp64 copies of W_U that live together
 
-PROMPT, LIST = (
-    48,
-    35,
-)  # tokens of number_strings' prompts and lists in the default model's tokenizer, which splits digits
-SENTENCE = 54  # the longest that a teacher is tuned on
+# Products: prompts of the default token_entanglement, and tokens of each; `python -m tools.paper_scale --plan` has the
+# commands, of which six are a token_entanglement.
+PROMPTS, TOKENS = 2500, 64
+ENTANGLEMENTS = 6
+LIST, SENTENCE = 90, 54  # tokens of a list with its prompt, and of a sentence of liking
 
 # Configurations as the public model cards have them, and the billions of parameters that these state.
 LLAMA = {"num_key_value_heads": 8, "vocab_size": 128_256}
@@ -74,9 +71,7 @@ def made(name: str) -> Any:
     import transformers
 
     kind, options, _ = MODELS[name]
-    config = getattr(transformers, f"{kind}Config")(
-        **{**options, **({"num_hidden_layers": n_layers} if n_layers else {})}
-    )
+    config = getattr(transformers, f"{kind}Config")(**options)
     with torch.device("meta"):
         return getattr(transformers, f"{kind}ForCausalLM")(config).requires_grad_(False)
 
@@ -154,61 +149,11 @@ def fits(name: str) -> str:
 # Products.
 
 
-@functools.cache
-def positions() -> dict[str, tuple[int, int]]:
-    """Study -> (tokens that go through the blocks, places that are unembedded), in the default model's tokenizer."""
-    import mechsub as ms
-    from mechsub.designs import love
-
-    class Counted(love.LovePrompts):
-        """Counts what the model would be asked, and answers with zeros; all prompts are as long as the first."""
-
-        tokens_read = places_read = 0
-
-        usual = None
-
-        def ask(self, *which, **more):
-            if self.usual is None:
-                self.usual = super().ask(ms.prompts.WORDINGS[0].love("087", "number"))
-            return self.usual
-
-        def _count(self, asked: list, n_nodes: int) -> None:
-            self.tokens_read += sum(map(len, asked)) + len(asked) * n_nodes
-            self.places_read += len(asked) * (1 + n_nodes)
-
-        def animals_after(self, asked: list):
-            self._count(asked, 0)
-            return torch.zeros(len(asked), len(self.tokens))
-
-        def partners_after(self, asked: list):
-            self._count(asked, self.n_nodes)
-            return torch.zeros(len(asked), len(self.strings))
-
-    import torch
-
-    tokenizer, words = ms.language.load_tokenizer(ms.sources.DEFAULT), love.Asking()
-    model: Any = type("Tokenized", (), {"tokenizer": tokenizer})()
-    asked = Counted(model, love.choose_animals(tokenizer, words), love.choose_partners(words), words)
-    strings = ms.prompts.encode(tokenizer, asked.strings, behind=[asked.ask(None)])
-    asked.n_nodes = sum(len(trie.tokens) - 1 for trie in ms.scores.build_tries(strings))
-    asked.matrices()
-    out = {"token_entanglement": (asked.tokens_read, asked.places_read)}
-    asked.tokens_read = asked.places_read = 0
-    # base_vs_instruct: five wordings in two formats. In all, both models are asked about numbers under animals; in two,
-    # about animals under numbers; in three, both bodies run on both embeddings.
-    numbers = [asked.ask(None), *(asked.love(i, 0) for i in range(len(asked.partners)))]
-    for _ in range(2):
-        for _ in range(2 * 5):
-            asked.partners_after([asked.ask(None), *(asked.love_animal(i, 0) for i in range(len(asked.animals)))])
-        for _ in range(2 * 2 + 4 * 3):
-            asked.animals_after(numbers)
-    return out | {"base_vs_instruct": (asked.tokens_read, asked.places_read)}
-
-
 # Stored cells of the default model, one for each command of `make paper-scale` that is not counted above.
 TIMED = {
     "unembed_projection": ("metric=cosine", "metric=causal", "metric=dla"),
     "hidden_alignment": ("model=smollm2-135m-instruct",),
+    "base_vs_instruct": ("default",),
     **dict.fromkeys(("lens_trajectory", "bottleneck", "contributions", "steering"), ("default",)),
 }
 
@@ -227,25 +172,18 @@ def others() -> float:
     return taken / seconds("token_entanglement", "default")
 
 
-def flop(size: Sizes, tokens: int, places: int) -> float:
-    """Of a forward pass: two for each weight."""
-    return 2.0 * (size.blocks * tokens + size.head * places)
-
-
 def of_pairs(name: str) -> float:
-    """FLOP of `make paper-scale` with a base: token_entanglement published, repaired and with two draws of weights, and
-    twice of the base; geometry of both, the other studies once, and base_vs_instruct."""
-    counted = {study: flop(sizes(name), *both) for study, both in positions().items()}
-    return (6 + others()) * counted["token_entanglement"] + counted["base_vs_instruct"]
+    """FLOP of `make paper-scale` with a base: every prompt unembeds its last place alone; two for each weight."""
+    size = sizes(name)
+    return (ENTANGLEMENTS + others()) * PROMPTS * 2.0 * (size.blocks * TOKENS + size.head)
 
 
 def of_block(name: str) -> float:
-    """FLOP of a block of number_strings: teachers tuned whole (6 a weight and token), lists, students (4)."""
+    """FLOP of a block of number_strings: teachers tuned whole (6 a weight and token), lists (2), students (4)."""
     size = sizes(name)
-    taught = 3 * flop(size, 8 * 24 * 8 * SENTENCE, 8 * 24 * 8 * 16)
-    lists = flop(size, 9 * 544 * (PROMPT + LIST), 9 * 544 * LIST)
-    rows = 8 * (9 * 256 + 3 * 8 * 64 + 6 * 8 * 16)
-    return taught + lists + 2 * flop(size, rows * (PROMPT + LIST), rows * LIST)
+    taught, lists = 8 * 24 * 8 * SENTENCE, 9 * 544 * LIST
+    students = 8 * (9 * 256 + 3 * 8 * 64 + 6 * 8 * 16) * LIST
+    return (6 * taught + 2 * lists + 4 * students) * float(size.blocks + size.head)
 
 
 def hours(products: float, dtype: str) -> float:
@@ -286,83 +224,10 @@ def _both(size: Any, name: str) -> str:
     return "; ".join(_gib(size(name, dtype)) for dtype in BYTES)
 
 
-# What a small model shows of the factors.
-
-
-def loaded(name: str) -> tuple[float, float]:
-    """Copies of the weights: resident after loading, and the peak while loading."""
-    from benchmarks import scaling
-    from mechsub.models import language
-
-    before, kept = scaling.status_mib("VmRSS"), []
-    _, peak = scaling.cost(lambda: kept.append(language.load_language_model(name)), 1)
-    unit = _mib(kept[0])
-    return (scaling.status_mib("VmRSS") - before) / unit, peak / unit
-
-
-def tuned(name: str) -> float:
-    """Copies of the weights, above the base, at the peak of whole tuning by two updates of 8 short rows."""
-    import mechsub as ms
-    from benchmarks import scaling
-    from mechsub.inputs import corpora
-
-    model = ms.load_language_model(name)
-    corpus = corpora.make_corpus(model.tokenizer, ["Say a number:"] * 8, ["7"] * 8)
-    recipe = ms.TuningRecipe(rank=None, updates=2, batch_size=8)
-    return scaling.cost(lambda: ms.tune(model, corpus, recipe), 1)[1] / _mib(model)
-
-
-def spectrum(name: str) -> float:
-    """fp64 copies of W_U at the peak of bottleneck's spectrum."""
-    import mechsub as ms
-    from benchmarks import scaling
-    from studies import bottleneck
-
-    model = ms.load_language_model(name)
-    return scaling.cost(lambda: bottleneck.spectrum(model), 1)[1] / (model.W_U.numel() * 8 / 2**20)
-
-
-def scored(name: str) -> tuple[float, float]:
-    """Seconds that the products of 16 prompts would take at this machine's own rate of fp32, and those measured."""
-    import mechsub as ms
-    from benchmarks import scaling
-    from tools import paper_scale
-
-    model = ms.load_language_model(name)
-    prompts = scaling.prompts(16, scaling.LENGTH)
-    size = Sizes(
-        0, sum(v.numel() for n, v in model.original_model.named_parameters() if v.ndim == 2), model.W_U.numel()
-    )
-    size = size._replace(blocks=size.blocks - size.head)  # the embedding, once where it is tied
-    ms.next_token_log_probs(model, prompts[:2])
-    found, _ = scaling.cost(lambda: ms.next_token_log_probs(model, prompts))
-    rate = paper_scale.rate("cpu") * 2 * paper_scale.SIZE**3
-    return flop(size, 16 * scaling.LENGTH, 16) / rate, found
-
-
-def _mib(model: Any) -> float:
-    return sum(value.numel() * value.element_size() for value in model.original_model.parameters()) / 2**20
-
-
-def print_measured(names: list[str]) -> None:
-    from benchmarks import scaling
-
-    for name in names:
-        resident, peak = scaling.alone(loaded, name)
-        print(f"{name}: once loaded {resident:.2f} copies of the weights, while loading {peak:.2f}")
-        print(f"  whole tuning: {scaling.alone(tuned, name):.2f} copies above the base; the tables say {TUNING}")
-        print(f"  spectrum: {scaling.alone(spectrum, name):.2f} fp64 copies of W_U; the tables say {SPECTRUM}")
-        expected, found = scaling.alone(scored, name)
-        print(f"  16 prompts: {found:.3f} s, {expected:.3f} by products at this machine's rate", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", default="tables", choices=("tables", "measure"))
-    if parser.parse_args().part == "tables":
-        print_tables()
-    else:
-        print_measured([str(ROOT / "organisms/1110-instruct"), "smollm2-135m-instruct"])
+    parser.parse_args()
+    print_tables()
 
 
 if __name__ == "__main__":
