@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import one_card, scaling
 
 
 def test_fits_find_a_power_and_a_line():
@@ -33,3 +33,16 @@ def test_commands_over_stored_cells_are_timed(tmp_path):
     (tmp_path / "studies" / "many.py").write_text(scaling.SHOWN)
     said, seconds, busy = scaling.timed([sys.executable, "-m", "studies.many", "--number", "0", "1"], tmp_path)
     assert "number=1" in said and min(seconds, busy) > 0
+
+
+@pytest.mark.parametrize("name", one_card.MODELS)
+def test_parameters_of_the_configurations_are_those_of_the_model_cards(name):
+    digits = f"{one_card.sizes(name).total / 1e9:.3g}"
+    assert digits == f"{one_card.MODELS[name][2]:.3g}"
+
+
+def test_what_fits_on_one_card_follows_from_the_sizes():
+    said = {name: one_card.fits(name) for name in one_card.MODELS}
+    assert said["Llama-3.1-8B"] == "all, fp32" and said["Qwen2.5-14B"].startswith("all, bf16; in fp32 all but")
+    assert "without base_vs_instruct" in said["Qwen2.5-32B"] and 'device_map="auto"' in said["Llama-3.3-70B"]
+    assert one_card.demanded("Llama-3.2-1B", "bf16", 1) == 2.25 * 2 * one_card.sizes("Llama-3.2-1B").total
