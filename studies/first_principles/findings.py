@@ -46,8 +46,8 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
-    """Over conditions whose students are trained: all of the design, those without images that have their mean, new
-    ones; and FRESH."""
+    """Over conditions whose students are trained: all of the design, new ones, FRESH; and those of them without images
+    that have their mean."""
     return by_group(("condition", "part"), found, _compared)
 
 
@@ -62,6 +62,7 @@ def _compared(found: dict[tuple[str, str], Cell]) -> list[Finding]:
         "no_mean_images": {c: v for c, v in trained.items() if not _has_mean_images(c)},
         "new": {c: v for c, v in trained.items() if design.is_new(c)},
         "fresh": {c: v for c, v in every.items() if c in design.FRESH},
+        "fresh_no_mean_images": {c: v for c, v in every.items() if c in design.FRESH and not _has_mean_images(c)},
     }
     whole = [finding for name, some in sets.items() if len(some) > 1 for finding in _of_set(name, some)]
     return whole + [finding for option in OPTIONS for finding in _of_option(option, trained)]
