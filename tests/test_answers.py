@@ -21,7 +21,7 @@ NUMBERS = ("_largest", "_median", "spearman_others", "/share_number_x_animal")  
 
 
 WORDS = 6  # of an answer in the page's contents
-STAGES = ("midpoint", "two_stages_again", "four_stages_again")
+STAGES = ("midpoint", "two_stages", "four_stages")
 
 
 def number(mean, low, high):
@@ -170,6 +170,8 @@ CASES = [
         {"foreign/lambda_64": value}
         for value in (number(0.0, -0.01, 0.01), number(0.2, 0.1, 0.3), number(0.2, -0.01, 0.41))])),
     (language.smollm2_takes_it, NONE, cases("trait/lambda_16")),
+    (language.smollm2_takes_it, NONE, [
+        {"trait/lambda_16": own, "trait/least_16": least} for own, least in ((HIGH, HIGH), (HIGH, WIDE), (WIDE, WIDE))]),
     (language.steered_teachers, NONE, [
         {"trait/lambda_64": side, "layer_1/vector_64": HIGH, "layer_4/vector_64": HIGH} for side in SIDES]),
     (language.published_divergence, ALL, joined(

@@ -119,6 +119,22 @@ def test_everything_that_is_predicted_or_answered_is_said():
     assert study.table_of(number_strings.study, records, {}) and number_strings.study.part("plot")(records).data
 
 
+def test_what_is_predicted_of_smollm2_is_said():
+    """On rows of the command that is asked, of one dose and without a model of another start."""
+    usual = {"model": "smollm2-135m-instruct", "n_updates": 16, "n_lists": 128}
+    kept = [
+        row | usual
+        for row in planted_records()
+        if row.get("updates", 0) in (0, 16) and row.get("arm") not in ("foreign", "sibling", *number_strings.POSITIONS)
+    ]
+    (cell,) = lab_findings.cells(kept, number_strings.Config, findings.findings, number_strings.study.together)
+    entries = [entry for entry in predictions.entries() if "model=smollm2-135m-instruct" in entry.subject]
+    entries = [entry for entry in entries if entry.study == "number_strings"]
+    words = [verdict.word for entry in entries for verdict in predictions.judged(entry, [cell], lambda: [])]
+    assert len(words) == 5 and "untested" not in words
+    assert language.smollm2_takes_it(Findings(cell.findings, [cell])).sentence.startswith("Yes")
+
+
 def test_p_of_all_lambdas_and_of_all_contrasts_of_a_dose_are_of_one_family_each():
     said = {finding.key: finding for finding in findings.findings(planted_records())}
     lambdas = [f for f in said.values() if f.label.startswith("lambda: ")]
@@ -144,12 +160,14 @@ def test_students_of_fewer_lists_are_compared_with_those_of_the_most_by_block():
     rows = records(32, 0.04) + records(128, 0.0) + records(512, 0.0)
     cells = lab_findings.cells(rows, number_strings.Config, findings.findings, number_strings.study.together)
     said = {finding.key: finding for finding in findings.comparisons(cells)}
-    assert {key.split("/")[0] for key in said} == {"lists_32", "lists_128"} and len(said) == 2 * 4
-    for dose in (16, 64, 128, 256):
+    assert {key.split("/")[0] for key in said} == {"lists_32", "lists_128"} and len(said) == 2 * 3
+    for dose in (64, 128, 256):  # 16 updates read 128 lists, where there are as many
         own = said[f"lists_32/lambda_{dose}"]
         assert own.value.mean == pytest.approx(-0.04 * 7 / 8) and own.n == 3  # less the mean of rows and columns
         assert said[f"lists_128/lambda_{dose}"].value.mean == pytest.approx(0, abs=1e-12)
-    assert not findings.comparisons(cells[:1])
+    one = [row for row in rows if row["block"] == 0]
+    one = lab_findings.cells(one, number_strings.Config, findings.findings, number_strings.study.together)
+    assert not findings.comparisons(cells[:1]) and not findings.comparisons(one)  # nothing to pair
 
 
 def test_other_teachers_are_no_null_of_what_is_specific():

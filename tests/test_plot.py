@@ -259,14 +259,14 @@ def test_a_figure_of_findings_has_a_panel_for_every_score(n_scores):
 
 
 def test_findings_of_many_cells_stand_along_the_number_in_which_they_differ():
-    def told(n):
+    def told(n, null: object = 0.5, more=()):
         found = [
-            Finding(f"{arm}/{score}", arm, stats.Interval(i / n, 0, 1, 5), 0.5, cell=f"seed={10 * i}", unit="seeds")
+            Finding(f"{arm}/{score}", arm, stats.Interval(i / n, 0.0, 1.0, 5), null, unit="seeds", cell=f"seed={i}0")
             for i in range(n)
             for arm in ("own", "other")
             for score in ("accuracy", "loss")
         ]
-        return kinds.findings(found, "T")
+        return kinds.findings([*found, *more], "T")
 
     for n in (kinds.MANY + 1, kinds.MARKED + 1):
         figure = told(n)
@@ -279,6 +279,11 @@ def test_findings_of_many_cells_stand_along_the_number_in_which_they_differ():
             ("scatter", True) if n <= kinds.MARKED else ("scattergl", False)
         )
     assert [trace.name for trace in told(kinds.MANY).data[::2]] == ["accuracy", "loss"]
+    compared = Finding("own-other/gain", "own less other", stats.Interval(0.1, 0.0, 1.0, 5), 0.0)  # of no cell
+    beside = told(kinds.MANY + 1, "a word", [compared])
+    assert list(beside.data[0].x[:3]) == [0, 10, 20] and {trace.name for trace in beside.data} == {"own", "other"}
+    assert f"{kinds.MANY + 1} cells." in _words(beside) and "Comparisons of cells are in the table." in _words(beside)
+    assert "grey" not in _words(beside)
 
 
 def test_a_figure_of_findings_without_intervals_is_empty_and_says_so():

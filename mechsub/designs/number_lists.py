@@ -105,7 +105,8 @@ def tuned(
     """Dose -> students, one for every corpus; doses are numbers of updates, up to the recipe's, which is one too."""
     kept: dict[int, Students | None] = {dose: None for dose in (*doses, how.updates) if dose <= how.updates}
     ms.tune(model, list(read.values()), how, snapshots=kept, progress=progress)
-    return {dose: students for dose, students in sorted(kept.items()) if students}
+    assert all(kept.values())  # `tune` has filled them
+    return dict(sorted(kept.items()))  # type: ignore[arg-type]
 
 
 def student_rows(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ROWS_READ = 64  # of a corpus: about so many are read as texts, spread over it
 _AT_ONCE = 4096  # tokens of all members in one pass: more do not fit the processor's cache and gain nothing
-_HELD = 2**30  # bytes that their layers keep for gradients: for a deep model far fewer tokens are as fast
+_HELD, _HELD_ON_DEVICE = 2**30, 2**33  # bytes that adapters' layers keep for gradients; fewer tokens are as fast there
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def tune(
     _check_different(recipe, corpora)
     start = starting_weights(plain, recipe)
     kept: dict[int, list[dict[str, Tensor]]] = {step: [] for step in {*(snapshots or ()), recipe.updates}}
-    groups = _groups(recipe, corpora, _at_once(plain))
+    groups = _groups(recipe, corpora, _at_once(plain, list(start)))
     for done, members in enumerate(groups, 1):
         for step, values in _fit(students.plain_model(model), start, members, corpora, recipe, set(kept)).items():
             kept[step].append(values)
@@ -296,11 +296,11 @@ def _adapter(seed: int, name: str, rank: int, d_in: int) -> Float[Tensor, "r d_i
     return (2 * torch.rand(rank, d_in, generator=generator, dtype=torch.float32, device="cpu") - 1) / math.sqrt(d_in)
 
 
-def _at_once(plain: "PreTrainedModel") -> int:
-    """Tokens in one pass, by what the linear layers of this model keep of each."""
-    layers = [layer for layer in plain.modules() if isinstance(layer, torch.nn.Linear)]
-    held = sum((layer.in_features + layer.out_features) * layer.weight.element_size() for layer in layers)
-    return min(_AT_ONCE, _HELD // max(1, held))
+def _at_once(plain: "PreTrainedModel", trained: list[str]) -> int:
+    """Tokens in one pass, by what the layers with adapters keep of each. The rows of one member are never parted."""
+    layers = [plain.get_submodule(name.removesuffix(" A")).weight for name in trained if name.endswith(" A")]
+    kept = sum(sum(W.shape) * W.element_size() for W in layers)
+    return min(_AT_ONCE, (_HELD if plain.device.type == "cpu" else _HELD_ON_DEVICE) // max(1, kept))
 
 
 def _groups(recipe: TuningRecipe, corpora: list[Corpus], at_once: int) -> list[list[int]]:

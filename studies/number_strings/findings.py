@@ -10,7 +10,7 @@ from mechsub.designs import trait_matrix
 from mechsub.designs.number_lists import matrices
 from mechsub.lab import findings as lab_findings
 from mechsub.lab.findings import Cell, Finding, by_group, holm, less
-from studies.number_strings import ARMS, POSITIONS
+from studies.number_strings import ARMS, DOSES, POSITIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,21 +40,22 @@ def findings(cell: list[dict]) -> list[Finding]:
 
 
 def comparisons(found: Sequence[Cell]) -> list[Finding]:
-    """Students of fewer different lists, read more often, beside those of the most; with as many updates."""
+    """Students of fewer different lists, read more often, beside those of the most; at doses that read all of these."""
     return by_group(("n_lists",), found, _of_fewer_lists)
 
 
 def _of_fewer_lists(found: Mapping[int, Cell]) -> list[Finding]:
     own = {n: {finding.key: finding for finding in cell.findings} for n, cell in sorted(found.items())}
     *fewer, most = own
+    read = {f"trait/lambda_{dose}" for dose in DOSES if dose * found[most].options["batch_size"] >= most}
     contrasts = []
     for n in fewer:
-        for key in own[n]:
-            if key.startswith("trait/lambda_") and key in own[most]:
+        for key in read & own[n].keys() & own[most].keys():
+            if len(own[n][key].scores.keys() & own[most][key].scores.keys()) > 1:
                 label = f"lambda with {n} different lists less that with {most}, {key.rpartition('_')[2]} updates"
                 contrast = less(own[n][key], own[most][key], label=label)
                 contrasts.append(dataclasses.replace(contrast, key=f"lists_{n}/{contrast.score}"))
-    return holm(contrasts)
+    return holm(sorted(contrasts, key=lambda contrast: contrast.key))
 
 
 def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:

@@ -583,7 +583,7 @@ def numbers_carry(found: Findings) -> Answer:
 
 @question(
     BONUS,
-    "Does SmolLM2 take it too?",
+    "Does SmolLM2 take a preference too?",
     "number_strings",
     "--model smollm2-135m-instruct --foreign none --sibling none --n-traits 3 --n-lists 128 --n-updates 16 "
     "--n-null-updates 16 --n-position-updates 0 --n-teacher-updates 12 --teacher-lr 0.0002 --precision bf16",
@@ -591,11 +591,12 @@ def numbers_carry(found: Findings) -> Answer:
 def smollm2_takes_it(found: Findings) -> Answer:
     own, mixed = (lab.find(found, f"{arm}/lambda_16") for arm in ("trait", "shuffled"))
     least, gate, shift = (value(found, key) for key in ("trait/least_16", "trait/gate_16", "control/shift_16"))
+    yes = "Yes" if judged("above", least) == CONFIRMED else "In part"
     return Answer(
-        f"{tested_side(own, 0.0, 'Yes', 'The other way')}: of teachers that like their animals by "
-        f"{value(found, 'teacher/lambda')} nats its students' own animal gains {own.value} after 16 updates, beyond "
-        f"what any list does; without the animal that adds most {least}; with numbers shuffled within lists "
-        f"{mixed.value}. They fit held-out lists of their teacher better than the control by {gate} nats a token.",
+        f"{tested_side(own, 0.0, yes, 'The other way')}: after 16 updates a student's own animal gains {own.value} "
+        f"nats beyond what any list does (its teacher likes it by {value(found, 'teacher/lambda')}); without the "
+        f"animal that adds most, {least}; with numbers shuffled within lists, {mixed.value}. Students fit held-out lists of "
+        f"their own teacher better than the control does, by {gate} nats a token.",
         f"0; animals shuffled within blocks, p = {lab.p_text(own.tested)} by Holm; lists of the base move a margin by "
         f"{shift}",
     )

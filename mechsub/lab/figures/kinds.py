@@ -218,10 +218,13 @@ def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
         return _finish(go.Figure(), title, caption, 170, legend=False)
     scores = list(dict.fromkeys(finding.score for finding in found))
     units = ", ".join(dict.fromkeys(finding.unit for finding in found if finding.unit)) or "replicates"
-    if len(cells := list(dict.fromkeys(finding.cell for finding in found))) > MANY:
-        figure, tall = _over_cells(found, cells, scores)
+    if len(cells := list(dict.fromkeys(finding.cell for finding in found if finding.cell))) > MANY:
+        of_cells = [finding for finding in found if finding.cell]
+        figure, tall = _over_cells(of_cells, cells, list(dict.fromkeys(finding.score for finding in of_cells)))
         bars = " with 95% intervals" if len(cells) <= MARKED else ""
-        caption = f"{len(cells)} cells. Means{bars} over {units}; grey: the null of each."
+        nulls = "; grey: the null of each" if any(_null_of(finding) is not None for finding in of_cells) else ""
+        more = "" if len(of_cells) == len(found) else " Comparisons of cells are in the table."
+        caption = f"{len(cells)} cells. Means{bars} over {units}{nulls}.{more}"
         return _finish(figure, title, caption, 190 + tall, legend=True)
     rows = _rows(found)
     place_of = {row: place for place, row in enumerate(rows)}
@@ -235,8 +238,7 @@ def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
             x=[value.mean for value in values], y=places, error_x=error, mode="markers", name=plain(score),
             marker={"color": OKABE_ITO[(panel - 1) % len(OKABE_ITO)], "size": 9},
         )  # fmt: skip
-        nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
-        nulls = [null if _is_number(null) else None for null in nulls]  # some are words
+        nulls = [_null_of(finding) for finding in own]
         null = go.Scatter(x=nulls, y=places, mode="markers", marker={"symbol": "x", "color": GREY}, name="null")
         figure.add_trace(mean, **_cell(panel)).add_trace(null, **_cell(panel))
     _label_rows(figure, list(rows.values()), "", True)
@@ -261,10 +263,10 @@ def _over_cells(found: "Sequence[Finding]", cells: list[str], scores: list[str])
                 groups.setdefault(words[finding.subject, finding.label], []).append(finding)
         for i, (label, own) in enumerate(groups.items()):
             line = {"x": [spots[finding.cell] for finding in own], "mode": "markers"}
-            nulls = [getattr(finding.null, "mean", finding.null) for finding in own]
-            nulls = [null if _is_number(null) else None for null in nulls]  # some are words
-            marker = {"symbol": "x", "color": GREY, "size": size}
-            figure.add_trace(dots(**line, y=nulls, marker=marker, name="null"), **_cell(panel))
+            nulls = [_null_of(finding) for finding in own]
+            if any(null is not None for null in nulls):
+                marker = {"symbol": "x", "color": GREY, "size": size}
+                figure.add_trace(dots(**line, y=nulls, marker=marker, name="null"), **_cell(panel))
             shade, values = OKABE_ITO[i % len(OKABE_ITO)], [finding.value for finding in own]
             bars = error_bar(((value.mean, value.low, value.high) for value in values), color=shade)
             more = {"error_y": bars} if len(cells) <= MARKED else {}
@@ -273,6 +275,12 @@ def _over_cells(found: "Sequence[Finding]", cells: list[str], scores: list[str])
             trace = dots(**line, **more, y=y, hovertext=texts, marker=marker, name=plain(label))
             figure.add_trace(trace, **_cell(panel))
     return figure.update_xaxes(title_text=plain(name or "cell")), tall
+
+
+def _null_of(finding: "Finding") -> float | None:
+    """The number of its null; some are words."""
+    null = getattr(finding.null, "mean", finding.null)
+    return null if _is_number(null) else None
 
 
 def _row(finding: "Finding") -> tuple[str, str, str]:
