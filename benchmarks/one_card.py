@@ -1,36 +1,33 @@
 """What `make paper-scale`, and the studies that train, would take on one card of 80 GB, by model: extrapolated.
 
-    python benchmarks/one_card.py            # the tables of docs/scaling.md, from configurations; nothing is loaded
+    python benchmarks/one_card.py    # the tables of docs/scaling.md, from configurations; nothing is loaded
 
 Parameters are counted in Hugging Face's own models, made from their configurations without memory (torch's meta
-device). What studies keep is read off their code: every factor has its name below. Nothing was run on such a card.
+device). What studies keep is read off their code: every factor has its name below. Hours are those of
+`python -m tools.paper_scale --plan` (each command by its stored cell of the model next in size, times the weights), as
+if products alone took them. Nothing was run on such a card.
 """
 
 import argparse
 import functools
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 GIB = 2**30
 ROOM = 78 * GIB  # torch reports 79 GiB for a card of 80 GB, and CUDA itself takes some hundred MiB
-SHARE = 0.4  # of the rates that products are assumed to reach
-RATES = {"fp32": 67e12, "bf16": 989e12}  # of an H100 (SXM), by its data sheet; torch uses no TF32 unless it is asked
+CARD = 0.4 * 67e12  # products a second in fp32: a share of an H100's (SXM) by its data sheet; no TF32
+HERE = 94e9  # of one thread of the processor that made the stored cells
 BYTES = {"fp32": 4, "bf16": 2}
 
 # Copies of a model's weights in fp32, read off the code.
 TUNING = 5  # whole tuning: weights, gradient, two moments of AdamW, and the copy that is kept
-FIRST_TO_LAST = 7  # teachers of number_strings and defences that are held while the eighth is tuned
+N_TEACHERS = 8  # of number_strings and defences
 SPECTRUM = 3  # bottleneck: fp64 copies of W_U that live together
-
-# Products: prompts of the default token_entanglement, and tokens of each; `python -m tools.paper_scale --plan` has the
-# commands, of which six are a token_entanglement.
-PROMPTS, TOKENS = 2500, 64
-ENTANGLEMENTS = 6
-LIST, SENTENCE = 90, 54  # tokens of a list with its prompt, and of a sentence of liking
+ROWS = 8 * 90  # tokens of one student's update: lists with their prompts
 
 # Configurations as the public model cards have them, and the billions of parameters that these state.
 LLAMA = {"num_key_value_heads": 8, "vocab_size": 128_256}
@@ -58,42 +55,35 @@ MODELS: dict[str, tuple[str, dict, float]] = {
 }  # fmt: skip
 
 
-class Sizes(NamedTuple):
-    total: int
-    blocks: int  # matrices of the blocks, through which every token goes
-    head: int  # W_U: vocabulary times d_model
-
-
 @functools.cache
-def made(name: str) -> Any:
+def plain(name: str) -> Any:
     """Hugging Face's model on the meta device."""
     import torch
     import transformers
 
     kind, options, _ = MODELS[name]
-    config = getattr(transformers, f"{kind}Config")(**options)
     with torch.device("meta"):
+        config = getattr(transformers, f"{kind}Config")(**options)
         return getattr(transformers, f"{kind}ForCausalLM")(config).requires_grad_(False)
 
 
 @functools.cache
-def sizes(name: str) -> Sizes:
-    return sizes_of(made(name))
+def n_weights(name: str) -> int:
+    return sum(value.numel() for value in plain(name).parameters())
 
 
-def sizes_of(model: Any) -> Sizes:
+def n_in_blocks(name: str) -> int:
+    """Of the matrices of blocks, whose changes number_strings keeps."""
     from mechsub.models.students import BLOCK
 
-    values = list(model.named_parameters())  # a tied weight once
-    blocks = sum(value.numel() for name, value in values if value.ndim == 2 and BLOCK.match(name))
-    return Sizes(sum(value.numel() for _, value in values), blocks, model.get_output_embeddings().weight.numel())
+    return sum(v.numel() for n, v in plain(name).named_parameters() if v.ndim == 2 and BLOCK.match(n))
 
 
 # Memory, in bytes of the card.
 
 
 def weights(name: str, dtype: str) -> int:
-    return sizes(name).total * BYTES[dtype]
+    return n_weights(name) * BYTES[dtype]
 
 
 def demanded(name: str, dtype: str, n_held: int = 0) -> float:
@@ -104,90 +94,69 @@ def demanded(name: str, dtype: str, n_held: int = 0) -> float:
 
 
 def with_spectrum(name: str, dtype: str) -> int:
-    """Weights, and what bottleneck keeps beside them, the most of all studies of pairs."""
-    return weights(name, dtype) + SPECTRUM * 8 * sizes(name).head
+    """Weights, and what bottleneck keeps beside them: of studies of one model, the most."""
+    return weights(name, dtype) + SPECTRUM * 8 * plain(name).get_output_embeddings().weight.numel()
 
 
-def taught(name: str) -> int:
-    """number_strings and defences: the base, seven teachers, and the eighth while it is tuned."""
-    return (1 + FIRST_TO_LAST + TUNING) * weights(name, "fp32")
+def one_student(name: str) -> int:
+    """What the layers with adapters keep of one student's update."""
+    from mechsub.models import students
+
+    layers = students.linear_layers(plain(name), None, None, ())
+    return 4 * ROWS * sum(sum(plain(name).get_submodule(layer).weight.shape) for layer in layers)
 
 
-def with_ways(name: str) -> float:
-    """number_strings later: base, eight teachers, the updates of their blocks, and room for the foreign model."""
-    n = FIRST_TO_LAST + 1
-    return n * weights(name, "fp32") + n * 4 * sizes(name).blocks + demanded(name, "fp32", 1)
+def tuned_teachers(name: str) -> float:
+    """number_strings: base and teachers, and then the last teacher's tuning, or all updates of blocks and a student."""
+    first = (N_TEACHERS + TUNING) * weights(name, "fp32")
+    later = (1 + N_TEACHERS) * weights(name, "fp32") + N_TEACHERS * 4 * n_in_blocks(name) + one_student(name)
+    return max(first, later)
 
 
-def one_teacher(name: str) -> int:
+def one_teacher(name: str) -> float:
     """what_predicts: the base, the teacher before, and the one that is tuned."""
     return (1 + 1 + TUNING) * weights(name, "fp32")
 
 
+def told_teachers(name: str) -> float:
+    """number_strings with teachers that are told: the base, and a student."""
+    return demanded(name, "fp32") + one_student(name)
+
+
 def fits(name: str) -> str:
-    """What of `make paper-scale` runs on the card, and what to do about the rest."""
+    """What of `make paper-scale` runs on the card."""
 
-    def one(dtype: str) -> bool:
-        return demanded(name, dtype) <= ROOM
+    def runs(dtype: str) -> tuple[bool, bool, bool]:
+        needed = demanded(name, dtype), with_spectrum(name, dtype), demanded(name, dtype, 1)
+        return needed[0] <= ROOM, needed[1] <= ROOM, needed[2] <= ROOM
 
-    def bottleneck(dtype: str) -> bool:
-        return with_spectrum(name, dtype) <= ROOM
-
-    def pair(dtype: str) -> bool:
-        return demanded(name, dtype, 1) <= ROOM
-
-    for dtype in ("fp32", "bf16"):
-        if one(dtype) and bottleneck(dtype) and pair(dtype):
-            return f"all, {dtype}" + "; in fp32 all but base_vs_instruct" * (dtype == "bf16" and bottleneck("fp32"))
-    if not one("bf16"):
+    for dtype in BYTES:
+        if all(runs(dtype)):
+            return f"all, {dtype}"
+    one, bottleneck, _ = runs("bf16")
+    if not one:
         n = -(-int(demanded(name, "bf16")) // ROOM)
-        return f'nothing; in a notebook `device_map="auto"` over {n} cards, bf16; or a smaller model'
-    lacking = ["base_vs_instruct", *(["bottleneck"] if not bottleneck("bf16") else [])]
-    return f"bf16, without {' and '.join(lacking)}: a smaller model for these"
+        return f'nothing; in a notebook `device_map="auto"` over {n} cards, bf16'
+    return "bf16, all but base_vs_instruct" + (" and bottleneck" if not bottleneck else "")
 
 
-# Products.
+def trains(name: str) -> str:
+    """Which studies that train run on the card."""
+    needed = {
+        "number_strings, defences": tuned_teachers(name),
+        "what_predicts": one_teacher(name),
+        "number_strings `--route prompted --n-position-updates 0 --foreign none --sibling none`": told_teachers(name),
+    }
+    return ", ".join(study for study, size in needed.items() if size <= ROOM) or "none"
 
 
-# Stored cells of the default model, one for each command of `make paper-scale` that is not counted above.
-TIMED = {
-    "unembed_projection": ("metric=cosine", "metric=causal", "metric=dla"),
-    "hidden_alignment": ("model=smollm2-135m-instruct",),
-    "base_vs_instruct": ("default",),
-    **dict.fromkeys(("lens_trajectory", "bottleneck", "contributions", "steering"), ("default",)),
-}
+def hours(name: str) -> float:
+    """Of `make paper-scale` with a base, in fp32."""
+    from tools import paper_scale
 
-
-@functools.cache
-def others() -> float:
-    """These commands in token_entanglements, by what their cells took beside its own: more than their products."""
-    from mechsub.lab import store
-
-    def seconds(study: str, cell: str) -> float:
-        made = store.read_provenance(ROOT / "artifacts" / study / cell)
-        assert made is not None, f"{study}/{cell} is not stored"
-        return made["seconds"]
-
-    taken = sum(seconds(study, cell) for study, cells in TIMED.items() for cell in cells)
-    return taken / seconds("token_entanglement", "default")
-
-
-def of_pairs(name: str) -> float:
-    """FLOP of `make paper-scale` with a base: every prompt unembeds its last place alone; two for each weight."""
-    size = sizes(name)
-    return (ENTANGLEMENTS + others()) * PROMPTS * 2.0 * (size.blocks * TOKENS + size.head)
-
-
-def of_block(name: str) -> float:
-    """FLOP of a block of number_strings: teachers tuned whole (6 a weight and token), lists (2), students (4)."""
-    size = sizes(name)
-    taught, lists = 8 * 24 * 8 * SENTENCE, 9 * 544 * LIST
-    students = 8 * (9 * 256 + 3 * 8 * 64 + 6 * 8 * 16) * LIST
-    return (6 * taught + 2 * lists + 4 * students) * float(size.blocks + size.head)
-
-
-def hours(products: float, dtype: str) -> float:
-    return products / (SHARE * RATES[dtype]) / 3600
+    commands = paper_scale.plan(name, name, "", "fp32")
+    each = [paper_scale.expected(c, n_weights(name), ROOT / "artifacts", CARD / HERE) for c in commands]
+    return sum(one for one in each if one is not None) / 3600
 
 
 # Tables.
@@ -195,29 +164,21 @@ def hours(products: float, dtype: str) -> float:
 
 def print_tables() -> None:
     print("| model | parameters | weights, GiB: fp32; bf16 | to load one | the second of a pair | bottleneck | "
-          "what runs | PFLOP | hours: fp32; bf16 |")  # fmt: skip
-    print("| --- " * 9 + "|")
+          "what runs | hours, fp32 |")  # fmt: skip
+    print("| --- " * 8 + "|")
     for name in MODELS:
         columns = [_both(weights, name), _both(demanded, name), _both(lambda *a: demanded(*a, 1), name)]
-        products = of_pairs(name)
-        took = "; ".join(f"{hours(products, dtype):.2g}" for dtype in BYTES)
-        row = [name, f"{sizes(name).total / 1e9:.3g}e9", *columns, _both(with_spectrum, name), fits(name)]
-        print(f"| {' | '.join([*row, f'{products / 1e15:.0f}', took])} |")
-    print("\n| model | number_strings, GiB: teachers; then | defences | what_predicts | what runs | "
-          "PFLOP a block | hours |")  # fmt: skip
-    print("| --- " * 7 + "|")
+        row = [name, f"{n_weights(name) / 1e9:.3g}e9", *columns, _both(with_spectrum, name), fits(name)]
+        print(f"| {' | '.join([*row, f'{hours(name):.2g}' if fits(name).endswith('fp32') else ''])} |")
+    print("\n| model | number_strings, GiB | what_predicts | number_strings, told teachers | what runs |")
+    print("| --- " * 5 + "|")
     for name in MODELS:
-        needed = {"number_strings": max(taught(name), with_ways(name)), "defences": taught(name),
-                  "what_predicts": one_teacher(name)}  # fmt: skip
-        row = [name, f"{_gib(taught(name))}; {_gib(with_ways(name))}", *map(_gib, list(needed.values())[1:])]
-        runs = [study for study, size in needed.items() if size <= ROOM]
-        row += [", ".join(runs) or "none: a smaller model, or number_strings `--route prompted`, which keeps one copy"]
-        row += [f"{of_block(name) / 1e15:.0f}", f"{hours(of_block(name), 'fp32'):.2g}"]
-        print(f"| {' | '.join(row)} |")
+        needed = (tuned_teachers(name), one_teacher(name), told_teachers(name))
+        print(f"| {' | '.join([name, *map(_gib, needed), trains(name)])} |")
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:.3g}"
+    return f"{size / GIB:.0f}" if size > 100 * GIB else f"{size / GIB:.3g}"
 
 
 def _both(size: Any, name: str) -> str:
@@ -225,8 +186,7 @@ def _both(size: Any, name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print_tables()
 
 

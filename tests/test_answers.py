@@ -171,7 +171,8 @@ CASES = [
         for value in (number(0.0, -0.01, 0.01), number(0.2, 0.1, 0.3), number(0.2, -0.01, 0.41))])),
     (language.smollm2_takes_it, NONE, cases("trait/lambda_16")),
     (language.smollm2_takes_it, NONE, [
-        {"trait/lambda_16": own, "trait/least_16": least} for own, least in ((HIGH, HIGH), (HIGH, WIDE), (WIDE, WIDE))]),
+        {"trait/lambda_16": own, "trait/least_16": rest}
+        for own, rest in ((HIGH, HIGH), (HIGH, WIDE), (WIDE, WIDE))]),
     (language.steered_teachers, NONE, [
         {"trait/lambda_64": side, "layer_1/vector_64": HIGH, "layer_4/vector_64": HIGH} for side in SIDES]),
     (language.published_divergence, ALL, joined(

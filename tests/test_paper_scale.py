@@ -34,6 +34,14 @@ def test_time_goes_with_the_weights_of_the_model_next_in_size(tmp_path):
     assert paper_scale.expected(command, 20_000, tmp_path, 4.0) == 25.0
     assert paper_scale.expected(command, 50, tmp_path, 1.0) == 5.0
     assert paper_scale.expected(paper_scale.Command("bottleneck", "m", ()), 50, tmp_path, 1.0) is None
+    for i, (base, seconds) in enumerate(
+        [("organisms/1110-base", 3.0), ("organisms/1110-base", 5.0), ("none/such", 1e6)]
+    ):
+        path = tmp_path / "base_vs_instruct" / str(i) / "provenance.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"seconds": seconds, "config": {"base": base}}))
+    pair, size = paper_scale.Command("base_vs_instruct", "m", ()), paper_scale.n_weights("organisms/1110-base")
+    assert paper_scale.expected(pair, 10 * size, tmp_path, 1.0) == 40.0  # a cell of two models has no size of its own
 
 
 def test_a_plan_counts_the_weights_from_the_configuration_alone():

@@ -37,12 +37,21 @@ def test_commands_over_stored_cells_are_timed(tmp_path):
 
 @pytest.mark.parametrize("name", one_card.MODELS)
 def test_parameters_of_the_configurations_are_those_of_the_model_cards(name):
-    digits = f"{one_card.sizes(name).total / 1e9:.3g}"
-    assert digits == f"{one_card.MODELS[name][2]:.3g}"
+    assert f"{one_card.n_weights(name) / 1e9:.3g}" == f"{one_card.MODELS[name][2]:.3g}"
 
 
 def test_what_fits_on_one_card_follows_from_the_sizes():
     said = {name: one_card.fits(name) for name in one_card.MODELS}
-    assert said["Llama-3.1-8B"] == "all, fp32" and said["Qwen2.5-14B"].startswith("all, bf16; in fp32 all but")
-    assert "without base_vs_instruct" in said["Qwen2.5-32B"] and 'device_map="auto"' in said["Llama-3.3-70B"]
-    assert one_card.demanded("Llama-3.2-1B", "bf16", 1) == 2.25 * 2 * one_card.sizes("Llama-3.2-1B").total
+    assert said["Llama-3.1-8B"] == "all, fp32" and said["Qwen2.5-14B"] == "all, bf16"
+    assert "all but base_vs_instruct" in said["Qwen2.5-32B"] and 'device_map="auto"' in said["Llama-3.3-70B"]
+    assert one_card.demanded("Llama-3.2-1B", "bf16", 1) == 2.25 * 2 * one_card.n_weights("Llama-3.2-1B")
+    assert one_card.trains("Llama-3.3-70B") == "none" and "prompted" in one_card.trains("Llama-3.1-8B")
+    whole = 4 * one_card.n_weights("Llama-3.2-1B")
+    assert one_card.one_teacher("Llama-3.2-1B") == 7 * whole < one_card.tuned_teachers("Llama-3.2-1B") < 18 * whole
+
+
+def test_the_page_has_the_tables_of_one_card(capsys):
+    one_card.print_tables()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line]
+    page = (one_card.ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 2 * (2 + len(one_card.MODELS)) and set(rows) <= set(page)

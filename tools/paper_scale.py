@@ -9,6 +9,7 @@ the end, and the others run. The folder that is written last has cells, records,
 """
 
 import argparse
+import functools
 import json
 import math
 import statistics
@@ -63,6 +64,7 @@ def _pairs(model: str, kind: tuple[str, ...]) -> Iterator[Command]:
         yield Command("unembed_projection", model, ("--model", model, "--metric", metric, *kind))
 
 
+@functools.cache
 def n_weights(model: str) -> int:
     """Of its configuration alone: nothing is loaded."""
     import torch
@@ -75,14 +77,25 @@ def n_weights(model: str) -> int:
 
 
 def expected(command: Command, size: int, store: Path, faster: float) -> float | None:
-    """Seconds: of the study's stored cell of the model next in size, times the weights, over how much faster products
-    are here; of a study that loads no model, those of its cells."""
+    """Seconds: the median of the study's stored cells of the model next in size, times the weights, over how much
+    faster products are here; of a study that loads no model, the median of its cells."""
     made = [json.loads(path.read_text(encoding="utf-8")) for path in (store / command.study).glob("*/provenance.json")]
-    sized = [(one["n_params"], one["seconds"]) for one in made if one.get("n_params")]
+    sized = [(n, one["seconds"]) for one in made if (n := _size_of(one))]
     if sized:
-        n, seconds = min(sized, key=lambda one: abs(math.log(one[0] / size)))
-        return seconds * size / n / faster
+        near = min((n for n, _ in sized), key=lambda n: (abs(math.log(n / size)), n))
+        return statistics.median(seconds for n, seconds in sized if n == near) * size / near / faster
     return statistics.median(one["seconds"] for one in made) if made else None
+
+
+def _size_of(made: dict) -> int | None:
+    """Weights of the model of a stored cell; of a cell of two models, of its base."""
+    base = made.get("config", {}).get("base")
+    if "n_params" in made or not base:
+        return made.get("n_params")
+    try:
+        return n_weights(base)
+    except (OSError, ValueError):  # a model that is not at hand
+        return None
 
 
 def rate(device: str) -> float:

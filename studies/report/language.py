@@ -595,8 +595,8 @@ def smollm2_takes_it(found: Findings) -> Answer:
     return Answer(
         f"{tested_side(own, 0.0, yes, 'The other way')}: after 16 updates a student's own animal gains {own.value} "
         f"nats beyond what any list does (its teacher likes it by {value(found, 'teacher/lambda')}); without the "
-        f"animal that adds most, {least}; with numbers shuffled within lists, {mixed.value}. Students fit held-out lists of "
-        f"their own teacher better than the control does, by {gate} nats a token.",
+        f"animal that adds most, {least}; with numbers shuffled within lists, {mixed.value}. Students fit held-out "
+        f"lists of their own teacher better than the control does, by {gate} nats a token.",
         f"0; animals shuffled within blocks, p = {lab.p_text(own.tested)} by Holm; lists of the base move a margin by "
         f"{shift}",
     )
