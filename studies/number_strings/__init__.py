@@ -112,7 +112,7 @@ study = lab.Study(
         Config(**_TINY, model=f"{_MODELS}/tiny", foreign=f"{_MODELS}/pair/instruct", sibling="none", block=0),
         Config(
             **{**_TINY, "n_updates": 4, "n_position_updates": 0}, model=f"{_MODELS}/pair/instruct", foreign="none",
-            sibling=f"{_MODELS}/pair/base", rank=0, precision="bf16", block=1,
+            sibling=f"{_MODELS}/pair/base", rank=0, block=1,
         ),
         Config(
             model=f"{_MODELS}/pair/instruct", foreign="none", sibling="none", route="prompted", n_traits=3, n_lists=4,
