@@ -222,9 +222,9 @@ def findings(found: "Iterable[Finding]", title: str) -> go.Figure:
         of_cells = [finding for finding in found if finding.cell]
         figure, tall = _over_cells(of_cells, cells, list(dict.fromkeys(finding.score for finding in of_cells)))
         bars = " with 95% intervals" if len(cells) <= MARKED else ""
-        nulls = "; grey: the null of each" if any(_null_of(finding) is not None for finding in of_cells) else ""
+        grey = "; grey: the null of each" if any(_null_of(finding) is not None for finding in of_cells) else ""
         more = "" if len(of_cells) == len(found) else " Comparisons of cells are in the table."
-        caption = f"{len(cells)} cells. Means{bars} over {units}{nulls}.{more}"
+        caption = f"{len(cells)} cells. Means{bars} over {units}{grey}.{more}"
         return _finish(figure, title, caption, 190 + tall, legend=True)
     rows = _rows(found)
     place_of = {row: place for place, row in enumerate(rows)}
