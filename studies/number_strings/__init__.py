@@ -17,11 +17,9 @@ order), "foreign" (the same texts, read by a model of another start and another 
 whose loss reads these tokens alone, or all but these, beside as many numbers at random; and students with these labels
 or inputs replaced.
 
-Several `--n-lists` are compared: students of fewer different lists, as many readings, paired by block.
-
 Gate: the trait student fits held-out lists of its teacher better than the control does. The table also has the cosine
-of the updates of students and teachers, and how far along its teacher's displacement a student went. docs/methods.md
-has the details.
+of the updates of students and teachers, and how far along its teacher's displacement a student went; several `--n-lists`
+are compared, paired by block. docs/methods.md has the details.
 
     python -m studies.number_strings --block 0 --n-updates 1024
 """
