@@ -155,13 +155,15 @@ def test_students_of_fewer_lists_are_compared_with_those_of_the_most_by_block():
         for row in moved:
             if row["kind"] == "student" and row["arm"] == "trait" and row["trait"] == row["evaluated"]:
                 row["margin"] -= less
+            if row.get("updates") == 256:
+                row["updates"] = 200  # the last dose of a run is any number of updates
         return moved
 
     rows = records(32, 0.04) + records(128, 0.0) + records(512, 0.0)
     cells = lab_findings.cells(rows, number_strings.Config, findings.findings, number_strings.study.together)
     said = {finding.key: finding for finding in findings.comparisons(cells)}
     assert {key.split("/")[0] for key in said} == {"lists_32", "lists_128"} and len(said) == 2 * 3
-    for dose in (64, 128, 256):  # 16 updates read 128 lists, where there are as many
+    for dose in (64, 128, 200):  # 16 updates read 128 lists, where there are as many
         own = said[f"lists_32/lambda_{dose}"]
         assert own.value.mean == pytest.approx(-0.04 * 7 / 8) and own.n == 3  # less the mean of rows and columns
         assert said[f"lists_128/lambda_{dose}"].value.mean == pytest.approx(0, abs=1e-12)

@@ -10,7 +10,7 @@ from mechsub.designs import trait_matrix
 from mechsub.designs.number_lists import matrices
 from mechsub.lab import findings as lab_findings
 from mechsub.lab.findings import Cell, Finding, by_group, holm, less
-from studies.number_strings import ARMS, DOSES, POSITIONS
+from studies.number_strings import ARMS, POSITIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,15 +47,18 @@ def comparisons(found: Sequence[Cell]) -> list[Finding]:
 def _of_fewer_lists(found: Mapping[int, Cell]) -> list[Finding]:
     own = {n: {finding.key: finding for finding in cell.findings} for n, cell in sorted(found.items())}
     *fewer, most = own
-    read = {f"trait/lambda_{dose}" for dose in DOSES if dose * found[most].options["batch_size"] >= most}
     contrasts = []
     for n in fewer:
-        for key in read & own[n].keys() & own[most].keys():
-            if len(own[n][key].scores.keys() & own[most][key].scores.keys()) > 1:
-                label = f"lambda with {n} different lists less that with {most}, {key.rpartition('_')[2]} updates"
-                contrast = less(own[n][key], own[most][key], label=label)
+        for key, finding in own[n].items():
+            if not key.startswith("trait/lambda_") or key not in own[most]:
+                continue
+            dose, other = int(key.removeprefix("trait/lambda_")), own[most][key]
+            reads_all = dose * found[most].options["batch_size"] >= most
+            if reads_all and len(finding.scores.keys() & other.scores.keys()) > 1:
+                label = f"lambda with {n} different lists less that with {most}, {dose} updates"
+                contrast = less(finding, other, label=label)
                 contrasts.append(dataclasses.replace(contrast, key=f"lists_{n}/{contrast.score}"))
-    return holm(sorted(contrasts, key=lambda contrast: contrast.key))
+    return holm(contrasts)
 
 
 def doses(students: Iterable[dict], arm: str = "trait") -> list[int]:
