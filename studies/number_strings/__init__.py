@@ -18,8 +18,8 @@ whose loss reads these tokens alone, or all but these, beside as many numbers at
 or inputs replaced.
 
 Gate: the trait student fits held-out lists of its teacher better than the control does. The table also has the cosine
-of the updates of students and teachers, and how far along its teacher's displacement a student went; several `--n-lists`
-are compared, paired by block. docs/methods.md has the details.
+of the updates of students and teachers, and how far along its teacher's displacement a student went; several
+`--n-lists` are compared, paired by block. docs/methods.md has the details.
 
     python -m studies.number_strings --block 0 --n-updates 1024
 """
